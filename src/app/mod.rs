@@ -1,0 +1,1 @@
+//! Wiring: settings, telemetry, supervision, the run modes.

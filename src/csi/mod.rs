@@ -1,0 +1,1 @@
+//! The CSI protocol: generated types, the socket, and kinds as gRPC codes.

@@ -1,0 +1,69 @@
+//! What one layer says about one path: the unit of layer metadata, between the tar reader
+//! (which produces it), the layer record (which stores it) and the tree (which folds it).
+
+use crate::image::verity::VerityDigest;
+
+/// One entry of a layer, in tar order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Path relative to the root: components joined by `/`, none of them empty, `.` or `..`, no
+    /// NUL, no leading or trailing slash. The root itself is the empty path.
+    pub path: Box<[u8]>,
+    /// Owner, mode, time and extended attributes; meaningless for `Whiteout`, `Opaque`, `Hardlink`.
+    pub meta: Meta,
+    /// What stands at the path.
+    pub kind: EntryKind,
+}
+
+/// Metadata of an inode.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// Permission bits only (`0o7777`); the type is in [`EntryKind`].
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time.
+    pub mtime: Mtime,
+    /// Extended attributes, sorted by name, each name once.
+    pub xattrs: Vec<(Box<[u8]>, Box<[u8]>)>,
+}
+
+/// A modification time: seconds since 1970 (may be negative in a tar) and 0..1e9 nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Mtime {
+    /// Seconds since the epoch, rounded down.
+    pub secs: i64,
+    /// Nanoseconds to add, below 1,000,000,000.
+    pub nanos: u32,
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A directory.
+    Directory,
+    /// A regular file of at most [`INLINE_MAX`] bytes: its content.
+    Inline(Box<[u8]>),
+    /// A larger regular file: its object and its size in bytes.
+    Object(VerityDigest, u64),
+    /// A symbolic link: its target, verbatim.
+    Symlink(Box<[u8]>),
+    /// Another name for the regular file (or link or device) at this path, cleaned like `path`.
+    Hardlink(Box<[u8]>),
+    /// A character device: major, minor.
+    CharDevice(u32, u32),
+    /// A block device: major, minor.
+    BlockDevice(u32, u32),
+    /// A named pipe.
+    Fifo,
+    /// Hides `path` of the layers below (from `.wh.<name>`; `path` is the hidden one).
+    Whiteout,
+    /// Hides everything below directory `path` of the layers below (from `.wh..wh..opq`).
+    Opaque,
+}
+
+/// Files up to this many bytes live in the image itself, larger ones in the object store.
+/// The composefs format fixes it; the tests hold it against the composefs crate's constant.
+pub const INLINE_MAX: usize = 64;

@@ -1,0 +1,3 @@
+//! Layers: from a compressed blob to a list of [`entry::Entry`] and the objects they name.
+
+pub mod entry;

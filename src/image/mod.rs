@@ -1,0 +1,20 @@
+//! From an image reference to a verified composefs image in the node's object store.
+//!
+//! This part knows nothing of CSI, Kubernetes or mounting. Reading order:
+//! [`reference`] and [`source`] (where an image comes from), [`manifest`] (what it says),
+//! [`tar`] and [`layer`] (its bytes as a stream), [`store`] (what is kept),
+//! [`tree`] (the layers folded into one), [`composefs`] (the image that the kernel mounts) and
+//! [`pull`] (all of it together).
+
+pub mod composefs;
+pub mod digest;
+pub mod layer;
+pub mod manifest;
+pub mod platform;
+pub mod pull;
+pub mod reference;
+pub mod source;
+pub mod store;
+pub mod tar;
+pub mod tree;
+pub mod verity;

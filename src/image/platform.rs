@@ -1,0 +1,1 @@
+//! Platforms: which manifest of an index a node wants.

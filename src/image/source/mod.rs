@@ -1,0 +1,51 @@
+//! Where images come from: a registry or an OCI layout directory, behind one seam.
+//!
+//! A [`Source`] speaks for one repository with one set of credentials. It hands out bytes and
+//! checks what concerns *transport*: limits, retries, resumption, that a manifest fetched by
+//! digest has that digest. What the bytes mean is [`crate::image::manifest`]'s business, and blob
+//! digests are checked where the bytes are consumed ([`crate::image::layer`]).
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use crate::image::digest::Digest;
+use crate::image::manifest::Descriptor;
+use crate::image::reference::Version;
+
+mod error;
+
+pub use error::SourceError;
+
+/// The bytes of a manifest or an index exactly as served, with the digest computed over them.
+#[derive(Debug, Clone)]
+pub struct RawManifest {
+    /// sha256 over `bytes`.
+    pub digest: Digest,
+    /// The media type that the registry gave, or that the document or the index names.
+    pub media_type: Option<String>,
+    /// At most [`MANIFEST_MAX`] bytes.
+    pub bytes: Bytes,
+}
+
+/// Manifests and indexes larger than this are refused (distribution-spec 1.1, "Pushing
+/// Manifests": registries should accept at least 4 MiB, and clients need no more).
+pub const MANIFEST_MAX: usize = 4 << 20;
+
+/// A blob's bytes in order.
+pub type BlobStream = BoxStream<'static, Result<Bytes, SourceError>>;
+
+/// One repository, reached with one set of credentials.
+#[async_trait]
+pub trait Source: Send + Sync + std::fmt::Debug {
+    /// Finds what a tag or digest names now, without its content where the protocol allows.
+    async fn resolve(&self, version: &Version) -> Result<Digest, SourceError>;
+
+    /// Fetches a manifest or index; a digest in `version` has been checked on return.
+    async fn manifest(&self, version: &Version) -> Result<RawManifest, SourceError>;
+
+    /// Opens a blob. The stream resumes by itself where the far side allows; it ends early or
+    /// late only with an error. It yields at most `descriptor.size` bytes. Digests are the
+    /// consumer's to check. `descriptor.urls` are never followed.
+    async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError>;
+}

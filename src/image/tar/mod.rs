@@ -1,0 +1,1 @@
+//! Tar streams in every dialect that image builders write.

@@ -1,0 +1,1 @@
+//! Folding layers into one tree.

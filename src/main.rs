@@ -1,0 +1,3 @@
+//! The `composefs-csi` program; everything it does is in the library.
+
+fn main() {}

@@ -1,0 +1,4 @@
+//! The node plugin: volumes and mounts.
+
+pub mod mount;
+pub mod volume;

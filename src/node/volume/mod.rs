@@ -1,0 +1,1 @@
+//! Volumes: what is published where, idempotently.

@@ -1,0 +1,1 @@
+//! System calls that no crate offers; the only place with unsafe code.
