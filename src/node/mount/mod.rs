@@ -2,9 +2,25 @@
 //!
 //! One superblock pair per image; every publish is a clone of it, with the caller's flags and
 //! sub-directory. An overlay made here carries the source `composefs:<image digest>`, so that the
-//! mount table alone tells which image stands where, after any crash.
+//! mount table alone tells which image stands where, after any crash: this module keeps no state of
+//! its own on disk.
+//!
+//! ```text
+//! <state>/mounts/               a mount of its own, unbindable: what hangs below reaches no other namespace
+//! <state>/mounts/<64 hex>       the base mount of an image: EROFS below an overlay, read-only
+//! <state>/mounts/<64 hex>.lower the EROFS mount alone, for a moment, on kernels before 6.15
+//! ```
+//!
+//! All work on one image's base mount is done under an exclusive flock on the image's object, which holds
+//! between threads and between processes (the plugin and an operator's command), and ends with them.
 
+mod error;
+pub mod fake;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+pub use error::MountError;
 
 use crate::image::verity::VerityDigest;
 
@@ -19,12 +35,31 @@ pub struct MountSpec {
     pub noexec: bool,
 }
 
+/// What statfs(2) says of a mounted image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountStatistics {
+    /// Bytes of the image itself: metadata and inline files. What the files' contents take is known to
+    /// the image's record, not to the mount.
+    pub image_bytes: u64,
+    /// Inodes in the image; `None` where the kernel does not count them.
+    pub inodes: Option<u64>,
+}
+
 /// Makes and removes mounts. Blocking: callers run a whole sequence in one `spawn_blocking`.
 pub trait Mounter: Send + Sync + std::fmt::Debug {
-    /// Mounts `spec` on `target`, an existing empty directory. All or nothing.
+    /// Mounts `spec` on `target`, an existing directory on which nothing is mounted yet: read-only,
+    /// nosuid, nodev. All or nothing.
+    ///
+    /// `spec.path` is resolved inside the image: a symbolic link, absolute or with `..`, stays below the
+    /// image's root.
     fn mount(&self, spec: &MountSpec, target: &Path) -> Result<(), MountError>;
 
-    /// What of ours is mounted on `target` now (the topmost mount), if anything.
+    /// What of ours is mounted on `target` now (the topmost mount); `None` where nothing is, or where
+    /// `target` does not exist. A foreign mount is [`MountError::Foreign`].
+    ///
+    /// `path` is as the kernel knows it, with symbolic links resolved: for a spec whose path leads through
+    /// a link it differs from what was asked for. Compare image and flags, and take the path from the
+    /// volume's record.
     fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError>;
 
     /// Removes every mount of ours stacked on `target`; nothing there is fine. Refuses to touch
@@ -33,26 +68,11 @@ pub trait Mounter: Send + Sync + std::fmt::Debug {
 
     /// Drops the private mount of `image` unless a published clone of it remains.
     fn release(&self, image: &VerityDigest) -> Result<(), MountError>;
-}
 
-/// Why a mount could not be made or removed.
-#[derive(Debug, thiserror::Error)]
-pub enum MountError {
-    /// The sub-directory is not in the image.
-    #[error("path {path:?} does not exist in image {image}; check the volume attribute `path`")]
-    NoSuchPath {
-        /// The attribute's value.
-        path: PathBuf,
-        /// The image looked into.
-        image: VerityDigest,
-    },
-}
+    /// Every image that is mounted anywhere in this mount namespace, privately or published: the garbage
+    /// collector must not remove what these need.
+    fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError>;
 
-impl MountError {
-    /// What sort of failure this is.
-    pub fn kind(&self) -> crate::kind::Kind {
-        match self {
-            Self::NoSuchPath { .. } => crate::kind::Kind::NotFound,
-        }
-    }
+    /// What the kernel says of the image mounted on `target`; `None` as for [`Mounter::mounted`].
+    fn statistics(&self, target: &Path) -> Result<Option<MountStatistics>, MountError>;
 }

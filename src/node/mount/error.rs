@@ -1,0 +1,235 @@
+//! Why a mount could not be made or removed, in words that say what to do.
+
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use crate::image::verity::VerityDigest;
+use crate::kind::Kind;
+
+/// Why a mount could not be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The sub-directory is not in the image.
+    #[error("path {path:?} does not exist in image {image}; check the volume attribute `path`")]
+    NoSuchPath {
+        /// The attribute's value.
+        path: PathBuf,
+        /// The image looked into.
+        image: VerityDigest,
+    },
+    /// The sub-path is a file, a device, or goes through one, or its links run in a circle.
+    #[error("path {path:?} of image {image} is not a directory; the volume attribute `path` must name one")]
+    PathNotDirectory {
+        /// The attribute's value.
+        path: PathBuf,
+        /// The image looked into.
+        image: VerityDigest,
+    },
+    /// The sub-path would leave the image, or is not a path.
+    #[error("path {path:?} is not a relative path without `.` and `..`; correct the volume attribute `path`")]
+    BadPath {
+        /// The attribute's value.
+        path: PathBuf,
+    },
+    /// Nothing can be mounted on this target.
+    #[error("target {} {problem}; it must be an existing directory, not a symbolic link", target.display())]
+    BadTarget {
+        /// Where the mount was to go.
+        target: PathBuf,
+        /// What is wrong, a predicate.
+        problem: &'static str,
+    },
+    /// Something is mounted on the target already.
+    #[error("target {} is a mount point already; unpublish the volume there first", target.display())]
+    Occupied {
+        /// Where the mount was to go.
+        target: PathBuf,
+    },
+    /// A mount that this driver did not make.
+    #[error(
+        "{} carries a mount of {what} that this driver did not make, and is left alone; unmount it by hand",
+        target.display()
+    )]
+    Foreign {
+        /// The mount point.
+        target: PathBuf,
+        /// Filesystem type and source.
+        what: String,
+    },
+    /// The image is not in the store.
+    #[error("image {image} is not in the store; pull it again")]
+    NoSuchImage {
+        /// The image.
+        image: VerityDigest,
+    },
+    /// The store promises fs-verity, but the image's object is not sealed.
+    #[error(
+        "image {image} is not sealed by fs-verity although the store promises it: the file was replaced or \
+         copied here; remove the image from the store and pull it again"
+    )]
+    NotSealed {
+        /// The image.
+        image: VerityDigest,
+    },
+    /// The kernel measures other bytes than the image's name says.
+    #[error(
+        "image {image} is damaged: the kernel measures fs-verity digest {measured}; remove the image from \
+         the store and pull it again"
+    )]
+    WrongDigest {
+        /// The image.
+        image: VerityDigest,
+        /// What the kernel measured.
+        measured: VerityDigest,
+    },
+    /// A system call failed.
+    #[error("{step} for {subject}: {errno}{}; {remedy}", log(messages))]
+    Kernel {
+        /// The call and its main argument, such as `fsconfig(overlay, create)`.
+        step: String,
+        /// The image, target or directory that it was about.
+        subject: String,
+        /// The kernel's answer.
+        errno: Errno,
+        /// What the kernel wrote to the log of the filesystem context.
+        messages: Vec<String>,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// No way of mounting works on this node.
+    #[error(
+        "this node cannot mount composefs images ({kernel}): {}; needs Linux 6.6 or later with EROFS, \
+         overlayfs and, before 6.12, loop devices", tried.join("; ")
+    )]
+    NoWay {
+        /// The kernel's release.
+        kernel: String,
+        /// Each way that was tried, and why it failed.
+        tried: Vec<String>,
+    },
+}
+
+fn log(messages: &[String]) -> String {
+    if messages.is_empty() { String::new() } else { format!(" (kernel: {})", messages.join(", ")) }
+}
+
+impl MountError {
+    /// What sort of failure this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NoSuchPath { .. } | Self::NoSuchImage { .. } => Kind::NotFound,
+            Self::PathNotDirectory { .. } | Self::BadPath { .. } | Self::BadTarget { .. } => Kind::Invalid,
+            Self::Occupied { .. } | Self::Foreign { .. } => Kind::Conflict,
+            Self::NotSealed { .. } | Self::WrongDigest { .. } => Kind::Corrupt,
+            Self::NoWay { .. } => Kind::Unsupported,
+            Self::Kernel { errno, .. } => kind_of(*errno),
+        }
+    }
+
+    pub(super) fn kernel(step: impl Into<String>, subject: impl ToString, errno: Errno) -> Self {
+        Self::logged(step, subject, errno, Vec::new())
+    }
+
+    pub(super) fn logged(
+        step: impl Into<String>,
+        subject: impl ToString,
+        errno: Errno,
+        messages: Vec<String>,
+    ) -> Self {
+        Self::Kernel {
+            step: step.into(),
+            subject: subject.to_string(),
+            errno,
+            messages,
+            remedy: remedy_for(errno),
+        }
+    }
+}
+
+fn kind_of(errno: Errno) -> Kind {
+    match errno {
+        Errno::IO | Errno::BADMSG | Errno::UCLEAN => Kind::Corrupt,
+        Errno::NODEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOTBLK | Errno::PERM => {
+            Kind::Unsupported
+        }
+        Errno::BUSY | Errno::AGAIN => Kind::Busy,
+        Errno::NOENT | Errno::STALE => Kind::NotFound,
+        Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG => Kind::Invalid,
+        Errno::ACCESS => Kind::Denied,
+        Errno::NOMEM | Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE => Kind::Exhausted,
+        _ => Kind::Transient,
+    }
+}
+
+fn remedy_for(errno: Errno) -> &'static str {
+    match errno {
+        Errno::IO | Errno::BADMSG | Errno::UCLEAN => {
+            "the image or the disk below it is damaged: see the kernel log, then remove the image and pull it again"
+        }
+        Errno::NODEV => {
+            "the kernel lacks this filesystem: load the modules erofs and overlay (modprobe), or install them"
+        }
+        Errno::NOTBLK => "the store's filesystem cannot back EROFS directly, and a loop device is needed",
+        Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS => {
+            "this kernel refuses the call or an option of it: compare the start-up log's line on what the node can do"
+        }
+        Errno::PERM | Errno::ACCESS => {
+            "the plugin needs CAP_SYS_ADMIN in the host's user namespace (a privileged container)"
+        }
+        Errno::BUSY | Errno::AGAIN => "something else is using it; try again",
+        Errno::NOENT | Errno::STALE => "it is gone; publish the volume again",
+        Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG => "check the path",
+        Errno::NOSPC | Errno::DQUOT => {
+            "no space on the filesystem, or the limit fs.mount-max on mounts is reached"
+        }
+        Errno::MFILE | Errno::NFILE => "no file descriptors left: raise LimitNOFILE or fs.file-max",
+        Errno::NOMEM => "the kernel is out of memory",
+        _ => "see the kernel log",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_error_tells_step_subject_errno_log_and_remedy() {
+        let error = MountError::logged(
+            "fsconfig(overlay, create)",
+            "image aa",
+            Errno::INVAL,
+            vec!["overlayfs: bad option".into()],
+        );
+        let text = error.to_string();
+        for part in [
+            "fsconfig(overlay, create)",
+            "image aa",
+            "(os error 22)",
+            "overlayfs: bad option",
+            "start-up log",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in {text:?}");
+        }
+        assert_eq!(error.kind(), Kind::Unsupported);
+    }
+
+    #[test]
+    fn errno_decides_the_kind() {
+        let table = [
+            (Errno::IO, Kind::Corrupt),
+            (Errno::BADMSG, Kind::Corrupt),
+            (Errno::NODEV, Kind::Unsupported),
+            (Errno::INVAL, Kind::Unsupported),
+            (Errno::OPNOTSUPP, Kind::Unsupported),
+            (Errno::BUSY, Kind::Busy),
+            (Errno::NOENT, Kind::NotFound),
+            (Errno::NOSPC, Kind::Exhausted),
+            (Errno::LOOP, Kind::Invalid),
+            (Errno::INTR, Kind::Transient),
+        ];
+        for (errno, kind) in table {
+            assert_eq!(MountError::kernel("step", "subject", errno).kind(), kind, "{errno:?}");
+        }
+    }
+}

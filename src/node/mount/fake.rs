@@ -1,0 +1,226 @@
+//! A mounter for tests that need no kernel and no privilege, with the kernel's rules.
+//!
+//! A target must be a real directory and no symbolic link, a second mount on it is refused, an image that was
+//! not announced does not exist. Like a real mount point, the target cannot be removed while it is mounted
+//! on: the fake puts a file into it. Faults can be ordered in advance.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+
+use super::{MountError, MountSpec, MountStatistics, Mounter};
+use crate::image::verity::VerityDigest;
+
+/// The file that makes a target of the fake non-empty.
+pub const MARK: &str = ".fake-mount";
+
+/// The mount table of an imaginary node.
+#[derive(Debug, Default)]
+pub struct FakeMounter {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    images: BTreeMap<VerityDigest, BTreeSet<PathBuf>>,
+    bases: BTreeSet<VerityDigest>,
+    mounts: BTreeMap<PathBuf, Vec<Stacked>>,
+    faults: BTreeMap<&'static str, Errno>,
+    calls: Vec<&'static str>,
+}
+
+#[derive(Debug, Clone)]
+enum Stacked {
+    Ours(MountSpec),
+    Foreign,
+}
+
+impl FakeMounter {
+    /// A node without images and mounts.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets `image` exist, with these sub-directories.
+    pub fn add_image(&self, image: VerityDigest, directories: &[&str]) {
+        self.lock().images.insert(image, directories.iter().map(PathBuf::from).collect());
+    }
+
+    /// Lets the next call of `operation` (`mount`, `mounted`, `unmount`, `release`) fail with `errno`,
+    /// before it has done anything.
+    pub fn fail_next(&self, operation: &'static str, errno: Errno) {
+        self.lock().faults.insert(operation, errno);
+    }
+
+    /// Mounts something that is not ours on `target`.
+    pub fn mount_foreign(&self, target: &Path) {
+        self.lock().mounts.entry(target.to_owned()).or_default().push(Stacked::Foreign);
+    }
+
+    /// Forgets every mount, as a reboot does; the directories stay.
+    pub fn reboot(&self) {
+        let mut state = self.lock();
+        for target in std::mem::take(&mut state.mounts).keys() {
+            let _ = std::fs::remove_file(target.join(MARK));
+        }
+        state.bases.clear();
+    }
+
+    /// Where something of ours is mounted.
+    pub fn targets(&self) -> Vec<PathBuf> {
+        self.lock().mounts.keys().cloned().collect()
+    }
+
+    /// The images with a private mount.
+    pub fn bases(&self) -> BTreeSet<VerityDigest> {
+        self.lock().bases.clone()
+    }
+
+    /// The operations called so far, in order.
+    pub fn calls(&self) -> Vec<&'static str> {
+        self.lock().calls.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn enter(&mut self, operation: &'static str, subject: impl ToString) -> Result<(), MountError> {
+        self.calls.push(operation);
+        match self.faults.remove(operation) {
+            Some(errno) => Err(MountError::kernel(operation, subject, errno)),
+            None => Ok(()),
+        }
+    }
+
+    fn topmost(&self, target: &Path) -> Result<Option<&MountSpec>, MountError> {
+        match self.mounts.get(target).and_then(|stack| stack.last()) {
+            None => Ok(None),
+            Some(Stacked::Ours(spec)) => Ok(Some(spec)),
+            Some(Stacked::Foreign) => {
+                Err(MountError::Foreign { target: target.to_owned(), what: "tmpfs from `tmpfs`".into() })
+            }
+        }
+    }
+}
+
+impl Mounter for FakeMounter {
+    fn mount(&self, spec: &MountSpec, target: &Path) -> Result<(), MountError> {
+        let mut state = self.lock();
+        state.enter("mount", target.display())?;
+        let bad = |problem| MountError::BadTarget { target: target.to_owned(), problem };
+        match std::fs::symlink_metadata(target) {
+            Err(_) => return Err(bad("does not exist")),
+            Ok(found) if !found.is_dir() => return Err(bad("is not a directory")),
+            Ok(_) => {}
+        }
+        if state.mounts.contains_key(target) {
+            return Err(MountError::Occupied { target: target.to_owned() });
+        }
+        let (image, path) = (spec.image, &spec.path);
+        let directories = state.images.get(&image).ok_or(MountError::NoSuchImage { image })?;
+        if !path.as_os_str().is_empty() && !directories.contains(path) {
+            return Err(MountError::NoSuchPath { path: path.clone(), image });
+        }
+        std::fs::write(target.join(MARK), image.hex()).map_err(|_| bad("is not writable"))?;
+        state.bases.insert(image);
+        state.mounts.insert(target.to_owned(), vec![Stacked::Ours(spec.clone())]);
+        Ok(())
+    }
+
+    fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError> {
+        let mut state = self.lock();
+        state.enter("mounted", target.display())?;
+        Ok(state.topmost(target)?.cloned())
+    }
+
+    fn unmount(&self, target: &Path) -> Result<(), MountError> {
+        let mut state = self.lock();
+        state.enter("unmount", target.display())?;
+        while state.topmost(target)?.is_some() {
+            let stack = state.mounts.entry(target.to_owned()).or_default();
+            stack.pop();
+            if stack.is_empty() {
+                state.mounts.remove(target);
+                let _ = std::fs::remove_file(target.join(MARK));
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self, image: &VerityDigest) -> Result<(), MountError> {
+        let mut state = self.lock();
+        state.enter("release", image)?;
+        let held = state.mounts.values().flatten().any(|mount| match mount {
+            Stacked::Ours(spec) => spec.image == *image,
+            Stacked::Foreign => false,
+        });
+        if !held {
+            state.bases.remove(image);
+        }
+        Ok(())
+    }
+
+    fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError> {
+        let state = self.lock();
+        let published = state.mounts.values().flatten().filter_map(|mount| match mount {
+            Stacked::Ours(spec) => Some(spec.image),
+            Stacked::Foreign => None,
+        });
+        Ok(published.chain(state.bases.iter().copied()).collect())
+    }
+
+    fn statistics(&self, target: &Path) -> Result<Option<MountStatistics>, MountError> {
+        let state = self.lock();
+        Ok(state.topmost(target)?.map(|_| MountStatistics { image_bytes: 4096, inodes: Some(3) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(path: &str) -> MountSpec {
+        MountSpec { image: VerityDigest([7; 32]), path: path.into(), noexec: false }
+    }
+
+    #[test]
+    fn it_keeps_the_kernels_rules() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("mount");
+        let fake = FakeMounter::new();
+        assert!(matches!(fake.mount(&spec(""), &target), Err(MountError::BadTarget { .. })));
+        std::fs::create_dir(&target).unwrap();
+        assert!(matches!(fake.mount(&spec(""), &target), Err(MountError::NoSuchImage { .. })));
+        fake.add_image(spec("").image, &["etc"]);
+        assert!(matches!(fake.mount(&spec("usr"), &target), Err(MountError::NoSuchPath { .. })));
+        fake.mount(&spec("etc"), &target).unwrap();
+        assert!(matches!(fake.mount(&spec("etc"), &target), Err(MountError::Occupied { .. })));
+        assert_eq!(fake.mounted(&target).unwrap(), Some(spec("etc")));
+        std::fs::remove_dir(&target).unwrap_err();
+        fake.release(&spec("").image).unwrap();
+        assert_eq!(fake.mounted_images().unwrap().len(), 1, "a clone remains");
+        fake.unmount(&target).unwrap();
+        fake.unmount(&target).unwrap();
+        fake.release(&spec("").image).unwrap();
+        assert!(fake.mounted_images().unwrap().is_empty());
+        std::fs::remove_dir(&target).unwrap();
+    }
+
+    #[test]
+    fn foreign_mounts_and_ordered_faults() {
+        let directory = tempfile::tempdir().unwrap();
+        let fake = FakeMounter::new();
+        fake.mount_foreign(directory.path());
+        assert!(matches!(fake.mounted(directory.path()), Err(MountError::Foreign { .. })));
+        assert!(matches!(fake.unmount(directory.path()), Err(MountError::Foreign { .. })));
+        fake.reboot();
+        fake.fail_next("unmount", Errno::BUSY);
+        assert_eq!(fake.unmount(directory.path()).unwrap_err().kind(), crate::kind::Kind::Busy);
+        fake.unmount(directory.path()).unwrap();
+    }
+}
