@@ -1,0 +1,169 @@
+#!/bin/bash
+# Fetches test tools from Debian suites that this machine does not run, without installing anything.
+#
+#   scripts/debian-tools.sh SET [DIR]      prints the directory of the set, ready to use
+#
+# SET is one of
+#   mkcomposefs   mkcomposefs and composefs-info 1.0.8 (sid)           -> bin/mkcomposefs, bin/composefs-info
+#   qemu          qemu-system-x86_64, its firmware and busybox         -> bin/qemu-system-x86_64, bin/busybox
+#   kernel-6.12   Debian's cloud kernel 6.12 and its modules (trixie)  -> vmlinuz, modules/ (links)
+#   kernel-7      Debian's cloud kernel 7.x and its modules (sid)      -> the same
+#   cosign        cosign 3 (sid)                                       -> bin/cosign
+#
+# DIR defaults to ${XDG_CACHE_HOME:-~/.cache}/composefs-csi/tools. Packages come from the mirror that the
+# machine's own apt sources name (DEBIAN_MIRROR overrides it), are verified by apt against the Debian
+# keyring in a private apt state, and are only unpacked: the machine's packages stay as they are.
+# Programs run through the C library of their own suite, by wrappers in bin/.
+# A set that is complete is not fetched again; remove its directory to refresh it.
+set -euo pipefail
+
+say() { echo "debian-tools: $*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+usage() { sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
+
+# Sets: suite, packages to resolve, which packages of the closure to keep, programs to wrap.
+describe() {
+    case "$1" in
+        mkcomposefs) suite=sid packages=composefs keep='.' programs='mkcomposefs composefs-info' ;;
+        qemu)        suite=bookworm packages='qemu-system-x86 busybox-static' keep='.'
+                     programs='qemu-system-x86_64 busybox' ;;
+        kernel-6.12) suite=trixie packages=linux-image-cloud-amd64 keep='^linux-(image|modules|binary)-' programs='' ;;
+        kernel-7)    suite=sid packages=linux-image-cloud-amd64 keep='^linux-(image|modules|binary|base-[0-9])' programs='' ;;
+        cosign)      suite=sid packages=cosign keep='.' programs='cosign' ;;
+        *)           say "unknown set '$1'"; usage ;;
+    esac
+}
+
+need() { command -v "$1" >/dev/null || die "$1 is missing; this needs Debian's apt and dpkg ($2)"; }
+
+# The machine's own Debian mirror: the first package index whose address ends in /debian/.
+mirror() {
+    if [ -n "${DEBIAN_MIRROR:-}" ]; then echo "$DEBIAN_MIRROR"; return; fi
+    local found
+    # Read to the end: an early exit would break the pipe under pipefail.
+    # shellcheck disable=SC2016  # apt's own placeholders
+    found=$(apt-get indextargets --format '$(CREATED_BY) $(REPO_URI)' \
+        | awk '$1 == "Packages" && $2 ~ /\/debian\/?$/ && !seen { seen = 1; print $2 }')
+    [ -n "$found" ] || die "the apt sources of this machine name no Debian mirror; set DEBIAN_MIRROR to one"
+    echo "$found"
+}
+
+# apt with a state of its own; the machine's proxy and TLS settings (apt.conf.d) still apply.
+private_apt() {
+    local tool=$1; shift
+    "$tool" -qq \
+        -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$apt/sources" \
+        -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
+        -o Dir::State="$apt/state" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache" \
+        -o APT::Sandbox::User="$(id -un)" -o APT::Install-Recommends=false \
+        -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
+}
+
+prepare_apt() {
+    local keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    [ -r "$keyring" ] || die "$keyring is missing; install debian-archive-keyring"
+    mkdir -p "$apt/sources" "$apt/state/lists/partial" "$apt/cache/archives/partial"
+    : >"$apt/status" # nothing is installed in this state, so every dependency is part of the answer
+    cat >"$apt/sources/debian.sources" <<SOURCES
+Types: deb
+URIs: $(mirror)
+Suites: $suite
+Components: main
+Signed-By: $keyring
+Targets: Packages
+SOURCES
+    say "reading the package index of Debian $suite"
+    private_apt apt-get update || die "cannot read the index of Debian $suite; see apt's message above"
+}
+
+# name=version of every package of the closure that the set keeps.
+resolve() {
+    # shellcheck disable=SC2086  # a list
+    private_apt apt-get --simulate install $packages | awk '$1 == "Inst" { print $2, substr($3, 2) }' \
+        | awk -v keep="$keep" '$1 ~ keep { print $1 "=" $2 }'
+}
+
+fetch_and_unpack() {
+    local wanted deb root=$1/root debs=$1/debs
+    wanted=$(resolve)
+    [ -n "$wanted" ] || die "Debian $suite offers nothing for: $packages"
+    say "fetching $(wc -w <<<"$wanted") packages for $set from Debian $suite"
+    mkdir -p "$debs" "$root"
+    # shellcheck disable=SC2086  # a list
+    (cd "$debs" && private_apt apt-get download $wanted) || die "cannot fetch the packages of $set; see apt's message above"
+    # Merged /usr first, as every suite here has it: otherwise a package shipping /lib makes a directory.
+    mkdir -p "$root"/usr/{bin,sbin,lib,lib64}
+    for dir in bin sbin lib lib64; do ln -s "usr/$dir" "$root/$dir"; done
+    for deb in "$debs"/*.deb; do
+        # Through tar, which keeps those links; dpkg -x would replace them by directories of old packages.
+        dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink --no-same-owner -C "$root" -f - \
+            || die "cannot unpack ${deb##*/}"
+    done
+    (cd "$debs" && printf '%s\n' *.deb) >"$1/packages"
+    rm -r "$debs"
+}
+
+# A wrapper runs the program with the loader and libraries beside it, wherever the directory is.
+wrap() {
+    local program target loader libs extra=''
+    mkdir -p "$1/bin"
+    for program in $programs; do
+        target=$(cd "$1" && find root/usr/bin root/usr/sbin -name "$program" ! -type d | head -n 1)
+        [ -n "$target" ] || die "the packages of $set hold no program $program"
+        loader=$(cd "$1" && find root/usr/lib* -type f -name 'ld-linux*.so.*' | head -n 1)
+        [ -n "$loader" ] || die "the packages of $set hold no dynamic loader"
+        libs=$(dirname "$loader")
+        [ "$program" != qemu-system-x86_64 ] || extra=' -L "$here/root/usr/share/qemu" -L "$here/root/usr/share/seabios"'
+        # A static program has no interpreter and needs no loader.
+        if [ "$program" = busybox ]; then
+            ln -sf "../$target" "$1/bin/$program"
+            continue
+        fi
+        cat >"$1/bin/$program" <<WRAPPER
+#!/bin/sh
+here=\$(cd "\$(dirname "\$(readlink -f "\$0")")/.." && pwd)
+QEMU_MODULE_DIR="\$here/$libs/qemu" exec "\$here/$loader" --library-path "\$here/$libs" "\$here/$target"$extra "\$@"
+WRAPPER
+        chmod +x "$1/bin/$program"
+    done
+}
+
+# One name for the kernel and its modules, whatever its version and where the package puts it.
+link_kernel() {
+    local image modules
+    image=$(cd "$1" && find root -type f -name 'vmlinuz*' | head -n 1)
+    modules=$(cd "$1" && find root/usr/lib/modules -mindepth 1 -maxdepth 1 -type d | head -n 1)
+    [ -n "$image" ] && [ -n "$modules" ] || die "the packages of $set hold no kernel or no modules"
+    ln -s "$image" "$1/vmlinuz"
+    ln -s "$modules" "$1/modules"
+}
+
+main() {
+    [ $# -ge 1 ] && [ $# -le 2 ] || usage
+    set=$1
+    base=${2:-${XDG_CACHE_HOME:-$HOME/.cache}/composefs-csi/tools}
+    describe "$set"
+    mkdir -p "$base"
+    base=$(cd "$base" && pwd)
+    # One at a time: tests of several binaries ask at once.
+    exec 9>"$base/.lock"
+    flock 9
+    if [ ! -e "$base/$set/packages" ]; then
+        need apt-get apt; need dpkg-deb dpkg; need tar tar
+        apt=$base/.apt/$suite
+        local work="$base/.$set.new"
+        rm -rf "$work"
+        mkdir -p "$work"
+        prepare_apt
+        fetch_and_unpack "$work"
+        wrap "$work"
+        case "$set" in kernel-*) link_kernel "$work" ;; esac
+        rm -rf "${base:?}/$set"
+        mv "$work" "$base/$set"
+        say "$set is ready in $base/$set"
+    fi
+    echo "$base/$set"
+}
+
+main "$@"
