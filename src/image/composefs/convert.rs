@@ -1,0 +1,87 @@
+//! Our tree as the crate's.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use composefs::fsverity::{FsVerityHashValue, Sha256HashValue};
+use composefs::generic_tree::LeafId;
+use composefs::tree::{self, Directory, FileSystem, Inode, LeafContent, RegularFile};
+
+use super::ImageError;
+use crate::image::tree::{CheckedTree, NodeId, NodeKind, Stat};
+use crate::image::verity::VerityDigest;
+
+/// A directory being filled, its name in the one above, and what is still to be added.
+struct Frame<'a> {
+    name: &'a [u8],
+    dir: Directory<Sha256HashValue>,
+    rest: Box<dyn Iterator<Item = (&'a [u8], NodeId)> + 'a>,
+}
+
+/// Copies a tree into the crate's, without recursion.
+pub(super) fn filesystem(tree: &CheckedTree) -> Result<FileSystem<Sha256HashValue>, ImageError> {
+    let mut done = FileSystem::new(stat(tree, &tree.node(NodeId::ROOT).stat));
+    let mut leaves: Vec<Option<LeafId>> = vec![None; tree.slots()];
+    let mut stack = vec![frame(tree, b"", NodeId::ROOT)];
+    while let Some(mut top) = stack.pop() {
+        let Some((name, id)) = top.rest.next() else {
+            match stack.last_mut() {
+                Some(parent) => {
+                    parent.dir.insert(OsStr::from_bytes(top.name), Inode::Directory(Box::new(top.dir)));
+                }
+                None => done.root = top.dir,
+            }
+            continue;
+        };
+        if tree.children(id).is_some() {
+            stack.push(top);
+            stack.push(frame(tree, name, id));
+            continue;
+        }
+        let leaf = match leaves[id.index()] {
+            Some(leaf) => leaf,
+            None => done.push_leaf(stat(tree, &tree.node(id).stat), content(&tree.node(id).kind)?),
+        };
+        leaves[id.index()] = Some(leaf);
+        top.dir.insert(OsStr::from_bytes(name), Inode::leaf(leaf));
+        stack.push(top);
+    }
+    Ok(done)
+}
+
+fn frame<'a>(tree: &'a CheckedTree, name: &'a [u8], id: NodeId) -> Frame<'a> {
+    let children = tree.children(id).into_iter().flatten();
+    let rest = Box::new(children.map(|(name, child)| (&**name, child.node)));
+    Frame { name, dir: Directory::new(stat(tree, &tree.node(id).stat)), rest }
+}
+
+fn stat(tree: &CheckedTree, stat: &Stat) -> tree::Stat {
+    let xattrs = tree.xattrs(stat.xattrs).iter();
+    tree::Stat {
+        st_mode: stat.mode.into(),
+        st_uid: stat.uid,
+        st_gid: stat.gid,
+        st_mtim_sec: stat.mtime.secs,
+        st_mtim_nsec: stat.mtime.nanos,
+        xattrs: xattrs.map(|(name, value)| (OsStr::from_bytes(name).into(), value.clone())).collect(),
+    }
+}
+
+fn content(kind: &NodeKind) -> Result<LeafContent<Sha256HashValue>, ImageError> {
+    Ok(match kind {
+        NodeKind::Inline(bytes) => LeafContent::Regular(RegularFile::Inline(bytes.clone())),
+        NodeKind::Object(digest, size) => LeafContent::Regular(RegularFile::External(digest.0.into(), *size)),
+        NodeKind::Symlink(target) => LeafContent::Symlink(OsStr::from_bytes(target).into()),
+        NodeKind::CharDevice(number) => LeafContent::CharacterDevice((*number).into()),
+        NodeKind::BlockDevice(number) => LeafContent::BlockDevice((*number).into()),
+        NodeKind::Fifo => LeafContent::Fifo,
+        NodeKind::Directory(_) | NodeKind::Pending | NodeKind::Free => {
+            return Err(ImageError::Unsupported { reason: "an inode without content".to_owned() });
+        }
+    })
+}
+
+/// The crate's digest as ours.
+pub(super) fn digest(id: &Sha256HashValue) -> VerityDigest {
+    VerityDigest::from_hex(&id.to_hex()).unwrap_or(VerityDigest([0; 32]))
+}

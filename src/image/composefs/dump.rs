@@ -1,0 +1,129 @@
+//! The text form of a tree, as `mkcomposefs --from-file` reads it and `composefs-info dump` prints it
+//! (composefs-dump(5)): one line for each inode, hard links as references to the first name.
+
+use std::io::{self, BufWriter, Write};
+
+use super::ImageError;
+use crate::image::tree::{CheckedTree, NodeId, NodeKind};
+
+const S_IFIFO: u32 = 0o010_000;
+const S_IFCHR: u32 = 0o020_000;
+const S_IFDIR: u32 = 0o040_000;
+const S_IFBLK: u32 = 0o060_000;
+const S_IFREG: u32 = 0o100_000;
+const S_IFLNK: u32 = 0o120_000;
+
+/// Writes the composefs dump of a tree, in order of paths.
+///
+/// # Errors
+/// `out` fails.
+pub fn dump(tree: &CheckedTree, out: &mut impl Write) -> Result<(), ImageError> {
+    let mut out = BufWriter::new(out);
+    let mut dump = Dump { tree, first: vec![None; tree.slots()] };
+    dump.run(&mut out).and_then(|()| out.flush()).map_err(|source| ImageError::Write { source })
+}
+
+struct Dump<'a> {
+    tree: &'a CheckedTree,
+    /// The first path of every inode with several.
+    first: Vec<Option<Box<[u8]>>>,
+}
+
+impl Dump<'_> {
+    fn run(&mut self, out: &mut impl Write) -> io::Result<()> {
+        let mut todo: Vec<(Vec<u8>, NodeId)> = vec![(b"/".to_vec(), NodeId::ROOT)];
+        while let Some((path, id)) = todo.pop() {
+            self.inode(out, &path, id)?;
+            // Last first, as the stack gives them back in order.
+            for (name, child) in self.tree.children(id).into_iter().flatten().rev() {
+                let slash: &[u8] = if path.ends_with(b"/") { b"" } else { b"/" };
+                todo.push(([&path[..], slash, name].concat(), child.node));
+            }
+        }
+        Ok(())
+    }
+
+    fn inode(&mut self, out: &mut impl Write, path: &[u8], id: NodeId) -> io::Result<()> {
+        let node = self.tree.node(id);
+        escaped(out, path)?;
+        if node.links > 1 {
+            if let Some(first) = &self.first[id.index()] {
+                out.write_all(b" 0 @120000 - - - - 0.0 ")?;
+                escaped(out, first)?;
+                return out.write_all(b" - -\n");
+            }
+            self.first[id.index()] = Some(path.into());
+        }
+        let (kind, size, device) = numbers(&node.kind);
+        let links = match &node.kind {
+            NodeKind::Directory(all) => {
+                2 + all.values().filter(|child| self.tree.children(child.node).is_some()).count()
+            }
+            _ => node.links as usize,
+        };
+        let stat = &node.stat;
+        let mode = kind | u32::from(stat.mode);
+        let (uid, gid, mtime) = (stat.uid, stat.gid, stat.mtime);
+        write!(out, " {size} {mode:o} {links} {uid} {gid} {device} {}.{} ", mtime.secs, mtime.nanos)?;
+        match &node.kind {
+            NodeKind::Object(digest, _) => {
+                let hex = digest.hex();
+                write!(out, "{}/{} - {hex}", &hex[..2], &hex[2..])?;
+            }
+            NodeKind::Symlink(target) => {
+                escaped(out, target)?;
+                out.write_all(b" - -")?;
+            }
+            NodeKind::Inline(bytes) => {
+                out.write_all(b"- ")?;
+                escaped(out, bytes)?;
+                out.write_all(b" -")?;
+            }
+            _ => out.write_all(b"- - -")?,
+        }
+        for (name, value) in self.tree.xattrs(stat.xattrs) {
+            out.write_all(b" ")?;
+            escaped_raw(out, name, true)?;
+            out.write_all(b"=")?;
+            escaped_raw(out, value, true)?;
+        }
+        out.write_all(b"\n")
+    }
+}
+
+/// Type bits, size and device number.
+fn numbers(kind: &NodeKind) -> (u32, u64, u32) {
+    match kind {
+        NodeKind::Inline(bytes) => (S_IFREG, bytes.len() as u64, 0),
+        NodeKind::Object(_, size) => (S_IFREG, *size, 0),
+        NodeKind::Symlink(target) => (S_IFLNK, target.len() as u64, 0),
+        NodeKind::CharDevice(number) => (S_IFCHR, 0, *number),
+        NodeKind::BlockDevice(number) => (S_IFBLK, 0, *number),
+        NodeKind::Fifo => (S_IFIFO, 0, 0),
+        NodeKind::Directory(_) | NodeKind::Pending | NodeKind::Free => (S_IFDIR, 0, 0),
+    }
+}
+
+/// A field; `-` alone means that there is none.
+fn escaped(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    match bytes {
+        b"" => out.write_all(b"-"),
+        b"-" => out.write_all(b"\\x2d"),
+        _ => escaped_raw(out, bytes, false),
+    }
+}
+
+fn escaped_raw(out: &mut impl Write, bytes: &[u8], attribute: bool) -> io::Result<()> {
+    for byte in bytes {
+        match byte {
+            b'\\' => out.write_all(b"\\\\")?,
+            b'\n' => out.write_all(b"\\n")?,
+            b'\r' => out.write_all(b"\\r")?,
+            b'\t' => out.write_all(b"\\t")?,
+            b'=' if attribute => out.write_all(b"\\x3d")?,
+            b'!'..=b'~' => out.write_all(&[*byte])?,
+            _ => write!(out, "\\x{byte:02x}")?,
+        }
+    }
+    Ok(())
+}

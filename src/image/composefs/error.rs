@@ -1,0 +1,54 @@
+//! Why there is no image.
+
+use std::io;
+
+use crate::kind::Kind;
+
+/// A composefs image that cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The tree holds something that the format cannot express.
+    #[error("the tree does not fit a composefs image: {reason}; the image must be rebuilt without it")]
+    Unsupported {
+        /// What it is.
+        reason: String,
+    },
+    /// The bytes of an image make no sense.
+    #[error("not a composefs image, or a damaged one: {reason}; remove it and pull again")]
+    Corrupt {
+        /// What is wrong.
+        reason: String,
+    },
+    /// Writing the image failed.
+    #[error("cannot write the composefs image: {source}")]
+    Write {
+        /// The writer's error.
+        source: io::Error,
+    },
+    /// No thread could be started.
+    #[error("cannot start a thread for the composefs image: {source}; raise the process's task limit")]
+    Thread {
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The composefs library gave up.
+    #[error("the composefs library panicked: {message}; please report the image to this project")]
+    Panic {
+        /// Its last words.
+        message: String,
+    },
+}
+
+impl ImageError {
+    /// What sort of failure this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Unsupported { .. } => Kind::Invalid,
+            Self::Corrupt { .. } => Kind::Corrupt,
+            Self::Write { source } if source.kind() == io::ErrorKind::StorageFull => Kind::Exhausted,
+            Self::Write { .. } => Kind::Transient,
+            Self::Thread { .. } => Kind::Exhausted,
+            Self::Panic { .. } => Kind::Bug,
+        }
+    }
+}

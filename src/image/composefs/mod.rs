@@ -1,0 +1,78 @@
+//! The composefs image of a tree; the only user of the `composefs` crate.
+//!
+//! An image is an EROFS filesystem of format V1: metadata and files of up to 64 bytes; every other
+//! file names its object by fs-verity digest in the attributes that overlayfs reads. The same tree
+//! gives the same bytes on every machine, and the same as the composefs project's own tools give.
+
+mod convert;
+mod dump;
+mod error;
+
+use std::io::Write;
+
+use composefs::erofs::format::FormatVersion;
+use composefs::erofs::reader::collect_objects;
+use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
+use composefs::fsverity::Sha256HashValue;
+
+pub use dump::dump;
+pub use error::ImageError;
+
+use crate::image::tree::CheckedTree;
+use crate::image::verity::VerityDigest;
+
+/// What an image is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageSummary {
+    /// Bytes of the image itself.
+    pub size: u64,
+    /// Inodes of the tree.
+    pub inodes: u64,
+    /// Bytes of all regular files, hard links counted once.
+    pub file_bytes: u64,
+}
+
+/// Writes the image of a tree.
+///
+/// # Errors
+/// `out` fails, or the tree holds something that the format cannot express.
+pub fn write_image(tree: CheckedTree, out: &mut impl Write) -> Result<ImageSummary, ImageError> {
+    let (inodes, file_bytes) = (tree.inodes(), tree.file_bytes());
+    let bytes = in_own_thread(move || {
+        let converted = convert::filesystem(&tree)?;
+        drop(tree);
+        let valid = ValidatedFileSystem::new(converted)
+            .map_err(|error| ImageError::Unsupported { reason: format!("{error:#}") })?;
+        Ok(mkfs_erofs_versioned(&valid, FormatVersion::V1))
+    })?;
+    out.write_all(&bytes).map_err(|source| ImageError::Write { source })?;
+    Ok(ImageSummary { size: bytes.len() as u64, inodes, file_bytes })
+}
+
+/// The objects that an image names, sorted, each once.
+///
+/// # Errors
+/// The bytes are no composefs image.
+pub fn list_objects(image: &[u8]) -> Result<Vec<VerityDigest>, ImageError> {
+    in_own_thread(|| {
+        let found = collect_objects::<Sha256HashValue>(image)
+            .map_err(|error| ImageError::Corrupt { reason: error.to_string() })?;
+        let mut objects: Vec<VerityDigest> = found.iter().map(convert::digest).collect();
+        objects.sort_unstable();
+        Ok(objects)
+    })
+}
+
+/// The crate recurses by directory and panics where its assumptions fail. A thread gives it room for
+/// the deepest tree and turns a panic into an error.
+fn in_own_thread<T: Send>(work: impl FnOnce() -> Result<T, ImageError> + Send) -> Result<T, ImageError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("composefs".to_owned()).stack_size(64 << 20);
+        let running = thread.spawn_scoped(scope, work).map_err(|source| ImageError::Thread { source })?;
+        running.join().unwrap_or_else(|panic| {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(ImageError::Panic { message: message.unwrap_or("no message").to_owned() })
+        })
+    })
+}

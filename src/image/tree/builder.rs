@@ -1,0 +1,200 @@
+//! Applying entries: what each kind of entry does to the tree.
+
+use super::arena::{Arena, Child, Limits, NodeId, NodeKind, Stat};
+use super::checked::CheckedTree;
+use super::error::{TreeError, shown};
+use super::hide;
+use super::link::{self, Waiting};
+use super::resolve;
+use super::rules::{self, Rules};
+use super::xattrs::{self, XattrTable};
+use crate::image::layer::entry::{Entry, EntryKind, Meta};
+
+/// Bytes of a symbolic link's target: a path of `PATH_MAX` less its NUL.
+const MAX_TARGET: usize = 4095;
+
+/// Folds layers into one tree.
+///
+/// ```
+/// # use composefs_csi::image::tree::{Builder, Rules, TreeError};
+/// # fn layers() -> Vec<Vec<composefs_csi::image::layer::entry::Entry>> { vec![] }
+/// let mut builder = Builder::new(Rules::Faithful);
+/// for entries in layers() {
+///     let mut layer = builder.layer();
+///     for entry in entries {
+///         layer.apply(entry)?;
+///     }
+///     layer.end()?;
+/// }
+/// let tree = builder.finish()?;
+/// # Ok::<(), TreeError>(())
+/// ```
+#[derive(Debug)]
+pub struct Builder {
+    rules: Rules,
+    arena: Arena,
+    xattrs: XattrTable,
+    layers: u32,
+    waiting: Waiting,
+}
+
+impl Builder {
+    /// An empty root, to be filled by these rules.
+    pub fn new(rules: Rules) -> Self {
+        Self::with_limits(rules, Limits::default())
+    }
+
+    /// The same, with other limits than the usual.
+    pub fn with_limits(rules: Rules, limits: Limits) -> Self {
+        let (arena, xattrs) = (Arena::new(limits), XattrTable::new());
+        Self { rules, arena, xattrs, layers: 0, waiting: Waiting::default() }
+    }
+
+    /// Starts the next layer, lowest first.
+    pub fn layer(&mut self) -> Layer<'_> {
+        self.layers += 1;
+        Layer { builder: self }
+    }
+
+    /// Ends the tree.
+    ///
+    /// # Errors
+    /// The canonical rules need a directory `/usr`; and a layer that was dropped before its
+    /// [`end`](Layer::end) may leave hard links without a target.
+    pub fn finish(mut self) -> Result<CheckedTree, TreeError> {
+        self.end_layer()?;
+        self.rules.finish(&mut self.arena)?;
+        self.arena.shrink();
+        Ok(CheckedTree::new(self.arena, self.xattrs))
+    }
+
+    fn end_layer(&mut self) -> Result<(), TreeError> {
+        link::settle(&mut self.arena, std::mem::take(&mut self.waiting), self.layers)?;
+        self.arena.recycle();
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: Entry) -> Result<(), TreeError> {
+        let Entry { path, meta, kind } = entry;
+        match kind {
+            EntryKind::Whiteout => hide::whiteout(&mut self.arena, &path, self.layers),
+            EntryKind::Opaque => hide::opaque(&mut self.arena, &path, self.layers),
+            EntryKind::Directory if path.is_empty() => self.root(meta),
+            _ if path.is_empty() => Err(TreeError::RootNotADirectory),
+            EntryKind::Directory => self.directory(&path, meta),
+            EntryKind::Hardlink(target) => {
+                let dir = self.parent(&path)?;
+                link::hard_link(&mut self.arena, &mut self.waiting, dir, path, target, self.layers)
+            }
+            EntryKind::Inline(bytes) => self.leaf(&path, meta, NodeKind::Inline(bytes)),
+            EntryKind::Object(digest, size) => self.leaf(&path, meta, NodeKind::Object(digest, size)),
+            EntryKind::Symlink(target) => {
+                let target = checked_target(&path, target)?;
+                self.leaf(&path, meta, NodeKind::Symlink(target))
+            }
+            EntryKind::CharDevice(major, minor) => {
+                let number = device(&path, major, minor)?;
+                self.leaf(&path, meta, NodeKind::CharDevice(number))
+            }
+            EntryKind::BlockDevice(major, minor) => {
+                let number = device(&path, major, minor)?;
+                self.leaf(&path, meta, NodeKind::BlockDevice(number))
+            }
+            EntryKind::Fifo => self.leaf(&path, meta, NodeKind::Fifo),
+        }
+    }
+
+    /// The directory that a path stands in, and that the name can be there.
+    fn parent(&mut self, path: &[u8]) -> Result<NodeId, TreeError> {
+        let (parent, name) = resolve::split(path);
+        resolve::check_name(name, path)?;
+        resolve::make_dir(&mut self.arena, parent, path, self.layers)
+    }
+
+    fn root(&mut self, meta: Meta) -> Result<(), TreeError> {
+        if self.rules.takes_root_entry() {
+            self.arena.node_mut(NodeId::ROOT).stat = self.stat(b"", meta)?;
+        }
+        Ok(())
+    }
+
+    fn leaf(&mut self, path: &[u8], meta: Meta, kind: NodeKind) -> Result<(), TreeError> {
+        let dir = self.parent(path)?;
+        let stat = self.stat(path, meta)?;
+        let node = self.arena.add(stat, kind)?;
+        self.arena.attach(dir, resolve::split(path).1, node, self.layers)
+    }
+
+    /// A directory over a directory takes its children over; over anything else it starts empty.
+    fn directory(&mut self, path: &[u8], meta: Meta) -> Result<(), TreeError> {
+        let dir = self.parent(path)?;
+        let stat = self.stat(path, meta)?;
+        let (_, name) = resolve::split(path);
+        let old = self.arena.children(dir).and_then(|all| all.get(name)).map(|child| child.node);
+        if let Some(old) = old.filter(|old| self.arena.children(*old).is_some()) {
+            self.arena.node_mut(old).stat = stat;
+            if let Some(child) = self.arena.children_mut(dir).and_then(|all| all.get_mut(name)) {
+                *child = Child { node: old, layer: self.layers };
+            }
+            return Ok(());
+        }
+        let node = self.arena.add(stat, NodeKind::Directory(Default::default()))?;
+        self.arena.attach(dir, name, node, self.layers)
+    }
+
+    fn stat(&mut self, path: &[u8], meta: Meta) -> Result<Stat, TreeError> {
+        let mut set = meta.xattrs;
+        set.retain(|(name, _)| self.rules.keeps(name));
+        xattrs::check(&set).map_err(|reason| TreeError::Xattrs { path: shown(path), reason })?;
+        let (id, bytes) = self.xattrs.intern(set);
+        self.arena.charge(bytes)?;
+        Ok(Stat {
+            mode: (meta.mode & 0o7777) as u16,
+            uid: meta.uid,
+            gid: meta.gid,
+            mtime: rules::clamp(meta.mtime),
+            xattrs: id,
+        })
+    }
+}
+
+/// One layer being applied.
+#[derive(Debug)]
+pub struct Layer<'a> {
+    builder: &'a mut Builder,
+}
+
+impl Layer<'_> {
+    /// Applies the next entry of the layer, in tar order.
+    ///
+    /// # Errors
+    /// Every [`TreeError`] but `NoUsr`; the tree is then good for nothing and must be dropped.
+    pub fn apply(&mut self, entry: Entry) -> Result<(), TreeError> {
+        self.builder.apply(entry)
+    }
+
+    /// Ends the layer: hard links whose target came after them are made now.
+    ///
+    /// # Errors
+    /// A hard link's target is missing, or is a directory.
+    pub fn end(self) -> Result<(), TreeError> {
+        self.builder.end_layer()
+    }
+}
+
+fn checked_target(path: &[u8], target: Box<[u8]>) -> Result<Box<[u8]>, TreeError> {
+    if target.is_empty() || target.len() > MAX_TARGET {
+        let length = target.len();
+        return Err(TreeError::SymlinkTarget { path: shown(path), length, limit: MAX_TARGET });
+    }
+    Ok(target)
+}
+
+/// A device number as the kernel keeps it on disk: 12 bits of major, 20 of minor
+/// (`new_encode_dev`, include/linux/kdev_t.h).
+fn device(path: &[u8], major: u32, minor: u32) -> Result<u32, TreeError> {
+    if major > 0xfff || minor > 0xf_ffff {
+        return Err(TreeError::DeviceNumber { path: shown(path), major, minor });
+    }
+    Ok((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))
+}

@@ -1,0 +1,143 @@
+//! Why layers do not make a tree.
+
+use crate::kind::Kind;
+
+/// A tree that cannot be built. Messages name the path inside the image; callers add the layer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TreeError {
+    /// Something other than a directory stands where a parent directory is needed.
+    #[error(
+        "{path:?} needs {blocker:?} to be a directory, but it is not; the image's builder must add the directory or remove what stands there"
+    )]
+    NotADirectory {
+        /// The entry.
+        path: String,
+        /// What is in its way.
+        blocker: String,
+    },
+    /// Too many symbolic links on the way to an entry.
+    #[error(
+        "the path {path:?} goes through more than {limit} symbolic links, probably a loop; the image must be rebuilt without it"
+    )]
+    SymlinkLoop {
+        /// The entry.
+        path: String,
+        /// How many links a path may go through.
+        limit: usize,
+    },
+    /// A hard link to a path that neither this layer nor a lower one has.
+    #[error(
+        "{path:?} is a hard link to {target:?}, which is in no layer up to this one; the image must be rebuilt"
+    )]
+    LinkTargetMissing {
+        /// The entry.
+        path: String,
+        /// What it links to.
+        target: String,
+    },
+    /// A hard link to a directory.
+    #[error(
+        "{path:?} is a hard link to the directory {target:?}, which no filesystem allows; the image must be rebuilt"
+    )]
+    LinkToDirectory {
+        /// The entry.
+        path: String,
+        /// What it links to.
+        target: String,
+    },
+    /// The root is something else than a directory.
+    #[error("the image's root is not a directory; the image must be rebuilt")]
+    RootNotADirectory,
+    /// A name longer than a filesystem can hold.
+    #[error("{path:?} has a component of {length} bytes; filesystems allow {limit}")]
+    NameTooLong {
+        /// The entry.
+        path: String,
+        /// Bytes of the component.
+        length: usize,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// A directory nested too deeply to be reached by a path.
+    #[error("{path:?} lies more than {limit} directories deep; paths cannot reach that far")]
+    TooDeep {
+        /// The entry.
+        path: String,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// A symbolic link with an empty target, or one longer than a path.
+    #[error("the symbolic link {path:?} has a target of {length} bytes; it must have 1 to {limit}")]
+    SymlinkTarget {
+        /// The entry.
+        path: String,
+        /// Bytes of the target.
+        length: usize,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// A device number that Linux cannot represent.
+    #[error(
+        "the device {path:?} has the number {major}:{minor}; Linux allows majors up to 4095 and minors up to 1048575"
+    )]
+    DeviceNumber {
+        /// The entry.
+        path: String,
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// Extended attributes that do not fit an inode.
+    #[error("the extended attributes of {path:?} do not fit an inode: {reason}")]
+    Xattrs {
+        /// The entry.
+        path: String,
+        /// Which limit was passed.
+        reason: String,
+    },
+    /// More inodes than this node is ready to hold in memory.
+    #[error("the image has more than {limit} inodes; split it into several images")]
+    TooManyInodes {
+        /// The most there may be.
+        limit: usize,
+    },
+    /// More names, link targets, attributes and inline files than this node is ready to hold.
+    #[error(
+        "the image has more than {limit} bytes of names, link targets, extended attributes and inline files; split it into several images"
+    )]
+    TooMuchMetadata {
+        /// The most there may be, in bytes.
+        limit: usize,
+    },
+    /// The canonical rules take the root's metadata from `/usr`, and there is none.
+    #[error(
+        "the image has no directory /usr, from which the canonical composefs rules take the root's metadata; it cannot have been sealed by them"
+    )]
+    NoUsr,
+}
+
+impl TreeError {
+    /// What sort of failure this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::TooManyInodes { .. } | Self::TooMuchMetadata { .. } => Kind::Exhausted,
+            Self::NotADirectory { .. }
+            | Self::SymlinkLoop { .. }
+            | Self::LinkTargetMissing { .. }
+            | Self::LinkToDirectory { .. }
+            | Self::RootNotADirectory
+            | Self::NameTooLong { .. }
+            | Self::TooDeep { .. }
+            | Self::SymlinkTarget { .. }
+            | Self::DeviceNumber { .. }
+            | Self::Xattrs { .. }
+            | Self::NoUsr => Kind::Invalid,
+        }
+    }
+}
+
+/// A path for a message: absolute, and readable whatever its bytes.
+pub(super) fn shown(path: &[u8]) -> String {
+    format!("/{}", String::from_utf8_lossy(path))
+}

@@ -1,0 +1,85 @@
+//! Whiteouts and opaque markers: hiding what lower layers hold.
+//!
+//! The two phases of the specification, in one pass: every name knows its layer, so a marker spares
+//! what its own layer has brought before it, and what comes after it is new in any case.
+
+use super::arena::{Arena, Child, NodeId, NodeKind, Stat};
+use super::error::TreeError;
+use super::resolve;
+
+/// Hides `path` of the layers below `layer`.
+pub(super) fn whiteout(arena: &mut Arena, path: &[u8], layer: u32) -> Result<(), TreeError> {
+    let (parent, name) = resolve::split(path);
+    let Some(dir) = hidden_dir(arena, parent, path)? else { return Ok(()) };
+    let Some(child) = arena.children(dir).and_then(|all| all.get(name)).copied() else { return Ok(()) };
+    prune(arena, child.node, layer);
+    if survives(arena, &child, layer) {
+        keep(arena, dir, name, layer);
+    } else if let Some(child) = arena.children_mut(dir).and_then(|all| all.remove(name)) {
+        arena.release(child.node);
+    }
+    Ok(())
+}
+
+/// Hides all that the layers below `layer` have in directory `path`.
+pub(super) fn opaque(arena: &mut Arena, path: &[u8], layer: u32) -> Result<(), TreeError> {
+    if let Some(dir) = hidden_dir(arena, path, path)? {
+        prune(arena, dir, layer);
+    }
+    Ok(())
+}
+
+/// A directory to hide things in. Where no directory is, there is nothing to hide.
+fn hidden_dir(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Option<NodeId>, TreeError> {
+    match resolve::find_dir(arena, path, subject) {
+        Err(TreeError::NotADirectory { .. }) => Ok(None),
+        found => found,
+    }
+}
+
+/// Removes everything below `top` that `layer` has not brought itself.
+fn prune(arena: &mut Arena, top: NodeId, layer: u32) {
+    // Parents before children; then backwards, so that an emptied directory goes with its parent's turn.
+    let mut dirs = vec![top];
+    let mut next = 0;
+    while let Some(dir) = dirs.get(next).copied() {
+        let below = arena.children(dir).into_iter().flat_map(|all| all.values());
+        let below: Vec<NodeId> =
+            below.map(|child| child.node).filter(|id| arena.children(*id).is_some()).collect();
+        dirs.extend(below);
+        next += 1;
+    }
+    for dir in dirs.into_iter().rev() {
+        let Some(children) = arena.children_mut(dir).map(std::mem::take) else { continue };
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            children.into_iter().partition(|(_, child)| survives(arena, child, layer));
+        for (_, child) in gone {
+            arena.release(child.node);
+        }
+        let names: Vec<Box<[u8]>> = kept.iter().map(|(name, _)| name.clone()).collect();
+        if let Some(children) = arena.children_mut(dir) {
+            children.extend(kept);
+        }
+        for name in names {
+            keep(arena, dir, &name, layer);
+        }
+    }
+}
+
+/// Whether a name outlives a marker of `layer`: it is the layer's own, or leads to something that is.
+fn survives(arena: &Arena, child: &Child, layer: u32) -> bool {
+    child.layer == layer || arena.children(child.node).is_some_and(|all| !all.is_empty())
+}
+
+/// A lower layer's directory that stays for its new children alone: its old metadata is hidden.
+fn keep(arena: &mut Arena, dir: NodeId, name: &[u8], layer: u32) {
+    let Some(child) = arena.children_mut(dir).and_then(|all| all.get_mut(name)) else { return };
+    if child.layer == layer {
+        return;
+    }
+    child.layer = layer;
+    let node = child.node;
+    if matches!(arena.node(node).kind, NodeKind::Directory(_)) {
+        arena.node_mut(node).stat = Stat::IMPLIED;
+    }
+}

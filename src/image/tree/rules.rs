@@ -1,0 +1,80 @@
+//! The rules by which layers become a tree: faithful, or canonical as sealed images need them.
+
+use super::arena::{Arena, NodeId};
+use super::error::TreeError;
+use crate::image::layer::entry::Mtime;
+
+/// How the tree is derived from the layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rules {
+    /// What the layers say: the root's own entry (0755, root:root, mtime 0 without one) and all
+    /// extended attributes but `trusted.*` and overlayfs's own, which would steer the overlay mount.
+    Faithful,
+    /// What composefs-rs makes of an OCI image, so that a digest sealed elsewhere matches: the
+    /// root's metadata is `/usr`'s, `/run` is empty and has `/usr`'s mtime, and few extended
+    /// attributes stay.
+    Canonical {
+        /// Which ones.
+        xattrs: XattrRule,
+    },
+}
+
+/// Which extended attributes the canonical rules keep. Sealers use either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum XattrRule {
+    /// `security.capability` only.
+    AllowlistOnly,
+    /// That, and `user.*`.
+    KeepUser,
+}
+
+impl Rules {
+    /// Whether an extended attribute becomes part of the tree.
+    pub fn keeps(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Faithful => !name.starts_with(b"trusted.") && !name.starts_with(b"user.overlay."),
+            Self::Canonical { xattrs } => {
+                name == b"security.capability" || *xattrs == XattrRule::KeepUser && name.starts_with(b"user.")
+            }
+        }
+    }
+
+    /// Whether a tar's entry for the root counts.
+    pub(super) fn takes_root_entry(&self) -> bool {
+        matches!(self, Self::Faithful)
+    }
+
+    /// What is to be done after all layers.
+    pub(super) fn finish(&self, arena: &mut Arena) -> Result<(), TreeError> {
+        match self {
+            Self::Faithful => Ok(()),
+            Self::Canonical { .. } => canonicalise(arena),
+        }
+    }
+}
+
+fn canonicalise(arena: &mut Arena) -> Result<(), TreeError> {
+    let usr = directory(arena, b"usr").ok_or(TreeError::NoUsr)?;
+    let stat = arena.node(usr).stat;
+    arena.node_mut(NodeId::ROOT).stat = stat;
+    if let Some(run) = directory(arena, b"run") {
+        arena.node_mut(run).stat.mtime = stat.mtime;
+        let children = arena.children_mut(run).map(std::mem::take).unwrap_or_default();
+        for child in children.into_values() {
+            arena.release(child.node);
+        }
+    }
+    Ok(())
+}
+
+/// A directory right below the root.
+fn directory(arena: &Arena, name: &[u8]) -> Option<NodeId> {
+    let child = arena.children(NodeId::ROOT)?.get(name)?;
+    arena.children(child.node).map(|_| child.node)
+}
+
+/// The format has no times before 1970, and the two writers of composefs images differ on what to
+/// do with them.
+pub(super) fn clamp(mtime: Mtime) -> Mtime {
+    if mtime.secs < 0 { Mtime::default() } else { mtime }
+}

@@ -1,0 +1,119 @@
+//! What the format or Linux cannot hold is refused, and named.
+
+use super::fixtures::*;
+use super::*;
+use crate::kind::Kind;
+
+#[test]
+fn names_have_at_most_255_bytes() {
+    let longest = "n".repeat(255);
+    assert_eq!(fold(&[vec![file(&longest, "x")]]), format!("{longest}=x"));
+    let too_long = "n".repeat(256);
+    for path in [too_long.clone(), format!("{too_long}/f")] {
+        let error = refusal(&[vec![file(&path, "x")]]);
+        assert_eq!(error, TreeError::NameTooLong { path: format!("/{path}"), length: 256, limit: 255 });
+    }
+}
+
+#[test]
+fn directories_nest_as_deep_as_a_path_reaches() {
+    let deepest = ["d"; 2047].join("/");
+    assert!(build(Rules::Faithful, &[vec![dir(&deepest)]]).is_ok());
+    assert!(matches!(refusal(&[vec![dir(&format!("{deepest}/d"))]]), TreeError::TooDeep { .. }));
+    // Nor by way of a symbolic link.
+    let layers = vec![dir(&["d"; 1500].join("/")), symlink("l", &["d"; 1500].join("/"))];
+    assert!(matches!(
+        refusal(&[layers, vec![dir(&format!("l/{}", ["d"; 600].join("/")))]]),
+        TreeError::TooDeep { .. }
+    ));
+}
+
+#[test]
+fn symbolic_links_have_targets_of_1_to_4095_bytes() {
+    assert!(build(Rules::Faithful, &[vec![symlink("l", &"t".repeat(4095))]]).is_ok());
+    for target in [String::new(), "t".repeat(4096)] {
+        let length = target.len();
+        let error = refusal(&[vec![symlink("l", &target)]]);
+        assert_eq!(error, TreeError::SymlinkTarget { path: "/l".into(), length, limit: 4095 });
+    }
+}
+
+#[test]
+fn device_numbers_are_the_kernel_s() {
+    let device = |major, minor| entry("d", EntryKind::BlockDevice(major, minor));
+    let dumped = |major, minor| dump(&build(Rules::Faithful, &[vec![device(major, minor)]]).unwrap());
+    assert!(dumped(8, 1).contains("/d 0 60644 1 1 2 2049 "));
+    assert!(dumped(0xfff, 0xf_ffff).contains(&format!("/d 0 60644 1 1 2 {} ", u32::MAX)));
+    for (major, minor) in [(0x1000, 0), (0, 0x10_0000)] {
+        let error = refusal(&[vec![device(major, minor)]]);
+        assert_eq!(error, TreeError::DeviceNumber { path: "/d".into(), major, minor });
+    }
+}
+
+#[test]
+fn extended_attributes_must_fit() {
+    let refused = |xattrs: Vec<(String, usize)>| {
+        let mut odd = file("f", "x");
+        let pair = |(name, size): (String, usize)| (name.into_bytes().into(), vec![b'v'; size].into());
+        odd.meta.xattrs = xattrs.into_iter().map(pair).collect();
+        match build(Rules::Faithful, &[vec![odd]]) {
+            Ok(_) => String::new(),
+            Err(TreeError::Xattrs { path, reason }) => format!("{path}: {reason}"),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert_eq!(refused(vec![(format!("user.{}", "n".repeat(250)), 10)]), "");
+    assert_eq!(refused(vec![("user.x".to_owned(), 32000)]), "");
+    assert!(refused(vec![(format!("user.{}", "n".repeat(251)), 10)]).starts_with("/f: the name "));
+    assert!(refused(vec![(String::new(), 10)]).starts_with("/f: the name "));
+    assert!(refused(vec![("user.x".to_owned(), 33000)]).contains("bytes"));
+    assert!(refused((0..200).map(|at| (format!("user.{at:03}"), 1)).collect()).is_empty());
+    assert!(refused((0..250).map(|at| (format!("user.{at:03}"), 1)).collect()).contains("240 are allowed"));
+    assert!(refused(vec![("user.b".to_owned(), 1), ("user.a".to_owned(), 1)]).contains("order"));
+}
+
+#[test]
+fn the_root_is_a_directory() {
+    assert_eq!(refusal(&[vec![file("", "x")]]), TreeError::RootNotADirectory);
+}
+
+fn limited(limits: Limits, entry: impl Fn(u32) -> Entry) -> TreeError {
+    let mut builder = Builder::with_limits(Rules::Faithful, limits);
+    let mut layer = builder.layer();
+    (0..).find_map(|at| layer.apply(entry(at)).err()).unwrap()
+}
+
+#[test]
+fn inodes_and_metadata_are_bounded() {
+    let limits = Limits { inodes: 100, metadata: 10_000 };
+    let error = limited(limits, |at| file(&at.to_string(), "x"));
+    assert_eq!(error, TreeError::TooManyInodes { limit: 100 });
+    assert_eq!(error.kind(), Kind::Exhausted);
+    let refused = TreeError::TooMuchMetadata { limit: 10_000 };
+    assert_eq!(refused.kind(), Kind::Exhausted);
+    // Names, link targets, contents and attributes all count, also those that a later entry replaces.
+    let limits = Limits { inodes: 1_000_000, metadata: 10_000 };
+    assert_eq!(limited(limits, |at| file(&format!("{at:0200}"), "")), refused);
+    assert_eq!(limited(limits, |at| symlink("l", &format!("{at:0200}"))), refused);
+    assert_eq!(limited(limits, |at| link("l", &format!("{at:0200}"))), refused);
+    assert_eq!(limited(limits, |_| file("f", "content")), refused);
+    let attributed = |at: u32| {
+        let mut entry = file("f", "");
+        entry.meta.xattrs = vec![(b"user.x".as_slice().into(), at.to_string().into_bytes().into())];
+        entry
+    };
+    assert_eq!(limited(limits, attributed), refused);
+}
+
+#[test]
+fn inodes_freed_by_a_layer_are_used_again_by_the_next() {
+    let mut builder = Builder::with_limits(Rules::Faithful, Limits { inodes: 10, ..Limits::default() });
+    for round in 0..100 {
+        let mut layer = builder.layer();
+        for at in 0..4 {
+            layer.apply(file(&at.to_string(), &round.to_string())).unwrap();
+        }
+        layer.end().unwrap();
+    }
+    assert_eq!(view(&builder.finish().unwrap()), "0=99 1=99 2=99 3=99");
+}

@@ -1,0 +1,87 @@
+//! Extended attributes, each distinct set held once: most inodes have none, and many share theirs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Extended attributes sorted by name.
+pub(crate) type Xattrs = [(Box<[u8]>, Box<[u8]>)];
+
+/// Attributes that one inode may have; the format counts the shared ones in a byte, and the writer
+/// adds up to eight of its own.
+const MAX_COUNT: usize = 240;
+/// Bytes of name that Linux allows (`XATTR_NAME_MAX`).
+const MAX_NAME: usize = 255;
+/// Bytes that the attributes of one inode may take in an image; what the composefs project's tools
+/// accept from foreign input.
+const MAX_BYTES: usize = 32767;
+/// Bytes that the format adds for an inode with attributes.
+const HEADER: usize = 12;
+/// Bytes that it adds for each of them, alignment included.
+const ENTRY: usize = 7;
+
+/// Names a set of extended attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct XattrsId(u32);
+
+impl XattrsId {
+    /// The empty set.
+    pub(crate) const NONE: Self = Self(0);
+}
+
+/// Distinct sets of extended attributes.
+#[derive(Debug)]
+pub(crate) struct XattrTable {
+    sets: Vec<Arc<Xattrs>>,
+    ids: HashMap<Arc<Xattrs>, XattrsId>,
+}
+
+impl XattrTable {
+    pub(crate) fn new() -> Self {
+        Self { sets: vec![Arc::from([])], ids: HashMap::new() }
+    }
+
+    pub(crate) fn get(&self, id: XattrsId) -> &Xattrs {
+        &self.sets[id.0 as usize]
+    }
+
+    /// Holds a set, and says how many bytes that took.
+    pub(crate) fn intern(&mut self, set: Vec<(Box<[u8]>, Box<[u8]>)>) -> (XattrsId, usize) {
+        if set.is_empty() {
+            return (XattrsId::NONE, 0);
+        }
+        let set: Arc<Xattrs> = set.into();
+        if let Some(id) = self.ids.get(&set) {
+            return (*id, 0);
+        }
+        let id = XattrsId(self.sets.len() as u32);
+        let bytes = size(&set);
+        self.ids.insert(set.clone(), id);
+        self.sets.push(set);
+        (id, bytes)
+    }
+}
+
+fn size(set: &Xattrs) -> usize {
+    set.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+/// Holds a set against the limits of the format; says what is wrong.
+pub(crate) fn check(set: &Xattrs) -> Result<(), String> {
+    if set.len() > MAX_COUNT {
+        return Err(format!("{} attributes, and {MAX_COUNT} are allowed", set.len()));
+    }
+    for (name, _) in set {
+        if name.is_empty() || name.len() > MAX_NAME || name.contains(&0) {
+            let shown = String::from_utf8_lossy(name);
+            return Err(format!("the name {shown:?} is not 1 to {MAX_NAME} bytes without NUL"));
+        }
+    }
+    let bytes = HEADER + size(set) + set.len() * ENTRY;
+    if !set.is_empty() && bytes > MAX_BYTES {
+        return Err(format!("they take {bytes} bytes, and {MAX_BYTES} are allowed"));
+    }
+    if set.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
+        return Err("the names are not in order, each once".to_owned());
+    }
+    Ok(())
+}
