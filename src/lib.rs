@@ -1,7 +1,7 @@
 //! composefs-csi: image-backed, read-only volumes for Kubernetes.
 //!
 //! The layers point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and
-//! [`controller`] → [`csi`]; both services stand on [`image`], which knows nothing of CSI,
+//! [`controller`] → [`csi`] → [`volume`]; both services stand on [`image`], which knows nothing of CSI,
 //! Kubernetes or mounting. [`sys`] holds the system calls that no crate offers.
 //! `docs/ARCHITECTURE.md` has the picture; `tests/architecture.rs` keeps it true.
 
@@ -13,3 +13,4 @@ pub mod image;
 pub mod kind;
 pub mod node;
 pub mod sys;
+pub mod volume;
