@@ -9,6 +9,7 @@
 #   kernel-6.12   Debian's cloud kernel 6.12 and its modules (trixie)  -> vmlinuz, modules/ (links)
 #   kernel-7      Debian's cloud kernel 7.x and its modules (sid)      -> the same
 #   cosign        cosign 3 (sid)                                       -> bin/cosign
+#   go            the Go toolchain 1.24 or later (trixie)              -> bin/go
 #
 # DIR defaults to ${XDG_CACHE_HOME:-~/.cache}/composefs-csi/tools. Packages come from the mirror that the
 # machine's own apt sources name (DEBIAN_MIRROR overrides it), are verified by apt against the Debian
@@ -31,6 +32,8 @@ describe() {
         kernel-6.12) suite=trixie packages=linux-image-cloud-amd64 keep='^linux-(image|modules|binary)-' programs='' ;;
         kernel-7)    suite=sid packages=linux-image-cloud-amd64 keep='^linux-(image|modules|binary|base-[0-9])' programs='' ;;
         cosign)      suite=sid packages=cosign keep='.' programs='cosign' ;;
+        # Static programs that find their library beside them: no wrapper.
+        go)          suite=trixie packages=golang-go keep='^golang-[0-9]' programs='' ;;
         *)           say "unknown set '$1'"; usage ;;
     esac
 }
@@ -139,6 +142,15 @@ link_kernel() {
     ln -s "$modules" "$1/modules"
 }
 
+# Go's tree lies under its version; a link finds it, and go resolves that link to its own root.
+link_go() {
+    local program
+    program=$(cd "$1" && find root/usr/lib -path '*/go-*/bin/go' | sort -V | tail -n 1)
+    [ -n "$program" ] || die "the packages of $set hold no program go"
+    mkdir -p "$1/bin"
+    ln -s "../$program" "$1/bin/go"
+}
+
 main() {
     [ $# -ge 1 ] && [ $# -le 2 ] || usage
     set=$1
@@ -158,7 +170,10 @@ main() {
         prepare_apt
         fetch_and_unpack "$work"
         wrap "$work"
-        case "$set" in kernel-*) link_kernel "$work" ;; esac
+        case "$set" in
+            kernel-*) link_kernel "$work" ;;
+            go)       link_go "$work" ;;
+        esac
         rm -rf "${base:?}/$set"
         mv "$work" "$base/$set"
         say "$set is ready in $base/$set"

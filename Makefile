@@ -1,0 +1,70 @@
+# `make` alone lists the commands. A line `target: ## text` is what it prints.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+.PHONY: help setup build demo test lint test-rust test-vm conformance bench deny docs clean
+
+# The profile of the demonstration: `make demo PROFILE=dev` reuses what `make test` has built.
+PROFILE ?= release
+CARGO ?= cargo
+# Tests mount for real: their binaries run as root, the compiler as you.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+export CARGO_TARGET_$(HOST)_RUNNER := $(CURDIR)/scripts/as-root.sh
+
+help: ## this list
+	@echo "composefs-csi: image-backed, read-only volumes for Kubernetes on composefs"
+	echo
+	sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+setup: ## install what building and testing need (Debian packages, by apt)
+	@scripts/setup.sh test
+
+build: ## the release program, target/release/composefs-csi
+	@scripts/setup.sh build
+	$(CARGO) build --locked --release
+
+demo: ## see it work: two images, three pods, one copy of every file (under a minute once built)
+	@scripts/setup.sh demo
+	echo "demo: building (profile $(PROFILE)); the first time takes a few minutes"
+	$(CARGO) build --locked --profile $(PROFILE) --bin composefs-csi --example demo
+	$(CARGO) run --quiet --locked --profile $(PROFILE) --example demo
+
+test: lint test-rust test-vm ## everything but conformance: lints, unit and integration tests, real mounts, a VM
+
+lint: ## format and clippy, warnings are errors
+	@scripts/setup.sh build
+	echo "test: format and lints"
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --quiet --all-targets -- --deny warnings
+
+test-rust: ## unit and integration tests; mounts, registries and builders are real (needs root or sudo)
+	@scripts/setup.sh test
+	echo "test: unit and integration tests"
+	$(CARGO) test --locked --quiet
+
+test-vm: ## fs-verity and tampering, in a virtual machine with Debian's kernels
+	@scripts/setup.sh test
+	echo "test: fs-verity in a virtual machine"
+	tests/vm/run.sh
+
+conformance: ## csi-sanity of the Kubernetes project against the real driver and real mounts
+	@scripts/setup.sh test
+	echo "test: csi-sanity"
+	PATH="$$(scripts/go.sh):$$PATH" tests/conformance/run.sh
+
+bench: ## the figures beside podman, umoci and cfsctl; rewrites docs/benchmarks.md (half an hour)
+	@scripts/setup.sh bench
+	$(CARGO) build --locked --release --bin composefs-csi --example bench
+	$(CARGO) run --quiet --locked --release --example bench -- $(BENCH)
+
+deny: ## licences, sources and duplicates of the dependencies (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "deny: run: cargo install cargo-deny --locked" >&2; exit 1; }
+	cargo deny --all-features check bans licenses sources
+
+docs: ## the library's documentation, warnings are errors
+	@scripts/setup.sh build
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps
+
+clean: ## remove what was built
+	@$(CARGO) clean
