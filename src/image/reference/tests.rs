@@ -1,0 +1,150 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+fn parse(text: &str) -> Reference {
+    text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+#[test]
+fn canonical_forms() {
+    let pinned = format!("r.io/a@{DIGEST}");
+    let both = format!("r.io/a:1@{DIGEST}");
+    let layout_pinned = format!("oci:dir@{DIGEST}");
+    for (given, shown) in [
+        ("docker.io/library/busybox", "docker.io/library/busybox:latest"),
+        ("docker.io/busybox:1", "docker.io/library/busybox:1"),
+        ("index.docker.io/a/b:1", "docker.io/a/b:1"),
+        ("docker://Quay.IO/a/b-c/d__e:V1.0", "quay.io/a/b-c/d__e:V1.0"),
+        ("localhost/x:1", "localhost/x:1"),
+        ("localhost:5000/x:1", "localhost:5000/x:1"),
+        ("[::1]:5000/x:1", "[::1]:5000/x:1"),
+        ("[::1]/x:1", "[::1]/x:1"),
+        (&pinned, &pinned),
+        (&both, &both),
+        ("oci:/var/lib/img", "oci:/var/lib/img"),
+        ("oci:../img:v1", "oci:../img:v1"),
+        ("oci:img:docker.io/library/a:1", "oci:img:docker.io/library/a:1"),
+        (&layout_pinned, &layout_pinned),
+    ] {
+        let reference = parse(given);
+        assert_eq!(reference.to_string(), shown, "{given}");
+        assert_eq!(parse(shown), reference, "{given}");
+    }
+}
+
+#[test]
+fn the_digest_decides_and_the_tag_stays() {
+    let reference = parse(&format!("r.io/a:1@{DIGEST}"));
+    assert_eq!(reference.version(), Version::Digest(DIGEST.parse().unwrap()));
+    assert_eq!(reference.tag(), Some("1"));
+    assert_eq!(reference.name(), "r.io/a");
+    assert_eq!(parse("r.io/a:1").pinned(DIGEST.parse().unwrap()), reference);
+    assert_eq!(parse("r.io/a").version(), Version::Tag("latest".into()));
+    assert_eq!(parse("oci:d").version(), Version::Sole);
+    assert_eq!(parse("oci:d:x:y").version(), Version::Tag("x:y".into()));
+}
+
+#[test]
+fn docker_hub_answers_elsewhere() {
+    let Reference::Registry(hub) = parse("docker.io/library/busybox") else { panic!() };
+    assert_eq!((hub.host(), hub.api_host()), ("docker.io", "registry-1.docker.io"));
+    let Reference::Registry(other) = parse("quay.io/a/b") else { panic!() };
+    assert_eq!(other.api_host(), "quay.io");
+}
+
+#[test]
+fn short_names_are_refused_with_the_full_one() {
+    for (given, full) in [
+        ("busybox", "docker.io/library/busybox"),
+        ("busybox:1", "docker.io/library/busybox:1"),
+        ("me/app", "docker.io/me/app"),
+    ] {
+        let error = given.parse::<Reference>().unwrap_err();
+        assert!(error.to_string().ends_with(&format!("write {full}")), "{error}");
+    }
+}
+
+#[test]
+fn malformed_references_are_refused() {
+    let long = format!("r.io/{}", "a".repeat(251));
+    let long_tag = format!("r.io/a:{}", "t".repeat(129));
+    for bad in [
+        "",
+        "r.io/",
+        "r.io//a",
+        "r.io/a/",
+        "r.io/A",
+        "r.io/a..b",
+        "r.io/a___b",
+        "r.io/-a",
+        "r.io/a:",
+        "r.io/a:.x",
+        "r.io/a:x/y",
+        "r.io/a b",
+        "r.io/../x",
+        "r.io:/a",
+        "r.io:0/a",
+        "r.io:065/a",
+        "r.io:65536/a",
+        "r.io:+5/a",
+        "r_o.io/a",
+        "-r.io/a",
+        "r..io/a",
+        "[::g]/a",
+        "r.io/a@sha256:00",
+        "r.io/a@sha512:00",
+        "r.io/a@",
+        "user:pw@r.io/a",
+        "https://r.io/a",
+        "oci:",
+        "oci::tag",
+        "oci:dir:",
+        "oci:dir:sp ace",
+        "oci:dir@sha256:00",
+        "oci:a\0b",
+        &long,
+        &long_tag,
+    ] {
+        let error = bad.parse::<Reference>();
+        assert!(error.is_err(), "{bad} gave {error:?}");
+    }
+}
+
+#[test]
+fn relative_layouts_become_absolute() {
+    let Reference::Layout(layout) = parse("oci:img:v1") else { panic!() };
+    let absolute = Reference::Layout(layout.absolute(Path::new("/srv")).unwrap());
+    assert_eq!(absolute.to_string(), "oci:/srv/img:v1");
+    assert!(layout.absolute(Path::new("/s:v")).is_none());
+}
+
+proptest! {
+    #[test]
+    fn display_round_trips(
+        host in "([a-zA-Z0-9]([a-z0-9-]{0,8}[a-z0-9])?\\.){1,3}[a-z]{2,5}(:[1-9][0-9]{0,3})?",
+        repository in "[a-z0-9]{1,5}((\\.|_|__|-{1,3})[a-z0-9]{1,5}){0,3}(/[a-z0-9]{1,5}){0,3}",
+        tag in proptest::option::of("[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}"),
+        digest in proptest::option::of(any::<[u8; 32]>()),
+    ) {
+        let mut text = format!("{host}/{repository}");
+        if let Some(tag) = tag { text = format!("{text}:{tag}"); }
+        if let Some(digest) = digest { text = format!("{text}@{}", Digest::from_bytes(digest)); }
+        let reference = text.parse::<Reference>().map_err(|e| TestCaseError::fail(e.to_string()))?;
+        prop_assert_eq!(reference.to_string().parse::<Reference>(), Ok(reference));
+    }
+
+    #[test]
+    fn whatever_parses_round_trips(text in "(oci:)?[a-zA-Z0-9._:@/\\[\\]-]{0,60}") {
+        if let Ok(reference) = text.parse::<Reference>() {
+            prop_assert_eq!(reference.to_string().parse::<Reference>(), Ok(reference));
+        }
+    }
+
+    #[test]
+    fn nothing_panics(text in any::<String>()) {
+        let _ = text.parse::<Reference>();
+    }
+}
