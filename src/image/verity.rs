@@ -5,11 +5,20 @@
 
 use std::fmt;
 
+use sha2::{Digest as _, Sha256};
+
 /// An fs-verity digest (sha256, 4 KiB blocks, no salt).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VerityDigest(pub [u8; 32]);
 
 impl VerityDigest {
+    /// The digest of a buffer that is already in memory.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hasher = VerityHasher::default();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
     /// The 64 hexadecimal digits.
     pub fn hex(&self) -> String {
         hex::encode(self.0)
@@ -49,6 +58,167 @@ impl<'de> serde::Deserialize<'de> for VerityDigest {
     }
 }
 
-/// Computes the fs-verity digest of a stream, in constant memory but for one digest per level.
-#[derive(Debug, Default)]
-pub struct VerityHasher {}
+/// Bytes hashed per leaf of the tree, and per node.
+pub const BLOCK: usize = 4096;
+const HASHES_PER_BLOCK: u8 = (BLOCK / 32) as u8;
+const ZEROS: [u8; BLOCK] = [0; BLOCK];
+
+/// Computes the fs-verity digest of a stream. Memory is constant but for one hash state per level
+/// of the tree (each level holds 128 times the data of the one below, so eight levels at the most).
+#[derive(Clone, Default)]
+pub struct VerityHasher {
+    block: Sha256,
+    /// Bytes that `block` has taken; below [`BLOCK`].
+    filled: usize,
+    size: u64,
+    levels: Vec<Level>,
+}
+
+/// The block of hashes being gathered at one level of the tree.
+#[derive(Clone, Default)]
+struct Level {
+    block: Sha256,
+    filled: u8,
+    /// Whether the level has taken exactly one hash so far: then that hash may be the root.
+    single: Option<[u8; 32]>,
+    started: bool,
+}
+
+impl fmt::Debug for VerityHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VerityHasher({} bytes)", self.size)
+    }
+}
+
+impl VerityHasher {
+    /// Takes the next bytes of the stream, any number of them.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let (now, rest) = bytes.split_at(bytes.len().min(BLOCK - self.filled));
+            self.block.update(now);
+            self.filled += now.len();
+            bytes = rest;
+            if self.filled == BLOCK {
+                self.end_block();
+            }
+        }
+    }
+
+    /// The digest of everything taken.
+    pub fn finish(mut self) -> VerityDigest {
+        if self.filled > 0 {
+            self.block.update(&ZEROS[self.filled..]);
+            self.end_block();
+        }
+        let mut descriptor = [0; 256];
+        descriptor[0] = 1; // version
+        descriptor[1] = 1; // hash_algorithm: sha256
+        descriptor[2] = BLOCK.trailing_zeros() as u8; // log_blocksize
+        descriptor[8..16].copy_from_slice(&self.size.to_le_bytes());
+        descriptor[16..48].copy_from_slice(&self.root());
+        VerityDigest(Sha256::digest(descriptor).into())
+    }
+
+    /// Hashes the full data block and hands its hash to the tree.
+    fn end_block(&mut self) {
+        self.filled = 0;
+        let hash = self.block.finalize_reset().into();
+        self.add(0, hash);
+    }
+
+    /// Gives `hash` to `level`, and as many levels above as it completes a block of.
+    fn add(&mut self, mut level: usize, mut hash: [u8; 32]) {
+        loop {
+            if self.levels.len() == level {
+                self.levels.push(Level::default());
+            }
+            let Some(node) = self.levels.get_mut(level) else { return };
+            node.single = (!node.started).then_some(hash);
+            node.started = true;
+            node.block.update(hash);
+            node.filled += 1;
+            if node.filled < HASHES_PER_BLOCK {
+                return;
+            }
+            node.filled = 0;
+            hash = node.block.finalize_reset().into();
+            level += 1;
+        }
+    }
+
+    /// The root hash: zero for no data, the hash of the block for one block, else that of the tree.
+    fn root(&mut self) -> [u8; 32] {
+        let mut level = 0;
+        while let Some(node) = self.levels.get_mut(level) {
+            if let Some(root) = node.single {
+                return root;
+            }
+            if node.filled > 0 {
+                node.block.update(&ZEROS[usize::from(node.filled) * 32..]);
+                node.filled = 0;
+                let hash = node.block.finalize_reset().into();
+                self.add(level + 1, hash);
+            }
+            level += 1;
+        }
+        [0; 32]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use composefs::fsverity::{FsVerityHashValue as _, FsVerityHasher, Sha256HashValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reference(data: &[u8]) -> String {
+        FsVerityHasher::<Sha256HashValue>::hash(data).to_hex()
+    }
+
+    fn content(size: usize) -> Vec<u8> {
+        (0..size as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+    }
+
+    #[test]
+    fn agrees_with_composefs_around_block_and_level_borders() {
+        const LEVEL: usize = BLOCK * 128;
+        for border in [0, BLOCK, 2 * BLOCK, LEVEL - BLOCK, LEVEL, LEVEL + BLOCK, 2 * LEVEL, 3 * LEVEL] {
+            for size in border.saturating_sub(1)..=border + 1 {
+                let data = content(size);
+                assert_eq!(VerityDigest::of(&data).hex(), reference(&data), "{size} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn agrees_with_composefs_on_three_levels() {
+        // 128 * 128 blocks fill two levels of hashes; one byte more makes a third.
+        let data = content(BLOCK * 128 * 128 + 1);
+        assert_eq!(VerityDigest::of(&data[..data.len() - 1]).hex(), reference(&data[..data.len() - 1]));
+        assert_eq!(VerityDigest::of(&data).hex(), reference(&data));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+        #[test]
+        fn any_split_gives_the_same_digest(
+            size in 0usize..700_000,
+            cuts in proptest::collection::vec(1usize..9000, 1..8),
+        ) {
+            let data = content(size);
+            let mut hasher = VerityHasher::default();
+            let mut rest = &data[..];
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (now, later) = rest.split_at(rest.len().min(*cut));
+                hasher.update(now);
+                rest = later;
+            }
+            prop_assert_eq!(hasher.finish().hex(), reference(&data));
+        }
+    }
+}
