@@ -14,5 +14,7 @@
 //! ```
 
 mod image;
+pub mod objects;
 
 pub use image::{ImageRecord, Integrity};
+pub use objects::{ObjectError, Objects};

@@ -1,0 +1,105 @@
+use std::io::Read as _;
+
+use super::*;
+
+fn store() -> (tempfile::TempDir, Objects) {
+    let dir = tempfile::tempdir().unwrap();
+    Objects::create(dir.path()).unwrap();
+    Objects::create(dir.path()).unwrap();
+    let objects = Objects::open(dir.path(), false).unwrap();
+    (dir, objects)
+}
+
+fn read(objects: &Objects, digest: &VerityDigest) -> Vec<u8> {
+    let mut content = Vec::new();
+    std::fs::File::from(objects.get(digest).unwrap()).read_to_end(&mut content).unwrap();
+    content
+}
+
+fn all(objects: &Objects) -> Vec<VerityDigest> {
+    let mut found = Vec::new();
+    objects.for_each::<ObjectError>(|digest| Ok(found.push(digest))).unwrap();
+    found.sort();
+    found
+}
+
+#[test]
+fn content_is_stored_once_whichever_way_it_comes() {
+    let (_dir, objects) = store();
+    let content = vec![7; 10_000];
+    let (digest, put) = objects.put(&content).unwrap();
+    assert_eq!((digest, put), (VerityDigest::of(&content), Put::Written));
+    assert_eq!(objects.put(&content).unwrap(), (digest, Put::Present));
+    let mut writer = objects.writer().unwrap();
+    content.chunks(999).for_each(|chunk| writer.write(chunk).unwrap());
+    assert_eq!(writer.size(), 10_000);
+    assert_eq!(writer.finish().unwrap(), (digest, Put::Present));
+    assert_eq!(read(&objects, &digest), content);
+    assert_eq!(all(&objects), [digest]);
+    assert!(objects.contains(&digest, 10_000).unwrap());
+    assert!(!objects.contains(&digest, 9_999).unwrap());
+    assert!(objects.path(&digest).is_file());
+    assert!(objects.stat(&digest).unwrap().unwrap().allocated >= 10_000);
+}
+
+#[test]
+fn an_abandoned_writer_leaves_nothing() {
+    let (dir, objects) = store();
+    let mut writer = objects.writer().unwrap();
+    writer.write(&[1; 100_000]).unwrap();
+    drop(writer);
+    assert!(all(&objects).is_empty());
+    assert_eq!(std::fs::read_dir(dir.path().join("objects")).unwrap().count(), 256);
+}
+
+#[test]
+fn an_object_of_the_wrong_size_is_absent_and_gets_replaced() {
+    let (dir, objects) = store();
+    let content = vec![9; 5000];
+    let digest = VerityDigest::of(&content);
+    // As after a power cut: the name is there, the content is not.
+    std::fs::write(objects.path(&digest), b"").unwrap();
+    let held = std::fs::File::open(objects.path(&digest)).unwrap();
+    assert_eq!(objects.put(&content).unwrap(), (digest, Put::Written));
+    assert_eq!(read(&objects, &digest), content);
+    assert_eq!(held.metadata().unwrap().len(), 0, "whoever holds the old file keeps it");
+    assert_eq!(std::fs::read_dir(dir.path().join("objects")).unwrap().count(), 256);
+}
+
+#[test]
+fn removing_is_idempotent_and_spares_the_rest() {
+    let (dir, objects) = store();
+    let (one, _) = objects.put(&[1; 100]).unwrap();
+    let (two, _) = objects.put(&[2; 100]).unwrap();
+    std::fs::write(dir.path().join("objects/.new-1-1"), b"left over").unwrap();
+    objects.remove_temporaries().unwrap();
+    assert!(objects.remove(&one).unwrap());
+    assert!(!objects.remove(&one).unwrap());
+    assert_eq!(all(&objects), [two]);
+    assert!(matches!(objects.get(&one), Err(ObjectError::Missing(_))));
+    assert!(!dir.path().join("objects/.new-1-1").exists());
+}
+
+#[test]
+fn racing_writers_of_the_same_content_agree() {
+    let (_dir, objects) = store();
+    let put: Vec<Put> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..50u8).map(|i| objects.put(&[i; 3000]).unwrap().1).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(put.iter().filter(|put| **put == Put::Written).count(), 50);
+    assert_eq!(all(&objects).len(), 50);
+}
+
+#[test]
+fn a_full_filesystem_is_exhausted_and_names_the_store() {
+    let error = ObjectError::new(Errno::NOSPC, "write", Path::new("/var/lib/store/objects"));
+    assert_eq!(error.kind(), crate::kind::Kind::Exhausted);
+    assert!(error.to_string().contains("/var/lib/store/objects"), "{error}");
+}
