@@ -67,3 +67,11 @@ pub enum EntryKind {
 /// Files up to this many bytes live in the image itself, larger ones in the object store.
 /// The composefs format fixes it; the tests hold it against the composefs crate's constant.
 pub const INLINE_MAX: usize = 64;
+
+/// Whether `path` has the form that [`Entry::path`] promises.
+pub fn is_clean(path: &[u8]) -> bool {
+    path.is_empty()
+        || path
+            .split(|byte| *byte == b'/')
+            .all(|name| !matches!(name, b"" | b"." | b"..") && !name.contains(&0))
+}

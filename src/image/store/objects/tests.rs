@@ -86,9 +86,7 @@ fn racing_writers_of_the_same_content_agree() {
     let put: Vec<Put> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|_| {
-                scope.spawn(|| {
-                    (0..50u8).map(|i| objects.put(&[i; 3000]).unwrap().1).collect::<Vec<_>>()
-                })
+                scope.spawn(|| (0..50u8).map(|i| objects.put(&[i; 3000]).unwrap().1).collect::<Vec<_>>())
             })
             .collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()

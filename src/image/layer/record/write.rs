@@ -1,0 +1,146 @@
+//! Writing a layer record.
+
+use std::io::Write;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{MAGIC, RecordError, VERSION, tag};
+use crate::image::layer::entry::{Entry, EntryKind, Meta};
+
+/// Bytes gathered before they are hashed and handed to the file.
+const BUFFER: usize = 64 << 10;
+
+/// Writes a layer record to a file or any other sink. It buffers: the sink needs no buffer.
+pub struct RecordWriter<W> {
+    sink: W,
+    buffer: Vec<u8>,
+    hash: Sha256,
+    previous: Vec<u8>,
+    count: u64,
+}
+
+impl<W> std::fmt::Debug for RecordWriter<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RecordWriter({} entries)", self.count)
+    }
+}
+
+impl<W: Write> RecordWriter<W> {
+    /// Starts a record.
+    pub fn new(sink: W) -> Self {
+        let mut buffer = Vec::with_capacity(BUFFER + 4096);
+        buffer.extend_from_slice(&MAGIC);
+        buffer.push(VERSION);
+        Self { sink, buffer, hash: Sha256::new(), previous: Vec::new(), count: 0 }
+    }
+
+    /// Entries written so far.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Appends an entry.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn push(&mut self, entry: &Entry) -> Result<(), RecordError> {
+        self.buffer.push(tag_of(&entry.kind));
+        let shared = entry.path.iter().zip(&self.previous).take_while(|(a, b)| a == b).count();
+        self.number(shared as u64);
+        self.bytes(entry.path.get(shared..).unwrap_or_default());
+        self.previous.clear();
+        self.previous.extend_from_slice(&entry.path);
+        match &entry.kind {
+            EntryKind::Whiteout | EntryKind::Opaque => {}
+            EntryKind::Hardlink(target) => self.bytes(target),
+            other => {
+                self.meta(&entry.meta);
+                self.payload(other);
+            }
+        }
+        self.count += 1;
+        if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
+    }
+
+    /// Ends the record and gives the sink back, with everything written to it but not synced.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn finish(mut self) -> Result<W, RecordError> {
+        self.buffer.push(tag::END);
+        self.number(self.count);
+        self.flush()?;
+        self.sink.write_all(&self.hash.finalize())?;
+        self.sink.flush()?;
+        Ok(self.sink)
+    }
+
+    fn flush(&mut self) -> Result<(), RecordError> {
+        self.hash.update(&self.buffer);
+        self.sink.write_all(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn meta(&mut self, meta: &Meta) {
+        let seconds = meta.mtime.secs;
+        self.number(meta.mode.into());
+        self.number(meta.uid.into());
+        self.number(meta.gid.into());
+        self.number(((seconds << 1) ^ (seconds >> 63)) as u64);
+        self.number(meta.mtime.nanos.into());
+        self.number(meta.xattrs.len() as u64);
+        for (name, value) in &meta.xattrs {
+            self.bytes(name);
+            self.bytes(value);
+        }
+    }
+
+    fn payload(&mut self, kind: &EntryKind) {
+        match kind {
+            EntryKind::Inline(content) => self.bytes(content),
+            EntryKind::Object(digest, size) => {
+                self.buffer.extend_from_slice(&digest.0);
+                self.number(*size);
+            }
+            EntryKind::Symlink(target) => self.bytes(target),
+            EntryKind::CharDevice(major, minor) | EntryKind::BlockDevice(major, minor) => {
+                self.number((*major).into());
+                self.number((*minor).into());
+            }
+            EntryKind::Directory
+            | EntryKind::Fifo
+            | EntryKind::Hardlink(_)
+            | EntryKind::Whiteout
+            | EntryKind::Opaque => {}
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    fn number(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.buffer.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.buffer.push(value as u8);
+    }
+}
+
+fn tag_of(kind: &EntryKind) -> u8 {
+    match kind {
+        EntryKind::Directory => tag::DIRECTORY,
+        EntryKind::Inline(_) => tag::INLINE,
+        EntryKind::Object(..) => tag::OBJECT,
+        EntryKind::Symlink(_) => tag::SYMLINK,
+        EntryKind::Hardlink(_) => tag::HARDLINK,
+        EntryKind::CharDevice(..) => tag::CHAR_DEVICE,
+        EntryKind::BlockDevice(..) => tag::BLOCK_DEVICE,
+        EntryKind::Fifo => tag::FIFO,
+        EntryKind::Whiteout => tag::WHITEOUT,
+        EntryKind::Opaque => tag::OPAQUE,
+    }
+}
