@@ -21,6 +21,8 @@ pub struct MountDetails {
     pub point: OsString,
     /// `MOUNT_ATTR_*` flags.
     pub attributes: u64,
+    /// Major and minor number of the filesystem (`st_dev` of its directories).
+    pub device: (u32, u32),
 }
 
 /// `struct mnt_id_req`, version 0.
@@ -96,7 +98,7 @@ pub fn listmount(after: u64) -> Result<Vec<u64>, Errno> {
 fn parse(buffer: &[u8]) -> Option<MountDetails> {
     let mask = u64_at(buffer, 8)?;
     let has = |bit: u64| mask & bit != 0;
-    if !(has(0x2) && has(0x8) && has(0x10) && has(0x20)) {
+    if !(has(0x1) && has(0x2) && has(0x8) && has(0x10) && has(0x20)) {
         return None;
     }
     Some(MountDetails {
@@ -105,6 +107,7 @@ fn parse(buffer: &[u8]) -> Option<MountDetails> {
         root: string_at(buffer, 104)?,
         point: string_at(buffer, 108)?,
         attributes: u64_at(buffer, 64)?,
+        device: (u32_at(buffer, 16)?, u32_at(buffer, 20)?),
     })
 }
 
@@ -112,10 +115,14 @@ fn u64_at(buffer: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(buffer.get(offset..offset + 8)?.try_into().ok()?))
 }
 
+fn u32_at(buffer: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(buffer.get(offset..offset + 4)?.try_into().ok()?))
+}
+
 /// The string whose offset stands at `field`.
 fn string_at(buffer: &[u8], field: usize) -> Option<OsString> {
-    let offset = u32::from_ne_bytes(buffer.get(field..field + 4)?.try_into().ok()?);
-    let text = buffer.get(STRINGS.checked_add(usize::try_from(offset).ok()?)?..)?;
+    let offset = usize::try_from(u32_at(buffer, field)?).ok()?;
+    let text = buffer.get(STRINGS.checked_add(offset)?..)?;
     let end = text.iter().position(|byte| *byte == 0)?;
     Some(OsString::from_vec(text.get(..end)?.to_vec()))
 }

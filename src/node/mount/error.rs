@@ -137,13 +137,14 @@ impl MountError {
         errno: Errno,
         messages: Vec<String>,
     ) -> Self {
-        Self::Kernel {
-            step: step.into(),
-            subject: subject.to_string(),
-            errno,
-            messages,
-            remedy: remedy_for(errno),
-        }
+        let (step, subject) = (step.into(), subject.to_string());
+        Self::Kernel { step, subject, errno, messages, remedy: remedy_for(errno) }
+    }
+
+    pub(super) fn no_loop_devices(subject: &str, errno: Errno) -> Self {
+        let (step, subject) = ("opening /dev/loop-control".to_owned(), subject.to_owned());
+        let remedy = "load the kernel module loop (modprobe loop), and run the plugin privileged";
+        Self::Kernel { step, subject, errno, messages: Vec::new(), remedy }
     }
 }
 

@@ -14,13 +14,26 @@
 //! All work on one image's base mount is done under an exclusive flock on the image's object, which holds
 //! between threads and between processes (the plugin and an operator's command), and ends with them.
 
+mod base;
+mod capabilities;
+mod context;
 mod error;
 pub mod fake;
+mod kernel;
+mod mountinfo;
+mod object;
+mod probe;
+mod publish;
+mod superblock;
+mod table;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+pub use capabilities::{Capabilities, Verity};
 pub use error::MountError;
+pub use kernel::KernelMounter;
+pub use superblock::{Backing, Layers};
 
 use crate::image::verity::VerityDigest;
 

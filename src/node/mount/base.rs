@@ -1,0 +1,201 @@
+//! The directory of base mounts: one mount per image, seen by this process's namespace only.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
+
+use super::object::ImageFile;
+use super::{MountError, table};
+use crate::image::verity::VerityDigest;
+use crate::sys::mount_attr::{MountAttr, Propagation, mount_setattr};
+
+/// Opens a directory as a place, neither following a link nor needing a right to read it.
+pub(super) const PLACE: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+const LOWER: &str = ".lower";
+
+/// `<state>/mounts`.
+#[derive(Debug)]
+pub(super) struct Bases {
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+impl Bases {
+    /// Makes the directory a mount of its own, unless it is one already.
+    ///
+    /// Unbindable, so that no container that binds the host's root recursively gets a copy of each base mount and
+    /// keeps its image alive. The kernel lets nothing unbindable be moved to a shared mount, hence the two steps.
+    pub(super) fn open(state: &Path) -> Result<Self, MountError> {
+        let failed = |step: &str, errno| MountError::kernel(step, state.display(), errno);
+        make_directory(state).map_err(|errno| failed("creating the state directory", errno))?;
+        let state_fd =
+            rustix::fs::open(state, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|errno| failed("opening the state directory", errno))?;
+        // Against another process that starts at the same time: two mounts here would hide each other's.
+        rustix::fs::flock(&state_fd, FlockOperation::LockExclusive)
+            .map_err(|errno| failed("flock", errno))?;
+        let path = std::fs::canonicalize(state)
+            .map_err(|error| {
+                failed("resolving the state directory", Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            })?
+            .join("mounts");
+        make_directory(&path).map_err(|errno| failed("creating the directory of mounts", errno))?;
+        let directory = own_mount(&path).map_err(|errno| failed("making a private mount", errno))?;
+        Ok(Self { directory, path })
+    }
+
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Where the base mount of `image` is or would be.
+    pub(super) fn path(&self, image: &VerityDigest) -> PathBuf {
+        self.path.join(image.hex())
+    }
+
+    /// The root of the base mount of `image`, if it stands.
+    pub(super) fn find(&self, image: &VerityDigest) -> Result<Option<OwnedFd>, MountError> {
+        let failed =
+            |errno| MountError::kernel("looking for the base mount", format!("image {image}"), errno);
+        match rustix::fs::openat(&self.directory, image.hex(), PLACE, Mode::empty()) {
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(failed(errno)),
+            Ok(place) => Ok(table::is_mount_root(&place).map_err(failed)?.then_some(place)),
+        }
+    }
+
+    /// Attaches `mount` as the base mount of the image whose lock is held.
+    pub(super) fn attach(&self, mount: &OwnedFd, image: &ImageFile) -> Result<(), MountError> {
+        self.attach_as(mount, &image.digest().hex(), image)
+    }
+
+    /// Attaches the EROFS mount alone, for kernels that do not stack on a detached one.
+    pub(super) fn attach_lower(&self, erofs: &OwnedFd, image: &ImageFile) -> Result<Lower<'_>, MountError> {
+        let name = format!("{}{LOWER}", image.digest());
+        // Under the image's lock nobody else can be using one that is there.
+        self.remove(&name)?;
+        self.attach_as(erofs, &name, image)?;
+        Ok(Lower { bases: self, name })
+    }
+
+    fn attach_as(&self, mount: &OwnedFd, name: &str, image: &ImageFile) -> Result<(), MountError> {
+        let failed = |errno| {
+            MountError::kernel("attaching to the state directory", format!("image {}", image.digest()), errno)
+        };
+        match rustix::fs::mkdirat(&self.directory, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(mount, "", &self.directory, name, flags).map_err(|errno| {
+            let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::REMOVEDIR);
+            failed(errno)
+        })
+    }
+
+    /// Unmounts whatever is stacked on the base of `image` and removes its directory; nothing there is fine.
+    pub(super) fn drop_base(&self, image: &VerityDigest) -> Result<(), MountError> {
+        self.remove(&image.hex())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), MountError> {
+        let path = self.path.join(name);
+        let failed = |step: &str, errno| MountError::kernel(step, path.display(), errno);
+        loop {
+            match rustix::fs::openat(&self.directory, name, PLACE, Mode::empty()) {
+                Err(Errno::NOENT) => return Ok(()),
+                Err(errno) => return Err(failed("open", errno)),
+                Ok(place) if !table::is_mount_root(&place).map_err(|errno| failed("statx", errno))? => break,
+                Ok(_) => {}
+            }
+            unmount_lazily(&path).map_err(|errno| failed("umount", errno))?;
+        }
+        match rustix::fs::unlinkat(&self.directory, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(failed("rmdir", errno)),
+        }
+    }
+
+    /// Removes what a killed process left: EROFS mounts that were needed for a moment, and directories without
+    /// a mount. An image that somebody works on right now is passed over.
+    pub(super) fn sweep(&self, objects: impl AsFd) -> Result<(), MountError> {
+        let failed = |error: std::io::Error| {
+            MountError::kernel(
+                "readdir",
+                self.path.display(),
+                Errno::from_io_error(&error).unwrap_or(Errno::IO),
+            )
+        };
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let Some(image) = VerityDigest::from_hex(name.trim_end_matches(LOWER)) else { continue };
+            let lock = ImageFile::try_lock(&objects, &image);
+            if matches!(&lock, Err(MountError::Kernel { errno: Errno::WOULDBLOCK, .. })) {
+                continue;
+            }
+            if name.ends_with(LOWER) {
+                self.remove(name)?;
+            } else if self.find(&image)?.is_none() {
+                // Fails where a mount came in between, which is right.
+                let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::REMOVEDIR);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An EROFS mount attached for the time of stacking.
+#[derive(Debug)]
+pub(super) struct Lower<'a> {
+    bases: &'a Bases,
+    name: String,
+}
+
+impl Lower<'_> {
+    /// Takes it away again. Without this call (a crash) the sweep does it.
+    pub(super) fn remove(self) -> Result<(), MountError> {
+        self.bases.remove(&self.name)
+    }
+}
+
+/// Unmounts what is on top of `path`. A reader that holds it open does not stop this: the content is immutable, so he
+/// loses nothing, and a leaked process must not keep a pod from being torn down.
+pub(super) fn unmount_lazily(path: &Path) -> Result<(), Errno> {
+    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
+        Err(Errno::BUSY) => {
+            tracing::info!(path = %path.display(), "mount is still in use; detaching it");
+            rustix::mount::unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
+        }
+        other => other,
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), Errno> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+fn own_mount(path: &Path) -> Result<OwnedFd, Errno> {
+    let open = || rustix::fs::open(path, PLACE, Mode::empty());
+    let mut place = open()?;
+    if !table::is_mount_root(&place)? {
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let clone = rustix::mount::open_tree(&place, "", flags)?;
+        mount_setattr(
+            &clone,
+            &MountAttr { propagation: Some(Propagation::Private), ..MountAttr::default() },
+        )?;
+        rustix::mount::move_mount(&clone, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        place = open()?;
+    }
+    mount_setattr(&place, &MountAttr { propagation: Some(Propagation::Unbindable), ..MountAttr::default() })?;
+    Ok(place)
+}

@@ -1,0 +1,70 @@
+//! A filesystem being configured (fsopen, fsconfig, fsmount), whose errors carry the kernel's own words.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags};
+
+use super::MountError;
+use super::superblock::CONFINED;
+
+/// An open filesystem context.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    fd: OwnedFd,
+    filesystem: &'static str,
+    subject: &'a str,
+}
+
+impl<'a> Context<'a> {
+    /// Opens a context for `filesystem`; `subject` is what errors are about.
+    pub(super) fn open(filesystem: &'static str, subject: &'a str) -> Result<Self, MountError> {
+        let fd = rustix::mount::fsopen(filesystem, FsOpenFlags::FSOPEN_CLOEXEC)
+            .map_err(|errno| MountError::kernel(format!("fsopen({filesystem})"), subject, errno))?;
+        Ok(Self { fd, filesystem, subject })
+    }
+
+    pub(super) fn flag(&self, key: &str) -> Result<(), MountError> {
+        self.check(key, rustix::mount::fsconfig_set_flag(self.fd.as_fd(), key))
+    }
+
+    pub(super) fn string(&self, key: &str, value: &str) -> Result<(), MountError> {
+        let result = rustix::mount::fsconfig_set_string(self.fd.as_fd(), key, value);
+        self.check(&format!("{key}={value}"), result)
+    }
+
+    pub(super) fn descriptor(&self, key: &str, value: impl AsFd) -> Result<(), MountError> {
+        self.check(key, rustix::mount::fsconfig_set_fd(self.fd.as_fd(), key, value))
+    }
+
+    /// Makes a superblock and a mount of it that is not attached anywhere: it goes with its descriptor.
+    pub(super) fn mount(self) -> Result<OwnedFd, MountError> {
+        self.check("create", rustix::mount::fsconfig_create(self.fd.as_fd()))?;
+        let result = rustix::mount::fsmount(self.fd.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, CONFINED);
+        result.map_err(|errno| self.error(format!("fsmount({})", self.filesystem), errno))
+    }
+
+    fn check(&self, what: &str, result: Result<(), Errno>) -> Result<(), MountError> {
+        result.map_err(|errno| self.error(format!("fsconfig({}, {what})", self.filesystem), errno))
+    }
+
+    fn error(&self, step: String, errno: Errno) -> MountError {
+        MountError::logged(step, self.subject, errno, self.messages())
+    }
+
+    /// The log of the context: one message per read, `ENODATA` at its end. Of levels (`e `, `w `, `i `) only
+    /// errors and warnings matter here.
+    fn messages(&self) -> Vec<String> {
+        let mut buffer = [0; 1024];
+        let mut messages = Vec::new();
+        // The kernel keeps eight messages.
+        for _ in 0..16 {
+            let Ok(length) = rustix::io::read(&self.fd, &mut buffer) else { break };
+            let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+            if let Some(message) = text.strip_prefix("e ").or_else(|| text.strip_prefix("w ")) {
+                messages.push(message.trim_end().to_owned());
+            }
+        }
+        messages
+    }
+}

@@ -1,0 +1,244 @@
+//! The mounter that mounts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use super::base::{Bases, PLACE, unmount_lazily};
+use super::object::ImageFile;
+use super::publish::{Target, clone_mount, restrict};
+use super::{Capabilities, MountError, MountSpec, MountStatistics, Mounter, Verity, probe, table};
+use crate::image::verity::VerityDigest;
+use crate::sys::statmount::mount_id;
+
+/// Mounts images of one store through the kernel. Needs CAP_SYS_ADMIN in the initial user namespace.
+///
+/// Holds no state that a restart would miss: base mounts and published clones are found in the mount table.
+#[derive(Debug)]
+pub struct KernelMounter {
+    objects: OwnedFd,
+    bases: Bases,
+    capabilities: Capabilities,
+    /// The store's objects and images are sealed by fs-verity.
+    sealed: bool,
+    /// Base mounts that were looked at, by unique mount id: kernels before 6.13 tell a mount's source only in the
+    /// whole mount table, which must not be read at every publish.
+    seen: Mutex<BTreeMap<VerityDigest, u64>>,
+}
+
+impl KernelMounter {
+    /// Opens the store at `store`, makes `state` the home of the base mounts, finds out what the kernel can do by
+    /// mounting a tiny image that lies in the store's filesystem, and removes what a crash left.
+    ///
+    /// `sealed` says whether the store's objects carry fs-verity.
+    ///
+    /// # Errors
+    /// [`MountError::NoWay`] where this node cannot mount images at all; it names each way and why it fails.
+    pub fn start(store: &Path, state: &Path, sealed: bool) -> Result<Self, MountError> {
+        let bases = Bases::open(state)?;
+        let capabilities = probe::run(store, &bases, sealed)?;
+        Self::assemble(store, bases, capabilities, sealed)
+    }
+
+    /// As [`KernelMounter::start`], but mounts in the way that `capabilities` say, unproven.
+    ///
+    /// # Errors
+    /// The store or the state directory cannot be opened or prepared.
+    pub fn with_capabilities(
+        store: &Path,
+        state: &Path,
+        sealed: bool,
+        capabilities: Capabilities,
+    ) -> Result<Self, MountError> {
+        Self::assemble(store, Bases::open(state)?, capabilities, sealed)
+    }
+
+    fn assemble(
+        store: &Path,
+        bases: Bases,
+        capabilities: Capabilities,
+        sealed: bool,
+    ) -> Result<Self, MountError> {
+        let path = store.join("objects");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let objects = rustix::fs::open(&path, flags, Mode::empty())
+            .map_err(|errno| MountError::kernel("opening the objects", path.display(), errno))?;
+        bases.sweep(&objects)?;
+        Ok(Self { objects, bases, capabilities, sealed, seen: Mutex::default() })
+    }
+
+    /// What the self-test found.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// The root of the image's base mount: the one that stands, or a copy of a published one, or a new one.
+    fn base(&self, image: &ImageFile) -> Result<OwnedFd, MountError> {
+        let digest = image.digest();
+        if let Some(base) = self.bases.find(&digest)? {
+            self.recognise(&base, &digest)?;
+            return Ok(base);
+        }
+        let mount = match self.copy_of_published(&digest)? {
+            Some(copy) => copy,
+            None => {
+                if self.sealed {
+                    image.measure()?;
+                }
+                self.capabilities.way().mount(image, self.objects.as_fd(), &self.bases)?
+            }
+        };
+        self.bases.attach(&mount, image)?;
+        if let Ok(Some(id)) = mount_id(&mount) {
+            self.remember(digest, id);
+        }
+        Ok(mount)
+    }
+
+    /// Makes sure that what stands in the base's place is the image.
+    fn recognise(&self, base: &OwnedFd, image: &VerityDigest) -> Result<(), MountError> {
+        let failed = |errno| MountError::kernel("looking at the base mount", format!("image {image}"), errno);
+        let id = mount_id(base).map_err(failed)?;
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(image).copied();
+        if id.is_some() && id == seen {
+            return Ok(());
+        }
+        match table::mount_at(base).map_err(failed)? {
+            Some(mount) if mount.image() != Some(*image) => Err(mount.foreign(&self.bases.path(image))),
+            _ => {
+                if let Some(id) = id {
+                    self.remember(*image, id);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn remember(&self, image: VerityDigest, id: u64) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(image, id);
+    }
+
+    /// A detached copy of a published mount of the whole image. After the plugin's container was replaced, its new
+    /// namespace has the published mounts but no base mounts; a second superblock would share neither inodes nor
+    /// dentries with them.
+    fn copy_of_published(&self, image: &VerityDigest) -> Result<Option<OwnedFd>, MountError> {
+        let verity = self.capabilities.verity == Verity::Required;
+        // A mount may be hidden by another, or go away while we look; then the next one serves, or none.
+        Ok(table::published_roots(image, verity)?.iter().find_map(|point| {
+            let place = rustix::fs::openat(CWD, point, PLACE, Mode::empty()).ok()?;
+            if !table::mount_at(&place).ok()??.shows_whole(image) {
+                return None;
+            }
+            let copy = clone_mount(&place).ok()?;
+            restrict(&copy, MountAttrFlags::empty()).ok()?;
+            Some(copy)
+        }))
+    }
+
+    /// Drops the base mount unless a clone of it is in the table. The caller holds the image's lock, or the image
+    /// is gone from the store.
+    fn drop_unused_base(&self, image: &VerityDigest) -> Result<(), MountError> {
+        let Some(base) = self.bases.find(image)? else { return Ok(()) };
+        let device = table::mount_at(&base)
+            .map_err(|errno| {
+                MountError::kernel("looking at the base mount", format!("image {image}"), errno)
+            })?
+            .map(|mount| mount.device);
+        // It would keep the mount busy.
+        drop(base);
+        let path = self.bases.path(image);
+        let mut held = false;
+        table::scan(|mount| {
+            held = mount.image() == Some(*image) && Some(mount.device) == device && mount.point != path;
+            if held { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if held {
+            return Ok(());
+        }
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(image);
+        self.bases.drop_base(image)
+    }
+}
+
+/// Opens `target` and says what is mounted there; `None` where nothing is, or `target` is no directory.
+fn look(target: &Path) -> Result<Option<(OwnedFd, table::Mount)>, MountError> {
+    let failed = |step: &str, errno| MountError::kernel(step, target.display(), errno);
+    let place = match rustix::fs::openat(CWD, target, PLACE, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+        other => other.map_err(|errno| failed("open", errno))?,
+    };
+    let mount = table::mount_at(&place).map_err(|errno| failed("statx", errno))?;
+    Ok(mount.map(|mount| (place, mount)))
+}
+
+impl Mounter for KernelMounter {
+    fn mount(&self, spec: &MountSpec, target: &Path) -> Result<(), MountError> {
+        let target = Target::open(target)?;
+        let image = ImageFile::lock(&self.objects, &spec.image)?;
+        let published = self.base(&image).and_then(|base| target.publish(&base, spec));
+        if published.is_err()
+            && let Err(error) = self.drop_unused_base(&spec.image)
+        {
+            tracing::warn!(image = %spec.image, %error, "base mount of a failed publish remains");
+        }
+        published
+    }
+
+    fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError> {
+        match look(target)? {
+            None => Ok(None),
+            Some((_, mount)) => mount.spec().map(Some).ok_or_else(|| mount.foreign(target)),
+        }
+    }
+
+    fn unmount(&self, target: &Path) -> Result<(), MountError> {
+        // The descriptor that `look` returns would keep the mount busy; it is dropped before the call.
+        while let Some(mount) = look(target)?.map(|(_, mount)| mount) {
+            if mount.image().is_none() {
+                return Err(mount.foreign(target));
+            }
+            match unmount_lazily(target) {
+                // Gone in between.
+                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(errno) => return Err(MountError::kernel("umount", target.display(), errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self, image: &VerityDigest) -> Result<(), MountError> {
+        let _lock = match ImageFile::lock(&self.objects, image) {
+            Err(MountError::NoSuchImage { .. }) => None,
+            other => Some(other?),
+        };
+        self.drop_unused_base(image)
+    }
+
+    fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError> {
+        let mut images = BTreeSet::new();
+        table::scan(|mount| {
+            images.extend(mount.image());
+            ControlFlow::Continue(())
+        })?;
+        Ok(images)
+    }
+
+    fn statistics(&self, target: &Path) -> Result<Option<MountStatistics>, MountError> {
+        let Some((place, mount)) = look(target)? else { return Ok(None) };
+        if mount.image().is_none() {
+            return Err(mount.foreign(target));
+        }
+        let stat = rustix::fs::fstatvfs(&place)
+            .map_err(|errno| MountError::kernel("fstatvfs", target.display(), errno))?;
+        Ok(Some(MountStatistics {
+            image_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            inodes: (stat.f_files != 0 && stat.f_files != u64::MAX).then_some(stat.f_files),
+        }))
+    }
+}

@@ -1,0 +1,94 @@
+//! The image's object in the store: opened, locked, and measured before it is trusted.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::MountError;
+use crate::image::verity::VerityDigest;
+use crate::sys::verity::measure_verity;
+
+/// An image's object, open for reading. Whoever has it holds the image's lock (an exclusive flock), without which
+/// its base mount is neither made nor removed; the lock goes with the descriptor, also at a crash.
+#[derive(Debug)]
+pub(super) struct ImageFile {
+    file: OwnedFd,
+    digest: VerityDigest,
+    has_acl: bool,
+}
+
+/// The name of an object below the objects' directory.
+pub(super) fn object_name(digest: &VerityDigest) -> String {
+    let hex = digest.hex();
+    let (directory, rest) = hex.split_at(2);
+    format!("{directory}/{rest}")
+}
+
+impl ImageFile {
+    /// Opens and locks `image`, waiting for whoever works on it.
+    pub(super) fn lock(objects: impl AsFd, image: &VerityDigest) -> Result<Self, MountError> {
+        Self::open(objects, image, FlockOperation::LockExclusive)
+    }
+
+    /// Opens and locks `image`; `EWOULDBLOCK` where somebody works on it.
+    pub(super) fn try_lock(objects: impl AsFd, image: &VerityDigest) -> Result<Self, MountError> {
+        Self::open(objects, image, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn open(objects: impl AsFd, image: &VerityDigest, how: FlockOperation) -> Result<Self, MountError> {
+        let digest = *image;
+        let failed = |step: &str, errno| MountError::kernel(step, format!("image {digest}"), errno);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(objects, object_name(image), flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Err(MountError::NoSuchImage { image: digest }),
+            other => other.map_err(|errno| failed("open", errno))?,
+        };
+        loop {
+            match rustix::fs::flock(&file, how) {
+                Err(Errno::INTR) => {}
+                other => break other.map_err(|errno| failed("flock", errno))?,
+            }
+        }
+        let has_acl = has_acl(&file).map_err(|errno| failed("read", errno))?;
+        Ok(Self { file, digest, has_acl })
+    }
+
+    /// Asks the kernel for the file's fs-verity digest, which it enforces at every read from then on.
+    pub(super) fn measure(&self) -> Result<(), MountError> {
+        let image = self.digest;
+        match measure_verity(&self.file) {
+            Ok(found) if found == image.0 => Ok(()),
+            Ok(found) => Err(MountError::WrongDigest { image, measured: VerityDigest(found) }),
+            // The last two: the store moved to a filesystem that cannot do it.
+            Err(Errno::NODATA | Errno::OVERFLOW | Errno::OPNOTSUPP | Errno::NOTTY) => {
+                Err(MountError::NotSealed { image })
+            }
+            Err(errno) => Err(MountError::kernel("FS_IOC_MEASURE_VERITY", format!("image {image}"), errno)),
+        }
+    }
+
+    pub(super) fn digest(&self) -> VerityDigest {
+        self.digest
+    }
+
+    /// Whether any file of the image has a POSIX ACL.
+    pub(super) fn has_acl(&self) -> bool {
+        self.has_acl
+    }
+}
+
+impl AsFd for ImageFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Bit 0 of the flags in the composefs header (magic, version, flags: three little-endian words). Bytes that are no
+/// such header say nothing, which is safe: ACLs stay on, and EROFS will judge the file.
+fn has_acl(file: &OwnedFd) -> Result<bool, Errno> {
+    let mut header = [0; 12];
+    let length = rustix::io::pread(file, &mut header, 0)?;
+    let is_composefs = length == header.len() && header.starts_with(&0xd078_629a_u32.to_le_bytes());
+    Ok(!is_composefs || header.get(8).is_some_and(|flags| flags & 1 != 0))
+}

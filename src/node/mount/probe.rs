@@ -1,0 +1,170 @@
+//! The self-test: mounts a tiny image in every way until one works, and reads it.
+//!
+//! Everything happens in a directory of its own in the store's filesystem, on mounts that are attached nowhere (or,
+//! on old kernels, for a moment in the state directory). Nothing is left.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use composefs::erofs::format::FormatVersion;
+use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
+use composefs::fsverity::{FsVerityHashValue, Sha256HashValue, compute_verity};
+use composefs::generic_tree::Stat;
+use composefs::tree::{FileSystem, Inode, LeafContent, RegularFile};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::base::Bases;
+use super::object::{ImageFile, object_name};
+use super::superblock::{Backing, Layers, Way};
+use super::{Capabilities, MountError, Verity};
+use crate::image::verity::VerityDigest;
+use crate::sys::verity::enable_verity;
+
+/// Longer than what composefs keeps in the image itself.
+const CONTENT: &[u8] = b"If you can read this through a mount, then this node can serve composefs images. \n";
+/// Of an object that is never sealed, and so must be refused where fs-verity is required.
+const UNSEALED: &[u8] =
+    b"If you can read this although fs-verity is required, then it is not required at all. \n";
+const DIRECTORY: &str = ".self-test";
+
+/// Finds the best way to mount images of `store` on this kernel.
+pub(super) fn run(store: &Path, bases: &Bases, sealed: bool) -> Result<Capabilities, MountError> {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let scratch = Scratch::new(store)?;
+    let image = scratch.fill(sealed)?;
+    let mut failed = Vec::new();
+    let mut unusable = None;
+    for verity in if sealed { &[true, false][..] } else { &[false][..] } {
+        for backing in [Backing::File, Backing::LoopDevice] {
+            for layers in [Layers::Descriptors, Layers::Paths, Layers::Classic] {
+                let way = Way { backing, layers, verity: *verity };
+                match scratch.try_way(way, &image, bases) {
+                    Ok(()) => {
+                        let verity = match unusable {
+                            _ if *verity => Verity::Required,
+                            Some(why) => Verity::Unusable(why),
+                            None => Verity::NotInStore,
+                        };
+                        return Ok(Capabilities { kernel, backing, layers, verity, failed });
+                    }
+                    Err(error) => failed.push(format!("{backing}, {layers}: {error}")),
+                }
+            }
+        }
+        unusable = Some(failed.join("; "));
+        failed = Vec::new();
+    }
+    Err(MountError::NoWay { kernel, tried: unusable.into_iter().collect() })
+}
+
+/// A store of two objects and one image, removed when dropped.
+#[derive(Debug)]
+struct Scratch {
+    path: PathBuf,
+    objects: OwnedFd,
+    /// The store's directory, locked: one self-test at a time, so what is found there is a dead one's.
+    _lock: OwnedFd,
+}
+
+impl Scratch {
+    fn new(store: &Path) -> Result<Self, MountError> {
+        let path = store.join(DIRECTORY);
+        let failed = |errno| MountError::kernel("preparing the self-test", path.display(), errno);
+        let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let lock = rustix::fs::open(store, flags, Mode::empty()).map_err(failed)?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(failed)?;
+        match std::fs::remove_dir_all(&path).map_err(errno) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        std::fs::create_dir_all(path.join("objects")).map_err(errno).map_err(failed)?;
+        let objects = rustix::fs::open(path.join("objects"), flags, Mode::empty()).map_err(failed)?;
+        Ok(Self { path, objects, _lock: lock })
+    }
+
+    /// Writes the objects and the image, sealed if the store is.
+    fn fill(&self, sealed: bool) -> Result<ImageFile, MountError> {
+        let failed = |step: &str, errno| MountError::kernel(step, self.path.display(), errno);
+        let bytes = tiny_image().map_err(|why| {
+            tracing::error!(%why, "the self-test's image cannot be built");
+            failed("building the self-test's image", Errno::INVAL)
+        })?;
+        self.put(CONTENT, sealed).map_err(|errno| failed("writing the self-test's object", errno))?;
+        self.put(UNSEALED, false).map_err(|errno| failed("writing the self-test's object", errno))?;
+        let digest =
+            self.put(&bytes, sealed).map_err(|errno| failed("writing the self-test's image", errno))?;
+        let image = ImageFile::lock(&self.objects, &digest)?;
+        if sealed {
+            image.measure()?;
+        }
+        Ok(image)
+    }
+
+    fn put(&self, content: &[u8], sealed: bool) -> Result<VerityDigest, Errno> {
+        let digest = digest_of(content).ok_or(Errno::INVAL)?;
+        let path = self.path.join("objects").join(object_name(&digest));
+        let write = || -> std::io::Result<File> {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            File::create(&path)?.write_all(content)?;
+            File::open(&path)
+        };
+        let file = write().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        if sealed {
+            enable_verity(&file)?;
+        }
+        Ok(digest)
+    }
+
+    /// Mounts the image, reads the one file, and makes sure that the other is refused if it should be.
+    fn try_way(&self, way: Way, image: &ImageFile, bases: &Bases) -> Result<(), MountError> {
+        let mount = way.mount(image, self.objects.as_fd(), bases)?;
+        let failed = |step: &str, errno| MountError::kernel(step, "the self-test's image", errno);
+        let text = read(&mount, "file").map_err(|errno| failed("reading a file", errno))?;
+        if text != CONTENT {
+            return Err(failed("reading a file gives other bytes", Errno::IO));
+        }
+        match read(&mount, "unsealed") {
+            Ok(_) if way.verity => {
+                Err(failed("verity=require lets an unsealed file through", Errno::OPNOTSUPP))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+fn read(mount: &OwnedFd, name: &str) -> Result<Vec<u8>, Errno> {
+    let file = rustix::fs::openat(mount, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = Vec::new();
+    match File::from(file).read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+    }
+}
+
+fn digest_of(content: &[u8]) -> Option<VerityDigest> {
+    VerityDigest::from_hex(&compute_verity::<Sha256HashValue>(content).to_hex())
+}
+
+/// An image with `file` and `unsealed` in its root.
+fn tiny_image() -> anyhow::Result<Box<[u8]>> {
+    let stat = |mode| Stat { st_mode: mode, ..Stat::default() };
+    let mut tree = FileSystem::<Sha256HashValue>::new(stat(0o755));
+    for (name, content) in [("file", CONTENT), ("unsealed", UNSEALED)] {
+        let external = RegularFile::External(compute_verity(content), content.len() as u64);
+        let leaf = tree.push_leaf(stat(0o444), LeafContent::Regular(external));
+        tree.root.insert(name.as_ref(), Inode::leaf(leaf));
+    }
+    Ok(mkfs_erofs_versioned(&ValidatedFileSystem::new(tree)?, FormatVersion::V1))
+}

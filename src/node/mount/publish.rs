@@ -1,0 +1,104 @@
+//! Cloning an image's mount, or a directory of it, onto a target.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+
+use super::base::PLACE;
+use super::superblock::CONFINED;
+use super::{MountError, MountSpec, table};
+use crate::sys::mount_attr::{MountAttr, Propagation, mount_setattr};
+
+/// A directory on which nothing is mounted.
+#[derive(Debug)]
+pub(super) struct Target<'a> {
+    place: OwnedFd,
+    path: &'a Path,
+}
+
+impl<'a> Target<'a> {
+    /// Opens the target, so that from here on its name cannot be made to mean something else.
+    pub(super) fn open(path: &'a Path) -> Result<Self, MountError> {
+        let bad = |problem| MountError::BadTarget { target: path.to_owned(), problem };
+        let failed = |step: &str, errno| MountError::kernel(step, path.display(), errno);
+        let place = rustix::fs::openat(CWD, path, PLACE, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT => bad("does not exist"),
+            Errno::NOTDIR | Errno::LOOP => bad("is not a directory"),
+            errno => failed("open", errno),
+        })?;
+        match table::mount_at(&place).map_err(|errno| failed("statx", errno))? {
+            None => Ok(Self { place, path }),
+            Some(mount) if mount.image().is_some() => Err(MountError::Occupied { target: path.to_owned() }),
+            Some(mount) => Err(mount.foreign(path)),
+        }
+    }
+
+    /// Mounts the sub-directory that `spec` asks for, of the image whose root is `base`. The last of its steps is
+    /// the only one that is seen outside.
+    pub(super) fn publish(&self, base: &OwnedFd, spec: &MountSpec) -> Result<(), MountError> {
+        let failed = |step: &str, errno| {
+            MountError::kernel(step, format!("image {} on {}", spec.image, self.path.display()), errno)
+        };
+        let clone = match resolve(base, spec)? {
+            None => clone_mount(base),
+            Some(directory) => clone_mount(&directory),
+        }
+        .map_err(|errno| failed("open_tree", errno))?;
+        let noexec = if spec.noexec { MountAttrFlags::MOUNT_ATTR_NOEXEC } else { MountAttrFlags::empty() };
+        restrict(&clone, noexec).map_err(|errno| failed("mount_setattr", errno))?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        rustix::mount::move_mount(&clone, "", &self.place, "", flags)
+            .map_err(|errno| failed("move_mount", errno))
+    }
+}
+
+/// A copy of the mount that shows `directory`, attached nowhere.
+pub(super) fn clone_mount(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    rustix::mount::open_tree(directory, "", flags)
+}
+
+/// Gives a clone exactly the flags that it should have; they are its own, not those of what it was cloned from.
+pub(super) fn restrict(clone: &OwnedFd, noexec: MountAttrFlags) -> Result<(), Errno> {
+    let attr = MountAttr {
+        set: CONFINED | noexec,
+        clear: MountAttrFlags::MOUNT_ATTR_NOEXEC.difference(noexec),
+        propagation: Some(Propagation::Private),
+        idmap: None,
+    };
+    mount_setattr(clone, &attr)
+}
+
+/// Finds the sub-directory below `base`; `None` for the root itself.
+///
+/// The kernel does it with `base` as the root: absolute links and `..` in links of the image cannot lead out of it
+/// (openat2(2), RESOLVE_IN_ROOT).
+fn resolve(base: &OwnedFd, spec: &MountSpec) -> Result<Option<OwnedFd>, MountError> {
+    let (image, path) = (spec.image, &spec.path);
+    if !table::is_plain_descent(path) {
+        return Err(MountError::BadPath { path: path.clone() });
+    }
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    loop {
+        return match rustix::fs::openat2(base, path, flags, Mode::empty(), inside) {
+            Ok(directory) => Ok(Some(directory)),
+            // A rename anywhere on the machine raced with a `..`; the kernel asks to try again.
+            Err(Errno::AGAIN | Errno::INTR) => continue,
+            Err(Errno::NOENT) => Err(MountError::NoSuchPath { path: path.clone(), image }),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                Err(MountError::PathNotDirectory { path: path.clone(), image })
+            }
+            Err(errno) => {
+                Err(MountError::kernel("openat2", format!("{} of image {image}", path.display()), errno))
+            }
+        };
+    }
+}
