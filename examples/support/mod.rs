@@ -1,0 +1,5 @@
+//! What the demonstration and the benchmark share: making images, running things, measuring them.
+
+pub mod layout;
+pub mod tarball;
+pub mod walk;
