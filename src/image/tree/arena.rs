@@ -127,6 +127,21 @@ impl Arena {
         self.nodes.iter().filter(|node| !matches!(node.kind, NodeKind::Free))
     }
 
+    /// The first path, in order, of an inode that `wanted` tells.
+    pub(crate) fn find(&self, wanted: impl Fn(&Node) -> bool) -> Option<Vec<u8>> {
+        let mut todo = vec![(Vec::new(), NodeId::ROOT)];
+        while let Some((path, id)) = todo.pop() {
+            if wanted(self.node(id)) {
+                return Some(path);
+            }
+            for (name, child) in self.children(id).into_iter().flatten().rev() {
+                let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                todo.push(([&path, slash, &**name].concat(), child.node));
+            }
+        }
+        None
+    }
+
     /// Slots, in use or not.
     pub(crate) fn slots(&self) -> usize {
         self.nodes.len()

@@ -1,6 +1,8 @@
 //! Applying entries: what each kind of entry does to the tree.
 
-use super::arena::{Arena, Child, Limits, NodeId, NodeKind, Stat};
+use std::ops::RangeBounds;
+
+use super::arena::{Arena, Child, Limits, Node, NodeId, NodeKind, Stat};
 use super::checked::CheckedTree;
 use super::error::{TreeError, shown};
 use super::hide;
@@ -8,10 +10,12 @@ use super::link::{self, Waiting};
 use super::resolve;
 use super::rules::{self, Rules};
 use super::xattrs::{self, XattrTable};
-use crate::image::layer::entry::{Entry, EntryKind, Meta};
+use crate::image::layer::entry::{Entry, EntryKind, INLINE_MAX, Meta};
 
 /// Bytes of a symbolic link's target: a path of `PATH_MAX` less its NUL.
 const MAX_TARGET: usize = 4095;
+/// Bytes of a file that one chunk of EROFS spans (2^31 blocks); no filesystem here holds more.
+const MAX_FILE: u64 = 1 << 43;
 
 /// Folds layers into one tree.
 ///
@@ -64,8 +68,20 @@ impl Builder {
     pub fn finish(mut self) -> Result<CheckedTree, TreeError> {
         self.end_layer()?;
         self.rules.finish(&mut self.arena)?;
+        self.check_whiteouts()?;
         self.arena.shrink();
         Ok(CheckedTree::new(self.arena, self.xattrs))
+    }
+
+    /// The format turns a whiteout device into a file and marks the directory that holds it; with
+    /// several names it would have to choose one.
+    fn check_whiteouts(&self) -> Result<(), TreeError> {
+        let linked = |node: &Node| matches!(node.kind, NodeKind::CharDevice(0)) && node.links > 1;
+        if !self.arena.live().any(linked) {
+            return Ok(());
+        }
+        let path = self.arena.find(|node| linked(node)).unwrap_or_default();
+        Err(TreeError::LinkedWhiteout { path: shown(&path) })
     }
 
     fn end_layer(&mut self) -> Result<(), TreeError> {
@@ -86,8 +102,14 @@ impl Builder {
                 let dir = self.parent(&path)?;
                 link::hard_link(&mut self.arena, &mut self.waiting, dir, path, target, self.layers)
             }
-            EntryKind::Inline(bytes) => self.leaf(&path, meta, NodeKind::Inline(bytes)),
-            EntryKind::Object(digest, size) => self.leaf(&path, meta, NodeKind::Object(digest, size)),
+            EntryKind::Inline(bytes) => {
+                check_size(&path, bytes.len() as u64, ..=INLINE_MAX as u64)?;
+                self.leaf(&path, meta, NodeKind::Inline(bytes))
+            }
+            EntryKind::Object(digest, size) => {
+                check_size(&path, size, INLINE_MAX as u64 + 1..=MAX_FILE)?;
+                self.leaf(&path, meta, NodeKind::Object(digest, size))
+            }
             EntryKind::Symlink(target) => {
                 let target = checked_target(&path, target)?;
                 self.leaf(&path, meta, NodeKind::Symlink(target))
@@ -188,6 +210,10 @@ fn checked_target(path: &[u8], target: Box<[u8]>) -> Result<Box<[u8]>, TreeError
         return Err(TreeError::SymlinkTarget { path: shown(path), length, limit: MAX_TARGET });
     }
     Ok(target)
+}
+
+fn check_size(path: &[u8], size: u64, allowed: impl RangeBounds<u64>) -> Result<(), TreeError> {
+    if allowed.contains(&size) { Ok(()) } else { Err(TreeError::FileSize { path: shown(path), size }) }
 }
 
 /// A device number as the kernel keeps it on disk: 12 bits of major, 20 of minor

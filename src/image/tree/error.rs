@@ -88,6 +88,24 @@ pub enum TreeError {
         /// Minor number.
         minor: u32,
     },
+    /// A regular file whose size does not fit the way its content is kept.
+    #[error(
+        "the file {path:?} has {size} bytes; the image format keeps up to 64 bytes inline and up to 8 TiB as an object"
+    )]
+    FileSize {
+        /// The entry.
+        path: String,
+        /// Bytes of the file.
+        size: u64,
+    },
+    /// A character device 0:0 with several names: overlayfs's whiteout, which the format must disguise.
+    #[error(
+        "the character device 0:0 at {path:?} has several names; composefs cannot hold a whiteout device with hard links"
+    )]
+    LinkedWhiteout {
+        /// One of its names.
+        path: String,
+    },
     /// Extended attributes that do not fit an inode.
     #[error("the extended attributes of {path:?} do not fit an inode: {reason}")]
     Xattrs {
@@ -131,6 +149,8 @@ impl TreeError {
             | Self::TooDeep { .. }
             | Self::SymlinkTarget { .. }
             | Self::DeviceNumber { .. }
+            | Self::FileSize { .. }
+            | Self::LinkedWhiteout { .. }
             | Self::Xattrs { .. }
             | Self::NoUsr => Kind::Invalid,
         }

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Extended attributes sorted by name.
-pub(crate) type Xattrs = [(Box<[u8]>, Box<[u8]>)];
+/// Name and value.
+pub(crate) type Xattr = (Box<[u8]>, Box<[u8]>);
 
-/// Attributes that one inode may have; the format counts the shared ones in a byte, and the writer
-/// adds up to eight of its own.
-const MAX_COUNT: usize = 240;
+/// Extended attributes sorted by name.
+pub(crate) type Xattrs = [Xattr];
+
+/// Attributes that one inode may have. Of more than 128 the composefs project's two writers store
+/// different ones as shared, and the format adds up to six of its own.
+const MAX_COUNT: usize = 120;
 /// Bytes of name that Linux allows (`XATTR_NAME_MAX`).
 const MAX_NAME: usize = 255;
 /// Bytes that the attributes of one inode may take in an image; what the composefs project's tools
@@ -45,7 +48,7 @@ impl XattrTable {
     }
 
     /// Holds a set, and says how many bytes that took.
-    pub(crate) fn intern(&mut self, set: Vec<(Box<[u8]>, Box<[u8]>)>) -> (XattrsId, usize) {
+    pub(crate) fn intern(&mut self, set: Vec<Xattr>) -> (XattrsId, usize) {
         if set.is_empty() {
             return (XattrsId::NONE, 0);
         }

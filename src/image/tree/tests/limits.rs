@@ -67,9 +67,29 @@ fn extended_attributes_must_fit() {
     assert!(refused(vec![(format!("user.{}", "n".repeat(251)), 10)]).starts_with("/f: the name "));
     assert!(refused(vec![(String::new(), 10)]).starts_with("/f: the name "));
     assert!(refused(vec![("user.x".to_owned(), 33000)]).contains("bytes"));
-    assert!(refused((0..200).map(|at| (format!("user.{at:03}"), 1)).collect()).is_empty());
-    assert!(refused((0..250).map(|at| (format!("user.{at:03}"), 1)).collect()).contains("240 are allowed"));
+    assert!(refused((0..120).map(|at| (format!("user.{at:03}"), 1)).collect()).is_empty());
+    assert!(refused((0..121).map(|at| (format!("user.{at:03}"), 1)).collect()).contains("120 are allowed"));
     assert!(refused(vec![("user.b".to_owned(), 1), ("user.a".to_owned(), 1)]).contains("order"));
+}
+
+#[test]
+fn files_have_sizes_that_an_inode_can_express() {
+    let object = |size| entry("f", EntryKind::Object(VerityDigest([7; 32]), size));
+    assert!(build(Rules::Faithful, &[vec![object(65), object(1 << 43)]]).is_ok());
+    for size in [0, 64, (1 << 43) + 1, u64::MAX] {
+        assert_eq!(refusal(&[vec![object(size)]]), TreeError::FileSize { path: "/f".into(), size });
+    }
+    let inline = |size| entry("f", EntryKind::Inline(vec![b'x'; size].into()));
+    assert!(build(Rules::Faithful, &[vec![inline(64)]]).is_ok());
+    assert_eq!(refusal(&[vec![inline(65)]]), TreeError::FileSize { path: "/f".into(), size: 65 });
+}
+
+#[test]
+fn whiteout_devices_have_one_name() {
+    let device = entry("d/w", EntryKind::CharDevice(0, 0));
+    let error = refusal(&[vec![device.clone(), link("d/x", "d/w"), link("y", "d/w")]]);
+    assert_eq!(error, TreeError::LinkedWhiteout { path: "/d/w".into() });
+    assert_eq!(fold(&[vec![device, link("x", "d/w")], vec![whiteout("d/w")]]), "d/? x:20644");
 }
 
 #[test]
