@@ -13,7 +13,7 @@ use std::io::Write;
 use composefs::erofs::format::FormatVersion;
 use composefs::erofs::reader::collect_objects;
 use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
-use composefs::fsverity::Sha256HashValue;
+use composefs::fsverity::{Sha256HashValue, compute_verity};
 
 pub use dump::dump;
 pub use error::ImageError;
@@ -24,6 +24,8 @@ use crate::image::verity::VerityDigest;
 /// What an image is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageSummary {
+    /// The image's fs-verity digest: its identity.
+    pub digest: VerityDigest,
     /// Bytes of the image itself.
     pub size: u64,
     /// Inodes of the tree.
@@ -46,7 +48,8 @@ pub fn write_image(tree: CheckedTree, out: &mut impl Write) -> Result<ImageSumma
         Ok(mkfs_erofs_versioned(&valid, FormatVersion::V1))
     })?;
     out.write_all(&bytes).map_err(|source| ImageError::Write { source })?;
-    Ok(ImageSummary { size: bytes.len() as u64, inodes, file_bytes })
+    let digest = convert::digest(&compute_verity::<Sha256HashValue>(&bytes));
+    Ok(ImageSummary { digest, size: bytes.len() as u64, inodes, file_bytes })
 }
 
 /// The objects that an image names, sorted, each once.
