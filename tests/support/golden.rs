@@ -84,28 +84,27 @@ pub fn compare(entries: &[Entry]) -> Result<(), String> {
     let tree = tree(entries);
     let mut text = Vec::new();
     dump(&tree, &mut text).map_err(|error| error.to_string())?;
-    let mut ours = Vec::new();
-    let summary = write_image(tree, &mut ours).map_err(|error| error.to_string())?;
+    let ours = write_image(tree).map_err(|error| error.to_string())?;
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let path = scratch.path().join("image");
     let digest = mkcomposefs(&text, &path)?;
     let theirs = std::fs::read(&path).map_err(|error| error.to_string())?;
     let shown = || String::from_utf8_lossy(&text).chars().take(4000).collect::<String>();
-    if ours != theirs {
-        let at = ours.iter().zip(&theirs).position(|(a, b)| a != b);
-        let (mine, other) = (ours.len(), theirs.len());
+    if *ours.bytes != *theirs {
+        let at = ours.bytes.iter().zip(&theirs).position(|(a, b)| a != b);
+        let (mine, other) = (ours.bytes.len(), theirs.len());
         return Err(format!(
             "{mine} bytes of ours and {other} of mkcomposefs differ at {at:?}:\n{}",
             shown()
         ));
     }
-    if summary.digest.hex() != digest {
-        return Err(format!("our digest {} is not mkcomposefs's {digest}:\n{}", summary.digest, shown()));
+    if ours.digest().hex() != digest {
+        return Err(format!("our digest {} is not mkcomposefs's {digest}:\n{}", ours.digest(), shown()));
     }
     // The crate's reader recurses by directory.
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(256 << 20);
-        let running = thread.spawn_scoped(scope, || reads_back(&text, &ours));
+        let running = thread.spawn_scoped(scope, || reads_back(&text, &ours.bytes));
         running.expect("a thread").join().unwrap_or_else(|_| Err("the crate's reader panicked".to_owned()))
     })
 }

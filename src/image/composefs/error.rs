@@ -19,8 +19,8 @@ pub enum ImageError {
         /// What is wrong.
         reason: String,
     },
-    /// Writing the image failed.
-    #[error("cannot write the composefs image: {source}")]
+    /// Writing a dump failed.
+    #[error("cannot write the dump of a composefs image: {source}")]
     Write {
         /// The writer's error.
         source: io::Error,
