@@ -13,9 +13,19 @@ use crate::image::digest::Digest;
 use crate::image::manifest::Descriptor;
 use crate::image::reference::Version;
 
+pub mod credentials;
 mod error;
+mod layout;
+mod registry;
+mod small;
+mod sources;
 
+pub use credentials::{Credential, CredentialId, Credentials};
 pub use error::SourceError;
+pub use layout::LayoutSource;
+pub use registry::RetryPolicy;
+pub use small::read_blob;
+pub use sources::{SourceSettings, Sources};
 
 /// The bytes of a manifest or an index exactly as served, with the digest computed over them.
 #[derive(Debug, Clone)]
