@@ -1,9 +1,15 @@
 //! One record per image: everything needed to mount it, and nothing else.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
+use super::StoreError;
 use crate::image::digest::Digest;
 use crate::image::verity::VerityDigest;
+
+/// The format of image records written here.
+const FORMAT: u32 = 1;
 
 /// What is known of an image that is completely in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,4 +44,86 @@ pub enum Integrity {
     Mount,
     /// By the kernel at every read (fs-verity).
     Read,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    format: u32,
+    #[serde(flatten)]
+    record: &'a ImageRecord,
+}
+
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+impl ImageRecord {
+    /// The record as it is kept on disk.
+    pub(super) fn render(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut bytes = serde_json::to_vec(&Written { format: FORMAT, record: self })?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Parses what is in the file `path`, whose name says that it is about `manifest`.
+    pub(super) fn parse(path: &Path, manifest: &Digest, bytes: &[u8]) -> Result<Self, StoreError> {
+        let torn = |why: String| StoreError::Torn { path: path.to_owned(), why };
+        if bytes.is_empty() {
+            return Err(torn("empty, as after a power cut".to_owned()));
+        }
+        let Format { format } = serde_json::from_slice(bytes).map_err(|error| torn(error.to_string()))?;
+        if format > FORMAT {
+            return Err(StoreError::Future { path: path.to_owned(), found: format, known: FORMAT });
+        }
+        let record: Self = serde_json::from_slice(bytes).map_err(|error| torn(error.to_string()))?;
+        if record.manifest != *manifest {
+            return Err(torn(format!("about {}, not what its name says", record.manifest)));
+        }
+        Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> ImageRecord {
+        ImageRecord {
+            manifest: Digest::of(b"m"),
+            image: VerityDigest([7; 32]),
+            image_size: 4096,
+            layers: vec![Digest::of(b"l")],
+            platform: Some("linux/amd64".to_owned()),
+            names: vec!["registry.example/a:1".to_owned()],
+            inodes: 3,
+            bytes: 70,
+            created: 1,
+        }
+    }
+
+    #[test]
+    fn round_trips() {
+        let bytes = record().render().unwrap();
+        let parsed = ImageRecord::parse(Path::new("/r"), &record().manifest, &bytes).unwrap();
+        assert_eq!(parsed, record());
+    }
+
+    #[test]
+    fn every_truncation_is_torn() {
+        let bytes = record().render().unwrap();
+        for length in 0..bytes.len() - 2 {
+            let parsed = ImageRecord::parse(Path::new("/r"), &record().manifest, &bytes[..length]);
+            assert!(matches!(parsed, Err(StoreError::Torn { .. })), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_newer_or_misplaced_record_is_told_apart() {
+        let newer = br#"{"format":2,"shape":"unheard of"}"#;
+        let parsed = ImageRecord::parse(Path::new("/r"), &record().manifest, newer);
+        assert!(matches!(parsed, Err(StoreError::Future { found: 2, .. })));
+        let parsed = ImageRecord::parse(Path::new("/r"), &Digest::of(b"x"), &record().render().unwrap());
+        assert!(matches!(parsed, Err(StoreError::Torn { .. })));
+    }
 }

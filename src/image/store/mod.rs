@@ -3,6 +3,8 @@
 //! ```text
 //! <store>/version                     {"format":1,"algorithm":"sha256"}
 //! <store>/lock                        flock: shared by leases, exclusive by the sweep
+//! <store>/tmp/                        files about to be renamed, each locked while its writer lives
+//! <store>/dirty/<boot id>.<unique>    a lease whose objects no sync has covered yet
 //! <store>/objects/xx/<62 hex>         file contents and composefs images, by fs-verity digest
 //! <store>/layers/<diffid hex>         layer metadata, synced
 //! <store>/staging/<boot id>/<diffid hex>   layer metadata of an unfinished pull, valid for this boot only
@@ -11,10 +13,154 @@
 //! <store>/names/<hash>.json           what a reference and platform resolved to
 //! <store>/pins/<manifest hex>         images that the operator keeps
 //! <store>/volumes/                    volume records, see crate::node::volume
+//! <store>/unsealed                    some objects may lack fs-verity (made where there was none)
 //! ```
+//!
+//! What holds at every instant, kill -9 and power cuts included:
+//! * An image record names only what a `syncfs` has covered ([`Store::commit_image`]).
+//! * A layer record, synced or staged in this boot, names only objects that are there: the sweep removes
+//!   records before layers, and layers before objects.
+//! * An object that no record reaches is never trusted across a power cut ([`dirty`]).
+//! * Nothing is removed while a lease exists in any process ([`Lease`]), and nothing at all while it
+//!   is unknown what is needed ([`gc`]).
+//!
+//! The store knows nothing of mounts: whoever asks it to remove images says which ones are mounted.
 
+mod collect;
+mod commit;
+mod dirty;
+mod disk;
+mod error;
+mod facts;
+pub mod gc;
 mod image;
+mod images;
+mod layers;
+mod layout;
+mod lease;
+mod names;
 pub mod objects;
+mod open;
+mod reach;
+mod recover;
+mod roots;
+mod seal;
+mod space;
+mod sweep;
+mod usage;
+mod version;
 
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use collect::{Collected, Request};
+pub use disk::Steps;
+pub use error::StoreError;
+pub use facts::Filesystem;
 pub use image::{ImageRecord, Integrity};
+pub use images::{Listing, StoredImage};
+pub use layers::{LayerEntries, StagedLayer};
+pub use lease::Lease;
 pub use objects::{ObjectError, Objects};
+pub use space::{Measure, Space};
+pub use sweep::Swept;
+pub use usage::{ImageUsage, Usage};
+
+use crate::image::verity::VerityDigest;
+use disk::Disk;
+use layout::Layout;
+use lease::Gate;
+
+/// How a store is opened. The default is right outside of tests.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The id of this boot; the kernel's by default.
+    pub boot_id: Option<String>,
+    /// How long to wait for somebody else's lease or sweep before giving up as busy.
+    pub patience: Duration,
+    /// How the room on the filesystem is measured.
+    pub measure: Measure,
+    /// Called before each step that changes the disk.
+    pub steps: Steps,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            boot_id: None,
+            patience: Duration::from_secs(30),
+            measure: Measure::default(),
+            steps: Steps::default(),
+        }
+    }
+}
+
+/// A node's store. Several processes may have one open at a time.
+#[derive(Debug)]
+pub struct Store {
+    layout: Layout,
+    disk: Disk,
+    gate: Gate,
+    objects: Objects,
+    filesystem: Filesystem,
+    patience: Duration,
+    measure: Measure,
+}
+
+impl Store {
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        self.layout.root()
+    }
+
+    /// Where volume records are kept.
+    pub fn volumes(&self) -> PathBuf {
+        self.layout.volumes()
+    }
+
+    /// The filesystem under the store, as probed when it was opened.
+    pub fn filesystem(&self) -> &Filesystem {
+        &self.filesystem
+    }
+
+    /// How far the bytes read from here are checked.
+    pub fn integrity(&self) -> Integrity {
+        self.filesystem.integrity()
+    }
+
+    /// Keeps everything in the store while the lease lives; waits for a sweep in progress.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] after [`Options::patience`], and those of opening the lock file.
+    pub async fn lease(&self) -> Result<Lease, StoreError> {
+        self.gate.shared(self.patience).await
+    }
+
+    /// [`Store::lease`] for callers that may block.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn lease_blocking(&self) -> Result<Lease, StoreError> {
+        self.gate.shared_blocking(self.patience)
+    }
+
+    /// The objects, to write to under `lease` until it is committed. The first call of a lease waits
+    /// for the disk: the marker of its writes must be there before they are.
+    ///
+    /// # Errors
+    /// Those of writing the marker.
+    pub fn objects(&self, lease: &Lease) -> Result<Objects, StoreError> {
+        lease.mark(|| dirty::Marker::make(&self.disk, &self.layout))?;
+        Ok(self.objects.clone())
+    }
+
+    /// The directory of the objects, for the overlay's data layer.
+    pub fn objects_directory(&self) -> &Path {
+        self.objects.directory()
+    }
+
+    /// Where an object is, or would be.
+    pub fn object_path(&self, digest: &VerityDigest) -> PathBuf {
+        self.objects.path(digest)
+    }
+}

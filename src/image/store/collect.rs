@@ -1,0 +1,102 @@
+//! Garbage collection, carried out: the plan of [`super::gc`], then the sweep.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::gc::{self, Plan, Policy};
+use super::{ImageRecord, Store, StoreError, Swept};
+use crate::image::digest::Digest;
+use crate::image::verity::VerityDigest;
+
+/// A garbage collection to make.
+pub struct Request<'a> {
+    /// What to remove.
+    pub policy: Policy,
+    /// Tells which composefs images are mounted. Called while nobody can mount one.
+    pub mounted: &'a dyn Fn() -> Result<BTreeSet<VerityDigest>, String>,
+    /// Only say what would be removed.
+    pub dry_run: bool,
+}
+
+/// What a garbage collection removed, or would.
+#[derive(Debug, Clone, Default)]
+pub struct Collected {
+    /// The images, in the order of their removal.
+    pub images: Vec<ImageRecord>,
+    /// What went with them, and what nothing had reached before; zero in a dry run.
+    pub swept: Swept,
+}
+
+impl std::fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request").field("policy", &self.policy).field("dry_run", &self.dry_run).finish()
+    }
+}
+
+impl Store {
+    /// Removes images by `request`, and everything that no image needs. Blocking.
+    ///
+    /// By watermarks, leftovers of failed pulls go before any image does, and nothing is looked at as long
+    /// as there is room.
+    ///
+    /// # Errors
+    /// [`StoreError::Blocked`] if it is unknown what is needed, [`StoreError::Busy`] if a pull or publish lasts
+    /// longer than [`super::Options::patience`], and those of the filesystem. Whatever was done by then is
+    /// consistent, and the next collection goes on from there.
+    pub fn collect(&self, request: &Request<'_>) -> Result<Collected, StoreError> {
+        let grace = request.policy.min_age();
+        let mut swept = Swept::default();
+        let mut frees = HashMap::new();
+        if let Policy::Watermarks { high, .. } = request.policy {
+            if !self.space()?.exceeds(high) {
+                return Ok(Collected::default());
+            }
+            if !request.dry_run {
+                swept = self.sweep(grace)?;
+            }
+            frees = self.frees(&self.needed(request)?)?;
+        }
+        let images = self.remove_images(request, &frees)?;
+        if !request.dry_run {
+            let more = self.sweep(grace)?;
+            swept.layers += more.layers;
+            swept.objects += more.objects;
+            swept.bytes += more.bytes;
+        }
+        Ok(Collected { images, swept })
+    }
+
+    /// The images that may not go. An estimate: it is made again when nobody else uses the store.
+    fn needed(&self, request: &Request<'_>) -> Result<BTreeSet<Digest>, StoreError> {
+        let mounted = (request.mounted)().map_err(StoreError::Blocked)?;
+        let inventory = self.inventory(&mounted, &HashMap::new())?;
+        let needed = inventory.images.iter().filter(|image| image.needed.is_some());
+        Ok(needed.map(|image| image.manifest).collect())
+    }
+
+    /// Plans, and removes the records of what goes. The store is taken for this moment only.
+    fn remove_images(
+        &self,
+        request: &Request<'_>,
+        frees: &HashMap<Digest, gc::Amount>,
+    ) -> Result<Vec<ImageRecord>, StoreError> {
+        let _all = self.gate.exclusive(self.patience)?;
+        let mounted = (request.mounted)().map_err(StoreError::Blocked)?;
+        let manifests = match gc::plan(&self.inventory(&mounted, frees)?, &request.policy) {
+            Plan::Done => return Ok(Vec::new()),
+            Plan::Run(manifests) => manifests,
+            Plan::Refuse(why) => return Err(StoreError::Blocked(why)),
+        };
+        let mut removed = Vec::new();
+        for manifest in manifests {
+            let Some(record) = self.image(&manifest)? else { continue };
+            if !request.dry_run {
+                self.disk.remove(&self.layout.image(&manifest))?;
+                tracing::info!(image.digest = %manifest, names = ?record.names, "image removed");
+            }
+            removed.push(record);
+        }
+        // Before any layer or object goes: a record that came back would name what is gone.
+        self.disk.sync_directory(&self.layout.images())?;
+        Ok(removed)
+    }
+}

@@ -1,0 +1,162 @@
+//! What can go wrong in the store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::ObjectError;
+use crate::image::digest::Digest;
+use crate::image::layer::RecordError;
+use crate::kind::Kind;
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A system call failed.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// The step, as a verb phrase.
+        doing: &'static str,
+        /// The file it was about.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The filesystem, a quota or its inodes are used up.
+    #[error(
+        "no room left in the store {} (cannot {doing}: {source}); free space or inodes on its filesystem, \
+         or remove unused images with `composefs-csi prune`",
+        store.display()
+    )]
+    Full {
+        /// The store's directory.
+        store: PathBuf,
+        /// The step, as a verb phrase.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The directory holds something else.
+    #[error(
+        "{} is not a store (it has {found:?} but no file `version`); choose an empty or a new directory",
+        store.display()
+    )]
+    NotAStore {
+        /// The directory.
+        store: PathBuf,
+        /// Something that no store has.
+        found: String,
+    },
+    /// The store was made by a newer release, or with another digest algorithm.
+    #[error(
+        "the store {} has {found}, this release knows format {known} with sha256; run the release that made it, \
+         or choose another directory",
+        store.display()
+    )]
+    Version {
+        /// The store's directory.
+        store: PathBuf,
+        /// What its version file says.
+        found: String,
+        /// The newest format known here.
+        known: u32,
+    },
+    /// A record that is not what this or any earlier release writes.
+    #[error("{} is damaged ({why}); remove the file, then pull the image or publish the volume again", path.display())]
+    Torn {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A record of a newer release.
+    #[error(
+        "{} has record format {found}, this release knows {known}; run a newer release, or remove the file and \
+         pull the image again",
+        path.display()
+    )]
+    Future {
+        /// The record.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format known here.
+        known: u32,
+    },
+    /// Others hold the store in a way that excludes what is asked for.
+    #[error("the store {} is in use ({why}); try again when that is over", store.display())]
+    Busy {
+        /// The store's directory.
+        store: PathBuf,
+        /// By whom or what.
+        why: &'static str,
+    },
+    /// The image has no record.
+    #[error("image {0} is not in the store; pull it first")]
+    NoImage(Digest),
+    /// A layer that an image needs has no record.
+    #[error("layer {0} is not in the store; pull the image again")]
+    NoLayer(Digest),
+    /// An image was to be committed without its object.
+    #[error(
+        "image {0} was committed before its composefs image was stored; this is a defect, please report it"
+    )]
+    NoObject(Digest),
+    /// An earlier sync failed, so nobody knows which objects are whole.
+    #[error(
+        "the filesystem of {} failed to write data back earlier; check the disk (kernel log), then restart: the \
+         store is checked when it is opened",
+        store.display()
+    )]
+    Unsound {
+        /// The store's directory.
+        store: PathBuf,
+    },
+    /// An object could not be stored or found.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// A layer record could not be read.
+    #[error("layer {diff_id}: {source}")]
+    Layer {
+        /// Which layer.
+        diff_id: Digest,
+        /// What is wrong with its record.
+        source: RecordError,
+    },
+    /// Nothing can be removed, since it is unknown what is needed.
+    #[error("nothing was removed from the store: {0}")]
+    Blocked(String),
+}
+
+impl StoreError {
+    /// An I/O error of a step of the store in `store`; running out of room is told apart.
+    pub(super) fn io(store: &Path, doing: &'static str, path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full { store: store.to_owned(), doing, source }
+            }
+            _ => Self::Io { doing, path: path.to_owned(), source },
+        }
+    }
+
+    /// What sort of failure this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied => Kind::Denied,
+                io::ErrorKind::ReadOnlyFilesystem => Kind::Unsupported,
+                io::ErrorKind::NotFound => Kind::NotFound,
+                _ => Kind::Transient,
+            },
+            Self::Full { .. } => Kind::Exhausted,
+            Self::NotAStore { .. } => Kind::Invalid,
+            Self::Version { .. } | Self::Future { .. } => Kind::Unsupported,
+            Self::Torn { .. } | Self::Unsound { .. } => Kind::Corrupt,
+            Self::Busy { .. } => Kind::Busy,
+            Self::NoImage(_) | Self::NoLayer(_) => Kind::NotFound,
+            Self::NoObject(_) => Kind::Bug,
+            Self::Object(error) => error.kind(),
+            Self::Layer { source, .. } => source.kind(),
+            Self::Blocked(_) => Kind::Conflict,
+        }
+    }
+}

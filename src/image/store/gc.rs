@@ -1,0 +1,122 @@
+//! Which images go: the decision, without any I/O.
+//!
+//! An image stays if a volume record, a mount or a pin needs it, or if it was used less than the
+//! minimum age ago. As long as it is not known for certain what is needed, everything stays.
+
+use std::time::{Duration, SystemTime};
+
+pub use super::space::{Amount, Space};
+use crate::image::digest::Digest;
+
+/// What the decision is made from.
+#[derive(Debug, Clone)]
+pub struct Inventory {
+    /// The images in the store.
+    pub images: Vec<Facts>,
+    /// Why it is not known what is needed; empty if it is.
+    pub unknown: Vec<String>,
+    /// Room on the store's filesystem.
+    pub space: Space,
+    /// Now.
+    pub now: SystemTime,
+}
+
+/// One image, as far as the decision needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Its manifest.
+    pub manifest: Digest,
+    /// When it was pulled or last published.
+    pub last_used: SystemTime,
+    /// Who needs it, if anybody.
+    pub needed: Option<Need>,
+    /// What its removal frees if all unneeded images used less recently go before it.
+    pub frees: Amount,
+}
+
+/// Who needs an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Need {
+    /// A published volume.
+    Volume,
+    /// A mount.
+    Mount,
+    /// The operator.
+    Pin,
+}
+
+/// What to remove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Every image that nobody needs and that was last used at least `min_age` ago.
+    Unneeded {
+        /// Images used more recently stay.
+        min_age: Duration,
+    },
+    /// Of those, the least recently used, once the filesystem is more than `high` percent full, until it is
+    /// at most `low` percent full.
+    Watermarks {
+        /// Percent of bytes or inodes in use at which removal begins.
+        high: u8,
+        /// Percent at which it ends.
+        low: u8,
+        /// Images used more recently stay.
+        min_age: Duration,
+    },
+}
+
+impl Policy {
+    /// Images used more recently than this stay.
+    pub fn min_age(&self) -> Duration {
+        match self {
+            Self::Unneeded { min_age } | Self::Watermarks { min_age, .. } => *min_age,
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60) }
+    }
+}
+
+/// The decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing has to go, or nothing may.
+    Done,
+    /// These images go, in this order.
+    Run(Vec<Digest>),
+    /// Nothing may go, for this reason.
+    Refuse(String),
+}
+
+/// Decides. After its plan was carried out, it has nothing more to do.
+pub fn plan(inventory: &Inventory, policy: &Policy) -> Plan {
+    if !inventory.unknown.is_empty() {
+        return Plan::Refuse(inventory.unknown.join("; "));
+    }
+    let mut idle: Vec<&Facts> =
+        inventory.images.iter().filter(|image| may_go(image, inventory.now, policy.min_age())).collect();
+    idle.sort_by_key(|image| (image.last_used, image.manifest));
+    if let Policy::Watermarks { high, low, .. } = *policy {
+        if !inventory.space.exceeds(high) {
+            return Plan::Done;
+        }
+        let wanted = inventory.space.excess(low);
+        let mut freed = Amount::default();
+        let enough = idle.iter().position(|image| {
+            freed += image.frees;
+            freed.covers(&wanted)
+        });
+        idle.truncate(enough.map_or(idle.len(), |last| last + 1));
+    }
+    if idle.is_empty() { Plan::Done } else { Plan::Run(idle.iter().map(|image| image.manifest).collect()) }
+}
+
+/// An image from the future (the clock was set back) is as good as just used.
+fn may_go(image: &Facts, now: SystemTime, min_age: Duration) -> bool {
+    let age = now.duration_since(image.last_used).unwrap_or_default();
+    image.needed.is_none() && age >= min_age
+}

@@ -1,0 +1,64 @@
+//! What references resolved to, so that a node can answer without its registry.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Store, StoreError};
+use crate::image::digest::Digest;
+use crate::image::platform::Platform;
+
+/// One name, with what it is about spelled out: the file's name is a hash only.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NameRecord {
+    format: u32,
+    name: String,
+    platform: String,
+    pub(super) manifest: Digest,
+}
+
+const FORMAT: u32 = 1;
+
+impl Store {
+    /// The manifest that the canonical reference `name` last resolved to for `platform`; the image
+    /// itself may be gone. An unreadable file is an unknown name.
+    ///
+    /// # Errors
+    /// Those of reading a file.
+    pub fn resolve(&self, name: &str, platform: &Platform) -> Result<Option<Digest>, StoreError> {
+        let platform = platform.to_string();
+        let path = self.layout.name(name, &platform);
+        let Some(bytes) = self.disk.read(&path)? else { return Ok(None) };
+        Ok(parse(&bytes)
+            .filter(|record| record.name == name && record.platform == platform)
+            .map(|record| record.manifest))
+    }
+
+    /// Remembers that each of `names` resolved to `manifest` for `platform`. Durable, and free when
+    /// nothing changes.
+    ///
+    /// # Errors
+    /// Those of writing a file.
+    pub fn remember(
+        &self,
+        names: &[String],
+        platform: &Platform,
+        manifest: Digest,
+    ) -> Result<(), StoreError> {
+        for name in names {
+            if self.resolve(name, platform)? == Some(manifest) {
+                continue;
+            }
+            let platform = platform.to_string();
+            let path = self.layout.name(name, &platform);
+            let record = NameRecord { format: FORMAT, name: name.clone(), platform, manifest };
+            let bytes = serde_json::to_vec(&record)
+                .map_err(|error| self.disk.error("encode", &path, error.into()))?;
+            self.disk.write_durably(&path, &bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// A name record; `None` for anything else, such as what a power cut left.
+pub(super) fn parse(bytes: &[u8]) -> Option<NameRecord> {
+    serde_json::from_slice(bytes).ok().filter(|record: &NameRecord| record.format == FORMAT)
+}

@@ -1,0 +1,105 @@
+//! Opening a store: making it, checking it, repairing it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use super::disk::Disk;
+use super::layout::{DIRECTORIES, Layout};
+use super::lease::Gate;
+use super::{Filesystem, Objects, Options, Store, StoreError, version};
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+impl Store {
+    /// Opens the store in `root`, making it if the directory is empty or missing. Removes what
+    /// crashed processes left, and after a power cut what may be torn. Blocking; quick unless there is
+    /// something to repair.
+    ///
+    /// # Errors
+    /// [`StoreError::Version`] and [`StoreError::NotAStore`] for what cannot be used, [`StoreError::Busy`] if
+    /// others keep a needed repair from being made, and those of the filesystem.
+    pub fn open(root: &Path, options: Options) -> Result<Self, StoreError> {
+        let disk = Disk::new(root, options.steps);
+        let boot_id = match options.boot_id {
+            Some(id) => id,
+            None => fs::read_to_string(BOOT_ID)
+                .map_err(|error| disk.error("read", BOOT_ID.as_ref(), error))?
+                .trim()
+                .to_owned(),
+        };
+        let layout = Layout::new(root, &boot_id);
+        create(&disk, &layout)?;
+        let filesystem = Filesystem::probe(root)?;
+        if let Err(why) = &filesystem.verity {
+            tracing::info!(store = %root.display(), filesystem = filesystem.name, why, "no fs-verity: integrity level is fetch");
+        }
+        let objects = Objects::open(root, filesystem.verity.is_ok())?;
+        let gate = Gate::new(root, layout.lock(), disk.clone());
+        let store = Self {
+            layout,
+            disk,
+            gate,
+            objects,
+            filesystem,
+            patience: options.patience,
+            measure: options.measure,
+        };
+        store.note_unsealed()?;
+        store.repair()?;
+        Ok(store)
+    }
+}
+
+/// Makes what is missing. `version` comes before all that it describes, so an interrupted creation
+/// is either an empty directory or a store with some directories missing.
+fn create(disk: &Disk, layout: &Layout) -> Result<(), StoreError> {
+    let root = layout.root();
+    disk.step("make", root, || fs::DirBuilder::new().recursive(true).mode(0o700).create(root))?;
+    close_to_others(disk, root)?;
+    match disk.read(&layout.version())? {
+        Some(bytes) => version::check(root, &bytes)?,
+        None => {
+            refuse_foreign(disk, layout)?;
+            make(disk, &layout.tmp())?;
+            disk.write_durably(&layout.version(), version::render().as_bytes())?;
+        }
+    }
+    for name in DIRECTORIES {
+        make(disk, &layout.directory(name))?;
+    }
+    make(disk, &layout.staging())?;
+    Objects::create(root)?;
+    Ok(())
+}
+
+fn make(disk: &Disk, directory: &Path) -> Result<(), StoreError> {
+    disk.step("make", directory, || match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    })
+}
+
+/// Objects are other people's private images; only the owner (root) may look.
+fn close_to_others(disk: &Disk, root: &Path) -> Result<(), StoreError> {
+    let mode = fs::metadata(root).map_err(|error| disk.error("inspect", root, error))?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    disk.step("close to others", root, || fs::set_permissions(root, fs::Permissions::from_mode(0o700)))
+}
+
+/// A directory without `version` must be empty, or one whose creation was interrupted.
+fn refuse_foreign(disk: &Disk, layout: &Layout) -> Result<(), StoreError> {
+    let root = layout.root();
+    let ours = |name: &std::ffi::OsStr| name == "tmp" || name == "lock" || name == "lost+found";
+    match disk.list(root)?.into_iter().find(|name| !ours(name)) {
+        None => Ok(()),
+        // Somebody else is making it at this very moment.
+        Some(_) if layout.version().exists() => Ok(()),
+        Some(found) => {
+            Err(StoreError::NotAStore { store: root.to_owned(), found: found.to_string_lossy().into_owned() })
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Room on the store's filesystem.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Bytes and inodes: what an object takes, and what a filesystem runs out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Amount {
+    /// Bytes.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+/// How full a filesystem is, as an unprivileged user sees it (df(1)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Space {
+    /// What there is.
+    pub total: Amount,
+    /// What is taken of it.
+    pub used: Amount,
+}
+
+impl Space {
+    /// Asks statvfs(3). A filesystem that makes inodes as it goes (btrfs) reports none: never short.
+    fn of(path: &Path) -> io::Result<Self> {
+        let stat = rustix::fs::statvfs(path)?;
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+        let used_inodes = stat.f_files.saturating_sub(stat.f_ffree);
+        Ok(Self {
+            // Blocks reserved for root are neither used nor to be had.
+            total: Amount { bytes: (used + stat.f_bavail) * stat.f_frsize, inodes: stat.f_files },
+            used: Amount { bytes: used * stat.f_frsize, inodes: used_inodes },
+        })
+    }
+
+    /// What must go so that at most `percent` are used, of bytes and of inodes.
+    pub fn excess(&self, percent: u8) -> Amount {
+        let over = |total: u64, used: u64| {
+            let allowed = u128::from(total) * u128::from(percent) / 100;
+            used.saturating_sub(u64::try_from(allowed).unwrap_or(u64::MAX))
+        };
+        Amount {
+            bytes: over(self.total.bytes, self.used.bytes),
+            inodes: over(self.total.inodes, self.used.inodes),
+        }
+    }
+
+    /// Whether more than `percent` of bytes or inodes are used.
+    pub fn exceeds(&self, percent: u8) -> bool {
+        self.excess(percent) != Amount::default()
+    }
+}
+
+impl Amount {
+    /// Whether this is at least `other`, in bytes and in inodes.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.bytes >= other.bytes && self.inodes >= other.inodes
+    }
+}
+
+impl std::ops::AddAssign for Amount {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.inodes += other.inodes;
+    }
+}
+
+/// How room is measured: statvfs(3), or what a test says.
+#[derive(Clone)]
+pub struct Measure(Arc<dyn Fn(&Path) -> io::Result<Space> + Send + Sync>);
+
+impl Measure {
+    /// Measures with `measure`, which is given the store's directory.
+    pub fn new(measure: impl Fn(&Path) -> io::Result<Space> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(measure))
+    }
+
+    pub(super) fn of(&self, path: &Path) -> io::Result<Space> {
+        (self.0)(path)
+    }
+}
+
+impl Default for Measure {
+    fn default() -> Self {
+        Self::new(Space::of)
+    }
+}
+
+impl fmt::Debug for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Measure")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_inode_table_is_full_too() {
+        let total = Amount { bytes: 1000, inodes: 100 };
+        let space = Space { total, used: Amount { bytes: 100, inodes: 90 } };
+        assert!(space.exceeds(85) && !space.exceeds(90));
+        assert_eq!(space.excess(80), Amount { bytes: 0, inodes: 10 });
+        let btrfs =
+            Space { total: Amount { bytes: 1000, inodes: 0 }, used: Amount { bytes: 850, inodes: 0 } };
+        assert!(!btrfs.exceeds(85) && btrfs.exceeds(84));
+    }
+
+    #[test]
+    fn the_kernel_is_asked() {
+        let space = Measure::default().of(Path::new("/")).unwrap();
+        assert!(space.total.bytes > 0 && space.used.bytes <= space.total.bytes, "{space:?}");
+    }
+}
