@@ -1,6 +1,23 @@
 //! Layers: from a compressed blob to a list of [`entry::Entry`] and the objects they name.
+//!
+//! [`ingest()`] does it all in one pass. What remains of a layer is its record ([`RecordWriter`],
+//! [`RecordReader`]) and its objects; the tar stream is gone.
 
+mod belt;
+mod compression;
 pub mod entry;
+mod error;
+mod ingest;
+mod intake;
 pub mod record;
+#[cfg(test)]
+mod tests;
+mod unpack;
 
+pub use compression::Compression;
+pub use error::{LayerError, LayerFault};
+pub use ingest::{Blob, LayerOutcome, ingest};
 pub use record::{RecordError, RecordReader, RecordWriter};
+pub use unpack::Contents;
+
+pub use crate::image::tar::Limits;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use crate::image::verity::{VerityDigest, VerityHasher};
@@ -193,7 +193,13 @@ impl Objects {
     /// Those of open(2) with `O_TMPFILE`.
     pub fn writer(&self) -> Result<ObjectWriter, ObjectError> {
         let file = self.unnamed()?;
-        Ok(ObjectWriter { objects: self.clone(), file, hasher: VerityHasher::default(), size: 0 })
+        Ok(ObjectWriter {
+            objects: self.clone(),
+            file,
+            hasher: VerityHasher::default(),
+            size: 0,
+            ends_in_hole: false,
+        })
     }
 
     fn unnamed(&self) -> Result<OwnedFd, ObjectError> {
@@ -294,6 +300,7 @@ pub struct ObjectWriter {
     file: OwnedFd,
     hasher: VerityHasher,
     size: u64,
+    ends_in_hole: bool,
 }
 
 impl ObjectWriter {
@@ -304,7 +311,26 @@ impl ObjectWriter {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
+        self.ends_in_hole = false;
         write_all(&self.file, bytes).map_err(|errno| self.objects.fail(errno, "write"))
+    }
+
+    /// Appends `count` zeros as a hole: they are hashed, but take no space.
+    ///
+    /// # Errors
+    /// Those of lseek(2).
+    pub fn zeros(&mut self, count: u64) -> Result<(), ObjectError> {
+        const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+        let mut left = count;
+        while left > 0 {
+            let now = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
+            self.hasher.update(&ZEROS[..now]);
+            left -= now as u64;
+        }
+        self.size += count;
+        rustix::fs::seek(&self.file, SeekFrom::Start(self.size))
+            .map(|_| self.ends_in_hole = true)
+            .map_err(|errno| self.objects.fail(errno, "seek"))
     }
 
     /// Bytes written so far.
@@ -317,6 +343,10 @@ impl ObjectWriter {
     /// # Errors
     /// As [`Objects::put`].
     pub fn finish(self) -> Result<(VerityDigest, Put), ObjectError> {
+        if self.ends_in_hole {
+            rustix::fs::ftruncate(&self.file, self.size)
+                .map_err(|errno| self.objects.fail(errno, "ftruncate"))?;
+        }
         let digest = self.hasher.finish();
         if self.objects.contains(&digest, self.size)? {
             return Ok((digest, Put::Present));

@@ -101,3 +101,17 @@ fn a_full_filesystem_is_exhausted_and_names_the_store() {
     assert_eq!(error.kind(), crate::kind::Kind::Exhausted);
     assert!(error.to_string().contains("/var/lib/store/objects"), "{error}");
 }
+
+#[test]
+fn holes_are_content_but_take_no_space() {
+    let (_dir, objects) = store();
+    let mut writer = objects.writer().unwrap();
+    writer.zeros(1 << 20).unwrap();
+    writer.write(b"middle").unwrap();
+    writer.zeros(3 << 20).unwrap();
+    let (digest, _) = writer.finish().unwrap();
+    let content = [vec![0; 1 << 20], b"middle".to_vec(), vec![0; 3 << 20]].concat();
+    assert_eq!(digest, VerityDigest::of(&content));
+    assert_eq!(read(&objects, &digest), content);
+    assert!(objects.stat(&digest).unwrap().unwrap().allocated < 64 << 10);
+}

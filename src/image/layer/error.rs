@@ -1,0 +1,136 @@
+//! Why a layer was refused.
+
+use std::io;
+
+use super::compression::Compression;
+use super::record::RecordError;
+use crate::image::digest::Digest;
+use crate::image::store::ObjectError;
+use crate::image::tar::{Subject, TarError};
+use crate::kind::Kind;
+
+/// Why a layer could not be taken in.
+#[derive(Debug, thiserror::Error)]
+#[error("layer {blob}: {fault}")]
+pub struct LayerError {
+    /// The digest that the layer's descriptor states.
+    pub blob: Digest,
+    /// What is wrong with it.
+    #[source]
+    pub fault: LayerFault,
+}
+
+impl LayerError {
+    /// What sort of failure this is.
+    pub fn kind(&self) -> Kind {
+        self.fault.kind()
+    }
+}
+
+/// What is wrong with a layer.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerFault {
+    /// The descriptor is not one of a layer.
+    #[error("media type {0:?} is not a layer this driver can unpack; use tar, tar+gzip or tar+zstd")]
+    MediaType(String),
+    /// The bytes are not compressed as the descriptor says, nor in any other way we know.
+    #[error("its media type says {0}, but its bytes are not, nor are they a tar archive; rebuild the image")]
+    Compression(Compression),
+    /// Fewer bytes came than the descriptor says.
+    #[error("{} bytes short of {size}; the registry or a proxy cut it off, pull again", size - got)]
+    Short {
+        /// Bytes that came.
+        got: u64,
+        /// Bytes that the descriptor says.
+        size: u64,
+    },
+    /// More bytes came than the descriptor says.
+    #[error("longer than the {size} bytes that its descriptor says; the registry serves something else")]
+    Long {
+        /// Bytes that the descriptor says.
+        size: u64,
+    },
+    /// The bytes hash to something else than the descriptor says.
+    #[error("its bytes are {found}; the registry or a proxy altered it, pull again or from elsewhere")]
+    Digest {
+        /// What the bytes hash to.
+        found: Digest,
+    },
+    /// The compressed data is damaged although its digest is right.
+    #[error("its {compression} data is damaged ({error}); the builder pushed it so, rebuild the image")]
+    Decompress {
+        /// How it is compressed.
+        compression: Compression,
+        /// What the decoder says.
+        error: io::Error,
+    },
+    /// A zstd frame needs more memory to decode than a layer may have.
+    #[error("its zstd window exceeds 32 MiB; recompress the image with a window log of at most 25")]
+    Window,
+    /// The decompressed stream is longer than allowed.
+    #[error("it unpacks to more than {limit} bytes; a bomb, or raise the limit")]
+    TooLong {
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// The archive is not acceptable.
+    #[error(transparent)]
+    Tar(#[from] TarError),
+    /// An entry's content could not be stored.
+    #[error("storing {entry}: {error}")]
+    Object {
+        /// The entry.
+        entry: Subject,
+        /// What the store says.
+        error: ObjectError,
+    },
+    /// The entries could not be recorded.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A thread could not be started, or died.
+    #[error("thread {name} {what}")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// What happened to it.
+        what: String,
+        /// Whether that is a defect of ours.
+        bug: bool,
+    },
+}
+
+impl LayerFault {
+    /// What sort of failure this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::MediaType(_) => Kind::Unsupported,
+            Self::Compression(_) | Self::Decompress { .. } => Kind::Invalid,
+            Self::Short { .. } | Self::Long { .. } | Self::Digest { .. } => Kind::Corrupt,
+            Self::Window | Self::TooLong { .. } => Kind::Exhausted,
+            Self::Tar(error) => error.kind(),
+            Self::Object { error, .. } => error.kind(),
+            Self::Record(error) => error.kind(),
+            Self::Thread { bug: true, .. } => Kind::Bug,
+            Self::Thread { bug: false, .. } => Kind::Exhausted,
+        }
+    }
+
+    /// Puts the decoder's answer into words.
+    pub(super) fn decompress(compression: Compression, error: io::Error) -> Self {
+        // libzstd's name for ZSTD_error_frameParameter_windowTooLarge; its crate keeps only the text.
+        match compression {
+            Compression::Zstd if error.to_string().contains("too much memory") => Self::Window,
+            _ => Self::Decompress { compression, error },
+        }
+    }
+
+    /// Whether the blob's content is to blame rather than this node or a limit, so that it is worth knowing
+    /// whether these are the bytes that the descriptor means.
+    pub(super) fn blames_content(&self) -> bool {
+        match self {
+            Self::Compression(_) | Self::Decompress { .. } => true,
+            Self::Tar(error) => !matches!(error, TarError::Limit(..) | TarError::Read(_)),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! From a tar stream to objects and a layer record: what the last thread of a layer does.
+
+use std::io::{BufRead, Write};
+
+use super::entry::{Entry, EntryKind, INLINE_MAX};
+use super::error::LayerFault;
+use super::record::RecordWriter;
+use crate::image::store::objects::{ObjectError, Objects, Put};
+use crate::image::tar::{Archive, Piece, Subject, TarEntry, TarKind};
+
+/// Files up to this many bytes are gathered in memory and hashed before the store is asked for them, so that
+/// content that is there already is never written. Larger ones are written while they are hashed.
+const GATHER_MAX: u64 = 1 << 20;
+
+/// What was found in a layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Entries of the record.
+    pub entries: u64,
+    /// Bytes of regular files, holes included.
+    pub bytes: u64,
+    /// Objects that the store did not have.
+    pub new_objects: u64,
+    /// Their bytes.
+    pub new_bytes: u64,
+}
+
+/// Stores a layer's content and records its entries, to the end of the archive.
+pub(super) fn unpack<R: BufRead, W: Write>(
+    archive: &mut Archive<R>,
+    objects: &Objects,
+    record: &mut RecordWriter<W>,
+) -> Result<Contents, LayerFault> {
+    let mut contents = Contents::default();
+    let mut gathered = Vec::new();
+    while let Some(TarEntry { path, meta, kind }) = archive.next_entry()? {
+        let kind = match kind {
+            TarKind::Other(kind) => kind,
+            TarKind::File(size) => {
+                contents.bytes += size;
+                let blame = |error| LayerFault::Object { entry: Subject::Entry(path.clone()), error };
+                if size <= INLINE_MAX as u64 {
+                    EntryKind::Inline(with_content(archive, size, &mut gathered, |content| content.into())?)
+                } else {
+                    let (digest, put) = if size <= GATHER_MAX {
+                        with_content(archive, size, &mut gathered, |content| objects.put(content))?
+                            .map_err(blame)?
+                    } else {
+                        stream(archive, objects, blame)?
+                    };
+                    if put == Put::Written {
+                        contents.new_objects += 1;
+                        contents.new_bytes += size;
+                    }
+                    EntryKind::Object(digest, size)
+                }
+            }
+        };
+        record.push(&Entry { path, meta, kind })?;
+    }
+    contents.entries = record.count();
+    Ok(contents)
+}
+
+/// Hands the whole content of the current file to `use_it`: in place where it lies in one buffer.
+fn with_content<R: BufRead, T>(
+    archive: &mut Archive<R>,
+    size: u64,
+    gathered: &mut Vec<u8>,
+    use_it: impl FnOnce(&[u8]) -> T,
+) -> Result<T, LayerFault> {
+    gathered.clear();
+    while let Some(piece) = archive.data()? {
+        match piece {
+            Piece::Data(bytes) if bytes.len() as u64 == size => return Ok(use_it(bytes)),
+            Piece::Data(bytes) => gathered.extend_from_slice(bytes),
+            // Bounded by GATHER_MAX, as the whole file is.
+            Piece::Zeros(count) => gathered.resize(gathered.len() + count as usize, 0),
+        }
+    }
+    Ok(use_it(gathered))
+}
+
+fn stream<R: BufRead>(
+    archive: &mut Archive<R>,
+    objects: &Objects,
+    blame: impl Fn(ObjectError) -> LayerFault,
+) -> Result<(crate::image::verity::VerityDigest, Put), LayerFault> {
+    let mut writer = objects.writer().map_err(&blame)?;
+    while let Some(piece) = archive.data()? {
+        match piece {
+            Piece::Data(bytes) => writer.write(bytes),
+            Piece::Zeros(count) => writer.zeros(count),
+        }
+        .map_err(&blame)?;
+    }
+    writer.finish().map_err(&blame)
+}
