@@ -68,3 +68,24 @@ impl<'a> Context<'a> {
         messages
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_carry_what_the_kernel_says() {
+        if !rustix::process::geteuid().is_root() {
+            // Without privilege the kernel's only word is this.
+            let error = Context::open("overlay", "image aa").unwrap_err();
+            return assert!(error.to_string().contains("CAP_SYS_ADMIN"), "{error}");
+        }
+        let context = Context::open("overlay", "image aa").unwrap();
+        let error = context.string("nonsense", "on").unwrap_err().to_string();
+        for part in ["fsconfig(overlay, nonsense=on) for image aa", "Unknown parameter 'nonsense'"] {
+            assert!(error.contains(part), "{part:?} is missing in {error:?}");
+        }
+        let error = Context::open("nonsense", "image aa").unwrap_err().to_string();
+        assert!(error.contains("fsopen(nonsense)") && error.contains("modprobe"), "{error}");
+    }
+}

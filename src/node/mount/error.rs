@@ -83,6 +83,17 @@ pub enum MountError {
         /// What the kernel measured.
         measured: VerityDigest,
     },
+    /// The kernel's EROFS does not take the image.
+    #[error(
+        "image {image} is not an EROFS image that this kernel accepts ({errno}; the kernel log may say more): it \
+         is damaged; remove it from the store and pull it again"
+    )]
+    NotAnImage {
+        /// The image.
+        image: VerityDigest,
+        /// The kernel's answer.
+        errno: Errno,
+    },
     /// A system call failed.
     #[error("{step} for {subject}: {errno}{}; {remedy}", log(messages))]
     Kernel {
@@ -99,8 +110,9 @@ pub enum MountError {
     },
     /// No way of mounting works on this node.
     #[error(
-        "this node cannot mount composefs images ({kernel}): {}; needs Linux 6.6 or later with EROFS, \
-         overlayfs and, before 6.12, loop devices", tried.join("; ")
+        "this node (Linux {kernel}) cannot mount composefs images: {}; they need Linux 6.6 or later with EROFS, \
+         overlayfs and, before 6.12, loop devices, and a store on at most one overlayfs: the kernel log \
+         says more", tried.join("; ")
     )]
     NoWay {
         /// The kernel's release.
@@ -121,9 +133,17 @@ impl MountError {
             Self::NoSuchPath { .. } | Self::NoSuchImage { .. } => Kind::NotFound,
             Self::PathNotDirectory { .. } | Self::BadPath { .. } | Self::BadTarget { .. } => Kind::Invalid,
             Self::Occupied { .. } | Self::Foreign { .. } => Kind::Conflict,
-            Self::NotSealed { .. } | Self::WrongDigest { .. } => Kind::Corrupt,
+            Self::NotSealed { .. } | Self::WrongDigest { .. } | Self::NotAnImage { .. } => Kind::Corrupt,
             Self::NoWay { .. } => Kind::Unsupported,
             Self::Kernel { errno, .. } => kind_of(*errno),
+        }
+    }
+
+    /// The kernel's answer alone, for lists in which step, subject and remedy would be repeated.
+    pub(super) fn brief(&self) -> String {
+        match self {
+            Self::Kernel { step, errno, messages, .. } => format!("{step}: {errno}{}", log(messages)),
+            other => other.to_string(),
         }
     }
 
@@ -173,7 +193,7 @@ fn remedy_for(errno: Errno) -> &'static str {
         }
         Errno::NOTBLK => "the store's filesystem cannot back EROFS directly, and a loop device is needed",
         Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS => {
-            "this kernel refuses the call or an option of it: compare the start-up log's line on what the node can do"
+            "this kernel refuses the call or an option of it: the kernel log says which, the plugin's first log lines what works here"
         }
         Errno::PERM | Errno::ACCESS => {
             "the plugin needs CAP_SYS_ADMIN in the host's user namespace (a privileged container)"
@@ -208,7 +228,7 @@ mod tests {
             "image aa",
             "(os error 22)",
             "overlayfs: bad option",
-            "start-up log",
+            "first log lines",
         ] {
             assert!(text.contains(part), "{part:?} is missing in {text:?}");
         }

@@ -28,6 +28,7 @@ const CONTENT: &[u8] = b"If you can read this through a mount, then this node ca
 /// Of an object that is never sealed, and so must be refused where fs-verity is required.
 const UNSEALED: &[u8] =
     b"If you can read this although fs-verity is required, then it is not required at all. \n";
+const SUBJECT: &str = "the self-test's image";
 const DIRECTORY: &str = ".self-test";
 
 /// Finds the best way to mount images of `store` on this kernel.
@@ -36,28 +37,24 @@ pub(super) fn run(store: &Path, bases: &Bases, sealed: bool) -> Result<Capabilit
     let scratch = Scratch::new(store)?;
     let image = scratch.fill(sealed)?;
     let mut failed = Vec::new();
-    let mut unusable = None;
-    for verity in if sealed { &[true, false][..] } else { &[false][..] } {
-        for backing in [Backing::File, Backing::LoopDevice] {
-            for layers in [Layers::Descriptors, Layers::Paths, Layers::Classic] {
-                let way = Way { backing, layers, verity: *verity };
-                match scratch.try_way(way, &image, bases) {
-                    Ok(()) => {
-                        let verity = match unusable {
-                            _ if *verity => Verity::Required,
-                            Some(why) => Verity::Unusable(why),
-                            None => Verity::NotInStore,
-                        };
-                        return Ok(Capabilities { kernel, backing, layers, verity, failed });
-                    }
-                    Err(error) => failed.push(format!("{backing}, {layers}: {error}")),
-                }
-            }
-        }
-        unusable = Some(failed.join("; "));
-        failed = Vec::new();
+    if !sealed {
+        return match scratch.find_way(false, &image, bases, &mut failed) {
+            Some(way) => Ok(capabilities(kernel, way, Verity::NotInStore, failed)),
+            None => Err(MountError::NoWay { kernel, tried: failed }),
+        };
     }
-    Err(MountError::NoWay { kernel, tried: unusable.into_iter().collect() })
+    if let Some(way) = scratch.find_way(true, &image, bases, &mut failed) {
+        return Ok(capabilities(kernel, way, Verity::Required, failed));
+    }
+    let unusable = Verity::Unusable(failed.join("; "));
+    match scratch.find_way(false, &image, bases, &mut Vec::new()) {
+        Some(way) => Ok(capabilities(kernel, way, unusable, Vec::new())),
+        None => Err(MountError::NoWay { kernel, tried: failed }),
+    }
+}
+
+fn capabilities(kernel: String, way: Way, verity: Verity, failed: Vec<String>) -> Capabilities {
+    Capabilities { kernel, backing: way.backing, layers: way.layers, verity, failed }
 }
 
 /// A store of two objects and one image, removed when dropped.
@@ -121,10 +118,35 @@ impl Scratch {
         Ok(digest)
     }
 
+    /// The first way that works, best first; notes why those before it do not.
+    fn find_way(
+        &self,
+        verity: bool,
+        image: &ImageFile,
+        bases: &Bases,
+        failed: &mut Vec<String>,
+    ) -> Option<Way> {
+        for backing in [Backing::File, Backing::LoopDevice] {
+            let way = |layers| Way { backing, layers, verity };
+            // Layers make no difference to this.
+            if let Err(error) = way(Layers::Descriptors).erofs(image, SUBJECT, bases) {
+                failed.push(format!("{backing}: {}", error.brief()));
+                continue;
+            }
+            for layers in [Layers::Descriptors, Layers::Paths, Layers::Classic] {
+                match self.try_way(way(layers), image, bases) {
+                    Ok(()) => return Some(way(layers)),
+                    Err(error) => failed.push(format!("{layers} with {backing}: {}", error.brief())),
+                }
+            }
+        }
+        None
+    }
+
     /// Mounts the image, reads the one file, and makes sure that the other is refused if it should be.
     fn try_way(&self, way: Way, image: &ImageFile, bases: &Bases) -> Result<(), MountError> {
         let mount = way.mount(image, self.objects.as_fd(), bases)?;
-        let failed = |step: &str, errno| MountError::kernel(step, "the self-test's image", errno);
+        let failed = |step: &str, errno| MountError::kernel(step, SUBJECT, errno);
         let text = read(&mount, "file").map_err(|errno| failed("reading a file", errno))?;
         if text != CONTENT {
             return Err(failed("reading a file gives other bytes", Errno::IO));

@@ -73,7 +73,13 @@ impl Way {
         overlay
     }
 
-    fn erofs(self, image: &ImageFile, subject: &str, bases: &Bases) -> Result<OwnedFd, MountError> {
+    /// Mounts the image's metadata alone, attached nowhere.
+    pub(super) fn erofs(
+        self,
+        image: &ImageFile,
+        subject: &str,
+        bases: &Bases,
+    ) -> Result<OwnedFd, MountError> {
         let device = match self.backing {
             Backing::File => None,
             Backing::LoopDevice => Some(attach_loop(image, subject, bases)?),
@@ -87,7 +93,13 @@ impl Way {
         // By descriptor, so that what was measured is what is mounted; EROFS takes paths only.
         let source = device.as_ref().map_or(image.as_fd(), AsFd::as_fd);
         context.string("source", &proc_path(source))?;
-        context.mount()
+        context.mount().map_err(|error| match error {
+            // Of the image, not of the kernel: the self-test has mounted one.
+            MountError::Kernel { errno: errno @ (Errno::INVAL | Errno::UCLEAN | Errno::BADMSG), .. } => {
+                MountError::NotAnImage { image: image.digest(), errno }
+            }
+            other => other,
+        })
     }
 
     fn overlay(
