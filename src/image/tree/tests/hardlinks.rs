@@ -49,7 +49,7 @@ fn devices_and_fifos_can_be_linked() {
 fn a_link_may_come_before_its_target() {
     assert_eq!(fold(&[vec![link("a", "z"), file("z", "1")]]), "a=1 z==a");
     let chain = vec![link("a", "b"), link("b", "c"), link("c", "d"), file("d", "1")];
-    assert_eq!(fold(&[chain.clone()]), "a=1 b==a c==a d==a");
+    assert_eq!(fold(std::slice::from_ref(&chain)), "a=1 b==a c==a d==a");
     let mut other_way = chain;
     other_way[..3].reverse();
     assert_eq!(fold(&[other_way]), "a=1 b==a c==a d==a");
