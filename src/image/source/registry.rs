@@ -155,3 +155,6 @@ impl Source for RegistrySource {
 fn has_content(status: StatusCode) -> bool {
     matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
 }
+
+#[cfg(test)]
+mod tests;
