@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let mut peers: Vec<Box<dyn peers::Peer>> = vec![
         Box::new(peers::Podman::new(&work)?),
         Box::new(peers::Umoci::new(&work)),
-        Box::new(peers::Cfsctl::new(cfsctl, &work, &registry.registries_conf)),
+        Box::new(peers::Cfsctl::new(cfsctl, &work, &registry.home)),
     ];
     if std::env::var_os("OURS").is_some() {
         peers.insert(0, Box::new(peers::Ours::new("target/release/composefs-csi".into(), &work)));

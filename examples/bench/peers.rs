@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::support::measure::{Cost, run};
+use crate::support::mounts::{remove, unmount_below};
 
 /// One way from a registry to readable files.
 pub trait Peer {
@@ -21,28 +22,6 @@ pub trait Peer {
 
     /// Unmounts and removes everything, as on a node that has never seen an image.
     fn clean(&self) -> Result<()>;
-}
-
-/// Removes a directory of ours that may be absent.
-pub fn remove(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Unmounts whatever is mounted below `directory`, the latest first.
-pub fn unmount_below(directory: &Path) -> Result<()> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    let ours: Vec<&str> = points.filter(|point| Path::new(point).starts_with(directory)).collect();
-    for point in ours.into_iter().rev() {
-        rustix::mount::unmount(point, rustix::mount::UnmountFlags::empty())
-            .with_context(|| format!("cannot unmount {point}"))?;
-    }
-    Ok(())
 }
 
 /// `podman pull`, then `podman image mount`: overlayfs of extracted layers.
@@ -129,17 +108,18 @@ impl Peer for Umoci {
 pub struct Cfsctl {
     program: PathBuf,
     work: PathBuf,
-    registries_conf: PathBuf,
+    home: PathBuf,
 }
 
 impl Cfsctl {
-    pub fn new(program: PathBuf, work: &Path, registries_conf: &Path) -> Self {
-        Self { program, work: work.join("cfsctl"), registries_conf: registries_conf.to_owned() }
+    pub fn new(program: PathBuf, work: &Path, home: &Path) -> Self {
+        Self { program, work: work.join("cfsctl"), home: home.to_owned() }
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.env("CONTAINERS_REGISTRIES_CONF", &self.registries_conf);
+        // It passes skopeo no option for registries without TLS.
+        command.env("HOME", &self.home);
         command.arg("--repo").arg(self.work.join("repository"));
         command
     }

@@ -15,8 +15,8 @@ use super::fixtures::TAGS;
 pub struct Registry {
     child: Child,
     port: u16,
-    /// For the tools that read containers' registries.conf: this registry speaks plain HTTP.
-    pub registries_conf: PathBuf,
+    /// A home directory whose settings for skopeo say that this registry speaks plain HTTP.
+    pub home: PathBuf,
 }
 
 impl Registry {
@@ -31,9 +31,10 @@ impl Registry {
                 cache.join("registry").display()
             ),
         )?;
-        let registries_conf = cache.join("registries.conf");
+        let home = cache.join("home");
+        fs::create_dir_all(home.join(".config/containers"))?;
         fs::write(
-            &registries_conf,
+            home.join(".config/containers/registries.conf"),
             format!("[[registry]]\nlocation = \"127.0.0.1:{port}\"\ninsecure = true\n"),
         )?;
         let child = Command::new("docker-registry")
@@ -44,7 +45,7 @@ impl Registry {
             .stderr(log)
             .spawn()
             .context("cannot start docker-registry; run: make setup")?;
-        let mut registry = Self { child, port, registries_conf };
+        let mut registry = Self { child, port, home };
         registry.wait(cache)?;
         for tag in TAGS {
             registry.push(&cache.join("layout"), tag)?;

@@ -28,6 +28,8 @@ pub struct Image {
     /// Files of all layers, and the bytes in them.
     pub files: u64,
     pub content: u64,
+    /// What those files take on a disk with 4 KiB blocks.
+    pub blocks: u64,
 }
 
 /// A layer that is complete.
@@ -38,6 +40,7 @@ pub struct Layer {
     compressed: u64,
     files: u64,
     content: u64,
+    blocks: u64,
 }
 
 /// A layer being written.
@@ -46,6 +49,7 @@ pub struct LayerWriter {
     blobs: PathBuf,
     files: u64,
     content: u64,
+    blocks: u64,
 }
 
 impl Layout {
@@ -64,7 +68,7 @@ impl Layout {
         let blobs = self.root.join("blobs/sha256");
         let blob = Hashing::new(BufWriter::with_capacity(1 << 20, File::create(blobs.join("writing"))?));
         let gzip = GzEncoder::new(blob, Compression::new(6));
-        Ok(LayerWriter { tar: Tarball::new(Hashing::new(gzip)), blobs, files: 0, content: 0 })
+        Ok(LayerWriter { tar: Tarball::new(Hashing::new(gzip)), blobs, files: 0, content: 0, blocks: 0 })
     }
 
     /// Writes config, manifest and index entry of an image of `layers`.
@@ -97,6 +101,7 @@ impl Layout {
             compressed: sum(|layer| layer.compressed),
             files: sum(|layer| layer.files),
             content: sum(|layer| layer.content),
+            blocks: sum(|layer| layer.blocks),
         })
     }
 
@@ -114,6 +119,7 @@ impl LayerWriter {
         if member.kind == super::tarball::Kind::File {
             self.files += 1;
             self.content += member.size;
+            self.blocks += member.size.next_multiple_of(4096);
         }
         self.tar.append(member, content)
     }
@@ -133,6 +139,7 @@ impl LayerWriter {
             compressed,
             files: self.files,
             content: self.content,
+            blocks: self.blocks,
         })
     }
 }

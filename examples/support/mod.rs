@@ -1,6 +1,10 @@
 //! What the demonstration and the benchmark share: making images, running things, measuring them.
+#![allow(dead_code, reason = "each of the two uses its part")]
 
+pub mod frames;
 pub mod layout;
 pub mod measure;
+pub mod mounts;
+pub mod node;
 pub mod tarball;
 pub mod walk;
