@@ -3,33 +3,194 @@
 #![allow(missing_docs, reason = "not a library")]
 
 mod fixtures;
+mod machine;
 mod packages;
 mod peers;
+mod plot;
+mod publish;
 mod pull;
+mod reads;
 mod registry;
+mod report;
+mod sharing;
 mod stats;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
 
-fn main() -> Result<()> {
-    let cache = PathBuf::from(std::env::var("HOME")?).join(".cache/composefs-csi/bench");
-    let fixtures = fixtures::Fixtures::prepare(&cache)?;
-    let registry = registry::Registry::start(&cache)?;
-    let work = PathBuf::from("/var/tmp/composefs-csi-bench");
-    let cfsctl = cache.parent().unwrap().join("tools/cfsctl/bin/cfsctl");
-    let mut peers: Vec<Box<dyn peers::Peer>> = vec![
-        Box::new(peers::Podman::new(&work)?),
-        Box::new(peers::Umoci::new(&work)),
-        Box::new(peers::Cfsctl::new(cfsctl, &work, &registry.home)),
-    ];
-    if std::env::var_os("OURS").is_some() {
-        peers.insert(0, Box::new(peers::Ours::new("target/release/composefs-csi".into(), &work)));
+use fixtures::Fixtures;
+use peers::{Cfsctl, Ours, Peer, Podman, Umoci};
+use registry::Registry;
+use report::Report;
+use support::mounts::{remove, unmount_below};
+
+/// Measures composefs-csi beside podman, umoci and cfsctl, and writes docs/benchmarks.md.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Rounds of each peer, taken in turn.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Publishes of an image that is there.
+    #[arg(long, default_value_t = 1000)]
+    publishes: u32,
+    /// Pods that read the same files.
+    #[arg(long, default_value_t = 50)]
+    pods: u32,
+    /// Sections to measure.
+    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "memory", "publish", "sharing", "reads"].map(str::to_owned))]
+    only: Vec<String>,
+    /// Where images are made and kept (about 3 GB); ~/.cache/composefs-csi/bench by default.
+    #[arg(long)]
+    cache: Option<PathBuf>,
+    /// Where stores and mounts of a run are, on a disk; emptied before and after.
+    #[arg(long, default_value = "/var/tmp/composefs-csi-bench")]
+    work: PathBuf,
+    /// Where the report goes.
+    #[arg(long, default_value = "docs")]
+    docs: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let measured = run(&arguments);
+    let swept = unmount_below(&arguments.work).and_then(|()| remove(&arguments.work));
+    match measured.and_then(|report| swept.map(|()| report)) {
+        Ok(report) => {
+            println!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
     }
-    let rounds = pull::rounds(&peers, &registry, fixtures.get(&std::env::args().nth(1).unwrap())?, 1)?;
-    println!("{rounds:?}");
-    Ok(())
+}
+
+fn run(arguments: &Arguments) -> Result<String> {
+    ensure!(rustix::process::geteuid().is_root(), "mounting needs root; run: make bench");
+    let cache = match &arguments.cache {
+        Some(cache) => cache.clone(),
+        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?)
+            .join(".cache/composefs-csi/bench"),
+    };
+    unmount_below(&arguments.work)?;
+    remove(&arguments.work)?;
+    let fixtures = Fixtures::prepare(&cache)?;
+    let registry = Registry::start(&cache)?;
+    fs::create_dir_all(&arguments.docs)?;
+    let mut report = Report::new(&arguments.docs, &machine::introduction());
+    let bench = Bench { arguments, fixtures, registry, program: program()? };
+    for section in &arguments.only {
+        match section.as_str() {
+            "pull" => bench.pull(&mut report)?,
+            "memory" => bench.memory(&mut report)?,
+            "publish" => bench.publish(&mut report)?,
+            "sharing" => bench.sharing(&mut report)?,
+            "reads" => bench.reads(&mut report)?,
+            other => anyhow::bail!("there is no section {other:?}"),
+        }
+    }
+    report.finish()
+}
+
+/// The driver's program lies beside the examples.
+fn program() -> Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let program = here.ancestors().nth(2).map(|target| target.join("composefs-csi"));
+    program
+        .filter(|program| program.exists())
+        .context("the program composefs-csi is not built; run: make bench")
+}
+
+/// The composefs project's tool, built once and kept.
+fn cfsctl() -> Result<PathBuf> {
+    let output = Command::new("scripts/cfsctl.sh").output().context("cannot run scripts/cfsctl.sh")?;
+    ensure!(output.status.success(), "scripts/cfsctl.sh: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+}
+
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    fixtures: Fixtures,
+    registry: Registry,
+    program: PathBuf,
+}
+
+impl Bench<'_> {
+    fn work(&self) -> &Path {
+        &self.arguments.work
+    }
+
+    fn pull(&self, report: &mut Report<'_>) -> Result<()> {
+        let peers: [Box<dyn Peer>; 4] = [
+            Box::new(Ours::new(self.program.clone(), self.work())),
+            Box::new(Podman::new(self.work())?),
+            Box::new(Umoci::new(self.work())),
+            Box::new(Cfsctl::new(cfsctl()?, self.work(), &self.registry.home)),
+        ];
+        let fixture = self.fixtures.get("v1")?;
+        let rounds = pull::rounds(&peers, &self.registry, fixture, self.arguments.rounds)?;
+        report.pull(fixture, &rounds, &[("podman", 0.45), ("cfsctl", 0.75)])
+    }
+
+    fn memory(&self, report: &mut Report<'_>) -> Result<()> {
+        let ours: [Box<dyn Peer>; 1] = [Box::new(Ours::new(self.program.clone(), self.work()))];
+        let mut measured = Vec::new();
+        for tag in ["v1", "half", "whole", "tiny"] {
+            let fixture = self.fixtures.get(tag)?;
+            let mut rounds = pull::rounds(&ours, &self.registry, fixture, self.arguments.rounds.min(3))?;
+            measured.push((fixture, rounds.pop().context("one peer, one result")?));
+        }
+        let borrowed: Vec<_> = measured.iter().map(|(fixture, rounds)| (*fixture, rounds)).collect();
+        report.memory(&borrowed);
+        Ok(())
+    }
+
+    fn publish(&self, report: &mut Report<'_>) -> Result<()> {
+        let base = self.fresh("publish")?;
+        let image = self.registry.reference("v1");
+        let count = self.arguments.publishes;
+        let latency = publish::measure(&self.program, &base, self.registry.host(), &image, count)?;
+        self.drop(&base)?;
+        report.publish(&latency)
+    }
+
+    fn sharing(&self, report: &mut Report<'_>) -> Result<()> {
+        let mut all = Vec::new();
+        for tags in [&["v1"][..], &["v1", "v2"]] {
+            let base = self.fresh("sharing")?;
+            support::measure::cold()?;
+            let images: Vec<String> = tags.iter().map(|tag| self.registry.reference(tag)).collect();
+            let (host, pods) = (self.registry.host(), self.arguments.pods);
+            all.push(sharing::measure(&self.program, &base, host, &images, pods)?);
+            self.drop(&base)?;
+        }
+        report.sharing(&all)
+    }
+
+    fn reads(&self, report: &mut Report<'_>) -> Result<()> {
+        let ours = Ours::new(self.program.clone(), self.work());
+        let podman = Podman::new(self.work())?;
+        let reference = self.registry.reference("v1");
+        report.reads(&reads::measure(&ours, &podman, &reference, self.arguments.rounds)?)
+    }
+
+    /// An empty directory for one node plugin.
+    fn fresh(&self, name: &str) -> Result<PathBuf> {
+        let base = self.work().join(name);
+        self.drop(&base)?;
+        fs::create_dir_all(&base)?;
+        Ok(base)
+    }
+
+    fn drop(&self, base: &Path) -> Result<()> {
+        unmount_below(base)?;
+        remove(base)
+    }
 }

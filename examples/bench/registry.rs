@@ -14,6 +14,7 @@ use super::fixtures::TAGS;
 #[derive(Debug)]
 pub struct Registry {
     child: Child,
+    host: String,
     port: u16,
     /// A home directory whose settings for skopeo say that this registry speaks plain HTTP.
     pub home: PathBuf,
@@ -45,7 +46,7 @@ impl Registry {
             .stderr(log)
             .spawn()
             .context("cannot start docker-registry; run: make setup")?;
-        let mut registry = Self { child, port, home };
+        let mut registry = Self { child, host: format!("127.0.0.1:{port}"), port, home };
         registry.wait(cache)?;
         for tag in TAGS {
             registry.push(&cache.join("layout"), tag)?;
@@ -55,7 +56,12 @@ impl Registry {
 
     /// `127.0.0.1:PORT/bench:TAG`
     pub fn reference(&self, tag: &str) -> String {
-        format!("127.0.0.1:{}/bench:{tag}", self.port)
+        format!("{}/bench:{tag}", self.host)
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     fn wait(&mut self, cache: &Path) -> Result<()> {

@@ -53,7 +53,7 @@ fn next_release(member: &mut Member) -> &'static [u8] {
         member.uid = 1000;
     }
     let sum: usize = member.path.iter().map(|&byte| usize::from(byte)).sum();
-    if member.kind == Kind::File && sum % 40 == 0 { b"# changed in 1.1\n" } else { b"" }
+    if member.kind == Kind::File && sum.is_multiple_of(40) { b"# changed in 1.1\n" } else { b"" }
 }
 
 fn version(

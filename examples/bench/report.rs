@@ -1,0 +1,202 @@
+//! The report: tables for docs/benchmarks.md, and a picture for each.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::fixtures::Fixture;
+use super::plot::{Bar, bars, curve};
+use super::publish::Latency;
+use super::pull::Rounds;
+use super::reads::Reads;
+use super::sharing::Sharing;
+use super::stats::{median, range};
+
+const MIB: f64 = 1_048_576.0;
+
+/// A report that grows section by section.
+#[derive(Debug)]
+pub struct Report<'a> {
+    text: String,
+    directory: &'a Path,
+}
+
+impl<'a> Report<'a> {
+    /// Starts a report whose pictures go beside it into `directory`.
+    pub fn new(directory: &'a Path, introduction: &str) -> Self {
+        Self { text: introduction.to_owned(), directory }
+    }
+
+    /// Writes `benchmarks.md` and gives its text.
+    pub fn finish(self) -> Result<String> {
+        fs::write(self.directory.join("benchmarks.md"), &self.text)?;
+        Ok(self.text)
+    }
+
+    fn add(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    fn picture(&mut self, name: &str, alternative: &str, svg: &str) -> Result<()> {
+        let directory = self.directory.join("benchmarks");
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join(name), svg)?;
+        self.add(&format!("\n![{alternative}](benchmarks/{name})"));
+        Ok(())
+    }
+
+    /// From the registry to readable files.
+    pub fn pull(&mut self, fixture: &Fixture, all: &[Rounds], targets: &[(&str, f64)]) -> Result<()> {
+        let Some(ours) = all.first() else { return Ok(()) };
+        self.add(&format!(
+            "\n## From a registry to readable files, cold\n\n{} files, {:.2} GB ({:.0} MB compressed), 3 layers; \
+             the store is empty and all caches are dropped before each of {} rounds; medians.\n",
+            fixture.files,
+            fixture.content as f64 / 1e9,
+            fixture.compressed as f64 / 1e6,
+            ours.costs.len()
+        ));
+        self.add("| | seconds | range | CPU seconds | peak memory | ours takes | target |");
+        self.add("|---|---|---|---|---|---|---|");
+        let mut plotted = Vec::new();
+        for rounds in all {
+            let seconds = rounds.median_seconds();
+            let (least, most) = range(&rounds.seconds());
+            let ratio = ours.median_seconds() / seconds;
+            let target = targets.iter().find(|(peer, _)| rounds.peer.starts_with(peer));
+            self.add(&format!(
+                "| {} | {seconds:.2} | {least:.2}–{most:.2} | {:.1} | {:.0} MiB | {} | {} |",
+                rounds.peer,
+                rounds.median_cpu(),
+                rounds.median_peak() / MIB,
+                if rounds.peer == ours.peer { "–".to_owned() } else { format!("{ratio:.2}") },
+                target.map_or("–".to_owned(), |(_, limit)| verdict(ratio, *limit, "")),
+            ));
+            plotted.push(Bar {
+                label: rounds.peer.to_owned(),
+                value: seconds,
+                range: Some((least, most)),
+                ours: rounds.peer == ours.peer,
+                text: format!("{seconds:.1} s"),
+            });
+        }
+        let svg = bars("Registry to readable files, cold: seconds (median, range)", &plotted);
+        self.picture("pull.svg", "Seconds from a registry to readable files", &svg)
+    }
+
+    /// Peak memory over images that differ in one thing.
+    pub fn memory(&mut self, measured: &[(&Fixture, &Rounds)]) {
+        self.add("\n## Memory of a pull\n\nPeak resident memory of the whole process (`ru_maxrss`).\n");
+        self.add("| image | files | content | peak | per file |");
+        self.add("|---|---|---|---|---|");
+        for (fixture, rounds) in measured {
+            let peak = rounds.median_peak();
+            self.add(&format!(
+                "| {} | {} | {:.0} MB | {:.0} MiB | {:.2} KB |",
+                fixture.tag,
+                fixture.files,
+                fixture.content as f64 / 1e6,
+                peak / MIB,
+                peak / 1e3 / fixture.files as f64
+            ));
+        }
+        self.add("\n`half` and `whole` have the same files, those of `whole` are twice as large.");
+    }
+
+    /// Publishes of an image already there.
+    pub fn publish(&mut self, latency: &Latency) -> Result<()> {
+        self.add(&format!(
+            "\n## Publishing an image that is there\n\n{} NodePublishVolume calls over the socket, another pod \
+             each; milliseconds.\n\n| | median | p90 | p99 | most | target |\n|---|---|---|---|---|---|",
+            latency.publish.len()
+        ));
+        let [p50, p90, p99, most] = [50.0, 90.0, 99.0, 100.0].map(|p| latency.publish_percentile(p));
+        let target = verdict(p99, 5.0, "p99 ");
+        self.add(&format!("| publish | {p50:.2} | {p90:.2} | {p99:.2} | {most:.2} | {target} |"));
+        let [p50, p90, p99, most] = [50.0, 90.0, 99.0, 100.0].map(|p| latency.unpublish_percentile(p));
+        self.add(&format!("| unpublish | {p50:.2} | {p90:.2} | {p99:.2} | {most:.2} | – |"));
+        let points: Vec<(f64, f64)> =
+            (1..=100).map(|p| (f64::from(p), latency.publish_percentile(f64::from(p)))).collect();
+        let svg = curve("Publish of an image already there", &points, 5.0, "ms", "percentile");
+        self.picture("publish.svg", "Publish latency by percentile", &svg)
+    }
+
+    /// Page frames of many pods.
+    pub fn sharing(&mut self, all: &[Sharing]) -> Result<()> {
+        self.add(
+            "\n## Memory of many pods\n\nEvery file is read in every pod; page frames are counted by their numbers in \
+             /proc/self/pagemap. Expected: each distinct content once, and the few bytes that lie inline in an \
+             image once for that image.\n",
+        );
+        self.add(
+            "| | common bytes | pages of all files in all pods | page frames | expected | exactly once |",
+        );
+        self.add("|---|---|---|---|---|---|");
+        let mut plotted = Vec::new();
+        for sharing in all {
+            let label = format!("{} pods, {}", sharing.pods, images(sharing.images));
+            self.add(&format!(
+                "| {label} | {:.1} % | {} | {} | {} | {} |",
+                sharing.common * 100.0,
+                sharing.seen,
+                sharing.frames,
+                sharing.expected,
+                if sharing.frames == sharing.expected { "yes" } else { "**no**" }
+            ));
+            let gigabytes = |pages: u64| pages as f64 * 4096.0 / 1e9;
+            for (name, pages, ours) in
+                [("a copy per pod", sharing.seen, false), ("measured", sharing.frames, true)]
+            {
+                let value = gigabytes(pages);
+                let text = format!("{value:.2} GB");
+                plotted.push(Bar { label: format!("{label}: {name}"), value, range: None, ours, text });
+            }
+        }
+        self.picture("sharing.svg", "Page cache of fifty pods", &bars("Page cache of 50 pods", &plotted))
+    }
+
+    /// Listing and reading.
+    pub fn reads(&mut self, all: &[Reads]) -> Result<()> {
+        self.add(
+            "\n## Reading\n\nBeside the kernel's overlayfs of the extracted layers (podman's), on the same disk; \
+             seconds, medians.\n\n| | overlayfs | composefs | ratio | target |\n|---|---|---|---|---|",
+        );
+        let mut plotted = Vec::new();
+        for reads in all {
+            let (overlay, ours) = (median(&reads.overlay), median(&reads.ours));
+            let target = verdict(ours / overlay, 1.05, "");
+            let ratio = ours / overlay;
+            self.add(&format!("| {} | {overlay:.3} | {ours:.3} | {ratio:.2} | {target} |", reads.what));
+            for (name, seconds, is_ours) in
+                [("overlayfs", &reads.overlay, false), ("composefs", &reads.ours, true)]
+            {
+                plotted.push(Bar {
+                    label: format!("{}: {name}", reads.what.replace('`', "")),
+                    value: median(seconds),
+                    range: Some(range(seconds)),
+                    ours: is_ours,
+                    text: format!("{:.2} s", median(seconds)),
+                });
+            }
+        }
+        self.picture(
+            "reads.svg",
+            "Seconds to list and to read a tree",
+            &bars("Reading a whole tree", &plotted),
+        )
+    }
+}
+
+fn images(count: usize) -> String {
+    if count == 1 { "one image".to_owned() } else { format!("{count} images") }
+}
+
+/// "≤ 5 ✓", or the same with a cross.
+fn verdict(value: f64, limit: f64, what: &str) -> String {
+    let mut text = String::new();
+    let _ = write!(text, "{what}≤ {limit} {}", if value <= limit { "✓" } else { "✗" });
+    text
+}
