@@ -6,6 +6,7 @@
 //! What no image record reaches may then be torn and is removed, whatever it looks like; what a
 //! record reaches was synced before the record was written. No clock and no hashing is needed.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ pub(super) fn abandoned(disk: &Disk, layout: &Layout) -> Result<Vec<Marker>, Sto
     let mut found = Vec::new();
     for name in disk.list(&layout.dirty())? {
         let path = layout.dirty().join(&name);
-        if !name.to_string_lossy().starts_with(layout.boot_id()) {
+        if !is_of_this_boot(&name, layout) {
             continue;
         }
         let file = match File::open(&path) {
@@ -69,11 +70,15 @@ pub(super) fn abandoned(disk: &Disk, layout: &Layout) -> Result<Vec<Marker>, Sto
 /// Markers of other boots, and the one left by a failed sync.
 pub(super) fn of_other_boots(disk: &Disk, layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
     let names = disk.list(&layout.dirty())?;
-    let foreign = names.into_iter().filter(|name| !name.to_string_lossy().starts_with(layout.boot_id()));
+    let foreign = names.into_iter().filter(|name| !is_of_this_boot(name, layout));
     Ok(foreign.map(|name| layout.dirty().join(name)).collect())
 }
 
 /// Where a failed sync is noted: as if by another boot, so that the next opening repairs.
 pub(super) fn unsound(layout: &Layout) -> PathBuf {
     layout.dirty().join("failed-sync")
+}
+
+fn is_of_this_boot(marker: &OsStr, layout: &Layout) -> bool {
+    marker.to_str().and_then(|name| name.split_once('.')).is_some_and(|(boot, _)| boot == layout.boot_id())
 }

@@ -18,8 +18,7 @@ impl Filesystem {
     /// Probes the filesystem of the store in `store`: seals a tiny file and measures it.
     pub(super) fn probe(store: &Path) -> Result<Self, ObjectError> {
         // A failing statfs costs only the name.
-        let name = rustix::fs::statfs(store)
-            .map_or_else(|_| "unknown".to_owned(), |stat| name(i64::from(stat.f_type)));
+        let name = rustix::fs::statfs(store).map_or_else(|_| "unknown".to_owned(), |stat| name(stat.f_type));
         let verity = if Objects::can_seal(store)? { Ok(()) } else { Err(missing(&name)) };
         Ok(Self { name, verity })
     }

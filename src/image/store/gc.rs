@@ -120,3 +120,6 @@ fn may_go(image: &Facts, now: SystemTime, min_age: Duration) -> bool {
     let age = now.duration_since(image.last_used).unwrap_or_default();
     image.needed.is_none() && age >= min_age
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,9 @@ impl std::ops::AddAssign for Amount {
 
 /// How room is measured: statvfs(3), or what a test says.
 #[derive(Clone)]
-pub struct Measure(Arc<dyn Fn(&Path) -> io::Result<Space> + Send + Sync>);
+pub struct Measure(Arc<MeasureFn>);
+
+type MeasureFn = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 
 impl Measure {
     /// Measures with `measure`, which is given the store's directory.

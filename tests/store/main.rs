@@ -1,0 +1,7 @@
+//! The store on a real filesystem: what survives kill -9 and power cuts, who may remove what.
+
+mod collect;
+mod crash;
+mod fixture;
+mod open;
+mod sharing;
