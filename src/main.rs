@@ -1,3 +1,5 @@
 //! The `composefs-csi` program; everything it does is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    composefs_csi::cli::run()
+}

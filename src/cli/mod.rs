@@ -1,1 +1,89 @@
-//! The operator's commands.
+//! The operator's commands: the same library, without Kubernetes and without a running plugin.
+
+mod args;
+mod images;
+mod mounts;
+mod output;
+mod progress;
+mod store;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::args::{Cli, Command, LogFormat};
+use self::images::Wanted;
+use crate::app::engine::{Engine, EngineSettings};
+use crate::app::telemetry;
+use crate::image::pull::Limits;
+
+/// Runs the program and returns its exit code: 0 done, 1 failed, 2 wrong usage.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    let serving = matches!(cli.command, Command::Node(_) | Command::Controller(_));
+    let level = cli.log_level.as_deref().unwrap_or(if serving {
+        "info"
+    } else {
+        "warn,composefs_csi::progress=info"
+    });
+    telemetry::init(level, cli.log_format == LogFormat::Json)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(dispatch(cli))
+}
+
+impl Cli {
+    fn engine(&self, limits: Limits) -> EngineSettings {
+        EngineSettings {
+            state_dir: self.state_dir.clone(),
+            auth_file: self.registry.auth_file.clone(),
+            insecure_registries: self.registry.insecure_registries.clone(),
+            registry_cas: self.registry.registry_cas.clone(),
+            limits,
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    let output = cli.output;
+    let engine = || Engine::open(&cli.engine(Limits::default()));
+    match &cli.command {
+        Command::Node(_) | Command::Controller(_) => anyhow::bail!("not wired yet"),
+        Command::Pull { image, platform, pull_policy } => {
+            images::pull(
+                &engine()?,
+                Wanted::parse(image, platform.as_deref())?,
+                (*pull_policy).into(),
+                output,
+            )
+            .await
+        }
+        Command::Mount { image, target, path, noexec, platform, pull_policy } => {
+            let wanted = Wanted::parse(image, platform.as_deref())?;
+            let options = mounts::Options { path: path.clone(), noexec: *noexec };
+            mounts::mount(&engine()?, wanted, (*pull_policy).into(), target, options, output).await
+        }
+        Command::Unmount { target } => mounts::unmount(&engine()?, target, output),
+        Command::Inspect { image, files, platform } => {
+            images::inspect(&engine()?, Wanted::parse(image, platform.as_deref())?, *files, output).await
+        }
+        Command::Ls => store::ls(&engine()?, output),
+        Command::Digest { image, rules, platform } => {
+            images::digest(&engine()?, Wanted::parse(image, platform.as_deref())?, *rules, output).await
+        }
+        Command::Pin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, true, output).await,
+        Command::Unpin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, false, output).await,
+        Command::Prune { watermark, dry_run } => {
+            store::prune(&engine()?, watermark.then_some((85, 80)), *dry_run, output)
+        }
+        Command::Probe => mounts::probe(&engine()?, output),
+    }
+}

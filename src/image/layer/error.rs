@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::compression::Compression;
 use super::record::RecordError;
 use crate::image::digest::Digest;
+use crate::image::manifest::LayerCompression;
 use crate::image::store::ObjectError;
 use crate::image::tar::{Subject, TarError};
 use crate::kind::Kind;
@@ -30,12 +30,9 @@ impl LayerError {
 /// What is wrong with a layer.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerFault {
-    /// The descriptor is not one of a layer.
-    #[error("media type {0:?} is not a layer this driver can unpack; use tar, tar+gzip or tar+zstd")]
-    MediaType(String),
     /// The bytes are not compressed as the descriptor says, nor in any other way we know.
     #[error("its media type says {0}, but its bytes are not, nor are they a tar archive; rebuild the image")]
-    Compression(Compression),
+    Compression(LayerCompression),
     /// Fewer bytes came than the descriptor says.
     #[error("{} bytes short of {size}; the registry or a proxy cut it off, pull again", size - got)]
     Short {
@@ -60,7 +57,7 @@ pub enum LayerFault {
     #[error("its {compression} data is damaged ({error}); the builder pushed it so, rebuild the image")]
     Decompress {
         /// How it is compressed.
-        compression: Compression,
+        compression: LayerCompression,
         /// What the decoder says.
         error: io::Error,
     },
@@ -103,7 +100,6 @@ impl LayerFault {
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::MediaType(_) => Kind::Unsupported,
             Self::Compression(_) | Self::Decompress { .. } => Kind::Invalid,
             Self::Short { .. } | Self::Long { .. } | Self::Digest { .. } => Kind::Corrupt,
             Self::Window | Self::TooLong { .. } => Kind::Exhausted,
@@ -116,10 +112,10 @@ impl LayerFault {
     }
 
     /// Puts the decoder's answer into words.
-    pub(super) fn decompress(compression: Compression, error: io::Error) -> Self {
+    pub(super) fn decompress(compression: LayerCompression, error: io::Error) -> Self {
         // libzstd's name for ZSTD_error_frameParameter_windowTooLarge; its crate keeps only the text.
         match compression {
-            Compression::Zstd if error.to_string().contains("too much memory") => Self::Window,
+            LayerCompression::Zstd if error.to_string().contains("too much memory") => Self::Window,
             _ => Self::Decompress { compression, error },
         }
     }

@@ -24,12 +24,13 @@ use std::thread::{self, ScopedJoinHandle};
 use bytes::Bytes;
 
 use super::belt::{BUFFERS, BeltReader, fill};
-use super::compression::{Compression, Decoder, MAGIC_LENGTH};
+use super::compression::{Decoder, MAGIC_LENGTH, settle};
 use super::error::{LayerError, LayerFault};
 use super::intake::Intake;
 use super::record::RecordWriter;
 use super::unpack::{Contents, unpack};
 use crate::image::digest::{Digest, Hasher};
+use crate::image::manifest::LayerCompression;
 use crate::image::store::Objects;
 use crate::image::tar::{Archive, Limits};
 
@@ -41,7 +42,7 @@ pub struct Blob {
     /// Their number.
     pub size: u64,
     /// How they are compressed, from the media type.
-    pub compression: Compression,
+    pub compression: LayerCompression,
 }
 
 /// A layer that was taken in completely, every promise of its descriptor checked.
@@ -146,7 +147,7 @@ fn decompress(
 ) -> Result<(), Stopped> {
     let mut intake = intake;
     let compression = match intake.peek(MAGIC_LENGTH) {
-        Ok(start) => blob.compression.found(start),
+        Ok(start) => settle(blob.compression, start),
         Err(_) => Ok(blob.compression), // too long: `verify` says so
     };
     let compression = match compression {

@@ -14,7 +14,6 @@ pub mod record;
 mod tests;
 mod unpack;
 
-pub use compression::Compression;
 pub use error::{LayerError, LayerFault};
 pub use ingest::{Blob, LayerOutcome, ingest};
 pub use record::{RecordError, RecordReader, RecordWriter};

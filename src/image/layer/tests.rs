@@ -6,10 +6,10 @@ use bytes::Bytes;
 use super::entry::{Entry, EntryKind};
 use super::*;
 use crate::image::digest::Digest;
+use crate::image::manifest::LayerCompression;
 use crate::image::store::Objects;
 use crate::image::tar::testing::Builder;
 use crate::image::verity::VerityDigest;
-use crate::kind::Kind;
 
 fn store() -> (tempfile::TempDir, Objects) {
     let dir = tempfile::tempdir().unwrap();
@@ -28,7 +28,7 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).unwrap()
 }
 
-fn blob_of(bytes: &[u8], compression: Compression) -> Blob {
+fn blob_of(bytes: &[u8], compression: LayerCompression) -> Blob {
     Blob { digest: Digest::of(bytes), size: bytes.len() as u64, compression }
 }
 
@@ -65,17 +65,17 @@ fn every_compression_and_chunking_gives_the_same_layer() {
     let (head, tail) = tar.split_at(700_000);
     let skippable = [&b"\x50\x2a\x4d\x18\x04\0\0\0"[..], b"skip"].concat();
     let blobs = [
-        (tar.clone(), Compression::Plain),
-        (gzip(&tar), Compression::Gzip),
-        ([gzip(head), gzip(b""), gzip(tail)].concat(), Compression::Gzip),
-        (zstd(&tar), Compression::Zstd),
+        (tar.clone(), LayerCompression::None),
+        (gzip(&tar), LayerCompression::Gzip),
+        ([gzip(head), gzip(b""), gzip(tail)].concat(), LayerCompression::Gzip),
+        (zstd(&tar), LayerCompression::Zstd),
         (
             [skippable.clone(), zstd(head), skippable.clone(), zstd(tail), skippable].concat(),
-            Compression::Zstd,
+            LayerCompression::Zstd,
         ),
         // Mislabelled, as old exporters do.
-        (gzip(&tar), Compression::Plain),
-        (tar.clone(), Compression::Gzip),
+        (gzip(&tar), LayerCompression::None),
+        (tar.clone(), LayerCompression::Gzip),
     ];
     let mut first = None;
     for (bytes, compression) in blobs {

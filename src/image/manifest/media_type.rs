@@ -46,6 +46,16 @@ pub enum LayerCompression {
     Zstd,
 }
 
+impl std::fmt::Display for LayerCompression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "uncompressed",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
 impl LayerCompression {
     /// Reads the media type of layer number `index`.
     ///
@@ -63,7 +73,8 @@ impl LayerCompression {
             | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Ok(Self::Gzip),
             "application/vnd.oci.image.layer.v1.tar+zstd"
             | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
-            | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Ok(Self::Zstd),
+            | "application/vnd.docker.image.rootfs.diff.tar.zstd"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd" => Ok(Self::Zstd),
             other => {
                 let media_type: String = other.chars().take(200).collect();
                 Err(if other.ends_with("+encrypted") {

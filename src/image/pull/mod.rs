@@ -1,8 +1,30 @@
 //! Pulling: manifest, layers, image; once per digest, whoever asks and however often.
+//!
+//! [`Puller`] decides whether anything must be fetched at all, with the caller's own credentials
+//! ([`locate`]); the fetching itself is a task that outlives its callers ([`flight`]): layers in
+//! parallel ([`layers`]), then the image built from their records ([`build`]) and committed with
+//! one sync. Nothing that a config or an index *claims* becomes a key of the store: layers go by
+//! the DiffID computed here.
 
 use async_trait::async_trait;
 
-use crate::image::store::ImageRecord;
+use crate::image::platform::Platform;
+use crate::image::reference::Reference;
+use crate::image::source::Credentials;
+use crate::image::store::{ImageRecord, Lease};
+
+mod build;
+mod error;
+mod flight;
+mod layers;
+mod locate;
+mod progress;
+mod puller;
+
+pub use build::fold;
+pub use error::PullError;
+pub use progress::{LayerProgress, LayerState, Progress, Watch};
+pub use puller::{Limits, Puller};
 
 /// When to ask the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,15 +41,24 @@ pub enum PullPolicy {
 /// Somebody who can make an image be here. The seam between volumes and pulling.
 #[async_trait]
 pub trait Images: Send + Sync + std::fmt::Debug {
-    /// Waits until the image is in the store. Dropping the future does not stop the pull.
+    /// Waits until the image is in the store. Dropping the future does not stop a pull that has
+    /// begun; the next request joins it.
     async fn ensure(&self, request: &ImageRequest) -> Result<Ready, PullError>;
 }
 
 /// An image to be made available.
 #[derive(Debug, Clone)]
 pub struct ImageRequest {
+    /// Which image.
+    pub reference: Reference,
     /// Whether to ask the registry.
     pub policy: PullPolicy,
+    /// Which manifest of an index.
+    pub platform: Platform,
+    /// What to show the registry.
+    pub credentials: Credentials,
+    /// Where the request finds the counters of the pull it has joined.
+    pub watch: Watch,
 }
 
 /// An image in the store, kept from the sweep while this value lives.
@@ -35,19 +66,8 @@ pub struct ImageRequest {
 pub struct Ready {
     /// Its record.
     pub record: ImageRecord,
-}
-
-/// Why an image could not be made available.
-#[derive(Debug, thiserror::Error)]
-pub enum PullError {
-    /// Policy `Never` and the image is not here.
-    #[error("image {0} is not on this node and pullPolicy is Never; pull it first or change the policy")]
-    Absent(String),
-}
-
-impl PullError {
-    /// What sort of failure this is.
-    pub fn kind(&self) -> crate::kind::Kind {
-        crate::kind::Kind::NotFound
-    }
+    /// Keeps the sweep away until the image is recorded elsewhere.
+    pub lease: Lease,
+    /// Bytes fetched from the source for this image by the pull that brought it; 0 if it was here.
+    pub fetched: u64,
 }

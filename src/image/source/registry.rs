@@ -155,6 +155,3 @@ impl Source for RegistrySource {
 fn has_content(status: StatusCode) -> bool {
     matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
 }
-
-#[cfg(test)]
-mod tests;

@@ -221,12 +221,7 @@ impl Mounter for KernelMounter {
     }
 
     fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError> {
-        let mut images = BTreeSet::new();
-        table::scan(|mount| {
-            images.extend(mount.image());
-            ControlFlow::Continue(())
-        })?;
-        Ok(images)
+        table::mounted_images()
     }
 
     fn statistics(&self, target: &Path) -> Result<Option<MountStatistics>, MountError> {

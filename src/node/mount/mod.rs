@@ -34,6 +34,7 @@ pub use capabilities::{Capabilities, Verity};
 pub use error::MountError;
 pub use kernel::KernelMounter;
 pub use superblock::{Backing, Layers};
+pub use table::mounted_images;
 
 use crate::image::verity::VerityDigest;
 

@@ -4,6 +4,7 @@
 //! number of volumes. Before Linux 6.13, which does not tell the source that way, and where a sandbox forbids
 //! the call, /proc/self/mountinfo answers.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
@@ -117,6 +118,19 @@ pub(super) fn scan(mut visit: impl FnMut(Mount) -> ControlFlow<()>) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Every image that is mounted anywhere in this mount namespace, privately or published.
+///
+/// # Errors
+/// The mount table cannot be read.
+pub fn mounted_images() -> Result<BTreeSet<VerityDigest>, MountError> {
+    let mut images = BTreeSet::new();
+    scan(|mount| {
+        images.extend(mount.image());
+        ControlFlow::Continue(())
+    })?;
+    Ok(images)
 }
 
 /// Where the whole of `image` is published, by an overlay that checks objects as `verity` says.

@@ -1,0 +1,73 @@
+//! What every run mode and command stands on: the store, the puller and the mount table of one state
+//! directory. Opening it is safe beside a running plugin.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::image::pull::{Limits, Puller};
+use crate::image::source::{Credentials, SourceSettings, Sources};
+use crate::image::store::{Integrity, Options, Store};
+use crate::image::verity::VerityDigest;
+use crate::node::mount::{self, KernelMounter};
+
+/// Settings shared by the run modes and the commands.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// A docker config.json with credentials.
+    pub auth_file: Option<PathBuf>,
+    /// Registries spoken to over plain http.
+    pub insecure_registries: Vec<String>,
+    /// PEM files with certificate authorities besides the system's.
+    pub registry_cas: Vec<PathBuf>,
+    /// How much is done at once.
+    pub limits: Limits,
+}
+
+/// An open state directory.
+#[derive(Debug)]
+pub struct Engine {
+    /// Its store.
+    pub store: Arc<Store>,
+    /// Makes images available in it.
+    pub images: Arc<Puller>,
+    state_dir: PathBuf,
+}
+
+impl Engine {
+    /// Opens the state directory, making it if need be. Blocking.
+    pub fn open(settings: &EngineSettings) -> anyhow::Result<Self> {
+        let store = Arc::new(Store::open(&settings.state_dir.join("store"), Options::default())?);
+        let default_credentials = settings.auth_file.as_deref().map(read_credentials).transpose()?;
+        let sources = Sources::new(&SourceSettings {
+            insecure_registries: settings.insecure_registries.iter().cloned().collect(),
+            ca_files: settings.registry_cas.clone(),
+            default_credentials: default_credentials.unwrap_or_else(Credentials::none),
+            ..SourceSettings::default()
+        })?;
+        let images = Arc::new(Puller::new(Arc::clone(&store), sources, settings.limits));
+        Ok(Self { store, images, state_dir: settings.state_dir.clone() })
+    }
+
+    /// The composefs images that are mounted anywhere in this mount namespace.
+    pub fn mounted_images(&self) -> anyhow::Result<BTreeSet<VerityDigest>> {
+        Ok(mount::mounted_images()?)
+    }
+
+    /// Tests what the kernel can do, and mounts from this store from then on.
+    pub fn mounter(&self) -> anyhow::Result<KernelMounter> {
+        let sealed = self.store.integrity() == Integrity::Read;
+        Ok(KernelMounter::start(self.store.root(), &self.state_dir, sealed)?)
+    }
+}
+
+fn read_credentials(file: &Path) -> anyhow::Result<Credentials> {
+    // Neither the file's content nor a parser's excerpt of it may reach the message.
+    let bytes =
+        std::fs::read(file).with_context(|| format!("cannot read the auth file {}", file.display()))?;
+    Credentials::parse(&bytes).with_context(|| format!("in the auth file {}", file.display()))
+}

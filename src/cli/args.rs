@@ -1,0 +1,214 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Image-backed, read-only volumes for Kubernetes, verified file by file.
+#[derive(Debug, Parser)]
+#[command(name = "composefs-csi", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Where images, records and private mounts are kept.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_STATE_DIR", default_value = "/var/lib/composefs-csi")]
+    pub state_dir: PathBuf,
+    /// Settings for talking to registries.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// Log level or filter, such as `info` or `composefs_csi=debug`.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_LOG")]
+    pub log_level: Option<String>,
+    /// How log lines are written.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Tables and lines for people.
+    Text,
+    /// One JSON document on standard output.
+    Json,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Settings for talking to registries.
+#[derive(Debug, Clone, Args)]
+pub struct RegistryArgs {
+    /// A docker config.json with credentials.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_AUTH_FILE", value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
+    /// A registry (`host` or `host:port`) that is spoken to over plain http; may be repeated.
+    #[arg(long = "insecure-registry", global = true, value_name = "HOST")]
+    pub insecure_registries: Vec<String>,
+    /// A PEM file with certificate authorities to trust besides the system's; may be repeated.
+    #[arg(long = "registry-ca", global = true, value_name = "FILE")]
+    pub registry_cas: Vec<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the CSI node plugin.
+    Node(NodeArgs),
+    /// Run the CSI controller.
+    Controller(ControllerArgs),
+    /// Fetch an image into the store.
+    Pull {
+        /// The image, as `registry/repository[:tag][@digest]` or `oci:DIR[:TAG]`.
+        image: String,
+        /// The platform to choose from an index, as `os/arch[/variant]`; the machine's by default.
+        #[arg(long)]
+        platform: Option<String>,
+        /// When to ask the registry.
+        #[arg(long, value_enum, default_value_t = Policy::Always)]
+        pull_policy: Policy,
+    },
+    /// Mount an image read-only on a directory, fetching it if need be.
+    Mount {
+        /// The image, as for `pull`.
+        image: String,
+        /// The directory to mount on; it must exist.
+        target: PathBuf,
+        /// A sub-directory of the image to mount instead of its root.
+        #[arg(long)]
+        path: Option<PathBuf>,
+        /// Refuse to execute programs from the mount.
+        #[arg(long)]
+        noexec: bool,
+        /// The platform, as for `pull`.
+        #[arg(long)]
+        platform: Option<String>,
+        /// When to ask the registry.
+        #[arg(long, value_enum, default_value_t = Policy::IfNotPresent)]
+        pull_policy: Policy,
+    },
+    /// Remove a mount that `mount` made.
+    Unmount {
+        /// The directory it is mounted on.
+        target: PathBuf,
+    },
+    /// Show what is known of an image in the store.
+    Inspect {
+        /// The image, by reference or digest.
+        image: String,
+        /// Print every path in the composefs dump format instead.
+        #[arg(long)]
+        files: bool,
+        /// The platform, as for `pull`.
+        #[arg(long)]
+        platform: Option<String>,
+    },
+    /// List the images in the store with their sizes, alone and shared.
+    Ls,
+    /// Print the composefs digest of an image, fetching it if need be.
+    Digest {
+        /// The image, as for `pull`.
+        image: String,
+        /// Build by the rules of the composefs project's tools, for comparison with a sealed image.
+        #[arg(long, value_enum)]
+        rules: Option<RulesArg>,
+        /// The platform, as for `pull`.
+        #[arg(long)]
+        platform: Option<String>,
+    },
+    /// Keep an image from being removed.
+    Pin {
+        /// The image, by reference or digest.
+        image: String,
+    },
+    /// Let an image be removed again.
+    Unpin {
+        /// The image, by reference or digest.
+        image: String,
+    },
+    /// Remove the images that no volume, mount or pin needs, and everything only they held.
+    Prune {
+        /// Remove only down to the low-water mark, least recently used first, and only if the
+        /// filesystem has passed the high-water mark.
+        #[arg(long)]
+        watermark: bool,
+        /// Say what would go, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Test what this kernel and the store's filesystem can do.
+    Probe,
+}
+
+/// When to ask the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum Policy {
+    /// Resolve the reference every time.
+    Always,
+    /// Ask only for what is not here.
+    IfNotPresent,
+    /// Never ask.
+    Never,
+}
+
+/// The rules a tree is built by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RulesArg {
+    /// As the layers say: what this driver mounts.
+    Faithful,
+    /// The composefs project's rules for OCI images; of the extended attributes only file capabilities.
+    Canonical,
+    /// The same with `user.*` attributes kept.
+    CanonicalUserXattrs,
+}
+
+/// Settings of the node plugin.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// The Unix socket to serve on, as `unix:///path`.
+    #[arg(long, env = "CSI_ENDPOINT", default_value = "unix:///csi/csi.sock")]
+    pub endpoint: String,
+    /// This node's name, as Kubernetes knows it.
+    #[arg(long, env = "NODE_ID")]
+    pub node_id: String,
+    /// The driver's name, as in the CSIDriver object.
+    #[arg(long, env = "COMPOSEFS_CSI_DRIVER_NAME", default_value = "csi.composefs.dev")]
+    pub driver_name: String,
+    /// Kubelet's directory; target paths must lie below it.
+    #[arg(long, env = "KUBELET_DIR", default_value = "/var/lib/kubelet")]
+    pub kubelet_dir: PathBuf,
+    /// Layers fetched at the same time, over all pulls.
+    #[arg(long, default_value_t = 3)]
+    pub parallel_layers: usize,
+    /// Seconds that a publish waits for a pull before it answers "still pulling".
+    #[arg(long, default_value_t = 110)]
+    pub pull_wait: u64,
+    /// Percent of the filesystem in use at which least recently used images go.
+    #[arg(long, default_value_t = 85)]
+    pub gc_high: u8,
+    /// Percent of the filesystem in use at which removal stops.
+    #[arg(long, default_value_t = 80)]
+    pub gc_low: u8,
+}
+
+/// Settings of the controller.
+#[derive(Debug, Args)]
+pub struct ControllerArgs {
+    /// The Unix socket to serve on, as `unix:///path`.
+    #[arg(long, env = "CSI_ENDPOINT", default_value = "unix:///csi/csi.sock")]
+    pub endpoint: String,
+    /// The driver's name, as in the CSIDriver object.
+    #[arg(long, env = "COMPOSEFS_CSI_DRIVER_NAME", default_value = "csi.composefs.dev")]
+    pub driver_name: String,
+}

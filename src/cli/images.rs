@@ -1,0 +1,142 @@
+//! Commands about images in the store: `pull`, `digest`, `inspect`, `ls`, `pin`, `unpin`.
+
+use std::io::{BufWriter, Write as _};
+
+use serde::Serialize;
+
+use super::args::{Output, Policy, RulesArg};
+use super::{output, progress};
+use crate::app::engine::Engine;
+use crate::image::composefs;
+use crate::image::digest::Digest;
+use crate::image::platform::Platform;
+use crate::image::pull::{self, ImageRequest, Images as _, PullPolicy, Ready, Watch};
+use crate::image::reference::Reference;
+use crate::image::source::Credentials;
+use crate::image::store::ImageRecord;
+use crate::image::tree::{Rules, XattrRule};
+
+impl From<Policy> for PullPolicy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Always => Self::Always,
+            Policy::IfNotPresent => Self::IfNotPresent,
+            Policy::Never => Self::Never,
+        }
+    }
+}
+
+/// An image as the user names it, with what chooses among its manifests.
+pub struct Wanted {
+    reference: Reference,
+    platform: Platform,
+}
+
+impl Wanted {
+    /// Parses what stands on the command line.
+    pub fn parse(image: &str, platform: Option<&str>) -> anyhow::Result<Self> {
+        let platform = platform.map(str::parse).transpose()?.unwrap_or_else(Platform::host);
+        Ok(Self { reference: image.parse()?, platform })
+    }
+
+    /// Waits for the image, showing progress.
+    pub async fn ensure(self, engine: &Engine, policy: PullPolicy, output: Output) -> anyhow::Result<Ready> {
+        let watch = Watch::default();
+        let request = ImageRequest {
+            credentials: Credentials::none(),
+            reference: self.reference,
+            platform: self.platform,
+            policy,
+            watch: watch.clone(),
+        };
+        tokio::select! {
+            biased;
+            ready = engine.images.ensure(&request) => Ok(ready?),
+            () = progress::show(watch, output) => anyhow::bail!("progress ended before the pull"),
+        }
+    }
+}
+
+/// `pull IMAGE`.
+pub async fn pull(engine: &Engine, wanted: Wanted, policy: PullPolicy, output: Output) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Pulled {
+        #[serde(flatten)]
+        record: ImageRecord,
+        fetched_bytes: u64,
+        seconds: f64,
+    }
+    let started = std::time::Instant::now();
+    let ready = wanted.ensure(engine, policy, output).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let pulled = Pulled { record: ready.record, fetched_bytes: ready.fetched, seconds };
+    output::show(output, &pulled, |p| {
+        let origin = match p.fetched_bytes {
+            0 => "already here".to_owned(),
+            fetched => format!("{} fetched in {:.1} s", output::bytes(fetched), p.seconds),
+        };
+        format!(
+            "{}\n  manifest   {}\n  composefs  {}\n  content    {} in {} inodes, {origin}",
+            p.record.names.first().map_or("", String::as_str),
+            p.record.manifest,
+            p.record.image,
+            output::bytes(p.record.bytes),
+            p.record.inodes,
+        )
+    })
+}
+
+/// `digest IMAGE`.
+pub async fn digest(
+    engine: &Engine,
+    wanted: Wanted,
+    rules: Option<RulesArg>,
+    output: Output,
+) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Digests {
+        manifest: Digest,
+        composefs: String,
+    }
+    let ready = wanted.ensure(engine, PullPolicy::IfNotPresent, output).await?;
+    let record = ready.record;
+    let rules = match rules {
+        None | Some(RulesArg::Faithful) => None,
+        Some(RulesArg::Canonical) => Some(Rules::Canonical { xattrs: XattrRule::AllowlistOnly }),
+        Some(RulesArg::CanonicalUserXattrs) => Some(Rules::Canonical { xattrs: XattrRule::KeepUser }),
+    };
+    let composefs = match rules {
+        None => record.image,
+        Some(rules) => {
+            let tree = pull::fold(&engine.store, &record.layers, rules, &record.manifest.to_string())?;
+            composefs::write_image(tree)?.digest()
+        }
+    };
+    let digests = Digests { manifest: record.manifest, composefs: composefs.hex() };
+    output::show(output, &digests, |d| d.composefs.clone())
+}
+
+/// `inspect IMAGE [--files]`.
+pub async fn inspect(engine: &Engine, wanted: Wanted, files: bool, output: Output) -> anyhow::Result<()> {
+    let ready = wanted.ensure(engine, PullPolicy::Never, output).await?;
+    if files {
+        let name = ready.record.manifest.to_string();
+        let tree = pull::fold(&engine.store, &ready.record.layers, Rules::Faithful, &name)?;
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        composefs::dump(&tree, &mut out)?;
+        return Ok(out.flush()?);
+    }
+    output::show(output, &ready.record, |r| {
+        let layers: String = r.layers.iter().map(|l| format!("  layer      {l}\n")).collect();
+        format!(
+            "{}\n  manifest   {}\n  platform   {}\n  composefs  {} ({} image)\n  content    {} in {} inodes\n{layers}",
+            r.names.join("\n"),
+            r.manifest,
+            r.platform.as_deref().unwrap_or("not stated"),
+            r.image,
+            output::bytes(r.image_size),
+            output::bytes(r.bytes),
+            r.inodes,
+        )
+    })
+}

@@ -1,0 +1,130 @@
+//! Commands that mount: `mount`, `unmount`, `probe`.
+//!
+//! Such a mount has no record: the mount table alone keeps its image from being removed, and a
+//! reboot takes both.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::args::Output;
+use super::images::Wanted;
+use super::output;
+use crate::app::engine::Engine;
+use crate::image::digest::Digest;
+use crate::image::pull::PullPolicy;
+use crate::image::store::Integrity;
+use crate::image::verity::VerityDigest;
+use crate::node::mount::{MountSpec, Mounter as _};
+
+/// What to mount of an image, and how.
+pub struct Options {
+    /// A sub-directory instead of the root.
+    pub path: Option<PathBuf>,
+    /// Refuse to execute programs.
+    pub noexec: bool,
+}
+
+/// `mount IMAGE TARGET`.
+pub async fn mount(
+    engine: &Engine,
+    wanted: Wanted,
+    policy: PullPolicy,
+    target: &Path,
+    options: Options,
+    output: Output,
+) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Mounted<'a> {
+        target: &'a Path,
+        manifest: Digest,
+        composefs: VerityDigest,
+        integrity: Integrity,
+        milliseconds: f64,
+    }
+    let ready = wanted.ensure(engine, policy, output).await?;
+    let mounter = engine.mounter()?;
+    let spec = MountSpec {
+        image: ready.record.image,
+        path: options.path.unwrap_or_default(),
+        noexec: options.noexec,
+    };
+    let started = Instant::now();
+    // The lease in `ready` lives until the mount table itself keeps the image.
+    tokio::task::block_in_place(|| mounter.mount(&spec, target))?;
+    let mounted = Mounted {
+        target,
+        manifest: ready.record.manifest,
+        composefs: ready.record.image,
+        integrity: engine.store.integrity(),
+        milliseconds: started.elapsed().as_secs_f64() * 1e3,
+    };
+    output::show(output, &mounted, |m| {
+        let integrity = match m.integrity {
+            Integrity::Read => "verified at every read (fs-verity)",
+            Integrity::Mount => "verified before the mount",
+            Integrity::Fetch => "verified when it was pulled",
+        };
+        format!(
+            "{} shows {}\n  {integrity}, mounted in {:.1} ms",
+            m.target.display(),
+            m.manifest,
+            m.milliseconds
+        )
+    })
+}
+
+/// `unmount TARGET`.
+pub fn unmount(engine: &Engine, target: &Path, output: Output) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Unmounted<'a> {
+        target: &'a Path,
+        composefs: VerityDigest,
+    }
+    let mounter = engine.mounter()?;
+    let spec = mounter.mounted(target)?.with_context(|| {
+        format!("no image is mounted on {}; `findmnt -t overlay` lists them", target.display())
+    })?;
+    mounter.unmount(target)?;
+    mounter.release(&spec.image)?;
+    let unmounted = Unmounted { target, composefs: spec.image };
+    output::show(output, &unmounted, |u| format!("{} is unmounted", u.target.display()))
+}
+
+/// `probe`.
+pub fn probe(engine: &Engine, output: Output) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Probed {
+        store: PathBuf,
+        filesystem: String,
+        integrity: Integrity,
+        /// Why the kernel cannot check each read, if it cannot.
+        verity_missing: Option<String>,
+        mount: String,
+    }
+    let mounter = engine.mounter()?;
+    let filesystem = engine.store.filesystem();
+    let probed = Probed {
+        store: engine.store.root().to_owned(),
+        filesystem: filesystem.name.clone(),
+        integrity: engine.store.integrity(),
+        verity_missing: filesystem.verity.clone().err(),
+        mount: mounter.capabilities().to_string(),
+    };
+    output::show(output, &probed, |p| {
+        let why = p.verity_missing.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+        let level = match p.integrity {
+            Integrity::Read => "read",
+            Integrity::Mount => "mount",
+            Integrity::Fetch => "fetch",
+        };
+        format!(
+            "store       {} on {}\nintegrity   {level}{why}\nmounting    {}",
+            p.store.display(),
+            p.filesystem,
+            p.mount
+        )
+    })
+}

@@ -1,0 +1,85 @@
+//! Printing results: text for people, JSON for programs, both to standard output.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use serde::Serialize;
+
+use super::args::Output;
+
+/// Prints `value` as JSON or, for people, what `text` makes of it.
+pub fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+    let mut shown = match output {
+        Output::Json => serde_json::to_string_pretty(value)?,
+        Output::Text => text(value),
+    };
+    if !shown.ends_with('\n') {
+        shown.push('\n');
+    }
+    match std::io::stdout().lock().write_all(shown.as_bytes()) {
+        // `composefs-csi ls | head` is no failure.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Tells the user what went wrong, causes and all. Standard error may be closed; then nobody is told.
+pub fn complain(error: &anyhow::Error) {
+    let _ = writeln!(std::io::stderr().lock(), "composefs-csi: {error:#}");
+}
+
+/// Bytes with a decimal unit, as registries and disks count them.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Lays rows out in columns; the first row is the heading. Columns named in `right` are flush right.
+pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|c| rows.iter().filter_map(|row| row.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (c, cell) in row.iter().enumerate() {
+            let width = widths[c];
+            // Writing to a String cannot fail.
+            let _ = if right.contains(&c) {
+                write!(line, "{cell:>width$}  ")
+            } else {
+                write!(line, "{cell:<width$}  ")
+            };
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_change_where_the_rounded_figure_would_not_fit() {
+        for (count, shown) in
+            [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_960, "1.0 MB")]
+        {
+            assert_eq!(bytes(count), shown);
+        }
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["NAME".into(), "SIZE".into()], vec!["a".into(), "1 B".into()]];
+        assert_eq!(table(&rows, &[1]), "NAME  SIZE\na      1 B\n");
+    }
+}

@@ -1,0 +1,79 @@
+//! Showing a pull as it goes: a bar per layer on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::args::Output;
+use super::output::bytes;
+use crate::image::pull::{LayerState, Progress, Watch};
+
+/// How often a terminal is redrawn, and how often a line is written where there is none.
+const REDRAW: Duration = Duration::from_millis(100);
+const LINE: Duration = Duration::from_secs(5);
+
+/// Shows the pull that `watch` joins until the returned future is dropped. Progress goes to
+/// standard error, so that results can be piped.
+pub async fn show(watch: Watch, output: Output) {
+    let progress = loop {
+        if let Some(progress) = watch.get() {
+            break Arc::clone(progress);
+        }
+        tokio::time::sleep(REDRAW).await;
+    };
+    if output == Output::Text && std::io::stderr().is_terminal() {
+        bars(&progress).await;
+    } else {
+        lines(&progress).await;
+    }
+}
+
+async fn bars(progress: &Progress) {
+    let all = MultiProgress::new();
+    let bars: Vec<ProgressBar> = progress
+        .layers
+        .iter()
+        .map(|layer| {
+            let bar = all.add(ProgressBar::new(layer.size));
+            bar.set_style(style());
+            bar.set_prefix(layer.blob.short());
+            bar
+        })
+        .collect();
+    loop {
+        for (bar, layer) in bars.iter().zip(&progress.layers) {
+            bar.set_position(layer.done());
+            bar.set_message(match layer.state() {
+                LayerState::Waiting => "waiting",
+                LayerState::Fetching => "",
+                LayerState::Done => "done",
+                LayerState::Reused => "already here",
+            });
+        }
+        tokio::time::sleep(REDRAW).await;
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template(
+        "{prefix} {bar:30} {decimal_bytes:>10}/{decimal_total_bytes:<10} {decimal_bytes_per_sec:>12} {msg}",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+async fn lines(progress: &Progress) {
+    let started = Instant::now();
+    loop {
+        tokio::time::sleep(LINE).await;
+        let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
+        let rate = fetched as f64 / started.elapsed().as_secs_f64();
+        tracing::info!(
+            target: "composefs_csi::progress",
+            "pulling {}: {progress}, {}/s",
+            progress.manifest.short(),
+            bytes(rate as u64)
+        );
+    }
+}

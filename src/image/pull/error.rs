@@ -1,0 +1,153 @@
+//! What can go wrong on the way from a reference to an image in the store.
+
+use std::sync::Arc;
+
+use crate::image::composefs::ImageError;
+use crate::image::digest::Digest;
+use crate::image::layer::LayerError;
+use crate::image::manifest::ManifestError;
+use crate::image::platform::PlatformError;
+use crate::image::source::SourceError;
+use crate::image::store::{ObjectError, StoreError};
+use crate::image::tree::TreeError;
+use crate::kind::Kind;
+
+/// Why an image could not be made available. Cheap to clone: everybody who waited for the same
+/// pull gets the same error.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PullError {
+    /// Policy `Never` and the image is not here.
+    #[error("image {0} is not on this node and pullPolicy is Never; pull it first or change the policy")]
+    Absent(String),
+    /// The source gave no bytes, or refused.
+    #[error("{image}: {source}")]
+    Source {
+        /// The reference asked for.
+        image: String,
+        /// What the source said.
+        source: Arc<SourceError>,
+    },
+    /// A manifest, index or config that cannot be used.
+    #[error("{image}: {source}")]
+    Manifest {
+        /// The reference asked for.
+        image: String,
+        /// What is wrong with it.
+        source: Arc<ManifestError>,
+    },
+    /// A layer whose bytes are not right.
+    #[error("{image}: {source}")]
+    Layer {
+        /// The reference asked for.
+        image: String,
+        /// What is wrong with it.
+        source: Arc<LayerError>,
+    },
+    /// The config promises another layer than the one the manifest names.
+    #[error(
+        "{image}: layer {blob} holds {found} but the image's config claims {claimed}; \
+         the image is broken or forged, rebuild and push it again"
+    )]
+    DiffId {
+        /// The reference asked for.
+        image: String,
+        /// The layer's blob.
+        blob: Digest,
+        /// The DiffID computed here.
+        found: Digest,
+        /// The DiffID that the config lists at this place.
+        claimed: Digest,
+    },
+    /// An index that lists an index that lists an index…
+    #[error("{0}: indexes are nested too deeply to be an image; name the manifest's digest instead")]
+    Nested(String),
+    /// No manifest of the index suits the platform.
+    #[error("{image}: {source}")]
+    Platform {
+        /// The reference asked for.
+        image: String,
+        /// What the index has.
+        source: Arc<PlatformError>,
+    },
+    /// The layers do not make a tree.
+    #[error("{image}: {source}")]
+    Tree {
+        /// The reference asked for.
+        image: String,
+        /// What is wrong with them.
+        source: Arc<TreeError>,
+    },
+    /// The tree does not make an image.
+    #[error("{image}: {source}")]
+    Image {
+        /// The reference asked for.
+        image: String,
+        /// What is wrong with it.
+        source: Arc<ImageError>,
+    },
+    /// The store failed.
+    #[error("{image}: {source}")]
+    Store {
+        /// The reference asked for.
+        image: String,
+        /// What the store said.
+        source: Arc<StoreError>,
+    },
+    /// An object could not be stored.
+    #[error("{image}: {source}")]
+    Object {
+        /// The reference asked for.
+        image: String,
+        /// What the store said.
+        source: Arc<ObjectError>,
+    },
+    /// The task that did the work ended without an answer.
+    #[error("{image}: the pull ended unexpectedly ({why}); this is a defect, the log has more")]
+    Lost {
+        /// The reference asked for.
+        image: String,
+        /// What the runtime said.
+        why: String,
+    },
+}
+
+impl PullError {
+    /// What sort of failure this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Absent(_) => Kind::NotFound,
+            Self::Source { source, .. } => source.kind(),
+            Self::Manifest { source, .. } => source.kind(),
+            Self::Layer { source, .. } => source.kind(),
+            Self::DiffId { .. } => Kind::Corrupt,
+            Self::Nested(_) => Kind::Invalid,
+            Self::Platform { source, .. } => source.kind(),
+            Self::Tree { source, .. } => source.kind(),
+            Self::Image { source, .. } => source.kind(),
+            Self::Store { source, .. } => source.kind(),
+            Self::Object { source, .. } => source.kind(),
+            Self::Lost { .. } => Kind::Bug,
+        }
+    }
+}
+
+/// Ties errors of the parts to the image they concern.
+pub(super) trait About<T> {
+    /// Names the image in the error.
+    fn about(self, image: &str) -> Result<T, PullError>;
+}
+
+macro_rules! about {
+    ($($error:ty => $variant:ident),+ $(,)?) => {$(
+        impl<T> About<T> for Result<T, $error> {
+            fn about(self, image: &str) -> Result<T, PullError> {
+                self.map_err(|source| PullError::$variant { image: image.to_owned(), source: Arc::new(source) })
+            }
+        }
+    )+};
+}
+
+about!(
+    SourceError => Source, ManifestError => Manifest, PlatformError => Platform, LayerError => Layer, TreeError => Tree, ImageError => Image, StoreError => Store,
+    ObjectError => Object,
+);

@@ -1,0 +1,136 @@
+//! Single flight: one task per key, however many wait for it, and whoever stops waiting.
+//!
+//! The task belongs to the map, not to a caller: a dropped RPC future leaves it running, and the
+//! retry finds it. A flight that ended is forgotten at once, so a failure is never cached.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+
+/// What a flight ends with, for everybody who waits; dropping it changes nothing.
+pub type Outcome<T> = Shared<BoxFuture<'static, Result<T, Lost>>>;
+
+/// The task ended without a result: it panicked, or the runtime is shutting down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost(pub String);
+
+/// Flights under way, by key. `I` is what a joiner gets to see at once.
+#[derive(Debug)]
+pub struct Flights<K, I, T: Clone> {
+    under_way: Arc<Mutex<HashMap<K, (I, Outcome<T>)>>>,
+}
+
+impl<K, I, T> Flights<K, I, T>
+where
+    K: Eq + Hash + Clone + Send + 'static,
+    I: Clone + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    /// No flights.
+    pub fn new() -> Self {
+        Self { under_way: Arc::default() }
+    }
+
+    /// Joins the flight of `key`, starting it with `start` if there is none. Returns what the
+    /// flight shows to joiners, and its outcome.
+    pub fn join<F>(&self, key: K, start: impl FnOnce() -> (I, F)) -> (I, Outcome<T>)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((info, outcome)) = under_way.get(&key) {
+            return (info.clone(), outcome.clone());
+        }
+        let (info, work) = start();
+        // The landing removes the entry even when the work panics.
+        let landing = Landing { key: key.clone(), under_way: Arc::clone(&self.under_way) };
+        let task = tokio::spawn(async move {
+            let _landing = landing;
+            work.await
+        });
+        let outcome = async move { task.await.map_err(|error| Lost(error.to_string())) }.boxed().shared();
+        under_way.insert(key, (info.clone(), outcome.clone()));
+        (info, outcome)
+    }
+
+    /// How many flights are under way.
+    pub fn len(&self) -> usize {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl<K, I, T> Default for Flights<K, I, T>
+where
+    K: Eq + Hash + Clone + Send + 'static,
+    I: Clone + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+struct Landing<K: Eq + Hash, I, T: Clone> {
+    key: K,
+    under_way: Arc<Mutex<HashMap<K, (I, Outcome<T>)>>>,
+}
+
+impl<K: Eq + Hash, I, T: Clone> Drop for Landing<K, I, T> {
+    fn drop(&mut self) {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::time::Duration;
+
+    use super::*;
+
+    type Numbers = Flights<u8, (), usize>;
+
+    fn counted(runs: &Arc<AtomicUsize>) -> impl FnOnce() -> ((), BoxFuture<'static, usize>) + use<> {
+        let runs = Arc::clone(runs);
+        move || {
+            let work = async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                runs.fetch_add(1, SeqCst) + 1
+            };
+            ((), work.boxed())
+        }
+    }
+
+    #[tokio::test]
+    async fn many_join_one() {
+        let (flights, runs) = (Numbers::new(), Arc::new(AtomicUsize::new(0)));
+        let waiting: Vec<_> = (0..10).map(|_| flights.join(7, counted(&runs)).1).collect();
+        assert_eq!(flights.len(), 1);
+        for outcome in waiting {
+            assert_eq!(outcome.await, Ok(1));
+        }
+        assert!(flights.len() == 0);
+        assert_eq!(flights.join(7, counted(&runs)).1.await, Ok(2), "an ended flight is not joined");
+    }
+
+    #[tokio::test]
+    async fn goes_on_when_nobody_waits() {
+        let (flights, runs) = (Numbers::new(), Arc::new(AtomicUsize::new(0)));
+        drop(flights.join(7, counted(&runs)));
+        let retry = flights.join(7, counted(&runs)).1;
+        assert_eq!(retry.await, Ok(1));
+        assert_eq!(runs.load(SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_and_is_forgotten() {
+        let flights = Numbers::new();
+        let lost = flights.join(7, || ((), async { panic!("boom") })).1.await;
+        assert!(matches!(lost, Err(Lost(why)) if why.contains("panic")));
+        assert!(flights.len() == 0);
+    }
+}

@@ -1,0 +1,145 @@
+//! How far a pull has come: counters that the pull writes and anybody may read.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use crate::image::digest::Digest;
+
+/// One pull's counters. Written by its layers as they stream, read by progress bars and messages.
+#[derive(Debug)]
+pub struct Progress {
+    /// The platform manifest being pulled.
+    pub manifest: Digest,
+    /// Its layers, lowest first.
+    pub layers: Vec<LayerProgress>,
+}
+
+/// One layer's counters.
+#[derive(Debug)]
+pub struct LayerProgress {
+    /// The compressed blob.
+    pub blob: Digest,
+    /// Its size in bytes, as the manifest gives it.
+    pub size: u64,
+    fetched: Arc<AtomicU64>,
+    state: AtomicU64,
+}
+
+/// Where a layer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerState {
+    /// Its turn has not come, or another pull is fetching it.
+    Waiting,
+    /// Bytes are arriving.
+    Fetching,
+    /// Everything has been checked and stored.
+    Done,
+    /// It was in the store before.
+    Reused,
+}
+
+const STATES: [LayerState; 4] =
+    [LayerState::Waiting, LayerState::Fetching, LayerState::Done, LayerState::Reused];
+
+impl Progress {
+    /// Counters at zero for the layers `(blob, size)` of `manifest`.
+    pub fn new(manifest: Digest, layers: impl IntoIterator<Item = (Digest, u64)>) -> Self {
+        let layers = layers
+            .into_iter()
+            .map(|(blob, size)| LayerProgress {
+                blob,
+                size,
+                fetched: Arc::default(),
+                state: AtomicU64::new(0),
+            })
+            .collect();
+        Self { manifest, layers }
+    }
+
+    /// Bytes that are here, fetched or reused.
+    pub fn done(&self) -> u64 {
+        self.layers.iter().map(LayerProgress::done).sum()
+    }
+
+    /// Bytes of all layers together.
+    pub fn total(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).sum()
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settled = self.layers.iter().filter(|l| l.done() == l.size).count();
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        write!(
+            f,
+            "{:.1} of {:.1} MB, {settled} of {} layers",
+            megabytes(self.done()),
+            megabytes(self.total()),
+            self.layers.len()
+        )
+    }
+}
+
+impl LayerProgress {
+    /// Bytes of this layer that are here.
+    pub fn done(&self) -> u64 {
+        match self.state() {
+            LayerState::Done | LayerState::Reused => self.size,
+            _ => self.fetched.load(Relaxed).min(self.size),
+        }
+    }
+
+    /// Where the layer stands.
+    pub fn state(&self) -> LayerState {
+        STATES[(self.state.load(Relaxed) as usize).min(STATES.len() - 1)]
+    }
+
+    /// Bytes that came over the wire for this layer in this pull.
+    pub fn fetched(&self) -> u64 {
+        self.fetched.load(Relaxed)
+    }
+
+    /// The counter that the stream adds to.
+    pub(super) fn counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.fetched)
+    }
+
+    pub(super) fn set(&self, state: LayerState) {
+        self.state.store(STATES.iter().position(|s| *s == state).unwrap_or(0) as u64, Relaxed);
+    }
+}
+
+/// A place where a request finds the counters of the pull it has joined. Empty until then.
+#[derive(Debug, Clone, Default)]
+pub struct Watch(Arc<OnceLock<Arc<Progress>>>);
+
+impl Watch {
+    /// The pull's counters, once the request has joined one.
+    pub fn get(&self) -> Option<&Arc<Progress>> {
+        self.0.get()
+    }
+
+    pub(super) fn join(&self, progress: &Arc<Progress>) {
+        // A request that retries within one call keeps the first pull's counters.
+        let _ = self.0.set(Arc::clone(progress));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_reused_and_fetched_bytes() {
+        let progress =
+            Progress::new(Digest::of(b"m"), [(Digest::of(b"a"), 1_000_000), (Digest::of(b"b"), 500_000)]);
+        progress.layers[0].set(LayerState::Reused);
+        progress.layers[1].set(LayerState::Fetching);
+        progress.layers[1].counter().fetch_add(200_000, Relaxed);
+        assert_eq!((progress.done(), progress.total()), (1_200_000, 1_500_000));
+        assert_eq!(progress.to_string(), "1.2 of 1.5 MB, 1 of 2 layers");
+        assert_eq!(progress.layers[0].fetched(), 0);
+    }
+}
