@@ -225,7 +225,7 @@ fn two_pods_share_inodes_and_two_images_share_pages() {
 
     let mut file = File::open(a.join("data/big")).unwrap();
     read_through(&mut file).unwrap();
-    let object = bench.object(&support::digest_of(&content(1, 3_000_000)));
+    let object = bench.object(&VerityDigest::of(&content(1, 3_000_000)));
     let maps: Vec<Mapping> = [a.join("data/big"), b.join("big"), c.join("elsewhere/copy"), object]
         .iter()
         .map(|path| Mapping::new(File::open(path).unwrap()).unwrap())

@@ -6,17 +6,12 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use composefs::erofs::format::FormatVersion;
-use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
-use composefs::fsverity::{FsVerityHashValue, Sha256HashValue, compute_verity};
-use composefs::generic_tree::Stat;
-use composefs::tree::{Directory, FileSystem, Inode, LeafContent, RegularFile};
+use composefs_csi::image::composefs::write_image;
+use composefs_csi::image::layer::entry::{Entry, EntryKind, INLINE_MAX, Meta};
+use composefs_csi::image::tree::{Builder, Rules};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::sys::verity::enable_verity;
 use rustix::mount::UnmountFlags;
-
-/// Longer files than this are objects.
-const INLINE: usize = 64;
 
 /// A directory on a real disk with `store/objects`, `state` and `targets` in it.
 #[derive(Debug)]
@@ -65,7 +60,7 @@ impl Bench {
 
     /// Writes an object, sealed if the store is.
     pub fn put(&self, content: &[u8]) -> VerityDigest {
-        let digest = digest_of(content);
+        let digest = VerityDigest::of(content);
         self.write_object(&digest, content, self.sealed);
         digest
     }
@@ -86,37 +81,22 @@ impl Bench {
 
     /// Writes an image of these paths and its objects.
     pub fn image(&self, nodes: &[(&str, Node)]) -> VerityDigest {
-        let stat = |mode| Stat { st_mode: mode, ..Stat::default() };
-        let mut tree = FileSystem::<Sha256HashValue>::new(stat(0o755));
+        let mut builder = Builder::new(Rules::Faithful);
+        let mut layer = builder.layer();
         for (path, node) in nodes {
-            let (parents, name) = path.rsplit_once('/').unwrap_or(("", path));
-            let leaf = match node {
-                Node::File(content) if content.len() > INLINE => {
-                    self.put(content);
-                    let external = RegularFile::External(compute_verity(content), content.len() as u64);
-                    tree.push_leaf(stat(0o555), LeafContent::Regular(external))
+            let kind = match node {
+                Node::File(content) if content.len() > INLINE_MAX => {
+                    EntryKind::Object(self.put(content), content.len() as u64)
                 }
-                Node::File(content) => {
-                    let inline = RegularFile::Inline(content.clone().into_boxed_slice());
-                    tree.push_leaf(stat(0o555), LeafContent::Regular(inline))
-                }
-                Node::Link(to) => tree.push_leaf(
-                    stat(0o777),
-                    LeafContent::Symlink(AsRef::<std::ffi::OsStr>::as_ref(to).into()),
-                ),
+                Node::File(content) => EntryKind::Inline(content.as_slice().into()),
+                Node::Link(to) => EntryKind::Symlink(to.as_bytes().into()),
             };
-            let mut directory = &mut tree.root;
-            for parent in parents.split('/').filter(|name| !name.is_empty()) {
-                if directory.lookup(parent.as_ref()).is_none() {
-                    let new = Inode::Directory(Box::new(Directory::new(stat(0o755))));
-                    directory.insert(parent.as_ref(), new);
-                }
-                directory = directory.get_directory_mut(parent.as_ref()).expect("a parent is a directory");
-            }
-            directory.insert(name.as_ref(), Inode::leaf(leaf));
+            let meta = Meta { mode: 0o555, ..Meta::default() };
+            layer.apply(Entry { path: path.as_bytes().into(), meta, kind }).expect("a sound entry");
         }
-        let tree = ValidatedFileSystem::new(tree).expect("the test's tree is sound");
-        self.put(&mkfs_erofs_versioned(&tree, FormatVersion::V1))
+        layer.end().expect("a sound layer");
+        let image = write_image(builder.finish().expect("a sound tree")).expect("a sound image");
+        self.put(&image.bytes)
     }
 
     /// Unmounts everything below the directory, deepest and latest first, and removes it.
@@ -132,11 +112,6 @@ impl Drop for Bench {
     fn drop(&mut self) {
         self.clean();
     }
-}
-
-/// The fs-verity digest of `content`.
-pub fn digest_of(content: &[u8]) -> VerityDigest {
-    VerityDigest::from_hex(&compute_verity::<Sha256HashValue>(content).to_hex()).expect("64 digits")
 }
 
 /// The mount points at and below `directory`, in the order of the mount table.
