@@ -23,6 +23,7 @@ pub struct Bench {
 /// What a test image has at a path.
 pub enum Node {
     File(Vec<u8>),
+    #[allow(dead_code, reason = "not every test file has links")]
     Link(&'static str),
 }
 
@@ -81,22 +82,7 @@ impl Bench {
 
     /// Writes an image of these paths and its objects.
     pub fn image(&self, nodes: &[(&str, Node)]) -> VerityDigest {
-        let mut builder = Builder::new(Rules::Faithful);
-        let mut layer = builder.layer();
-        for (path, node) in nodes {
-            let kind = match node {
-                Node::File(content) if content.len() > INLINE_MAX => {
-                    EntryKind::Object(self.put(content), content.len() as u64)
-                }
-                Node::File(content) => EntryKind::Inline(content.as_slice().into()),
-                Node::Link(to) => EntryKind::Symlink(to.as_bytes().into()),
-            };
-            let meta = Meta { mode: 0o555, ..Meta::default() };
-            layer.apply(Entry { path: path.as_bytes().into(), meta, kind }).expect("a sound entry");
-        }
-        layer.end().expect("a sound layer");
-        let image = write_image(builder.finish().expect("a sound tree")).expect("a sound image");
-        self.put(&image.bytes)
+        image_by(nodes, |content| self.put(content))
     }
 
     /// Unmounts everything below the directory, deepest and latest first, and removes it.
@@ -140,4 +126,24 @@ pub fn leftovers() -> BTreeMap<&'static str, usize> {
         entries.flatten().filter(|entry| entry.path().join("loop/backing_file").exists()).count()
     });
     BTreeMap::from([("descriptors", count("/proc/self/fd")), ("loop devices", loops)])
+}
+
+/// Writes an image of these paths, and its objects, with `put`.
+pub fn image_by(nodes: &[(&str, Node)], put: impl Fn(&[u8]) -> VerityDigest) -> VerityDigest {
+    let mut builder = Builder::new(Rules::Faithful);
+    let mut layer = builder.layer();
+    for (path, node) in nodes {
+        let kind = match node {
+            Node::File(content) if content.len() > INLINE_MAX => {
+                EntryKind::Object(put(content), content.len() as u64)
+            }
+            Node::File(content) => EntryKind::Inline(content.as_slice().into()),
+            Node::Link(to) => EntryKind::Symlink(to.as_bytes().into()),
+        };
+        let meta = Meta { mode: 0o555, ..Meta::default() };
+        layer.apply(Entry { path: path.as_bytes().into(), meta, kind }).expect("a sound entry");
+    }
+    layer.end().expect("a sound layer");
+    let image = write_image(builder.finish().expect("a sound tree")).expect("a sound image");
+    put(&image.bytes)
 }

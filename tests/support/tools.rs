@@ -1,14 +1,18 @@
 //! The foreign programs that tests hold us against. A missing one fails the test, and says what to do.
 
 #![allow(dead_code, reason = "every test binary uses a part of it")]
-#![allow(dead_code)] // Every test uses a part.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 /// A program of a private tool set, see `scripts/debian-tools.sh`.
 pub fn debian(set: &str, program: &str) -> PathBuf {
-    script("debian-tools.sh", &[set]).join("bin").join(program)
+    debian_set(set).join("bin").join(program)
+}
+
+/// The directory of a private tool set.
+pub fn debian_set(set: &str) -> PathBuf {
+    script("debian-tools.sh", &[set])
 }
 
 /// composefs-rs's command, see `scripts/cfsctl.sh`.
