@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+#[path = "vm/disk.rs"]
+mod disk;
 #[path = "vm/guest.rs"]
 mod guest;
 #[path = "vm/initramfs.rs"]

@@ -1,6 +1,8 @@
 //! A store made by hand, without the store's code: objects by fs-verity digest and composefs images of them, on a
 //! disk. Whatever is mounted below its directory is unmounted when it is dropped.
 
+#![allow(dead_code, reason = "no test file needs all of it")]
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -23,7 +25,6 @@ pub struct Bench {
 /// What a test image has at a path.
 pub enum Node {
     File(Vec<u8>),
-    #[allow(dead_code, reason = "not every test file has links")]
     Link(&'static str),
 }
 
@@ -85,6 +86,25 @@ impl Bench {
         image_by(nodes, |content| self.put(content))
     }
 
+    /// Open descriptors, and loop devices of files in here: what mounting must not leave behind.
+    pub fn leftovers(&self) -> BTreeMap<&'static str, usize> {
+        let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let devices = std::fs::read_dir("/sys/block").map_or(0, |entries| {
+            let files = entries.flatten().map(|entry| entry.path().join("loop/backing_file"));
+            files
+                .filter_map(|file| std::fs::read_to_string(file).ok())
+                .filter(|file| self.holds(file))
+                .count()
+        });
+        BTreeMap::from([("descriptors", descriptors), ("loop devices", devices)])
+    }
+
+    /// Is this file of a loop device (its path from its filesystem's root) one of ours?
+    fn holds(&self, backing_file: &str) -> bool {
+        let name = self.root.file_name().map(|name| name.to_string_lossy().into_owned());
+        name.is_some_and(|name| backing_file.contains(&name)) || backing_file.starts_with("/objects/")
+    }
+
     /// Unmounts everything below the directory, deepest and latest first, and removes it.
     fn clean(&self) {
         for point in mounts_below(&self.root).into_iter().rev() {
@@ -117,15 +137,6 @@ pub fn content(seed: u8, length: usize) -> Vec<u8> {
     }
     bytes.truncate(length);
     bytes
-}
-
-/// Open descriptors, attached loop devices: what a mount must not leave behind.
-pub fn leftovers() -> BTreeMap<&'static str, usize> {
-    let count = |directory: &str| std::fs::read_dir(directory).map_or(0, Iterator::count);
-    let loops = std::fs::read_dir("/sys/block").map_or(0, |entries| {
-        entries.flatten().filter(|entry| entry.path().join("loop/backing_file").exists()).count()
-    });
-    BTreeMap::from([("descriptors", count("/proc/self/fd")), ("loop devices", loops)])
 }
 
 /// Writes an image of these paths, and its objects, with `put`.

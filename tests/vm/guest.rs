@@ -1,8 +1,8 @@
 //! What is tested inside the machine: a disk of ext4 with fs-verity, mounted on /disk, whose raw device is /dev/vda.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -17,11 +17,10 @@ use composefs_csi::sys::verity::measure_verity;
 use rustix::io::Errno;
 
 use crate::Row;
-use crate::mount::{Bench, Node, content, image_by, leftovers, mounts_below};
+use crate::disk::{BLOCK, drop_caches, read_block, tamper};
+use crate::mount::{Bench, Node, content, image_by, mounts_below};
 
 const DISK: &str = "/disk";
-const DEVICE: &str = "/dev/vda";
-const BLOCK: usize = 4096;
 /// Length of the files that are tampered with.
 const LENGTH: usize = 20 * BLOCK;
 
@@ -84,42 +83,6 @@ fn whole(image: VerityDigest) -> MountSpec {
 
 fn is_6_12() -> bool {
     rustix::system::uname().release().to_bytes().starts_with(b"6.12")
-}
-
-/// Everything read from now on comes from the disk.
-fn drop_caches() {
-    rustix::fs::sync();
-    std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
-}
-
-/// Flips one bit on the raw disk wherever a block holds exactly these bytes; other copies are of files long gone.
-fn tamper(block: &[u8]) {
-    assert_eq!(block.len(), BLOCK);
-    // The device's own cache knows nothing of what files wrote.
-    drop_caches();
-    let mut device = File::options().read(true).write(true).open(DEVICE).unwrap();
-    let mut buffer = vec![0; 1 << 20];
-    let (mut offset, mut copies) = (0, 0);
-    loop {
-        let length = device.read(&mut buffer).unwrap();
-        if length == 0 {
-            break;
-        }
-        for (index, _) in buffer[..length].chunks(BLOCK).enumerate().filter(|(_, found)| *found == block) {
-            device.write_all_at(&[block[100] ^ 1], offset + (index * BLOCK) as u64 + 100).unwrap();
-            copies += 1;
-        }
-        offset += length as u64;
-    }
-    assert!(copies > 0, "the block is not on the disk");
-    device.sync_all().unwrap();
-}
-
-fn read_block(file: &File, number: usize) -> Result<Vec<u8>, i32> {
-    let mut bytes = vec![0; BLOCK];
-    file.read_exact_at(&mut bytes, (number * BLOCK) as u64)
-        .map_err(|error| error.raw_os_error().unwrap_or(0))?;
-    Ok(bytes)
 }
 
 fn self_test() -> String {
@@ -317,7 +280,7 @@ fn tampered_directory() -> String {
 fn ways() -> String {
     let bench = bench("ways");
     let image = bench.image(&[("file", Node::File(content(30, LENGTH)))]);
-    let before = leftovers();
+    let before = bench.leftovers();
     let mut words = Vec::new();
     for backing in [Backing::File, Backing::LoopDevice] {
         for layers in [Layers::Descriptors, Layers::Paths, Layers::Classic] {
@@ -338,7 +301,7 @@ fn ways() -> String {
             assert_eq!(mounts_below(&bench.root).len(), 1);
         }
     }
-    assert_eq!(leftovers(), before);
+    assert_eq!(bench.leftovers(), before);
     words.first().cloned().unwrap_or_default()
 }
 
