@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(400);
 
 /// Boots `kernel`, runs the guest's rows, and returns them with the console's output.
 pub fn run(kernel: &str) -> (Vec<Row>, String) {
-    let kernel_set = tools::set(kernel);
+    let kernel_set = tools::debian_set(kernel);
     let work = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("vm-{kernel}"));
     let _ = std::fs::remove_dir_all(&work);
     std::fs::create_dir_all(&work).expect("cannot make a working directory");
