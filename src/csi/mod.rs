@@ -8,6 +8,7 @@
 //! No message that carries secrets has a `Debug` (see `build.rs`), and none must get one.
 
 pub mod capability;
+pub mod deadline;
 pub mod endpoint;
 pub mod identity;
 pub mod server;

@@ -4,4 +4,7 @@
 //! right from then on; nothing here does I/O or knows of gRPC.
 
 pub mod access;
+pub mod attributes;
 pub mod id;
+pub mod layouts;
+pub mod secrets;

@@ -1,0 +1,261 @@
+//! Volume attributes: the one vocabulary of inline volumes, PersistentVolumes and StorageClasses.
+//!
+//! What Kubernetes adds of its own (`csi.storage.k8s.io/*`, `storage.kubernetes.io/*`) is split off first. A
+//! user can write such keys too where the kubelet does not overwrite them, so nothing here trusts them: they
+//! only make log lines better.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use crate::image::platform::{Platform, PlatformError};
+use crate::image::pull::PullPolicy;
+use crate::image::reference::{Reference, ReferenceError, Version};
+use crate::kind::Kind;
+
+/// The attributes that are understood; `reference` is another name for `image`.
+pub const KEYS: [&str; 6] = ["image", "reference", "pullPolicy", "path", "platform", "noexec"];
+
+/// What a volume's attributes say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attributes {
+    /// The image.
+    pub image: Reference,
+    /// When to ask the registry, if the user says so.
+    pub pull_policy: Option<PullPolicy>,
+    /// The sub-directory to show, relative; empty for the root.
+    pub path: PathBuf,
+    /// The platform to choose from an index, if not the node's own.
+    pub platform: Option<Platform>,
+    /// Refuse to execute programs.
+    pub noexec: bool,
+}
+
+/// Which pod asks, as the kubelet or somebody else says. For people only.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PodInfo {
+    /// The pod's name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+}
+
+impl fmt::Display for PodInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.is_empty() { Ok(()) } else { write!(f, "{}/{}", self.namespace, self.name) }
+    }
+}
+
+/// Why attributes are refused.
+#[derive(Debug, thiserror::Error)]
+pub enum AttributeError {
+    /// A key that means nothing here.
+    #[error("volume attribute {0:?} is not known; known are {known}", known = KEYS.join(", "))]
+    Unknown(String),
+    /// No image.
+    #[error("volume attribute `image` is missing; write for example image: docker.io/library/busybox:1.36")]
+    NoImage,
+    /// Two images.
+    #[error("volume attributes `image` and `reference` mean the same; give only `image`")]
+    TwoImages,
+    /// A malformed image reference.
+    #[error("volume attribute `image`: {0}")]
+    Image(#[from] ReferenceError),
+    /// A malformed platform.
+    #[error("volume attribute `platform`: {0}")]
+    Platform(#[from] PlatformError),
+    /// Another malformed value.
+    #[error("volume attribute `{key}` is {value:?}; {rule}")]
+    Value {
+        /// The attribute.
+        key: &'static str,
+        /// Its value, shortened.
+        value: String,
+        /// What it may be.
+        rule: &'static str,
+    },
+}
+
+impl AttributeError {
+    /// What the user wrote is the user's to change.
+    pub fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
+}
+
+impl Attributes {
+    /// Reads a `volume_context`, or the `parameters` of a StorageClass.
+    ///
+    /// # Errors
+    /// A key is unknown, a value malformed, or there is no image.
+    pub fn parse(context: &HashMap<String, String>) -> Result<(Self, PodInfo), AttributeError> {
+        let (added, given): (BTreeMap<&str, &str>, BTreeMap<&str, &str>) =
+            context.iter().map(|(key, value)| (key.as_str(), value.as_str())).partition(|(key, _)| {
+                key.starts_with("csi.storage.k8s.io/") || key.starts_with("storage.kubernetes.io/")
+            });
+        if let Some(unknown) = given.keys().find(|key| !KEYS.contains(key)) {
+            return Err(AttributeError::Unknown(shortened(unknown)));
+        }
+        let image = match (given.get("image"), given.get("reference")) {
+            (Some(_), Some(_)) => return Err(AttributeError::TwoImages),
+            (Some(image), None) | (None, Some(image)) => Reference::from_str(image)?,
+            (None, None) => return Err(AttributeError::NoImage),
+        };
+        let attributes = Self {
+            pull_policy: given.get("pullPolicy").map(|text| policy(text)).transpose()?,
+            path: given.get("path").map_or_else(|| Ok(PathBuf::new()), |text| sub_path(text))?,
+            platform: given.get("platform").map(|text| Platform::from_str(text)).transpose()?,
+            noexec: given.get("noexec").map_or(Ok(false), |text| flag("noexec", text))?,
+            image,
+        };
+        let of_pod = |key: &str| added.get(key).copied().unwrap_or_default().to_owned();
+        let pod = PodInfo {
+            name: of_pod("csi.storage.k8s.io/pod.name"),
+            namespace: of_pod("csi.storage.k8s.io/pod.namespace"),
+        };
+        Ok((attributes, pod))
+    }
+
+    /// When to ask the registry: as for containers, `Always` by default where the tag is `latest`.
+    pub fn policy(&self) -> PullPolicy {
+        self.pull_policy.unwrap_or_else(|| match self.image.version() {
+            Version::Tag(tag) if tag == "latest" => PullPolicy::Always,
+            _ => PullPolicy::IfNotPresent,
+        })
+    }
+
+    /// The `volume_context` that says the same, with another image.
+    pub fn context_with(&self, image: &Reference) -> HashMap<String, String> {
+        let mut context = HashMap::from([("image".to_owned(), image.to_string())]);
+        if let Some(policy) = self.pull_policy {
+            context.insert("pullPolicy".to_owned(), policy_name(policy).to_owned());
+        }
+        if !self.path.as_os_str().is_empty() {
+            context.insert("path".to_owned(), self.path.to_string_lossy().into_owned());
+        }
+        if let Some(platform) = &self.platform {
+            context.insert("platform".to_owned(), platform.to_string());
+        }
+        if self.noexec {
+            context.insert("noexec".to_owned(), "true".to_owned());
+        }
+        context
+    }
+}
+
+fn policy(text: &str) -> Result<PullPolicy, AttributeError> {
+    match text {
+        "Always" => Ok(PullPolicy::Always),
+        "IfNotPresent" => Ok(PullPolicy::IfNotPresent),
+        "Never" => Ok(PullPolicy::Never),
+        _ => Err(malformed("pullPolicy", text, "it must be Always, IfNotPresent or Never")),
+    }
+}
+
+fn policy_name(policy: PullPolicy) -> &'static str {
+    match policy {
+        PullPolicy::Always => "Always",
+        PullPolicy::IfNotPresent => "IfNotPresent",
+        PullPolicy::Never => "Never",
+    }
+}
+
+fn flag(key: &'static str, text: &str) -> Result<bool, AttributeError> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(malformed(key, text, "it must be true or false")),
+    }
+}
+
+/// The image's root is the root of its paths, so a slash in front changes nothing.
+fn sub_path(text: &str) -> Result<PathBuf, AttributeError> {
+    let refused = || malformed("path", text, "it must be a directory inside the image, without `..`");
+    if text.chars().any(char::is_control) {
+        return Err(refused());
+    }
+    Path::new(text)
+        .components()
+        .filter(|part| !matches!(part, Component::RootDir | Component::CurDir))
+        .map(|part| match part {
+            Component::Normal(name) => Ok(name),
+            _ => Err(refused()),
+        })
+        .collect()
+}
+
+fn malformed(key: &'static str, value: &str, rule: &'static str) -> AttributeError {
+    AttributeError::Value { key, value: shortened(value), rule }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(128).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(pairs: &[(&str, &str)]) -> Result<(Attributes, PodInfo), AttributeError> {
+        let context = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Attributes::parse(&context)
+    }
+
+    const IMAGE: (&str, &str) = ("image", "r.example/a/b:1");
+
+    #[test]
+    fn everything_at_once_and_back() {
+        let (attributes, pod) = parse(&[
+            ("reference", "r.example/a/b:1"),
+            ("pullPolicy", "Never"),
+            ("path", "/usr/./share/"),
+            ("platform", "linux/arm64"),
+            ("noexec", "true"),
+            ("csi.storage.k8s.io/pod.name", "web-0"),
+            ("csi.storage.k8s.io/pod.namespace", "shop"),
+            ("csi.storage.k8s.io/serviceAccount.tokens", "secret"),
+            ("storage.kubernetes.io/csiProvisionerIdentity", "1"),
+        ])
+        .unwrap();
+        assert_eq!(attributes.path, Path::new("usr/share"));
+        assert_eq!(attributes.policy(), PullPolicy::Never);
+        assert!(attributes.noexec);
+        assert_eq!(pod.to_string(), "shop/web-0");
+        let again = Attributes::parse(&attributes.context_with(&attributes.image)).unwrap().0;
+        assert_eq!(again, attributes);
+    }
+
+    #[test]
+    fn defaults() {
+        let (attributes, pod) = parse(&[IMAGE]).unwrap();
+        assert_eq!((attributes.policy(), attributes.noexec), (PullPolicy::IfNotPresent, false));
+        assert_eq!((attributes.path, attributes.platform), (PathBuf::new(), None));
+        assert_eq!(pod, PodInfo::default());
+        for latest in ["r.example/a", "r.example/a:latest"] {
+            assert_eq!(parse(&[("image", latest)]).unwrap().0.policy(), PullPolicy::Always);
+        }
+        let pinned = format!("r.example/a@sha256:{}", "0".repeat(64));
+        assert_eq!(parse(&[("image", &pinned)]).unwrap().0.policy(), PullPolicy::IfNotPresent);
+    }
+
+    #[test]
+    fn refusals_name_the_attribute() {
+        for (bad, word) in [
+            (vec![], "`image` is missing"),
+            (vec![IMAGE, ("reference", "r.example/a")], "only `image`"),
+            (vec![IMAGE, ("pullpolicy", "Always")], "known are image, reference, pullPolicy"),
+            (vec![IMAGE, ("pullPolicy", "always")], "Always, IfNotPresent or Never"),
+            (vec![IMAGE, ("path", "../x")], "`path`"),
+            (vec![IMAGE, ("path", "a/../../x")], "`path`"),
+            (vec![IMAGE, ("path", "a\nb")], "`path`"),
+            (vec![IMAGE, ("platform", "amd64")], "`platform`"),
+            (vec![IMAGE, ("noexec", "yes")], "`noexec`"),
+            (vec![("image", "busybox")], "`image`"),
+        ] {
+            let error = parse(&bad).unwrap_err();
+            assert!(error.to_string().contains(word), "{error} should hold {word:?}");
+            assert_eq!(error.kind(), Kind::Invalid);
+        }
+    }
+}
