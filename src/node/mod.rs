@@ -1,4 +1,5 @@
 //! The node plugin: volumes and mounts.
 
 pub mod mount;
+pub mod service;
 pub mod volume;

@@ -1,0 +1,224 @@
+//! The Node service: requests become typed at this door, errors become codes, everything between is
+//! [`volume`](super::volume)'s.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tonic::{Request, Response, Status, async_trait};
+use tracing::Span;
+
+use super::volume::statistics::Statistics;
+use super::volume::target::TargetPath;
+use super::volume::{Use, VolumeError, Volumes};
+use crate::csi::capability::access;
+use crate::csi::deadline::time_to_answer;
+use crate::csi::proto::node_service_capability::{Rpc, Type, rpc};
+use crate::csi::proto::volume_usage::Unit;
+use crate::csi::proto::{
+    NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse,
+    NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodePublishVolumeRequest,
+    NodePublishVolumeResponse, NodeServiceCapability, NodeStageVolumeRequest, NodeStageVolumeResponse,
+    NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest,
+    NodeUnstageVolumeResponse, VolumeCapability, VolumeCondition, VolumeUsage, node_server,
+};
+use crate::csi::span::note_volume;
+use crate::csi::status::status;
+use crate::kind::Kind;
+use crate::volume::attributes::Attributes;
+use crate::volume::id::{VolumeId, VolumeIdError};
+use crate::volume::secrets;
+
+/// What this node says of itself and expects of callers.
+#[derive(Debug, Clone)]
+pub struct NodeSettings {
+    /// The node's name, as Kubernetes knows it.
+    pub node_id: String,
+    /// The kubelet's directory; targets lie below it.
+    pub kubelet_dir: PathBuf,
+    /// How long a call waits for a pull, unless its own deadline is shorter.
+    pub pull_wait: Duration,
+}
+
+/// Serves one node. Clones share the volumes.
+#[derive(Debug, Clone)]
+pub struct NodeService {
+    settings: NodeSettings,
+    volumes: Arc<OnceLock<Volumes>>,
+}
+
+/// What the node answers besides publishing. NodeExpandVolume is left out: an image does not grow.
+const CAPABILITIES: [rpc::Type; 4] = [
+    rpc::Type::StageUnstageVolume,
+    rpc::Type::GetVolumeStats,
+    rpc::Type::VolumeCondition,
+    rpc::Type::SingleNodeMultiWriter,
+];
+
+impl NodeService {
+    /// A service that is not ready until it has its volumes.
+    pub fn new(settings: NodeSettings) -> Self {
+        Self { settings, volumes: Arc::default() }
+    }
+
+    /// From now on calls about volumes are served.
+    pub fn serve_volumes(&self, volumes: Volumes) {
+        // A second start does not exist; the first volumes stay.
+        let _ = self.volumes.set(volumes);
+    }
+
+    fn volumes(&self) -> Result<&Volumes, Status> {
+        self.volumes.get().ok_or_else(|| status(Kind::Transient, "the plugin is still starting; try again"))
+    }
+
+    fn path(&self, field: &'static str, text: &str) -> Result<TargetPath, Status> {
+        TargetPath::parse(field, text, &self.settings.kubelet_dir)
+            .map_err(|error| status(error.kind(), &error))
+    }
+}
+
+fn volume_id(text: &str) -> Result<VolumeId, Status> {
+    let id: VolumeId = text.parse().map_err(|error: VolumeIdError| status(error.kind(), &error))?;
+    note_volume(&id);
+    Ok(id)
+}
+
+fn failed(error: VolumeError) -> Status {
+    status(error.kind(), &error)
+}
+
+/// The parts that stage and publish have in common.
+struct Asked {
+    volume_id: String,
+    field: &'static str,
+    path: String,
+    capability: Option<VolumeCapability>,
+    context: HashMap<String, String>,
+    secrets: HashMap<String, String>,
+    wait: Duration,
+}
+
+impl NodeService {
+    fn read(&self, asked: Asked) -> Result<Use, Status> {
+        let volume = volume_id(&asked.volume_id)?;
+        let target = self.path(asked.field, &asked.path)?;
+        Span::current().record("target", tracing::field::display(&target));
+        let access = access(asked.capability.as_ref()).map_err(|error| status(error.kind(), &error))?;
+        let (attributes, pod) =
+            Attributes::parse(&asked.context).map_err(|error| status(error.kind(), &error))?;
+        let credentials =
+            secrets::credentials(&asked.secrets).map_err(|error| status(error.kind(), &error))?;
+        Ok(Use { volume, target, attributes, access, pod, credentials, wait: asked.wait })
+    }
+}
+
+#[async_trait]
+impl node_server::Node for NodeService {
+    async fn node_stage_volume(
+        &self,
+        request: Request<NodeStageVolumeRequest>,
+    ) -> Result<Response<NodeStageVolumeResponse>, Status> {
+        let wait = time_to_answer(request.metadata(), self.settings.pull_wait);
+        let request = request.into_inner();
+        let usage = self.read(Asked {
+            volume_id: request.volume_id,
+            field: "staging_target_path",
+            path: request.staging_target_path,
+            capability: request.volume_capability,
+            context: request.volume_context,
+            secrets: request.secrets,
+            wait,
+        })?;
+        self.volumes()?.stage(usage).await.map_err(failed)?;
+        Ok(Response::new(NodeStageVolumeResponse {}))
+    }
+
+    async fn node_unstage_volume(
+        &self,
+        request: Request<NodeUnstageVolumeRequest>,
+    ) -> Result<Response<NodeUnstageVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let volume = volume_id(&request.volume_id)?;
+        let path = self.path("staging_target_path", &request.staging_target_path)?;
+        self.volumes()?.unstage(volume, path).await.map_err(failed)?;
+        Ok(Response::new(NodeUnstageVolumeResponse {}))
+    }
+
+    async fn node_publish_volume(
+        &self,
+        request: Request<NodePublishVolumeRequest>,
+    ) -> Result<Response<NodePublishVolumeResponse>, Status> {
+        let wait = time_to_answer(request.metadata(), self.settings.pull_wait);
+        let request = request.into_inner();
+        let usage = self.read(Asked {
+            volume_id: request.volume_id,
+            field: "target_path",
+            path: request.target_path,
+            capability: request.volume_capability,
+            context: request.volume_context,
+            secrets: request.secrets,
+            wait,
+        })?;
+        self.volumes()?.publish(usage).await.map_err(failed)?;
+        Ok(Response::new(NodePublishVolumeResponse {}))
+    }
+
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<NodeUnpublishVolumeRequest>,
+    ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let volume = volume_id(&request.volume_id)?;
+        let target = self.path("target_path", &request.target_path)?;
+        self.volumes()?.unpublish(volume, target).await.map_err(failed)?;
+        Ok(Response::new(NodeUnpublishVolumeResponse {}))
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        request: Request<NodeGetVolumeStatsRequest>,
+    ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
+        let request = request.into_inner();
+        let volume = volume_id(&request.volume_id)?;
+        if request.volume_path.is_empty() {
+            return Err(status(Kind::Invalid, "volume_path is missing; the caller must name a path"));
+        }
+        // Only a path from the volume's own record is ever looked at, so any text may be asked for.
+        let found = self.volumes()?.statistics(volume, request.volume_path).await.map_err(failed)?;
+        Ok(Response::new(statistics(found)))
+    }
+
+    async fn node_get_capabilities(
+        &self,
+        _: Request<NodeGetCapabilitiesRequest>,
+    ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
+        let capability =
+            |kind: rpc::Type| NodeServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: kind.into() })) };
+        let capabilities = CAPABILITIES.into_iter().map(capability).collect();
+        Ok(Response::new(NodeGetCapabilitiesResponse { capabilities }))
+    }
+
+    async fn node_get_info(
+        &self,
+        _: Request<NodeGetInfoRequest>,
+    ) -> Result<Response<NodeGetInfoResponse>, Status> {
+        let node_id = self.settings.node_id.clone();
+        Ok(Response::new(NodeGetInfoResponse { node_id, ..Default::default() }))
+    }
+}
+
+/// All of an image is in use, and nothing can be added.
+fn statistics(found: Statistics) -> NodeGetVolumeStatsResponse {
+    let usage = |amount: u64, unit: Unit| {
+        let amount = i64::try_from(amount).unwrap_or(i64::MAX);
+        VolumeUsage { available: 0, total: amount, used: amount, unit: unit.into() }
+    };
+    NodeGetVolumeStatsResponse {
+        usage: vec![usage(found.bytes, Unit::Bytes), usage(found.inodes, Unit::Inodes)],
+        volume_condition: Some(VolumeCondition {
+            abnormal: found.abnormal.is_some(),
+            message: found.abnormal.unwrap_or_else(|| "mounted and verified as configured".to_owned()),
+        }),
+    }
+}

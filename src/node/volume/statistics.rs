@@ -1,0 +1,59 @@
+//! What a volume holds, and whether it is well.
+
+use std::path::Path;
+
+use super::record::VolumeRecord;
+use super::{VolumeError, Volumes};
+use crate::node::mount::{MountError, MountSpec};
+use crate::volume::id::VolumeId;
+
+/// What a volume holds: all of it in use, none of it free.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statistics {
+    /// Bytes of the image's files.
+    pub bytes: u64,
+    /// Inodes of the image.
+    pub inodes: u64,
+    /// What is wrong with the volume at the path asked for, if anything.
+    pub abnormal: Option<String>,
+}
+
+impl Volumes {
+    /// Measures a volume at one of its targets, or where it is staged.
+    ///
+    /// # Errors
+    /// The volume is not in use on this node, or not at `path`.
+    pub async fn statistics(&self, volume: VolumeId, path: String) -> Result<Statistics, VolumeError> {
+        self.blocking(move |hands| {
+            let Some(record) = hands.records.read(&volume)? else {
+                return Err(VolumeError::Unknown(volume));
+            };
+            let at = Path::new(&path);
+            let abnormal = if record.target(at).is_some() {
+                complaint(&record, at, hands.mounter.mounted(at))
+            } else if record.staged.as_deref() == Some(at) {
+                None
+            } else {
+                return Err(VolumeError::NotThere { volume, path });
+            };
+            Ok(Statistics { bytes: record.bytes, inodes: record.inodes, abnormal })
+        })
+        .await
+    }
+}
+
+fn complaint(
+    record: &VolumeRecord,
+    path: &Path,
+    mounted: Result<Option<MountSpec>, MountError>,
+) -> Option<String> {
+    match mounted {
+        Ok(Some(spec)) if spec.image == record.composefs => None,
+        Ok(Some(spec)) => {
+            let (expected, path) = (record.composefs, path.display());
+            Some(format!("{path} shows image {} instead of {expected}; delete the pod", spec.image))
+        }
+        Ok(None) => Some(format!("nothing is mounted at {} any more; delete the pod", path.display())),
+        Err(error) => Some(error.to_string()),
+    }
+}

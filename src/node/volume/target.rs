@@ -1,0 +1,180 @@
+//! Paths that the orchestrator names: where a volume is published or staged.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use crate::kind::Kind;
+
+/// A path below the kubelet's directory: absolute, without `..`, written in one way only.
+///
+/// That nothing follows a symbolic link in its last component is for whoever uses it: see
+/// [`TargetPath::look`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetPath(PathBuf);
+
+/// Why a path is refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TargetError {
+    /// Nothing was given.
+    #[error("{0} is missing; the caller must name a path")]
+    Missing(&'static str),
+    /// Not a path that this driver touches.
+    #[error("{field} {path:?} {problem}; it must be an absolute path below {}", root.display())]
+    Refused {
+        /// The request's field.
+        field: &'static str,
+        /// Its value.
+        path: String,
+        /// What is wrong, a predicate.
+        problem: &'static str,
+        /// The kubelet's directory.
+        root: PathBuf,
+    },
+}
+
+impl TargetError {
+    /// A path out of place is always the input's fault.
+    pub fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
+}
+
+/// What is found at a target, symbolic links not followed, mounts not asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directory {
+    /// Nothing.
+    Missing,
+    /// An empty directory.
+    Empty,
+    /// A directory with something in it (or whatever is mounted there).
+    Filled,
+    /// A symbolic link, a file, a device: not made by this driver.
+    Other,
+}
+
+impl TargetPath {
+    /// Reads the request's `field`; `root` is the kubelet's directory.
+    ///
+    /// # Errors
+    /// The path is empty, relative, climbs, or is not below `root`.
+    pub fn parse(field: &'static str, text: &str, root: &Path) -> Result<Self, TargetError> {
+        let refused = |problem| TargetError::Refused {
+            field,
+            path: text.chars().take(256).collect(),
+            problem,
+            root: root.to_owned(),
+        };
+        if text.is_empty() {
+            return Err(TargetError::Missing(field));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(refused("holds a control character"));
+        }
+        let path = Path::new(text);
+        if !path.is_absolute() {
+            return Err(refused("is relative"));
+        }
+        if path.components().any(|part| part == Component::ParentDir) {
+            return Err(refused("climbs with `..`"));
+        }
+        // `components` also drops doubled slashes, `.` and a final slash.
+        let path: PathBuf = path.components().collect();
+        if !path.starts_with(root) || path == root {
+            return Err(refused("is elsewhere"));
+        }
+        Ok(Self(path))
+    }
+
+    /// A path that came from this driver's own records.
+    pub(super) fn recorded(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What is there now.
+    ///
+    /// # Errors
+    /// The system's, other than that nothing is there. Stale handles and the like of a mount that broke
+    /// count as a directory in use, so that it can be unmounted.
+    pub fn look(&self) -> io::Result<Directory> {
+        let found = match fs::symlink_metadata(&self.0) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Directory::Missing),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::ESTALE)) => {
+                return Ok(Directory::Filled);
+            }
+            Err(error) => return Err(error),
+        };
+        if !found.is_dir() {
+            return Ok(Directory::Other);
+        }
+        match fs::read_dir(&self.0).map(|mut entries| entries.next()) {
+            Ok(None) => Ok(Directory::Empty),
+            Ok(Some(_)) | Err(_) => Ok(Directory::Filled),
+        }
+    }
+}
+
+impl AsRef<OsStr> for TargetPath {
+    fn as_ref(&self) -> &OsStr {
+        self.0.as_os_str()
+    }
+}
+
+impl fmt::Display for TargetPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<TargetPath, TargetError> {
+        TargetPath::parse("target_path", text, Path::new("/var/lib/kubelet"))
+    }
+
+    #[test]
+    fn only_paths_below_the_kubelet() {
+        for text in ["/var/lib/kubelet/pods/x/mount", "/var/lib/kubelet//pods/./x/mount/"] {
+            assert_eq!(parse(text).unwrap().path(), Path::new("/var/lib/kubelet/pods/x/mount"));
+        }
+        assert_eq!(parse(""), Err(TargetError::Missing("target_path")));
+        for bad in [
+            "pods/x",
+            "/var/lib/kubelet",
+            "/var/lib/kubelet/",
+            "/var/lib/kubelet/../x",
+            "/var/lib/kubelet/pods/../../../../etc",
+            "/var/lib/kubelet2/x",
+            "/etc",
+            "/",
+            "/var/lib/kubelet/a\nb",
+            "/var/lib/kubelet/a\0b",
+        ] {
+            assert!(matches!(parse(bad), Err(TargetError::Refused { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn looking_follows_no_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let look = |name: &str| TargetPath(directory.path().join(name)).look().unwrap();
+        assert_eq!(look("nothing"), Directory::Missing);
+        fs::create_dir(directory.path().join("d")).unwrap();
+        assert_eq!(look("d"), Directory::Empty);
+        std::os::unix::fs::symlink("d", directory.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", directory.path().join("dangling")).unwrap();
+        assert_eq!((look("link"), look("dangling")), (Directory::Other, Directory::Other));
+        fs::write(directory.path().join("d/file"), "").unwrap();
+        assert_eq!((look("d"), look("d/file")), (Directory::Filled, Directory::Other));
+    }
+}
