@@ -1,0 +1,185 @@
+//! What was provisioned: one durable file per volume, `<state>/controller/<sha256 of the id>.json`.
+//!
+//! The file is what makes CreateVolume idempotent: a retry with the same name gets the digest that the first
+//! call found, even if the tag has moved in between. Where the directory does not survive the controller (an
+//! `emptyDir`), a retry across a restart resolves the tag anew; the PersistentVolume, once written by the
+//! provisioner, holds the pinned digest in any case.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::kind::Kind;
+use crate::volume::id::VolumeId;
+
+/// The format that this version reads and writes.
+const FORMAT: u32 = 1;
+
+/// One provisioned volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    format: u32,
+    /// The name it was created with.
+    pub name: String,
+    /// What was asked for.
+    pub parameters: BTreeMap<String, String>,
+    /// What was answered: the same with the image pinned.
+    pub context: BTreeMap<String, String>,
+}
+
+impl State {
+    /// A volume that has been resolved.
+    pub fn new(name: &str, parameters: BTreeMap<String, String>, context: BTreeMap<String, String>) -> Self {
+        Self { format: FORMAT, name: name.to_owned(), parameters, context }
+    }
+}
+
+/// Why a state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A system call failed.
+    #[error("cannot {step} {}: {error}; check the controller's state directory", path.display())]
+    System {
+        /// What was tried, a verb.
+        step: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// Its contents make no sense to this version.
+    #[error(
+        "volume state {} cannot be read ({why}); if no PersistentVolume has this volume, remove the file",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl StateError {
+    /// What sort of failure this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::System { error, .. } if error.kind() == io::ErrorKind::StorageFull => Kind::Exhausted,
+            Self::System { .. } => Kind::Unsupported,
+            Self::Damaged { .. } => Kind::Corrupt,
+        }
+    }
+}
+
+/// The directory of states. Blocking, a few small files at a time.
+#[derive(Debug, Clone)]
+pub struct States {
+    directory: PathBuf,
+}
+
+impl States {
+    /// The states in `directory`, which is created if missing.
+    ///
+    /// # Errors
+    /// The directory cannot be created.
+    pub fn open(directory: PathBuf) -> Result<Self, StateError> {
+        fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
+        Ok(Self { directory })
+    }
+
+    /// What is known of a volume.
+    ///
+    /// # Errors
+    /// The file cannot be read or understood.
+    pub fn read(&self, id: &VolumeId) -> Result<Option<State>, StateError> {
+        let path = self.path(id);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        let damaged = |why| StateError::Damaged { path: path.clone(), why };
+        let state: State = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if state.format != FORMAT {
+            return Err(damaged(format!("format {} instead of {FORMAT}", state.format)));
+        }
+        Ok(Some(state))
+    }
+
+    /// Writes what is known of a volume, durably.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write(&self, id: &VolumeId, state: &State) -> Result<(), StateError> {
+        let path = self.path(id);
+        let temporary = path.with_extension("tmp");
+        let bytes = serde_json::to_vec(state).map_err(|error| failed("encode", &path)(error.into()))?;
+        let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
+        file.write_all(&bytes).map_err(failed("write", &temporary))?;
+        file.sync_all().map_err(failed("sync", &temporary))?;
+        fs::rename(&temporary, &path).map_err(failed("rename", &temporary))?;
+        self.sync()
+    }
+
+    /// Forgets a volume; an unknown one is fine.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn remove(&self, id: &VolumeId) -> Result<(), StateError> {
+        let path = self.path(id);
+        match fs::remove_file(&path) {
+            Ok(()) => self.sync(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed("remove", &path)(error)),
+        }
+    }
+
+    fn sync(&self) -> Result<(), StateError> {
+        File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed("sync", &self.directory))
+    }
+
+    fn path(&self, id: &VolumeId) -> PathBuf {
+        self.directory.join(format!("{}.json", id.file_stem()))
+    }
+}
+
+fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    let path = path.to_owned();
+    move |error| StateError::System { step, path, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip() {
+        let directory = tempfile::tempdir().unwrap();
+        let states = States::open(directory.path().join("controller")).unwrap();
+        let id: VolumeId = "pvc-1".parse().unwrap();
+        assert_eq!(states.read(&id).unwrap(), None);
+        let image = |text: &str| BTreeMap::from([("image".to_owned(), text.to_owned())]);
+        let state = State::new("pvc-1", image("r.example/a:1"), image("r.example/a:1@sha256:0"));
+        states.write(&id, &state).unwrap();
+        assert_eq!(states.read(&id).unwrap(), Some(state));
+        states.remove(&id).unwrap();
+        states.remove(&id).unwrap();
+        assert_eq!(states.read(&id).unwrap(), None);
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let states = States::open(directory.path().to_owned()).unwrap();
+        let id: VolumeId = "pvc-1".parse().unwrap();
+        for bad in ["", r#"{"format":2,"name":"","parameters":{},"context":{}}"#] {
+            fs::write(states.path(&id), bad).unwrap();
+            assert_eq!(states.read(&id).unwrap_err().kind(), Kind::Corrupt);
+        }
+    }
+}
