@@ -42,14 +42,7 @@ impl Engine {
     /// Opens the state directory, making it if need be. Blocking.
     pub fn open(settings: &EngineSettings) -> anyhow::Result<Self> {
         let store = Arc::new(Store::open(&settings.state_dir.join("store"), Options::default())?);
-        let default_credentials = settings.auth_file.as_deref().map(read_credentials).transpose()?;
-        let sources = Sources::new(&SourceSettings {
-            insecure_registries: settings.insecure_registries.iter().cloned().collect(),
-            ca_files: settings.registry_cas.clone(),
-            default_credentials: default_credentials.unwrap_or_else(Credentials::none),
-            ..SourceSettings::default()
-        })?;
-        let images = Arc::new(Puller::new(Arc::clone(&store), sources, settings.limits));
+        let images = Arc::new(Puller::new(Arc::clone(&store), sources(settings)?, settings.limits));
         Ok(Self { store, images, state_dir: settings.state_dir.clone() })
     }
 
@@ -63,6 +56,20 @@ impl Engine {
         let sealed = self.store.integrity() == Integrity::Read;
         Ok(KernelMounter::start(self.store.root(), &self.state_dir, sealed)?)
     }
+}
+
+/// Opens registries and layouts by the same settings. Does no I/O but reading the files that they name.
+///
+/// # Errors
+/// The auth file or a certificate authority cannot be read.
+pub fn sources(settings: &EngineSettings) -> anyhow::Result<Sources> {
+    let default_credentials = settings.auth_file.as_deref().map(read_credentials).transpose()?;
+    Ok(Sources::new(&SourceSettings {
+        insecure_registries: settings.insecure_registries.iter().cloned().collect(),
+        ca_files: settings.registry_cas.clone(),
+        default_credentials: default_credentials.unwrap_or_else(Credentials::none),
+        ..SourceSettings::default()
+    })?)
 }
 
 fn read_credentials(file: &Path) -> anyhow::Result<Credentials> {

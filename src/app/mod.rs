@@ -1,4 +1,8 @@
 //! Wiring: settings, telemetry, supervision, the run modes.
 
+pub mod controller;
 pub mod engine;
+pub mod housekeeping;
+pub mod node;
+pub mod supervise;
 pub mod telemetry;

@@ -194,6 +194,16 @@ pub struct NodeArgs {
     /// Seconds that a publish waits for a pull before it answers "still pulling".
     #[arg(long, default_value_t = 110)]
     pub pull_wait: u64,
+    /// A directory below which volumes may name OCI layouts (`image: oci:DIR`); may be repeated. Without
+    /// it they may name none: whoever may write a pod must not read the node's disk.
+    #[arg(long = "layout-dir", value_name = "DIR")]
+    pub layout_dirs: Vec<PathBuf>,
+    /// Serve the Controller service on the same socket, for clusters of one node.
+    #[arg(long)]
+    pub with_controller: bool,
+    /// Seconds between two rounds of housekeeping; a pull starts one as well.
+    #[arg(long, default_value_t = 300)]
+    pub gc_interval: u64,
     /// Percent of the filesystem in use at which least recently used images go.
     #[arg(long, default_value_t = 85)]
     pub gc_high: u8,
@@ -211,4 +221,7 @@ pub struct ControllerArgs {
     /// The driver's name, as in the CSIDriver object.
     #[arg(long, env = "COMPOSEFS_CSI_DRIVER_NAME", default_value = "csi.composefs.dev")]
     pub driver_name: String,
+    /// A directory below which volumes may name OCI layouts (`image: oci:DIR`); may be repeated.
+    #[arg(long = "layout-dir", value_name = "DIR")]
+    pub layout_dirs: Vec<PathBuf>,
 }

@@ -5,6 +5,7 @@ mod images;
 mod mounts;
 mod output;
 mod progress;
+mod serve;
 mod store;
 
 use std::process::ExitCode;
@@ -56,7 +57,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let output = cli.output;
     let engine = || Engine::open(&cli.engine(Limits::default()));
     match &cli.command {
-        Command::Node(_) | Command::Controller(_) => anyhow::bail!("not wired yet"),
+        Command::Node(args) => serve::node(args, |limits| cli.engine(limits)).await,
+        Command::Controller(args) => serve::controller(args, cli.engine(Limits::default())).await,
         Command::Pull { image, platform, pull_policy } => {
             images::pull(
                 &engine()?,

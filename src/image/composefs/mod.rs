@@ -7,8 +7,6 @@
 mod convert;
 mod dump;
 mod error;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 

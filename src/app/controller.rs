@@ -1,0 +1,68 @@
+//! The run mode `controller`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{self, EngineSettings};
+use super::supervise::Supervisor;
+use crate::controller::provision::Provisioner;
+use crate::controller::service::ControllerService;
+use crate::controller::states::States;
+use crate::csi::endpoint::Endpoint;
+use crate::csi::identity::{DriverName, IdentityService, Readiness};
+use crate::csi::proto::controller_server::ControllerServer;
+use crate::csi::proto::identity_server::IdentityServer;
+use crate::csi::server::{Services, serve};
+use crate::volume::layouts::Layouts;
+
+/// How long calls may go on after a signal.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Settings of the controller.
+#[derive(Debug, Clone)]
+pub struct ControllerSettings {
+    /// The state directory and the registries.
+    pub engine: EngineSettings,
+    /// Where to serve.
+    pub endpoint: Endpoint,
+    /// The driver's name.
+    pub driver: DriverName,
+    /// Directories below which volumes may name OCI layouts.
+    pub layout_dirs: Vec<PathBuf>,
+}
+
+/// Serves until a signal, or until something fails.
+///
+/// # Errors
+/// The socket, the state directory or the registry settings cannot be used, or serving failed.
+pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
+    let listening = settings.endpoint.listen()?;
+    let controller = service(&settings.engine, settings.layout_dirs)?;
+    let ready = Readiness::default();
+    ready.set(true);
+    let identity = IdentityService { name: settings.driver, controller: true, ready };
+    let services =
+        Services::default().with(IdentityServer::new(identity)).with(ControllerServer::new(controller));
+    tracing::info!(endpoint = %settings.endpoint.path().display(), "serving the controller");
+    let shutdown = CancellationToken::new();
+    let mut supervisor = Supervisor::new(shutdown.clone());
+    supervisor.start("csi", async move { Ok(serve(listening, services, shutdown, DRAIN).await?) });
+    supervisor.run(DRAIN + Duration::from_secs(1)).await
+}
+
+/// The Controller service on these settings.
+///
+/// # Errors
+/// The state directory or the registry settings cannot be used.
+pub(super) fn service(
+    engine: &EngineSettings,
+    layout_dirs: Vec<PathBuf>,
+) -> anyhow::Result<ControllerService> {
+    let sources = engine::sources(engine)?;
+    let states = States::open(engine.state_dir.join("controller"))?;
+    let provisioner = Provisioner::new(Arc::new(sources), states, Layouts::below(layout_dirs));
+    Ok(ControllerService::new(provisioner))
+}

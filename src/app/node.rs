@@ -1,0 +1,132 @@
+//! The run mode `node`: the socket first, so that the kubelet's registrar finds somebody to ask, then the
+//! store and the kernel's self-test, then volumes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{Engine, EngineSettings};
+use super::housekeeping::{self, Schedule};
+use super::supervise::Supervisor;
+use crate::csi::endpoint::Endpoint;
+use crate::csi::identity::{DriverName, IdentityService, Readiness};
+use crate::csi::proto::controller_server::ControllerServer;
+use crate::csi::proto::identity_server::IdentityServer;
+use crate::csi::proto::node_server::NodeServer;
+use crate::csi::server::{Services, serve};
+use crate::image::platform::Platform;
+use crate::node::mount::Mounter;
+use crate::node::service::{NodeService, NodeSettings};
+use crate::node::volume::guard::Guards;
+use crate::node::volume::record::Records;
+use crate::node::volume::{Parts, Volumes};
+use crate::volume::layouts::Layouts;
+
+/// How long calls may go on after a signal: kubelet kills a pod after 30 seconds.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Settings of the node plugin.
+#[derive(Debug, Clone)]
+pub struct NodeRun {
+    /// The state directory and the registries.
+    pub engine: EngineSettings,
+    /// Where to serve.
+    pub endpoint: Endpoint,
+    /// The driver's name.
+    pub driver: DriverName,
+    /// What the Node service needs.
+    pub node: NodeSettings,
+    /// Directories below which volumes may name OCI layouts.
+    pub layout_dirs: Vec<PathBuf>,
+    /// When to keep house, and which images may go.
+    pub schedule: Schedule,
+    /// Serve the Controller service as well: for clusters of one node.
+    pub with_controller: bool,
+}
+
+/// Serves until a signal, or until something fails. Mounts stay.
+///
+/// # Errors
+/// The socket, the store or the registry settings cannot be used, this kernel cannot mount images, or
+/// serving failed.
+pub async fn run(settings: NodeRun) -> anyhow::Result<()> {
+    let listening = settings.endpoint.listen()?;
+    let ready = Readiness::default();
+    let controller = settings.with_controller;
+    let identity = IdentityService { name: settings.driver.clone(), controller, ready: ready.clone() };
+    let node = NodeService::new(settings.node.clone());
+    let mut services =
+        Services::default().with(IdentityServer::new(identity)).with(NodeServer::new(node.clone()));
+    if controller {
+        let service = super::controller::service(&settings.engine, settings.layout_dirs.clone())?;
+        services = services.with(ControllerServer::new(service));
+    }
+    let shutdown = CancellationToken::new();
+    let mut supervisor = Supervisor::new(shutdown.clone());
+    let token = shutdown.clone();
+    supervisor.start("csi", async move { Ok(serve(listening, services, token, DRAIN).await?) });
+    supervisor.start("volumes", keep_volumes(settings, node, ready, shutdown));
+    supervisor.run(DRAIN + Duration::from_secs(1)).await
+}
+
+/// Opens the store, tests the kernel, puts the volumes in order, and keeps house from then on.
+async fn keep_volumes(
+    settings: NodeRun,
+    node: NodeService,
+    ready: Readiness,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let housekeeping = Arc::new(Notify::new());
+    let wanted = Arc::clone(&housekeeping);
+    let (engine, layouts) = (settings.engine, Layouts::below(settings.layout_dirs));
+    let open = move || open(&engine, layouts, wanted);
+    let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
+    let found = volumes.recover().await.context("volume records could not be put in order")?;
+    tracing::info!(
+        endpoint = %settings.endpoint.path().display(),
+        node = settings.node.node_id,
+        integrity = ?engine.store.integrity(),
+        mounted = found.mounted,
+        waiting = found.waiting,
+        dropped = found.dropped,
+        unreadable = found.unreadable,
+        "ready; serving volumes"
+    );
+    node.serve_volumes(volumes.clone());
+    ready.set(true);
+    let store = Arc::clone(&engine.store);
+    housekeeping::keep(store, mounter, volumes, settings.schedule, housekeeping, shutdown).await
+}
+
+fn open(
+    settings: &EngineSettings,
+    layouts: Layouts,
+    housekeeping: Arc<Notify>,
+) -> anyhow::Result<(Engine, Arc<dyn Mounter>, Volumes)> {
+    let engine = Engine::open(settings)?;
+    let mounter = Arc::new(engine.mounter()?);
+    tracing::info!("this node mounts images with {}", mounter.capabilities());
+    let mounter: Arc<dyn Mounter> = mounter;
+    let volumes = Volumes::new(Parts {
+        images: engine.images.clone(),
+        mounter: Arc::clone(&mounter),
+        records: Records::open(engine.store.volumes())?,
+        boot: boot_id()?,
+        integrity: engine.store.integrity(),
+        platform: Platform::host(),
+        layouts,
+        guards: Guards::default(),
+        housekeeping,
+    });
+    Ok((engine, mounter, volumes))
+}
+
+fn boot_id() -> anyhow::Result<String> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.trim().to_owned())
+}

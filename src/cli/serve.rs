@@ -1,0 +1,59 @@
+//! The run modes: arguments into settings.
+
+use std::time::Duration;
+
+use super::args::{ControllerArgs, NodeArgs};
+use crate::app::controller::{self, ControllerSettings};
+use crate::app::engine::EngineSettings;
+use crate::app::housekeeping::Schedule;
+use crate::app::node::{self, NodeRun};
+use crate::image::pull::Limits;
+use crate::image::store::gc::Policy;
+use crate::node::service::NodeSettings;
+
+/// Images used within this time stay even when room is short, so that what a pod is about to get is not
+/// taken away while the kubelet retries.
+const MIN_AGE: Duration = Duration::from_secs(120);
+
+/// Runs the node plugin until a signal.
+///
+/// # Errors
+/// An argument is malformed, or the plugin failed.
+pub(super) async fn node(args: &NodeArgs, engine: impl Fn(Limits) -> EngineSettings) -> anyhow::Result<()> {
+    let (high, low) = (args.gc_high, args.gc_low);
+    anyhow::ensure!(
+        low <= high && high <= 100,
+        "--gc-low {low} and --gc-high {high} do not fit; both are percentages, the low one is not above the high"
+    );
+    node::run(NodeRun {
+        engine: engine(Limits { parallel_layers: args.parallel_layers }),
+        endpoint: args.endpoint.parse()?,
+        driver: args.driver_name.parse()?,
+        node: NodeSettings {
+            node_id: args.node_id.clone(),
+            kubelet_dir: args.kubelet_dir.clone(),
+            pull_wait: Duration::from_secs(args.pull_wait),
+        },
+        layout_dirs: args.layout_dirs.clone(),
+        schedule: Schedule {
+            every: Duration::from_secs(args.gc_interval),
+            policy: Policy::Watermarks { high, low, min_age: MIN_AGE },
+        },
+        with_controller: args.with_controller,
+    })
+    .await
+}
+
+/// Runs the controller until a signal.
+///
+/// # Errors
+/// An argument is malformed, or the controller failed.
+pub(super) async fn controller(args: &ControllerArgs, engine: EngineSettings) -> anyhow::Result<()> {
+    controller::run(ControllerSettings {
+        engine,
+        endpoint: args.endpoint.parse()?,
+        driver: args.driver_name.parse()?,
+        layout_dirs: args.layout_dirs.clone(),
+    })
+    .await
+}
