@@ -1,5 +1,7 @@
 //! Pulling from Debian's real `docker-registry`, into which Debian's `skopeo` pushed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod support {
     pub mod images;
     pub mod registry;
@@ -19,7 +21,8 @@ use composefs_csi::image::source::{
 use composefs_csi::kind::Kind;
 use futures_util::TryStreamExt as _;
 use support::images::{Compression, Flavour, Image, Layer, Layout};
-use support::registry::{Options, Registry};
+use support::registry::{Options, Registry, Running, free_port, make_certificates};
+use support::tools::installed;
 
 const USER: (&str, &str) = ("pod", "a secret: with everything/in+it=");
 
@@ -249,4 +252,48 @@ async fn a_registry_that_is_not_there() {
     let error = error.unwrap_err();
     assert!(matches!(error, SourceError::Unreachable { .. }), "{error}");
     assert_eq!(error.kind(), Kind::Transient);
+}
+
+/// A TLS server that answers requests for `v2/team/app/manifests/v1` with these bytes.
+fn verbatim(answer: &str) -> (Running, tempfile::TempDir, SourceSettings, String) {
+    let directory = tempfile::tempdir().unwrap();
+    make_certificates(directory.path());
+    let manifests = directory.path().join("v2/team/app/manifests");
+    std::fs::create_dir_all(&manifests).unwrap();
+    std::fs::write(manifests.join("v1"), answer).unwrap();
+    let host = format!("127.0.0.1:{}", free_port());
+    let mut command = std::process::Command::new(installed("openssl"));
+    command.args(["s_server", "-HTTP", "-quiet", "-accept", &host]).current_dir(directory.path());
+    command.args(["-cert", "keys/server.crt", "-key", "keys/server.key"]);
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    let server = Running(command.stderr(std::process::Stdio::null()).spawn().unwrap());
+    let mut settings = settings();
+    settings.ca_files.push(directory.path().join("trust/ca.crt"));
+    settings.retry.attempts = 20;
+    settings.retry.longest_pause = Duration::from_millis(200);
+    (server, directory, settings, host)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tls_registry_cannot_send_us_to_plain_http() {
+    for (answer, says) in [
+        (
+            "HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:1/v2/\r\nContent-Length: 0\r\n\r\n",
+            "from https to plain http",
+        ),
+        (
+            "HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:1/token\"\r\n\
+             Content-Length: 0\r\n\r\n",
+            "http://127.0.0.1, which is not https",
+        ),
+    ] {
+        let (_server, _directory, settings, host) = verbatim(answer);
+        let json = format!(r#"{{"auths":{{"{host}":{{"username":"u","password":"hunter2"}}}}}}"#);
+        let credentials = Credentials::parse(json.as_bytes()).unwrap();
+        let reference = format!("{host}/team/app:v1");
+        let error = open(&settings, &reference, &credentials).manifest(&version(&reference)).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }

@@ -32,8 +32,9 @@ pub struct Registry {
     directory: tempfile::TempDir,
 }
 
+/// A process that is ended when dropped.
 #[derive(Debug)]
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -125,7 +126,8 @@ pub fn run(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-fn free_port() -> u16 {
+/// A port of 127.0.0.1 that nobody listens on at this moment.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
 }
@@ -169,8 +171,9 @@ fn configuration(directory: &Path, port: u16, options: Options) -> String {
     text
 }
 
-/// An authority and a certificate by it, both good for a day.
-fn make_certificates(directory: &Path) {
+/// An authority (`trust/ca.crt`) and a certificate by it (`keys/server.{key,crt}`) for 127.0.0.1,
+/// both good for a day.
+pub fn make_certificates(directory: &Path) {
     let (at, trust) = (directory.join("keys"), directory.join("trust"));
     for path in [&at, &trust] {
         fs::create_dir(path).expect("a directory for certificates");

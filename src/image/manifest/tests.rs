@@ -164,3 +164,52 @@ fn configs_claim_one_diff_id_per_layer() {
     assert!(matches!(ImageConfig::parse(odd.as_bytes(), 0), Err(ManifestError::RootfsType(_))));
     assert!(ImageConfig::parse(b"{}", 0).is_err());
 }
+
+/// JSON made of the words that the parsers look for, so that random documents get far.
+fn documents() -> impl proptest::strategy::Strategy<Value = Value> {
+    use proptest::prelude::*;
+    let key = proptest::sample::select(vec![
+        "schemaVersion",
+        "mediaType",
+        "config",
+        "layers",
+        "manifests",
+        "digest",
+        "size",
+        "annotations",
+        "platform",
+        "os",
+        "rootfs",
+        "diff_ids",
+        "type",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        Just(json!(2)),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,20}".prop_map(Value::from),
+        Just(json!(OCI)),
+        Just(json!("layers")),
+        Just(json!(Digest::of(b"x"))),
+        Just(descriptor(CONFIG)),
+    ];
+    leaf.prop_recursive(5, 60, 6, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            proptest::collection::vec((key.clone(), inner), 0..8).prop_map(|members| {
+                Value::Object(members.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
+            }),
+        ]
+    })
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_panics(document in documents(), cut in 0_usize..200) {
+        let text = document.to_string();
+        let _ = Document::parse(text.as_bytes(), Some(OCI));
+        let _ = ImageConfig::parse(text.as_bytes(), 1);
+        let _ = Document::parse(&text.as_bytes()[..cut.min(text.len())], None);
+    }
+}

@@ -3,7 +3,7 @@
 //!
 //! One [`RegistryClient`] per registry and credential holds the tokens; all share one
 //! [`Transport`], whose connections carry no identity. Why this is not `oci-client`:
-//! `docs/adr/0002-registry-client.md`.
+//! `docs/adr/0005-registry-client.md`.
 
 use std::sync::Arc;
 
@@ -155,3 +155,6 @@ impl Source for RegistrySource {
 fn has_content(status: StatusCode) -> bool {
     matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
 }
+
+#[cfg(test)]
+mod tests;

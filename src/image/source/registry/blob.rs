@@ -117,10 +117,9 @@ impl Download {
         if starts > offset {
             return Err(self.protocol(format!("content from byte {starts} instead of {offset}")));
         }
-        if let Some(length) = response.content_length()
-            && starts + length != self.size
-        {
-            return Err(self.wrong_size(starts + length));
+        let announced = response.content_length().map(|length| starts.saturating_add(length));
+        if let Some(end) = announced.filter(|end| *end != self.size) {
+            return Err(self.wrong_size(end));
         }
         self.open = Some((response, offset - starts));
         Ok(())

@@ -44,7 +44,7 @@ pub(super) async fn of_response(
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             SourceError::Denied { subject, host, credentials_sent, detail }
         }
-        StatusCode::NOT_FOUND => SourceError::NotFound { subject: format!("{subject} at {host}") },
+        StatusCode::NOT_FOUND => SourceError::NotFound { subject },
         StatusCode::TOO_MANY_REQUESTS => SourceError::RateLimited { subject, host, retry_after, detail },
         StatusCode::REQUEST_TIMEOUT
         | StatusCode::INTERNAL_SERVER_ERROR
