@@ -1,5 +1,7 @@
 //! The store on a real filesystem: what survives kill -9 and power cuts, who may remove what.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod collect;
 mod crash;
 mod fixture;

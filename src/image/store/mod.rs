@@ -20,7 +20,7 @@
 //! * An image record names only what a `syncfs` has covered ([`Store::commit_image`]).
 //! * A layer record, synced or staged in this boot, names only objects that are there: the sweep removes
 //!   records before layers, and layers before objects.
-//! * An object that no record reaches is never trusted across a power cut ([`dirty`]).
+//! * An object that no record reaches is never trusted across a power cut (`dirty.rs`).
 //! * Nothing is removed while a lease exists in any process ([`Lease`]), and nothing at all while it
 //!   is unknown what is needed ([`gc`]).
 //!
