@@ -60,7 +60,7 @@ private_apt() {
         -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
         -o Dir::State="$apt/state" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache" \
         -o APT::Sandbox::User="$(id -un)" -o APT::Install-Recommends=false \
-        -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
+        -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Update::Error-Mode=any "$@"
 }
 
 prepare_apt() {

@@ -1,15 +1,15 @@
-//! Real mounts on this machine's kernel. Needs root, and a build directory on a disk filesystem.
+//! Mounting images on this machine's kernel. Needs root, and a build directory on a disk filesystem.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "support/mount.rs"]
-mod support;
+mod support {
+    pub mod bench;
+    pub mod mount;
+}
 
 use std::fs::File;
-use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
 
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::kind::Kind;
@@ -18,61 +18,9 @@ use composefs_csi::node::mount::{
 };
 use composefs_csi::sys::pages::{Mapping, read_through};
 use rustix::fs::StatVfsMountFlags;
-use rustix::mount::MountPropagationFlags;
-use rustix::mount::{MountFlags, UnmountFlags};
-use support::{Bench, Node, content, leftovers, mounts_below};
-
-/// A bench, and the turn of its test: they count descriptors and loop devices, which have to be their own.
-struct Turn {
-    bench: Bench,
-    _turn: MutexGuard<'static, ()>,
-}
-
-impl Deref for Turn {
-    type Target = Bench;
-    fn deref(&self) -> &Bench {
-        &self.bench
-    }
-}
-
-fn bench(name: &str) -> Turn {
-    static TURN: Mutex<()> = Mutex::new(());
-    assert!(
-        rustix::process::geteuid().is_root(),
-        "these tests mount for real: run them as root, as make test does"
-    );
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    Turn { bench: Bench::new(Path::new(env!("CARGO_TARGET_TMPDIR")), name, false), _turn: turn }
-}
-
-fn start(bench: &Bench) -> KernelMounter {
-    KernelMounter::start(&bench.store(), &bench.state(), false).expect("this node cannot mount")
-}
-
-fn whole(image: VerityDigest) -> MountSpec {
-    MountSpec { image, path: PathBuf::new(), noexec: false }
-}
-
-fn below(image: VerityDigest, path: &str) -> MountSpec {
-    MountSpec { image, path: path.into(), noexec: false }
-}
-
-/// A small tree with links that lead out of it.
-fn small_image(bench: &Bench) -> VerityDigest {
-    let name = bench.root.to_string_lossy().into_owned();
-    bench.image(&[
-        // The tests run side by side, and a mount table has no walls: no two have an image in common.
-        ("name", Node::File(name.into_bytes())),
-        ("bin/tool", Node::File(b"#!/bin/sh\nexit 0\n".to_vec())),
-        ("data/big", Node::File(content(1, 3_000_000))),
-        ("data/deep/small", Node::File(b"inline".to_vec())),
-        ("current", Node::Link("data/deep")),
-        ("absolute", Node::Link("/data/deep")),
-        ("escape", Node::Link("../../../../../../../../data/deep")),
-        ("outside", Node::Link("/proc")),
-        ("circle", Node::Link("circle")),
-    ])
-}
+use rustix::mount::MountFlags;
+use support::bench::{below, bench, device, small_image, start, unmount_by_hand, whole};
+use support::mount::{Node, content, mounts_below};
 
 fn ways() -> Vec<Capabilities> {
     let mut ways = Vec::new();
@@ -127,7 +75,7 @@ fn an_image_is_read_through_a_confined_mount() {
 fn every_way_of_mounting_gives_the_same_files() {
     let bench = bench("ways");
     let image = small_image(&bench);
-    let before = leftovers();
+    let before = bench.leftovers();
     for way in ways() {
         let mounter =
             KernelMounter::with_capabilities(&bench.store(), &bench.state(), false, way.clone()).unwrap();
@@ -139,15 +87,7 @@ fn every_way_of_mounting_gives_the_same_files() {
         mounter.release(&image).unwrap();
         assert_eq!(mounts_below(&bench.root).len(), 1, "{way}");
     }
-    assert_eq!(leftovers(), before);
-}
-
-fn unmount_by_hand(path: &Path) {
-    rustix::mount::unmount(path, UnmountFlags::DETACH).unwrap();
-}
-
-fn device(path: &Path) -> u64 {
-    std::fs::metadata(path).unwrap().dev()
+    assert_eq!(bench.leftovers(), before);
 }
 
 #[test]
@@ -225,7 +165,7 @@ fn two_pods_share_inodes_and_two_images_share_pages() {
 
     let mut file = File::open(a.join("data/big")).unwrap();
     read_through(&mut file).unwrap();
-    let object = bench.object(&support::digest_of(&content(1, 3_000_000)));
+    let object = bench.object(&VerityDigest::of(&content(1, 3_000_000)));
     let maps: Vec<Mapping> = [a.join("data/big"), b.join("big"), c.join("elsewhere/copy"), object]
         .iter()
         .map(|path| Mapping::new(File::open(path).unwrap()).unwrap())
@@ -234,82 +174,6 @@ fn two_pods_share_inodes_and_two_images_share_pages() {
         assert!(map.resident().unwrap().iter().all(|page| *page), "read once, resident everywhere");
         assert_eq!(map.frames().unwrap(), maps[0].frames().unwrap(), "the same physical pages");
     }
-}
-
-#[test]
-fn a_restart_finds_what_is_mounted() {
-    let bench = bench("restart");
-    let image = small_image(&bench);
-    let (a, b, c) = (bench.target("a"), bench.target("b"), bench.target("c"));
-    start(&bench).mount(&whole(image), &a).unwrap();
-
-    let restarted = start(&bench);
-    assert_eq!(restarted.mounted(&a).unwrap(), Some(whole(image)));
-    restarted.mount(&whole(image), &b).unwrap();
-    assert_eq!(device(&a), device(&b), "the base mount was found");
-    assert_eq!(mounts_below(&bench.root).len(), 4);
-
-    // The plugin's container was replaced: base mounts are gone, published ones are not.
-    for point in mounts_below(&bench.state()).iter().rev() {
-        unmount_by_hand(point);
-    }
-    let replaced = start(&bench);
-    replaced.mount(&below(image, "data"), &c).unwrap();
-    assert_eq!(device(&a), device(&c), "no second superblock");
-    for target in [&a, &b, &c] {
-        replaced.release(&image).unwrap();
-        assert!(bench.state().join("mounts").join(image.hex()).exists(), "a clone remains");
-        replaced.unmount(target).unwrap();
-    }
-    replaced.release(&image).unwrap();
-    assert_eq!(mounts_below(&bench.root).len(), 1);
-}
-
-#[test]
-fn unmount_takes_every_mount_of_ours_and_none_of_others() {
-    let bench = bench("unmount");
-    let image = small_image(&bench);
-    let mounter = start(&bench);
-    let target = bench.target("a");
-    mounter.unmount(&target).unwrap();
-    mounter.unmount(&bench.root.join("targets/never-made")).unwrap();
-    assert_eq!(mounter.mounted(&bench.root.join("targets/never-made")).unwrap(), None);
-
-    mounter.mount(&whole(image), &target).unwrap();
-    assert!(matches!(mounter.mount(&whole(image), &target), Err(MountError::Occupied { .. })));
-    rustix::mount::mount_bind(&target, &target).unwrap();
-    assert_eq!(mounts_below(&target).len(), 2);
-    mounter.unmount(&target).unwrap();
-    mounter.unmount(&target).unwrap();
-    assert_eq!(mounts_below(&target).len(), 0);
-
-    rustix::mount::mount("somebody", &target, "tmpfs", MountFlags::empty(), None).unwrap();
-    for error in [
-        mounter.mount(&whole(image), &target).unwrap_err(),
-        mounter.mounted(&target).unwrap_err(),
-        mounter.unmount(&target).unwrap_err(),
-        mounter.statistics(&target).unwrap_err(),
-    ] {
-        assert_eq!(error.kind(), Kind::Conflict);
-        assert!(error.to_string().contains("tmpfs from `somebody`"), "{error}");
-    }
-    unmount_by_hand(&target);
-}
-
-#[test]
-fn a_reader_does_not_keep_a_volume_from_going() {
-    let bench = bench("busy");
-    let image = small_image(&bench);
-    let mounter = start(&bench);
-    let target = bench.target("a");
-    mounter.mount(&whole(image), &target).unwrap();
-    let held = File::open(target.join("data/big")).unwrap();
-    mounter.unmount(&target).unwrap();
-    mounter.release(&image).unwrap();
-    std::fs::remove_dir(&target).unwrap();
-    let mut bytes = vec![0; 4096];
-    rustix::io::pread(&held, &mut bytes, 1_000_000).unwrap();
-    assert_eq!(bytes, content(1, 3_000_000)[1_000_000..1_004_096]);
 }
 
 #[test]
@@ -340,147 +204,6 @@ fn targets_and_images_that_are_none() {
     assert_eq!(mounts_below(&bench.root).len(), 1);
 }
 
-#[test]
-fn what_a_crash_leaves_is_swept() {
-    let bench = bench("crash");
-    let image = small_image(&bench);
-    let mounter = start(&bench);
-    let target = bench.target("a");
-    mounter.mount(&whole(image), &target).unwrap();
-    let home = bench.state().join("mounts");
-    // Killed between mkdir and attaching; and while an old kernel's EROFS mount was attached.
-    std::fs::create_dir(home.join(VerityDigest([1; 32]).hex())).unwrap();
-    let lower = home.join(format!("{}.lower", VerityDigest([2; 32])));
-    std::fs::create_dir(&lower).unwrap();
-    rustix::mount::mount("leftover", &lower, "tmpfs", MountFlags::empty(), None).unwrap();
-    // Killed in the self-test.
-    std::fs::create_dir_all(bench.store().join(".self-test/objects/aa")).unwrap();
-    std::fs::write(bench.store().join(".self-test/objects/aa/bb"), "x").unwrap();
-    // Killed after the last unmount and before the release.
-    mounter.unmount(&target).unwrap();
-
-    let restarted = start(&bench);
-    assert_eq!(mounts_below(&bench.root), [home.clone(), home.join(image.hex())]);
-    assert_eq!(std::fs::read_dir(&home).unwrap().count(), 1);
-    assert!(!bench.store().join(".self-test").exists());
-    for image in restarted.mounted_images().unwrap() {
-        if bench.object(&image).exists() {
-            restarted.release(&image).unwrap();
-        }
-    }
-    assert_eq!(mounts_below(&bench.root), [home]);
-}
-
-#[test]
-fn pods_of_one_image_at_once_get_one_superblock() {
-    let bench = bench("parallel");
-    let image = small_image(&bench);
-    let mounter = start(&bench);
-    let targets: Vec<PathBuf> = (0..8).map(|count| bench.target(&count.to_string())).collect();
-    for _ in 0..10 {
-        std::thread::scope(|scope| {
-            for target in &targets {
-                scope.spawn(|| mounter.mount(&whole(image), target).unwrap());
-            }
-        });
-        assert!(targets.iter().all(|target| device(target) == device(&targets[0])));
-        assert_eq!(mounts_below(&bench.root).len(), 2 + targets.len());
-        // Others are released while some are published: a base never goes below a clone being made.
-        std::thread::scope(|scope| {
-            for target in &targets {
-                scope.spawn(|| {
-                    mounter.unmount(target).unwrap();
-                    mounter.release(&image).unwrap();
-                    mounter.mount(&whole(image), target).unwrap();
-                    assert!(target.join("data/big").exists());
-                    mounter.unmount(target).unwrap();
-                    mounter.release(&image).unwrap();
-                });
-            }
-        });
-        assert_eq!(mounts_below(&bench.root).len(), 1);
-    }
-}
-
-#[test]
-fn published_mounts_travel_to_the_host_and_base_mounts_do_not() {
-    let bench = bench("propagation");
-    let image = small_image(&bench);
-    // The host's tree is shared; a peer stands for another namespace that sees it.
-    rustix::mount::mount_bind(&bench.root, &bench.root).unwrap();
-    rustix::mount::mount_change(&bench.root, MountPropagationFlags::SHARED).unwrap();
-    let peer = bench.root.with_extension("peer");
-    std::fs::create_dir_all(&peer).unwrap();
-    rustix::mount::mount_bind(&bench.root, &peer).unwrap();
-
-    let mounter = start(&bench);
-    let target = bench.target("a");
-    mounter.mount(&whole(image), &target).unwrap();
-    assert!(peer.join("targets/a/data/big").exists(), "kubelet sees the volume");
-    assert!(!mounts_below(&peer).contains(&peer.join("state/mounts").join(image.hex())));
-    mounter.unmount(&target).unwrap();
-    assert!(!peer.join("targets/a/data").exists());
-
-    // A container that binds the host's tree recursively copies the volume, but no base mount.
-    mounter.mount(&whole(image), &target).unwrap();
-    let container = bench.root.with_extension("container");
-    std::fs::create_dir_all(&container).unwrap();
-    rustix::mount::mount_bind_recursive(&bench.root, &container).unwrap();
-    rustix::mount::mount_change(&container, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .unwrap();
-    assert_eq!(mounts_below(&container), [container.clone(), container.join("targets/a")]);
-    for directory in [&container, &peer] {
-        unmount_by_hand(directory);
-        std::fs::remove_dir(directory).unwrap();
-    }
-}
-
-#[test]
-fn a_thousand_cycles_leave_nothing() {
-    let bench = bench("cycles");
-    let image = small_image(&bench);
-    let mounter = start(&bench);
-    let before = leftovers();
-    for count in 0..1000 {
-        let target = bench.target(&format!("{count}"));
-        mounter.mount(&below(image, "data"), &target).unwrap();
-        assert!(target.join("big").exists());
-        mounter.unmount(&target).unwrap();
-        mounter.release(&image).unwrap();
-        std::fs::remove_dir(&target).unwrap();
-    }
-    assert_eq!(leftovers(), before);
-    assert_eq!(mounts_below(&bench.root).len(), 1);
-    assert_eq!(std::fs::read_dir(bench.state().join("mounts")).unwrap().count(), 0);
-}
-
-#[test]
-fn the_thousandth_volume_costs_what_the_first_does() {
-    let bench = bench("thousand");
-    let image = small_image(&bench);
-    let mounter = start(&bench);
-    let targets: Vec<PathBuf> = (0..1000).map(|count| bench.target(&format!("{count}"))).collect();
-    let mut times: Vec<_> = targets
-        .iter()
-        .map(|target| {
-            let start = std::time::Instant::now();
-            assert_eq!(mounter.mounted(target).unwrap(), None);
-            mounter.mount(&whole(image), target).unwrap();
-            start.elapsed()
-        })
-        .collect();
-    let unmounting = std::time::Instant::now();
-    for target in &targets {
-        mounter.unmount(target).unwrap();
-        mounter.release(&image).unwrap();
-    }
-    let unmounting = unmounting.elapsed() / 1000;
-    times.sort();
-    println!("publish: median {:?}, p99 {:?}; unpublish: mean {unmounting:?}", times[500], times[990]);
-    // The machine may be busy; the benchmark holds p99 to 5 ms.
-    assert!(times[500].as_millis() < 5, "median {:?}", times[500]);
-}
-
 /// Mounts an overlay of `lower`, with its writable layer below `scratch`, on `on`.
 fn mount_overlay(lower: &Path, scratch: &Path, on: &Path) {
     let directories = ["upper", "work"].map(|name| scratch.join(name));
@@ -499,7 +222,7 @@ fn mount_overlay(lower: &Path, scratch: &Path, on: &Path) {
 #[test]
 fn a_store_that_cannot_back_erofs_uses_loop_devices() {
     let bench = bench("loop");
-    let before = leftovers();
+    let before = bench.leftovers();
     rustix::mount::mount("store", bench.store(), "tmpfs", MountFlags::empty(), None).unwrap();
     std::fs::create_dir(bench.store().join("objects")).unwrap();
     let image = small_image(&bench);
@@ -513,7 +236,7 @@ fn a_store_that_cannot_back_erofs_uses_loop_devices() {
     mounter.unmount(&target).unwrap();
     mounter.release(&image).unwrap();
     drop(mounter);
-    assert_eq!(leftovers(), before);
+    assert_eq!(bench.leftovers(), before);
 }
 
 #[test]

@@ -10,6 +10,10 @@ use composefs_csi::image::digest::Digest;
 use composefs_csi::image::store::gc::{Amount, Policy};
 use composefs_csi::image::store::{Measure, Options, Request, Space, Store, StoreError};
 
+use composefs_csi::image::composefs;
+use composefs_csi::image::tree::{Builder, Rules};
+use composefs_csi::image::verity::VerityDigest;
+
 use crate::fixture::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -68,7 +72,7 @@ fn what_is_not_known_for_certain_blocks_removal() {
     assert_eq!(all_objects(dir.path()).len(), 2);
     std::fs::rename(dir.path().join("saved"), &path).unwrap();
     // An image of another store on this machine is none of our business.
-    let foreign = composefs_csi::image::verity::VerityDigest([1; 32]);
+    let foreign = VerityDigest([1; 32]);
     assert_eq!(collect(&store, EVERYTHING, &[foreign]).unwrap().images.len(), 1);
 }
 
@@ -161,6 +165,39 @@ fn the_mount_table_is_read_when_nobody_can_mount() {
     };
     store.collect(&Request { policy: EVERYTHING, mounted: &mounted, dry_run: false }).unwrap();
     assert_eq!(asked.get(), 1);
+}
+
+#[test]
+fn a_lost_layer_record_costs_neither_the_image_nor_the_sweep() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let lease = store.lease_blocking().unwrap();
+    add_layer(&store, &lease, &["hidden", "x", "y"]).unwrap();
+    let mut builder = Builder::new(Rules::Faithful);
+    let mut layer = builder.layer();
+    for entry in store.layer(&diff_id(&["hidden", "x", "y"])).unwrap().skip(1) {
+        layer.apply(entry.unwrap()).unwrap();
+    }
+    layer.end().unwrap();
+    let image = composefs::write_image(builder.finish().unwrap()).unwrap();
+    let (digest, _) = store.objects(&lease).unwrap().put(&image.bytes).unwrap();
+    let mut record = record("a", &[&["hidden", "x", "y"]]);
+    (record.image, record.image_size) = (digest, image.bytes.len() as u64);
+    store.commit_image(&lease, &record).unwrap();
+    drop(lease);
+    let layer = dir.path().join("layers").join(record.layers[0].hex());
+    std::fs::write(&layer, &std::fs::read(&layer).unwrap()[..60]).unwrap();
+    let [usage] = store.usage().unwrap().images[..] else { panic!() };
+    assert!(usage.alone >= 10_000 + record.image_size, "{usage:?}");
+    assert_eq!(collect(&store, EVERYTHING, &[digest]).unwrap().images, []);
+    let left: BTreeSet<_> = [digest, of("x"), of("y")].into();
+    assert_eq!(all_objects(dir.path()).intersection(&left).count(), 3, "a mount needs them");
+    assert!(!layer.exists());
+    assert_eq!(store.known_layer(&blob(&["hidden", "x", "y"])).unwrap(), None, "the next pull fetches it");
+}
+
+fn of(name: &str) -> VerityDigest {
+    VerityDigest::of(&content(name))
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use composefs_csi::image::store::{Options, Store, StoreError};
+use composefs_csi::image::store::{Options, Steps, Store, StoreError};
 
 use crate::fixture::*;
 
@@ -85,6 +85,39 @@ fn another_processs_lease_keeps_the_sweep_away_until_it_is_killed() {
     );
     assert_eq!(store.known_layer(&blob(&["of the child"])).unwrap(), Some(diff_id(&["of the child"])));
     store.sweep(Duration::ZERO).unwrap();
+    assert_eq!(all_objects(dir.path()), needed(&store));
+}
+
+#[test]
+fn what_is_pulled_between_two_slices_of_a_sweep_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let names: Vec<String> = (1..=9).map(|n| format!("file{n}000")).collect();
+    let files: Vec<&str> = names.iter().map(String::as_str).collect();
+    let lease = store.lease_blocking().unwrap();
+    for name in &files {
+        store.objects(&lease).unwrap().put(&content(name)).unwrap();
+    }
+    drop(lease);
+    // Every object takes the sweep a slice. The pull comes after the first, and finds the others.
+    let (begun, begins) = std::sync::mpsc::channel();
+    let steps = Steps::new(move |step| {
+        if step == "remove an object of" {
+            let _ = begun.send(());
+            std::thread::sleep(Duration::from_millis(220));
+        }
+        Ok(())
+    });
+    let sweeper = Store::open(dir.path(), Options { steps, ..options(BOOT) }).unwrap();
+    let swept = std::thread::scope(|scope| {
+        let sweep = scope.spawn(|| sweeper.sweep(Duration::ZERO).unwrap());
+        begins.recv().unwrap();
+        pull(&store, "a", &[&files]).unwrap();
+        assert!(!sweep.is_finished(), "the pull came too late to tell anything");
+        sweep.join().unwrap()
+    });
+    assert!((1..8).contains(&swept.objects), "{swept:?}");
+    check(&store);
     assert_eq!(all_objects(dir.path()), needed(&store));
 }
 

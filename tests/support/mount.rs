@@ -1,22 +1,19 @@
 //! A store made by hand, without the store's code: objects by fs-verity digest and composefs images of them, on a
 //! disk. Whatever is mounted below its directory is unmounted when it is dropped.
 
+#![allow(dead_code, reason = "no test file needs all of it")]
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use composefs::erofs::format::FormatVersion;
-use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
-use composefs::fsverity::{FsVerityHashValue, Sha256HashValue, compute_verity};
-use composefs::generic_tree::Stat;
-use composefs::tree::{Directory, FileSystem, Inode, LeafContent, RegularFile};
+use composefs_csi::image::composefs::write_image;
+use composefs_csi::image::layer::entry::{Entry, EntryKind, INLINE_MAX, Meta};
+use composefs_csi::image::tree::{Builder, Rules};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::sys::verity::enable_verity;
 use rustix::mount::UnmountFlags;
-
-/// Longer files than this are objects.
-const INLINE: usize = 64;
 
 /// A directory on a real disk with `store/objects`, `state` and `targets` in it.
 #[derive(Debug)]
@@ -65,7 +62,7 @@ impl Bench {
 
     /// Writes an object, sealed if the store is.
     pub fn put(&self, content: &[u8]) -> VerityDigest {
-        let digest = digest_of(content);
+        let digest = VerityDigest::of(content);
         self.write_object(&digest, content, self.sealed);
         digest
     }
@@ -86,37 +83,26 @@ impl Bench {
 
     /// Writes an image of these paths and its objects.
     pub fn image(&self, nodes: &[(&str, Node)]) -> VerityDigest {
-        let stat = |mode| Stat { st_mode: mode, ..Stat::default() };
-        let mut tree = FileSystem::<Sha256HashValue>::new(stat(0o755));
-        for (path, node) in nodes {
-            let (parents, name) = path.rsplit_once('/').unwrap_or(("", path));
-            let leaf = match node {
-                Node::File(content) if content.len() > INLINE => {
-                    self.put(content);
-                    let external = RegularFile::External(compute_verity(content), content.len() as u64);
-                    tree.push_leaf(stat(0o555), LeafContent::Regular(external))
-                }
-                Node::File(content) => {
-                    let inline = RegularFile::Inline(content.clone().into_boxed_slice());
-                    tree.push_leaf(stat(0o555), LeafContent::Regular(inline))
-                }
-                Node::Link(to) => tree.push_leaf(
-                    stat(0o777),
-                    LeafContent::Symlink(AsRef::<std::ffi::OsStr>::as_ref(to).into()),
-                ),
-            };
-            let mut directory = &mut tree.root;
-            for parent in parents.split('/').filter(|name| !name.is_empty()) {
-                if directory.lookup(parent.as_ref()).is_none() {
-                    let new = Inode::Directory(Box::new(Directory::new(stat(0o755))));
-                    directory.insert(parent.as_ref(), new);
-                }
-                directory = directory.get_directory_mut(parent.as_ref()).expect("a parent is a directory");
-            }
-            directory.insert(name.as_ref(), Inode::leaf(leaf));
-        }
-        let tree = ValidatedFileSystem::new(tree).expect("the test's tree is sound");
-        self.put(&mkfs_erofs_versioned(&tree, FormatVersion::V1))
+        image_by(nodes, |content| self.put(content))
+    }
+
+    /// Open descriptors, and loop devices of files in here: what mounting must not leave behind.
+    pub fn leftovers(&self) -> BTreeMap<&'static str, usize> {
+        let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let devices = std::fs::read_dir("/sys/block").map_or(0, |entries| {
+            let files = entries.flatten().map(|entry| entry.path().join("loop/backing_file"));
+            files
+                .filter_map(|file| std::fs::read_to_string(file).ok())
+                .filter(|file| self.holds(file))
+                .count()
+        });
+        BTreeMap::from([("descriptors", descriptors), ("loop devices", devices)])
+    }
+
+    /// Is this file of a loop device (its path from its filesystem's root) one of ours?
+    fn holds(&self, backing_file: &str) -> bool {
+        let name = self.root.file_name().map(|name| name.to_string_lossy().into_owned());
+        name.is_some_and(|name| backing_file.contains(&name)) || backing_file.starts_with("/objects/")
     }
 
     /// Unmounts everything below the directory, deepest and latest first, and removes it.
@@ -132,11 +118,6 @@ impl Drop for Bench {
     fn drop(&mut self) {
         self.clean();
     }
-}
-
-/// The fs-verity digest of `content`.
-pub fn digest_of(content: &[u8]) -> VerityDigest {
-    VerityDigest::from_hex(&compute_verity::<Sha256HashValue>(content).to_hex()).expect("64 digits")
 }
 
 /// The mount points at and below `directory`, in the order of the mount table.
@@ -158,11 +139,22 @@ pub fn content(seed: u8, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Open descriptors, attached loop devices: what a mount must not leave behind.
-pub fn leftovers() -> BTreeMap<&'static str, usize> {
-    let count = |directory: &str| std::fs::read_dir(directory).map_or(0, Iterator::count);
-    let loops = std::fs::read_dir("/sys/block").map_or(0, |entries| {
-        entries.flatten().filter(|entry| entry.path().join("loop/backing_file").exists()).count()
-    });
-    BTreeMap::from([("descriptors", count("/proc/self/fd")), ("loop devices", loops)])
+/// Writes an image of these paths, and its objects, with `put`.
+pub fn image_by(nodes: &[(&str, Node)], put: impl Fn(&[u8]) -> VerityDigest) -> VerityDigest {
+    let mut builder = Builder::new(Rules::Faithful);
+    let mut layer = builder.layer();
+    for (path, node) in nodes {
+        let kind = match node {
+            Node::File(content) if content.len() > INLINE_MAX => {
+                EntryKind::Object(put(content), content.len() as u64)
+            }
+            Node::File(content) => EntryKind::Inline(content.as_slice().into()),
+            Node::Link(to) => EntryKind::Symlink(to.as_bytes().into()),
+        };
+        let meta = Meta { mode: 0o555, ..Meta::default() };
+        layer.apply(Entry { path: path.as_bytes().into(), meta, kind }).expect("a sound entry");
+    }
+    layer.end().expect("a sound layer");
+    let image = write_image(builder.finish().expect("a sound tree")).expect("a sound image");
+    put(&image.bytes)
 }

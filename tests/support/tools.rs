@@ -7,12 +7,27 @@ use std::process::Command;
 
 /// A program of a private tool set, see `scripts/debian-tools.sh`.
 pub fn debian(set: &str, program: &str) -> PathBuf {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/debian-tools.sh");
-    let output = Command::new(script).arg(set).output().expect("cannot run scripts/debian-tools.sh");
+    debian_set(set).join("bin").join(program)
+}
+
+/// The directory of a private tool set.
+pub fn debian_set(set: &str) -> PathBuf {
+    script("debian-tools.sh", &[set])
+}
+
+/// composefs-rs's command, see `scripts/cfsctl.sh`.
+pub fn cfsctl() -> PathBuf {
+    script("cfsctl.sh", &[])
+}
+
+/// The path that a script of ours prints.
+fn script(name: &str, arguments: &[&str]) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
+    let output = Command::new(&path).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot run {}: {error}", path.display()));
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "scripts/debian-tools.sh {set} failed; run `make setup`:\n{complaint}");
-    let dir = String::from_utf8(output.stdout).expect("a path");
-    PathBuf::from(dir.trim_end()).join("bin").join(program)
+    assert!(output.status.success(), "scripts/{name} {arguments:?} failed; run `make setup`:\n{complaint}");
+    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim_end())
 }
 
 /// A program that `make setup` installs.

@@ -7,6 +7,8 @@
 mod convert;
 mod dump;
 mod error;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

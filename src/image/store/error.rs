@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::ObjectError;
+use crate::image::composefs::ImageError;
 use crate::image::digest::Digest;
 use crate::image::layer::RecordError;
 use crate::kind::Kind;
@@ -122,6 +123,14 @@ pub enum StoreError {
         /// What is wrong with its record.
         source: RecordError,
     },
+    /// A layer record is lost, and the composefs image does not help out.
+    #[error("image {manifest}: {source}")]
+    Composefs {
+        /// Which image.
+        manifest: Digest,
+        /// What is wrong with it.
+        source: ImageError,
+    },
     /// Nothing can be removed, since it is unknown what is needed.
     #[error("nothing was removed from the store: {0}")]
     Blocked(String),
@@ -156,6 +165,7 @@ impl StoreError {
             Self::NoObject(_) => Kind::Bug,
             Self::Object(error) => error.kind(),
             Self::Layer { source, .. } => source.kind(),
+            Self::Composefs { source, .. } => source.kind(),
             Self::Blocked(_) => Kind::Conflict,
         }
     }

@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use super::layout::digest_of;
 use super::{ImageRecord, Store, StoreError};
+use crate::image::composefs;
 use crate::image::digest::Digest;
 use crate::image::layer::entry::EntryKind;
 use crate::image::verity::VerityDigest;
+use crate::kind::Kind;
 
 /// What must stay. It only grows. Memory: some 50 bytes per object.
 #[derive(Debug, Default)]
@@ -48,7 +50,13 @@ impl Reach {
         }
         self.objects.insert(record.image);
         for layer in &record.layers {
-            self.add_layer(store, layer)?;
+            match self.add_layer(store, layer) {
+                Err(error) if is_lost(&error) => {
+                    tracing::warn!(%error, "keeping what the composefs image names");
+                    store.each_object_of_composefs(record, |digest, _| self.add_object(digest))?;
+                }
+                added => added?,
+            }
         }
         self.images.insert(record.manifest);
         Ok(())
@@ -70,16 +78,68 @@ impl Reach {
         Ok(())
     }
 
+    fn add_object(&mut self, digest: VerityDigest) {
+        self.objects.insert(digest);
+    }
+
     fn add_layer(&mut self, store: &Store, diff_id: &Digest) -> Result<(), StoreError> {
         if self.layers.contains(diff_id) {
             return Ok(());
         }
-        for entry in store.layer(diff_id)? {
-            if let EntryKind::Object(digest, _) = entry?.kind {
-                self.objects.insert(digest);
+        store.each_object_of_layer(diff_id, |digest, _| self.add_object(digest))?;
+        self.layers.insert(*diff_id);
+        Ok(())
+    }
+}
+
+/// Whether a layer's record will never be read again: damaged or gone.
+fn is_lost(error: &StoreError) -> bool {
+    matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
+}
+
+impl Store {
+    /// Every object of an image's layers, and its composefs image; some more than once. Where a layer's
+    /// record is lost, those that its composefs image names: all that a mount needs.
+    pub(super) fn each_object(
+        &self,
+        record: &ImageRecord,
+        mut visit: impl FnMut(VerityDigest, u64),
+    ) -> Result<(), StoreError> {
+        visit(record.image, record.image_size);
+        for layer in &record.layers {
+            match self.each_object_of_layer(layer, &mut visit) {
+                Err(error) if is_lost(&error) => self.each_object_of_composefs(record, &mut visit)?,
+                done => done?,
             }
         }
-        self.layers.insert(*diff_id);
+        Ok(())
+    }
+
+    fn each_object_of_layer(
+        &self,
+        diff_id: &Digest,
+        mut visit: impl FnMut(VerityDigest, u64),
+    ) -> Result<(), StoreError> {
+        for entry in self.layer(diff_id)? {
+            if let EntryKind::Object(digest, size) = entry?.kind {
+                visit(digest, size);
+            }
+        }
+        Ok(())
+    }
+
+    fn each_object_of_composefs(
+        &self,
+        record: &ImageRecord,
+        mut visit: impl FnMut(VerityDigest, u64),
+    ) -> Result<(), StoreError> {
+        let path = self.objects.path(&record.image);
+        let image = std::fs::read(&path).map_err(|error| self.disk.error("read", &path, error))?;
+        let named = composefs::list_objects(&image)
+            .map_err(|source| StoreError::Composefs { manifest: record.manifest, source })?;
+        for digest in named {
+            visit(digest, self.objects.stat(&digest)?.map_or(0, |stat| stat.size));
+        }
         Ok(())
     }
 }

@@ -141,7 +141,7 @@ impl Store {
     }
 
     pub(super) fn remove_object(&self, digest: &VerityDigest) -> Result<bool, StoreError> {
-        self.disk.step("remove", self.layout.root(), || Ok(()))?;
+        self.disk.step("remove an object of", self.layout.root(), || Ok(()))?;
         Ok(self.objects.remove(digest)?)
     }
 

@@ -5,9 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use serde::Serialize;
 
 use super::space::Amount;
-use super::{ImageRecord, Store, StoreError};
+use super::{Store, StoreError};
 use crate::image::digest::Digest;
-use crate::image::layer::entry::EntryKind;
 use crate::image::verity::VerityDigest;
 
 /// Blocks that filesystems allocate files in, for estimates.
@@ -110,21 +109,5 @@ impl Store {
             frees.insert(record.manifest, own);
         }
         Ok(frees)
-    }
-
-    fn each_object(
-        &self,
-        record: &ImageRecord,
-        mut visit: impl FnMut(VerityDigest, u64),
-    ) -> Result<(), StoreError> {
-        visit(record.image, record.image_size);
-        for layer in &record.layers {
-            for entry in self.layer(layer)? {
-                if let EntryKind::Object(digest, size) = entry?.kind {
-                    visit(digest, size);
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::ops::RangeBounds;
 use super::arena::{Arena, Child, Limits, Node, NodeId, NodeKind, Stat};
 use super::checked::CheckedTree;
 use super::error::{TreeError, shown};
-use super::hide;
+use super::hide::{self, Pruned};
 use super::link::{self, Waiting};
 use super::resolve;
 use super::rules::{self, Rules};
@@ -40,6 +40,7 @@ pub struct Builder {
     xattrs: XattrTable,
     layers: u32,
     waiting: Waiting,
+    pruned: Pruned,
 }
 
 impl Builder {
@@ -51,7 +52,7 @@ impl Builder {
     /// The same, with other limits than the usual.
     pub fn with_limits(rules: Rules, limits: Limits) -> Self {
         let (arena, xattrs) = (Arena::new(limits), XattrTable::new());
-        Self { rules, arena, xattrs, layers: 0, waiting: Waiting::default() }
+        Self { rules, arena, xattrs, layers: 0, waiting: Waiting::default(), pruned: Pruned::default() }
     }
 
     /// Starts the next layer, lowest first.
@@ -86,6 +87,7 @@ impl Builder {
 
     fn end_layer(&mut self) -> Result<(), TreeError> {
         link::settle(&mut self.arena, std::mem::take(&mut self.waiting), self.layers)?;
+        self.pruned = Pruned::default();
         self.arena.recycle();
         Ok(())
     }
@@ -93,8 +95,8 @@ impl Builder {
     fn apply(&mut self, entry: Entry) -> Result<(), TreeError> {
         let Entry { path, meta, kind } = entry;
         match kind {
-            EntryKind::Whiteout => hide::whiteout(&mut self.arena, &path, self.layers),
-            EntryKind::Opaque => hide::opaque(&mut self.arena, &path, self.layers),
+            EntryKind::Whiteout => hide::whiteout(&mut self.arena, &mut self.pruned, &path, self.layers),
+            EntryKind::Opaque => hide::opaque(&mut self.arena, &mut self.pruned, &path, self.layers),
             EntryKind::Directory if path.is_empty() => self.root(meta),
             _ if path.is_empty() => Err(TreeError::RootNotADirectory),
             EntryKind::Directory => self.directory(&path, meta),

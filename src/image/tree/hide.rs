@@ -3,16 +3,28 @@
 //! The two phases of the specification, in one pass: every name knows its layer, so a marker spares
 //! what its own layer has brought before it, and what comes after it is new in any case.
 
+use std::collections::HashSet;
+
 use super::arena::{Arena, Child, NodeId, NodeKind, Stat};
 use super::error::TreeError;
 use super::resolve;
 
+/// Directories in which nothing of a lower layer is left, nor can come back before the layer ends. A
+/// layer with many markers over one large directory must not cost their product.
+#[derive(Debug, Default)]
+pub(super) struct Pruned(HashSet<NodeId>);
+
 /// Hides `path` of the layers below `layer`.
-pub(super) fn whiteout(arena: &mut Arena, path: &[u8], layer: u32) -> Result<(), TreeError> {
+pub(super) fn whiteout(
+    arena: &mut Arena,
+    pruned: &mut Pruned,
+    path: &[u8],
+    layer: u32,
+) -> Result<(), TreeError> {
     let (parent, name) = resolve::split(path);
     let Some(dir) = hidden_dir(arena, parent, path)? else { return Ok(()) };
     let Some(child) = arena.children(dir).and_then(|all| all.get(name)).copied() else { return Ok(()) };
-    prune(arena, child.node, layer);
+    prune(arena, pruned, child.node, layer);
     if survives(arena, &child, layer) {
         keep(arena, dir, name, layer);
     } else if let Some(child) = arena.children_mut(dir).and_then(|all| all.remove(name)) {
@@ -22,9 +34,14 @@ pub(super) fn whiteout(arena: &mut Arena, path: &[u8], layer: u32) -> Result<(),
 }
 
 /// Hides all that the layers below `layer` have in directory `path`.
-pub(super) fn opaque(arena: &mut Arena, path: &[u8], layer: u32) -> Result<(), TreeError> {
+pub(super) fn opaque(
+    arena: &mut Arena,
+    pruned: &mut Pruned,
+    path: &[u8],
+    layer: u32,
+) -> Result<(), TreeError> {
     if let Some(dir) = hidden_dir(arena, path, path)? {
-        prune(arena, dir, layer);
+        prune(arena, pruned, dir, layer);
     }
     Ok(())
 }
@@ -38,16 +55,16 @@ fn hidden_dir(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Option<NodeI
 }
 
 /// Removes everything below `top` that `layer` has not brought itself.
-fn prune(arena: &mut Arena, top: NodeId, layer: u32) {
+fn prune(arena: &mut Arena, pruned: &mut Pruned, top: NodeId, layer: u32) {
     // Parents before children; then backwards, so that an emptied directory goes with its parent's turn.
-    let mut dirs = vec![top];
-    let mut next = 0;
-    while let Some(dir) = dirs.get(next).copied() {
-        let below = arena.children(dir).into_iter().flat_map(|all| all.values());
-        let below: Vec<NodeId> =
-            below.map(|child| child.node).filter(|id| arena.children(*id).is_some()).collect();
-        dirs.extend(below);
-        next += 1;
+    let mut dirs = Vec::new();
+    let mut todo = vec![top];
+    while let Some(dir) = todo.pop() {
+        let Some(children) = arena.children(dir) else { continue };
+        if pruned.0.insert(dir) {
+            todo.extend(children.values().map(|child| child.node));
+            dirs.push(dir);
+        }
     }
     for dir in dirs.into_iter().rev() {
         let Some(children) = arena.children_mut(dir).map(std::mem::take) else { continue };

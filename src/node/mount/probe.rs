@@ -8,11 +8,6 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use composefs::erofs::format::FormatVersion;
-use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
-use composefs::fsverity::{FsVerityHashValue, Sha256HashValue, compute_verity};
-use composefs::generic_tree::Stat;
-use composefs::tree::{FileSystem, Inode, LeafContent, RegularFile};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -20,6 +15,9 @@ use super::base::Bases;
 use super::object::{ImageFile, object_name};
 use super::superblock::{Backing, Layers, Way};
 use super::{Capabilities, MountError, Verity};
+use crate::image::composefs::{ImageBytes, write_image};
+use crate::image::layer::entry::{Entry, EntryKind, Meta};
+use crate::image::tree::{Builder, Rules};
 use crate::image::verity::VerityDigest;
 use crate::sys::verity::enable_verity;
 
@@ -86,14 +84,14 @@ impl Scratch {
     /// Writes the objects and the image, sealed if the store is.
     fn fill(&self, sealed: bool) -> Result<ImageFile, MountError> {
         let failed = |step: &str, errno| MountError::kernel(step, self.path.display(), errno);
-        let bytes = tiny_image().map_err(|why| {
+        let image = tiny_image().map_err(|why| {
             tracing::error!(%why, "the self-test's image cannot be built");
             failed("building the self-test's image", Errno::INVAL)
         })?;
         self.put(CONTENT, sealed).map_err(|errno| failed("writing the self-test's object", errno))?;
         self.put(UNSEALED, false).map_err(|errno| failed("writing the self-test's object", errno))?;
         let digest =
-            self.put(&bytes, sealed).map_err(|errno| failed("writing the self-test's image", errno))?;
+            self.put(&image.bytes, sealed).map_err(|errno| failed("writing the self-test's image", errno))?;
         let image = ImageFile::lock(&self.objects, &digest)?;
         if sealed {
             image.measure()?;
@@ -102,7 +100,7 @@ impl Scratch {
     }
 
     fn put(&self, content: &[u8], sealed: bool) -> Result<VerityDigest, Errno> {
-        let digest = digest_of(content).ok_or(Errno::INVAL)?;
+        let digest = VerityDigest::of(content);
         let path = self.path.join("objects").join(object_name(&digest));
         let write = || -> std::io::Result<File> {
             if let Some(parent) = path.parent() {
@@ -175,18 +173,17 @@ fn read(mount: &OwnedFd, name: &str) -> Result<Vec<u8>, Errno> {
     }
 }
 
-fn digest_of(content: &[u8]) -> Option<VerityDigest> {
-    VerityDigest::from_hex(&compute_verity::<Sha256HashValue>(content).to_hex())
-}
-
-/// An image with `file` and `unsealed` in its root.
-fn tiny_image() -> anyhow::Result<Box<[u8]>> {
-    let stat = |mode| Stat { st_mode: mode, ..Stat::default() };
-    let mut tree = FileSystem::<Sha256HashValue>::new(stat(0o755));
+/// An image with `file` and `unsealed` in its root. The error is a defect of ours, in words.
+fn tiny_image() -> Result<ImageBytes, String> {
+    let mut builder = Builder::new(Rules::Faithful);
+    let mut layer = builder.layer();
     for (name, content) in [("file", CONTENT), ("unsealed", UNSEALED)] {
-        let external = RegularFile::External(compute_verity(content), content.len() as u64);
-        let leaf = tree.push_leaf(stat(0o444), LeafContent::Regular(external));
-        tree.root.insert(name.as_ref(), Inode::leaf(leaf));
+        let kind = EntryKind::Object(VerityDigest::of(content), content.len() as u64);
+        let entry =
+            Entry { path: name.as_bytes().into(), meta: Meta { mode: 0o444, ..Meta::default() }, kind };
+        layer.apply(entry).map_err(|error| error.to_string())?;
     }
-    Ok(mkfs_erofs_versioned(&ValidatedFileSystem::new(tree)?, FormatVersion::V1))
+    layer.end().map_err(|error| error.to_string())?;
+    let tree = builder.finish().map_err(|error| error.to_string())?;
+    write_image(tree).map_err(|error| error.to_string())
 }

@@ -114,3 +114,14 @@ fn whiteout_devices_of_the_image_are_kept() {
     let device = entry("w", EntryKind::CharDevice(0, 0));
     assert_eq!(fold(&[vec![device]]), "w:20644");
 }
+
+#[test]
+fn many_markers_over_one_large_directory_cost_their_sum() {
+    let mut upper: Vec<Entry> = (0..20_000).map(|at| file(&format!("d/e/{at}"), "x")).collect();
+    for _ in 0..20_000 {
+        upper.extend([opaque("d/e"), whiteout("d"), opaque("")]);
+    }
+    let started = std::time::Instant::now();
+    build(Rules::Faithful, &[vec![file("d/e/low", "x"), dir("d/f")], upper]).unwrap();
+    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+}

@@ -1,0 +1,369 @@
+//! What is tested inside the machine: a disk of ext4 with fs-verity, mounted on /disk, whose raw device is /dev/vda.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use composefs_csi::image::store::{Integrity, Options, Store};
+use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::kind::Kind;
+use composefs_csi::node::mount::{
+    Backing, Capabilities, KernelMounter, Layers, MountError, MountSpec, Mounter, Verity,
+};
+use composefs_csi::sys::pages::Mapping;
+use composefs_csi::sys::verity::measure_verity;
+use rustix::io::Errno;
+
+use crate::Row;
+use crate::disk::{BLOCK, drop_caches, read_block, tamper};
+use crate::mount::{Bench, Node, content, image_by, mounts_below};
+
+const DISK: &str = "/disk";
+/// Length of the files that are tampered with.
+const LENGTH: usize = 20 * BLOCK;
+
+/// A row: what is claimed, and the test of it, which returns a detail worth printing or panics.
+type Test = fn() -> String;
+
+/// Every row, in order.
+pub const ROWS: &[(&str, Test)] = &[
+    ("the self-test finds verity=require", self_test),
+    ("the store seals objects and image, and all is read back", sealed_store),
+    ("a tampered object gives EIO at exactly its block", tampered_object),
+    ("a tampered block cannot be mapped into memory", tampered_mapping),
+    ("an object replaced by another sealed one is refused at open", replaced_sealed),
+    ("an object replaced by an unsealed copy is refused at open", replaced_unsealed),
+    ("a missing object is ENOENT, the rest is fine", missing_object),
+    ("an image replaced by another is refused before it is mounted", replaced_image),
+    ("an image that is not sealed is refused before it is mounted", unsealed_image),
+    ("an image tampered in its first block is not mounted", tampered_superblock),
+    ("an image tampered later gives EIO and no wrong name", tampered_directory),
+    ("every way of mounting that this kernel should know works", ways),
+    ("a store on tmpfs is mounted through loop devices", without_verity),
+    ("a restart finds base and published mounts", restart),
+    ("publishing does not slow down with the number of volumes", many),
+];
+
+/// Runs the rows, and writes each to the port that the host reads.
+pub fn run() {
+    let port = std::env::var("RESULTS").expect("RESULTS names the port of the results");
+    let mut port = File::options().write(true).open(port).expect("cannot open the port of the results");
+    for (name, test) in ROWS {
+        println!("== {name}");
+        let (passed, detail) = match catch_unwind(AssertUnwindSafe(test)) {
+            Ok(detail) => (true, detail),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                (
+                    false,
+                    text.or_else(|| panic.downcast_ref().map(|text: &&str| text.to_string()))
+                        .unwrap_or_default(),
+                )
+            }
+        };
+        let row = Row { name: (*name).to_owned(), passed, detail };
+        let line = serde_json::to_string(&row).expect("a row is JSON");
+        writeln!(port, "{line}").expect("cannot write a result");
+    }
+}
+
+fn bench(name: &str) -> Bench {
+    Bench::new(Path::new(DISK), name, true)
+}
+
+fn start(bench: &Bench) -> KernelMounter {
+    KernelMounter::start(&bench.store(), &bench.state(), true).unwrap()
+}
+
+fn whole(image: VerityDigest) -> MountSpec {
+    MountSpec { image, path: PathBuf::new(), noexec: false }
+}
+
+fn is_6_12() -> bool {
+    rustix::system::uname().release().to_bytes().starts_with(b"6.12")
+}
+
+fn self_test() -> String {
+    let bench = bench("self-test");
+    let mounter = start(&bench);
+    let found = mounter.capabilities();
+    assert_eq!(found.verity, Verity::Required, "{found}");
+    assert_eq!(found.backing, Backing::File, "{found}");
+    let layers = if is_6_12() { Layers::Paths } else { Layers::Descriptors };
+    assert_eq!(found.layers, layers, "{found}");
+    assert_eq!(mounts_below(&bench.root).len(), 1);
+    found.to_string()
+}
+
+/// The real store, not the tests' own.
+fn sealed_store() -> String {
+    let bench = bench("store");
+    let text = content(1, LENGTH);
+    std::fs::remove_dir_all(bench.store()).unwrap();
+    let store = Store::open(&bench.store(), Options::default()).unwrap();
+    assert_eq!(store.integrity(), Integrity::Read);
+    let lease = store.lease_blocking().unwrap();
+    let objects = store.objects(&lease).unwrap();
+    let image =
+        image_by(&[("file", Node::File(text.clone())), ("s", Node::File(b"inline".to_vec()))], |bytes| {
+            objects.put(bytes).unwrap().0
+        });
+    for digest in [image, VerityDigest::of(&text)] {
+        let object = File::open(store.object_path(&digest)).unwrap();
+        assert_eq!(measure_verity(&object), Ok(digest.0));
+    }
+    let mounter = start(&bench);
+    let target = bench.target("a");
+    mounter.mount(&whole(image), &target).unwrap();
+    drop_caches();
+    assert_eq!(std::fs::read(target.join("file")).unwrap(), text);
+    assert_eq!(std::fs::read(target.join("s")).unwrap(), b"inline");
+    store.filesystem().name.clone()
+}
+
+fn tampered_object() -> String {
+    let bench = bench("tampered");
+    let (text, other) = (content(2, LENGTH), content(3, LENGTH));
+    let image = bench.image(&[("bad", Node::File(text.clone())), ("good", Node::File(other.clone()))]);
+    let mounter = start(&bench);
+    let target = bench.target("a");
+    mounter.mount(&whole(image), &target).unwrap();
+    let number = 7;
+    tamper(&text[number * BLOCK..(number + 1) * BLOCK]);
+    drop_caches();
+    // Block by block, without readahead: the tampered one fails, and no other.
+    let bad = File::open(target.join("bad")).unwrap();
+    rustix::fs::fadvise(&bad, 0, None, rustix::fs::Advice::Random).unwrap();
+    for block in 0..LENGTH / BLOCK {
+        let expected = text[block * BLOCK..(block + 1) * BLOCK].to_vec();
+        let expected = if block == number { Err(libc::EIO) } else { Ok(expected) };
+        assert!(read_block(&bad, block) == expected, "block {block}");
+    }
+    // With readahead a large folio fails as a whole: blocks beside the tampered one may give EIO, but no wrong bytes.
+    drop_caches();
+    let bad = File::open(target.join("bad")).unwrap();
+    let read: Vec<_> = (0..LENGTH / BLOCK).map(|block| read_block(&bad, block)).collect();
+    assert_eq!(read[number], Err(libc::EIO));
+    let right = |(block, found): (usize, &Result<Vec<u8>, i32>)| match found {
+        Ok(bytes) => bytes[..] == text[block * BLOCK..(block + 1) * BLOCK],
+        Err(errno) => *errno == libc::EIO,
+    };
+    assert!(read.iter().enumerate().all(right), "wrong bytes");
+    let failed = read.iter().filter(|found| found.is_err()).count();
+    assert_eq!(std::fs::read(target.join("good")).unwrap(), other);
+    format!("block {number} of {}; {failed} with readahead", LENGTH / BLOCK)
+}
+
+fn tampered_mapping() -> String {
+    let bench = bench("mapping");
+    let text = content(4, LENGTH);
+    let image = bench.image(&[("bad", Node::File(text.clone()))]);
+    let mounter = start(&bench);
+    let target = bench.target("a");
+    mounter.mount(&whole(image), &target).unwrap();
+    assert_eq!(Mapping::new(File::open(target.join("bad")).unwrap()).unwrap().frames().unwrap().len(), 20);
+    tamper(&text[..BLOCK]);
+    drop_caches();
+    let mapping = Mapping::new(File::open(target.join("bad")).unwrap()).unwrap();
+    assert_eq!(mapping.frames(), Err(Errno::FAULT));
+    String::new()
+}
+
+fn open_error(path: &Path) -> i32 {
+    File::open(path).unwrap_err().raw_os_error().unwrap()
+}
+
+/// Mounts an image of two files, lets `change` loose on the object of one, and says how it fails.
+fn open_after(name: &str, seed: u8, change: impl Fn(&Bench, &VerityDigest, &[u8])) -> i32 {
+    let bench = bench(name);
+    let (text, other) = (content(seed, LENGTH), content(seed + 1, LENGTH));
+    let image = bench.image(&[("bad", Node::File(text.clone())), ("good", Node::File(other.clone()))]);
+    let mounter = start(&bench);
+    let target = bench.target("a");
+    mounter.mount(&whole(image), &target).unwrap();
+    change(&bench, &VerityDigest::of(&text), &text);
+    drop_caches();
+    assert_eq!(std::fs::metadata(target.join("bad")).unwrap().len(), LENGTH as u64, "stat needs no object");
+    assert_eq!(std::fs::read_dir(&target).unwrap().count(), 2, "nor does ls");
+    let errno = open_error(&target.join("bad"));
+    assert_eq!(std::fs::read(target.join("good")).unwrap(), other);
+    errno
+}
+
+fn replaced_sealed() -> String {
+    let errno = open_after("replaced", 10, |bench, digest, _| {
+        bench.write_object(digest, &content(12, LENGTH), true);
+    });
+    assert_eq!(errno, libc::EIO);
+    "EIO".into()
+}
+
+fn replaced_unsealed() -> String {
+    let errno = open_after("unsealed", 13, |bench, digest, text| bench.write_object(digest, text, false));
+    assert_eq!(errno, libc::EIO);
+    "EIO, even with the same bytes".into()
+}
+
+fn missing_object() -> String {
+    let errno =
+        open_after("missing", 16, |bench, digest, _| std::fs::remove_file(bench.object(digest)).unwrap());
+    assert_eq!(errno, libc::ENOENT);
+    "ENOENT".into()
+}
+
+/// Mounting must fail as corrupt, name the image, and leave nothing.
+fn refused(bench: &Bench, image: VerityDigest) -> MountError {
+    drop_caches();
+    let mounter = start(bench);
+    let target = bench.target("a");
+    let error = mounter.mount(&whole(image), &target).unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+    assert!(error.to_string().contains(&image.hex()), "{error}");
+    assert_eq!(mounts_below(&bench.root).len(), 1, "{error}");
+    error
+}
+
+fn replaced_image() -> String {
+    let bench = bench("image-replaced");
+    let image = bench.image(&[("file", Node::File(content(20, LENGTH)))]);
+    let other = bench.image(&[("file", Node::File(content(21, LENGTH)))]);
+    bench.write_object(&image, &std::fs::read(bench.object(&other)).unwrap(), true);
+    let error = refused(&bench, image);
+    assert!(matches!(error, MountError::WrongDigest { measured, .. } if measured == other), "{error}");
+    error.to_string()
+}
+
+fn unsealed_image() -> String {
+    let bench = bench("image-unsealed");
+    let image = bench.image(&[("file", Node::File(content(22, LENGTH)))]);
+    bench.write_object(&image, &std::fs::read(bench.object(&image)).unwrap(), false);
+    let error = refused(&bench, image);
+    assert!(matches!(error, MountError::NotSealed { .. }), "{error}");
+    error.to_string()
+}
+
+fn tampered_superblock() -> String {
+    let bench = bench("image-superblock");
+    let image = bench.image(&[("file", Node::File(content(23, LENGTH)))]);
+    tamper(&std::fs::read(bench.object(&image)).unwrap()[..BLOCK]);
+    refused(&bench, image).to_string()
+}
+
+fn tampered_directory() -> String {
+    let bench = bench("image-directory");
+    let names: Vec<String> =
+        (0..500).map(|count| format!("d{}/a-rather-long-name-{count:05}", count % 50)).collect();
+    let nodes: Vec<_> =
+        names.iter().map(|name| (name.as_str(), Node::File(name.clone().into_bytes()))).collect();
+    let image = bench.image(&nodes);
+    let bytes = std::fs::read(bench.object(&image)).unwrap();
+    let number = bytes.len() / BLOCK / 2;
+    tamper(&bytes[number * BLOCK..(number + 1) * BLOCK]);
+    drop_caches();
+    let mounter = start(&bench);
+    let target = bench.target("a");
+    mounter.mount(&whole(image), &target).unwrap();
+    let (mut good, mut errors) = (0, 0);
+    for name in &names {
+        match std::fs::read(target.join(name)) {
+            Ok(found) if found == name.as_bytes() => good += 1,
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => errors += 1,
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    assert!(errors > 0, "the tampered block {number} was never read");
+    format!("block {number}: {good} files read, {errors} EIO")
+}
+
+fn ways() -> String {
+    let bench = bench("ways");
+    let image = bench.image(&[("file", Node::File(content(30, LENGTH)))]);
+    let before = bench.leftovers();
+    let mut words = Vec::new();
+    for backing in [Backing::File, Backing::LoopDevice] {
+        for layers in [Layers::Descriptors, Layers::Paths, Layers::Classic] {
+            let (kernel, verity, failed) = (String::new(), Verity::Required, Vec::new());
+            let forced = Capabilities { kernel, backing, layers, verity, failed };
+            let mounter =
+                KernelMounter::with_capabilities(&bench.store(), &bench.state(), true, forced).unwrap();
+            let target = bench.target("a");
+            match mounter.mount(&whole(image), &target) {
+                Err(error) if is_6_12() && layers == Layers::Descriptors => words.push(error.to_string()),
+                other => other.unwrap_or_else(|error| panic!("{layers}, {backing}: {error}")),
+            }
+            if mounter.mounted(&target).unwrap().is_some() {
+                assert_eq!(std::fs::read(target.join("file")).unwrap(), content(30, LENGTH));
+            }
+            mounter.unmount(&target).unwrap();
+            mounter.release(&image).unwrap();
+            assert_eq!(mounts_below(&bench.root).len(), 1);
+        }
+    }
+    assert_eq!(bench.leftovers(), before);
+    words.first().cloned().unwrap_or_default()
+}
+
+fn without_verity() -> String {
+    let bench = Bench::new(Path::new("/tmp"), "plain", false);
+    let image = bench.image(&[("file", Node::File(content(31, LENGTH)))]);
+    let mounter = KernelMounter::start(&bench.store(), &bench.state(), false).unwrap();
+    assert_eq!(mounter.capabilities().verity, Verity::NotInStore);
+    assert_eq!(mounter.capabilities().backing, Backing::LoopDevice);
+    let target = bench.target("a");
+    mounter.mount(&whole(image), &target).unwrap();
+    assert_eq!(std::fs::read(target.join("file")).unwrap(), content(31, LENGTH));
+    mounter.capabilities().to_string()
+}
+
+fn restart() -> String {
+    let bench = bench("restart");
+    let image = bench.image(&[("d/file", Node::File(content(32, LENGTH)))]);
+    let (a, b, c) = (bench.target("a"), bench.target("b"), bench.target("c"));
+    start(&bench).mount(&whole(image), &a).unwrap();
+    start(&bench).mount(&whole(image), &b).unwrap();
+    for point in mounts_below(&bench.state()).iter().rev() {
+        rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+    let mounter = start(&bench);
+    let below = MountSpec { path: "d".into(), noexec: true, ..whole(image) };
+    mounter.mount(&below, &c).unwrap();
+    assert_eq!(mounter.mounted(&c).unwrap(), Some(below));
+    let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
+    assert!(device(&a) == device(&b) && device(&b) == device(&c), "one superblock");
+    assert_eq!(mounter.mounted_images().unwrap().into_iter().collect::<Vec<_>>(), [image]);
+    for target in [&a, &b, &c] {
+        mounter.unmount(target).unwrap();
+        mounter.release(&image).unwrap();
+    }
+    assert_eq!(mounts_below(&bench.root).len(), 1);
+    String::new()
+}
+
+fn many() -> String {
+    let bench = bench("many");
+    let image = bench.image(&[("file", Node::File(content(33, LENGTH)))]);
+    let mounter = start(&bench);
+    let targets: Vec<PathBuf> = (0..200).map(|count| bench.target(&count.to_string())).collect();
+    let times: Vec<_> = targets
+        .iter()
+        .map(|target| {
+            let started = std::time::Instant::now();
+            mounter.mount(&whole(image), target).unwrap();
+            started.elapsed()
+        })
+        .collect();
+    let median = |part: &[std::time::Duration]| {
+        let mut part = part.to_vec();
+        part.sort();
+        part[part.len() / 2]
+    };
+    let (first, last) = (median(&times[1..51]), median(&times[150..]));
+    // Emulation is noisy, reading the table of 200 mounts each time would not be mistaken for noise.
+    assert!(last < first * 4, "the first fifty take {first:?} each, the last fifty {last:?}");
+    for target in [&targets[0], &targets[199]] {
+        assert_eq!(mounter.mounted(target).unwrap(), Some(whole(image)));
+    }
+    format!("first fifty {first:?} each, last fifty {last:?}, emulated")
+}
