@@ -8,6 +8,7 @@ mod support {
 }
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -16,9 +17,10 @@ use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::{
     Backing, Capabilities, KernelMounter, Layers, MountError, MountSpec, Mounter, Verity,
 };
+use composefs_csi::sys::mount_attr::{MountAttr, mount_setattr};
 use composefs_csi::sys::pages::{Mapping, read_through};
 use rustix::fs::StatVfsMountFlags;
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, OpenTreeFlags};
 use support::bench::{below, bench, device, small_image, start, unmount_by_hand, whole};
 use support::mount::{Node, content, mounts_below};
 
@@ -264,4 +266,28 @@ fn a_store_on_overlayfs_works_and_on_two_of_them_is_refused_in_the_kernels_words
         "{text}"
     );
     assert!(!bench.store().join(".self-test").exists());
+}
+
+/// Not used by mounts yet; pods with a user namespace of their own will need it.
+#[test]
+fn a_mount_shows_its_owners_through_an_id_mapping() {
+    let bench = bench("idmap");
+    // A process in a user namespace whose root is 100000 outside.
+    let mut child = std::process::Command::new("unshare").args(["--user", "sleep", "60"]).spawn().unwrap();
+    let proc = Path::new("/proc").join(child.id().to_string());
+    let ours = std::fs::read_link("/proc/self/ns/user").unwrap();
+    while std::fs::read_link(proc.join("ns/user")).unwrap() == ours {
+        std::thread::yield_now();
+    }
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(proc.join(map), "0 100000 65536").unwrap();
+    }
+    let userns = File::open(proc.join("ns/user")).unwrap();
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let clone = rustix::mount::open_tree(rustix::fs::CWD, &bench.root, flags).unwrap();
+    mount_setattr(&clone, &MountAttr { idmap: Some(userns.as_fd()), ..MountAttr::default() }).unwrap();
+    let stat = rustix::fs::statat(&clone, "store", rustix::fs::AtFlags::empty()).unwrap();
+    assert_eq!((stat.st_uid, stat.st_gid), (100_000, 100_000));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -13,7 +13,7 @@ use composefs_csi::node::mount::{
     Backing, Capabilities, KernelMounter, Layers, MountError, MountSpec, Mounter, Verity,
 };
 use composefs_csi::sys::pages::Mapping;
-use composefs_csi::sys::verity::measure_verity;
+use composefs_csi::sys::verity::{enable_verity, measure_verity};
 use rustix::io::Errno;
 
 use crate::Row;
@@ -31,6 +31,7 @@ type Test = fn() -> String;
 pub const ROWS: &[(&str, Test)] = &[
     ("the self-test finds verity=require", self_test),
     ("the store seals objects and image, and all is read back", sealed_store),
+    ("fs-verity's refusals are told apart", verity_errors),
     ("a tampered object gives EIO at exactly its block", tampered_object),
     ("a tampered block cannot be mapped into memory", tampered_mapping),
     ("an object replaced by another sealed one is refused at open", replaced_sealed),
@@ -123,6 +124,23 @@ fn sealed_store() -> String {
     store.filesystem().name.clone()
 }
 
+fn verity_errors() -> String {
+    let bench = bench("errors");
+    let path = bench.root.join("file");
+    std::fs::write(&path, content(40, LENGTH)).unwrap();
+    let (reader, writer) = (File::open(&path).unwrap(), File::options().append(true).open(&path).unwrap());
+    assert_eq!(measure_verity(&reader), Err(Errno::NODATA));
+    assert_eq!(enable_verity(&reader), Err(Errno::TXTBSY));
+    drop(writer);
+    assert_eq!(enable_verity(&reader), Ok(()));
+    assert_eq!(enable_verity(&reader), Err(Errno::EXIST));
+    assert_eq!(measure_verity(&reader), Ok(VerityDigest::of(&content(40, LENGTH)).0));
+    assert_eq!(File::options().append(true).open(&path).unwrap_err().raw_os_error(), Some(libc::EPERM));
+    std::fs::write("/tmp/file", "x").unwrap();
+    assert_eq!(enable_verity(File::open("/tmp/file").unwrap()), Err(Errno::NOTTY));
+    "ENODATA, ETXTBSY, EEXIST, ENOTTY".into()
+}
+
 fn tampered_object() -> String {
     let bench = bench("tampered");
     let (text, other) = (content(2, LENGTH), content(3, LENGTH));
@@ -189,6 +207,14 @@ fn open_after(name: &str, seed: u8, change: impl Fn(&Bench, &VerityDigest, &[u8]
     assert_eq!(std::fs::read_dir(&target).unwrap().count(), 2, "nor does ls");
     let errno = open_error(&target.join("bad"));
     assert_eq!(std::fs::read(target.join("good")).unwrap(), other);
+    // What a new pull repairs is good again without a new mount. An object that was found and refused stays refused
+    // until the kernel forgets the name, at the latest when the image is mounted anew.
+    bench.write_object(&VerityDigest::of(&text), &text, true);
+    if errno != libc::ENOENT {
+        assert_eq!(open_error(&target.join("bad")), errno);
+        drop_caches();
+    }
+    assert_eq!(std::fs::read(target.join("bad")).unwrap(), text, "after the repair");
     errno
 }
 
