@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup build demo test lint test-rust test-vm conformance bench deny docs clean
+.PHONY: help setup build demo test lint test-rust test-vm test-oracle conformance bench deny docs clean
 
 # The profile of the demonstration: `make demo PROFILE=dev` reuses what `make test` has built.
 PROFILE ?= release
@@ -47,6 +47,11 @@ test-vm: ## of these, fs-verity and tampering in virtual machines with Debian's 
 	@scripts/setup.sh test
 	echo "test: fs-verity in a virtual machine"
 	$(CARGO) test --locked --test vm -- --nocapture
+
+test-oracle: ## the canonical digests against composefs-rs's cfsctl (builds it once, some minutes)
+	@scripts/setup.sh test
+	echo "test: canonical digests against cfsctl"
+	$(CARGO) test --locked --quiet --test canonical -- --include-ignored
 
 conformance: ## csi-sanity of the Kubernetes project against the real driver and real mounts
 	@scripts/setup.sh test
