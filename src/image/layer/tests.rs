@@ -39,7 +39,9 @@ type Taken = Result<(LayerOutcome, Vec<Entry>), LayerError>;
 fn take(objects: &Objects, blob: &Blob, bytes: &[u8], chunk: usize, limits: &Limits) -> Taken {
     let seen = AtomicU64::new(0);
     let chunks: Vec<Bytes> = bytes.chunks(chunk).map(Bytes::copy_from_slice).collect();
-    let progress = |count| drop(seen.fetch_add(count, Ordering::Relaxed));
+    let progress = |count| {
+        seen.fetch_add(count, Ordering::Relaxed);
+    };
     let (outcome, record) = ingest(blob, chunks.into_iter(), objects, Vec::new(), limits, &progress)?;
     assert_eq!(seen.load(Ordering::Relaxed), blob.size);
     let entries: Result<Vec<Entry>, _> = RecordReader::new(&record[..]).unwrap().collect();
@@ -94,4 +96,185 @@ fn every_compression_and_chunking_gives_the_same_layer() {
     assert_eq!(entries[1].kind, EntryKind::Inline((*b"hello").into()));
     assert_eq!(entries[2].kind, EntryKind::Object(VerityDigest::of(&[b'm'; 5000]), 5000));
     assert_eq!(entries[3].kind, entries[4].kind);
+}
+
+/// The layer is refused with this kind, and the message names the blob and contains this.
+#[track_caller]
+fn refused(blob: &Blob, bytes: &[u8], kind: Kind, says: &str) {
+    refused_within(&Limits::for_blob(blob.size), blob, bytes, kind, says);
+}
+
+#[track_caller]
+fn refused_within(limits: &Limits, blob: &Blob, bytes: &[u8], kind: Kind, says: &str) {
+    let (_dir, objects) = store();
+    for chunk in [500, usize::MAX] {
+        let error = take(&objects, blob, bytes, chunk, limits).expect_err("accepted");
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(&blob.digest.to_string()), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_blob_of_another_size_or_digest_is_refused_whatever_it_contains() {
+    for bytes in [archive(), gzip(&archive()), zstd(&archive()), b"not a layer at all".to_vec()] {
+        let blob = blob_of(&bytes, Compression::Plain);
+        for cut in [1, 12, bytes.len() / 2, bytes.len()] {
+            let says = format!("{cut} bytes short of {}", bytes.len());
+            refused(&blob, &bytes[..bytes.len() - cut], Kind::Corrupt, &says);
+        }
+        refused(&blob, &[&bytes[..], b"x"].concat(), Kind::Corrupt, "longer than");
+        let mut other = bytes.clone();
+        for at in [0, bytes.len() / 2, bytes.len() - 1] {
+            other[at] ^= 1;
+            refused(&blob, &other, Kind::Corrupt, &Digest::of(&other).to_string());
+            other[at] ^= 1;
+        }
+    }
+    refused(&blob_of(b"something", Compression::Gzip), b"", Kind::Corrupt, "9 bytes short of 9");
+}
+
+#[test]
+fn damaged_compression_under_the_right_digest_is_the_builders_fault() {
+    let tar = archive();
+    for (bytes, compression) in [(gzip(&tar), Compression::Gzip), (zstd(&tar), Compression::Zstd)] {
+        for length in [4, 20, bytes.len() / 2, bytes.len() - 1] {
+            let cut = &bytes[..length];
+            refused(
+                &blob_of(cut, compression),
+                cut,
+                Kind::Invalid,
+                &format!("its {compression} data is damaged"),
+            );
+        }
+        let garbage = [&bytes[..], b"garbage"].concat();
+        refused(&blob_of(&garbage, compression), &garbage, Kind::Invalid, "damaged");
+    }
+    let mut wrong_sum = gzip(&tar);
+    let at = wrong_sum.len() - 6;
+    wrong_sum[at] ^= 1;
+    refused(&blob_of(&wrong_sum, Compression::Gzip), &wrong_sum, Kind::Invalid, "damaged");
+    let neither = vec![b'?'; 5000];
+    refused(&blob_of(&neither, Compression::Zstd), &neither, Kind::Invalid, "media type says zstd");
+    refused(&blob_of(&neither, Compression::Plain), &neither, Kind::Invalid, "header at byte 0");
+}
+
+#[test]
+fn a_hostile_archive_is_refused_by_name() {
+    let good = || Builder::default().file(b"good", &[1; 3000]);
+    for (tar, kind, says) in [
+        (good().file(b"../../etc/passwd", b"x").end(), Kind::Invalid, "entry \"../../etc/passwd\""),
+        (good().file(b"/etc/passwd", b"x").end(), Kind::Invalid, "entry \"/etc/passwd\""),
+        (good().link(b'1', b"hard", b"../../etc/shadow").end(), Kind::Invalid, "entry \"hard\""),
+        (good().0[..2000].to_vec(), Kind::Invalid, "entry \"good\": the archive is cut off"),
+        (good().raw(&[9; 512]).end(), Kind::Invalid, "checksum"),
+    ] {
+        for (bytes, compression) in [(gzip(&tar), Compression::Gzip), (tar.clone(), Compression::Plain)] {
+            refused(&blob_of(&bytes, compression), &bytes, kind, says);
+        }
+    }
+}
+
+/// Zeros, `megabytes` of them, compressed as a stream.
+fn zeros(megabytes: usize, mut encoder: impl std::io::Write) {
+    let block = vec![0; 1 << 20];
+    (0..megabytes).for_each(|_| encoder.write_all(&block).unwrap());
+}
+
+#[test]
+fn a_bomb_is_refused_wherever_it_hides() {
+    // After the end of the archive, where nobody looks.
+    let limits = Limits { bytes: 50 << 20, ..Limits::default() };
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.write_all(&Builder::default().file(b"a", b"x").end()).unwrap();
+    zeros(60, &mut encoder);
+    let bytes = encoder.finish().unwrap();
+    refused_within(&limits, &blob_of(&bytes, Compression::Zstd), &bytes, Kind::Exhausted, "bomb");
+    // In an extended header, which must be gathered in memory.
+    let header = crate::image::tar::testing::Raw::new(b'x', b"pax", 1 << 32).sealed();
+    let bytes = zstd(&header);
+    refused(&blob_of(&bytes, Compression::Zstd), &bytes, Kind::Exhausted, "extended header");
+    // In a file whose header admits it.
+    let header = crate::image::tar::testing::Raw::new(b'0', b"huge", 1 << 32).sealed();
+    let bytes = gzip(&header);
+    refused(&blob_of(&bytes, Compression::Gzip), &bytes, Kind::Exhausted, "entry \"huge\"");
+}
+
+#[test]
+fn bytes_after_the_archive_count_for_the_diff_id_and_are_not_kept() {
+    let (_dir, objects) = store();
+    let tar = [archive(), vec![0; 10 << 20]].concat();
+    let bytes = zstd(&tar);
+    let blob = blob_of(&bytes, Compression::Zstd);
+    let (outcome, entries) = take(&objects, &blob, &bytes, 4096, &Limits::default()).unwrap();
+    assert_eq!((outcome.diff_id, entries.len()), (Digest::of(&tar), 6));
+}
+
+#[test]
+fn a_zstd_window_that_needs_too_much_memory_is_refused() {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.long_distance_matching(true).unwrap();
+    encoder.window_log(27).unwrap();
+    zeros(200, &mut encoder);
+    let bytes = encoder.finish().unwrap();
+    refused(&blob_of(&bytes, Compression::Zstd), &bytes, Kind::Exhausted, "window");
+}
+
+#[test]
+fn a_full_store_and_a_full_record_are_exhausted() {
+    #[derive(Debug)]
+    struct Full;
+    impl std::io::Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let (_dir, objects) = store();
+    let bytes = gzip(&archive());
+    let blob = blob_of(&bytes, Compression::Gzip);
+    let chunks = std::iter::once(Bytes::from(bytes));
+    let error = ingest(&blob, chunks, &objects, Full, &Limits::default(), &|_| {}).unwrap_err();
+    assert_eq!(error.kind(), Kind::Exhausted, "{error}");
+}
+
+#[test]
+fn ending_the_chunks_ends_every_thread_at_once() {
+    let (_dir, objects) = store();
+    let bytes = gzip(&archive());
+    let blob = blob_of(&bytes, Compression::Gzip);
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
+    let taken = std::thread::spawn(move || {
+        let chunks = std::iter::from_fn(move || receiver.blocking_recv());
+        ingest(&blob, chunks, &objects, Vec::new(), &Limits::default(), &|_| {})
+    });
+    sender.blocking_send(Bytes::copy_from_slice(&bytes[..1000])).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(!taken.is_finished(), "it waits for more");
+    drop(sender);
+    let error = taken.join().unwrap().unwrap_err();
+    assert!(matches!(error.fault, LayerFault::Short { got: 1000, .. }), "{error}");
+}
+
+#[test]
+fn a_refused_layer_stops_taking_chunks() {
+    // The rest of a layer is read to learn whether its digest is right, but not if a limit was reached.
+    let (_dir, objects) = store();
+    let tar =
+        Builder::default().raw(&crate::image::tar::testing::Raw::new(b'0', b"huge", 1 << 30).sealed()).0;
+    let blob = Blob { digest: Digest::of(b""), size: 1 << 34, compression: Compression::Plain };
+    let endless =
+        std::iter::once(Bytes::from(tar)).chain(std::iter::repeat_with(|| Bytes::from_static(&[0; 4096])));
+    let error = ingest(
+        &blob,
+        endless,
+        &objects,
+        Vec::new(),
+        &Limits { bytes: 1 << 20, ..Limits::default() },
+        &|_| {},
+    )
+    .unwrap_err();
+    assert_eq!(error.kind(), Kind::Exhausted, "{error}");
 }

@@ -27,6 +27,8 @@ mod pax;
 mod sparse;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use archive::{Archive, Piece};
 pub use error::{Subject, TarError};
