@@ -25,7 +25,7 @@ needs() {
         test)       needs build
                     echo docker-registry:docker-registry skopeo:skopeo umoci:umoci podman:podman buildah:buildah
                     echo htpasswd:apache2-utils openssl:openssl setfattr:attr setfacl:acl mke2fs:e2fsprogs
-                    echo mount:mount losetup:mount cpio:cpio zstd:zstd xz:xz-utils strings:binutils
+                    echo mount:mount losetup:mount cpio:cpio bsdtar:libarchive-tools python3:python3 zstd:zstd xz:xz-utils strings:binutils
                     echo /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring ;;
         bench)      needs test ;;
         *)          sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2 ;;

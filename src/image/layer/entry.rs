@@ -27,8 +27,11 @@ pub struct Meta {
     /// Modification time.
     pub mtime: Mtime,
     /// Extended attributes, sorted by name, each name once.
-    pub xattrs: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub xattrs: Vec<Xattr>,
 }
+
+/// An extended attribute: its name with its namespace, and its value.
+pub type Xattr = (Box<[u8]>, Box<[u8]>);
 
 /// A modification time: seconds since 1970 (may be negative in a tar) and 0..1e9 nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

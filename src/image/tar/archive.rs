@@ -292,20 +292,20 @@ impl<R: BufRead> Archive<R> {
 
     /// The map of an old-GNU sparse file: in the header and in the blocks that follow it.
     fn old_gnu_map(&mut self, header: &Header) -> Result<(Vec<Segment>, u64), TarError> {
-        let (mut numbers, mut more, size) = header.sparse().map_err(|what| self.malformed(what))?;
-        while more {
+        let (mut table, size) = header.sparse().map_err(|what| self.malformed(what))?;
+        while table.more {
             let block = self.block()?.ok_or_else(|| TarError::Truncated(self.subject.clone()))?;
-            let (next, another) = sparse_extension(&block).map_err(|what| self.malformed(what))?;
-            numbers.extend(next);
-            if numbers.len() > self.limits.segments {
+            let next = sparse_extension(&block).map_err(|what| self.malformed(what))?;
+            table.segments.extend(next.segments);
+            if table.segments.len() > self.limits.segments {
                 return Err(self.limit("segments of a sparse file", self.limits.segments as u64));
             }
-            more = another;
+            table.more = next.more;
         }
         let segment = |(offset, length): (i64, i64)| {
             Some(Segment { offset: u64::try_from(offset).ok()?, length: u64::try_from(length).ok()? })
         };
-        let segments: Option<Vec<_>> = numbers.into_iter().map(segment).collect();
+        let segments: Option<Vec<_>> = table.segments.into_iter().map(segment).collect();
         match (segments, u64::try_from(size)) {
             (Some(segments), Ok(size)) => Ok((segments, size)),
             _ => Err(self.malformed("its sparse map has negative numbers")),

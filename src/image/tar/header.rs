@@ -102,17 +102,25 @@ impl Header {
         Ok((part(329)?, part(337)?))
     }
 
-    /// Old-GNU sparse: up to four segments, whether more blocks of them follow, the real size.
-    pub(super) fn sparse(&self) -> Result<(Vec<(i64, i64)>, bool, i64), Wrong> {
+    /// What an old-GNU sparse header says of its file: up to four segments, and the real size.
+    pub(super) fn sparse(&self) -> Result<(SparseTable, i64), Wrong> {
         let size = number(self.field(483, 12)).map_err(|_| "its real size is not a number")?;
-        Ok((segments(self.field(386, 96))?, self.field(482, 1) != [0], size))
+        let table = SparseTable { segments: segments(self.field(386, 96))?, more: self.field(482, 1) != [0] };
+        Ok((table, size))
     }
 }
 
-/// Parses a block of old-GNU sparse segments: up to 21, and whether another block follows.
-pub(super) fn sparse_extension(block: &[u8; BLOCK]) -> Result<(Vec<(i64, i64)>, bool), Wrong> {
+/// Old-GNU sparse segments, as pairs of offset and length.
+pub(super) struct SparseTable {
+    pub(super) segments: Vec<(i64, i64)>,
+    /// Whether another block of them follows.
+    pub(super) more: bool,
+}
+
+/// Parses a block of old-GNU sparse segments: up to 21.
+pub(super) fn sparse_extension(block: &[u8; BLOCK]) -> Result<SparseTable, Wrong> {
     let (table, rest) = block.split_at(504);
-    Ok((segments(table)?, rest.first() != Some(&0)))
+    Ok(SparseTable { segments: segments(table)?, more: rest.first() != Some(&0) })
 }
 
 fn segments(table: &[u8]) -> Result<Vec<(i64, i64)>, Wrong> {

@@ -50,7 +50,7 @@ impl PaxSparse {
 
     fn push(&mut self, is_offset: bool, value: &[u8], limits: &Limits) -> Result<(), PaxWrong> {
         let map = self.map.get_or_insert_default();
-        if (map.len() % 2 == 0) != is_offset {
+        if map.len().is_multiple_of(2) != is_offset {
             return Err(PaxWrong::Malformed("its sparse map has offsets and lengths out of turn"));
         }
         if map.len() >= limits.segments * 2 {

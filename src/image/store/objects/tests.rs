@@ -18,7 +18,11 @@ fn read(objects: &Objects, digest: &VerityDigest) -> Vec<u8> {
 
 fn all(objects: &Objects) -> Vec<VerityDigest> {
     let mut found = Vec::new();
-    objects.for_each::<ObjectError>(|digest| Ok(found.push(digest))).unwrap();
+    let visit = |digest| {
+        found.push(digest);
+        Ok::<_, ObjectError>(())
+    };
+    objects.for_each(visit).unwrap();
     found.sort();
     found
 }
