@@ -12,7 +12,6 @@ use composefs_csi::image::tar::{Archive, Limits, Piece, TarKind};
 
 mod support {
     pub mod dialects;
-    #[allow(dead_code, reason = "other tests need more of it")]
     pub mod tools;
 }
 use support::dialects::{Features, Node, Tree, build, extracted, file_kind};

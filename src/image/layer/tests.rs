@@ -10,6 +10,7 @@ use crate::image::manifest::LayerCompression;
 use crate::image::store::Objects;
 use crate::image::tar::testing::Builder;
 use crate::image::verity::VerityDigest;
+use crate::kind::Kind;
 
 fn store() -> (tempfile::TempDir, Objects) {
     let dir = tempfile::tempdir().unwrap();
@@ -122,7 +123,7 @@ fn refused_within(limits: &Limits, blob: &Blob, bytes: &[u8], kind: Kind, says: 
 #[test]
 fn a_blob_of_another_size_or_digest_is_refused_whatever_it_contains() {
     for bytes in [archive(), gzip(&archive()), zstd(&archive()), b"not a layer at all".to_vec()] {
-        let blob = blob_of(&bytes, Compression::Plain);
+        let blob = blob_of(&bytes, LayerCompression::None);
         for cut in [1, 12, bytes.len() / 2, bytes.len()] {
             let says = format!("{cut} bytes short of {}", bytes.len());
             refused(&blob, &bytes[..bytes.len() - cut], Kind::Corrupt, &says);
@@ -135,13 +136,13 @@ fn a_blob_of_another_size_or_digest_is_refused_whatever_it_contains() {
             other[at] ^= 1;
         }
     }
-    refused(&blob_of(b"something", Compression::Gzip), b"", Kind::Corrupt, "9 bytes short of 9");
+    refused(&blob_of(b"something", LayerCompression::Gzip), b"", Kind::Corrupt, "9 bytes short of 9");
 }
 
 #[test]
 fn damaged_compression_under_the_right_digest_is_the_builders_fault() {
     let tar = archive();
-    for (bytes, compression) in [(gzip(&tar), Compression::Gzip), (zstd(&tar), Compression::Zstd)] {
+    for (bytes, compression) in [(gzip(&tar), LayerCompression::Gzip), (zstd(&tar), LayerCompression::Zstd)] {
         for length in [4, 20, bytes.len() / 2, bytes.len() - 1] {
             let cut = &bytes[..length];
             refused(
@@ -157,10 +158,10 @@ fn damaged_compression_under_the_right_digest_is_the_builders_fault() {
     let mut wrong_sum = gzip(&tar);
     let at = wrong_sum.len() - 6;
     wrong_sum[at] ^= 1;
-    refused(&blob_of(&wrong_sum, Compression::Gzip), &wrong_sum, Kind::Invalid, "damaged");
+    refused(&blob_of(&wrong_sum, LayerCompression::Gzip), &wrong_sum, Kind::Invalid, "damaged");
     let neither = vec![b'?'; 5000];
-    refused(&blob_of(&neither, Compression::Zstd), &neither, Kind::Invalid, "media type says zstd");
-    refused(&blob_of(&neither, Compression::Plain), &neither, Kind::Invalid, "header at byte 0");
+    refused(&blob_of(&neither, LayerCompression::Zstd), &neither, Kind::Invalid, "media type says zstd");
+    refused(&blob_of(&neither, LayerCompression::None), &neither, Kind::Invalid, "header at byte 0");
 }
 
 #[test]
@@ -173,7 +174,9 @@ fn a_hostile_archive_is_refused_by_name() {
         (good().0[..2000].to_vec(), Kind::Invalid, "entry \"good\": the archive is cut off"),
         (good().raw(&[9; 512]).end(), Kind::Invalid, "checksum"),
     ] {
-        for (bytes, compression) in [(gzip(&tar), Compression::Gzip), (tar.clone(), Compression::Plain)] {
+        for (bytes, compression) in
+            [(gzip(&tar), LayerCompression::Gzip), (tar.clone(), LayerCompression::None)]
+        {
             refused(&blob_of(&bytes, compression), &bytes, kind, says);
         }
     }
@@ -193,15 +196,15 @@ fn a_bomb_is_refused_wherever_it_hides() {
     encoder.write_all(&Builder::default().file(b"a", b"x").end()).unwrap();
     zeros(60, &mut encoder);
     let bytes = encoder.finish().unwrap();
-    refused_within(&limits, &blob_of(&bytes, Compression::Zstd), &bytes, Kind::Exhausted, "bomb");
+    refused_within(&limits, &blob_of(&bytes, LayerCompression::Zstd), &bytes, Kind::Exhausted, "bomb");
     // In an extended header, which must be gathered in memory.
     let header = crate::image::tar::testing::Raw::new(b'x', b"pax", 1 << 32).sealed();
     let bytes = zstd(&header);
-    refused(&blob_of(&bytes, Compression::Zstd), &bytes, Kind::Exhausted, "extended header");
+    refused(&blob_of(&bytes, LayerCompression::Zstd), &bytes, Kind::Exhausted, "extended header");
     // In a file whose header admits it.
     let header = crate::image::tar::testing::Raw::new(b'0', b"huge", 1 << 32).sealed();
     let bytes = gzip(&header);
-    refused(&blob_of(&bytes, Compression::Gzip), &bytes, Kind::Exhausted, "entry \"huge\"");
+    refused(&blob_of(&bytes, LayerCompression::Gzip), &bytes, Kind::Exhausted, "entry \"huge\"");
 }
 
 #[test]
@@ -209,7 +212,7 @@ fn bytes_after_the_archive_count_for_the_diff_id_and_are_not_kept() {
     let (_dir, objects) = store();
     let tar = [archive(), vec![0; 10 << 20]].concat();
     let bytes = zstd(&tar);
-    let blob = blob_of(&bytes, Compression::Zstd);
+    let blob = blob_of(&bytes, LayerCompression::Zstd);
     let (outcome, entries) = take(&objects, &blob, &bytes, 4096, &Limits::default()).unwrap();
     assert_eq!((outcome.diff_id, entries.len()), (Digest::of(&tar), 6));
 }
@@ -221,7 +224,7 @@ fn a_zstd_window_that_needs_too_much_memory_is_refused() {
     encoder.window_log(27).unwrap();
     zeros(200, &mut encoder);
     let bytes = encoder.finish().unwrap();
-    refused(&blob_of(&bytes, Compression::Zstd), &bytes, Kind::Exhausted, "window");
+    refused(&blob_of(&bytes, LayerCompression::Zstd), &bytes, Kind::Exhausted, "window");
 }
 
 #[test]
@@ -238,7 +241,7 @@ fn a_full_store_and_a_full_record_are_exhausted() {
     }
     let (_dir, objects) = store();
     let bytes = gzip(&archive());
-    let blob = blob_of(&bytes, Compression::Gzip);
+    let blob = blob_of(&bytes, LayerCompression::Gzip);
     let chunks = std::iter::once(Bytes::from(bytes));
     let error = ingest(&blob, chunks, &objects, Full, &Limits::default(), &|_| {}).unwrap_err();
     assert_eq!(error.kind(), Kind::Exhausted, "{error}");
@@ -248,7 +251,7 @@ fn a_full_store_and_a_full_record_are_exhausted() {
 fn ending_the_chunks_ends_every_thread_at_once() {
     let (_dir, objects) = store();
     let bytes = gzip(&archive());
-    let blob = blob_of(&bytes, Compression::Gzip);
+    let blob = blob_of(&bytes, LayerCompression::Gzip);
     let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
     let taken = std::thread::spawn(move || {
         let chunks = std::iter::from_fn(move || receiver.blocking_recv());
@@ -268,7 +271,7 @@ fn a_refused_layer_stops_taking_chunks() {
     let (_dir, objects) = store();
     let tar =
         Builder::default().raw(&crate::image::tar::testing::Raw::new(b'0', b"huge", 1 << 30).sealed()).0;
-    let blob = Blob { digest: Digest::of(b""), size: 1 << 34, compression: Compression::Plain };
+    let blob = Blob { digest: Digest::of(b""), size: 1 << 34, compression: LayerCompression::None };
     let endless =
         std::iter::once(Bytes::from(tar)).chain(std::iter::repeat_with(|| Bytes::from_static(&[0; 4096])));
     let error = ingest(
