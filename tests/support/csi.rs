@@ -1,6 +1,8 @@
 //! The real CSI server on a real socket, over fakes of what lies below: images that need no registry, mounts
 //! that need no privilege.
 
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -213,8 +215,13 @@ impl Plugin {
     }
 }
 
-/// A client's connection to a socket.
+/// A client's connection to a socket that is served.
 pub async fn connect(socket: &Path) -> Channel {
+    try_connect(socket).await.unwrap()
+}
+
+/// A client's connection to a socket, if somebody serves it.
+pub async fn try_connect(socket: &Path) -> Result<Channel, tonic::transport::Error> {
     let socket = socket.to_owned();
     let connector = tower::service_fn(move |_| {
         let socket = socket.clone();
@@ -223,10 +230,7 @@ pub async fn connect(socket: &Path) -> Channel {
             Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
         }
     });
-    tonic::transport::Endpoint::from_static("http://localhost")
-        .connect_with_connector(connector)
-        .await
-        .unwrap()
+    tonic::transport::Endpoint::from_static("http://localhost").connect_with_connector(connector).await
 }
 
 pub fn capability(mode: Mode) -> VolumeCapability {

@@ -1,0 +1,191 @@
+//! The real program as a node plugin: its own state directory on the real disk, real mounts, a kubelet's
+//! directory, and a CSI client. Whatever a test leaves mounted goes with it.
+
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use composefs_csi::csi::proto::identity_client::IdentityClient;
+use composefs_csi::csi::proto::node_client::NodeClient;
+use composefs_csi::csi::proto::volume_capability::access_mode::Mode;
+use composefs_csi::csi::proto::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, ProbeRequest};
+use tonic::transport::Channel;
+
+use super::csi::{capability, try_connect};
+use super::registry::Running;
+
+/// A node's directories. Lives through restarts of the plugin.
+#[derive(Debug)]
+pub struct Machine {
+    directory: tempfile::TempDir,
+    arguments: Vec<String>,
+}
+
+/// A running plugin.
+#[derive(Debug)]
+pub struct Plugin {
+    /// The process; dropped, it is killed.
+    pub process: Running,
+    /// Its Node service.
+    pub node: NodeClient<Channel>,
+}
+
+impl Machine {
+    /// A fresh node. `arguments` are the plugin's, besides those that every test needs.
+    pub fn new(arguments: &[&str]) -> Self {
+        // Not below /tmp, which may be a tmpfs: EROFS mounts no file from there.
+        let directory =
+            tempfile::Builder::new().prefix("composefs-csi-").tempdir_in("/var/tmp").expect("/var/tmp");
+        std::fs::create_dir_all(directory.path().join("kubelet/pods")).expect("a directory");
+        Self { directory, arguments: arguments.iter().map(|a| (*a).to_owned()).collect() }
+    }
+
+    /// Everything of this node is below.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The plugin's state directory.
+    pub fn state(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    /// The program on this node's state, with the arguments of the test.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_composefs-csi"));
+        command.arg("--state-dir").arg(self.state()).args(arguments).args(
+            // Those of the run mode are not for commands.
+            self.arguments.iter().filter(|a| !a.starts_with("--layout-dir") && !a.starts_with("--pull-wait")),
+        );
+        command
+    }
+
+    /// Runs a command to its end and returns what it printed as JSON.
+    pub fn run(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.command(arguments).args(["--output", "json"]).output().expect("the program");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?} failed: {complaint}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{arguments:?}: {e}"))
+    }
+
+    /// Starts the plugin and waits until it is ready.
+    pub async fn start(&self) -> Plugin {
+        let socket = self.path().join("csi.sock");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path().join("log"))
+            .expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_composefs-csi"))
+            .arg("node")
+            .arg("--state-dir")
+            .arg(self.state())
+            .arg("--kubelet-dir")
+            .arg(self.path().join("kubelet"))
+            .arg(format!("--endpoint=unix://{}", socket.display()))
+            .args(["--node-id", "node-1"])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the plugin starts");
+        let process = Running(child);
+        let channel = self.connect(&socket).await;
+        Plugin { process, node: NodeClient::new(channel) }
+    }
+
+    async fn connect(&self, socket: &Path) -> Channel {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Ok(channel) = try_connect(socket).await {
+                let probed = IdentityClient::new(channel.clone()).probe(ProbeRequest {}).await;
+                if probed.is_ok_and(|answer| answer.into_inner().ready == Some(true)) {
+                    return channel;
+                }
+            }
+            assert!(Instant::now() < deadline, "the plugin is not ready:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What the plugin has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where kubelet wants a pod's volume.
+    pub fn target(&self, pod: &str) -> PathBuf {
+        let volumes = self.path().join("kubelet/pods").join(pod).join("volumes/kubernetes.io~csi/image");
+        std::fs::create_dir_all(&volumes).expect("kubelet makes the parent");
+        volumes.join("mount")
+    }
+
+    /// An inline volume of a pod.
+    pub fn publish(&self, pod: &str, image: &str) -> NodePublishVolumeRequest {
+        NodePublishVolumeRequest {
+            volume_id: format!("csi-{pod}"),
+            target_path: self.target(pod).display().to_string(),
+            volume_capability: Some(capability(Mode::SingleNodeWriter)),
+            volume_context: HashMap::from([
+                ("csi.storage.k8s.io/ephemeral".to_owned(), "true".to_owned()),
+                ("csi.storage.k8s.io/pod.name".to_owned(), pod.to_owned()),
+                ("image".to_owned(), image.to_owned()),
+            ]),
+            readonly: true,
+            ..NodePublishVolumeRequest::default()
+        }
+    }
+
+    /// The end of it.
+    pub fn unpublish(&self, pod: &str) -> NodeUnpublishVolumeRequest {
+        NodeUnpublishVolumeRequest {
+            volume_id: format!("csi-{pod}"),
+            target_path: self.target(pod).display().to_string(),
+        }
+    }
+
+    /// The mount points below this node's directories, base mounts and their parent left out.
+    pub fn published(&self) -> Vec<PathBuf> {
+        let pods = self.path().join("kubelet/pods");
+        mounts_below(&pods)
+    }
+
+    /// Nothing of any volume is left: no mount, no target, no record, no base mount.
+    pub fn assert_nothing_published(&self) {
+        assert_eq!(self.published(), Vec::<PathBuf>::new());
+        let bases = mounts_below(&self.state().join("mounts/"));
+        assert_eq!(bases, Vec::<PathBuf>::new(), "base mounts");
+        for pod in std::fs::read_dir(self.path().join("kubelet/pods")).expect("pods") {
+            let target = pod.expect("a pod").path().join("volumes/kubernetes.io~csi/image/mount");
+            assert!(!target.exists(), "{}", target.display());
+        }
+        let records = std::fs::read_dir(self.state().join("store/volumes")).expect("records");
+        let records: Vec<_> =
+            records.map(|r| r.expect("a record").file_name()).filter(|name| name != "boot").collect();
+        assert!(records.is_empty(), "{records:?}");
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The deepest first. A failing test must not leave its mounts to the next one.
+        let mut left = mounts_below(self.path());
+        left.reverse();
+        for point in left {
+            let _ = rustix::mount::unmount(&point, rustix::mount::UnmountFlags::DETACH);
+        }
+        if std::thread::panicking() {
+            eprintln!("the plugin's log:\n{}", self.log());
+        }
+    }
+}
+
+/// Mount points strictly below `directory`, in the order of the mount table.
+pub fn mounts_below(directory: &Path) -> Vec<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    points.filter(|point| point.starts_with(directory) && point != directory).collect()
+}
