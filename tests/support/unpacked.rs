@@ -58,11 +58,11 @@ fn meta(path: &Path, stat: &fs::Metadata) -> Meta {
     let mut names = vec![0; 65536];
     let size = rustix::fs::llistxattr(path, &mut names).expect("attributes can be listed");
     let names = names[..size].split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    let mut xattrs: Vec<(Box<[u8]>, Box<[u8]>)> = names
+    let mut xattrs: Vec<_> = names
         .map(|name| {
             let mut value = vec![0; 65536];
             let size = rustix::fs::lgetxattr(path, name, &mut value).expect("an attribute");
-            (name.into(), value[..size].into())
+            (Box::from(name), Box::from(&value[..size]))
         })
         .collect();
     xattrs.sort();
