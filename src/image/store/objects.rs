@@ -7,11 +7,16 @@
 //!   sealed with another digest) is replaced by a rename, so that a reader sees one or the other.
 //! * An object is safe from a power cut only after a `syncfs` that follows its linking, unless
 //!   the store seals (FS_IOC_ENABLE_VERITY writes the file out by itself). Until then the name may
-//!   come back with the right size and zeros for content. Hence the rule for the first opening of
-//!   the store after a reboot: objects that no synced layer or image record names are removed
-//!   ([`Objects::for_each`], [`Objects::remove`]) and not looked at: records are written after
-//!   the `syncfs` that covers what they name, so whatever they name is good, and nobody else can
-//!   miss the rest. This needs no marker per pull and no hashing.
+//!   come back with the right size and zeros for content. The store therefore keeps a marker while
+//!   objects are unsynced; where it finds one of another boot, objects that no synced record
+//!   reaches are removed ([`Objects::for_each`], [`Objects::remove`]) and not looked at: records are
+//!   written after the `syncfs` that covers what they name, so whatever they name is good, and
+//!   nobody can miss the rest. Nothing needs hashing.
+//!
+//! Cost: one statx for content that is here already; for new content also open, write, link and close, and
+//! with sealing two ioctls. New files get their inodes near `objects/` in the order they come, which keeps
+//! a layer together on disk. (ext4 skips inodes that were freed in the last minutes one by one: a pull
+//! right after a large sweep spends about 60 us more per object.)
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
