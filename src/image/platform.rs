@@ -112,13 +112,18 @@ impl Platform {
 
     /// Chooses the best of what an index offers; of equals the first, as the index's order says.
     ///
-    /// Entries without a platform and those of `unknown/unknown` (attestations) are no images to
-    /// choose from.
+    /// Those of `unknown/unknown` (attestations) are no images to choose from. An entry without a
+    /// platform (builders of single images leave it out) is chosen if it is the only entry at all.
     pub fn choose<'a, T>(
         &self,
         entries: &'a [T],
         platform_of: impl Fn(&T) -> Option<&Self>,
     ) -> Result<&'a T, PlatformError> {
+        if let [only] = entries
+            && platform_of(only).is_none()
+        {
+            return Ok(only);
+        }
         let images = || {
             let known = |entry: &&'a T| platform_of(entry).is_some_and(|p| p.os != "unknown");
             entries.iter().filter(known)

@@ -95,3 +95,12 @@ fn machines_have_platforms() {
     assert!(host.to_string().starts_with("linux/"), "{host}");
     assert!(host.suitability(&host).is_some());
 }
+
+#[test]
+fn the_only_entry_needs_no_platform() {
+    let wanted: Platform = "linux/amd64".parse().unwrap();
+    assert!(wanted.choose(&[None], |p: &Option<Platform>| p.as_ref()).is_ok());
+    assert!(wanted.choose(&[None, None], |p: &Option<Platform>| p.as_ref()).is_err());
+    let other: Option<Platform> = Some("linux/s390x".parse().unwrap());
+    assert!(wanted.choose(&[other], |p: &Option<Platform>| p.as_ref()).is_err());
+}

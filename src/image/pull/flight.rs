@@ -14,6 +14,8 @@ use futures_util::future::{BoxFuture, Shared};
 /// What a flight ends with, for everybody who waits; dropping it changes nothing.
 pub type Outcome<T> = Shared<BoxFuture<'static, Result<T, Lost>>>;
 
+type UnderWay<K, I, T> = Arc<Mutex<HashMap<K, (I, Outcome<T>)>>>;
+
 /// The task ended without a result: it panicked, or the runtime is shutting down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost(pub String);
@@ -21,7 +23,7 @@ pub struct Lost(pub String);
 /// Flights under way, by key. `I` is what a joiner gets to see at once.
 #[derive(Debug)]
 pub struct Flights<K, I, T: Clone> {
-    under_way: Arc<Mutex<HashMap<K, (I, Outcome<T>)>>>,
+    under_way: UnderWay<K, I, T>,
 }
 
 impl<K, I, T> Flights<K, I, T>
@@ -76,7 +78,7 @@ where
 
 struct Landing<K: Eq + Hash, I, T: Clone> {
     key: K,
-    under_way: Arc<Mutex<HashMap<K, (I, Outcome<T>)>>>,
+    under_way: UnderWay<K, I, T>,
 }
 
 impl<K: Eq + Hash, I, T: Clone> Drop for Landing<K, I, T> {
