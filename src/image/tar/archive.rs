@@ -328,13 +328,19 @@ impl<R: BufRead> Archive<R> {
         }
     }
 
-    /// Skips what is left of the current entry.
+    /// Skips what is left of the current entry. An archive may end where the padding of its last entry would
+    /// begin, or within it: `umoci insert` writes neither that nor the blocks of zeros, and Go's reader, with
+    /// which every other runtime reads layers, takes that for the end.
     fn skip_content(&mut self) -> Result<(), TarError> {
         self.settle();
-        let mut left = self.content.stored + self.content.padding;
+        let padding = self.content.padding;
+        let mut left = self.content.stored + padding;
         self.content = Content::default();
         while left > 0 {
             let available = self.source.fill_buf().map_err(TarError::Read)?.len();
+            if available == 0 && left <= padding {
+                break;
+            }
             if available == 0 {
                 return Err(TarError::Truncated(self.subject.clone()));
             }
@@ -359,5 +365,31 @@ impl<R: BufRead> Archive<R> {
             PaxWrong::Malformed(what) => self.malformed(what),
             PaxWrong::TooMany(what, limit) => self.limit(what, limit as u64),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Builder;
+    use super::*;
+
+    #[test]
+    fn the_last_padding_may_be_missing() {
+        let whole = Builder::default().file(b"a", b"first").file(b"b", b"hello").0;
+        let content_ends = whole.len() - BLOCK + b"hello".len();
+        let entries = |bytes: &[u8]| {
+            let mut archive = Archive::new(bytes, Limits::default());
+            let mut count = 0;
+            while archive.next_entry()?.is_some() {
+                count += 1;
+            }
+            Ok::<_, TarError>(count)
+        };
+        for length in [content_ends, content_ends + 1, whole.len() - 1, whole.len()] {
+            assert_eq!(entries(&whole[..length]).unwrap(), 2, "{length}");
+        }
+        assert!(matches!(entries(&whole[..content_ends - 1]), Err(TarError::Truncated(_))));
+        let first_padding = 2 * BLOCK - 1;
+        assert!(entries(&whole[..first_padding]).is_ok_and(|count| count == 1), "cut between entries");
     }
 }
