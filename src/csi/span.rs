@@ -1,7 +1,7 @@
 //! One span per call, and one line where it ends badly.
 //!
 //! This is the edge where errors are logged, once: whoever returns an error does not log it. The fields
-//! `volume.id`, `image.digest` and `target` are filled in by the services as soon as they are known, with
+//! `volume.id`, `image.digest` and `target_path` are filled in by the services as soon as they are known, with
 //! [`tracing::Span::record`]. Requests themselves are never printed: they may carry secrets.
 
 use std::convert::Infallible;
@@ -48,7 +48,7 @@ where
             rpc,
             volume.id = field::Empty,
             image.digest = field::Empty,
-            target = field::Empty
+            target_path = field::Empty
         );
         let begun = Instant::now();
         let answer = span.in_scope(|| self.inner.call(request));

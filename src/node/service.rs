@@ -103,7 +103,7 @@ impl NodeService {
     fn read(&self, asked: Asked) -> Result<Use, Status> {
         let volume = volume_id(&asked.volume_id)?;
         let target = self.path(asked.field, &asked.path)?;
-        Span::current().record("target", tracing::field::display(&target));
+        Span::current().record("target_path", tracing::field::display(&target));
         let access = access(asked.capability.as_ref()).map_err(|error| status(error.kind(), &error))?;
         let (attributes, pod) =
             Attributes::parse(&asked.context).map_err(|error| status(error.kind(), &error))?;

@@ -143,7 +143,7 @@ impl Volumes {
         })
         .await?;
         tracing::info!(
-            target = %usage.target,
+            target_path = %usage.target,
             pod = %usage.pod,
             image = usage.attributes.image.to_string(),
             integrity = ?self.0.integrity,
@@ -170,7 +170,7 @@ impl Volumes {
             })
             .await?;
         if changed {
-            tracing::info!(target = %shown, milliseconds = milliseconds(begun), "unpublished");
+            tracing::info!(target_path = %shown, milliseconds = milliseconds(begun), "unpublished");
         }
         Ok(())
     }
