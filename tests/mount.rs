@@ -60,9 +60,6 @@ fn an_image_is_read_through_a_confined_mount() {
 
     assert_eq!(mounter.mounted(&target).unwrap(), Some(whole(image)));
     assert!(mounter.mounted_images().unwrap().contains(&image));
-    let statistics = mounter.statistics(&target).unwrap().unwrap();
-    println!("{statistics:?}");
-    assert!(statistics.image_bytes >= 4096);
     mounter.unmount(&target).unwrap();
     mounter.release(&image).unwrap();
     assert_eq!(

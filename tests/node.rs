@@ -19,7 +19,7 @@ use composefs_csi::csi::proto::{
     NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, ProbeRequest, volume_capability,
 };
 use composefs_csi::node::mount::fake::FakeMounter;
-use composefs_csi::node::mount::{MountError, MountSpec, MountStatistics, Mounter};
+use composefs_csi::node::mount::{MountError, MountSpec, Mounter};
 use tonic::Code;
 
 mod support {
@@ -350,9 +350,6 @@ impl Mounter for SlowMounter {
         &self,
     ) -> Result<std::collections::BTreeSet<composefs_csi::image::verity::VerityDigest>, MountError> {
         self.inner.mounted_images()
-    }
-    fn statistics(&self, target: &Path) -> Result<Option<MountStatistics>, MountError> {
-        self.inner.statistics(target)
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::mount::MountAttrFlags;
 use super::base::{Bases, PLACE, unmount_lazily};
 use super::object::ImageFile;
 use super::publish::{Target, clone_mount, restrict};
-use super::{Capabilities, MountError, MountSpec, MountStatistics, Mounter, Verity, probe, table};
+use super::{Capabilities, MountError, MountSpec, Mounter, Verity, probe, table};
 use crate::image::verity::VerityDigest;
 use crate::sys::statmount::mount_id;
 
@@ -222,18 +222,5 @@ impl Mounter for KernelMounter {
 
     fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError> {
         table::mounted_images()
-    }
-
-    fn statistics(&self, target: &Path) -> Result<Option<MountStatistics>, MountError> {
-        let Some((place, mount)) = look(target)? else { return Ok(None) };
-        if mount.image().is_none() {
-            return Err(mount.foreign(target));
-        }
-        let stat = rustix::fs::fstatvfs(&place)
-            .map_err(|errno| MountError::kernel("fstatvfs", target.display(), errno))?;
-        Ok(Some(MountStatistics {
-            image_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
-            inodes: (stat.f_files != 0 && stat.f_files != u64::MAX).then_some(stat.f_files),
-        }))
     }
 }

@@ -49,16 +49,6 @@ pub struct MountSpec {
     pub noexec: bool,
 }
 
-/// What statfs(2) says of a mounted image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MountStatistics {
-    /// Bytes of the image itself: metadata and inline files. What the files' contents take is known to
-    /// the image's record, not to the mount.
-    pub image_bytes: u64,
-    /// Inodes in the image; `None` where the kernel does not count them.
-    pub inodes: Option<u64>,
-}
-
 /// Makes and removes mounts. Blocking: callers run a whole sequence in one `spawn_blocking`.
 pub trait Mounter: Send + Sync + std::fmt::Debug {
     /// Mounts `spec` on `target`, an existing directory on which nothing is mounted yet: read-only,
@@ -86,7 +76,4 @@ pub trait Mounter: Send + Sync + std::fmt::Debug {
     /// Every image that is mounted anywhere in this mount namespace, privately or published: the garbage
     /// collector must not remove what these need.
     fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError>;
-
-    /// What the kernel says of the image mounted on `target`; `None` as for [`Mounter::mounted`].
-    fn statistics(&self, target: &Path) -> Result<Option<MountStatistics>, MountError>;
 }
