@@ -161,7 +161,7 @@ impl Intake {
         let count = |bytes| {
             self.counter.fetch_add(bytes, Ordering::Relaxed);
         };
-        let limits = layer::Limits::default();
+        let limits = layer::Limits::for_blob(self.blob.size);
         let (found, record) =
             layer::ingest(&self.blob, chunks, &objects, record, &limits, &count).about(image)?;
         record.finish(&found.diff_id, &found.blob).about(image)?;
