@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup build demo test lint test-rust test-vm test-oracle conformance bench deny docs clean
+.PHONY: help setup build demo test lint test-vm test-oracle conformance bench deny docs clean
 
 # The profile of the demonstration: `make demo PROFILE=dev` reuses what `make test` has built.
 PROFILE ?= release
@@ -30,7 +30,10 @@ demo: ## see it work: two images, three pods, one copy of every file (under a mi
 	$(CARGO) build --locked --profile $(PROFILE) --bin composefs-csi --example demo
 	$(CARGO) run --quiet --locked --profile $(PROFILE) --example demo
 
-test: lint test-rust ## everything but conformance: lints, unit and integration tests, real mounts, a VM
+test: lint ## everything but conformance: lints, unit and integration tests, real mounts, a VM (root or sudo)
+	@scripts/setup.sh test
+	echo "test: unit and integration tests; mounts, registries and builders are real"
+	$(CARGO) test --locked --quiet
 
 lint: ## format and clippy, warnings are errors
 	@scripts/setup.sh build
@@ -38,14 +41,8 @@ lint: ## format and clippy, warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --quiet --all-targets -- --deny warnings
 
-test-rust: ## unit and integration tests; mounts, registries and builders are real (needs root or sudo)
-	@scripts/setup.sh test
-	echo "test: unit and integration tests"
-	$(CARGO) test --locked --quiet
-
 test-vm: ## of these, fs-verity and tampering in virtual machines with Debian's kernels, row by row
 	@scripts/setup.sh test
-	echo "test: fs-verity in a virtual machine"
 	$(CARGO) test --locked --test vm -- --nocapture
 
 test-oracle: ## the canonical digests against composefs-rs's cfsctl (builds it once, some minutes)

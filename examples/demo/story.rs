@@ -22,7 +22,8 @@ pub fn tell(program: &Path, base: &Path) -> Result<()> {
     interrupt::check()?;
 
     heading("2. The node plugin runs, and kubelet asks it for the volumes of three pods");
-    let mut node = Node::start(program, base, &[])?;
+    let layouts = base.join("images").display().to_string();
+    let mut node = Node::start(program, base, &["--layout-dir", &layouts])?;
     let [old, new] = &versions;
     let pods = [("web-0", old), ("web-1", old), ("web-2", new)];
     let mut volumes = Vec::new();
@@ -39,12 +40,20 @@ pub fn tell(program: &Path, base: &Path) -> Result<()> {
         interrupt::check()?;
     }
     for version in &versions {
+        let answer = ask(program, &node, &["digest", &version.reference])?;
         line(&format!(
             "app:{}  composefs digest {}",
             tag(version),
-            composefs_digest(program, &node, version)?
+            answer["composefs"].as_str().unwrap_or("none")
         ));
     }
+    line(match ask(program, &node, &["ls"])?["integrity"].as_str() {
+        Some("read") => "every file's digest is checked by the kernel whenever a pod reads it (fs-verity)",
+        Some("mount") => {
+            "digests were checked when fetched, and again before the first mount (no fs-verity here)"
+        }
+        _ => "digests were checked when fetched; with fs-verity on this disk, they would be at every read",
+    });
 
     heading("3. The pods read their files");
     for (volume, version) in &volumes {
@@ -81,15 +90,17 @@ fn describe(versions: &[Version; 2]) {
     line("owners and times. Sharing by layer would share nothing.");
 }
 
-fn composefs_digest(program: &Path, node: &Node, version: &Version) -> Result<String> {
+/// What an operator's command, run beside the plugin, answers.
+fn ask(program: &Path, node: &Node, command: &[&str]) -> Result<Value> {
+    let state = node.state();
     let output = Command::new(program)
         .arg("--state-dir")
-        .arg(node.state())
-        .args(["--output", "json", "digest", &version.reference])
+        .arg(state)
+        .args(["--output", "json"])
+        .args(command)
         .output()?;
-    ensure!(output.status.success(), "digest: {}", String::from_utf8_lossy(&output.stderr));
-    let answer: Value = serde_json::from_slice(&output.stdout)?;
-    Ok(answer["composefs"].as_str().context("the answer has no composefs digest")?.to_owned())
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// Compares every file with what went into the image.
