@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use composefs_csi::image::digest::Digest;
-use composefs_csi::image::manifest::{CONFIG_MAX, Document, ImageConfig, LayerCompression, Manifest};
+use composefs_csi::image::manifest::{
+    ACCEPTED_MEDIA_TYPES, CONFIG_MAX, Document, ImageConfig, LayerCompression, Manifest,
+};
 use composefs_csi::image::reference::{Reference, Version};
 use composefs_csi::image::source::{
     Credentials, RetryPolicy, Source, SourceError, SourceSettings, Sources, read_blob,
@@ -296,4 +298,25 @@ async fn a_tls_registry_cannot_send_us_to_plain_http() {
         assert_eq!(error.kind(), Kind::Unsupported, "{error}");
         assert!(error.to_string().contains(says), "{error}");
     }
+}
+
+/// `oci-client`, which docs/adr/0005-registry-client.md weighs, sees the same image as ours does.
+#[tokio::test]
+async fn an_independent_client_sees_the_same() {
+    use oci_client::client::{ClientConfig, ClientProtocol};
+    use oci_client::secrets::RegistryAuth;
+
+    let registry = Registry::start(Options { tls: false, user: Some(USER) });
+    let layout = Layout::of(&Image { layers: vec![layer(9)], ..Image::new(Vec::new()) });
+    let reference = registry.push(&layout.reference("latest"), "team/app:v1", &[]);
+    let config = ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() };
+    let theirs = oci_client::Client::try_from(config).unwrap();
+    let auth = RegistryAuth::Basic(USER.0.into(), USER.1.into());
+    let (bytes, digest) =
+        theirs.pull_manifest_raw(&reference.parse().unwrap(), &auth, &ACCEPTED_MEDIA_TYPES).await.unwrap();
+
+    let settings = trusting(&registry, Options::default());
+    let credentials = Credentials::parse(&registry.docker_config(USER.1)).unwrap();
+    let ours = open(&settings, &reference, &credentials).manifest(&version(&reference)).await.unwrap();
+    assert_eq!((ours.digest.to_string(), &ours.bytes[..]), (digest, &bytes[..]));
 }

@@ -89,7 +89,7 @@ async fn keep_volumes(
     tracing::info!(
         endpoint = %settings.endpoint.path().display(),
         node = settings.node.node_id,
-        integrity = ?engine.store.integrity(),
+        integrity = %volumes.integrity(),
         mounted = found.mounted,
         waiting = found.waiting,
         dropped = found.dropped,
@@ -108,15 +108,16 @@ fn open(
     housekeeping: Arc<Notify>,
 ) -> anyhow::Result<(Engine, Arc<dyn Mounter>, Volumes)> {
     let engine = Engine::open(settings)?;
-    let mounter = Arc::new(engine.mounter()?);
+    let mounter = engine.mounter()?;
     tracing::info!("this node mounts images with {}", mounter.capabilities());
-    let mounter: Arc<dyn Mounter> = mounter;
+    let integrity = mounter.capabilities().integrity();
+    let mounter: Arc<dyn Mounter> = Arc::new(mounter);
     let volumes = Volumes::new(Parts {
         images: engine.images.clone(),
         mounter: Arc::clone(&mounter),
         records: Records::open(engine.store.volumes())?,
         boot: boot_id()?,
-        integrity: engine.store.integrity(),
+        integrity,
         platform: Platform::host(),
         layouts,
         guards: Guards::default(),

@@ -22,7 +22,9 @@ pub fn init(filter: &str, json: bool) -> Result<(), BadFilter> {
     let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
     // A second call in one process (tests) keeps the first subscriber.
     let _ = if json {
-        tracing::subscriber::set_global_default(lines.json().flatten_event(true).with_span_list(false).finish())
+        tracing::subscriber::set_global_default(
+            lines.json().flatten_event(true).with_span_list(false).finish(),
+        )
     } else {
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
         tracing::subscriber::set_global_default(lines.with_ansi(terminal).with_target(false).finish())

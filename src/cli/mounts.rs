@@ -58,7 +58,7 @@ pub async fn mount(
         target,
         manifest: ready.record.manifest,
         composefs: ready.record.image,
-        integrity: engine.store.integrity(),
+        integrity: mounter.capabilities().integrity(),
         milliseconds: started.elapsed().as_secs_f64() * 1e3,
     };
     output::show(output, &mounted, |m| {
@@ -109,21 +109,17 @@ pub fn probe(engine: &Engine, output: Output) -> anyhow::Result<()> {
     let probed = Probed {
         store: engine.store.root().to_owned(),
         filesystem: filesystem.name.clone(),
-        integrity: engine.store.integrity(),
+        integrity: mounter.capabilities().integrity(),
         verity_missing: filesystem.verity.clone().err(),
         mount: mounter.capabilities().to_string(),
     };
     output::show(output, &probed, |p| {
         let why = p.verity_missing.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
-        let level = match p.integrity {
-            Integrity::Read => "read",
-            Integrity::Mount => "mount",
-            Integrity::Fetch => "fetch",
-        };
         format!(
-            "store       {} on {}\nintegrity   {level}{why}\nmounting    {}",
+            "store       {} on {}\nintegrity   {}{why}\nmounting    {}",
             p.store.display(),
             p.filesystem,
+            p.integrity,
             p.mount
         )
     })

@@ -46,6 +46,16 @@ pub enum Integrity {
     Read,
 }
 
+impl std::fmt::Display for Integrity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Fetch => "fetch",
+            Self::Mount => "mount",
+            Self::Read => "read",
+        })
+    }
+}
+
 #[derive(Serialize)]
 struct Written<'a> {
     format: u32,

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::superblock::{Backing, Layers, Way};
+use crate::image::store::Integrity;
 
 /// Whether objects are checked by the kernel at every open and read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,12 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// How far the bytes read from a mount are checked: what the store promises counts only where the
+    /// kernel enforces it.
+    pub fn integrity(&self) -> Integrity {
+        if self.verity == Verity::Required { Integrity::Read } else { Integrity::Fetch }
+    }
+
     /// The way to mount images.
     pub(super) fn way(&self) -> Way {
         Way { backing: self.backing, layers: self.layers, verity: self.verity == Verity::Required }
@@ -99,7 +106,9 @@ mod tests {
              not working here: by descriptor: EBADF"
         );
         assert!(found.way().verity);
+        assert_eq!(found.integrity(), Integrity::Read);
         let unusable = Capabilities { verity: Verity::Unusable("EIO".into()), ..found };
         assert!(!unusable.way().verity);
+        assert_eq!(unusable.integrity(), Integrity::Fetch, "never more than the kernel enforces");
     }
 }

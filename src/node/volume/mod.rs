@@ -121,6 +121,11 @@ impl Volumes {
         Self(Arc::new(parts))
     }
 
+    /// How far the bytes that pods read here are checked.
+    pub fn integrity(&self) -> Integrity {
+        self.0.integrity
+    }
+
     /// Makes a volume visible at its target, read-only. Repeating it is fine.
     ///
     /// # Errors
@@ -146,7 +151,7 @@ impl Volumes {
             target_path = %usage.target,
             pod = %usage.pod,
             image = usage.attributes.image.to_string(),
-            integrity = ?self.0.integrity,
+            integrity = %self.0.integrity,
             bytes = image.bytes,
             fetched,
             milliseconds = milliseconds(begun),
