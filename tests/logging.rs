@@ -10,7 +10,6 @@ use tonic::Code;
 use tracing_subscriber::fmt::MakeWriter;
 
 mod support {
-    #[allow(dead_code)] // Shared with tests/node.rs, which uses the rest.
     pub mod csi;
 }
 

@@ -125,6 +125,9 @@ impl VolumeRecord {
     }
 }
 
+/// A record's file, and what it holds if that can be read.
+pub type Listed = (PathBuf, Result<VolumeRecord, RecordError>);
+
 /// Why a record could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -262,7 +265,7 @@ impl Records {
     ///
     /// # Errors
     /// The directory cannot be listed.
-    pub fn all(&self) -> Result<Vec<(PathBuf, Result<VolumeRecord, RecordError>)>, RecordError> {
+    pub fn all(&self) -> Result<Vec<Listed>, RecordError> {
         let failed = |error| RecordError::System { step: "list", path: self.directory.clone(), error };
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(failed)? {
