@@ -1,0 +1,48 @@
+//! Records on a real directory.
+
+use super::*;
+
+fn record(id: &VolumeId) -> VolumeRecord {
+    let request = Requested { image: "r.example/a:1".into(), path: "".into(), platform: None };
+    let pinned = Pinned { image: Digest::of(b"m"), composefs: VerityDigest([3; 32]), bytes: 10, inodes: 2 };
+    let mut record = VolumeRecord::new(id, request, pinned, "boot-1");
+    let mode = AccessMode::SingleNodeWriter;
+    record.targets.push(Target { path: "/k/pods/p/mount".into(), noexec: true, mode });
+    record
+}
+
+#[test]
+fn round_trip_and_the_field_that_the_sweep_reads() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(directory.path().join("volumes")).unwrap();
+    let id: VolumeId = "../csi-1".parse().unwrap();
+    assert_eq!(records.read(&id).unwrap(), None);
+    records.write(&id, &record(&id)).unwrap();
+    assert_eq!(records.read(&id).unwrap(), Some(record(&id)));
+    let all = records.all().unwrap();
+    assert_eq!(all.len(), 1);
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(&all[0].0).unwrap()).unwrap();
+    assert_eq!(json["format"], 1);
+    assert_eq!(json["image"], Digest::of(b"m").to_string());
+    assert_eq!(json["composefs"], "03".repeat(32));
+    records.remove(&id).unwrap();
+    records.remove(&id).unwrap();
+    assert!(records.all().unwrap().is_empty());
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_with_a_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(directory.path().to_owned()).unwrap();
+    let id: VolumeId = "v".parse().unwrap();
+    let file = directory.path().join(format!("{}.json", id.file_stem()));
+    for (contents, kind) in
+        [("", Kind::Corrupt), ("{\"format\":1}", Kind::Corrupt), ("{\"format\":2}", Kind::Unsupported)]
+    {
+        fs::write(&file, contents).unwrap();
+        assert_eq!(records.read(&id).unwrap_err().kind(), kind, "{contents}");
+    }
+    let other: VolumeId = "w".parse().unwrap();
+    fs::write(&file, serde_json::to_vec(&record(&other)).unwrap()).unwrap();
+    assert!(matches!(records.read(&id), Err(RecordError::Damaged { .. })));
+}
