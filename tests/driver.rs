@@ -294,6 +294,29 @@ async fn commands_work_beside_the_plugin_and_never_take_what_it_needs() {
     let listing = machine.run(&["ls"]);
     assert_eq!(listing["images"].as_array().unwrap().iter().filter(|i| i["mounted"] == true).count(), 2);
 
+    // Least recently used first: a publish and an unpublish both count as use.
+    let records = || {
+        let records = std::fs::read_dir(machine.state().join("store/images")).unwrap();
+        records.map(|record| record.unwrap().path()).collect::<Vec<_>>()
+    };
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let age = || {
+        for record in records() {
+            std::fs::File::open(record).unwrap().set_modified(long_ago).unwrap();
+        }
+    };
+    let fresh = || {
+        let fresh =
+            |record: &std::path::PathBuf| std::fs::metadata(record).unwrap().modified().unwrap() > long_ago;
+        records().iter().filter(|record| fresh(record)).count()
+    };
+    age();
+    publish(&plugin, machine.publish("b", &reference)).await.unwrap();
+    assert_eq!(fresh(), 1);
+    age();
+    unpublish(&plugin, &machine, "b").await;
+    assert_eq!(fresh(), 1);
+
     machine.run(&["unmount", &target.display().to_string()]);
     let pruned = machine.run(&["prune"]);
     assert_eq!(pruned["images"].as_array().unwrap().len(), 1, "{pruned}");

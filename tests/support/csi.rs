@@ -91,6 +91,8 @@ impl Images for FakeImages {
         let record = known.ok_or(PullError::Absent(reference))?;
         Ok(Ready { record, lease: self.store.lease().await.unwrap(), fetched: 0 })
     }
+
+    fn used(&self, _: &Digest) {}
 }
 
 /// The composefs image of image number `number`.

@@ -8,6 +8,7 @@
 
 use async_trait::async_trait;
 
+use crate::image::digest::Digest;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::source::Credentials;
@@ -44,6 +45,10 @@ pub trait Images: Send + Sync + std::fmt::Debug {
     /// Waits until the image is in the store. Dropping the future does not stop a pull that has
     /// begun; the next request joins it.
     async fn ensure(&self, request: &ImageRequest) -> Result<Ready, PullError>;
+
+    /// Notes that an image is, or until now was, in use: when room is short, the least recently used
+    /// images go first. Blocking, but short.
+    fn used(&self, manifest: &Digest);
 }
 
 /// An image to be made available.

@@ -85,7 +85,10 @@ impl Images for Puller {
         // The lease comes first: from here on nothing that is found can be swept away.
         let lease = self.shared.store.lease().await.about(&image)?;
         match locate(&self.shared.store, &self.shared.sources, request).await? {
-            Located::Here(record) => Ok(Ready { record, lease, fetched: 0 }),
+            Located::Here(record) => {
+                self.used(&record.manifest);
+                Ok(Ready { record, lease, fetched: 0 })
+            }
             Located::There(plan) => {
                 let names = plan.names.clone();
                 let (record, fetched) = self.pull(*plan, request).await?;
@@ -93,6 +96,13 @@ impl Images for Puller {
                 self.shared.store.remember(&names, &request.platform, record.manifest).about(&image)?;
                 Ok(Ready { record, lease, fetched })
             }
+        }
+    }
+
+    fn used(&self, manifest: &Digest) {
+        if let Err(error) = self.shared.store.touch(manifest) {
+            // It only makes the image go earlier than it should.
+            tracing::warn!(image.digest = %manifest, "cannot note that an image is used: {error}");
         }
     }
 }

@@ -167,11 +167,16 @@ impl Volumes {
     pub async fn unpublish(&self, volume: VolumeId, target: TargetPath) -> Result<(), VolumeError> {
         let begun = Instant::now();
         let guard = self.guard(&volume)?;
-        let shown = target.clone();
+        let (shown, images) = (target.clone(), Arc::clone(&self.0.images));
         let changed = self
             .blocking(move |hands| {
                 let seen = hands.look(&guard, &target)?;
-                carry_out(hands, &guard, &target, &seen, plan::unpublish(&target, &seen))
+                let changed = carry_out(hands, &guard, &target, &seen, plan::unpublish(&target, &seen))?;
+                // A volume's image was in use until now, however long ago it was published.
+                if let (true, Some(record)) = (changed, &seen.record) {
+                    images.used(&record.image);
+                }
+                Ok(changed)
             })
             .await?;
         if changed {
