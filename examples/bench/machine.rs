@@ -13,8 +13,8 @@ pub fn introduction() -> String {
     format!(
         "# Benchmarks\n\nWritten by `make bench`, which measures this driver and its peers in one run, in turn, on one \
          machine. Times of different machines cannot be compared; the ratios can.\n\nMeasured {date}: {}, {} \
-         processors, {} memory, {kernel}, {filesystem}; {}, cfsctl 0.9.4. The kernel here has no fs-verity, so \
-         neither we nor cfsctl pay for it: integrity level `mount`.\n",
+         processors, {} memory, {kernel}, {filesystem}; {}, cfsctl 0.9.4. No fs-verity, which \
+         this kernel lacks: neither we nor cfsctl pay for it.\n",
         field("/proc/cpuinfo", "model name"),
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         gigabytes(&field("/proc/meminfo", "MemTotal")),

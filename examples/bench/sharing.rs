@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::support::frames::{Frames, files};
+use crate::support::frames::{self, files};
 use crate::support::node::{Node, Volume};
 
 /// Files up to this size are in the composefs image itself, not in an object (the format's constant).
@@ -41,12 +41,13 @@ pub fn measure(program: &Path, base: &Path, registry: &str, images: &[String], p
     let targets: Vec<PathBuf> = volumes.iter().map(|volume| node.target(volume)).collect();
     let contents: Vec<Contents> =
         targets.iter().take(images.len()).map(|target| contents(target)).collect::<Result<_>>()?;
-    let mut frames = Frames::default();
+    let mut groups: HashMap<[u8; 32], Vec<(usize, PathBuf)>> = HashMap::new();
     for (number, target) in targets.iter().enumerate() {
-        for path in contents[number % images.len()].files.keys() {
-            frames.add(&target.join(path))?;
+        for (path, (digest, ..)) in &contents[number % images.len()].files {
+            groups.entry(*digest).or_default().push((number, target.join(path)));
         }
     }
+    let count = frames::count(targets.len(), groups.into_values())?;
     for volume in &volumes {
         node.unpublish(volume)?;
     }
@@ -54,9 +55,9 @@ pub fn measure(program: &Path, base: &Path, registry: &str, images: &[String], p
     Ok(Sharing {
         pods: targets.len(),
         images: images.len(),
-        frames: frames.distinct(),
+        frames: count.frames(),
         expected: expected(&contents),
-        seen: frames.seen,
+        seen: count.seen.iter().sum(),
         common: common(&contents),
     })
 }

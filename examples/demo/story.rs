@@ -1,7 +1,8 @@
 //! What happens, in order, and what is said of it.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +11,7 @@ use serde_json::Value;
 use super::images::{self, Version, digest_of};
 use super::interrupt;
 use super::screen::{bar, bytes, count, heading, line, time};
-use crate::support::frames::Frames;
+use crate::support::frames;
 use crate::support::mounts;
 use crate::support::node::{Node, Volume};
 
@@ -156,20 +157,19 @@ fn on_disk(directory: &Path) -> Result<u64> {
 
 fn memory(node: &Node, volumes: &[(Volume, &Version)]) -> Result<()> {
     let page = rustix::param::page_size() as u64;
-    let mut frames = Frames::default();
-    let mut steps = Vec::new();
-    for (volume, version) in volumes {
-        let before = frames.distinct();
-        for path in version.contents.keys() {
-            frames.add(&node.target(volume).join(path))?;
+    let mut groups: HashMap<[u8; 32], Vec<(usize, PathBuf)>> = HashMap::new();
+    for (number, (volume, version)) in volumes.iter().enumerate() {
+        let target = node.target(volume);
+        for (path, digest) in &version.contents {
+            groups.entry(*digest).or_default().push((number, target.join(path)));
         }
-        steps.push((volume, (frames.distinct() - before) * page));
     }
-    let copies = frames.seen * page;
+    let count = frames::count(volumes.len(), groups.into_values())?;
+    let copies = count.seen.iter().sum::<u64>() * page;
     bar("three copies would take", copies, copies);
-    for (number, (volume, added)) in steps.iter().enumerate() {
+    for (number, ((volume, _), added)) in volumes.iter().zip(&count.added).enumerate() {
         let label = if number == 0 { volume.pod.clone() } else { format!("and {} as well", volume.pod) };
-        bar(&label, *added, copies);
+        bar(&label, added * page, copies);
     }
     Ok(())
 }

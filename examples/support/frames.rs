@@ -11,30 +11,46 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use composefs_csi::sys::pages::Mapping;
 
-/// Pages of files in memory.
-#[derive(Debug, Default)]
-pub struct Frames {
-    distinct: HashSet<u64>,
-    /// Pages that the files have, each counted as often as it is seen.
-    pub seen: u64,
+/// Pages in memory, by owner (a pod).
+#[derive(Debug)]
+pub struct Count {
+    /// Pages of all files that an owner sees.
+    pub seen: Vec<u64>,
+    /// Page frames that no owner before it has brought into memory.
+    pub added: Vec<u64>,
 }
 
-impl Frames {
-    /// Reads `file` in and counts its pages.
-    pub fn add(&mut self, file: &Path) -> Result<()> {
-        let opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
-        let frames = Mapping::new(&opened)
-            .and_then(|mapping| mapping.frames())
-            .with_context(|| format!("cannot see the pages of {} (root only)", file.display()))?;
-        self.seen += frames.len() as u64;
-        self.distinct.extend(frames);
-        Ok(())
+impl Count {
+    /// Page frames of all owners together.
+    pub fn frames(&self) -> u64 {
+        self.added.iter().sum()
     }
+}
 
-    /// Pages of physical memory behind all files added.
-    pub fn distinct(&self) -> u64 {
-        self.distinct.len() as u64
+/// Counts the frames of files that are given as groups of equal content, each file with its owner's number.
+///
+/// Groups share nothing with each other, and each is read within moments: a page that the kernel drops and
+/// reads again elsewhere during a long count (proactive reclaim) is not mistaken for a second copy.
+pub fn count(owners: usize, groups: impl IntoIterator<Item = Vec<(usize, PathBuf)>>) -> Result<Count> {
+    let mut count = Count { seen: vec![0; owners], added: vec![0; owners] };
+    for mut group in groups {
+        group.sort();
+        let mut known = HashSet::new();
+        for (owner, path) in group {
+            let frames = frames_of(&path)?;
+            count.seen[owner] += frames.len() as u64;
+            count.added[owner] += frames.into_iter().filter(|frame| known.insert(*frame)).count() as u64;
+        }
     }
+    Ok(count)
+}
+
+/// Reads a file in and gives its page frames.
+fn frames_of(path: &Path) -> Result<Vec<u64>> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    Mapping::new(&file)
+        .and_then(|mapping| mapping.frames())
+        .with_context(|| format!("cannot see the pages of {} (root only)", path.display()))
 }
 
 /// The regular files below `directory` that have content, as paths relative to it, in a fixed order.
