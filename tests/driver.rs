@@ -283,7 +283,7 @@ async fn commands_work_beside_the_plugin_and_never_take_what_it_needs() {
     publish(&plugin, machine.publish("a", &reference)).await.unwrap();
     let other = Layout::of(&Image::new(vec![tar("other", 3, 1 << 10)]));
     let pulled = machine.run(&["pull", &other.reference("latest")]);
-    assert_eq!(pulled["fetched_bytes"].as_u64().is_some_and(|bytes| bytes > 0), true);
+    assert!(pulled["fetched_bytes"].as_u64().is_some_and(|bytes| bytes > 0));
     let target = machine.path().join("by-hand");
     std::fs::create_dir(&target).unwrap();
     machine.run(&["mount", &other.reference("latest"), &target.display().to_string(), "--path", "other"]);

@@ -8,7 +8,7 @@ mod support {
 }
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::{Backing, Capabilities, KernelMounter, Layers, MountError, Mounter, Verity};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use support::bench::{below, bench, device, small_image, start, unmount_by_hand, whole};
-use support::mount::{content, mounts_below};
+use support::mount::{Bench, Node, content, mounts_below};
 
 #[test]
 fn a_restart_finds_what_is_mounted() {
@@ -46,6 +46,26 @@ fn a_restart_finds_what_is_mounted() {
     }
     replaced.release(&image).unwrap();
     assert_eq!(mounts_below(&bench.root).len(), 1);
+}
+
+#[test]
+fn the_same_image_in_two_stores_is_two_mounts() {
+    let one = bench("store-one");
+    let two = Bench::new(Path::new(env!("CARGO_TARGET_TMPDIR")), "store-two", false);
+    let nodes = || [("file", Node::File(content(7, 10_000)))];
+    let (image, same) = (one.image(&nodes()), two.image(&nodes()));
+    assert_eq!(image, same);
+    let (a, b) = (one.target("a"), two.target("b"));
+    let (first, second) = (start(&one), start(&two));
+    first.mount(&whole(image), &a).unwrap();
+    second.mount(&whole(image), &b).unwrap();
+    assert_ne!(device(&a), device(&b), "each reads its own store");
+    first.unmount(&a).unwrap();
+    first.release(&image).unwrap();
+    assert_eq!(mounts_below(&one.root).len(), 1, "the other store's mount keeps nothing of ours");
+    second.unmount(&b).unwrap();
+    second.release(&image).unwrap();
+    assert_eq!(mounts_below(&two.root).len(), 1);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The tar reader against archives of real programs: what we read must be what `tar -x` makes of the same
 //! archive, to the last bit of metadata. Needs root (owners, devices).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;

@@ -13,6 +13,7 @@ use rustix::mount::MountAttrFlags;
 use super::base::{Bases, PLACE, unmount_lazily};
 use super::object::ImageFile;
 use super::publish::{Target, clone_mount, restrict};
+use super::table::StoreId;
 use super::{Capabilities, MountError, MountSpec, Mounter, Verity, probe, table};
 use crate::image::verity::VerityDigest;
 use crate::sys::statmount::mount_id;
@@ -23,6 +24,7 @@ use crate::sys::statmount::mount_id;
 #[derive(Debug)]
 pub struct KernelMounter {
     objects: OwnedFd,
+    store: StoreId,
     bases: Bases,
     capabilities: Capabilities,
     /// The store's objects and images are sealed by fs-verity.
@@ -69,8 +71,10 @@ impl KernelMounter {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let objects = rustix::fs::open(&path, flags, Mode::empty())
             .map_err(|errno| MountError::kernel("opening the objects", path.display(), errno))?;
+        let store =
+            StoreId::of(&objects).map_err(|errno| MountError::kernel("fstat", path.display(), errno))?;
         bases.sweep(&objects)?;
-        Ok(Self { objects, bases, capabilities, sealed, seen: Mutex::default() })
+        Ok(Self { objects, store, bases, capabilities, sealed, seen: Mutex::default() })
     }
 
     /// What the self-test found.
@@ -82,8 +86,12 @@ impl KernelMounter {
     fn base(&self, image: &ImageFile) -> Result<OwnedFd, MountError> {
         let digest = image.digest();
         if let Some(base) = self.bases.find(&digest)? {
-            self.recognise(&base, &digest)?;
-            return Ok(base);
+            if self.recognise(&base, &digest)? {
+                return Ok(base);
+            }
+            // The store was replaced under the mount. What is published of it stays; nothing more is.
+            drop(base);
+            self.bases.drop_base(&digest)?;
         }
         let mount = match self.copy_of_published(&digest)? {
             Some(copy) => copy,
@@ -101,21 +109,22 @@ impl KernelMounter {
         Ok(mount)
     }
 
-    /// Makes sure that what stands in the base's place is the image.
-    fn recognise(&self, base: &OwnedFd, image: &VerityDigest) -> Result<(), MountError> {
+    /// Makes sure that what stands in the base's place is the image. Whether it is this store's.
+    fn recognise(&self, base: &OwnedFd, image: &VerityDigest) -> Result<bool, MountError> {
         let failed = |errno| MountError::kernel("looking at the base mount", format!("image {image}"), errno);
         let id = mount_id(base).map_err(failed)?;
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(image).copied();
         if id.is_some() && id == seen {
-            return Ok(());
+            return Ok(true);
         }
         match table::mount_at(base).map_err(failed)? {
             Some(mount) if mount.image() != Some(*image) => Err(mount.foreign(&self.bases.path(image))),
+            Some(mount) if !mount.is_of(image, self.store) => Ok(false),
             _ => {
                 if let Some(id) = id {
                     self.remember(*image, id);
                 }
-                Ok(())
+                Ok(true)
             }
         }
     }
@@ -130,9 +139,9 @@ impl KernelMounter {
     fn copy_of_published(&self, image: &VerityDigest) -> Result<Option<OwnedFd>, MountError> {
         let verity = self.capabilities.verity == Verity::Required;
         // A mount may be hidden by another, or go away while we look; then the next one serves, or none.
-        Ok(table::published_roots(image, verity)?.iter().find_map(|point| {
+        Ok(table::published_roots(image, self.store, verity)?.iter().find_map(|point| {
             let place = rustix::fs::openat(CWD, point, PLACE, Mode::empty()).ok()?;
-            if !table::mount_at(&place).ok()??.shows_whole(image) {
+            if !table::mount_at(&place).ok()??.shows_whole(image, self.store) {
                 return None;
             }
             let copy = clone_mount(&place).ok()?;

@@ -1,7 +1,7 @@
 //! Mounting images once and cloning them per publish.
 //!
 //! One superblock pair per image; every publish is a clone of it, with the caller's flags and
-//! sub-directory. An overlay made here carries the source `composefs:<image digest>`, so that the
+//! sub-directory. An overlay made here carries the source `composefs:<image digest>@<store>`, so that the
 //! mount table alone tells which image stands where, after any crash: this module keeps no state of
 //! its own on disk.
 //!

@@ -13,7 +13,7 @@ use super::MountError;
 use super::base::Bases;
 use super::context::Context;
 use super::object::ImageFile;
-use super::table::source_of;
+use super::table::{StoreId, source_of};
 use crate::sys::loop_device;
 
 /// What every mount of ours has.
@@ -110,7 +110,8 @@ impl Way {
         subject: &str,
     ) -> Result<OwnedFd, MountError> {
         let context = Context::open("overlay", subject)?;
-        context.string("source", &source_of(&image.digest()))?;
+        let store = StoreId::of(objects).map_err(|errno| MountError::kernel("fstat", subject, errno))?;
+        context.string("source", &source_of(&image.digest(), store))?;
         context.flag("ro")?;
         context.string("metacopy", "on")?;
         context.string("redirect_dir", "on")?;
@@ -140,7 +141,7 @@ fn attach_loop(image: &ImageFile, subject: &str, bases: &Bases) -> Result<OwnedF
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own = rustix::fs::open(proc_path(image.as_fd()), flags, Mode::empty())
         .map_err(|errno| MountError::kernel("reopening the image", subject, errno))?;
-    let label = source_of(&image.digest());
+    let label = format!("composefs:{}", image.digest());
     loop_device::attach_read_only(own.as_fd(), &label, bases.directory()).map_err(|errno| match errno {
         Errno::NOENT => MountError::no_loop_devices(subject, errno),
         errno => MountError::kernel("attaching a loop device", subject, errno),

@@ -37,15 +37,31 @@ pub(super) struct Mount {
     pub(super) noexec: bool,
 }
 
-/// The source string that an image's overlay carries.
-pub(super) fn source_of(image: &VerityDigest) -> String {
-    format!("{PREFIX}{image}")
+/// Which directory of objects an overlay reads: device and inode, which are the same in every mount
+/// namespace. Two stores on one node may hold the same image; a mount of one must not serve the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StoreId {
+    device: u64,
+    inode: u64,
+}
+
+impl StoreId {
+    /// Of the store with these objects.
+    pub(super) fn of(objects: impl AsFd) -> Result<Self, Errno> {
+        let stat = rustix::fs::fstat(objects)?;
+        Ok(Self { device: stat.st_dev, inode: stat.st_ino })
+    }
+}
+
+/// The source string that an image's overlay carries: `composefs:<image digest>@<store>`.
+pub(super) fn source_of(image: &VerityDigest, store: StoreId) -> String {
+    format!("{PREFIX}{image}@{:x}.{:x}", store.device, store.inode)
 }
 
 impl Mount {
     /// The image, if this mount is one of ours.
     pub(super) fn image(&self) -> Option<VerityDigest> {
-        let digest = self.source.to_str()?.strip_prefix(PREFIX)?;
+        let (digest, _store) = self.source.to_str()?.strip_prefix(PREFIX)?.split_once('@')?;
         if self.fs_type == "overlay" && self.confined { VerityDigest::from_hex(digest) } else { None }
     }
 
@@ -55,9 +71,14 @@ impl Mount {
         Some(MountSpec { image: self.image()?, path, noexec: self.noexec })
     }
 
-    /// Is this the image's root, not a directory in it?
-    pub(super) fn shows_whole(&self, image: &VerityDigest) -> bool {
-        self.image().as_ref() == Some(image) && self.root == Path::new("/")
+    /// Is this the image, read from that store?
+    pub(super) fn is_of(&self, image: &VerityDigest, store: StoreId) -> bool {
+        self.image().is_some() && self.source.to_str() == Some(&source_of(image, store))
+    }
+
+    /// Is this the root of that image, not a directory in it?
+    pub(super) fn shows_whole(&self, image: &VerityDigest, store: StoreId) -> bool {
+        self.is_of(image, store) && self.root == Path::new("/")
     }
 
     /// The error for finding this one where one of ours should be.
@@ -133,12 +154,16 @@ pub fn mounted_images() -> Result<BTreeSet<VerityDigest>, MountError> {
     Ok(images)
 }
 
-/// Where the whole of `image` is published, by an overlay that checks objects as `verity` says.
-pub(super) fn published_roots(image: &VerityDigest, verity: bool) -> Result<Vec<PathBuf>, MountError> {
+/// Where the whole of `image` is published from `store`, by an overlay that checks objects as `verity` says.
+pub(super) fn published_roots(
+    image: &VerityDigest,
+    store: StoreId,
+    verity: bool,
+) -> Result<Vec<PathBuf>, MountError> {
     let text = read_mountinfo()
         .map_err(|errno| MountError::kernel("reading the mount table", "this mount namespace", errno))?;
     let whole = mountinfo::parse(&text)
-        .filter(|line| line.verity == verity && line.mount.shows_whole(image))
+        .filter(|line| line.verity == verity && line.mount.shows_whole(image, store))
         .map(|line| line.mount.point);
     Ok(whole.collect())
 }
@@ -182,10 +207,12 @@ pub(super) fn is_plain_descent(path: &Path) -> bool {
 mod tests {
     use super::*;
 
+    const STORE: StoreId = StoreId { device: 0x801, inode: 77 };
+
     fn ours() -> Mount {
         Mount {
             fs_type: "overlay".into(),
-            source: source_of(&VerityDigest([0xab; 32])).into(),
+            source: source_of(&VerityDigest([0xab; 32]), STORE).into(),
             root: "/usr/share".into(),
             point: "/target".into(),
             device: (0, 99),
@@ -207,6 +234,17 @@ mod tests {
         for other in others {
             assert_eq!(other.spec(), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_mount_of_another_store_is_ours_but_not_this_ones() {
+        let whole = Mount { root: "/".into(), ..ours() };
+        let (image, other) = (VerityDigest([0xab; 32]), StoreId { inode: 78, ..STORE });
+        assert!(whole.shows_whole(&image, STORE));
+        assert!(!whole.shows_whole(&image, other) && !whole.shows_whole(&VerityDigest([0; 32]), STORE));
+        assert!(!ours().shows_whole(&image, STORE), "only a directory of it");
+        let elsewhere = Mount { source: source_of(&image, other).into(), ..ours() };
+        assert_eq!(elsewhere.image(), Some(image), "the sweep keeps it all the same");
     }
 
     #[test]
