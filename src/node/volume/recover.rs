@@ -69,32 +69,48 @@ fn settle(
     record: &VolumeRecord,
     found: &mut Recovered,
 ) -> Result<(), VolumeError> {
-    let Some(guard) = record.volume_id.parse().ok().and_then(|id| guards.take(&id)) else {
-        found.waiting += 1;
-        return Ok(());
+    // Only a record that claims something in vain is touched: to hold each volume for a moment would turn
+    // away the calls that come in that moment.
+    let kept = if without_gone(record) == *record {
+        record.clone()
+    } else {
+        let Some(guard) = record.volume_id.parse().ok().and_then(|id| guards.take(&id)) else {
+            found.waiting += 1;
+            return Ok(());
+        };
+        // Read again, now that nobody else can change it.
+        let Some(record) = hands.records.read(guard.volume())? else { return Ok(()) };
+        let kept = without_gone(&record);
+        if kept.is_idle() {
+            hands.records.remove(guard.volume())?;
+        } else if kept != record {
+            hands.records.write(guard.volume(), &kept)?;
+        }
+        if kept != record {
+            tracing::info!(
+                volume.id = record.volume_id,
+                "targets that have gone were dropped from the record"
+            );
+            found.dropped += 1;
+        }
+        kept
     };
-    // Read again, now that nobody else can change it.
-    let Some(record) = hands.records.read(guard.volume())? else { return Ok(()) };
-    let mut kept = record.clone();
-    kept.targets.retain(|target| !is_gone(&target.path));
-    kept.staged = kept.staged.filter(|path| !is_gone(path));
-    if kept.is_idle() {
-        hands.records.remove(guard.volume())?;
-    } else if kept != record {
-        hands.records.write(guard.volume(), &kept)?;
-    }
     let mounted =
         |target: &super::record::Target| hands.mounter.mounted(&target.path).ok().flatten().is_some();
-    if kept != record {
-        tracing::info!(volume.id = record.volume_id, "targets that have gone were dropped from the record");
-        found.dropped += 1;
-    }
     if kept.targets.iter().any(mounted) {
         found.mounted += 1;
     } else if !kept.is_idle() {
         found.waiting += 1;
     }
     Ok(())
+}
+
+/// The record without the places that are no longer there.
+fn without_gone(record: &VolumeRecord) -> VolumeRecord {
+    let mut kept = record.clone();
+    kept.targets.retain(|target| !is_gone(&target.path));
+    kept.staged = kept.staged.filter(|path| !is_gone(path));
+    kept
 }
 
 /// Nothing can be mounted on what is not there.
