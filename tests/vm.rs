@@ -12,12 +12,18 @@
 mod disk;
 #[path = "vm/guest.rs"]
 mod guest;
+#[path = "support/images.rs"]
+mod images;
 #[path = "vm/initramfs.rs"]
 mod initramfs;
 #[path = "vm/machine.rs"]
 mod machine;
 #[path = "support/mount.rs"]
 mod mount;
+#[path = "vm/pulled.rs"]
+mod pulled;
+#[path = "support/registry.rs"]
+mod registry;
 #[path = "support/tools.rs"]
 mod tools;
 

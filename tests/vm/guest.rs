@@ -19,10 +19,11 @@ use rustix::io::Errno;
 use crate::Row;
 use crate::disk::{BLOCK, drop_caches, read_block, tamper};
 use crate::mount::{Bench, Node, content, image_by, mounts_below};
+use crate::pulled::{pulled_image, sealed_later};
 
 const DISK: &str = "/disk";
 /// Length of the files that are tampered with.
-const LENGTH: usize = 20 * BLOCK;
+pub const LENGTH: usize = 20 * BLOCK;
 
 /// A row: what is claimed, and the test of it, which returns a detail worth printing or panics.
 type Test = fn() -> String;
@@ -31,6 +32,8 @@ type Test = fn() -> String;
 pub const ROWS: &[(&str, Test)] = &[
     ("the self-test finds verity=require", self_test),
     ("the store seals objects and image, and all is read back", sealed_store),
+    ("an image pulled into a sealed store is mounted and read with verity=require", pulled_image),
+    ("a store filled before there was fs-verity is sealed when it is opened", sealed_later),
     ("fs-verity's refusals are told apart", verity_errors),
     ("a tampered object gives EIO at exactly its block", tampered_object),
     ("a tampered block cannot be mapped into memory", tampered_mapping),
@@ -70,15 +73,15 @@ pub fn run() {
     }
 }
 
-fn bench(name: &str) -> Bench {
+pub fn bench(name: &str) -> Bench {
     Bench::new(Path::new(DISK), name, true)
 }
 
-fn start(bench: &Bench) -> KernelMounter {
+pub fn start(bench: &Bench) -> KernelMounter {
     KernelMounter::start(&bench.store(), &bench.state(), true).unwrap()
 }
 
-fn whole(image: VerityDigest) -> MountSpec {
+pub fn whole(image: VerityDigest) -> MountSpec {
     MountSpec { image, path: PathBuf::new(), noexec: false }
 }
 

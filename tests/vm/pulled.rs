@@ -1,0 +1,89 @@
+//! The whole way inside the machine: an image pulled by the real puller into a sealed store, and a store that
+//! finds fs-verity only after it was filled.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use composefs_csi::image::platform::Platform;
+use composefs_csi::image::pull::{ImageRequest, Images as _, Limits, PullPolicy, Puller, Ready, Watch};
+use composefs_csi::image::source::{Credentials, SourceSettings, Sources};
+use composefs_csi::image::store::{Integrity, Objects, Options, Store};
+use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::node::mount::Mounter as _;
+use composefs_csi::sys::verity::measure_verity;
+
+use crate::disk::drop_caches;
+use crate::guest::{LENGTH, bench, start, whole};
+use crate::images::{Image, Layout};
+use crate::mount::content;
+
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, *content).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+fn pull(store: &Arc<Store>, reference: &str) -> Ready {
+    let sources = Sources::new(&SourceSettings::default()).unwrap();
+    let request = ImageRequest {
+        reference: reference.parse().unwrap(),
+        policy: PullPolicy::Always,
+        platform: Platform::host(),
+        credentials: Credentials::none(),
+        watch: Watch::default(),
+    };
+    let puller = Puller::new(Arc::clone(store), sources, Limits::default());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(puller.ensure(&request)).unwrap()
+}
+
+/// Registry (here: layout) to pod, everything sealed.
+pub fn pulled_image() -> String {
+    let bench = bench("pulled");
+    std::fs::remove_dir_all(bench.store()).unwrap();
+    std::fs::create_dir_all(std::env::temp_dir()).unwrap();
+    let (large, small) = (content(50, LENGTH), b"inline".to_vec());
+    let layout = Layout::of(&Image::new(vec![
+        archive(&[("large", &large), ("gone", b"x")]),
+        archive(&[("small", &small), (".wh.gone", b"")]),
+    ]));
+    let store = Arc::new(Store::open(&bench.store(), Options::default()).unwrap());
+    assert_eq!(store.integrity(), Integrity::Read);
+    let ready = pull(&store, &layout.reference("latest"));
+    for digest in [ready.record.image, VerityDigest::of(&large)] {
+        let object = File::open(store.object_path(&digest)).unwrap();
+        assert_eq!(measure_verity(&object), Ok(digest.0), "sealed with the digest that names it");
+    }
+    let mounter = start(&bench);
+    assert_eq!(mounter.capabilities().integrity(), Integrity::Read);
+    let target = bench.target("a");
+    mounter.mount(&whole(ready.record.image), &target).unwrap();
+    drop_caches();
+    assert_eq!(std::fs::read(target.join("large")).unwrap(), large);
+    assert_eq!(std::fs::read(target.join("small")).unwrap(), small);
+    assert!(!target.join("gone").exists());
+    format!("composefs digest {}", ready.record.image)
+}
+
+/// The disk had no fs-verity when the store was filled (an older kernel, no `tune2fs -O verity` yet).
+pub fn sealed_later() -> String {
+    let bench = bench("sealed-later");
+    std::fs::remove_dir_all(bench.store()).unwrap();
+    drop(Store::open(&bench.store(), Options::default()).unwrap());
+    let unsealed = Objects::open(&bench.store(), false).unwrap();
+    let (digest, _) = unsealed.put(&content(51, LENGTH)).unwrap();
+    let path = unsealed.path(&digest);
+    assert!(measure_verity(File::open(&path).unwrap()).is_err());
+    // What a store writes when it cannot seal.
+    std::fs::write(bench.store().join("unsealed"), b"").unwrap();
+    let store = Store::open(&bench.store(), Options::default()).unwrap();
+    assert_eq!(store.integrity(), Integrity::Read);
+    assert_eq!(measure_verity(File::open(&path).unwrap()), Ok(digest.0));
+    assert!(!bench.store().join("unsealed").exists());
+    String::new()
+}
