@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 760.0;
-const LEFT: f64 = 230.0;
+const LEFT: f64 = 270.0;
 const RIGHT: f64 = 110.0;
 const TOP: f64 = 50.0;
 const ROW: f64 = 34.0;
@@ -67,11 +67,21 @@ pub fn curve(title: &str, points: &[(f64, f64)], limit: f64, unit: &str, horizon
         y(limit)
     );
     text(&mut body, right, y(limit) - 6.0, "end", 12, &format!("target: {limit} {unit}"));
+    for mark in [0.0, 25.0, 50.0, 75.0, 100.0] {
+        text(
+            &mut body,
+            x(last * mark / 100.0),
+            bottom + 16.0,
+            "middle",
+            12,
+            &format!("{:.0}", last * mark / 100.0),
+        );
+    }
     let path: Vec<String> = points.iter().map(|(px, py)| format!("{:.1} {:.1}", x(*px), y(*py))).collect();
     let _ =
         writeln!(body, r##"<path d="M{}" stroke="#1f6feb" stroke-width="2" fill="none"/>"##, path.join("L"));
-    text(&mut body, f64::midpoint(left, right), bottom + 26.0, "middle", 12, horizontal);
-    frame(title, bottom + 40.0, &body)
+    text(&mut body, f64::midpoint(left, right), bottom + 32.0, "middle", 12, horizontal);
+    frame(title, bottom + 44.0, &body)
 }
 
 fn frame(title: &str, height: f64, body: &str) -> String {

@@ -1,5 +1,7 @@
 //! From a registry to readable files, cold: all peers in turn, several rounds.
 
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -76,9 +78,9 @@ pub fn rounds(
     Ok(all)
 }
 
-/// Regular files below `directory`; a hardlink counts as another.
-pub fn count_files(directory: &Path) -> Result<u64> {
-    let mut count = 0;
+/// Regular files below `directory`, each once however many names it has.
+fn count_files(directory: &Path) -> Result<u64> {
+    let mut inodes = HashSet::new();
     let mut left = vec![directory.to_owned()];
     while let Some(directory) = left.pop() {
         for entry in std::fs::read_dir(&directory).with_context(|| format!("cannot read {directory:?}"))? {
@@ -86,9 +88,11 @@ pub fn count_files(directory: &Path) -> Result<u64> {
             let kind = entry.file_type()?;
             if kind.is_dir() {
                 left.push(entry.path());
+            } else if kind.is_file() {
+                let metadata = entry.metadata()?;
+                inodes.insert((metadata.dev(), metadata.ino()));
             }
-            count += u64::from(kind.is_file());
         }
     }
-    Ok(count)
+    Ok(inodes.len() as u64)
 }

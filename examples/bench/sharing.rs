@@ -23,8 +23,8 @@ pub struct Sharing {
     pub frames: u64,
     /// One page for each 4 KiB of each distinct content, and of each image's inline files.
     pub expected: u64,
-    /// The pages of all pods' files if none were shared.
-    pub seen: u64,
+    /// The pages of each image's files, added up: sharing between pods of an image but not between images.
+    pub by_image: u64,
     /// Bytes in files whose content is in both images, out of the first image's bytes.
     pub common: f64,
 }
@@ -57,7 +57,7 @@ pub fn measure(program: &Path, base: &Path, registry: &str, images: &[String], p
         images: images.len(),
         frames: count.frames(),
         expected: expected(&contents),
-        seen: count.seen.iter().sum(),
+        by_image: count.seen.iter().take(images.len()).sum(),
         common: common(&contents),
     })
 }

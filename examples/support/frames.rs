@@ -29,15 +29,17 @@ impl Count {
 
 /// Counts the frames of files that are given as groups of equal content, each file with its owner's number.
 ///
-/// Groups share nothing with each other, and each is read within moments: a page that the kernel drops and
-/// reads again elsewhere during a long count (proactive reclaim) is not mistaken for a second copy.
+/// Groups share nothing with each other, and while one is counted its pages are pinned: a page that the kernel
+/// drops and reads again elsewhere (proactive reclaim) is not mistaken for a second copy.
 pub fn count(owners: usize, groups: impl IntoIterator<Item = Vec<(usize, PathBuf)>>) -> Result<Count> {
     let mut count = Count { seen: vec![0; owners], added: vec![0; owners] };
     for mut group in groups {
         group.sort();
-        let mut known = HashSet::new();
+        let (mut known, mut pinned) = (HashSet::new(), Vec::new());
         for (owner, path) in group {
-            let frames = frames_of(&path)?;
+            let mapping = pin(&path)?;
+            let frames = mapping.frames().with_context(|| refused(&path))?;
+            pinned.push(mapping);
             count.seen[owner] += frames.len() as u64;
             count.added[owner] += frames.into_iter().filter(|frame| known.insert(*frame)).count() as u64;
         }
@@ -45,12 +47,16 @@ pub fn count(owners: usize, groups: impl IntoIterator<Item = Vec<(usize, PathBuf
     Ok(count)
 }
 
-/// Reads a file in and gives its page frames.
-fn frames_of(path: &Path) -> Result<Vec<u64>> {
+/// Maps a file with all its pages in memory.
+fn pin(path: &Path) -> Result<Mapping> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    Mapping::new(&file)
-        .and_then(|mapping| mapping.frames())
-        .with_context(|| format!("cannot see the pages of {} (root only)", path.display()))
+    let mapping = Mapping::new(&file).with_context(|| refused(path))?;
+    mapping.pin().with_context(|| refused(path))?;
+    Ok(mapping)
+}
+
+fn refused(path: &Path) -> String {
+    format!("cannot see the pages of {} (root only)", path.display())
 }
 
 /// The regular files below `directory` that have content, as paths relative to it, in a fixed order.

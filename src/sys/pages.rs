@@ -58,6 +58,18 @@ impl Mapping {
         Ok(pages.into_iter().map(|page| page & 1 != 0).collect())
     }
 
+    /// Reads the file in and keeps its pages in memory, where they are, as long as this value lives.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `ENOMEM`: a page could not be read, or more than RLIMIT_MEMLOCK without CAP_IPC_LOCK.
+    pub fn pin(&self) -> Result<(), Errno> {
+        // SAFETY: the range is our mapping; locking it changes no bytes.
+        if self.length > 0 && unsafe { libc::mlock(self.start, self.length) } != 0 {
+            return Err(super::errno());
+        }
+        Ok(())
+    }
+
     /// Reads the file in and gives each page's physical frame number. Two files with the same frame share
     /// that memory.
     ///
