@@ -3,7 +3,8 @@
 //! This part knows nothing of CSI, Kubernetes or mounting. Reading order:
 //! [`reference`] and [`source`] (where an image comes from), [`manifest`] (what it says),
 //! [`tar`] and [`layer`] (its bytes as a stream), [`store`] (what is kept),
-//! [`tree`] (the layers folded into one), [`composefs`] (the image that the kernel mounts) and
+//! [`tree`] (the layers folded into one), [`composefs`] (the image that the kernel mounts), [`trust`] (whether
+//! it may be mounted) and
 //! [`pull`] (all of it together).
 
 pub mod composefs;
@@ -17,4 +18,5 @@ pub mod source;
 pub mod store;
 pub mod tar;
 pub mod tree;
+pub mod trust;
 pub mod verity;
