@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup build demo test lint test-vm test-oracle conformance bench deny docs clean
+.PHONY: help setup build demo test lint test-vm test-oracle conformance bench manifests deny docs clean
 
 # The profile of the demonstration: `make demo PROFILE=dev` reuses what `make test` has built.
 PROFILE ?= release
@@ -59,6 +59,9 @@ bench: ## the figures beside podman, umoci and cfsctl; rewrites docs/benchmarks.
 	@scripts/setup.sh bench
 	$(CARGO) build --locked --release --bin composefs-csi --example bench
 	$(CARGO) run --quiet --locked --release --example bench -- $(BENCH)
+
+manifests: ## manifests/ from the chart (builds helm once, if there is none)
+	@scripts/manifests.sh
 
 deny: ## licences, sources and duplicates of the dependencies (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "deny: run: cargo install cargo-deny --locked" >&2; exit 1; }
