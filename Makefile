@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup build demo test lint test-vm test-oracle conformance bench manifests deny docs clean
+.PHONY: help setup build demo test lint test-vm test-oracle conformance fuzz bench manifests deny docs clean
 
 # The profile of the demonstration: `make demo PROFILE=dev` reuses what `make test` has built.
 PROFILE ?= release
@@ -54,6 +54,10 @@ conformance: ## csi-sanity of the Kubernetes project against the real driver and
 	@scripts/setup.sh test
 	echo "test: csi-sanity"
 	PATH="$$(scripts/go.sh):$$PATH" tests/conformance/run.sh
+
+fuzz: ## the parsers of foreign bytes, each for ten minutes ([FUZZ="tar index"] [SECONDS_EACH=600]; needs cargo-fuzz)
+	@scripts/setup.sh build
+	scripts/fuzz.sh $(or $(SECONDS_EACH),600) $(FUZZ)
 
 bench: ## the figures beside podman, umoci and cfsctl; rewrites docs/benchmarks.md (half an hour)
 	@scripts/setup.sh bench

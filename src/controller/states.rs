@@ -35,6 +35,19 @@ impl State {
     pub fn new(name: &str, parameters: BTreeMap<String, String>, context: BTreeMap<String, String>) -> Self {
         Self { format: FORMAT, name: name.to_owned(), parameters, context }
     }
+
+    /// Parses what is in the file `path`.
+    ///
+    /// # Errors
+    /// [`StateError::Damaged`] for what is no state of this version.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, StateError> {
+        let damaged = |why| StateError::Damaged { path: path.to_owned(), why };
+        let state: Self = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        if state.format != FORMAT {
+            return Err(damaged(format!("format {} instead of {FORMAT}", state.format)));
+        }
+        Ok(state)
+    }
 }
 
 /// Why a state could not be read or written.
@@ -101,12 +114,7 @@ impl States {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("read", &path)(error)),
         };
-        let damaged = |why| StateError::Damaged { path: path.clone(), why };
-        let state: State = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if state.format != FORMAT {
-            return Err(damaged(format!("format {} instead of {FORMAT}", state.format)));
-        }
-        Ok(Some(state))
+        State::parse(&path, &bytes).map(Some)
     }
 
     /// Writes what is known of a volume, durably.

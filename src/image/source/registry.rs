@@ -18,7 +18,7 @@ use crate::image::reference::{RegistryReference, Version};
 
 mod authorization;
 mod blob;
-mod challenge;
+pub mod challenge;
 mod client;
 mod failure;
 mod retry;

@@ -70,14 +70,20 @@ struct Format {
 
 impl ImageRecord {
     /// The record as it is kept on disk.
-    pub(super) fn render(&self) -> Result<Vec<u8>, serde_json::Error> {
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn render(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut bytes = serde_json::to_vec(&Written { format: FORMAT, record: self })?;
         bytes.push(b'\n');
         Ok(bytes)
     }
 
     /// Parses what is in the file `path`, whose name says that it is about `manifest`.
-    pub(super) fn parse(path: &Path, manifest: &Digest, bytes: &[u8]) -> Result<Self, StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Torn`] for what is no record, [`StoreError::Future`] for one of a later release.
+    pub fn parse(path: &Path, manifest: &Digest, bytes: &[u8]) -> Result<Self, StoreError> {
         let torn = |why: String| StoreError::Torn { path: path.to_owned(), why };
         if bytes.is_empty() {
             return Err(torn("empty, as after a power cut".to_owned()));

@@ -109,6 +109,24 @@ impl VolumeRecord {
         }
     }
 
+    /// Parses what is in the file `path`.
+    ///
+    /// # Errors
+    /// [`RecordError::Damaged`] for what is no record, [`RecordError::Format`] for one of another version.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, RecordError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            format: u32,
+        }
+        let damaged =
+            |error: serde_json::Error| RecordError::Damaged { path: path.to_owned(), why: error.to_string() };
+        let Versioned { format } = serde_json::from_slice(bytes).map_err(damaged)?;
+        if format != FORMAT {
+            return Err(RecordError::Format { path: path.to_owned(), found: format });
+        }
+        serde_json::from_slice(bytes).map_err(damaged)
+    }
+
     /// The image this volume shows.
     pub fn pinned(&self) -> Pinned {
         Pinned { image: self.image, composefs: self.composefs, bytes: self.bytes, inodes: self.inodes }
@@ -329,22 +347,11 @@ fn remove(path: &Path) -> Result<(), RecordError> {
 }
 
 fn read(path: &Path) -> Result<Option<VolumeRecord>, RecordError> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        format: u32,
+    match fs::read(path) {
+        Ok(bytes) => VolumeRecord::parse(path, &bytes).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(RecordError::System { step: "read", path: path.to_owned(), error }),
     }
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(RecordError::System { step: "read", path: path.to_owned(), error }),
-    };
-    let damaged =
-        |error: serde_json::Error| RecordError::Damaged { path: path.to_owned(), why: error.to_string() };
-    let Versioned { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
-    if format != FORMAT {
-        return Err(RecordError::Format { path: path.to_owned(), found: format });
-    }
-    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
 }
 
 #[cfg(test)]

@@ -3,9 +3,14 @@
 
 /// What a registry accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Challenge {
-    /// A token from `realm`.
-    Bearer { realm: String, service: Option<String> },
+pub enum Challenge {
+    /// A token.
+    Bearer {
+        /// Where tokens are given out: a URL that is not checked yet.
+        realm: String,
+        /// What to name as the service there.
+        service: Option<String>,
+    },
     /// User and password.
     Basic,
 }
@@ -15,7 +20,7 @@ const HEADER_MAX: usize = 8 << 10;
 
 /// Picks what this client answers from all challenges of a response; tokens are preferred,
 /// because they show the password to fewer servers.
-pub(super) fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
+pub fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
     let mut basic = None;
     for header in headers.filter(|header| header.len() <= HEADER_MAX) {
         for challenge in parse(header) {

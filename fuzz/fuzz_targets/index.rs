@@ -1,0 +1,42 @@
+//! Indexes, and the choice of a platform.
+//!
+//! Input: one byte of choices, then a document. Held: what is chosen is in the index and runs on the platform;
+//! what cannot run there does not change the choice; the limits.
+
+#![no_main]
+
+use composefs_csi::image::manifest::{Document, INDEX_ENTRIES_MAX, Index};
+use composefs_csi::image::platform::Platform;
+use libfuzzer_sys::fuzz_target;
+
+const STATED: [Option<&str>; 3] = [
+    None,
+    Some("application/vnd.oci.image.index.v1+json"),
+    Some("application/vnd.docker.distribution.manifest.list.v2+json"),
+];
+const WANTED: [&str; 5] = ["linux/amd64", "linux/amd64/v3", "linux/arm64", "linux/arm/v6", "windows/amd64"];
+
+fuzz_target!(|input: &[u8]| {
+    let Some((choice, bytes)) = input.split_first() else { return };
+    let Ok(Document::Index(index)) = Document::parse(bytes, STATED[usize::from(choice % 3)]) else { return };
+    assert!(index.entries.len() <= INDEX_ENTRIES_MAX);
+    for wanted in WANTED {
+        let wanted: Platform = wanted.parse().expect("a platform");
+        let suits = |platform: &Option<Platform>| {
+            platform.as_ref().is_some_and(|offered| wanted.suitability(offered).is_some())
+        };
+        let Ok(chosen) = index.choose(&wanted) else {
+            assert!(!index.entries.iter().any(|entry| suits(&entry.platform)), "something suits {wanted}");
+            continue;
+        };
+        assert!(index.entries.contains(chosen));
+        if chosen.platform.is_none() {
+            assert_eq!(index.entries.len(), 1, "only a sole entry needs no platform");
+            continue;
+        }
+        assert!(suits(&chosen.platform));
+        let fitting = index.entries.iter().filter(|entry| suits(&entry.platform)).cloned().collect();
+        let fewer = Index { entries: fitting, annotations: Default::default() };
+        assert_eq!(fewer.choose(&wanted).ok(), Some(chosen));
+    }
+});

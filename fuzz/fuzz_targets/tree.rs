@@ -1,0 +1,33 @@
+//! Layers folded into a tree and written as an image, from entries that tar would hardly bring together.
+//!
+//! Held: an image reads back to the tree it was made of; the faithful tree has no attribute that would steer
+//! overlayfs; the canonical rules give the same again.
+
+#![no_main]
+
+use composefs_csi::image::tree::{Rules, XattrRule};
+use composefs_csi_fuzz::image;
+use composefs_csi_fuzz::script::Script;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((choice, script)) = input.split_first() else { return };
+    let layers = Script(script).layers();
+    let rules = match choice % 3 {
+        0 => Rules::Faithful,
+        1 => Rules::Canonical { xattrs: XattrRule::AllowlistOnly },
+        _ => Rules::Canonical { xattrs: XattrRule::KeepUser },
+    };
+    layers.iter().for_each(|entries| image::record_round_trip(entries));
+    let Ok(tree) = image::fold(&layers, rules) else { return };
+    let text = image::text(&tree);
+    let again = image::fold(&layers, rules).expect("what was folded once");
+    assert_eq!(image::text(&again), text, "the same layers, another tree");
+    if rules == Rules::Faithful {
+        let shown = String::from_utf8_lossy(&text);
+        assert!(!shown.contains(" trusted.") && !shown.contains(" user.overlay."), "{shown}");
+    }
+    if !layers.iter().any(|entries| image::reader_errs_on(entries)) {
+        image::round_trip(tree);
+    }
+});
