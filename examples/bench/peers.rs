@@ -172,6 +172,7 @@ impl Peer for Ours {
         let registry = reference.split('/').next().unwrap_or_default();
         let mut mount = Command::new(&self.program);
         mount.arg("--state-dir").arg(self.work.join("state")).args(["--insecure-registry", registry]);
+        mount.args(["--without-policy", "accept"]);
         mount.args(["--output", "json", "mount", reference]).arg(&mounted);
         Ok((run(&mount)?.0, mounted))
     }

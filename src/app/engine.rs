@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use crate::image::pull::{Limits, Puller};
 use crate::image::source::{Credentials, SourceSettings, Sources};
 use crate::image::store::{Integrity, Options, Store};
+use crate::image::trust::TrustSettings;
 use crate::image::verity::VerityDigest;
 use crate::node::mount::{self, KernelMounter};
 
@@ -24,6 +25,8 @@ pub struct EngineSettings {
     pub insecure_registries: Vec<String>,
     /// PEM files with certificate authorities besides the system's.
     pub registry_cas: Vec<PathBuf>,
+    /// Which images may be mounted.
+    pub trust: TrustSettings,
     /// How much is done at once.
     pub limits: Limits,
 }

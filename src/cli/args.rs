@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::trust::TrustArgs;
+
 /// Image-backed, read-only volumes for Kubernetes, verified file by file.
 #[derive(Debug, Parser)]
 #[command(name = "composefs-csi", version, propagate_version = true, arg_required_else_help = true)]
@@ -17,6 +19,9 @@ pub struct Cli {
     /// Settings for talking to registries.
     #[command(flatten)]
     pub registry: RegistryArgs,
+    /// Settings for which images may be mounted.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// How results are printed.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,

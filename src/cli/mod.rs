@@ -7,6 +7,7 @@ mod output;
 mod progress;
 mod serve;
 mod store;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ impl Cli {
             auth_file: self.registry.auth_file.clone(),
             insecure_registries: self.registry.insecure_registries.clone(),
             registry_cas: self.registry.registry_cas.clone(),
+            trust: self.trust.settings(),
             limits,
         }
     }

@@ -56,11 +56,18 @@ impl Machine {
     /// The program on this node's state, with the arguments of the test.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_composefs-csi"));
-        command.arg("--state-dir").arg(self.state()).args(arguments).args(
+        command.arg("--state-dir").arg(self.state()).args(arguments).args(self.trust()).args(
             // Those of the run mode are not for commands.
             self.arguments.iter().filter(|a| !a.starts_with("--layout-dir") && !a.starts_with("--pull-wait")),
         );
         command
+    }
+
+    /// Nothing is mounted without a policy. A test that has none of its own is not about trust.
+    fn trust(&self) -> &'static [&'static str] {
+        let about = ["--policy", "--without-policy", "--verifier-dir"];
+        let own = self.arguments.iter().any(|a| about.iter().any(|flag| a.starts_with(flag)));
+        if own { &[] } else { &["--without-policy", "accept"] }
     }
 
     /// Runs a command to its end and returns what it printed as JSON.
@@ -87,6 +94,7 @@ impl Machine {
             .arg(self.path().join("kubelet"))
             .arg(format!("--endpoint=unix://{}", socket.display()))
             .args(["--node-id", "node-1"])
+            .args(self.trust())
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stderr(log)

@@ -8,11 +8,14 @@
 use std::fmt;
 
 use crate::image::digest::Digest;
+use crate::image::manifest::Descriptor;
 use crate::image::reference::Reference;
 use crate::image::store::Integrity;
 
+mod settings;
 pub mod signature;
 
+pub use settings::{TrustSettings, VERIFIER_TIMEOUT, WithoutPolicy};
 use signature::Claim;
 
 /// An image as it is judged.
@@ -25,6 +28,9 @@ pub struct Subject {
     /// The digests that a signature may be over: the platform's manifest first, then the indexes that
     /// are known (by their own verified bytes) to lead to it. Never empty.
     pub digests: Vec<Digest>,
+    /// What the reference resolved to, index or manifest, one of `digests`: what verifier programs are
+    /// shown, as containerd shows it to them. Its annotations are not passed on.
+    pub target: Descriptor,
     /// Whether the manifest carries a composefs digest that the image here was compared with.
     pub sealed: bool,
 }

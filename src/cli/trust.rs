@@ -1,0 +1,55 @@
+//! Arguments about trust: which images may be mounted.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::image::trust::{TrustSettings, VERIFIER_TIMEOUT, WithoutPolicy};
+
+/// Settings for which images may be mounted.
+#[derive(Debug, Clone, Args)]
+pub struct TrustArgs {
+    /// The signature policy, a containers-policy.json(5) file. There is none by default.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_POLICY", value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// A directory of `<namespace>.json`, each the whole policy for the pods of that namespace; others have
+    /// that of `--policy`.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_POLICY_DIR", value_name = "DIR")]
+    policy_dir: Option<PathBuf>,
+    /// What becomes of images for which there is no policy file.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_WITHOUT_POLICY", value_enum, default_value = "reject")]
+    without_policy: WithoutPolicyArg,
+    /// A directory of containerd image verifier programs. All of them must allow an image, besides the policy.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_VERIFIER_DIR", value_name = "DIR")]
+    verifier_dir: Option<PathBuf>,
+    /// Seconds that one verifier program may take.
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = VERIFIER_TIMEOUT.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=600))]
+    verifier_timeout: u64,
+}
+
+/// What becomes of images for which there is no policy file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WithoutPolicyArg {
+    /// They are refused.
+    Reject,
+    /// They are mounted, whoever made them.
+    Accept,
+}
+
+impl TrustArgs {
+    /// The arguments as settings.
+    pub fn settings(&self) -> TrustSettings {
+        TrustSettings {
+            policy: self.policy.clone(),
+            policy_dir: self.policy_dir.clone(),
+            without_policy: match self.without_policy {
+                WithoutPolicyArg::Reject => WithoutPolicy::Reject,
+                WithoutPolicyArg::Accept => WithoutPolicy::Accept,
+            },
+            verifier_dir: self.verifier_dir.clone(),
+            verifier_timeout: Duration::from_secs(self.verifier_timeout),
+        }
+    }
+}
