@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The parts of the program, and what each may import besides itself. Where one name begins with another, the
 /// longer one counts.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("main", &["cli"]),
     ("cli", &["app", "node::service", "node::mount", "image", "image::pull", "kind"]),
     (
@@ -18,6 +18,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "node::service",
             "node::volume",
             "node::mount",
+            "node::damage",
             "controller",
             "controller::service",
             "controller::provision",
@@ -30,9 +31,10 @@ const LAYERS: [(&str, &[&str]); 18] = [
         ],
     ),
     ("node::service", &["csi", "node::volume", "volume", "kind"]),
-    ("node::volume", &["node::mount", "image", "image::pull", "volume", "kind"]),
+    ("node::damage", &["image", "kind"]),
+    ("node::volume", &["node::damage", "node::mount", "image", "image::pull", "volume", "kind"]),
     ("node::mount", &["image", "kind", "sys"]),
-    ("node", &["node::service", "node::volume", "node::mount"]),
+    ("node", &["node::service", "node::volume", "node::mount", "node::damage"]),
     ("controller::service", &["csi", "controller::provision", "volume", "kind"]),
     ("controller::provision", &["controller::states", "image", "volume", "kind"]),
     ("controller::states", &["volume", "kind"]),

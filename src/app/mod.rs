@@ -3,6 +3,7 @@
 pub mod controller;
 pub mod engine;
 pub mod housekeeping;
+mod kernel_log;
 pub mod node;
 pub mod supervise;
 pub mod telemetry;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::{Engine, EngineSettings};
 use super::housekeeping::{self, Schedule};
+use super::kernel_log;
 use super::supervise::Supervisor;
 use crate::csi::endpoint::Endpoint;
 use crate::csi::identity::{DriverName, IdentityService, Readiness};
@@ -19,6 +20,7 @@ use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
 use crate::csi::server::{Services, serve};
 use crate::image::platform::Platform;
+use crate::node::damage::{Damages, Watcher};
 use crate::node::mount::Mounter;
 use crate::node::service::{NodeService, NodeSettings};
 use crate::node::volume::guard::Guards;
@@ -83,7 +85,9 @@ async fn keep_volumes(
     let housekeeping = Arc::new(Notify::new());
     let wanted = Arc::clone(&housekeeping);
     let (engine, layouts) = (settings.engine, Layouts::below(settings.layout_dirs));
-    let open = move || open(&engine, layouts, wanted);
+    let damages = Damages::default();
+    let noted = damages.clone();
+    let open = move || open(&engine, layouts, wanted, noted);
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
     let found = volumes.recover().await.context("volume records could not be put in order")?;
     tracing::info!(
@@ -99,13 +103,17 @@ async fn keep_volumes(
     node.serve_volumes(volumes.clone());
     ready.set(true);
     let store = Arc::clone(&engine.store);
-    housekeeping::keep(store, mounter, volumes, settings.schedule, housekeeping, shutdown).await
+    let watcher = Watcher::new(Arc::clone(&store), damages);
+    let damage = kernel_log::follow(watcher, shutdown.clone());
+    let house = housekeeping::keep(store, mounter, volumes, settings.schedule, housekeeping, shutdown);
+    tokio::try_join!(damage, house).map(|_| ())
 }
 
 fn open(
     settings: &EngineSettings,
     layouts: Layouts,
     housekeeping: Arc<Notify>,
+    damages: Damages,
 ) -> anyhow::Result<(Engine, Arc<dyn Mounter>, Volumes)> {
     let engine = Engine::open(settings)?;
     let mounter = engine.mounter()?;
@@ -122,6 +130,7 @@ fn open(
         layouts,
         guards: Guards::default(),
         housekeeping,
+        damages,
     });
     Ok((engine, mounter, volumes))
 }

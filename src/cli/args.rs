@@ -151,6 +151,14 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Read every object of the images in the store, and name what is damaged. Fails if anything is.
+    Verify {
+        /// Only this image, by reference or digest.
+        image: Option<String>,
+        /// Remove damaged objects and the records of images that have them, so that the next pull puts them back.
+        #[arg(long)]
+        repair: bool,
+    },
     /// Test what this kernel and the store's filesystem can do.
     Probe,
 }

@@ -8,6 +8,7 @@ mod progress;
 mod serve;
 mod store;
 mod trust;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -87,6 +88,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Unpin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, false, output).await,
         Command::Prune { watermark, dry_run } => {
             store::prune(&engine()?, watermark.then_some((85, 80)), *dry_run, output)
+        }
+        Command::Verify { image, repair } => {
+            let wanted = image.as_deref().map(|image| Wanted::parse(image, None)).transpose()?;
+            verify::verify(&engine()?, wanted, *repair, output).await
         }
         Command::Probe => mounts::probe(&engine()?, output),
     }

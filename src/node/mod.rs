@@ -1,5 +1,6 @@
 //! The node plugin: volumes and mounts.
 
+pub mod damage;
 pub mod mount;
 pub mod service;
 pub mod volume;

@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod kernel_log;
 pub mod loop_device;
 pub mod mount_attr;
 pub mod pages;

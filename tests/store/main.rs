@@ -4,6 +4,7 @@
 
 mod collect;
 mod crash;
+mod damage;
 mod fixture;
 mod open;
 mod sharing;

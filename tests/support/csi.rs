@@ -158,6 +158,7 @@ impl Node {
             layouts: Layouts::default(),
             guards: Guards::default(),
             housekeeping: Arc::default(),
+            damages: composefs_csi::node::damage::Damages::default(),
         });
         volumes.recover().await.unwrap();
         let service = NodeService::new(NodeSettings {

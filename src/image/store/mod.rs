@@ -28,9 +28,11 @@
 
 mod collect;
 mod commit;
+mod condemn;
 mod dirty;
 mod disk;
 mod error;
+mod examine;
 mod facts;
 pub mod gc;
 mod image;
@@ -56,6 +58,7 @@ use std::time::Duration;
 pub use collect::{Collected, Request};
 pub use disk::Steps;
 pub use error::StoreError;
+pub use examine::{Damage, Examined};
 pub use facts::Filesystem;
 pub use image::{ImageRecord, Integrity};
 pub use images::{Listing, StoredImage};

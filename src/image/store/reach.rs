@@ -93,7 +93,7 @@ impl Reach {
 }
 
 /// Whether a layer's record will never be read again: damaged or gone.
-fn is_lost(error: &StoreError) -> bool {
+pub(super) fn is_lost(error: &StoreError) -> bool {
     matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
 }
 
@@ -115,7 +115,7 @@ impl Store {
         Ok(())
     }
 
-    fn each_object_of_layer(
+    pub(super) fn each_object_of_layer(
         &self,
         diff_id: &Digest,
         mut visit: impl FnMut(VerityDigest, u64),

@@ -36,6 +36,7 @@ use crate::image::pull::{ImageRequest, Images, Ready, Watch};
 use crate::image::source::Credentials;
 use crate::image::store::Integrity;
 use crate::kind::Kind;
+use crate::node::damage::Damages;
 use crate::node::mount::Mounter;
 use crate::volume::access::Access;
 use crate::volume::attributes::{Attributes, PodInfo};
@@ -67,6 +68,8 @@ pub struct Parts {
     pub guards: Guards,
     /// Told when room may be short: something was pulled, or something did not fit.
     pub housekeeping: Arc<Notify>,
+    /// Images that the kernel refuses to readers in part.
+    pub damages: Damages,
 }
 
 /// What a volume shows, and who asks.

@@ -24,6 +24,7 @@ impl Volumes {
     /// # Errors
     /// The volume is not in use on this node, or not at `path`.
     pub async fn statistics(&self, volume: VolumeId, path: String) -> Result<Statistics, VolumeError> {
+        let damages = self.0.damages.clone();
         self.blocking(move |hands| {
             let Some(record) = hands.records.read(&volume)? else {
                 return Err(VolumeError::Unknown(volume));
@@ -31,6 +32,7 @@ impl Volumes {
             let at = Path::new(&path);
             let abnormal = if record.target(at).is_some() {
                 complaint(&record, at, hands.mounter.mounted(at))
+                    .or_else(|| damages.of(&record.composefs).map(damaged))
             } else if record.staged.as_deref() == Some(at) {
                 None
             } else {
@@ -40,6 +42,12 @@ impl Volumes {
         })
         .await
     }
+}
+
+fn damaged(what: String) -> String {
+    format!(
+        "{what}; reading it fails; the node's operator runs `composefs-csi verify --repair` and pulls the image again"
+    )
 }
 
 fn complaint(

@@ -1,4 +1,4 @@
-//! Listing and removing objects. What may go is the caller's decision: it holds the store's
+//! Finding, listing and removing objects. What may go is the caller's decision: it holds the store's
 //! exclusive lock and knows the roots.
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -19,10 +19,21 @@ impl Objects {
         &self,
         mut visit: impl FnMut(VerityDigest) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.for_each_inode(|digest, _| visit(digest))
+    }
+
+    /// The same with the inode number that the directory gives for each.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn for_each_inode<E: From<ObjectError>>(
+        &self,
+        mut visit: impl FnMut(VerityDigest, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
         for byte in 0..=255u8 {
             let prefix = hex::encode([byte]);
-            self.names(&prefix, |rest| match VerityDigest::from_hex(&format!("{prefix}{rest}")) {
-                Some(digest) => visit(digest),
+            self.names(&prefix, |rest, inode| match VerityDigest::from_hex(&format!("{prefix}{rest}")) {
+                Some(digest) => visit(digest, inode),
                 None => Ok(()),
             })?;
         }
@@ -42,7 +53,7 @@ impl Objects {
     /// # Errors
     /// Those of reading the directory and of unlink(2).
     pub fn remove_temporaries(&self) -> Result<(), ObjectError> {
-        self.names(".", |name| match name.starts_with(TEMPORARY) {
+        self.names(".", |name, _| match name.starts_with(TEMPORARY) {
             true => self.unlink(name).map(|_| ()),
             false => Ok(()),
         })
@@ -59,7 +70,7 @@ impl Objects {
     fn names<E: From<ObjectError>>(
         &self,
         directory: &str,
-        mut visit: impl FnMut(&str) -> Result<(), E>,
+        mut visit: impl FnMut(&str, u64) -> Result<(), E>,
     ) -> Result<(), E> {
         let fail = |errno| ObjectError::new(errno, "readdir", &self.inner.path.join(directory));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -67,7 +78,7 @@ impl Objects {
         for entry in rustix::fs::Dir::new(opened).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             if let Ok(name) = entry.file_name().to_str() {
-                visit(name)?;
+                visit(name, entry.ino())?;
             }
         }
         Ok(())

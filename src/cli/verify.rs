@@ -1,0 +1,105 @@
+//! `verify`: reads everything that images in the store consist of, and says what is damaged.
+
+use std::collections::BTreeSet;
+
+use anyhow::bail;
+use serde::Serialize;
+
+use super::args::Output;
+use super::images::Wanted;
+use super::output::{self, bytes};
+use crate::app::engine::Engine;
+use crate::image::digest::Digest;
+use crate::image::pull::PullPolicy;
+use crate::image::store::ImageRecord;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    images: usize,
+    objects: usize,
+    bytes: u64,
+    damaged: Vec<Row>,
+    /// Images whose records and damaged objects were removed, to be pulled again.
+    to_pull: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    object: String,
+    path: String,
+    damage: String,
+    /// References of the images that have it.
+    images: Vec<String>,
+}
+
+/// `verify [IMAGE] [--repair]`.
+pub async fn verify(
+    engine: &Engine,
+    wanted: Option<Wanted>,
+    repair: bool,
+    output: Output,
+) -> anyhow::Result<()> {
+    let records = match wanted {
+        Some(wanted) => vec![wanted.ensure(engine, PullPolicy::Never, output).await?.record],
+        None => all(engine)?,
+    };
+    let store = std::sync::Arc::clone(&engine.store);
+    let report = tokio::task::spawn_blocking(move || -> anyhow::Result<Report> {
+        let found = store.examine(&records)?;
+        let name = |manifest: &Digest| {
+            let record = records.iter().find(|record| record.manifest == *manifest);
+            record.and_then(|record| record.names.first().cloned()).unwrap_or_else(|| manifest.to_string())
+        };
+        let damaged = found.damaged.iter().map(|(object, (damage, manifests))| Row {
+            object: object.to_string(),
+            path: store.object_path(object).display().to_string(),
+            damage: damage.to_string(),
+            images: manifests.iter().map(name).collect(),
+        });
+        let damaged: Vec<Row> = damaged.collect();
+        let condemned: BTreeSet<_> = found.damaged.keys().copied().collect();
+        let to_pull = if repair && !condemned.is_empty() { store.condemn(&condemned)? } else { Vec::new() };
+        let to_pull = to_pull.iter().map(|record| name(&record.manifest)).collect();
+        Ok(Report { images: records.len(), objects: found.objects, bytes: found.bytes, damaged, to_pull })
+    })
+    .await??;
+    output::show(output, &report, Report::text)?;
+    match report.damaged.len() {
+        0 => Ok(()),
+        count if repair => {
+            bail!("{count} damaged objects were removed; pull the images named above again to put them back")
+        }
+        count => bail!(
+            "{count} objects are damaged; check the disk, then run `composefs-csi verify --repair` and pull the images \
+             again"
+        ),
+    }
+}
+
+fn all(engine: &Engine) -> anyhow::Result<Vec<ImageRecord>> {
+    let listed = engine.store.images()?;
+    if let Some(unreadable) = listed.unreadable.into_iter().next() {
+        return Err(unreadable.into());
+    }
+    Ok(listed.images.into_iter().map(|image| image.record).collect())
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for row in &self.damaged {
+            text.push_str(&format!("object {} {} (of {})\n", row.object, row.damage, row.images.join(", ")));
+        }
+        for image in &self.to_pull {
+            text.push_str(&format!("pull again: {image}\n"));
+        }
+        text.push_str(&format!(
+            "{} images, {} objects, {} read, {} damaged\n",
+            self.images,
+            self.objects,
+            bytes(self.bytes),
+            self.damaged.len()
+        ));
+        text
+    }
+}

@@ -1,0 +1,108 @@
+//! Damage that shows while pods read: the kernel refuses the bytes, and this says which object and whose image.
+//!
+//! fs-verity and overlayfs report to the kernel log only, by inode number or by half a name. [`Watcher::look_into`]
+//! takes such a [`Complaint`] as a hint, examines the objects that it can be about, and keeps the images of those that
+//! are damaged in [`Damages`], where volume statistics find them. A complaint about a file of somebody else's, or
+//! about an object that was repaired since, leads to nothing.
+
+mod message;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+pub use message::{Complaint, parse};
+
+use crate::image::store::{Damage, Store, StoreError};
+use crate::image::verity::VerityDigest;
+
+/// The composefs images that are known to be damaged, and how. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Damages(Arc<RwLock<BTreeMap<VerityDigest, String>>>);
+
+impl Damages {
+    /// What is wrong with an image, for people.
+    pub fn of(&self, image: &VerityDigest) -> Option<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(image).cloned()
+    }
+
+    /// How many images are damaged.
+    pub fn len(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn note(&self, image: VerityDigest, what: String) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(image, what);
+    }
+}
+
+/// Looks into complaints of the kernel.
+#[derive(Debug)]
+pub struct Watcher {
+    store: Arc<Store>,
+    damages: Damages,
+    /// Objects that were reported already and are damaged still: a reader that tries again and again must not
+    /// fill the log.
+    reported: HashSet<VerityDigest>,
+}
+
+impl Watcher {
+    /// A watcher over the objects of `store`.
+    pub fn new(store: Arc<Store>, damages: Damages) -> Self {
+        Self { store, damages, reported: HashSet::new() }
+    }
+
+    /// Finds the objects that a complaint is about, examines them, and reports those that are damaged, once each.
+    /// Blocking: reads the objects in full.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn look_into(&mut self, complaint: &Complaint) -> Result<(), StoreError> {
+        let suspects = match complaint {
+            Complaint::Block { inode, .. } => self.store.objects_by_inode(*inode)?,
+            Complaint::Seal { name } => self.store.objects_by_rest(name),
+            Complaint::Lookup => self.store.missing_objects()?,
+        };
+        for object in suspects {
+            let damage = self.store.examine_object(&object)?;
+            let position = match complaint {
+                Complaint::Block { position, .. } => Some(*position),
+                Complaint::Seal { .. } | Complaint::Lookup => None,
+            };
+            match damage {
+                Some(damage) if self.reported.insert(object) => self.report(&object, &damage, position)?,
+                Some(_) => {}
+                None => drop(self.reported.remove(&object)),
+            }
+        }
+        Ok(())
+    }
+
+    fn report(
+        &self,
+        object: &VerityDigest,
+        damage: &Damage,
+        position: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let images = self.store.images_with(object)?;
+        for image in &images {
+            self.damages.note(image.image, format!("object {object} {damage}"));
+        }
+        let names: Vec<_> = images.iter().flat_map(|image| &image.names).collect();
+        let manifests: Vec<_> = images.iter().map(|image| image.manifest.to_string()).collect();
+        tracing::error!(
+            %object,
+            path = %self.store.object_path(object).display(),
+            position,
+            images = ?names,
+            image.digests = ?manifests,
+            "an object in use {damage}; pods that read it get an error, never wrong bytes; check the disk, then run \
+             `composefs-csi verify --repair` and pull the images again"
+        );
+        Ok(())
+    }
+}
