@@ -1,9 +1,14 @@
 //! Follows the kernel's log, the only place where it says which object it refused to a reader.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::node::damage::{Watcher, parse};
 use crate::sys::kernel_log::KernelLog;
+
+/// How long damage is believed before it is looked at again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Hands every complaint about an object to `watcher`, from the first of this boot on, until the shutdown. Without
 /// access to the log it says so once and does nothing: reads are refused all the same.
@@ -20,16 +25,21 @@ pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow
         }
     };
     loop {
-        let record = tokio::select! {
+        let complaint = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            record = log.next() => record?,
+            () = tokio::time::sleep(AGAIN), if watcher.knows_of_damage() => None,
+            record = log.next() => match parse(&record?) {
+                None => continue,
+                complaint => complaint,
+            },
         };
-        let Some(complaint) = parse(&record) else { continue };
         let task = tokio::task::spawn_blocking(move || {
-            if let Err(error) = watcher.look_into(&complaint) {
-                tracing::error!(
-                    "the kernel complained ({complaint:?}) and the store cannot be examined: {error}"
-                );
+            let looked = match &complaint {
+                Some(complaint) => watcher.look_into(complaint),
+                None => watcher.look_again(),
+            };
+            if let Err(error) = looked {
+                tracing::error!(?complaint, "damaged objects cannot be examined: {error}");
             }
             watcher
         });

@@ -72,6 +72,11 @@ fn complaints_of_the_kernel_lead_to_the_object_and_no_further() {
     watcher.look_into(&Complaint::Block { inode, position: 4096 }).unwrap();
     let what = damages.of(&image.image).unwrap();
     assert!(what.contains(&object.hex()) && what.contains("other content"), "{what}");
+    watcher.look_again().unwrap();
+    assert_eq!((damages.len(), watcher.knows_of_damage()), (1, true));
+    std::fs::write(&path, content("x")).unwrap();
+    watcher.look_again().unwrap();
+    assert_eq!((damages.len(), watcher.knows_of_damage()), (0, false));
 
     let damages = Damages::default();
     let mut watcher = Watcher::new(store.clone(), damages.clone());

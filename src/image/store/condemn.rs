@@ -1,8 +1,8 @@
 //! Condemning damaged objects: they go, with every record that would make a pull believe them present.
 //!
 //! A pull fetches again what has no record, and writes again what has no object, so after this the next pull or
-//! publish of the image repairs it. What is mounted stays mounted: its reader gets `ENOENT` for the object instead
-//! of an I/O error until the pull has put it back.
+//! publish of the image repairs it. What is mounted stays mounted and may hold on to the damaged object until its last
+//! mount has gone, or the kernel forgets the name.
 
 use std::collections::BTreeSet;
 

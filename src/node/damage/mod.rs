@@ -7,7 +7,7 @@
 
 mod message;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub use message::{Complaint, parse};
@@ -35,8 +35,8 @@ impl Damages {
         self.len() == 0
     }
 
-    fn note(&self, image: VerityDigest, what: String) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(image, what);
+    fn replace(&self, all: BTreeMap<VerityDigest, String>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = all;
     }
 }
 
@@ -45,15 +45,15 @@ impl Damages {
 pub struct Watcher {
     store: Arc<Store>,
     damages: Damages,
-    /// Objects that were reported already and are damaged still: a reader that tries again and again must not
-    /// fill the log.
-    reported: HashSet<VerityDigest>,
+    /// Objects that were reported already and are damaged still, and the images that have them: a reader that
+    /// tries again and again must not fill the log.
+    reported: BTreeMap<VerityDigest, (Damage, Vec<VerityDigest>)>,
 }
 
 impl Watcher {
     /// A watcher over the objects of `store`.
     pub fn new(store: Arc<Store>, damages: Damages) -> Self {
-        Self { store, damages, reported: HashSet::new() }
+        Self { store, damages, reported: BTreeMap::new() }
     }
 
     /// Finds the objects that a complaint is about, examines them, and reports those that are damaged, once each.
@@ -74,24 +74,54 @@ impl Watcher {
                 Complaint::Seal { .. } | Complaint::Lookup => None,
             };
             match damage {
-                Some(damage) if self.reported.insert(object) => self.report(&object, &damage, position)?,
-                Some(_) => {}
-                None => drop(self.reported.remove(&object)),
+                Some(damage) if !self.reported.contains_key(&object) => {
+                    let images = self.report(&object, &damage, position)?;
+                    self.reported.insert(object, (damage, images));
+                }
+                _ => {}
             }
         }
+        self.publish();
         Ok(())
     }
 
+    /// Whether anything is damaged, as far as is known.
+    pub fn knows_of_damage(&self) -> bool {
+        !self.reported.is_empty()
+    }
+
+    /// Examines again what was damaged, and forgets what was repaired. Blocking.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn look_again(&mut self) -> Result<(), StoreError> {
+        for object in self.reported.keys().copied().collect::<Vec<_>>() {
+            // What nothing names any more was condemned, and is on its way back with the next pull.
+            let sound = self.store.examine_object(&object)?.is_none();
+            if sound || self.store.images_with(&object)?.is_empty() {
+                tracing::info!(%object, "a damaged object was repaired or removed");
+                self.reported.remove(&object);
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let each = self.reported.iter().flat_map(|(object, (damage, images))| {
+            images.iter().map(move |image| (*image, format!("object {object} {damage}")))
+        });
+        self.damages.replace(each.collect());
+    }
+
+    /// Returns the composefs images that have the object.
     fn report(
         &self,
         object: &VerityDigest,
         damage: &Damage,
         position: Option<u64>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<VerityDigest>, StoreError> {
         let images = self.store.images_with(object)?;
-        for image in &images {
-            self.damages.note(image.image, format!("object {object} {damage}"));
-        }
         let names: Vec<_> = images.iter().flat_map(|image| &image.names).collect();
         let manifests: Vec<_> = images.iter().map(|image| image.manifest.to_string()).collect();
         tracing::error!(
@@ -101,8 +131,8 @@ impl Watcher {
             images = ?names,
             image.digests = ?manifests,
             "an object in use {damage}; pods that read it get an error, never wrong bytes; check the disk, then run \
-             `composefs-csi verify --repair` and pull the images again"
+             `composefs-csi verify --repair`, pull the images again and restart the pods that use them"
         );
-        Ok(())
+        Ok(images.iter().map(|image| image.image).collect())
     }
 }
