@@ -10,6 +10,11 @@
 #   kernel-7      Debian's cloud kernel 7.x and its modules (sid)      -> the same
 #   cosign        cosign 3 (sid)                                       -> bin/cosign
 #   go            the Go toolchain 1.24 or later (trixie)              -> bin/go
+#   go-1.26       the Go toolchain 1.26 (sid)                          -> bin/go
+#   go-1.19       the Go toolchain 1.19, for kubernetes 1.20 (bookworm) -> bin/go
+#   kubernetes    Debian's source of Kubernetes 1.20 (bookworm)        -> source/, patched
+#   node          a root filesystem for a Kubernetes node: etcd, containerd, runc, CNI plugins (bookworm) -> root/
+#   registry      docker-registry with its libraries, busybox (bookworm) -> root/
 #
 # DIR defaults to ${XDG_CACHE_HOME:-~/.cache}/composefs-csi/tools. Packages come from the mirror that the
 # machine's own apt sources name (DEBIAN_MIRROR overrides it), are verified by apt against the Debian
@@ -23,8 +28,10 @@ die() { say "error: $*"; exit 1; }
 
 usage() { sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
 
-# Sets: suite, packages to resolve, which packages of the closure to keep, programs to wrap.
+# Sets: suite, packages to resolve, which packages of the closure to keep, programs to wrap; source=Sources
+# for a source package.
 describe() {
+    source=''
     case "$1" in
         mkcomposefs) suite=sid packages=composefs keep='.' programs='mkcomposefs composefs-info' ;;
         qemu)        suite=bookworm packages='qemu-system-x86 busybox-static' keep='.'
@@ -34,6 +41,13 @@ describe() {
         cosign)      suite=sid packages=cosign keep='.' programs='cosign' ;;
         # Static programs that find their library beside them: no wrapper.
         go)          suite=trixie packages=golang-go keep='^golang-[0-9]' programs='' ;;
+        go-1.26)     suite=sid packages=golang-1.26-go keep='^golang-[0-9]' programs='' ;;
+        go-1.19)     suite=bookworm packages=golang-1.19-go keep='^golang-[0-9]' programs='' ;;
+        node)        suite=bookworm keep='.' programs=''
+                     packages='etcd-server containerd runc containernetworking-plugins iptables iproute2 conntrack
+                         mount util-linux coreutils bash grep sed procps ca-certificates' ;;
+        registry)    suite=bookworm packages='docker-registry busybox-static' keep='.' programs='' ;;
+        kubernetes)  suite=bookworm packages=kubernetes source=Sources keep='' programs='' ;;
         *)           say "unknown set '$1'"; usage ;;
     esac
 }
@@ -69,12 +83,12 @@ prepare_apt() {
     mkdir -p "$apt/sources" "$apt/state/lists/partial" "$apt/cache/archives/partial"
     : >"$apt/status" # nothing is installed in this state, so every dependency is part of the answer
     cat >"$apt/sources/debian.sources" <<SOURCES
-Types: deb
+Types: deb${source:+-src}
 URIs: $(mirror)
 Suites: $suite
 Components: main
 Signed-By: $keyring
-Targets: Packages
+Targets: ${source:-Packages}
 SOURCES
     say "reading the package index of Debian $suite"
     private_apt apt-get update || die "cannot read the index of Debian $suite; see apt's message above"
@@ -105,6 +119,18 @@ fetch_and_unpack() {
     done
     (cd "$debs" && printf '%s\n' *.deb) >"$1/packages"
     rm -r "$debs"
+}
+
+# A source package with Debian's patches applied.
+fetch_source() {
+    need dpkg-source dpkg-dev
+    mkdir -p "$1/dsc"
+    say "fetching the source package $packages from Debian $suite"
+    (cd "$1/dsc" && private_apt apt-get source --download-only "$packages") \
+        || die "cannot fetch the source of $packages; see apt's message above"
+    dpkg-source --no-check -x "$1"/dsc/*.dsc "$1/source" >/dev/null || die "cannot unpack the source of $packages"
+    (cd "$1/dsc" && printf '%s\n' *.dsc) >"$1/packages"
+    rm -r "$1/dsc"
 }
 
 # A wrapper runs the program with the loader and libraries beside it, wherever the directory is.
@@ -163,16 +189,16 @@ main() {
     flock 9
     if [ ! -e "$base/$set/packages" ]; then
         need apt-get apt; need dpkg-deb dpkg; need tar tar
-        apt=$base/.apt/$suite
+        apt=$base/.apt/$suite${source:+-src}
         local work="$base/.$set.new"
         rm -rf "$work"
         mkdir -p "$work"
         prepare_apt
-        fetch_and_unpack "$work"
+        if [ -n "$source" ]; then fetch_source "$work"; else fetch_and_unpack "$work"; fi
         wrap "$work"
         case "$set" in
             kernel-*) link_kernel "$work" ;;
-            go)       link_go "$work" ;;
+            go*)      link_go "$work" ;;
         esac
         rm -rf "${base:?}/$set"
         mv "$work" "$base/$set"

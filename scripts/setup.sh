@@ -8,6 +8,7 @@
 #   demo     nothing beyond build: the demonstration brings its own images and needs no registry
 #   test     real registries, real builders and file tools, to compare with; tools and kernels of other
 #            Debian suites for the virtual machine, unpacked into ~/.cache and not installed
+#   e2e      what builds and starts the end-to-end cluster; its own programs are unpacked and built into ~/.cache
 #   bench    the peers that the benchmark runs beside us
 #
 # The Rust toolchain is yours: https://rustup.rs, at least the rust-version in Cargo.toml.
@@ -27,6 +28,10 @@ needs() {
                     echo docker-registry:docker-registry skopeo:skopeo umoci:umoci podman:podman buildah:buildah
                     echo htpasswd:apache2-utils openssl:openssl setfattr:attr setfacl:acl mke2fs:e2fsprogs
                     echo mount:mount losetup:mount cpio:cpio bsdtar:libarchive-tools python3:python3 zstd:zstd xz:xz-utils strings:binutils
+                    echo /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring ;;
+        e2e)        needs build
+                    echo dpkg-source:dpkg-dev patch:patch rsync:rsync openssl:openssl umoci:umoci
+                    echo skopeo:skopeo htpasswd:apache2-utils unshare:util-linux nsenter:util-linux setsid:util-linux
                     echo /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring ;;
         bench)      needs test
                     echo time:time ;;

@@ -1,0 +1,118 @@
+#!/bin/bash
+# Builds the programs and images of the end-to-end cluster, once, and prints the directory that holds them:
+# bin/ (Kubernetes 1.20 from Debian's source) and images/ (docker archives: pause, sidecars, tools).
+#
+#   build.sh
+#
+# The directory is ${XDG_CACHE_HOME:-~/.cache}/composefs-csi/e2e (COMPOSEFS_CSI_E2E_CACHE overrides it). Kubernetes
+# takes about 13 CPU minutes. Each part is built beside its place and moved there when it is complete, so that an
+# interrupted run goes on where it was; a part whose version changes is built again.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=common.sh
+. "$here/common.sh"
+tools=$here/../debian-tools.sh
+sources=$here/../../tests/kind/sidecars
+
+kubernetes_programs='kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl'
+kubernetes_version=v1.20.2
+
+# Upstream's own build, which generates code first; it needs GOPATH mode and finds all it needs in the source.
+build_kubernetes() {
+    local work=$1 source go programs=''
+    source=$("$tools" kubernetes)/source
+    go=$(dirname "$(readlink -f "$("$tools" go-1.19)/bin/go")")
+    for program in $kubernetes_programs; do programs+=" cmd/$program"; done
+    if [ ! -e "$work/copied" ]; then
+        rm -rf "$work/source"
+        cp -a "$source" "$work/source"
+        mkdir -p "$work/source/.go/src/k8s.io"
+        ln -s ../../.. "$work/source/.go/src/k8s.io/kubernetes"
+        # What upstream's scripts would ask git for.
+        cat >"$work/source/version" <<VERSION
+KUBE_GIT_VERSION=$kubernetes_version
+KUBE_GIT_COMMIT=debian
+KUBE_GIT_TREE_STATE=archive
+KUBE_GIT_MAJOR=1
+KUBE_GIT_MINOR=20
+VERSION
+        touch "$work/copied"
+    fi
+    say "building Kubernetes $kubernetes_version; this takes 13 CPU minutes, once (log: $work/log)"
+    (cd "$work/source" && env -i HOME="$work/home" PATH="$go:/usr/sbin:/usr/bin:/sbin:/bin" GOPATH="$PWD/.go" \
+        GOPROXY=off CGO_ENABLED=0 KUBE_GIT_VERSION_FILE="$PWD/version" \
+        nice -n 10 make WHAT="${programs# }") >"$work/log" 2>&1 </dev/null \
+        || die "Kubernetes does not build; see $work/log"
+    for program in $kubernetes_programs; do cp "$work/source/_output/bin/$program" "$work/out/"; done
+}
+
+# Static programs, whatever the machine's settings are.
+build_sidecars() {
+    local go
+    go=$("$here/../go.sh" "$sources/go.mod")/go
+    say "building the sidecars; this takes 4 CPU minutes, once"
+    (cd "$sources" && GOTOOLCHAIN=local GOFLAGS='' GOWORK=off CGO_ENABLED=0 \
+        nice -n 10 "$go" build -trimpath -ldflags='-s -w' -o "$1/out/" ./node-driver-registrar ./livenessprobe \
+        github.com/kubernetes-csi/external-provisioner/v6/cmd/csi-provisioner >&2) || die "the sidecars do not build"
+}
+
+# image NAME ROOT ENTRYPOINT [ENVIRONMENT]
+image() { "$here/image.sh" "$cache/images/$1.tar" "e2e.local/$1:1" "${@:2}"; }
+
+build_images() {
+    local root=$1/out name registry busybox
+    registry=$("$tools" registry)/root
+    busybox=$registry/usr/bin/busybox
+    mkdir -p "$cache/images"
+    # The tools have a shell; `sleep` without an end is all that a pause container does.
+    mkdir -p "$root/tools/bin"
+    cp "$busybox" "$root/tools/bin/busybox"
+    "$busybox" --list | while read -r name; do
+        [ "$name" = busybox ] || ln -s busybox "$root/tools/bin/$name"
+    done
+    mkdir -p "$root/tools/tmp" "$root/tools/etc"
+    echo 'root:x:0:0:root:/:/bin/sh' >"$root/tools/etc/passwd"
+    image tools "$root/tools" '["/bin/sleep","infinity"]'
+    image pause "$root/tools" '["/bin/sleep","infinity"]'
+    cp -a "$registry" "$root/registry"
+    rm -rf "$root"/registry/usr/share
+    image registry "$root/registry" '["/usr/bin/docker-registry","serve","/etc/docker/registry/config.yml"]'
+    for name in node-driver-registrar livenessprobe csi-provisioner; do
+        mkdir -p "$root/$name"
+        cp "$cache/sidecars/$name" "$root/$name/$name"
+        # This client would wait for ever for a bookmark that an API server of 1.20 does not send.
+        image "$name" "$root/$name" "[\"/$name\"]" KUBE_FEATURE_WatchListClient=false
+    done
+    rm -rf "$root"/*
+}
+
+# part NAME DESTINATION VERSION: builds NAME unless this version of it is in place.
+part() {
+    local name=$1 destination=$2 version=$3 work=$cache/.build/$1
+    [ "$(cat "$cache/$name.version" 2>/dev/null)" != "$version" ] || return 0
+    rm -rf "$work/out"
+    mkdir -p "$work/out" "$cache/$destination"
+    "build_$name" "$work"
+    find "$work/out" -mindepth 1 -maxdepth 1 -exec mv -f -t "$cache/$destination" {} +
+    rm -rf "$work"
+    echo "$version" >"$cache/$name.version"
+}
+
+main() {
+    [ $# -eq 0 ] || { sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
+    need dpkg-source; need rsync; need tar
+    mkdir -p "$e2e_cache"
+    cache=$(cd "$e2e_cache" && pwd)
+    # One at a time.
+    exec 9>"$cache/.lock"
+    flock 9
+    part kubernetes bin "$kubernetes_version"
+    # What is ours has no version: its content is.
+    part sidecars sidecars "$(cat "$sources"/go.* "$sources"/*/*.go | sha256sum)"
+    part images images "$(cat "$here/image.sh" "$here/build.sh" "$cache/sidecars.version" | sha256sum)"
+    "$tools" node >/dev/null
+    rm -rf "$cache/.build"
+    echo "$cache"
+}
+
+main "$@"

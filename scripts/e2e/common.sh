@@ -1,0 +1,19 @@
+# What the scripts of the end-to-end cluster share; sourced, not run.
+# shellcheck shell=bash
+
+# The cache outlives the checkout: it holds what is built once.
+e2e_cache=${COMPOSEFS_CSI_E2E_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/composefs-csi/e2e}
+# Everything of one running cluster: its node's files, logs, certificates. On a disk where /tmp may be memory.
+e2e_state=${COMPOSEFS_CSI_E2E_STATE:-/var/tmp/composefs-csi-e2e}
+
+# Addresses of the node's private network. Nothing of it is seen outside its namespace.
+node_name=e2e-node
+node_address=10.100.0.1
+service_network=10.96.0.0/16
+service_address=10.96.0.1
+pod_network=10.244.0.0/24
+api_port=6443
+
+say() { echo "e2e: $*" >&2; }
+die() { say "error: $*"; exit 1; }
+need() { command -v "$1" >/dev/null || die "$1 is missing; run: scripts/setup.sh e2e"; }
