@@ -2,7 +2,8 @@
 //!
 //! The layers point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and
 //! [`controller`] → [`csi`] → [`volume`]; both services stand on [`image`], which knows nothing of CSI,
-//! Kubernetes or mounting. [`sys`] holds the system calls that no crate offers.
+//! Kubernetes or mounting. [`sys`] holds the system calls that no crate offers, [`metrics`] and [`kind`]
+//! are words that every layer uses.
 //! `docs/ARCHITECTURE.md` has the picture; `tests/architecture.rs` keeps it true.
 
 pub mod app;
@@ -11,6 +12,7 @@ pub mod controller;
 pub mod csi;
 pub mod image;
 pub mod kind;
+pub mod metrics;
 pub mod node;
 pub mod sys;
 pub mod volume;

@@ -1,5 +1,6 @@
 //! The run mode `controller`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{self, EngineSettings};
+use super::http::{self, Watched};
 use super::supervise::Supervisor;
 use crate::controller::provision::Provisioner;
 use crate::controller::service::ControllerService;
@@ -16,6 +18,7 @@ use crate::csi::identity::{DriverName, IdentityService, Readiness};
 use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::server::{Services, serve};
+use crate::metrics::Registry;
 use crate::volume::layouts::Layouts;
 
 /// How long calls may go on after a signal.
@@ -32,6 +35,8 @@ pub struct ControllerSettings {
     pub driver: DriverName,
     /// Directories below which volumes may name OCI layouts.
     pub layout_dirs: Vec<PathBuf>,
+    /// Where to tell machines that watch.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Serves until a signal, or until something fails.
@@ -41,14 +46,21 @@ pub struct ControllerSettings {
 pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
     let listening = settings.endpoint.listen()?;
     let controller = service(&settings.engine, settings.layout_dirs)?;
-    let ready = Readiness::default();
+    let (ready, metrics) = (Readiness::default(), Registry::new()?);
     ready.set(true);
-    let identity = IdentityService { name: settings.driver, controller: true, ready };
+    let identity = IdentityService { name: settings.driver, controller: true, ready: ready.clone() };
     let services =
         Services::default().with(IdentityServer::new(identity)).with(ControllerServer::new(controller));
     tracing::info!(endpoint = %settings.endpoint.path().display(), "serving the controller");
     let shutdown = CancellationToken::new();
     let mut supervisor = Supervisor::new(shutdown.clone());
+    metrics.add(services.metrics())?;
+    metrics.add(&settings.engine.registry_metrics)?;
+    if let Some(address) = settings.metrics_listen {
+        let (listener, alive) = (http::listen(address).await?, supervisor.alive());
+        supervisor
+            .start("metrics", http::serve(listener, Watched { metrics, alive, ready }, shutdown.clone()));
+    }
     supervisor.start("csi", async move { Ok(serve(listening, services, shutdown, DRAIN).await?) });
     supervisor.run(DRAIN + Duration::from_secs(1)).await
 }

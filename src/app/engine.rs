@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::image::pull::{Limits, Puller};
-use crate::image::source::{Credentials, SourceSettings, Sources};
+use crate::image::source::{Credentials, RegistryMetrics, SourceSettings, Sources};
 use crate::image::store::{Integrity, Options, Store};
 use crate::image::trust::TrustSettings;
 use crate::image::verity::VerityDigest;
@@ -29,6 +29,8 @@ pub struct EngineSettings {
     pub trust: TrustSettings,
     /// How much is done at once.
     pub limits: Limits,
+    /// Where requests to registries are counted.
+    pub registry_metrics: RegistryMetrics,
 }
 
 /// An open state directory.
@@ -71,6 +73,7 @@ pub fn sources(settings: &EngineSettings) -> anyhow::Result<Sources> {
         insecure_registries: settings.insecure_registries.iter().cloned().collect(),
         ca_files: settings.registry_cas.clone(),
         default_credentials: default_credentials.unwrap_or_else(Credentials::none),
+        metrics: settings.registry_metrics.clone(),
         ..SourceSettings::default()
     })?)
 }

@@ -1,7 +1,7 @@
 //! What a node does now and then: put volume records in order, make room before the disk is full.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,9 @@ pub struct Schedule {
     pub policy: Policy,
 }
 
+/// How often every object is looked at for the metrics. In between they follow what this process does.
+const MEASURE_EVERY: Duration = Duration::from_secs(3600);
+
 /// Keeps house until the shutdown.
 pub async fn keep(
     store: Arc<Store>,
@@ -30,7 +33,14 @@ pub async fn keep(
     wanted: Arc<Notify>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let mut measured: Option<Instant> = None;
     loop {
+        let all = measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
+        if all {
+            measured = Some(Instant::now());
+        }
+        let looked_at = Arc::clone(&store);
+        tokio::task::spawn_blocking(move || measure(&looked_at, all)).await?;
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = wanted.notified() => {}
@@ -45,6 +55,13 @@ pub async fn keep(
         let collected =
             tokio::task::spawn_blocking(move || collect(&store, &*mounter, schedule.policy)).await?;
         report(collected);
+    }
+}
+
+fn measure(store: &Store, all: bool) {
+    let measured = if all { store.measure() } else { store.measure_room() };
+    if let Err(error) = measured {
+        tracing::warn!("the store cannot be measured, its metrics are out of date: {error}");
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod controller;
 pub mod engine;
 pub mod housekeeping;
+pub mod http;
 mod kernel_log;
 pub mod node;
 pub mod supervise;

@@ -1,6 +1,7 @@
 //! The run mode `node`: the socket first, so that the kubelet's registrar finds somebody to ask, then the
 //! store and the kernel's self-test, then volumes.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::{Engine, EngineSettings};
 use super::housekeeping::{self, Schedule};
+use super::http::{self, Watched};
 use super::kernel_log;
 use super::supervise::Supervisor;
 use crate::csi::endpoint::Endpoint;
@@ -20,10 +22,12 @@ use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
 use crate::csi::server::{Services, serve};
 use crate::image::platform::Platform;
+use crate::metrics::Registry;
 use crate::node::damage::{Damages, Watcher};
 use crate::node::mount::Mounter;
 use crate::node::service::{NodeService, NodeSettings};
 use crate::node::volume::guard::Guards;
+use crate::node::volume::metrics::VolumeMetrics;
 use crate::node::volume::record::Records;
 use crate::node::volume::{Parts, Volumes};
 use crate::volume::layouts::Layouts;
@@ -48,6 +52,8 @@ pub struct NodeRun {
     pub schedule: Schedule,
     /// Serve the Controller service as well: for clusters of one node.
     pub with_controller: bool,
+    /// Where to tell machines that watch.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Serves until a signal, or until something fails. Mounts stay.
@@ -57,7 +63,7 @@ pub struct NodeRun {
 /// serving failed.
 pub async fn run(settings: NodeRun) -> anyhow::Result<()> {
     let listening = settings.endpoint.listen()?;
-    let ready = Readiness::default();
+    let (ready, metrics) = (Readiness::default(), Registry::new()?);
     let controller = settings.with_controller;
     let identity = IdentityService { name: settings.driver.clone(), controller, ready: ready.clone() };
     let node = NodeService::new(settings.node.clone());
@@ -67,11 +73,18 @@ pub async fn run(settings: NodeRun) -> anyhow::Result<()> {
         let service = super::controller::service(&settings.engine, settings.layout_dirs.clone())?;
         services = services.with(ControllerServer::new(service));
     }
+    metrics.add(services.metrics())?;
+    metrics.add(&settings.engine.registry_metrics)?;
     let shutdown = CancellationToken::new();
     let mut supervisor = Supervisor::new(shutdown.clone());
+    if let Some(address) = settings.metrics_listen {
+        let (listener, alive) = (http::listen(address).await?, supervisor.alive());
+        let watched = Watched { metrics: metrics.clone(), alive, ready: ready.clone() };
+        supervisor.start("metrics", http::serve(listener, watched, shutdown.clone()));
+    }
     let token = shutdown.clone();
     supervisor.start("csi", async move { Ok(serve(listening, services, token, DRAIN).await?) });
-    supervisor.start("volumes", keep_volumes(settings, node, ready, shutdown));
+    supervisor.start("volumes", keep_volumes(settings, node, ready, metrics, shutdown));
     supervisor.run(DRAIN + Duration::from_secs(1)).await
 }
 
@@ -80,6 +93,7 @@ async fn keep_volumes(
     settings: NodeRun,
     node: NodeService,
     ready: Readiness,
+    metrics: Registry,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let housekeeping = Arc::new(Notify::new());
@@ -87,8 +101,13 @@ async fn keep_volumes(
     let (engine, layouts) = (settings.engine, Layouts::below(settings.layout_dirs));
     let damages = Damages::default();
     let noted = damages.clone();
+    ready.wait_for("opening the store and testing what the kernel can mount");
     let open = move || open(&engine, layouts, wanted, noted);
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
+    metrics.add(engine.store.metrics())?;
+    metrics.add(engine.images.metrics())?;
+    metrics.add(volumes.metrics())?;
+    ready.wait_for("putting volume records in order");
     let found = volumes.recover().await.context("volume records could not be put in order")?;
     tracing::info!(
         endpoint = %settings.endpoint.path().display(),
@@ -131,6 +150,7 @@ fn open(
         guards: Guards::default(),
         housekeeping,
         damages,
+        metrics: VolumeMetrics::default(),
     });
     Ok((engine, mounter, volumes))
 }

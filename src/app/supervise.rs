@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -19,12 +20,43 @@ pub struct Supervisor {
     tasks: JoinSet<anyhow::Result<()>>,
     names: HashMap<Id, &'static str>,
     shutdown: CancellationToken,
+    alive: Alive,
+}
+
+/// Whether all tasks run. Clones share the answer.
+#[derive(Debug, Clone, Default)]
+pub struct Alive(Arc<OnceLock<&'static str>>);
+
+impl Alive {
+    /// The first task that has ended, if any has.
+    pub fn ended(&self) -> Option<&'static str> {
+        self.0.get().copied()
+    }
+
+    /// From now on the process is not whole.
+    pub(super) fn note_end(&self, task: &'static str) {
+        let _ = self.0.set(task);
+    }
+}
+
+/// Notes a task's end, however it comes.
+struct Ending(&'static str, Alive);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.1.note_end(self.0);
+    }
 }
 
 impl Supervisor {
     /// A supervisor whose tasks end when `shutdown` is cancelled.
     pub fn new(shutdown: CancellationToken) -> Self {
-        Self { tasks: JoinSet::new(), names: HashMap::new(), shutdown }
+        Self { tasks: JoinSet::new(), names: HashMap::new(), shutdown, alive: Alive::default() }
+    }
+
+    /// Tells whether all tasks run.
+    pub fn alive(&self) -> Alive {
+        self.alive.clone()
     }
 
     /// Starts a task that is to run until the shutdown.
@@ -34,7 +66,12 @@ impl Supervisor {
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
         let span = tracing::info_span!("task", name);
-        let handle = self.tasks.spawn(task.instrument(span));
+        let ending = Ending(name, self.alive.clone());
+        let watched = async move {
+            let _ending = ending;
+            task.await
+        };
+        let handle = self.tasks.spawn(watched.instrument(span));
         self.names.insert(handle.id(), name);
     }
 
@@ -96,15 +133,18 @@ mod tests {
     async fn a_task_that_ends_ends_all() {
         let shutdown = CancellationToken::new();
         let mut supervisor = Supervisor::new(shutdown.clone());
+        let alive = supervisor.alive();
         let other = shutdown.clone();
         supervisor.start("patient", async move {
             other.cancelled().await;
             Ok(())
         });
+        assert_eq!(alive.ended(), None);
         supervisor.start("short", async { Ok(()) });
         let error = supervisor.run(DRAIN).await.unwrap_err().to_string();
         assert!(error.contains("\"short\" ended by itself"), "{error}");
         assert!(shutdown.is_cancelled());
+        assert_eq!(alive.ended(), Some("short"));
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -223,6 +224,9 @@ pub struct NodeArgs {
     /// Percent of the filesystem in use at which removal stops.
     #[arg(long, default_value_t = 80)]
     pub gc_low: u8,
+    /// Serve /metrics, /healthz and /readyz on this address, as `ADDRESS:PORT`; off when not given.
+    #[arg(long, env = "METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Settings of the controller.
@@ -237,4 +241,7 @@ pub struct ControllerArgs {
     /// A directory below which volumes may name OCI layouts (`image: oci:DIR`); may be repeated.
     #[arg(long = "layout-dir", value_name = "DIR")]
     pub layout_dirs: Vec<PathBuf>,
+    /// Serve /metrics, /healthz and /readyz on this address, as `ADDRESS:PORT`; off when not given.
+    #[arg(long, env = "METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
 }

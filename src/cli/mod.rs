@@ -19,6 +19,7 @@ use self::images::Wanted;
 use crate::app::engine::{Engine, EngineSettings};
 use crate::app::telemetry;
 use crate::image::pull::Limits;
+use crate::image::source::RegistryMetrics;
 
 /// Runs the program and returns its exit code: 0 done, 1 failed, 2 wrong usage.
 pub fn run() -> ExitCode {
@@ -52,6 +53,7 @@ impl Cli {
             registry_cas: self.registry.registry_cas.clone(),
             trust: self.trust.settings(),
             limits,
+            registry_metrics: RegistryMetrics::default(),
         }
     }
 }

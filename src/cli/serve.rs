@@ -40,6 +40,7 @@ pub(super) async fn node(args: &NodeArgs, engine: impl Fn(Limits) -> EngineSetti
             policy: Policy::Watermarks { high, low, min_age: MIN_AGE },
         },
         with_controller: args.with_controller,
+        metrics_listen: args.metrics_listen,
     })
     .await
 }
@@ -54,6 +55,7 @@ pub(super) async fn controller(args: &ControllerArgs, engine: EngineSettings) ->
         endpoint: args.endpoint.parse()?,
         driver: args.driver_name.parse()?,
         layout_dirs: args.layout_dirs.clone(),
+        metrics_listen: args.metrics_listen,
     })
     .await
 }

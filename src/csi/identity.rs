@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tonic::{Request, Response, Status, async_trait};
 
@@ -43,19 +42,39 @@ impl fmt::Display for DriverName {
     }
 }
 
-/// Whether the process can serve yet; false at first. Clones share the answer.
-#[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+/// Whether the process can serve yet, and if not, what it is busy with; not at first. Clones share the answer.
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<RwLock<Option<&'static str>>>);
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(Arc::new(RwLock::new(Some("starting"))))
+    }
+}
 
 impl Readiness {
     /// From now on, or no longer.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+        self.tell((!ready).then_some("not ready"));
+    }
+
+    /// Not yet: the process is busy with `what`.
+    pub fn wait_for(&self, what: &'static str) {
+        self.tell(Some(what));
     }
 
     /// What Probe answers.
     pub fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.waiting_for().is_none()
+    }
+
+    /// What the process is busy with, unless it is ready.
+    pub fn waiting_for(&self) -> Option<&'static str> {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, what: Option<&'static str>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = what;
     }
 }
 

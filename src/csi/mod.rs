@@ -11,6 +11,7 @@ pub mod capability;
 pub mod deadline;
 pub mod endpoint;
 pub mod identity;
+pub mod metrics;
 pub mod server;
 pub mod span;
 pub mod status;

@@ -17,14 +17,15 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
 use super::endpoint::Listening;
+use super::metrics::RpcMetrics;
 use super::span::RpcSpan;
 use crate::kind::Kind;
 
 type Route = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// The gRPC services of one process, by name.
+/// The gRPC services of one process, by name, and the counts of their calls.
 #[derive(Clone, Default)]
-pub struct Services(BTreeMap<&'static str, Route>);
+pub struct Services(BTreeMap<&'static str, Route>, RpcMetrics);
 
 impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,6 +48,11 @@ impl Services {
     {
         self.0.insert(S::NAME, BoxCloneSyncService::new(service));
         self
+    }
+
+    /// What is counted of the calls.
+    pub fn metrics(&self) -> &RpcMetrics {
+        &self.1
     }
 }
 
@@ -97,8 +103,9 @@ pub async fn serve(
     drain: Duration,
 ) -> Result<(), ServeError> {
     let Listening { listener, owned } = listening;
+    let metrics = services.metrics().clone();
     let serving = tonic::transport::Server::builder().serve_with_incoming_shutdown(
-        RpcSpan::new(services),
+        RpcSpan::new(services, metrics),
         UnixListenerStream::new(listener),
         shutdown.cancelled(),
     );

@@ -15,16 +15,19 @@ use tonic::{Code, Status};
 use tower::Service;
 use tracing::{Instrument as _, Span, field};
 
+use super::metrics::{Rpc, RpcMetrics};
+
 /// Wraps the services of a process.
 #[derive(Debug, Clone)]
 pub struct RpcSpan<S> {
     inner: S,
+    metrics: RpcMetrics,
 }
 
 impl<S> RpcSpan<S> {
-    /// Gives every call to `inner` a span.
-    pub fn new(inner: S) -> Self {
-        Self { inner }
+    /// Gives every call to `inner` a span, and counts it.
+    pub fn new(inner: S, metrics: RpcMetrics) -> Self {
+        Self { inner, metrics }
     }
 }
 
@@ -50,11 +53,11 @@ where
             image.digest = field::Empty,
             target_path = field::Empty
         );
-        let begun = Instant::now();
+        let (begun, counted) = (Instant::now(), self.metrics.start(Rpc::named(rpc)));
         let answer = span.in_scope(|| self.inner.call(request));
         let logged = async move {
             let response = answer.await?;
-            log(&response, begun);
+            counted.answered(log(&response, begun));
             Ok(response)
         };
         Box::pin(logged.instrument(span))
@@ -66,12 +69,13 @@ pub fn note_volume(id: &dyn std::fmt::Display) {
     Span::current().record("volume.id", field::display(id));
 }
 
-fn log(response: &Response<Body>, begun: Instant) {
+/// Logs an answer where it is worth a line, and returns its code.
+fn log(response: &Response<Body>, begun: Instant) -> Code {
     let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     // A failed unary call answers with headers only, which carry the status.
     let Some(status) = Status::from_header_map(response.headers()) else {
         tracing::debug!(milliseconds, "answered");
-        return;
+        return Code::Ok;
     };
     let (code, message) = (status.code(), status.message());
     match code {
@@ -84,4 +88,5 @@ fn log(response: &Response<Body>, begun: Instant) {
         }
         _ => tracing::warn!(milliseconds, ?code, "{message}"),
     }
+    code
 }

@@ -28,6 +28,7 @@ use composefs_csi::node::mount::Mounter;
 use composefs_csi::node::mount::fake::FakeMounter;
 use composefs_csi::node::service::{NodeService, NodeSettings};
 use composefs_csi::node::volume::guard::Guards;
+use composefs_csi::node::volume::metrics::VolumeMetrics;
 use composefs_csi::node::volume::record::Records;
 use composefs_csi::node::volume::{Parts, Volumes};
 use composefs_csi::volume::layouts::Layouts;
@@ -159,6 +160,7 @@ impl Node {
             guards: Guards::default(),
             housekeeping: Arc::default(),
             damages: composefs_csi::node::damage::Damages::default(),
+            metrics: VolumeMetrics::default(),
         });
         volumes.recover().await.unwrap();
         let service = NodeService::new(NodeSettings {

@@ -23,6 +23,8 @@ pub struct Contents {
     pub new_objects: u64,
     /// Their bytes.
     pub new_bytes: u64,
+    /// Bytes of the others, which the store had.
+    pub shared_bytes: u64,
 }
 
 /// Stores a layer's content and records its entries, to the end of the archive.
@@ -48,9 +50,12 @@ pub(super) fn unpack<R: BufRead, W: Write>(
                     } else {
                         stream(archive, objects, blame)?
                     };
-                    if put == Put::Written {
-                        contents.new_objects += 1;
-                        contents.new_bytes += size;
+                    match put {
+                        Put::Written => {
+                            contents.new_objects += 1;
+                            contents.new_bytes += size;
+                        }
+                        Put::Present => contents.shared_bytes += size,
                     }
                     EntryKind::Object(digest, size)
                 }

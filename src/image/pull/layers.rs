@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::PullError;
 use super::error::About as _;
+use super::metrics::{PullMetrics, Shared};
 use super::progress::{LayerProgress, LayerState, Progress};
 use crate::image::digest::Digest;
 use crate::image::layer;
@@ -27,6 +28,7 @@ pub(super) struct LayerFetcher {
     store: Arc<Store>,
     slots: Semaphore,
     parallel: usize,
+    metrics: PullMetrics,
     /// One lock per blob under way: whoever comes second finds the layer in the store.
     busy: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -41,9 +43,9 @@ pub(super) struct ImageLayers<'a> {
 
 impl LayerFetcher {
     /// At most `parallel` layers are fetched at a time, over all pulls.
-    pub(super) fn new(store: Arc<Store>, parallel: usize) -> Self {
+    pub(super) fn new(store: Arc<Store>, parallel: usize, metrics: PullMetrics) -> Self {
         let parallel = parallel.max(1);
-        Self { store, slots: Semaphore::new(parallel), parallel, busy: Mutex::default() }
+        Self { store, slots: Semaphore::new(parallel), parallel, metrics, busy: Mutex::default() }
     }
 
     /// Brings every layer into the store. `layers` and `diff_ids` run in parallel, lowest first.
@@ -74,6 +76,7 @@ impl LayerFetcher {
         let found = match self.store.known_layer(&blob).about(pull.image)? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
+                self.metrics.saved(Shared::Layer, layer.descriptor.size);
                 diff_id
             }
             None => {
@@ -110,6 +113,7 @@ impl LayerFetcher {
                 compression: layer.compression,
             },
             counter: progress.counter(),
+            metrics: self.metrics.clone(),
         };
         let pipeline = tokio::task::spawn_blocking(move || intake.run(receiver));
         let fed: Result<(), PullError> = async {
@@ -149,6 +153,7 @@ struct Intake {
     image: String,
     blob: layer::Blob,
     counter: Arc<AtomicU64>,
+    metrics: PullMetrics,
 }
 
 impl Intake {
@@ -160,11 +165,13 @@ impl Intake {
         let chunks = std::iter::from_fn(|| chunks.blocking_recv());
         let count = |bytes| {
             self.counter.fetch_add(bytes, Ordering::Relaxed);
+            self.metrics.fetched.add(bytes);
         };
         let limits = layer::Limits::for_blob(self.blob.size);
         let (found, record) =
             layer::ingest(&self.blob, chunks, &objects, record, &limits, &count).about(image)?;
         record.finish(&found.diff_id, &found.blob).about(image)?;
+        self.metrics.saved(Shared::Object, found.contents.shared_bytes);
         Ok(found.diff_id)
     }
 }

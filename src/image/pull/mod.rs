@@ -19,11 +19,13 @@ mod error;
 mod flight;
 mod layers;
 mod locate;
+mod metrics;
 mod progress;
 mod puller;
 
 pub use build::fold;
 pub use error::PullError;
+pub use metrics::{PullMetrics, Shared};
 pub use progress::{LayerProgress, LayerState, Progress, Watch};
 pub use puller::{Limits, Puller};
 

@@ -10,11 +10,12 @@ use super::error::About as _;
 use super::flight::{Flights, Lost};
 use super::layers::{ImageLayers, LayerFetcher};
 use super::locate::{Located, Plan, locate};
-use super::{ImageRequest, Images, Progress, PullError, Ready, build};
+use super::{ImageRequest, Images, Progress, PullError, PullMetrics, Ready, build};
 use crate::image::digest::Digest;
 use crate::image::manifest::ImageConfig;
 use crate::image::source::Sources;
 use crate::image::store::{ImageRecord, Lease, Store};
+use crate::metrics::Outcome;
 
 /// How much a node does at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,14 +48,21 @@ struct Shared {
     layers: LayerFetcher,
     /// Building holds a whole tree in memory, so images are built one after another.
     building: Semaphore,
+    metrics: PullMetrics,
 }
 
 impl Puller {
     /// A puller into `store`.
     pub fn new(store: Arc<Store>, sources: Sources, limits: Limits) -> Self {
-        let layers = LayerFetcher::new(Arc::clone(&store), limits.parallel_layers);
-        let shared = Shared { store, sources, layers, building: Semaphore::new(1) };
+        let metrics = PullMetrics::default();
+        let layers = LayerFetcher::new(Arc::clone(&store), limits.parallel_layers, metrics.clone());
+        let shared = Shared { store, sources, layers, building: Semaphore::new(1), metrics };
         Self { shared: Arc::new(shared), flights: Flights::new() }
+    }
+
+    /// What is counted of pulls.
+    pub fn metrics(&self) -> &PullMetrics {
+        &self.shared.metrics
     }
 
     /// Pulls under way.
@@ -71,7 +79,7 @@ impl Puller {
             let span =
                 tracing::info_span!("pull", image.reference = %plan.image, image.digest = %plan.digest);
             let seen = Arc::clone(&progress);
-            (progress, async move { shared.run(plan, &seen).await }.instrument(span))
+            (progress, async move { shared.counted(plan, &seen).await }.instrument(span))
         });
         request.watch.join(&progress);
         outcome.await.map_err(|Lost(why)| PullError::Lost { image, why })?
@@ -108,6 +116,13 @@ impl Images for Puller {
 }
 
 impl Shared {
+    async fn counted(&self, plan: Plan, progress: &Progress) -> Result<Pulled, PullError> {
+        let timing = self.metrics.pull();
+        let outcome = self.run(plan, progress).await;
+        timing.end(Outcome::of(&outcome, PullError::kind));
+        outcome
+    }
+
     /// The whole of one pull. Runs in its own task, with its own lease.
     async fn run(&self, plan: Plan, progress: &Progress) -> Result<Pulled, PullError> {
         let started = std::time::Instant::now();

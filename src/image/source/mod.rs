@@ -23,7 +23,7 @@ mod sources;
 pub use credentials::{Credential, CredentialId, Credentials};
 pub use error::SourceError;
 pub use layout::LayoutSource;
-pub use registry::{RetryPolicy, challenge};
+pub use registry::{RegistryMetrics, RetryPolicy, challenge};
 pub use small::read_blob;
 pub use sources::{SourceSettings, Sources};
 

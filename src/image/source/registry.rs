@@ -21,12 +21,14 @@ mod blob;
 pub mod challenge;
 mod client;
 mod failure;
+mod metrics;
 mod retry;
 mod token;
 mod transport;
 
 pub(super) use client::RegistryClient;
 use client::Request;
+pub use metrics::RegistryMetrics;
 pub use retry::RetryPolicy;
 pub(super) use transport::Transport;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::credentials::{CredentialId, Credentials};
 use super::layout::LayoutSource;
-use super::registry::{RegistryClient, RegistrySource, RetryPolicy, Transport};
+use super::registry::{RegistryClient, RegistryMetrics, RegistrySource, RetryPolicy, Transport};
 use super::{Source, SourceError};
 use crate::image::reference::{Reference, RegistryReference};
 
@@ -28,6 +28,8 @@ pub struct SourceSettings {
     pub retry: RetryPolicy,
     /// Whether `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the environment apply.
     pub proxy_from_environment: bool,
+    /// Where requests are counted.
+    pub metrics: RegistryMetrics,
 }
 
 impl Default for SourceSettings {
@@ -40,6 +42,7 @@ impl Default for SourceSettings {
             read_timeout: Duration::from_secs(30),
             retry: RetryPolicy::default(),
             proxy_from_environment: true,
+            metrics: RegistryMetrics::default(),
         }
     }
 }

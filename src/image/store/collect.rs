@@ -6,6 +6,7 @@ use super::gc::{self, Plan, Policy};
 use super::{ImageRecord, Store, StoreError, Swept};
 use crate::image::digest::Digest;
 use crate::image::verity::VerityDigest;
+use crate::metrics::Outcome;
 
 /// A garbage collection to make.
 pub struct Request<'a> {
@@ -43,6 +44,16 @@ impl Store {
     /// longer than [`super::Options::patience`], and those of the filesystem. Whatever was done by then is
     /// consistent, and the next collection goes on from there.
     pub fn collect(&self, request: &Request<'_>) -> Result<Collected, StoreError> {
+        let timing = self.metrics.collection();
+        let outcome = self.collect_now(request);
+        if let (Ok(done), false) = (&outcome, request.dry_run) {
+            self.metrics.collected(done);
+        }
+        timing.end(Outcome::of(&outcome, StoreError::kind));
+        outcome
+    }
+
+    fn collect_now(&self, request: &Request<'_>) -> Result<Collected, StoreError> {
         let grace = request.policy.min_age();
         let mut swept = Swept::default();
         let mut frees = HashMap::new();

@@ -40,6 +40,7 @@ mod images;
 mod layers;
 mod layout;
 mod lease;
+mod metrics;
 mod names;
 pub mod objects;
 mod open;
@@ -64,6 +65,7 @@ pub use image::{ImageRecord, Integrity};
 pub use images::{Listing, StoredImage};
 pub use layers::{LayerEntries, StagedLayer};
 pub use lease::Lease;
+pub use metrics::StoreMetrics;
 pub use objects::{ObjectError, Objects};
 pub use space::{Measure, Space};
 pub use sweep::Swept;
@@ -108,6 +110,7 @@ pub struct Store {
     filesystem: Filesystem,
     patience: Duration,
     measure: Measure,
+    metrics: StoreMetrics,
 }
 
 impl Store {

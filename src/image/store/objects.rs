@@ -28,6 +28,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
+use super::metrics::ObjectMetrics;
 use crate::image::verity::{VerityDigest, VerityHasher};
 use crate::sys;
 
@@ -51,6 +52,7 @@ struct Inner {
     path: PathBuf,
     seal: bool,
     temporaries: AtomicU64,
+    metrics: ObjectMetrics,
 }
 
 /// What became of content that was offered to the store.
@@ -105,7 +107,8 @@ impl Objects {
             Mode::empty(),
         )
         .map_err(|errno| ObjectError::new(errno, "open", &path))?;
-        let inner = Inner { dir, path, seal, temporaries: AtomicU64::new(0) };
+        let inner =
+            Inner { dir, path, seal, temporaries: AtomicU64::new(0), metrics: ObjectMetrics::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -127,6 +130,10 @@ impl Objects {
     /// Whether new objects get fs-verity.
     pub fn seals(&self) -> bool {
         self.inner.seal
+    }
+
+    pub(super) fn metrics(&self) -> &ObjectMetrics {
+        &self.inner.metrics
     }
 
     /// The directory `objects/`, for the overlay's data layer.
@@ -217,7 +224,10 @@ impl Objects {
     fn publish(&self, file: OwnedFd, digest: &VerityDigest, size: u64) -> Result<Put, ObjectError> {
         let file = if self.inner.seal { self.sealed(file, digest)? } else { file };
         match self.link(&file, &name(digest)) {
-            Ok(()) => Ok(Put::Written),
+            Ok(()) => {
+                self.inner.metrics.written(size);
+                Ok(Put::Written)
+            }
             // Somebody else linked it since we looked, or what stands there is damaged.
             Err(Errno::EXIST) if self.is_good(digest, size)? => Ok(Put::Present),
             Err(Errno::EXIST) => self.replace(&file, digest).map(|()| Put::Written),

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::disk::Disk;
 use super::layout::{DIRECTORIES, Layout};
 use super::lease::Gate;
-use super::{Filesystem, Objects, Options, Store, StoreError, version};
+use super::{Filesystem, Objects, Options, Store, StoreError, StoreMetrics, version};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -36,6 +36,7 @@ impl Store {
             tracing::info!(store = %root.display(), filesystem = filesystem.name, why, "no fs-verity: integrity level is fetch");
         }
         let objects = Objects::open(root, filesystem.verity.is_ok())?;
+        let metrics = StoreMetrics::new(objects.metrics().clone());
         let gate = Gate::new(root, layout.lock(), disk.clone());
         let store = Self {
             layout,
@@ -45,6 +46,7 @@ impl Store {
             filesystem,
             patience: options.patience,
             measure: options.measure,
+            metrics,
         };
         store.note_unsealed()?;
         store.repair()?;

@@ -12,6 +12,7 @@ use crate::image::manifest::Descriptor;
 use crate::image::reference::Reference;
 use crate::image::store::Integrity;
 
+pub mod metrics;
 mod settings;
 pub mod signature;
 

@@ -12,6 +12,7 @@
 pub mod error;
 pub mod execute;
 pub mod guard;
+pub mod metrics;
 pub mod plan;
 pub mod record;
 pub mod recover;
@@ -28,6 +29,7 @@ pub use error::VolumeError;
 
 use self::execute::Hands;
 use self::guard::{Guards, VolumeGuard};
+use self::metrics::VolumeMetrics;
 use self::plan::{Image, Plan, Seen, Wanted};
 use self::record::{Pinned, Records, Requested};
 use self::target::TargetPath;
@@ -36,6 +38,7 @@ use crate::image::pull::{ImageRequest, Images, Ready, Watch};
 use crate::image::source::Credentials;
 use crate::image::store::Integrity;
 use crate::kind::Kind;
+use crate::metrics::Outcome;
 use crate::node::damage::Damages;
 use crate::node::mount::Mounter;
 use crate::volume::access::Access;
@@ -70,6 +73,8 @@ pub struct Parts {
     pub housekeeping: Arc<Notify>,
     /// Images that the kernel refuses to readers in part.
     pub damages: Damages,
+    /// What is counted.
+    pub metrics: VolumeMetrics,
 }
 
 /// What a volume shows, and who asks.
@@ -129,11 +134,23 @@ impl Volumes {
         self.0.integrity
     }
 
+    /// What is counted of these volumes.
+    pub fn metrics(&self) -> &VolumeMetrics {
+        &self.0.metrics
+    }
+
     /// Makes a volume visible at its target, read-only. Repeating it is fine.
     ///
     /// # Errors
     /// The image cannot be had (yet), the target cannot be used, or the volume is in use otherwise.
     pub async fn publish(&self, usage: Use) -> Result<(), VolumeError> {
+        let timing = self.0.metrics.publish();
+        let outcome = self.publish_now(usage).await;
+        timing.end(Outcome::of(&outcome, VolumeError::kind));
+        outcome
+    }
+
+    async fn publish_now(&self, usage: Use) -> Result<(), VolumeError> {
         let begun = Instant::now();
         self.0.layouts.check(&usage.attributes.image)?;
         let wanted = usage.wanted();
@@ -150,6 +167,7 @@ impl Volumes {
             carry_out(hands, &guard, &wanted.target, &seen, plan::publish(&wanted, image, &seen))
         })
         .await?;
+        self.0.metrics.mounted(usage.target.path(), self.0.integrity);
         tracing::info!(
             target_path = %usage.target,
             pod = %usage.pod,
@@ -182,6 +200,7 @@ impl Volumes {
                 Ok(changed)
             })
             .await?;
+        self.0.metrics.unmounted(shown.path());
         if changed {
             tracing::info!(target_path = %shown, milliseconds = milliseconds(begun), "unpublished");
         }

@@ -35,18 +35,22 @@ impl Volumes {
     /// The records or the mount table cannot be listed. A single record that cannot be read is logged and
     /// left alone.
     pub async fn recover(&self) -> Result<Recovered, VolumeError> {
-        let guards = self.0.guards.clone();
+        let (guards, metrics, integrity) = (self.0.guards.clone(), self.0.metrics.clone(), self.0.integrity);
         self.blocking(move |hands| {
             // Listed before the records are: whatever is mounted later than this is not looked at.
             let images = hands.mounter.mounted_images()?;
             let rebooted = hands.records.boot().as_deref() != Some(hands.boot);
             let mut found = Recovered::default();
             let mut needed = BTreeSet::new();
+            let count = |target: &Path, mounted: bool| match mounted {
+                true => metrics.mounted(target, integrity),
+                false => metrics.unmounted(target),
+            };
             for (file, record) in hands.records.all()? {
                 match record {
                     Ok(record) => {
                         needed.insert(record.composefs);
-                        settle(hands, &guards, &record, &mut found)?;
+                        settle(hands, &guards, &record, &count, &mut found)?;
                     }
                     Err(error) => unreadable(hands, &file, &error, rebooted, &mut found)?,
                 }
@@ -67,6 +71,7 @@ fn settle(
     hands: Hands<'_>,
     guards: &Guards,
     record: &VolumeRecord,
+    count: &dyn Fn(&Path, bool),
     found: &mut Recovered,
 ) -> Result<(), VolumeError> {
     // Only a record that claims something in vain is touched: to hold each volume for a moment would turn
@@ -95,9 +100,13 @@ fn settle(
         }
         kept
     };
-    let mounted =
-        |target: &super::record::Target| hands.mounter.mounted(&target.path).ok().flatten().is_some();
-    if kept.targets.iter().any(mounted) {
+    let mut mounted = false;
+    for target in &record.targets {
+        let shown = hands.mounter.mounted(&target.path).ok().flatten().is_some();
+        count(&target.path, shown);
+        mounted |= shown && kept.targets.contains(target);
+    }
+    if mounted {
         found.mounted += 1;
     } else if !kept.is_idle() {
         found.waiting += 1;

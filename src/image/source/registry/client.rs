@@ -8,6 +8,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header}
 
 use super::authorization::{Authorization, Authorizations, Held};
 use super::challenge::{self, Challenge};
+use super::metrics::Asked;
 use super::retry::dice;
 use super::{Transport, failure, has_content};
 use crate::image::reference::RegistryReference;
@@ -107,6 +108,11 @@ impl RegistryClient {
     /// Sends a request once, renewing the authorization at most once, and returns an answer
     /// that has content. Failures that are likely to pass are the caller's to retry.
     pub(super) async fn send(&self, request: &Request) -> Result<Response, SourceError> {
+        let result = self.send_now(request).await;
+        self.transport.metrics.count(Asked::by_path(&request.path), result)
+    }
+
+    async fn send_now(&self, request: &Request) -> Result<Response, SourceError> {
         let mut held = self.authorizations.current(&request.repository);
         let mut renewed = false;
         if held.expired() {
@@ -199,7 +205,8 @@ impl RegistryClient {
             }
             (Challenge::Bearer { realm, service }, _) => {
                 let service = service.as_deref();
-                let fetched = self.fetch_token(realm, service, repository, &request.subject).await?;
+                let fetched = self.fetch_token(realm, service, repository, &request.subject).await;
+                let fetched = self.transport.metrics.count(Asked::Token, fetched)?;
                 (Authorization::Bearer(fetched.value.into()), Some(fetched.lifetime))
             }
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Certificate, Client};
 
+use super::metrics::RegistryMetrics;
 use super::retry::RetryPolicy;
 use crate::image::source::SourceError;
 use crate::image::source::sources::SourceSettings;
@@ -21,6 +22,7 @@ pub(crate) struct Transport {
     pub(super) retry: RetryPolicy,
     pub(super) read_timeout: Duration,
     insecure: BTreeSet<String>,
+    pub(super) metrics: RegistryMetrics,
 }
 
 impl Transport {
@@ -46,6 +48,7 @@ impl Transport {
             retry: settings.retry,
             read_timeout: settings.read_timeout,
             insecure: insecure.collect(),
+            metrics: settings.metrics.clone(),
         })
     }
 

@@ -1,0 +1,153 @@
+//! The port for machines that watch: `/metrics`, `/healthz`, `/readyz`. It reads and never changes anything,
+//! asks for no credentials, and tells nothing of any tenant.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::supervise::Alive;
+use crate::csi::identity::Readiness;
+use crate::metrics::Registry;
+
+/// Connections at a time: a scraper, kubelet, and some to spare. More wait to be accepted.
+const CONNECTIONS_MAX: usize = 32;
+/// How long a client may take over its request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the port tells.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// Answers `/metrics`.
+    pub metrics: Registry,
+    /// Answers `/healthz`.
+    pub alive: Alive,
+    /// Answers `/readyz`.
+    pub ready: Readiness,
+}
+
+/// Listens, so that a port that is taken is known at once.
+///
+/// # Errors
+/// Those of bind(2).
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; choose another --metrics-listen"))
+}
+
+/// Serves until the shutdown; connections that are open then are dropped.
+pub async fn serve(
+    listener: TcpListener,
+    watched: Watched,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = TaskTracker::new();
+    loop {
+        let slot = Arc::clone(&slots).acquire_owned().await?;
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Too many open files, or a client that is gone again: neither ends the plugin.
+                tracing::warn!("a connection for metrics cannot be accepted: {error}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        let (watched, token) = (watched.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let answer = service_fn(move |request: Request<Incoming>| {
+                let response = watched.answer(request.method(), request.uri().path());
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let serving = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), answer);
+            tokio::select! {
+                () = token.cancelled() => {}
+                // A client that breaks off is its own affair.
+                _ = serving => {}
+            }
+            drop(slot);
+        });
+    }
+}
+
+impl Watched {
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if method != Method::GET && method != Method::HEAD {
+            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "this port only reads\n".to_owned());
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refused;
+        }
+        match path {
+            "/metrics" => {
+                let mut page = text(StatusCode::OK, self.metrics.text());
+                page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Registry::MEDIA_TYPE));
+                page
+            }
+            "/healthz" => verdict(self.alive.ended().map(|task| format!("task {task} has ended"))),
+            "/readyz" => verdict(self.ready.waiting_for().map(str::to_owned)),
+            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n".to_owned()),
+        }
+    }
+}
+
+fn verdict(problem: Option<String>) -> Response<Full<Bytes>> {
+    match problem {
+        None => text(StatusCode::OK, "ok\n".to_owned()),
+        Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_say_what_is_missing() {
+        let watched = Watched {
+            metrics: Registry::new().unwrap(),
+            alive: Alive::default(),
+            ready: Readiness::default(),
+        };
+        let status = |method: Method, path| watched.answer(&method, path).status();
+        assert_eq!(status(Method::GET, "/healthz"), StatusCode::OK);
+        assert_eq!(status(Method::GET, "/readyz"), StatusCode::SERVICE_UNAVAILABLE);
+        watched.ready.set(true);
+        assert_eq!(status(Method::GET, "/readyz"), StatusCode::OK);
+        watched.alive.note_end("volumes");
+        assert_eq!(status(Method::GET, "/healthz"), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status(Method::PUT, "/metrics"), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(status(Method::GET, "/metrics/../etc"), StatusCode::NOT_FOUND);
+        assert_eq!(status(Method::HEAD, "/metrics"), StatusCode::OK);
+    }
+}

@@ -1,0 +1,152 @@
+//! The store measured: what it holds, and what garbage collection takes out of it.
+//!
+//! The gauges follow each object as it comes and goes in this process. What other processes do (an
+//! operator's `pull` or `prune`), and what rounding adds up to, is put right by [`Store::measure`], which
+//! looks at every object and is for now and then.
+
+use super::layout::digest_of;
+use super::{Collected, Store, StoreError, Swept};
+use crate::metrics::{Counter, Description, Durations, Family, Gauge, Instruments, Outcome, Timing};
+
+const OBJECTS: Description =
+    Description::new("store_objects", "Objects in the store: distinct file contents and images");
+const BYTES: Description = Description::new("store_bytes", "Disk space of those objects, allocated blocks");
+const IMAGES: Description = Description::new("store_images", "Images in the store");
+const FILESYSTEM: Description = Description::new(
+    "store_filesystem_bytes",
+    "Size of the store's filesystem, without what is reserved for root",
+);
+const FILESYSTEM_USED: Description =
+    Description::new("store_filesystem_used_bytes", "Bytes of it that are used, by the store and by others");
+const GC_DURATION: Description = Description::new(
+    "gc_duration_seconds",
+    "Rounds of garbage collection by how they ended; most find nothing to do",
+);
+const GC_IMAGES: Description =
+    Description::new("gc_removed_images_total", "Images that garbage collection removed");
+const GC_OBJECTS: Description =
+    Description::new("gc_removed_objects_total", "Objects that garbage collection removed");
+const GC_BYTES: Description =
+    Description::new("gc_removed_bytes_total", "Disk space of the objects that garbage collection removed");
+const BUCKETS: [f64; 8] = [0.005, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0, 300.0];
+/// Blocks that filesystems allocate files in.
+const BLOCK: u64 = 4096;
+
+/// The metrics of a store. Clones count into the same.
+#[derive(Debug, Clone)]
+pub struct StoreMetrics {
+    pub(super) objects: ObjectMetrics,
+    images: Gauge,
+    filesystem: Gauge,
+    filesystem_used: Gauge,
+    gc: Durations<Outcome>,
+    gc_images: Counter,
+    gc_objects: Counter,
+    gc_bytes: Counter,
+}
+
+/// How many objects there are.
+#[derive(Debug, Clone)]
+pub(super) struct ObjectMetrics {
+    count: Gauge,
+    bytes: Gauge,
+}
+
+impl Default for ObjectMetrics {
+    fn default() -> Self {
+        Self { count: Gauge::new(OBJECTS), bytes: Gauge::new(BYTES) }
+    }
+}
+
+impl ObjectMetrics {
+    /// One more, of `size` bytes.
+    pub(super) fn written(&self, size: u64) {
+        self.count.add(1);
+        self.bytes.add(i64::try_from(size.next_multiple_of(BLOCK)).unwrap_or(i64::MAX));
+    }
+
+    fn removed(&self, swept: &Swept) {
+        self.count.add(-i64::try_from(swept.objects).unwrap_or(i64::MAX));
+        self.bytes.add(-i64::try_from(swept.bytes).unwrap_or(i64::MAX));
+    }
+}
+
+impl StoreMetrics {
+    pub(super) fn new(objects: ObjectMetrics) -> Self {
+        Self {
+            objects,
+            images: Gauge::new(IMAGES),
+            filesystem: Gauge::new(FILESYSTEM),
+            filesystem_used: Gauge::new(FILESYSTEM_USED),
+            gc: Durations::new(GC_DURATION, &BUCKETS),
+            gc_images: Counter::new(GC_IMAGES),
+            gc_objects: Counter::new(GC_OBJECTS),
+            gc_bytes: Counter::new(GC_BYTES),
+        }
+    }
+
+    pub(super) fn collection(&self) -> Timing {
+        Timing::start(&self.gc)
+    }
+
+    pub(super) fn collected(&self, done: &Collected) {
+        self.objects.removed(&done.swept);
+        self.gc_images.add(done.images.len() as u64);
+        self.gc_objects.add(done.swept.objects);
+        self.gc_bytes.add(done.swept.bytes);
+    }
+}
+
+impl Instruments for StoreMetrics {
+    fn families(&self) -> Vec<&dyn Family> {
+        vec![
+            &self.objects.count,
+            &self.objects.bytes,
+            &self.images,
+            &self.filesystem,
+            &self.filesystem_used,
+            &self.gc,
+            &self.gc_images,
+            &self.gc_objects,
+            &self.gc_bytes,
+        ]
+    }
+}
+
+impl Store {
+    /// What is measured of this store.
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
+    }
+
+    /// Looks at every object and sets the gauges to what is there. Blocking, one statx(2) per object; what
+    /// comes or goes meanwhile may be missed until the next time.
+    ///
+    /// # Errors
+    /// Those of reading directories.
+    pub fn measure(&self) -> Result<(), StoreError> {
+        let (mut count, mut bytes) = (0, 0);
+        self.objects.for_each(|digest| {
+            count += 1;
+            bytes += self.objects.stat(&digest)?.map_or(0, |stat| stat.allocated);
+            Ok::<(), StoreError>(())
+        })?;
+        self.metrics.objects.count.set(count);
+        self.metrics.objects.bytes.set(bytes);
+        self.measure_room()
+    }
+
+    /// Sets the gauges that cost little: images, and room on the filesystem. Blocking.
+    ///
+    /// # Errors
+    /// Those of reading the directory of images and of statvfs(3).
+    pub fn measure_room(&self) -> Result<(), StoreError> {
+        let names = self.disk.list(&self.layout.images())?;
+        let images = names.iter().filter(|name| digest_of(name, ".json").is_some());
+        self.metrics.images.set(images.count() as u64);
+        let space = self.space()?;
+        self.metrics.filesystem.set(space.total.bytes);
+        self.metrics.filesystem_used.set(space.used.bytes);
+        Ok(())
+    }
+}

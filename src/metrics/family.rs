@@ -1,0 +1,209 @@
+//! Counters, gauges and durations, each with its description.
+//!
+//! A family that the prometheus crate refuses (a malformed name) counts nothing and says so when it is
+//! registered: a mistake in a description stops the start, not a publish.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+
+use super::{Description, Labels};
+
+/// Names of all metrics begin with this.
+pub(super) const NAMESPACE: &str = "composefs_csi";
+
+/// One metric with all its series, as the registry takes it.
+pub trait Family {
+    /// What it is.
+    fn description(&self) -> Description;
+
+    /// What collects it.
+    ///
+    /// # Errors
+    /// What the prometheus crate has against the description.
+    fn collector(&self) -> Result<Box<dyn Collector>, String>;
+}
+
+fn options(description: Description) -> Opts {
+    Opts::new(description.name, description.help).namespace(NAMESPACE)
+}
+
+macro_rules! family {
+    ($family:ident $(<$labels:ident>)?) => {
+        impl$(<$labels: Labels>)? Family for $family$(<$labels>)? {
+            fn description(&self) -> Description {
+                self.description
+            }
+
+            fn collector(&self) -> Result<Box<dyn Collector>, String> {
+                self.made.clone().map(|made| Box::new(made) as Box<dyn Collector>)
+            }
+        }
+    };
+}
+
+/// A count that only grows.
+#[derive(Debug, Clone)]
+pub struct Counter {
+    description: Description,
+    made: Result<IntCounter, String>,
+}
+
+impl Counter {
+    /// At zero.
+    pub fn new(description: Description) -> Self {
+        let made = IntCounter::with_opts(options(description)).map_err(|error| error.to_string());
+        Self { description, made }
+    }
+
+    /// Adds.
+    pub fn add(&self, count: u64) {
+        if let Ok(made) = &self.made {
+            made.inc_by(count);
+        }
+    }
+
+    /// What it stands at.
+    pub fn get(&self) -> u64 {
+        self.made.as_ref().map_or(0, IntCounter::get)
+    }
+}
+
+/// Counts that only grow, by labels.
+#[derive(Debug, Clone)]
+pub struct Counters<L> {
+    description: Description,
+    made: Result<IntCounterVec, String>,
+    labels: PhantomData<L>,
+}
+
+impl<L: Labels> Counters<L> {
+    /// All at zero.
+    pub fn new(description: Description) -> Self {
+        let made = IntCounterVec::new(options(description), &L::names()).map_err(|error| error.to_string());
+        let counters = Self { description, made, labels: PhantomData };
+        L::known().into_iter().for_each(|labels| counters.add(labels, 0));
+        counters
+    }
+
+    /// Adds to one series.
+    pub fn add(&self, labels: L, count: u64) {
+        if let Ok(made) = &self.made {
+            made.with_label_values(&labels.values()).inc_by(count);
+        }
+    }
+
+    /// What one series stands at.
+    pub fn get(&self, labels: L) -> u64 {
+        self.made.as_ref().map_or(0, |made| made.with_label_values(&labels.values()).get())
+    }
+}
+
+/// An amount that goes up and down.
+#[derive(Debug, Clone)]
+pub struct Gauge {
+    description: Description,
+    made: Result<IntGauge, String>,
+}
+
+impl Gauge {
+    /// At zero.
+    pub fn new(description: Description) -> Self {
+        let made = IntGauge::with_opts(options(description)).map_err(|error| error.to_string());
+        Self { description, made }
+    }
+
+    /// Changes it.
+    pub fn add(&self, change: i64) {
+        if let Ok(made) = &self.made {
+            made.add(change);
+        }
+    }
+
+    /// Sets it; what does not fit is the most there can be.
+    pub fn set(&self, amount: u64) {
+        if let Ok(made) = &self.made {
+            made.set(i64::try_from(amount).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// What it stands at.
+    pub fn get(&self) -> i64 {
+        self.made.as_ref().map_or(0, IntGauge::get)
+    }
+}
+
+/// Amounts that go up and down, by labels.
+#[derive(Debug, Clone)]
+pub struct Gauges<L> {
+    description: Description,
+    made: Result<IntGaugeVec, String>,
+    labels: PhantomData<L>,
+}
+
+impl<L: Labels> Gauges<L> {
+    /// All at zero.
+    pub fn new(description: Description) -> Self {
+        let made = IntGaugeVec::new(options(description), &L::names()).map_err(|error| error.to_string());
+        let gauges = Self { description, made, labels: PhantomData };
+        L::known().into_iter().for_each(|labels| gauges.set(labels, 0));
+        gauges
+    }
+
+    /// Sets one series; what does not fit is the most there can be.
+    pub fn set(&self, labels: L, amount: u64) {
+        if let Ok(made) = &self.made {
+            let amount = i64::try_from(amount).unwrap_or(i64::MAX);
+            made.with_label_values(&labels.values()).set(amount);
+        }
+    }
+
+    /// What one series stands at.
+    pub fn get(&self, labels: L) -> i64 {
+        self.made.as_ref().map_or(0, |made| made.with_label_values(&labels.values()).get())
+    }
+}
+
+/// How long things took, in seconds, by labels.
+#[derive(Debug, Clone)]
+pub struct Durations<L> {
+    description: Description,
+    made: Result<HistogramVec, String>,
+    labels: PhantomData<L>,
+}
+
+impl<L: Labels> Durations<L> {
+    /// None yet. `buckets` are upper bounds in seconds.
+    pub fn new(description: Description, buckets: &[f64]) -> Self {
+        let options = HistogramOpts::new(description.name, description.help)
+            .namespace(NAMESPACE)
+            .buckets(buckets.to_vec());
+        let made = HistogramVec::new(options, &L::names()).map_err(|error| error.to_string());
+        let durations = Self { description, made, labels: PhantomData };
+        if let (Ok(made), Some(first)) = (&durations.made, L::known().first()) {
+            // Of a histogram only one: it has a series per bucket.
+            let _ = made.with_label_values(&first.values());
+        }
+        durations
+    }
+
+    /// Adds one that took `duration`.
+    pub fn observe(&self, labels: L, duration: Duration) {
+        if let Ok(made) = &self.made {
+            made.with_label_values(&labels.values()).observe(duration.as_secs_f64());
+        }
+    }
+
+    /// How many there were with these labels.
+    pub fn count(&self, labels: L) -> u64 {
+        self.made.as_ref().map_or(0, |made| made.with_label_values(&labels.values()).get_sample_count())
+    }
+}
+
+family!(Counter);
+family!(Counters<L>);
+family!(Gauge);
+family!(Gauges<L>);
+family!(Durations<L>);

@@ -1,0 +1,109 @@
+//! Publishes timed, and what is published counted by how far its reads are checked.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::image::store::Integrity;
+use crate::metrics::{Description, Durations, Family, Gauges, Instruments, Label, Outcome, Timing};
+
+const PUBLISH: Description = Description::new(
+    "publish_duration_seconds",
+    "Publishes by how they ended, waiting for the image included; pending: the pull goes on and kubelet asks again",
+);
+const PUBLISHED: Description = Description::new(
+    "published_volumes",
+    "Targets on which a volume is mounted, by what is checked when a pod reads: nothing since the pull (fetch), \
+     nothing since the first mount (mount), every page by the kernel (read)",
+);
+/// From a clone of a mount that exists to a pull that is waited for.
+const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0, 60.0, 120.0];
+
+/// The metrics of the volumes of a node. Clones count into the same.
+#[derive(Debug, Clone)]
+pub struct VolumeMetrics {
+    publish: Durations<Outcome>,
+    published: Gauges<Level>,
+    /// What is mounted where, as far as this process has seen.
+    targets: Arc<Mutex<BTreeMap<PathBuf, Integrity>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Level(Integrity);
+
+impl Label for Level {
+    const NAME: &'static str = "integrity";
+    const ALL: &'static [Self] = &[Self(Integrity::Fetch), Self(Integrity::Mount), Self(Integrity::Read)];
+
+    fn value(self) -> &'static str {
+        match self.0 {
+            Integrity::Fetch => "fetch",
+            Integrity::Mount => "mount",
+            Integrity::Read => "read",
+        }
+    }
+}
+
+impl Default for VolumeMetrics {
+    fn default() -> Self {
+        Self {
+            publish: Durations::new(PUBLISH, &BUCKETS),
+            published: Gauges::new(PUBLISHED),
+            targets: Arc::default(),
+        }
+    }
+}
+
+impl Instruments for VolumeMetrics {
+    fn families(&self) -> Vec<&dyn Family> {
+        vec![&self.publish, &self.published]
+    }
+}
+
+impl VolumeMetrics {
+    /// Times one publish.
+    pub(super) fn publish(&self) -> Timing {
+        Timing::start(&self.publish)
+    }
+
+    /// A volume is mounted on `target`.
+    pub(super) fn mounted(&self, target: &Path, integrity: Integrity) {
+        self.change(|targets| {
+            targets.insert(target.to_owned(), integrity);
+        });
+    }
+
+    /// No volume is mounted on `target` any more.
+    pub(super) fn unmounted(&self, target: &Path) {
+        self.change(|targets| {
+            targets.remove(target);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<PathBuf, Integrity>)) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut targets);
+        for level in Level::ALL {
+            let count = targets.values().filter(|integrity| **integrity == level.0).count();
+            self.published.set(*level, count as u64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_counts_once_whatever_is_repeated() {
+        let metrics = VolumeMetrics::default();
+        for target in ["/a", "/a", "/b"] {
+            metrics.mounted(Path::new(target), Integrity::Read);
+        }
+        assert_eq!(metrics.published.get(Level(Integrity::Read)), 2);
+        metrics.mounted(Path::new("/a"), Integrity::Fetch);
+        metrics.unmounted(Path::new("/b"));
+        metrics.unmounted(Path::new("/never"));
+        assert_eq!(Level::ALL.iter().map(|l| metrics.published.get(*l)).collect::<Vec<_>>(), [1, 0, 0]);
+    }
+}
