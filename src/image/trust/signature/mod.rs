@@ -1,9 +1,33 @@
 //! Signatures: what is found ([`Claim`]), what is expected ([`Expectation`]), and what holds ([`Signed`]).
+//!
+//! [`verify`] decides from its arguments alone: no network, no files, and no clock, except that a log's time must not
+//! lie in the future. A claim is foreign: nothing that it says is believed before its signature has been verified, and
+//! what two readers could understand differently (keys given twice, several subjects) is refused.
+//!
+//! The formats become one [`candidate::Candidate`] each, which a key or a certificate is then held against.
+//! Keys are verified here with OpenSSL; certificates and logs by the `sigstore-verify` crate on OpenSSL
+//! ([`provider`]).
 
 use serde::{Deserialize, Serialize};
 
 use crate::image::digest::Digest;
 use crate::kind::Kind;
+
+mod bundle;
+mod candidate;
+mod expectation;
+mod json;
+mod key;
+mod provider;
+mod root;
+mod simple;
+
+pub use expectation::{Authority, Expectation, Formats, Identity, Log, Matcher, SIGNATURE_PREDICATE};
+pub use key::PublicKey;
+pub use root::{CertificateAuthorities, TrustedRoot};
+
+/// Claims whose parts are together larger than this are not looked at, in bytes. A bundle has some 10 KiB.
+pub const CLAIM_MAX: usize = 1 << 20;
 
 /// Something that claims to be a signature. Raw bytes, so that it can be verified again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +77,54 @@ pub enum SignatureError {
     Invalid(String),
 }
 
+/// Verifies one claim: that it is a signature of one of `digests` as `expectation` wants it.
+///
+/// # Errors
+/// It is not; the message says which check failed, for whom and over what.
+pub fn verify(
+    claim: &Claim,
+    expectation: &Expectation,
+    digests: &[Digest],
+) -> Result<Signed, SignatureError> {
+    let taken = match claim {
+        Claim::Simple { .. } => expectation.formats.simple,
+        Claim::Bundle { .. } => expectation.formats.bundle,
+    };
+    if !taken {
+        return Err(SignatureError::Invalid(format!("it is {claim}, which the policy does not take")));
+    }
+    let candidate = match claim {
+        Claim::Simple { .. } => simple::candidate(claim)?,
+        Claim::Bundle { json } => bundle::candidate(json)?,
+    };
+    let signer = candidate.signer(expectation)?;
+    candidate.signed(signer, expectation, digests)
+}
+
+impl std::fmt::Display for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Simple { .. } => "a cosign .sig signature",
+            Self::Bundle { .. } => "a sigstore bundle",
+        })
+    }
+}
+
+/// Foreign text as it may stand in a message: short, and without control characters.
+fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(160).collect();
+    format!("{short:?}")
+}
+
 impl SignatureError {
+    fn malformed(what: impl Into<String>) -> Self {
+        Self::Malformed(what.into())
+    }
+
+    fn invalid(what: impl Into<String>) -> Self {
+        Self::Invalid(what.into())
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         Kind::Denied
