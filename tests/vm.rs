@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+#[path = "vm/damage.rs"]
+mod damage;
 #[path = "vm/disk.rs"]
 mod disk;
 #[path = "vm/guest.rs"]
@@ -22,6 +24,8 @@ mod machine;
 mod mount;
 #[path = "vm/pulled.rs"]
 mod pulled;
+#[path = "vm/reads.rs"]
+mod reads;
 #[path = "support/registry.rs"]
 mod registry;
 #[path = "support/tools.rs"]

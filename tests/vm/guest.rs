@@ -16,10 +16,10 @@ use composefs_csi::sys::pages::Mapping;
 use composefs_csi::sys::verity::{enable_verity, measure_verity};
 use rustix::io::Errno;
 
-use crate::Row;
 use crate::disk::{BLOCK, drop_caches, read_block, tamper};
 use crate::mount::{Bench, Node, content, image_by, mounts_below};
 use crate::pulled::{pulled_image, sealed_later};
+use crate::{Row, damage, reads};
 
 const DISK: &str = "/disk";
 /// Length of the files that are tampered with.
@@ -44,6 +44,11 @@ pub const ROWS: &[(&str, Test)] = &[
     ("an image that is not sealed is refused before it is mounted", unsealed_image),
     ("an image tampered in its first block is not mounted", tampered_superblock),
     ("an image tampered later gives EIO and no wrong name", tampered_directory),
+    ("what the kernel says of a tampered block leads to object and image", damage::tampered_block),
+    ("what it says of a replaced object does", damage::replaced_object),
+    ("what it says of an unsealed object does", damage::unsealed_object),
+    ("what it says of a missing object does", damage::missing_object),
+    ("verified reads beside the same file without fs-verity", reads::cost_of_verification),
     ("every way of mounting that this kernel should know works", ways),
     ("a store on tmpfs is mounted through loop devices", without_verity),
     ("a restart finds base and published mounts", restart),

@@ -17,7 +17,7 @@ use crate::guest::{LENGTH, bench, start, whole};
 use crate::images::{Image, Layout};
 use crate::mount::content;
 
-fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -28,7 +28,7 @@ fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-fn pull(store: &Arc<Store>, reference: &str) -> Ready {
+pub fn pull(store: &Arc<Store>, reference: &str) -> Ready {
     let sources = Sources::new(&SourceSettings::default()).unwrap();
     let request = ImageRequest {
         reference: reference.parse().unwrap(),
