@@ -212,7 +212,13 @@ async fn stage_keeps_the_image_and_pins_it() {
     node.images.tag(support::csi::IMAGE, 2);
     assert_eq!(code_of(&plugin, node.publish("v", "a")).await.0, Code::Ok);
     assert_eq!(node.mounter.mounted(&node.target("a")).unwrap().unwrap().image, verity(1));
-    assert_eq!(node.images.asked.load(Ordering::SeqCst), 1);
+    // That it is staged is no leave for every pod that comes.
+    assert_eq!(node.images.asked.load(Ordering::SeqCst), 2);
+    node.images.forbid(support::csi::IMAGE);
+    assert_eq!(code_of(&plugin, node.publish("v", "b")).await.0, Code::NotFound);
+    assert!(!node.target("b").exists());
+    assert!(node.mounter.mounted(&node.target("a")).unwrap().is_some(), "what is mounted stays");
+    assert_eq!(code_of(&plugin, node.publish("v", "a")).await.0, Code::Ok, "and is published already");
     assert_eq!(unpublish(&plugin, node.unpublish("v", "a")).await, Code::Ok);
     let unstage = NodeUnstageVolumeRequest {
         volume_id: "v".to_owned(),

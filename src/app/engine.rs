@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use crate::image::access::Rule;
 use crate::image::pull::{Limits, Puller};
 use crate::image::source::{Credentials, RegistryMetrics, SourceSettings, Sources};
 use crate::image::store::{Integrity, Options, Store};
@@ -27,6 +28,8 @@ pub struct EngineSettings {
     pub registry_cas: Vec<PathBuf>,
     /// Which images may be mounted.
     pub trust: TrustSettings,
+    /// Who may have what is in the store.
+    pub access: Rule,
     /// How much is done at once.
     pub limits: Limits,
     /// Where requests to registries are counted.
@@ -47,7 +50,8 @@ impl Engine {
     /// Opens the state directory, making it if need be. Blocking.
     pub fn open(settings: &EngineSettings) -> anyhow::Result<Self> {
         let store = Arc::new(Store::open(&settings.state_dir.join("store"), Options::default())?);
-        let images = Arc::new(Puller::new(Arc::clone(&store), sources(settings)?, settings.limits));
+        let (sources, rule) = (sources(settings)?, settings.access.clone());
+        let images = Arc::new(Puller::new(Arc::clone(&store), sources, rule, settings.limits));
         Ok(Self { store, images, state_dir: settings.state_dir.clone() })
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::access::AccessArgs;
 use super::trust::TrustArgs;
 
 /// Image-backed, read-only volumes for Kubernetes, verified file by file.
@@ -23,6 +24,9 @@ pub struct Cli {
     /// Settings for which images may be mounted.
     #[command(flatten)]
     pub trust: TrustArgs,
+    /// Who may have the images that are here.
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// How results are printed.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,

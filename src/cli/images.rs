@@ -10,7 +10,7 @@ use crate::app::engine::Engine;
 use crate::image::composefs;
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
-use crate::image::pull::{self, ImageRequest, Images as _, PullPolicy, Ready, Watch};
+use crate::image::pull::{self, Caller, ImageRequest, Images as _, PullPolicy, Ready, Watch};
 use crate::image::reference::Reference;
 use crate::image::source::Credentials;
 use crate::image::store::ImageRecord;
@@ -41,9 +41,21 @@ impl Wanted {
 
     /// Waits for the image, showing progress.
     pub async fn ensure(self, engine: &Engine, policy: PullPolicy, output: Output) -> anyhow::Result<Ready> {
+        self.ensure_for(Caller::Operator, engine, policy, output).await
+    }
+
+    async fn ensure_for(
+        self,
+        caller: Caller,
+        engine: &Engine,
+        policy: PullPolicy,
+        output: Output,
+    ) -> anyhow::Result<Ready> {
         let watch = Watch::default();
         let request = ImageRequest {
             credentials: Credentials::none(),
+            caller,
+            pinned: None,
             reference: self.reference,
             platform: self.platform,
             policy,
@@ -67,7 +79,7 @@ pub async fn pull(engine: &Engine, wanted: Wanted, policy: PullPolicy, output: O
         seconds: f64,
     }
     let started = std::time::Instant::now();
-    let ready = wanted.ensure(engine, policy, output).await?;
+    let ready = wanted.ensure_for(Caller::Preload, engine, policy, output).await?;
     let seconds = started.elapsed().as_secs_f64();
     let pulled = Pulled { record: ready.record, fetched_bytes: ready.fetched, seconds };
     output::show(output, &pulled, |p| {

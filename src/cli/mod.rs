@@ -1,5 +1,6 @@
 //! The operator's commands: the same library, without Kubernetes and without a running plugin.
 
+mod access;
 mod args;
 mod images;
 mod mounts;
@@ -52,6 +53,7 @@ impl Cli {
             insecure_registries: self.registry.insecure_registries.clone(),
             registry_cas: self.registry.registry_cas.clone(),
             trust: self.trust.settings(),
+            access: self.access.rule(),
             limits,
             registry_metrics: RegistryMetrics::default(),
         }

@@ -4,9 +4,10 @@
 //! [`reference`] and [`source`] (where an image comes from), [`manifest`] (what it says),
 //! [`tar`] and [`layer`] (its bytes as a stream), [`store`] (what is kept),
 //! [`tree`] (the layers folded into one), [`composefs`] (the image that the kernel mounts), [`trust`] (whether
-//! it may be mounted) and
+//! it may be mounted), [`access`] (who may have it) and
 //! [`pull`] (all of it together).
 
+pub mod access;
 pub mod composefs;
 pub mod digest;
 pub mod layer;

@@ -41,6 +41,13 @@ pub struct PodInfo {
     pub namespace: String,
 }
 
+impl PodInfo {
+    /// The namespace, if it is known.
+    pub fn namespace(&self) -> Option<String> {
+        Some(self.namespace.clone()).filter(|namespace| !namespace.is_empty())
+    }
+}
+
 impl fmt::Display for PodInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.name.is_empty() { Ok(()) } else { write!(f, "{}/{}", self.namespace, self.name) }

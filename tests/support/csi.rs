@@ -57,18 +57,12 @@ impl FakeImages {
 
     /// Lets a reference name image number `number`.
     pub fn tag(&self, reference: &str, number: u8) {
-        let record = ImageRecord {
-            manifest: Digest::from_bytes([number; 32]),
-            image: verity(number),
-            image_size: 4096,
-            layers: Vec::new(),
-            platform: None,
-            names: Vec::new(),
-            inodes: 7,
-            bytes: 1000,
-            created: 0,
-        };
-        self.known.lock().unwrap().insert(reference.to_owned(), record);
+        self.known.lock().unwrap().insert(reference.to_owned(), image(number));
+    }
+
+    /// From now on nobody may have the image that the reference names.
+    pub fn forbid(&self, reference: &str) {
+        self.known.lock().unwrap().remove(reference);
     }
 
     /// Pulls take for ever until [`FakeImages::let_through`].
@@ -90,10 +84,26 @@ impl Images for FakeImages {
         let reference = request.reference.to_string();
         let known = self.known.lock().unwrap().get(&reference).cloned();
         let record = known.ok_or(PullError::Absent(reference))?;
+        // What a volume shows already stays, even if the tag has moved.
+        let record = request.pinned.map_or(record, |pinned| image(pinned.as_bytes()[0]));
         Ok(Ready { record, lease: self.store.lease().await.unwrap(), fetched: 0 })
     }
 
     fn used(&self, _: &Digest) {}
+}
+
+fn image(number: u8) -> ImageRecord {
+    ImageRecord {
+        manifest: Digest::from_bytes([number; 32]),
+        image: verity(number),
+        image_size: 4096,
+        layers: Vec::new(),
+        platform: None,
+        names: Vec::new(),
+        inodes: 7,
+        bytes: 1000,
+        created: 0,
+    }
 }
 
 /// The composefs image of image number `number`.

@@ -4,8 +4,11 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use composefs_csi::image::access::Rule;
 use composefs_csi::image::platform::Platform;
-use composefs_csi::image::pull::{ImageRequest, Images as _, Limits, PullPolicy, Puller, Ready, Watch};
+use composefs_csi::image::pull::{
+    Caller, ImageRequest, Images as _, Limits, PullPolicy, Puller, Ready, Watch,
+};
 use composefs_csi::image::source::{Credentials, SourceSettings, Sources};
 use composefs_csi::image::store::{Integrity, Objects, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
@@ -34,10 +37,12 @@ pub fn pull(store: &Arc<Store>, reference: &str) -> Ready {
         reference: reference.parse().unwrap(),
         policy: PullPolicy::Always,
         platform: Platform::host(),
+        caller: Caller::Operator,
+        pinned: None,
         credentials: Credentials::none(),
         watch: Watch::default(),
     };
-    let puller = Puller::new(Arc::clone(store), sources, Limits::default());
+    let puller = Puller::new(Arc::clone(store), sources, Rule::default(), Limits::default());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(puller.ensure(&request)).unwrap()
 }

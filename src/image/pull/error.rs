@@ -131,6 +131,13 @@ impl PullError {
     }
 }
 
+impl PullError {
+    /// Whether a source refused, or hid, what was asked for: an answer to one credential only.
+    pub(super) fn is_refused_by_source(&self) -> bool {
+        matches!(self, Self::Source { source, .. } if matches!(source.kind(), Kind::Denied | Kind::NotFound))
+    }
+}
+
 /// Ties errors of the parts to the image they concern.
 pub(super) trait About<T> {
     /// Names the image in the error.

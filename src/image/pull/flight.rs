@@ -20,6 +20,17 @@ type UnderWay<K, I, T> = Arc<Mutex<HashMap<K, (I, Outcome<T>)>>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost(pub String);
 
+/// A flight as one who waits for it sees it.
+#[derive(Debug)]
+pub struct Joined<I, T: Clone> {
+    /// What the flight shows to everybody who joins.
+    pub info: I,
+    /// What it ends with.
+    pub outcome: Outcome<T>,
+    /// Whether it was started by this call.
+    pub started: bool,
+}
+
 /// Flights under way, by key. `I` is what a joiner gets to see at once.
 #[derive(Debug)]
 pub struct Flights<K, I, T: Clone> {
@@ -37,15 +48,14 @@ where
         Self { under_way: Arc::default() }
     }
 
-    /// Joins the flight of `key`, starting it with `start` if there is none. Returns what the
-    /// flight shows to joiners, and its outcome.
-    pub fn join<F>(&self, key: K, start: impl FnOnce() -> (I, F)) -> (I, Outcome<T>)
+    /// Joins the flight of `key`, starting it with `start` if there is none.
+    pub fn join<F>(&self, key: K, start: impl FnOnce() -> (I, F)) -> Joined<I, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((info, outcome)) = under_way.get(&key) {
-            return (info.clone(), outcome.clone());
+            return Joined { info: info.clone(), outcome: outcome.clone(), started: false };
         }
         let (info, work) = start();
         // The landing removes the entry even when the work panics.
@@ -56,7 +66,7 @@ where
         });
         let outcome = async move { task.await.map_err(|error| Lost(error.to_string())) }.boxed().shared();
         under_way.insert(key, (info.clone(), outcome.clone()));
-        (info, outcome)
+        Joined { info, outcome, started: true }
     }
 
     /// How many flights are under way.
@@ -110,20 +120,21 @@ mod tests {
     #[tokio::test]
     async fn many_join_one() {
         let (flights, runs) = (Numbers::new(), Arc::new(AtomicUsize::new(0)));
-        let waiting: Vec<_> = (0..10).map(|_| flights.join(7, counted(&runs)).1).collect();
+        let waiting: Vec<_> = (0..10).map(|_| flights.join(7, counted(&runs))).collect();
+        assert_eq!(waiting.iter().filter(|joined| joined.started).count(), 1);
         assert_eq!(flights.len(), 1);
-        for outcome in waiting {
-            assert_eq!(outcome.await, Ok(1));
+        for joined in waiting {
+            assert_eq!(joined.outcome.await, Ok(1));
         }
         assert!(flights.len() == 0);
-        assert_eq!(flights.join(7, counted(&runs)).1.await, Ok(2), "an ended flight is not joined");
+        assert_eq!(flights.join(7, counted(&runs)).outcome.await, Ok(2), "an ended flight is not joined");
     }
 
     #[tokio::test]
     async fn goes_on_when_nobody_waits() {
         let (flights, runs) = (Numbers::new(), Arc::new(AtomicUsize::new(0)));
         drop(flights.join(7, counted(&runs)));
-        let retry = flights.join(7, counted(&runs)).1;
+        let retry = flights.join(7, counted(&runs)).outcome;
         assert_eq!(retry.await, Ok(1));
         assert_eq!(runs.load(SeqCst), 1);
     }
@@ -131,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_answer_and_is_forgotten() {
         let flights = Numbers::new();
-        let lost = flights.join(7, || ((), async { panic!("boom") })).1.await;
+        let lost = flights.join(7, || ((), async { panic!("boom") })).outcome.await;
         assert!(matches!(lost, Err(Lost(why)) if why.contains("panic")));
         assert!(flights.len() == 0);
     }

@@ -12,11 +12,13 @@ use super::PullError;
 use super::error::About as _;
 use super::metrics::{PullMetrics, Shared};
 use super::progress::{LayerProgress, LayerState, Progress};
+use super::rights::Rights;
+use crate::image::access::Place;
 use crate::image::digest::Digest;
 use crate::image::layer;
 use crate::image::manifest::Layer;
 use crate::image::source::Source;
-use crate::image::store::{Lease, Store};
+use crate::image::store::{Lease, Mark, Store};
 
 /// Compressed chunks that wait between the network and the decompressor. With chunks of at most
 /// a few hundred KiB this bounds what one layer holds in memory.
@@ -29,14 +31,18 @@ pub(super) struct LayerFetcher {
     slots: Semaphore,
     parallel: usize,
     metrics: PullMetrics,
-    /// One lock per blob under way: whoever comes second finds the layer in the store.
-    busy: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    /// One lock per blob under way and credential: whoever comes second with the same one finds the layer in the
+    /// store. With another one he may not have it, and must not even notice.
+    busy: Mutex<HashMap<Turn, Weak<tokio::sync::Mutex<()>>>>,
 }
+
+type Turn = (Digest, Place, Mark);
 
 /// One image's pull, as far as its layers are concerned.
 pub(super) struct ImageLayers<'a> {
     pub image: &'a str,
     pub source: &'a dyn Source,
+    pub rights: &'a Rights,
     pub lease: &'a Lease,
     pub progress: &'a Progress,
 }
@@ -71,9 +77,10 @@ impl LayerFetcher {
         progress: &LayerProgress,
     ) -> Result<(), PullError> {
         let blob = layer.descriptor.digest;
-        let turn = self.turn(blob);
+        let (place, reader) = pull.rights.identity();
+        let turn = self.turn((blob, place, reader));
         let _mine = turn.lock().await;
-        let found = match self.store.known_layer(&blob).about(pull.image)? {
+        let found = match pull.rights.layer(&blob)? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
                 self.metrics.saved(Shared::Layer, layer.descriptor.size);
@@ -83,6 +90,7 @@ impl LayerFetcher {
                 let _slot = self.slots.acquire().await;
                 progress.set(LayerState::Fetching);
                 let diff_id = self.stream(pull, layer, progress).await?;
+                pull.rights.fetched(pull.lease, &blob)?;
                 progress.set(LayerState::Done);
                 diff_id
             }
@@ -134,14 +142,14 @@ impl LayerFetcher {
         outcome
     }
 
-    fn turn(&self, blob: Digest) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, of: Turn) -> Arc<tokio::sync::Mutex<()>> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         busy.retain(|_, lock| lock.strong_count() > 0);
-        if let Some(lock) = busy.get(&blob).and_then(Weak::upgrade) {
+        if let Some(lock) = busy.get(&of).and_then(Weak::upgrade) {
             return lock;
         }
         let lock = Arc::default();
-        busy.insert(blob, Arc::downgrade(&lock));
+        busy.insert(of, Arc::downgrade(&lock));
         lock
     }
 }

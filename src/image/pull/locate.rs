@@ -1,30 +1,35 @@
-//! From a request to a plan: is the image here, and if not, what exactly is to be fetched?
+//! From a request to a plan: is the image here, may the one who asks have it, and if not, what exactly is to be
+//! fetched?
 //!
-//! Everything here runs with the caller's own credentials and outside the single flight, so that
-//! joining somebody else's pull never replaces being allowed to make one's own.
+//! Everything here runs with the caller's own credentials and outside the single flight, so that joining somebody
+//! else's pull never replaces being allowed to make one's own.
+//!
+//! Nobody learns here what others have: unless the image is given by what is on record, the registry is asked
+//! first, by the very request that an image which is not here causes. Its refusal ends the matter.
 
 use std::sync::Arc;
 
 use super::error::About as _;
+use super::rights::Rights;
 use super::{ImageRequest, PullError, PullPolicy};
 use crate::image::digest::Digest;
 use crate::image::manifest::{CONFIG_MAX, Document, ImageConfig, Manifest};
 use crate::image::reference::Version;
 use crate::image::source::{Source, Sources, read_blob};
-use crate::image::store::{ImageRecord, Store};
+use crate::image::store::{ImageRecord, Lease, Store};
 
 /// Indexes within indexes beyond this depth are refused.
 const INDEX_DEPTH_MAX: usize = 4;
 
 /// What is to be done for a request.
 pub(super) enum Located {
-    /// Nothing: the image is in the store.
+    /// Nothing: the image is in the store, and the one who asks may have it.
     Here(ImageRecord),
     /// It must be fetched.
     There(Box<Plan>),
 }
 
-/// An image that must be fetched, pinned to a digest.
+/// An image that must be fetched, pinned to a digest. The registry has given its manifest to the one who asks.
 pub(super) struct Plan {
     /// The reference as the user wrote it, for messages.
     pub image: String,
@@ -36,48 +41,113 @@ pub(super) struct Plan {
     pub manifest: Manifest,
     /// Where its blobs are.
     pub source: Arc<dyn Source>,
+    /// Of the one who asks.
+    pub rights: Rights,
 }
 
-/// Finds out whether `request` needs a pull. The caller holds a lease.
-pub(super) async fn locate(
-    store: &Store,
-    sources: &Sources,
-    request: &ImageRequest,
-) -> Result<Located, PullError> {
-    let image = request.reference.to_string();
-    // A digest cannot move: what it names is asked for once, whatever the policy says.
-    let version = request.reference.version();
-    let fixed = matches!(version, Version::Digest(_));
-    if request.policy != PullPolicy::Always || fixed {
-        if let Some(record) = recall(store, request, &image)? {
+/// What finding out needs. The caller holds the lease.
+pub(super) struct Search<'a> {
+    pub store: &'a Store,
+    pub sources: &'a Sources,
+    pub request: &'a ImageRequest,
+    pub rights: &'a Rights,
+    pub lease: &'a Lease,
+    /// The reference as the user wrote it.
+    pub image: &'a str,
+}
+
+impl Search<'_> {
+    /// Finds out whether the request needs a pull.
+    pub(super) async fn run(&self) -> Result<Located, PullError> {
+        let known = self.known()?;
+        if let Some(record) = &known
+            && self.rights.has(&record.manifest)?
+        {
+            return Ok(Located::Here(record.clone()));
+        }
+        if known.is_none() && self.request.policy == PullPolicy::Never && self.rights.sees_all() {
+            return Err(PullError::Absent(self.image.to_owned()));
+        }
+        let source = self.sources.open(&self.request.reference, &self.request.credentials);
+        let source = source.about(self.image)?;
+        let top = source.resolve(&self.request.reference.version()).await.about(self.image)?;
+        // From here on the one who asks has read the repository with his own credentials.
+        if let Some(record) = known
+            && self.gives(&*source, top, &record.manifest).await?
+        {
             return Ok(Located::Here(record));
         }
-        if request.policy == PullPolicy::Never {
-            return Err(PullError::Absent(image));
+        if let Some(pinned) = self.request.pinned {
+            return self.found(source, pinned, Vec::new()).await;
+        }
+        let names = vec![self.image.to_owned(), self.request.reference.clone().pinned(top).to_string()];
+        if let Some(record) = self.recall(&names[1])?
+            && (self.rights.has(&record.manifest)? || self.gives(&*source, top, &record.manifest).await?)
+        {
+            self.remember(&names, &record)?;
+            return Ok(Located::Here(record));
+        }
+        self.found(source, top, names).await
+    }
+
+    /// What the request means as far as this node knows, for those who may have it.
+    fn known(&self) -> Result<Option<ImageRecord>, PullError> {
+        if let Some(pinned) = &self.request.pinned {
+            return self.store.image(pinned).about(self.image);
+        }
+        // A digest cannot move: what it names is asked for once, whatever the policy says.
+        let fixed = matches!(self.request.reference.version(), Version::Digest(_));
+        if self.request.policy == PullPolicy::Always && !fixed {
+            return Ok(None);
+        }
+        self.recall(self.image)
+    }
+
+    /// Whether the registry from which a stored image came gives it to the one who asks: a HEAD by digest, unless
+    /// that was the request already. Other registries are not believed.
+    async fn gives(&self, source: &dyn Source, top: Digest, manifest: &Digest) -> Result<bool, PullError> {
+        if !self.rights.is_from_here(manifest)? {
+            return Ok(false);
+        }
+        if top != *manifest && source.resolve(&Version::Digest(*manifest)).await.is_err() {
+            return Ok(false);
+        }
+        self.rights.proven(self.lease, manifest)?;
+        Ok(true)
+    }
+
+    /// Reads the manifest from the registry, and looks once more whether its image is here.
+    async fn found(
+        &self,
+        source: Arc<dyn Source>,
+        top: Digest,
+        names: Vec<String>,
+    ) -> Result<Located, PullError> {
+        let (digest, manifest) = platform_manifest(&*source, top, self.request, self.image).await?;
+        if let Some(record) = self.store.image(&digest).about(self.image)?
+            && self.rights.is_from_here(&digest)?
+        {
+            self.rights.proven(self.lease, &digest)?;
+            self.remember(&names, &record)?;
+            return Ok(Located::Here(record));
+        }
+        if self.request.policy == PullPolicy::Never {
+            return Err(PullError::Absent(self.image.to_owned()));
+        }
+        let (image, rights) = (self.image.to_owned(), self.rights.clone());
+        Ok(Located::There(Box::new(Plan { image, names, digest, manifest, source, rights })))
+    }
+
+    /// What the store knows under `name`.
+    fn recall(&self, name: &str) -> Result<Option<ImageRecord>, PullError> {
+        match self.store.resolve(name, &self.request.platform).about(self.image)? {
+            Some(digest) => self.store.image(&digest).about(self.image),
+            None => Ok(None),
         }
     }
-    let source = sources.open(&request.reference, &request.credentials).about(&image)?;
-    let top = source.resolve(&version).await.about(&image)?;
-    let names = vec![image.clone(), request.reference.clone().pinned(top).to_string()];
-    let found = match recall(store, request, &names[1])? {
-        Some(record) => record,
-        None => {
-            let (digest, manifest) = platform_manifest(&*source, top, request, &image).await?;
-            match store.image(&digest).about(&image)? {
-                Some(record) => record,
-                None => return Ok(Located::There(Box::new(Plan { image, names, digest, manifest, source }))),
-            }
-        }
-    };
-    store.remember(&names, &request.platform, found.manifest).about(&image)?;
-    Ok(Located::Here(found))
-}
 
-/// What the store knows under `name`.
-fn recall(store: &Store, request: &ImageRequest, name: &str) -> Result<Option<ImageRecord>, PullError> {
-    match store.resolve(name, &request.platform).about(name)? {
-        Some(digest) => store.image(&digest).about(name),
-        None => Ok(None),
+    fn remember(&self, names: &[String], record: &ImageRecord) -> Result<(), PullError> {
+        self.store.remember(names, &self.request.platform, record.manifest).about(self.image)
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`Puller`] decides whether anything must be fetched at all, with the caller's own credentials
 //! ([`locate`]); the fetching itself is a task that outlives its callers ([`flight`]): layers in
 //! parallel ([`layers`]), then the image built from their records ([`build`]) and committed with
-//! one sync. Nothing that a config or an index *claims* becomes a key of the store: layers go by
+//! one sync. Who may have what is already here is [`rights`]'. Nothing that a config or an index *claims* becomes a key of the store: layers go by
 //! the DiffID computed here.
 
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ mod locate;
 mod metrics;
 mod progress;
 mod puller;
+mod rights;
 
 pub use build::fold;
 pub use error::PullError;
@@ -62,10 +63,37 @@ pub struct ImageRequest {
     pub policy: PullPolicy,
     /// Which manifest of an index.
     pub platform: Platform,
+    /// Who asks.
+    pub caller: Caller,
+    /// The manifest that the volume shows already, if it does: nothing else will do.
+    pub pinned: Option<Digest>,
     /// What to show the registry.
     pub credentials: Credentials,
     /// Where the request finds the counters of the pull it has joined.
     pub watch: Watch,
+}
+
+/// Who asks for an image, and what for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// A pod, about to have it mounted.
+    Pod {
+        /// Its Kubernetes namespace, as far as the kubelet says.
+        namespace: Option<String>,
+    },
+    /// The kubelet, that the image may be here when a pod comes.
+    Staging,
+    /// The operator, for all pods of the node.
+    Preload,
+    /// The operator, for himself.
+    Operator,
+}
+
+impl Caller {
+    /// Whether it is somebody who commands the node.
+    pub fn is_operator(&self) -> bool {
+        matches!(self, Self::Preload | Self::Operator)
+    }
 }
 
 /// An image in the store, kept from the sweep while this value lives.

@@ -9,12 +9,14 @@ use tracing::Instrument as _;
 use super::error::About as _;
 use super::flight::{Flights, Lost};
 use super::layers::{ImageLayers, LayerFetcher};
-use super::locate::{Located, Plan, locate};
+use super::locate::{Located, Plan, Search};
+use super::rights::Rights;
 use super::{ImageRequest, Images, Progress, PullError, PullMetrics, Ready, build};
+use crate::image::access::{Place, Rule};
 use crate::image::digest::Digest;
 use crate::image::manifest::ImageConfig;
 use crate::image::source::Sources;
-use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::store::{ImageRecord, Lease, Mark, Store};
 use crate::metrics::Outcome;
 
 /// How much a node does at once.
@@ -34,7 +36,17 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Puller {
     shared: Arc<Shared>,
-    flights: Flights<Digest, Arc<Progress>, Result<Pulled, PullError>>,
+    flights: Flights<Flight, Arc<Progress>, Result<Pulled, PullError>>,
+}
+
+/// Who shares a pull: those to whom the same place gave the same manifest. What an image is made of may depend on
+/// where it comes from, until all of it has come.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Flight {
+    manifest: Digest,
+    place: Place,
+    /// Only for those who read as this; anybody if `None`.
+    reader: Option<Mark>,
 }
 
 /// What a flight leaves behind for everybody who waited for it.
@@ -45,6 +57,7 @@ type Pulled = (ImageRecord, u64);
 struct Shared {
     store: Arc<Store>,
     sources: Sources,
+    rule: Arc<Rule>,
     layers: LayerFetcher,
     /// Building holds a whole tree in memory, so images are built one after another.
     building: Semaphore,
@@ -53,10 +66,11 @@ struct Shared {
 
 impl Puller {
     /// A puller into `store`.
-    pub fn new(store: Arc<Store>, sources: Sources, limits: Limits) -> Self {
+    pub fn new(store: Arc<Store>, sources: Sources, rule: Rule, limits: Limits) -> Self {
         let metrics = PullMetrics::default();
         let layers = LayerFetcher::new(Arc::clone(&store), limits.parallel_layers, metrics.clone());
-        let shared = Shared { store, sources, layers, building: Semaphore::new(1), metrics };
+        let rule = Arc::new(rule);
+        let shared = Shared { store, sources, rule, layers, building: Semaphore::new(1), metrics };
         Self { shared: Arc::new(shared), flights: Flights::new() }
     }
 
@@ -70,19 +84,39 @@ impl Puller {
         self.flights.len()
     }
 
-    async fn pull(&self, plan: Plan, request: &ImageRequest) -> Result<Pulled, PullError> {
-        let image = plan.image.clone();
-        let shared = Arc::clone(&self.shared);
-        let (progress, outcome) = self.flights.join(plan.digest, move || {
-            let layers = plan.manifest.layers.iter().map(|l| (l.descriptor.digest, l.descriptor.size));
-            let progress = Arc::new(Progress::new(plan.digest, layers));
+    /// Waits for the pull of a plan, which others may have begun.
+    async fn pull(&self, plan: &Arc<Plan>, request: &ImageRequest) -> Result<Pulled, PullError> {
+        let (place, reader) = plan.rights.identity();
+        let mut flight = Flight { manifest: plan.digest, place, reader: None };
+        let (pulled, started) = self.fly(flight.clone(), plan, request).await;
+        match pulled {
+            // That somebody else was refused says nothing about the one who asks.
+            Err(error) if !started && error.is_refused_by_source() => {
+                flight.reader = Some(reader);
+                self.fly(flight, plan, request).await.0
+            }
+            pulled => pulled,
+        }
+    }
+
+    async fn fly(
+        &self,
+        flight: Flight,
+        plan: &Arc<Plan>,
+        request: &ImageRequest,
+    ) -> (Result<Pulled, PullError>, bool) {
+        let (shared, starter) = (Arc::clone(&self.shared), Arc::clone(plan));
+        let joined = self.flights.join(flight, move || {
+            let layers = starter.manifest.layers.iter().map(|l| (l.descriptor.digest, l.descriptor.size));
+            let progress = Arc::new(Progress::new(starter.digest, layers));
             let span =
-                tracing::info_span!("pull", image.reference = %plan.image, image.digest = %plan.digest);
+                tracing::info_span!("pull", image.reference = %starter.image, image.digest = %starter.digest);
             let seen = Arc::clone(&progress);
-            (progress, async move { shared.counted(plan, &seen).await }.instrument(span))
+            (progress, async move { shared.counted(&starter, &seen).await }.instrument(span))
         });
-        request.watch.join(&progress);
-        outcome.await.map_err(|Lost(why)| PullError::Lost { image, why })?
+        request.watch.join(&joined.info);
+        let lost = |Lost(why)| PullError::Lost { image: plan.image.clone(), why };
+        (joined.outcome.await.map_err(lost).flatten(), joined.started)
     }
 }
 
@@ -92,16 +126,30 @@ impl Images for Puller {
         let image = request.reference.to_string();
         // The lease comes first: from here on nothing that is found can be swept away.
         let lease = self.shared.store.lease().await.about(&image)?;
-        match locate(&self.shared.store, &self.shared.sources, request).await? {
+        let shared = &*self.shared;
+        let rights = Rights::of(&shared.store, &shared.sources, &shared.rule, request)?;
+        let search = Search {
+            store: &shared.store,
+            sources: &shared.sources,
+            request,
+            rights: &rights,
+            lease: &lease,
+            image: &image,
+        };
+        match search.run().await? {
             Located::Here(record) => {
+                rights.preload(&lease, &record.manifest, [])?;
                 self.used(&record.manifest);
                 Ok(Ready { record, lease, fetched: 0 })
             }
             Located::There(plan) => {
-                let names = plan.names.clone();
-                let (record, fetched) = self.pull(*plan, request).await?;
+                let plan = Arc::new(*plan);
+                let (record, fetched) = self.pull(&plan, request).await?;
+                rights.proven(&lease, &record.manifest)?;
+                let layers = plan.manifest.layers.iter().map(|layer| &layer.descriptor.digest);
+                rights.preload(&lease, &record.manifest, layers)?;
                 // Another reference may have led to the same flight.
-                self.shared.store.remember(&names, &request.platform, record.manifest).about(&image)?;
+                shared.store.remember(&plan.names, &request.platform, record.manifest).about(&image)?;
                 Ok(Ready { record, lease, fetched })
             }
         }
@@ -116,7 +164,7 @@ impl Images for Puller {
 }
 
 impl Shared {
-    async fn counted(&self, plan: Plan, progress: &Progress) -> Result<Pulled, PullError> {
+    async fn counted(&self, plan: &Arc<Plan>, progress: &Progress) -> Result<Pulled, PullError> {
         let timing = self.metrics.pull();
         let outcome = self.run(plan, progress).await;
         timing.end(Outcome::of(&outcome, PullError::kind));
@@ -124,18 +172,31 @@ impl Shared {
     }
 
     /// The whole of one pull. Runs in its own task, with its own lease.
-    async fn run(&self, plan: Plan, progress: &Progress) -> Result<Pulled, PullError> {
+    async fn run(&self, plan: &Arc<Plan>, progress: &Progress) -> Result<Pulled, PullError> {
         let started = std::time::Instant::now();
         let lease = self.store.lease().await.about(&plan.image)?;
         // Between planning and now another flight may have landed.
-        if let Some(record) = self.store.image(&plan.digest).about(&plan.image)? {
+        if let Some(record) = self.store.image(&plan.digest).about(&plan.image)?
+            && plan.rights.is_from_here(&plan.digest)?
+        {
             return Ok((record, 0));
         }
         let config = plan.config().await?;
-        let layers = ImageLayers { image: &plan.image, source: &*plan.source, lease: &lease, progress };
+        let layers = ImageLayers {
+            image: &plan.image,
+            source: &*plan.source,
+            rights: &plan.rights,
+            lease: &lease,
+            progress,
+        };
         self.layers.fetch_all(&layers, &plan.manifest.layers, &config.diff_ids).await?;
         let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
-        let record = self.build(plan, config, lease).await?;
+        // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
+        let record = match self.store.image(&plan.digest).about(&plan.image)? {
+            Some(record) if record.layers == config.diff_ids => record,
+            _ => self.build(plan, config, &lease).await?,
+        };
+        plan.rights.came_from_here(&lease, &plan.digest)?;
         tracing::info!(
             composefs = %record.image,
             fetched_bytes = fetched,
@@ -147,15 +208,21 @@ impl Shared {
         Ok((record, fetched))
     }
 
-    async fn build(&self, plan: Plan, config: ImageConfig, lease: Lease) -> Result<ImageRecord, PullError> {
+    async fn build(
+        &self,
+        plan: &Arc<Plan>,
+        config: ImageConfig,
+        lease: &Lease,
+    ) -> Result<ImageRecord, PullError> {
         let _turn = self.building.acquire().await;
         let store = Arc::clone(&self.store);
+        let (plan, lease) = (Arc::clone(plan), lease.clone());
         let (image, platform) = (plan.image.clone(), config.platform.to_string());
         tokio::task::spawn_blocking(move || {
             let work = build::Work {
                 manifest: plan.digest,
                 platform: Some(platform),
-                name: plan.image,
+                name: plan.image.clone(),
                 layers: config.diff_ids,
             };
             build::build(&store, &lease, work)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::credentials::{CredentialId, Credentials};
+use super::credentials::{Credential, CredentialId, Credentials};
 use super::layout::LayoutSource;
 use super::registry::{RegistryClient, RegistryMetrics, RegistrySource, RetryPolicy, Transport};
 use super::{Source, SourceError};
@@ -93,16 +93,38 @@ impl Sources {
         }
     }
 
+    /// As whom [`Sources::open`] reads `reference`: by which credential, the caller's or the node's, or
+    /// anonymously. Does no I/O.
+    ///
+    /// # Errors
+    /// The credential for it cannot be used.
+    pub fn identity(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<CredentialId, SourceError> {
+        let credential = self.credential(reference, credentials)?;
+        Ok(credential.map_or_else(CredentialId::anonymous, |credential| credential.id()))
+    }
+
+    fn credential(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Option<Credential>, SourceError> {
+        Ok(match credentials.for_repository(reference)? {
+            Some(credential) => Some(credential),
+            None => self.default_credentials.for_repository(reference)?,
+        })
+    }
+
     fn client(
         &self,
         registry: &RegistryReference,
         reference: &Reference,
         credentials: &Credentials,
     ) -> Result<Arc<RegistryClient>, SourceError> {
-        let credential = match credentials.for_repository(reference)? {
-            Some(credential) => Some(credential),
-            None => self.default_credentials.for_repository(reference)?,
-        };
+        let credential = self.credential(reference, credentials)?;
         let id = credential.as_ref().map_or_else(CredentialId::anonymous, |c| c.id());
         let key = (registry.host().to_owned(), id);
         // Nothing can panic half-way through a change, so a poisoned map is a good one.
@@ -129,7 +151,6 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::source::credentials::Credential;
 
     fn config(user: &str) -> Credentials {
         let json = format!(r#"{{"auths":{{"r.io":{{"username":"{user}","password":"p"}}}}}}"#);

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use crate::image::digest::Digest;
 
 /// Directories of a store, besides its root. `objects/xx` are made by the objects themselves.
-pub(super) const DIRECTORIES: [&str; 10] =
-    ["tmp", "dirty", "objects", "layers", "staging", "blobs", "images", "names", "pins", "volumes"];
+pub(super) const DIRECTORIES: [&str; 12] = [
+    "tmp", "dirty", "objects", "layers", "staging", "blobs", "fetched", "images", "access", "names", "pins",
+    "volumes",
+];
 
 /// Paths of one store.
 #[derive(Debug, Clone)]
@@ -77,6 +79,16 @@ impl Layout {
 
     pub(super) fn blob(&self, blob: &Digest) -> PathBuf {
         self.blobs().join(blob.hex())
+    }
+
+    /// Marks of blobs, see `marks.rs`.
+    pub(super) fn fetched(&self) -> PathBuf {
+        self.root.join("fetched")
+    }
+
+    /// Marks of images, see `marks.rs`.
+    pub(super) fn access(&self) -> PathBuf {
+        self.root.join("access")
     }
 
     pub(super) fn images(&self) -> PathBuf {

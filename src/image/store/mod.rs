@@ -9,7 +9,9 @@
 //! <store>/layers/<diffid hex>         layer metadata, synced
 //! <store>/staging/<boot id>/<diffid hex>   layer metadata of an unfinished pull, valid for this boot only
 //! <store>/blobs/<blob hex>            the DiffID that a compressed blob was found to have
+//! <store>/fetched/<blob hex>/         which credentials have fetched a blob from where
 //! <store>/images/<manifest hex>.json  one record per image; its mtime is when it was last used
+//! <store>/access/<manifest hex>/      where an image came from, and who could read it there
 //! <store>/names/<hash>.json           what a reference and platform resolved to
 //! <store>/pins/<manifest hex>         images that the operator keeps
 //! <store>/volumes/                    volume records, see crate::node::volume
@@ -40,6 +42,7 @@ mod images;
 mod layers;
 mod layout;
 mod lease;
+mod marks;
 mod metrics;
 mod names;
 pub mod objects;
@@ -65,6 +68,7 @@ pub use image::{ImageRecord, Integrity};
 pub use images::{Listing, StoredImage};
 pub use layers::{LayerEntries, StagedLayer};
 pub use lease::Lease;
+pub use marks::{Mark, Marked};
 pub use metrics::StoreMetrics;
 pub use objects::{ObjectError, Objects};
 pub use space::{Measure, Space};

@@ -94,7 +94,8 @@ impl Store {
                 swept.layers += removed;
             }
         }
-        self.sweep_blobs()
+        self.sweep_blobs()?;
+        self.sweep_marks()
     }
 
     fn sweep_torn_images(&self) -> Result<(), StoreError> {

@@ -33,8 +33,9 @@ use self::metrics::VolumeMetrics;
 use self::plan::{Image, Plan, Seen, Wanted};
 use self::record::{Pinned, Records, Requested};
 use self::target::TargetPath;
+use crate::image::digest::Digest;
 use crate::image::platform::Platform;
-use crate::image::pull::{ImageRequest, Images, Ready, Watch};
+use crate::image::pull::{Caller, ImageRequest, Images, Ready, Watch};
 use crate::image::source::Credentials;
 use crate::image::store::Integrity;
 use crate::kind::Kind;
@@ -120,7 +121,7 @@ impl Use {
 struct Chosen {
     pinned: Pinned,
     fetched: u64,
-    _ready: Option<Ready>,
+    _ready: Ready,
 }
 
 impl Volumes {
@@ -155,7 +156,8 @@ impl Volumes {
         self.0.layouts.check(&usage.attributes.image)?;
         let wanted = usage.wanted();
         let (guard, seen) = self.look(self.guard(&usage.volume)?, &usage.target).await?;
-        let Some(chosen) = self.choose(&usage, plan::image_for(&wanted, &seen)).await? else {
+        let caller = Caller::Pod { namespace: usage.pod.namespace() };
+        let Some(chosen) = self.choose(&usage, caller, plan::image_for(&wanted, &seen)).await? else {
             return Ok(());
         };
         let (image, fetched) = (chosen.pinned, chosen.fetched);
@@ -223,7 +225,7 @@ impl Volumes {
             })
             .await?;
         let image = plan::image_to_stage(&usage.volume, &request, &usage.target, &seen);
-        let Some(chosen) = self.choose(&usage, image).await? else {
+        let Some(chosen) = self.choose(&usage, Caller::Staging, image).await? else {
             return Ok(());
         };
         let (image, fetched, path) = (chosen.pinned, chosen.fetched, usage.target.clone());
@@ -273,21 +275,29 @@ impl Volumes {
     }
 
     /// The image that a plan asks for; `None` where there is nothing to do.
-    async fn choose(&self, usage: &Use, image: Image) -> Result<Option<Chosen>, VolumeError> {
+    async fn choose(&self, usage: &Use, caller: Caller, image: Image) -> Result<Option<Chosen>, VolumeError> {
         match image {
             Image::Done => Ok(None),
             Image::Refuse(refusal) => Err(refusal.into()),
-            Image::Pinned(pinned) => Ok(Some(Chosen { pinned, fetched: 0, _ready: None })),
-            Image::Resolve => self.ensure(usage).await.map(Some),
+            // That a volume is in use already is no leave for the one who asks now.
+            Image::Pinned(pinned) => self.ensure(usage, caller, Some(pinned.image)).await.map(Some),
+            Image::Resolve => self.ensure(usage, caller, None).await.map(Some),
         }
     }
 
-    async fn ensure(&self, usage: &Use) -> Result<Chosen, VolumeError> {
+    async fn ensure(
+        &self,
+        usage: &Use,
+        caller: Caller,
+        pinned: Option<Digest>,
+    ) -> Result<Chosen, VolumeError> {
         let watch = Watch::default();
         let request = ImageRequest {
             reference: usage.attributes.image.clone(),
             policy: usage.attributes.policy(),
             platform: usage.attributes.platform.clone().unwrap_or_else(|| self.0.platform.clone()),
+            caller,
+            pinned,
             credentials: usage.credentials.clone(),
             watch: watch.clone(),
         };
@@ -306,7 +316,7 @@ impl Volumes {
         let record = &ready.record;
         let (image, composefs) = (record.manifest, record.image);
         let pinned = Pinned { image, composefs, bytes: record.bytes, inodes: record.inodes };
-        Ok(Chosen { pinned, fetched: ready.fetched, _ready: Some(ready) })
+        Ok(Chosen { pinned, fetched: ready.fetched, _ready: ready })
     }
 
     fn guard(&self, volume: &VolumeId) -> Result<VolumeGuard, VolumeError> {

@@ -225,6 +225,7 @@ impl Records {
             error,
         })?;
         let records = Self { directory, claims: Mutex::default() };
+        records.remove_leftovers()?;
         for (_, record) in records.all()? {
             if let Ok(record) = record {
                 records.claim(&record);
@@ -297,6 +298,18 @@ impl Records {
             }
         }
         Ok(records)
+    }
+
+    /// Removes what a process that was killed between writing and renaming has left.
+    fn remove_leftovers(&self) -> Result<(), RecordError> {
+        let failed = |error| RecordError::System { step: "list", path: self.directory.clone(), error };
+        for entry in fs::read_dir(&self.directory).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// The boot for which the directory was last put in order.

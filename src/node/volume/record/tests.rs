@@ -46,3 +46,15 @@ fn what_cannot_be_read_is_an_error_with_a_remedy() {
     fs::write(&file, serde_json::to_vec(&record(&other)).unwrap()).unwrap();
     assert!(matches!(records.read(&id), Err(RecordError::Damaged { .. })));
 }
+
+#[test]
+fn a_start_removes_what_a_killed_writer_has_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let id: VolumeId = "v".parse().unwrap();
+    Records::open(directory.path().to_owned()).unwrap().write(&id, &record(&id)).unwrap();
+    let left = directory.path().join("other.tmp");
+    fs::write(&left, "{").unwrap();
+    let records = Records::open(directory.path().to_owned()).unwrap();
+    assert!(!left.exists());
+    assert_eq!(records.read(&id).unwrap(), Some(record(&id)));
+}

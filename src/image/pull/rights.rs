@@ -1,0 +1,168 @@
+//! One request's rights: the rule of [`crate::image::access`] over the store's marks.
+//!
+//! The credential that the request would show the registry decides, whoever wrote it down: the pod's own, or else
+//! the node's for that repository, or else none. So the node's credentials are an identity like any other, which
+//! every pod without credentials of its own takes on.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::error::About as _;
+use super::{Caller, ImageRequest, PullError};
+use crate::image::access::{Given, ImageFacts, LayerFacts, Place, Rule};
+use crate::image::digest::Digest;
+use crate::image::source::{CredentialId, Sources};
+use crate::image::store::{Lease, Mark, Marked, Store};
+
+/// A mark from further in the future than this is not believed: the clock was set back.
+const CLOCK_SKEW: u64 = 60;
+
+/// What one request may have without asking, and what it has proven.
+#[derive(Debug, Clone)]
+pub(super) struct Rights {
+    store: Arc<Store>,
+    rule: Arc<Rule>,
+    caller: Caller,
+    place: Place,
+    /// As whom the request reads: [`Mark::Anonymous`] or [`Mark::Reader`].
+    reader: Mark,
+    image: String,
+}
+
+impl Rights {
+    /// The rights of a request. Asks nobody.
+    ///
+    /// # Errors
+    /// The credentials for the reference cannot be used.
+    pub(super) fn of(
+        store: &Arc<Store>,
+        sources: &Sources,
+        rule: &Arc<Rule>,
+        request: &ImageRequest,
+    ) -> Result<Self, PullError> {
+        let image = request.reference.to_string();
+        let id = sources.identity(&request.reference, &request.credentials).about(&image)?;
+        let anonymous = id == CredentialId::anonymous();
+        Ok(Self {
+            store: Arc::clone(store),
+            rule: Arc::clone(rule),
+            caller: request.caller.clone(),
+            place: Place::of(&request.reference),
+            reader: if anonymous { Mark::Anonymous } else { Mark::Reader(id.hex()) },
+            image,
+        })
+    }
+
+    /// Tells flights of the same image apart: by credential and registry.
+    pub(super) fn identity(&self) -> (Place, Mark) {
+        (self.place.clone(), self.reader.clone())
+    }
+
+    /// Whether there is nothing to hide from the one who asks.
+    pub(super) fn sees_all(&self) -> bool {
+        self.caller.is_operator() || self.rule.is_open()
+    }
+
+    /// Whether the image is given without asking the registry.
+    pub(super) fn has(&self, manifest: &Digest) -> Result<bool, PullError> {
+        // Who runs commands on a node as root needs no leave to see what it has.
+        if self.caller.is_operator() {
+            return Ok(true);
+        }
+        let given = self.rule.image(&self.place, &self.facts(manifest)?);
+        if let Some(given @ (Given::Exempt | Given::Public | Given::Checked)) = given {
+            tracing::debug!(image.digest = %manifest, place = %self.place, ?given, "access is on record");
+        }
+        Ok(given.is_some())
+    }
+
+    /// Whether this place is believed about the image: it had all of its bytes.
+    pub(super) fn is_from_here(&self, manifest: &Digest) -> Result<bool, PullError> {
+        Ok(self.rule.is_open() || self.set(manifest, &Mark::Origin)?.is_some())
+    }
+
+    fn facts(&self, manifest: &Digest) -> Result<ImageFacts, PullError> {
+        let checked = match &self.reader {
+            Mark::Reader(_) => self.set(manifest, &self.reader)?.and_then(age),
+            _ => None,
+        };
+        Ok(ImageFacts {
+            from_here: self.set(manifest, &Mark::Origin)?.is_some(),
+            preloaded: self.set(manifest, &Mark::Preloaded)?.is_some(),
+            anonymous: self.set(manifest, &Mark::Anonymous)?.is_some(),
+            checked,
+        })
+    }
+
+    fn set(&self, manifest: &Digest, mark: &Mark) -> Result<Option<u64>, PullError> {
+        self.store.mark(Marked::Image(manifest), self.place.name(), mark).about(&self.image)
+    }
+
+    /// Notes that the place, which had the image's bytes, has just given it to this request's credential.
+    pub(super) fn proven(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
+        // The operator's credential says nothing about others, and he needs no mark.
+        let now = now();
+        let about = Marked::Image(manifest);
+        self.store.set_mark(lease, about, self.place.name(), &self.reader, now).about(&self.image)?;
+        let expired = now.saturating_sub(self.rule.ttl.as_secs());
+        self.store.forget_readers(lease, manifest, expired).about(&self.image)
+    }
+
+    /// Notes that all of the image's bytes came from the place.
+    pub(super) fn came_from_here(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
+        let about = Marked::Image(manifest);
+        self.store.set_mark(lease, about, self.place.name(), &Mark::Origin, now()).about(&self.image)
+    }
+
+    /// If this is the operator's `pull`: notes that image and layers are for everybody.
+    pub(super) fn preload<'a>(
+        &self,
+        lease: &Lease,
+        manifest: &Digest,
+        blobs: impl IntoIterator<Item = &'a Digest>,
+    ) -> Result<(), PullError> {
+        if self.caller != Caller::Preload {
+            return Ok(());
+        }
+        for blob in blobs {
+            self.store.set_mark(lease, Marked::Blob(blob), "", &Mark::Preloaded, now()).about(&self.image)?;
+        }
+        if self.set(manifest, &Mark::Preloaded)?.is_none() {
+            let about = Marked::Image(manifest);
+            let place = self.place.name();
+            self.store.set_mark(lease, about, place, &Mark::Preloaded, now()).about(&self.image)?;
+        }
+        Ok(())
+    }
+
+    /// The DiffID of a blob whose layer is here, if it may stand in for fetching it.
+    pub(super) fn layer(&self, blob: &Digest) -> Result<Option<Digest>, PullError> {
+        let Some(diff_id) = self.store.known_layer(blob).about(&self.image)? else { return Ok(None) };
+        let set = |place: &str, mark: &Mark| {
+            self.store.mark(Marked::Blob(blob), place, mark).about(&self.image).map(|at| at.is_some())
+        };
+        let facts = LayerFacts {
+            preloaded: set("", &Mark::Preloaded)?,
+            anonymous: set("", &Mark::Anonymous)?,
+            own: set(self.place.realm(), &self.reader)?,
+        };
+        Ok(self.rule.layer(&facts).then_some(diff_id))
+    }
+
+    /// Notes that this request's credential has fetched the blob.
+    pub(super) fn fetched(&self, lease: &Lease, blob: &Digest) -> Result<(), PullError> {
+        let public = self.reader == Mark::Anonymous && self.place.is_open();
+        let realm = if public { "" } else { self.place.realm() };
+        self.store.set_mark(lease, Marked::Blob(blob), realm, &self.reader, now()).about(&self.image)
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// How long ago that was; `None` if the clock must have been set back since.
+fn age(at: u64) -> Option<Duration> {
+    let now = now();
+    (at <= now + CLOCK_SKEW).then(|| Duration::from_secs(now.saturating_sub(at)))
+}

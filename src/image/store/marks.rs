@@ -1,0 +1,188 @@
+//! Marks: who could read an image or a blob, and where it came from.
+//!
+//! ```text
+//! <store>/access/<manifest hex>/<hash>.json   about an image: durable, and goes with the image's record
+//! <store>/fetched/<blob hex>/<hash>.json      about a compressed blob: goes with the blob's DiffID
+//! ```
+//! One small file per mark, so that setting one needs no lock: the last writer wins, and all write the truth. The
+//! hash is over place and mark, which the file repeats: a file that a power cut has torn is no mark. Losing one
+//! costs a question to the registry, or a fetch; it is never believed by accident. What the marks mean is
+//! [`crate::image::access`]'s business.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::layout::digest_of;
+use super::{Lease, Store, StoreError};
+use crate::image::digest::Digest;
+
+const FORMAT: u32 = 1;
+
+/// What a mark is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marked<'a> {
+    /// An image, by its manifest.
+    Image(&'a Digest),
+    /// A layer's compressed blob.
+    Blob(&'a Digest),
+}
+
+/// A fact about an image or a blob at a place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "mark", content = "reader")]
+pub enum Mark {
+    /// It came from the place, or was proven to be the same as there.
+    Origin,
+    /// The operator pulled it from the place.
+    Preloaded,
+    /// The place gave it to somebody without credentials.
+    Anonymous,
+    /// The place gave it to a credential, named by [`Store::reader`].
+    Reader(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    format: u32,
+    about: Digest,
+    place: String,
+    #[serde(flatten)]
+    mark: Mark,
+    /// When, in seconds since 1970.
+    at: u64,
+}
+
+impl Store {
+    /// When `mark` was set last, in seconds since 1970; `None` if it is not.
+    ///
+    /// # Errors
+    /// Those of reading a file.
+    pub fn mark(&self, about: Marked<'_>, place: &str, mark: &Mark) -> Result<Option<u64>, StoreError> {
+        let path = self.mark_path(about, place, mark);
+        let Some(bytes) = self.disk.read(&path)? else { return Ok(None) };
+        let found = parse(&bytes)
+            .filter(|found| found.about == *about.digest() && found.place == place && found.mark == *mark);
+        Ok(found.map(|found| found.at))
+    }
+
+    /// Sets `mark`, at `at` seconds since 1970. That of an image survives a power cut once this returns; that
+    /// of a blob after the next commit. The lease keeps away the sweep, which takes marks of what is not here.
+    ///
+    /// # Errors
+    /// Those of writing a file.
+    pub fn set_mark(
+        &self,
+        _lease: &Lease,
+        about: Marked<'_>,
+        place: &str,
+        mark: &Mark,
+        at: u64,
+    ) -> Result<(), StoreError> {
+        let directory = self.marks_of(about);
+        let made = self.disk.step("make", &directory, || {
+            match fs::DirBuilder::new().mode(0o700).create(&directory) {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                Err(error) => Err(error),
+            }
+        })?;
+        let path = self.mark_path(about, place, mark);
+        let written = Written {
+            format: FORMAT,
+            about: *about.digest(),
+            place: place.to_owned(),
+            mark: mark.clone(),
+            at,
+        };
+        let bytes =
+            serde_json::to_vec(&written).map_err(|error| self.disk.error("encode", &path, error.into()))?;
+        match about {
+            Marked::Image(_) => {
+                self.disk.write_durably(&path, &bytes)?;
+                if made { self.disk.sync_parent(&directory) } else { Ok(()) }
+            }
+            Marked::Blob(_) => self.disk.write_for_this_boot(&path, &bytes),
+        }
+    }
+
+    /// Removes the marks of readers of an image that were set before `at`: they count for nothing any more, and
+    /// credentials that are renewed every few hours would leave one each time.
+    ///
+    /// # Errors
+    /// Those of reading a directory and removing files.
+    pub fn forget_readers(&self, _lease: &Lease, manifest: &Digest, at: u64) -> Result<(), StoreError> {
+        let directory = self.marks_of(Marked::Image(manifest));
+        for name in self.disk.list(&directory)? {
+            let path = directory.join(name);
+            let Some(bytes) = self.disk.read(&path)? else { continue };
+            let old = |found: &Written| matches!(found.mark, Mark::Reader(_)) && found.at < at;
+            if parse(&bytes).as_ref().is_some_and(old) {
+                self.disk.remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the marks of what is not here any more. Exclusive.
+    pub(super) fn sweep_marks(&self) -> Result<(), StoreError> {
+        self.sweep_marks_in(&self.layout.access(), |manifest| {
+            let path = self.layout.image(manifest);
+            path.try_exists().map_err(|error| self.disk.error("look for", &path, error))
+        })?;
+        self.sweep_marks_in(&self.layout.fetched(), |blob| Ok(self.known_layer(blob)?.is_some()))
+    }
+
+    fn sweep_marks_in(
+        &self,
+        directory: &Path,
+        is_here: impl Fn(&Digest) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        for name in self.disk.list(directory)? {
+            let about = digest_of(&name, "");
+            if about.as_ref().map(&is_here).transpose()? != Some(true) {
+                let path = directory.join(name);
+                self.disk.step("remove", &path, || fs::remove_dir_all(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn marks_of(&self, about: Marked<'_>) -> PathBuf {
+        let directory = match about {
+            Marked::Image(_) => self.layout.access(),
+            Marked::Blob(_) => self.layout.fetched(),
+        };
+        directory.join(about.digest().hex())
+    }
+
+    fn mark_path(&self, about: Marked<'_>, place: &str, mark: &Mark) -> PathBuf {
+        let (sort, reader) = match mark {
+            Mark::Origin => ("origin", ""),
+            Mark::Preloaded => ("preloaded", ""),
+            Mark::Anonymous => ("anonymous", ""),
+            Mark::Reader(reader) => ("reader", reader.as_str()),
+        };
+        let key = Digest::of(format!("{place}\0{sort}\0{reader}").as_bytes());
+        self.marks_of(about).join(format!("{}.json", key.hex()))
+    }
+}
+
+impl Marked<'_> {
+    fn digest(&self) -> &Digest {
+        match self {
+            Self::Image(digest) | Self::Blob(digest) => digest,
+        }
+    }
+}
+
+/// A mark; `None` for anything else, such as what a power cut left.
+fn parse(bytes: &[u8]) -> Option<Written> {
+    serde_json::from_slice(bytes).ok().filter(|written: &Written| written.format == FORMAT)
+}
+
+#[cfg(test)]
+mod tests;
