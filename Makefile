@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup build demo test lint test-vm test-oracle conformance fuzz bench manifests deny docs clean
+.PHONY: help setup build demo test lint test-vm test-oracle conformance fuzz bench image manifests deny docs clean
 
 # The profile of the demonstration: `make demo PROFILE=dev` reuses what `make test` has built.
 PROFILE ?= release
@@ -63,6 +63,10 @@ bench: ## the figures beside podman, umoci and cfsctl; rewrites docs/benchmarks.
 	@scripts/setup.sh bench
 	$(CARGO) build --locked --release --bin composefs-csi --example bench
 	$(CARGO) run --quiet --locked --release --example bench -- $(BENCH)
+
+image: ## the container image; IMAGE=name:tag ARCH=arm64 ARCHIVE=file.tar PROFILE=dev change what and how
+	@scripts/setup.sh image
+	PROFILE=$(PROFILE) scripts/image.sh
 
 manifests: ## manifests/ from the chart (builds helm once, if there is none)
 	@scripts/manifests.sh

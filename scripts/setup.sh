@@ -9,6 +9,7 @@
 #   test     real registries, real builders and file tools, to compare with; tools and kernels of other
 #            Debian suites for the virtual machine, unpacked into ~/.cache and not installed
 #   e2e      what builds and starts the end-to-end cluster; its own programs are unpacked and built into ~/.cache
+#   image    what builds container images
 #   bench    the peers that the benchmark runs beside us
 #
 # The Rust toolchain is yours: https://rustup.rs, at least the rust-version in Cargo.toml.
@@ -33,6 +34,10 @@ needs() {
                     echo dpkg-source:dpkg-dev patch:patch rsync:rsync openssl:openssl umoci:umoci
                     echo skopeo:skopeo htpasswd:apache2-utils unshare:util-linux nsenter:util-linux setsid:util-linux
                     echo /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring ;;
+        image)      needs build
+                    # Where docker is there and answers, it will do.
+                    docker info >/dev/null 2>&1 || echo buildah:buildah
+                    echo strip:binutils ;;
         bench)      needs test
                     echo time:time ;;
         *)          sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2 ;;
