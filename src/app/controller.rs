@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::{self, EngineSettings};
 use super::http::{self, Watched};
 use super::supervise::Supervisor;
+use super::telemetry::level::LevelFile;
 use crate::controller::provision::Provisioner;
 use crate::controller::service::ControllerService;
 use crate::controller::states::States;
@@ -25,7 +26,7 @@ use crate::volume::layouts::Layouts;
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Settings of the controller.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ControllerSettings {
     /// The state directory and the registries.
     pub engine: EngineSettings,
@@ -37,6 +38,8 @@ pub struct ControllerSettings {
     pub layout_dirs: Vec<PathBuf>,
     /// Where to tell machines that watch.
     pub metrics_listen: Option<SocketAddr>,
+    /// Follows the file of the log's level.
+    pub level: Option<LevelFile>,
 }
 
 /// Serves until a signal, or until something fails.
@@ -60,6 +63,9 @@ pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
         let (listener, alive) = (http::listen(address).await?, supervisor.alive());
         supervisor
             .start("metrics", http::serve(listener, Watched { metrics, alive, ready }, shutdown.clone()));
+    }
+    if let Some(level) = settings.level {
+        supervisor.start("log-level", level.follow(shutdown.clone()));
     }
     supervisor.start("csi", async move { Ok(serve(listening, services, shutdown, DRAIN).await?) });
     supervisor.run(DRAIN + Duration::from_secs(1)).await

@@ -15,6 +15,7 @@ use super::housekeeping::{self, Schedule};
 use super::http::{self, Watched};
 use super::kernel_log;
 use super::supervise::Supervisor;
+use super::telemetry::level::LevelFile;
 use crate::csi::endpoint::Endpoint;
 use crate::csi::identity::{DriverName, IdentityService, Readiness};
 use crate::csi::proto::controller_server::ControllerServer;
@@ -36,7 +37,7 @@ use crate::volume::layouts::Layouts;
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// Settings of the node plugin.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct NodeRun {
     /// The state directory and the registries.
     pub engine: EngineSettings,
@@ -54,6 +55,8 @@ pub struct NodeRun {
     pub with_controller: bool,
     /// Where to tell machines that watch.
     pub metrics_listen: Option<SocketAddr>,
+    /// Follows the file of the log's level.
+    pub level: Option<LevelFile>,
 }
 
 /// Serves until a signal, or until something fails. Mounts stay.
@@ -61,7 +64,7 @@ pub struct NodeRun {
 /// # Errors
 /// The socket, the store or the registry settings cannot be used, this kernel cannot mount images, or
 /// serving failed.
-pub async fn run(settings: NodeRun) -> anyhow::Result<()> {
+pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     let listening = settings.endpoint.listen()?;
     let (ready, metrics) = (Readiness::default(), Registry::new()?);
     let controller = settings.with_controller;
@@ -81,6 +84,9 @@ pub async fn run(settings: NodeRun) -> anyhow::Result<()> {
         let (listener, alive) = (http::listen(address).await?, supervisor.alive());
         let watched = Watched { metrics: metrics.clone(), alive, ready: ready.clone() };
         supervisor.start("metrics", http::serve(listener, watched, shutdown.clone()));
+    }
+    if let Some(level) = settings.level.take() {
+        supervisor.start("log-level", level.follow(shutdown.clone()));
     }
     let token = shutdown.clone();
     supervisor.start("csi", async move { Ok(serve(listening, services, token, DRAIN).await?) });

@@ -1,6 +1,31 @@
-//! Logging: where lines go and how they look. Metrics and traces come with the services.
+//! Logs and traces: where they go, how they look, how much of them.
+//!
+//! The log's level can change while the process runs ([`level`]); traces ([`otlp`]) have a level of their own,
+//! so that a quiet log does not make them disappear.
 
-use tracing_subscriber::EnvFilter;
+use std::path::PathBuf;
+
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+
+pub mod level;
+pub mod otlp;
+
+use level::LevelFile;
+use otlp::{Export, ExportError, Exporter};
+
+/// What is logged, and where it and the spans go.
+#[derive(Debug, Clone, Default)]
+pub struct TelemetrySettings {
+    /// Level or filter of the log.
+    pub filter: String,
+    /// One JSON object per line instead of text for people.
+    pub json: bool,
+    /// A file with the filter, re-read while the process runs.
+    pub level_file: Option<PathBuf>,
+    /// Where spans are sent.
+    pub export: Option<Export>,
+}
 
 /// A log filter that cannot be parsed.
 #[derive(Debug, thiserror::Error)]
@@ -12,31 +37,59 @@ pub struct BadFilter {
     why: String,
 }
 
-/// Sends the log to standard error from now on: text for people, or one JSON object per line.
+/// Why telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter.
+    #[error(transparent)]
+    Filter(#[from] BadFilter),
+    /// The exporter of spans.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+}
+
+/// What has to be kept going, and ended.
+#[derive(Debug)]
+pub struct Telemetry {
+    /// Follows the file of the level, where there is one.
+    pub level: Option<LevelFile>,
+    /// Sends spans, where there is somewhere to send them.
+    pub exporter: Option<Exporter>,
+}
+
+/// Sends the log to standard error from now on, and spans where the settings say. Needs a runtime if spans
+/// are sent.
 ///
 /// # Errors
-/// `filter` is not a level or a list of `module=level`.
-pub fn init(filter: &str, json: bool) -> Result<(), BadFilter> {
-    let parsed = EnvFilter::try_new(filter)
-        .map_err(|error| BadFilter { filter: filter.to_owned(), why: error.to_string() })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
-    // A second call in one process (tests) keeps the first subscriber.
-    let _ = if json {
-        tracing::subscriber::set_global_default(
-            lines.json().flatten_event(true).with_span_list(false).finish(),
-        )
+/// A filter or an endpoint is malformed.
+pub fn init(settings: TelemetrySettings) -> Result<Telemetry, TelemetryError> {
+    let (filter, handle) = reload::Layer::new(parse(&settings.filter)?);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = if settings.json {
+        lines.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed()
     } else {
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        tracing::subscriber::set_global_default(lines.with_ansi(terminal).with_target(false).finish())
+        lines.with_ansi(terminal).with_target(false).with_filter(filter).boxed()
     };
-    Ok(())
+    let mut layers = vec![lines];
+    let exporter = settings.export.map(Exporter::start).transpose()?;
+    layers.extend(exporter.as_ref().map(Exporter::layer));
+    // A second call in one process (tests) keeps the first subscriber.
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layers));
+    let level = settings.level_file.map(|path| LevelFile::new(path, settings.filter, handle));
+    Ok(Telemetry { level, exporter })
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, BadFilter> {
+    EnvFilter::try_new(filter)
+        .map_err(|error| BadFilter { filter: filter.to_owned(), why: error.to_string() })
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn a_bad_filter_is_named() {
-        let error = super::init("composefs_csi=loud", false).unwrap_err().to_string();
+        let error = super::parse("composefs_csi=loud").unwrap_err().to_string();
         assert!(error.contains("composefs_csi=loud"), "{error}");
     }
 }

@@ -228,9 +228,9 @@ pub struct NodeArgs {
     /// Percent of the filesystem in use at which removal stops.
     #[arg(long, default_value_t = 80)]
     pub gc_low: u8,
-    /// Serve /metrics, /healthz and /readyz on this address, as `ADDRESS:PORT`; off when not given.
-    #[arg(long, env = "METRICS_LISTEN", value_name = "ADDRESS:PORT")]
-    pub metrics_listen: Option<SocketAddr>,
+    /// How operators watch it.
+    #[command(flatten)]
+    pub watch: WatchArgs,
 }
 
 /// Settings of the controller.
@@ -245,7 +245,22 @@ pub struct ControllerArgs {
     /// A directory below which volumes may name OCI layouts (`image: oci:DIR`); may be repeated.
     #[arg(long = "layout-dir", value_name = "DIR")]
     pub layout_dirs: Vec<PathBuf>,
+    /// How operators watch it.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+}
+
+/// How operators watch a run mode.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
     /// Serve /metrics, /healthz and /readyz on this address, as `ADDRESS:PORT`; off when not given.
     #[arg(long, env = "METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<SocketAddr>,
+    /// A file with the log's level or filter, such as a mounted ConfigMap's; it is re-read every few seconds, and
+    /// --log-level holds while it is missing or empty.
+    #[arg(long, env = "LOG_LEVEL_FILE", value_name = "FILE")]
+    pub log_level_file: Option<PathBuf>,
+    /// Send spans by OTLP over HTTP to the collector with this base URL, such as `http://collector:4318`.
+    #[arg(long, env = "COMPOSEFS_CSI_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
 }

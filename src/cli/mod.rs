@@ -18,7 +18,9 @@ use clap::Parser as _;
 use self::args::{Cli, Command, LogFormat};
 use self::images::Wanted;
 use crate::app::engine::{Engine, EngineSettings};
-use crate::app::telemetry;
+use crate::app::telemetry::level::LevelFile;
+use crate::app::telemetry::otlp::Export;
+use crate::app::telemetry::{self, Telemetry, TelemetrySettings};
 use crate::image::pull::Limits;
 use crate::image::source::RegistryMetrics;
 
@@ -41,11 +43,33 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     } else {
         "warn,composefs_csi::progress=info"
     });
-    telemetry::init(level, cli.log_format == LogFormat::Json)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(dispatch(cli))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let Telemetry { level, exporter } = telemetry::init(cli.telemetry(level))?;
+    drop(entered);
+    let outcome = runtime.block_on(dispatch(cli, level));
+    if let Some(exporter) = exporter {
+        exporter.end();
+    }
+    outcome
 }
 
 impl Cli {
+    fn telemetry(&self, filter: &str) -> TelemetrySettings {
+        let (watch, service, node) = match &self.command {
+            Command::Node(args) => (Some(&args.watch), "composefs-csi-node", Some(args.node_id.clone())),
+            Command::Controller(args) => (Some(&args.watch), "composefs-csi-controller", None),
+            _ => (None, "composefs-csi", None),
+        };
+        let endpoint = watch.and_then(|watch| watch.otlp_endpoint.clone());
+        TelemetrySettings {
+            filter: filter.to_owned(),
+            json: self.log_format == LogFormat::Json,
+            level_file: watch.and_then(|watch| watch.log_level_file.clone()),
+            export: endpoint.map(|endpoint| Export { endpoint, service, node }),
+        }
+    }
+
     fn engine(&self, limits: Limits) -> EngineSettings {
         EngineSettings {
             state_dir: self.state_dir.clone(),
@@ -60,12 +84,12 @@ impl Cli {
     }
 }
 
-async fn dispatch(cli: Cli) -> anyhow::Result<()> {
+async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
     let output = cli.output;
     let engine = || Engine::open(&cli.engine(Limits::default()));
     match &cli.command {
-        Command::Node(args) => serve::node(args, |limits| cli.engine(limits)).await,
-        Command::Controller(args) => serve::controller(args, cli.engine(Limits::default())).await,
+        Command::Node(args) => serve::node(args, |limits| cli.engine(limits), level).await,
+        Command::Controller(args) => serve::controller(args, cli.engine(Limits::default()), level).await,
         Command::Pull { image, platform, pull_policy } => {
             images::pull(
                 &engine()?,

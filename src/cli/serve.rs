@@ -7,6 +7,7 @@ use crate::app::controller::{self, ControllerSettings};
 use crate::app::engine::EngineSettings;
 use crate::app::housekeeping::Schedule;
 use crate::app::node::{self, NodeRun};
+use crate::app::telemetry::level::LevelFile;
 use crate::image::pull::Limits;
 use crate::image::store::gc::Policy;
 use crate::node::service::NodeSettings;
@@ -19,7 +20,11 @@ const MIN_AGE: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// An argument is malformed, or the plugin failed.
-pub(super) async fn node(args: &NodeArgs, engine: impl Fn(Limits) -> EngineSettings) -> anyhow::Result<()> {
+pub(super) async fn node(
+    args: &NodeArgs,
+    engine: impl Fn(Limits) -> EngineSettings,
+    level: Option<LevelFile>,
+) -> anyhow::Result<()> {
     let (high, low) = (args.gc_high, args.gc_low);
     anyhow::ensure!(
         low <= high && high <= 100,
@@ -40,7 +45,8 @@ pub(super) async fn node(args: &NodeArgs, engine: impl Fn(Limits) -> EngineSetti
             policy: Policy::Watermarks { high, low, min_age: MIN_AGE },
         },
         with_controller: args.with_controller,
-        metrics_listen: args.metrics_listen,
+        metrics_listen: args.watch.metrics_listen,
+        level,
     })
     .await
 }
@@ -49,13 +55,18 @@ pub(super) async fn node(args: &NodeArgs, engine: impl Fn(Limits) -> EngineSetti
 ///
 /// # Errors
 /// An argument is malformed, or the controller failed.
-pub(super) async fn controller(args: &ControllerArgs, engine: EngineSettings) -> anyhow::Result<()> {
+pub(super) async fn controller(
+    args: &ControllerArgs,
+    engine: EngineSettings,
+    level: Option<LevelFile>,
+) -> anyhow::Result<()> {
     controller::run(ControllerSettings {
         engine,
         endpoint: args.endpoint.parse()?,
         driver: args.driver_name.parse()?,
         layout_dirs: args.layout_dirs.clone(),
-        metrics_listen: args.metrics_listen,
+        metrics_listen: args.watch.metrics_listen,
+        level,
     })
     .await
 }

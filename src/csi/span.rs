@@ -49,6 +49,7 @@ where
         let span = tracing::info_span!(
             "rpc",
             rpc,
+            code = field::Empty,
             volume.id = field::Empty,
             image.digest = field::Empty,
             target_path = field::Empty
@@ -88,5 +89,7 @@ fn log(response: &Response<Body>, begun: Instant) -> Code {
         }
         _ => tracing::warn!(milliseconds, ?code, "{message}"),
     }
+    // After the line, which has it already.
+    Span::current().record("code", field::debug(code));
     code
 }
