@@ -9,7 +9,7 @@ use std::path::Path;
 
 use composefs_csi::controller::states::State;
 use composefs_csi::image::digest::Digest;
-use composefs_csi::image::store::ImageRecord;
+use composefs_csi::image::store::{ImageRecord, NodeKey};
 use composefs_csi::node::volume::record::VolumeRecord;
 use libfuzzer_sys::fuzz_target;
 
@@ -20,11 +20,15 @@ fuzz_target!(|input: &[u8]| {
         0 => {
             // The file's name, which is the digest of nothing, the one that the seeds are about.
             let manifest = Digest::of(b"");
-            if let Ok(record) = ImageRecord::parse(path, &manifest, bytes) {
+            let key = NodeKey::from_bytes(&[1; 32]);
+            assert!(ImageRecord::parse(path, &manifest, bytes, &key).is_err(), "made without the key");
+            // Behind the key the parser must stand on its own.
+            let sealed = key.seal_json(ImageRecord::DOMAIN, bytes.trim_ascii_end());
+            if let Ok(record) = ImageRecord::parse(path, &manifest, &sealed, &key) {
                 assert_eq!(record.manifest, manifest);
-                let printed = record.render().expect("a record");
-                assert_eq!(ImageRecord::parse(path, &manifest, &printed).expect("our own"), record);
-                assert!(ImageRecord::parse(path, &Digest::of(b"another"), &printed).is_err());
+                let printed = record.render(&key).expect("a record");
+                assert_eq!(ImageRecord::parse(path, &manifest, &printed, &key).expect("our own"), record);
+                assert!(ImageRecord::parse(path, &Digest::of(b"another"), &printed, &key).is_err());
             }
         }
         1 => {

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use crate::image::access::Rule;
 use crate::image::pull::{Limits, Puller};
 use crate::image::source::{Credentials, RegistryMetrics, SourceSettings, Sources};
-use crate::image::store::{Integrity, Options, Store};
+use crate::image::store::{Integrity, NodeKey, Options, Store};
 use crate::image::trust::TrustSettings;
 use crate::image::verity::VerityDigest;
 use crate::node::mount::{self, KernelMounter};
@@ -20,6 +20,8 @@ use crate::node::mount::{self, KernelMounter};
 pub struct EngineSettings {
     /// The state directory.
     pub state_dir: PathBuf,
+    /// The node key's file; `node.key` in the state directory by default.
+    pub node_key: Option<PathBuf>,
     /// A docker config.json with credentials.
     pub auth_file: Option<PathBuf>,
     /// Registries spoken to over plain http.
@@ -49,7 +51,9 @@ pub struct Engine {
 impl Engine {
     /// Opens the state directory, making it if need be. Blocking.
     pub fn open(settings: &EngineSettings) -> anyhow::Result<Self> {
-        let store = Arc::new(Store::open(&settings.state_dir.join("store"), Options::default())?);
+        let key = settings.node_key.clone().unwrap_or_else(|| settings.state_dir.join("node.key"));
+        let key = NodeKey::load_or_create(&key)?;
+        let store = Arc::new(Store::open(&settings.state_dir.join("store"), Options::new(key))?);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
         let images = Arc::new(Puller::new(Arc::clone(&store), sources, rule, settings.limits));
         Ok(Self { store, images, state_dir: settings.state_dir.clone() })

@@ -18,6 +18,10 @@ pub struct Cli {
     /// Where images, records and private mounts are kept.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_STATE_DIR", default_value = "/var/lib/composefs-csi")]
     pub state_dir: PathBuf,
+    /// The node key, with which the store's records are authenticated: 32 bytes, made at the first start, never inside
+    /// the store. By default `node.key` in the state directory.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_NODE_KEY", value_name = "FILE")]
+    pub node_key: Option<PathBuf>,
     /// Settings for talking to registries.
     #[command(flatten)]
     pub registry: RegistryArgs,

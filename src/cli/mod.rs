@@ -73,6 +73,7 @@ impl Cli {
     fn engine(&self, limits: Limits) -> EngineSettings {
         EngineSettings {
             state_dir: self.state_dir.clone(),
+            node_key: self.node_key.clone(),
             auth_file: self.registry.auth_file.clone(),
             insecure_registries: self.registry.insecure_registries.clone(),
             registry_cas: self.registry.registry_cas.clone(),

@@ -119,7 +119,7 @@ fn cut_power(root: &Path) {
         let hex = digest.hex();
         truncate(root.join("objects").join(&hex[..2]).join(&hex[2..]));
     }
-    for directory in ["blobs", "tmp", &format!("staging/{BOOT}")] {
+    for directory in ["blobs", "digests", "tmp", &format!("staging/{BOOT}")] {
         let Ok(entries) = std::fs::read_dir(root.join(directory)) else { continue };
         entries.for_each(|entry| truncate(entry.unwrap().path()));
     }

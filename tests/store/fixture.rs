@@ -10,8 +10,9 @@ use composefs_csi::image::layer::RecordWriter;
 use composefs_csi::image::layer::entry::{Entry, EntryKind, Meta};
 use composefs_csi::image::store::gc::Policy;
 use composefs_csi::image::store::{
-    Collected, ImageRecord, Lease, ObjectError, Objects, Options, Request, Store, StoreError,
+    Collected, ImageRecord, Lease, NodeKey, ObjectError, Objects, Options, Request, Store, StoreError,
 };
+use composefs_csi::image::tree::Rules;
 use composefs_csi::image::verity::{VerityDigest, VerityHasher};
 
 pub const BOOT: &str = "11111111-1111-1111-1111-111111111111";
@@ -19,7 +20,12 @@ pub const NEXT_BOOT: &str = "22222222-2222-2222-2222-222222222222";
 pub const EVERYTHING: Policy = Policy::Unneeded { min_age: Duration::ZERO };
 
 pub fn options(boot: &str) -> Options {
-    Options { boot_id: Some(boot.to_owned()), patience: Duration::from_secs(20), ..Options::default() }
+    Options { boot_id: Some(boot.to_owned()), patience: Duration::from_secs(20), ..Options::new(key()) }
+}
+
+/// The node's key, of this node in all its lives.
+pub fn key() -> NodeKey {
+    NodeKey::from_bytes(&[42; 32])
 }
 
 pub fn open(root: &Path) -> Store {
@@ -65,6 +71,8 @@ pub fn record(name: &str, layers: &[&[&str]]) -> ImageRecord {
         manifest: manifest(name),
         image: VerityDigest::of(&image),
         image_size: image.len() as u64,
+        rules: Rules::Faithful,
+        sealed: false,
         layers: layers.iter().map(|files| diff_id(files)).collect(),
         platform: None,
         names: vec![format!("registry.example/{name}:1")],

@@ -8,3 +8,4 @@ mod damage;
 mod fixture;
 mod open;
 mod sharing;
+mod tamper;

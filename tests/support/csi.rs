@@ -22,7 +22,8 @@ use composefs_csi::csi::server::{Services, serve};
 use composefs_csi::image::digest::Digest;
 use composefs_csi::image::platform::Platform;
 use composefs_csi::image::pull::{ImageRequest, Images, PullError, Ready};
-use composefs_csi::image::store::{ImageRecord, Integrity, Options, Store};
+use composefs_csi::image::store::{ImageRecord, Integrity, NodeKey, Options, Store};
+use composefs_csi::image::tree::Rules;
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::node::mount::Mounter;
 use composefs_csi::node::mount::fake::FakeMounter;
@@ -51,7 +52,7 @@ pub struct FakeImages {
 
 impl FakeImages {
     fn new(directory: &Path) -> Self {
-        let store = Store::open(directory, Options::default()).unwrap();
+        let store = Store::open(directory, Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
         Self { store, known: Mutex::default(), gate: Semaphore::new(1), asked: AtomicUsize::new(0) }
     }
 
@@ -97,6 +98,8 @@ fn image(number: u8) -> ImageRecord {
         manifest: Digest::from_bytes([number; 32]),
         image: verity(number),
         image_size: 4096,
+        rules: Rules::Faithful,
+        sealed: false,
         layers: Vec::new(),
         platform: None,
         names: Vec::new(),

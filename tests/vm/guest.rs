@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use composefs_csi::image::store::{Integrity, Options, Store};
+use composefs_csi::image::store::{Integrity, NodeKey, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::{
@@ -111,7 +111,7 @@ fn sealed_store() -> String {
     let bench = bench("store");
     let text = content(1, LENGTH);
     std::fs::remove_dir_all(bench.store()).unwrap();
-    let store = Store::open(&bench.store(), Options::default()).unwrap();
+    let store = Store::open(&bench.store(), Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
     assert_eq!(store.integrity(), Integrity::Read);
     let lease = store.lease_blocking().unwrap();
     let objects = store.objects(&lease).unwrap();

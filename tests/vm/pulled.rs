@@ -10,7 +10,7 @@ use composefs_csi::image::pull::{
     Caller, ImageRequest, Images as _, Limits, PullPolicy, Puller, Ready, Watch,
 };
 use composefs_csi::image::source::{Credentials, SourceSettings, Sources};
-use composefs_csi::image::store::{Integrity, Objects, Options, Store};
+use composefs_csi::image::store::{Integrity, NodeKey, Objects, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::node::mount::Mounter as _;
 use composefs_csi::sys::verity::measure_verity;
@@ -57,7 +57,7 @@ pub fn pulled_image() -> String {
         archive(&[("large", &large), ("gone", b"x")]),
         archive(&[("small", &small), (".wh.gone", b"")]),
     ]));
-    let store = Arc::new(Store::open(&bench.store(), Options::default()).unwrap());
+    let store = Arc::new(Store::open(&bench.store(), Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap());
     assert_eq!(store.integrity(), Integrity::Read);
     let ready = pull(&store, &layout.reference("latest"));
     for digest in [ready.record.image, VerityDigest::of(&large)] {
@@ -79,14 +79,14 @@ pub fn pulled_image() -> String {
 pub fn sealed_later() -> String {
     let bench = bench("sealed-later");
     std::fs::remove_dir_all(bench.store()).unwrap();
-    drop(Store::open(&bench.store(), Options::default()).unwrap());
+    drop(Store::open(&bench.store(), Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap());
     let unsealed = Objects::open(&bench.store(), false).unwrap();
     let (digest, _) = unsealed.put(&content(51, LENGTH)).unwrap();
     let path = unsealed.path(&digest);
     assert!(measure_verity(File::open(&path).unwrap()).is_err());
     // What a store writes when it cannot seal.
     std::fs::write(bench.store().join("unsealed"), b"").unwrap();
-    let store = Store::open(&bench.store(), Options::default()).unwrap();
+    let store = Store::open(&bench.store(), Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
     assert_eq!(store.integrity(), Integrity::Read);
     assert_eq!(measure_verity(File::open(&path).unwrap()), Ok(digest.0));
     assert!(!bench.store().join("unsealed").exists());

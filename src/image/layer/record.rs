@@ -24,6 +24,8 @@ use std::io;
 
 use crate::kind::Kind;
 
+/// Bytes of the checksum that a record ends with.
+pub const CHECKSUM_LENGTH: usize = 32;
 const MAGIC: [u8; 7] = *b"cfscsiL";
 const VERSION: u8 = 1;
 /// The longest path, target or attribute that a record holds, in bytes.

@@ -8,6 +8,7 @@ use crate::image::composefs;
 use crate::image::digest::Digest;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::{self, CheckedTree, Rules};
+use crate::kind::Kind;
 
 /// An image whose layers are all in the store.
 pub(super) struct Work {
@@ -23,13 +24,16 @@ pub(super) struct Work {
 
 /// Folds the layers, writes the image and commits it.
 pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRecord, PullError> {
-    let tree = fold(store, &work.layers, Rules::Faithful, &work.name)?;
+    let tree = fold(store, &work.layers, Rules::Faithful, &work.name)
+        .inspect_err(|error| set_bad_layers_aside(store, &work.layers, error))?;
     let image = composefs::write_image(tree).about(&work.name)?;
     let (digest, _) = store.objects(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
         manifest: work.manifest,
         image: digest,
         image_size: image.bytes.len() as u64,
+        rules: Rules::Faithful,
+        sealed: false,
         layers: work.layers,
         platform: work.platform,
         names: vec![work.name.clone()],
@@ -42,6 +46,19 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRec
     // The tree and the image were tens of MiB; a daemon should not keep them.
     crate::sys::release_free_memory();
     Ok(record)
+}
+
+/// Sees to it that the next pull fetches anew what cannot be believed: this one must fail, since its layers were taken
+/// for present.
+fn set_bad_layers_aside(store: &Store, layers: &[Digest], error: &PullError) {
+    if !matches!(error, PullError::Store { source, .. } if source.kind() == Kind::Corrupt) {
+        return;
+    }
+    for layer in layers {
+        if let Err(error) = store.set_bad_layer_aside(layer) {
+            tracing::error!(%layer, %error, "a layer's record that is no good stays");
+        }
+    }
 }
 
 /// Folds the layers with these DiffIDs, lowest first, into one tree. `image` is for messages.

@@ -93,7 +93,7 @@ impl Search<'_> {
     /// What the request means as far as this node knows, for those who may have it.
     fn known(&self) -> Result<Option<ImageRecord>, PullError> {
         if let Some(pinned) = &self.request.pinned {
-            return self.store.image(pinned).about(self.image);
+            return self.stored(pinned);
         }
         // A digest cannot move: what it names is asked for once, whatever the policy says.
         let fixed = matches!(self.request.reference.version(), Version::Digest(_));
@@ -124,7 +124,7 @@ impl Search<'_> {
         names: Vec<String>,
     ) -> Result<Located, PullError> {
         let (digest, manifest) = platform_manifest(&*source, top, self.request, self.image).await?;
-        if let Some(record) = self.store.image(&digest).about(self.image)?
+        if let Some(record) = self.stored(&digest)?
             && self.rights.is_from_here(&digest)?
         {
             self.rights.proven(self.lease, &digest)?;
@@ -141,8 +141,19 @@ impl Search<'_> {
     /// What the store knows under `name`.
     fn recall(&self, name: &str) -> Result<Option<ImageRecord>, PullError> {
         match self.store.resolve(name, &self.request.platform).about(self.image)? {
-            Some(digest) => self.store.image(&digest).about(self.image),
+            Some(digest) => self.stored(&digest),
             None => Ok(None),
+        }
+    }
+
+    /// The record of an image. One that is not authentic is put aside where the image can be pulled again, and the
+    /// answer where it cannot.
+    fn stored(&self, manifest: &Digest) -> Result<Option<ImageRecord>, PullError> {
+        match self.request.policy {
+            PullPolicy::Never => self.store.image(manifest).about(self.image),
+            PullPolicy::Always | PullPolicy::IfNotPresent => {
+                self.store.image_or_aside(manifest).about(self.image)
+            }
         }
     }
 

@@ -176,7 +176,7 @@ impl Shared {
         let started = std::time::Instant::now();
         let lease = self.store.lease().await.about(&plan.image)?;
         // Between planning and now another flight may have landed.
-        if let Some(record) = self.store.image(&plan.digest).about(&plan.image)?
+        if let Some(record) = self.store.image_or_aside(&plan.digest).about(&plan.image)?
             && plan.rights.is_from_here(&plan.digest)?
         {
             return Ok((record, 0));
@@ -192,7 +192,7 @@ impl Shared {
         self.layers.fetch_all(&layers, &plan.manifest.layers, &config.diff_ids).await?;
         let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
         // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
-        let record = match self.store.image(&plan.digest).about(&plan.image)? {
+        let record = match self.store.image_or_aside(&plan.digest).about(&plan.image)? {
             Some(record) if record.layers == config.diff_ids => record,
             _ => self.build(plan, config, &lease).await?,
         };

@@ -1,6 +1,7 @@
 //! Committing an image: from "all its parts are written" to "it exists".
 //!
 //! ```text
+//! digests/<manifest>.json       unless it is there already: compared, and then another digest is refused
 //! syncfs                        objects and staged layer records are on disk
 //! staging/* -> layers/, fsync   from here the layers outlive a reboot
 //! images/<manifest>.json        temporary file, fsync, rename, fsync of the directory
@@ -22,8 +23,8 @@ impl Store {
     /// Committing an image again replaces its record.
     ///
     /// # Errors
-    /// [`StoreError::NoLayer`] and [`StoreError::NoObject`] if a part is missing, [`StoreError::Unsound`]
-    /// if the filesystem lost writes, and those of the steps above.
+    /// [`StoreError::NoLayer`] and [`StoreError::NoObject`] if a part is missing, [`StoreError::OtherDigest`] if the
+    /// image was another when it was first built here, [`StoreError::Unsound`] if the filesystem lost writes, and those of the steps above.
     pub fn commit_image(&self, lease: &Lease, record: &ImageRecord) -> Result<(), StoreError> {
         for layer in &record.layers {
             self.layer_path(layer)?.ok_or(StoreError::NoLayer(*layer))?;
@@ -31,6 +32,7 @@ impl Store {
         if !self.objects.contains(&record.image, record.image_size)? {
             return Err(StoreError::NoObject(record.manifest));
         }
+        self.compare_with_first(record)?;
         let covered = dirty::abandoned(&self.disk, &self.layout)?;
         self.sync_filesystem(lease.file())?;
         for layer in &record.layers {
@@ -39,7 +41,8 @@ impl Store {
         // Also when another commit did the moving: its own sync may not have come yet.
         self.disk.sync_directory(&self.layout.layers())?;
         let path = self.layout.image(&record.manifest);
-        let bytes = record.render().map_err(|error| self.disk.error("encode", &path, error.into()))?;
+        let bytes =
+            record.render(&self.key).map_err(|error| self.disk.error("encode", &path, error.into()))?;
         self.disk.write_durably(&path, &bytes)?;
         covered.into_iter().chain(lease.take_marker()).try_for_each(|marker| marker.remove(&self.disk))
     }

@@ -7,6 +7,7 @@ use super::ObjectError;
 use crate::image::composefs::ImageError;
 use crate::image::digest::Digest;
 use crate::image::layer::RecordError;
+use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 
 /// Why the store could not do something.
@@ -68,6 +69,36 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// A record without a code of this node's key.
+    #[error(
+        "{} ({what}) is not authentic: it was altered, comes from another node, from an earlier release, or the node \
+         key was replaced. It is not used; pull the image again, with a pull policy that may ask the registry, and find \
+         out who can write to the store",
+        path.display()
+    )]
+    Unauthentic {
+        /// The record.
+        path: PathBuf,
+        /// What it is about.
+        what: String,
+    },
+    /// The same layers gave another image than before.
+    #[error(
+        "image {manifest} was built as composefs image {built}, but {} says that its first build here gave {recorded}: \
+         the layers' records or this node's memory cannot be trusted. Nothing was published; see OPERATIONS, then \
+         remove that file to have the image built anew",
+        path.display()
+    )]
+    OtherDigest {
+        /// The image.
+        manifest: Digest,
+        /// What it is now.
+        built: VerityDigest,
+        /// What it was.
+        recorded: VerityDigest,
+        /// Where that is recorded.
+        path: PathBuf,
     },
     /// A record of a newer release.
     #[error(
@@ -147,6 +178,10 @@ impl StoreError {
         }
     }
 
+    pub(super) fn unauthentic(path: &Path, what: String) -> Self {
+        Self::Unauthentic { path: path.to_owned(), what }
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
@@ -159,7 +194,10 @@ impl StoreError {
             Self::Full { .. } => Kind::Exhausted,
             Self::NotAStore { .. } => Kind::Invalid,
             Self::Version { .. } | Self::Future { .. } => Kind::Unsupported,
-            Self::Torn { .. } | Self::Unsound { .. } => Kind::Corrupt,
+            Self::Torn { .. }
+            | Self::Unauthentic { .. }
+            | Self::OtherDigest { .. }
+            | Self::Unsound { .. } => Kind::Corrupt,
             Self::Busy { .. } => Kind::Busy,
             Self::NoImage(_) | Self::NoLayer(_) => Kind::NotFound,
             Self::NoObject(_) => Kind::Bug,

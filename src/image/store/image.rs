@@ -4,12 +4,19 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{NodeKey, StoreError};
 use crate::image::digest::Digest;
+use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
 
-/// The format of image records written here.
-const FORMAT: u32 = 1;
+/// The format of image records written here. Format 1 carried no code of the node's key, so nothing in it can be
+/// believed: such an image is pulled and verified anew.
+const FORMAT: u32 = 2;
+/// Raised whenever the same layers would give other bytes than before by the same rules: digests of different
+/// builders are not compared.
+pub(super) const BUILDER: u32 = 1;
+/// What the store's file `version` says, too.
+const ALGORITHM: &str = "fsverity-sha256-12";
 
 /// What is known of an image that is completely in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +27,10 @@ pub struct ImageRecord {
     pub image: VerityDigest,
     /// Size of the composefs image in bytes.
     pub image_size: u64,
+    /// By which rules the tree was made of the layers.
+    pub rules: Rules,
+    /// Whether the manifest names the composefs digest, which `image` was found to be.
+    pub sealed: bool,
     /// DiffIDs computed here, lowest layer first.
     pub layers: Vec<Digest>,
     /// Platform as `os/arch[/variant]`, where the image states one.
@@ -59,6 +70,8 @@ impl std::fmt::Display for Integrity {
 #[derive(Serialize)]
 struct Written<'a> {
     format: u32,
+    algorithm: &'static str,
+    builder: u32,
     #[serde(flatten)]
     record: &'a ImageRecord,
 }
@@ -69,21 +82,24 @@ struct Format {
 }
 
 impl ImageRecord {
+    /// The sort of record, for its code.
+    pub const DOMAIN: &str = "image record";
+
     /// The record as it is kept on disk.
     ///
     /// # Errors
     /// Those of the encoder.
-    pub fn render(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let mut bytes = serde_json::to_vec(&Written { format: FORMAT, record: self })?;
-        bytes.push(b'\n');
-        Ok(bytes)
+    pub fn render(&self, key: &NodeKey) -> Result<Vec<u8>, serde_json::Error> {
+        let written = Written { format: FORMAT, algorithm: ALGORITHM, builder: BUILDER, record: self };
+        Ok(key.seal_json(Self::DOMAIN, &serde_json::to_vec(&written)?))
     }
 
     /// Parses what is in the file `path`, whose name says that it is about `manifest`.
     ///
     /// # Errors
-    /// [`StoreError::Torn`] for what is no record, [`StoreError::Future`] for one of a later release.
-    pub fn parse(path: &Path, manifest: &Digest, bytes: &[u8]) -> Result<Self, StoreError> {
+    /// [`StoreError::Torn`] for what is no record, [`StoreError::Future`] for one of a later release,
+    /// [`StoreError::Unauthentic`] for one that was not made with `key`.
+    pub fn parse(path: &Path, manifest: &Digest, bytes: &[u8], key: &NodeKey) -> Result<Self, StoreError> {
         let torn = |why: String| StoreError::Torn { path: path.to_owned(), why };
         if bytes.is_empty() {
             return Err(torn("empty, as after a power cut".to_owned()));
@@ -91,6 +107,9 @@ impl ImageRecord {
         let Format { format } = serde_json::from_slice(bytes).map_err(|error| torn(error.to_string()))?;
         if format > FORMAT {
             return Err(StoreError::Future { path: path.to_owned(), found: format, known: FORMAT });
+        }
+        if format < FORMAT || !key.authenticates(Self::DOMAIN, bytes) {
+            return Err(StoreError::unauthentic(path, format!("the record of image {manifest}")));
         }
         let record: Self = serde_json::from_slice(bytes).map_err(|error| torn(error.to_string()))?;
         if record.manifest != *manifest {
@@ -109,6 +128,8 @@ mod tests {
             manifest: Digest::of(b"m"),
             image: VerityDigest([7; 32]),
             image_size: 4096,
+            rules: Rules::Faithful,
+            sealed: false,
             layers: vec![Digest::of(b"l")],
             platform: Some("linux/amd64".to_owned()),
             names: vec!["registry.example/a:1".to_owned()],
@@ -118,28 +139,59 @@ mod tests {
         }
     }
 
+    fn key(byte: u8) -> NodeKey {
+        NodeKey::from_bytes(&[byte; 32])
+    }
+
+    fn parse(about: &Digest, bytes: &[u8]) -> Result<ImageRecord, StoreError> {
+        ImageRecord::parse(Path::new("/r"), about, bytes, &key(1))
+    }
+
     #[test]
     fn round_trips() {
-        let bytes = record().render().unwrap();
-        let parsed = ImageRecord::parse(Path::new("/r"), &record().manifest, &bytes).unwrap();
-        assert_eq!(parsed, record());
+        let bytes = record().render(&key(1)).unwrap();
+        assert_eq!(parse(&record().manifest, &bytes).unwrap(), record());
     }
 
     #[test]
     fn every_truncation_is_torn() {
-        let bytes = record().render().unwrap();
+        let bytes = record().render(&key(1)).unwrap();
         for length in 0..bytes.len() - 2 {
-            let parsed = ImageRecord::parse(Path::new("/r"), &record().manifest, &bytes[..length]);
+            let parsed = parse(&record().manifest, &bytes[..length]);
             assert!(matches!(parsed, Err(StoreError::Torn { .. })), "{length}");
         }
     }
 
     #[test]
     fn a_newer_or_misplaced_record_is_told_apart() {
-        let newer = br#"{"format":2,"shape":"unheard of"}"#;
-        let parsed = ImageRecord::parse(Path::new("/r"), &record().manifest, newer);
-        assert!(matches!(parsed, Err(StoreError::Future { found: 2, .. })));
-        let parsed = ImageRecord::parse(Path::new("/r"), &Digest::of(b"x"), &record().render().unwrap());
+        let newer = br#"{"format":3,"shape":"unheard of"}"#;
+        let parsed = parse(&record().manifest, newer);
+        assert!(matches!(parsed, Err(StoreError::Future { found: 3, .. })));
+        let parsed = parse(&Digest::of(b"x"), &record().render(&key(1)).unwrap());
         assert!(matches!(parsed, Err(StoreError::Torn { .. })));
+    }
+
+    #[test]
+    fn what_this_node_did_not_write_is_not_believed() {
+        let manifest = record().manifest;
+        let written = record().render(&key(1)).unwrap();
+        let text = String::from_utf8(written.clone()).unwrap();
+        let other = VerityDigest([8; 32]).hex();
+        let altered = text.replace(&record().image.hex(), &other);
+        assert_ne!(altered, text);
+        let mut bare = serde_json::to_value(record()).unwrap();
+        bare["format"] = 1.into();
+        let formerly = bare.to_string();
+        bare["format"] = 2.into();
+        for bytes in [altered, formerly, bare.to_string(), text.replace("\"format\":2", "\"format\":1")] {
+            let error = parse(&manifest, bytes.as_bytes()).unwrap_err();
+            assert!(matches!(error, StoreError::Unauthentic { .. }), "{error}");
+            assert!(
+                error.to_string().contains(&manifest.hex()) && error.to_string().contains("/r"),
+                "{error}"
+            );
+        }
+        let stranger = ImageRecord::parse(Path::new("/r"), &manifest, &written, &key(2));
+        assert!(matches!(stranger, Err(StoreError::Unauthentic { .. })));
     }
 }

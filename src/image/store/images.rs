@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
@@ -10,6 +10,11 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 use super::layout::digest_of;
 use super::{ImageRecord, Store, StoreError};
 use crate::image::digest::Digest;
+
+/// What the file name of a record ends in that a power cut tore. The next sweep removes it.
+const TORN: &str = "torn";
+/// And of one that this node did not write. It stays for whoever finds out where it comes from.
+pub(super) const FORGED: &str = "forged";
 
 /// An image and when it was last used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +39,11 @@ impl Store {
     /// record is none (it is put aside when the store is opened).
     ///
     /// # Errors
-    /// [`StoreError::Future`], and those of reading the file.
+    /// [`StoreError::Future`], [`StoreError::Unauthentic`], and those of reading the file.
     pub fn image(&self, manifest: &Digest) -> Result<Option<ImageRecord>, StoreError> {
         let path = self.layout.image(manifest);
         let Some(bytes) = self.disk.read(&path)? else { return Ok(None) };
-        match ImageRecord::parse(&path, manifest, &bytes) {
+        match ImageRecord::parse(&path, manifest, &bytes, &self.key) {
             Ok(record) => Ok(Some(record)),
             Err(torn @ StoreError::Torn { .. }) => {
                 tracing::warn!(error = %torn, "image record ignored");
@@ -46,6 +51,41 @@ impl Store {
             }
             Err(other) => Err(other),
         }
+    }
+
+    /// As [`Store::image`], for whoever can pull the image again: a record that is not authentic is put aside, which
+    /// is logged as an error, and then there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Future`], and those of reading and renaming the file.
+    pub fn image_or_aside(&self, manifest: &Digest) -> Result<Option<ImageRecord>, StoreError> {
+        match self.image(manifest) {
+            Err(StoreError::Unauthentic { path, what }) => {
+                self.put_aside(&path, FORGED, &StoreError::Unauthentic { path: path.clone(), what })?;
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// Renames a record that is no good, so that nobody takes it for one.
+    pub(super) fn put_aside(
+        &self,
+        path: &Path,
+        extension: &str,
+        error: &StoreError,
+    ) -> Result<(), StoreError> {
+        let aside: PathBuf = path.with_extension(extension);
+        if extension == FORGED {
+            tracing::error!(%error, aside = %aside.display(), "record put aside");
+        } else {
+            tracing::warn!(%error, aside = %aside.display(), "record put aside");
+        }
+        self.disk.step("put aside", path, || match std::fs::rename(path, &aside) {
+            // Somebody else was quicker.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        })
     }
 
     /// Every image in the store, least recently used first. One that goes while this runs may
@@ -70,7 +110,7 @@ impl Store {
     fn stored(&self, manifest: &Digest) -> Result<Option<StoredImage>, StoreError> {
         let path = self.layout.image(manifest);
         let Some(bytes) = self.disk.read(&path)? else { return Ok(None) };
-        let record = ImageRecord::parse(&path, manifest, &bytes)?;
+        let record = ImageRecord::parse(&path, manifest, &bytes, &self.key)?;
         let used = std::fs::metadata(&path).and_then(|metadata| metadata.modified());
         match used {
             Ok(last_used) => Ok(Some(StoredImage { record, last_used })),
@@ -128,16 +168,16 @@ impl Store {
         Ok(names.iter().filter_map(|name| digest_of(name, "")).collect())
     }
 
-    /// Puts torn image records aside, where nobody takes them for images. Exclusive.
-    pub(super) fn set_torn_images_aside(&self) -> Result<(), StoreError> {
+    /// Puts torn and unauthentic image records aside, where nobody takes them for images. Exclusive.
+    pub(super) fn set_bad_images_aside(&self) -> Result<(), StoreError> {
         for error in self.images()?.unreadable {
-            let StoreError::Torn { path, .. } = &error else {
-                tracing::warn!(%error, "image record left alone; nothing can be swept until it is gone");
-                continue;
-            };
-            let aside: PathBuf = path.with_extension("torn");
-            tracing::warn!(%error, aside = %aside.display(), "torn image record put aside");
-            self.disk.step("put aside", path, || std::fs::rename(path, &aside))?;
+            match &error {
+                StoreError::Torn { path, .. } => self.put_aside(path, TORN, &error)?,
+                StoreError::Unauthentic { path, .. } => self.put_aside(path, FORGED, &error)?,
+                _ => {
+                    tracing::warn!(%error, "image record left alone; nothing can be swept until it is gone")
+                }
+            }
         }
         Ok(())
     }

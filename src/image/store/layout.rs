@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::image::digest::Digest;
 
 /// Directories of a store, besides its root. `objects/xx` are made by the objects themselves.
-pub(super) const DIRECTORIES: [&str; 12] = [
-    "tmp", "dirty", "objects", "layers", "staging", "blobs", "fetched", "images", "access", "names", "pins",
-    "volumes",
+pub(super) const DIRECTORIES: [&str; 13] = [
+    "tmp", "dirty", "objects", "layers", "staging", "blobs", "fetched", "images", "access", "names",
+    "digests", "pins", "volumes",
 ];
 
 /// Paths of one store.
@@ -108,6 +108,15 @@ impl Layout {
     pub(super) fn name(&self, name: &str, platform: &str) -> PathBuf {
         let key = Digest::of(format!("{name}\0{platform}").as_bytes());
         self.names().join(format!("{}.json", key.hex()))
+    }
+
+    pub(super) fn digests(&self) -> PathBuf {
+        self.root.join("digests")
+    }
+
+    /// The first digest of the image with this manifest.
+    pub(super) fn first_digest(&self, manifest: &Digest) -> PathBuf {
+        self.digests().join(format!("{}.json", manifest.hex()))
     }
 
     pub(super) fn pins(&self) -> PathBuf {

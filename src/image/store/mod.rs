@@ -13,6 +13,7 @@
 //! <store>/images/<manifest hex>.json  one record per image; its mtime is when it was last used
 //! <store>/access/<manifest hex>/      where an image came from, and who could read it there
 //! <store>/names/<hash>.json           what a reference and platform resolved to
+//! <store>/digests/<manifest hex>.json what composefs digest a manifest had when it was first built; outlives the image
 //! <store>/pins/<manifest hex>         images that the operator keeps
 //! <store>/volumes/                    volume records, see crate::node::volume
 //! <store>/unsealed                    some objects may lack fs-verity (made where there was none)
@@ -26,11 +27,15 @@
 //! * Nothing is removed while a lease exists in any process ([`Lease`]), and nothing at all while it
 //!   is unknown what is needed ([`gc`]).
 //!
+//! * No record is believed that does not carry a code of the node's key ([`NodeKey`]), which lies outside: whoever
+//!   can only write to this directory cannot make an image, a layer or a link out of what he writes.
+//!
 //! The store knows nothing of mounts: whoever asks it to remove images says which ones are mounted.
 
 mod collect;
 mod commit;
 mod condemn;
+mod digests;
 mod dirty;
 mod disk;
 mod error;
@@ -39,6 +44,7 @@ mod facts;
 pub mod gc;
 mod image;
 mod images;
+mod key;
 mod layers;
 mod layout;
 mod lease;
@@ -66,6 +72,7 @@ pub use examine::{Damage, Examined};
 pub use facts::Filesystem;
 pub use image::{ImageRecord, Integrity};
 pub use images::{Listing, StoredImage};
+pub use key::{KEY_LENGTH, KeyError, MAC_LENGTH, NodeKey};
 pub use layers::{LayerEntries, StagedLayer};
 pub use lease::Lease;
 pub use marks::{Mark, Marked};
@@ -80,9 +87,11 @@ use disk::Disk;
 use layout::Layout;
 use lease::Gate;
 
-/// How a store is opened. The default is right outside of tests.
+/// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// What its records are authenticated with.
+    pub key: NodeKey,
     /// The id of this boot; the kernel's by default.
     pub boot_id: Option<String>,
     /// How long to wait for somebody else's lease or sweep before giving up as busy.
@@ -93,9 +102,11 @@ pub struct Options {
     pub steps: Steps,
 }
 
-impl Default for Options {
-    fn default() -> Self {
+impl Options {
+    /// What is right outside of tests.
+    pub fn new(key: NodeKey) -> Self {
         Self {
+            key,
             boot_id: None,
             patience: Duration::from_secs(30),
             measure: Measure::default(),
@@ -107,6 +118,7 @@ impl Default for Options {
 /// A node's store. Several processes may have one open at a time.
 #[derive(Debug)]
 pub struct Store {
+    key: NodeKey,
     layout: Layout,
     disk: Disk,
     gate: Gate,
@@ -131,6 +143,11 @@ impl Store {
     /// The filesystem under the store, as probed when it was opened.
     pub fn filesystem(&self) -> &Filesystem {
         &self.filesystem
+    }
+
+    /// What records of this node are authenticated with.
+    pub fn key(&self) -> &NodeKey {
+        &self.key
     }
 
     /// How far the bytes read from here are checked.

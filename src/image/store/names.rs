@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError};
+use super::{NodeKey, Store, StoreError};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
 
@@ -15,7 +15,10 @@ pub(super) struct NameRecord {
     pub(super) manifest: Digest,
 }
 
-const FORMAT: u32 = 1;
+/// Format 1 carried no code; what it says is unknown.
+const FORMAT: u32 = 2;
+/// The sort of record, for its code.
+const DOMAIN: &str = "name record";
 
 impl Store {
     /// The manifest that the canonical reference `name` last resolved to for `platform`; the image
@@ -27,7 +30,7 @@ impl Store {
         let platform = platform.to_string();
         let path = self.layout.name(name, &platform);
         let Some(bytes) = self.disk.read(&path)? else { return Ok(None) };
-        Ok(parse(&bytes)
+        Ok(parse(&bytes, &self.key)
             .filter(|record| record.name == name && record.platform == platform)
             .map(|record| record.manifest))
     }
@@ -52,13 +55,17 @@ impl Store {
             let record = NameRecord { format: FORMAT, name: name.clone(), platform, manifest };
             let bytes = serde_json::to_vec(&record)
                 .map_err(|error| self.disk.error("encode", &path, error.into()))?;
-            self.disk.write_durably(&path, &bytes)?;
+            self.disk.write_durably(&path, &self.key.seal_json(DOMAIN, &bytes))?;
         }
         Ok(())
     }
 }
 
-/// A name record; `None` for anything else, such as what a power cut left.
-pub(super) fn parse(bytes: &[u8]) -> Option<NameRecord> {
+/// A name record; `None` for anything else, such as what a power cut left or somebody else wrote: the registry is
+/// asked then.
+pub(super) fn parse(bytes: &[u8], key: &NodeKey) -> Option<NameRecord> {
+    if !key.authenticates(DOMAIN, bytes) {
+        return None;
+    }
     serde_json::from_slice(bytes).ok().filter(|record: &NameRecord| record.format == FORMAT)
 }

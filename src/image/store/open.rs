@@ -39,6 +39,7 @@ impl Store {
         let metrics = StoreMetrics::new(objects.metrics().clone());
         let gate = Gate::new(root, layout.lock(), disk.clone());
         let store = Self {
+            key: options.key,
             layout,
             disk,
             gate,

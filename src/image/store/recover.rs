@@ -23,7 +23,7 @@ impl Store {
             Err(other) => return Err(other),
         };
         self.remove_leftovers()?;
-        self.set_torn_images_aside()?;
+        self.set_bad_images_aside()?;
         self.distrust_unsynced(&all)?;
         self.seal_all(&all)
     }

@@ -80,6 +80,7 @@ impl Store {
     /// Removes names, layers and blobs that lead nowhere. Exclusive.
     pub(super) fn sweep_records(&self, reach: &Reach, swept: &mut Swept) -> Result<(), StoreError> {
         self.sweep_torn_images()?;
+        self.sweep_digests()?;
         self.sweep_names()?;
         for directory in [self.layout.staging(), self.layout.layers()] {
             let mut removed = 0;
@@ -111,7 +112,7 @@ impl Store {
     fn sweep_names(&self) -> Result<(), StoreError> {
         for name in self.disk.list(&self.layout.names())? {
             let path = self.layout.names().join(name);
-            let record = self.disk.read(&path)?.as_deref().and_then(names::parse);
+            let record = self.disk.read(&path)?.as_deref().and_then(|bytes| names::parse(bytes, &self.key));
             if record.is_none_or(|record| !self.layout.image(&record.manifest).exists()) {
                 self.disk.remove(&path)?;
             }

@@ -29,6 +29,22 @@ pub enum XattrRule {
 }
 
 impl Rules {
+    /// All of them.
+    pub const ALL: [Self; 3] = [
+        Self::Faithful,
+        Self::Canonical { xattrs: XattrRule::AllowlistOnly },
+        Self::Canonical { xattrs: XattrRule::KeepUser },
+    ];
+
+    /// Their name in records and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Faithful => "faithful",
+            Self::Canonical { xattrs: XattrRule::AllowlistOnly } => "canonical",
+            Self::Canonical { xattrs: XattrRule::KeepUser } => "canonical-user-xattrs",
+        }
+    }
+
     /// Whether an extended attribute becomes part of the tree.
     pub fn keeps(&self, name: &[u8]) -> bool {
         match self {
@@ -50,6 +66,26 @@ impl Rules {
             Self::Faithful => Ok(()),
             Self::Canonical { .. } => canonicalise(arena),
         }
+    }
+}
+
+impl std::fmt::Display for Rules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl serde::Serialize for Rules {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Rules {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let found = Self::ALL.into_iter().find(|rules| rules.name() == name);
+        found.ok_or_else(|| serde::de::Error::custom(format!("{name:?} names no rules")))
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{MAGIC, MAX_BYTES, RecordError, VERSION, tag};
+use super::{CHECKSUM_LENGTH, MAGIC, MAX_BYTES, RecordError, VERSION, tag};
 use crate::image::layer::entry::{Entry, EntryKind, INLINE_MAX, Meta, Mtime, is_clean};
 use crate::image::verity::VerityDigest;
 
@@ -17,6 +17,7 @@ pub struct RecordReader<R> {
     previous: Vec<u8>,
     count: u64,
     ended: bool,
+    checksum: Option<[u8; CHECKSUM_LENGTH]>,
 }
 
 impl<R> std::fmt::Debug for RecordReader<R> {
@@ -36,9 +37,19 @@ impl<R: Read> RecordReader<R> {
             return Err(input.damaged("it does not begin as a layer record does"));
         }
         match input.byte()? {
-            VERSION => Ok(Self { input, previous: Vec::new(), count: 0, ended: false }),
+            VERSION => Ok(Self { input, previous: Vec::new(), count: 0, ended: false, checksum: None }),
             other => Err(RecordError::Version(other)),
         }
+    }
+
+    /// Whether the iterator has ended, well or not.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The checksum of the whole record, once the iterator has ended well.
+    pub fn checksum(&self) -> Option<[u8; CHECKSUM_LENGTH]> {
+        self.checksum
     }
 
     fn entry(&mut self) -> Result<Option<Entry>, RecordError> {
@@ -78,6 +89,7 @@ impl<R: Read> RecordReader<R> {
         if self.input.has_more()? {
             return Err(self.input.damaged("something follows the end"));
         }
+        self.checksum = Some(hash);
         Ok(())
     }
 
