@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use composefs_csi::image::store::{Options, Store};
+use composefs_csi::image::store::{NodeKey, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::node::damage::{Complaint, Damages, Watcher, parse};
 use composefs_csi::node::mount::Mounter as _;
@@ -36,7 +36,7 @@ fn noticed(name: &str, seed: u8, damage: impl Fn(&Bench, &VerityDigest, &[u8])) 
     std::fs::create_dir_all(std::env::temp_dir()).unwrap();
     let text = content(seed, LENGTH);
     let layout = Layout::of(&Image::new(vec![archive(&[("bad", &text)])]));
-    let store = Arc::new(Store::open(&bench.store(), Options::default()).unwrap());
+    let store = Arc::new(Store::open(&bench.store(), Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap());
     let image = pull(&store, &layout.reference("latest")).record;
     let object = VerityDigest::of(&text);
     let mounter = start(&bench);

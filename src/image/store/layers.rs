@@ -81,7 +81,7 @@ impl Store {
     /// Those of reading and renaming the file.
     pub fn set_bad_layer_aside(&self, diff_id: &Digest) -> Result<bool, StoreError> {
         let Some(path) = self.layer_path(diff_id)? else { return Ok(false) };
-        let read = self.layer(diff_id).and_then(|entries| entries.map(|entry| entry.map(drop)).collect());
+        let read = self.layer(diff_id).and_then(|mut entries| entries.try_for_each(|entry| entry.map(drop)));
         match read {
             Err(error @ (StoreError::Unauthentic { .. } | StoreError::Layer { .. }))
                 if error.kind() == Kind::Corrupt =>
