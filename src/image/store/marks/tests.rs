@@ -1,9 +1,9 @@
 use super::*;
-use crate::image::store::Options;
+use crate::image::store::{NodeKey, Options};
 
 fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path(), Options::default()).unwrap();
+    let store = Store::open(directory.path(), Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
     (directory, store)
 }
 
