@@ -32,6 +32,8 @@ pub struct EngineSettings {
     pub trust: TrustSettings,
     /// Who may have what is in the store.
     pub access: Rule,
+    /// Refuse images whose manifest does not carry their composefs digest.
+    pub require_digest: bool,
     /// How much is done at once.
     pub limits: Limits,
     /// Where requests to registries are counted.
@@ -55,7 +57,10 @@ impl Engine {
         let key = NodeKey::load_or_create(&key)?;
         let store = Arc::new(Store::open(&settings.state_dir.join("store"), Options::new(key))?);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
-        let images = Arc::new(Puller::new(Arc::clone(&store), sources, rule, settings.limits));
+        let images = Arc::new(
+            Puller::new(Arc::clone(&store), sources, rule, settings.limits)
+                .with_digest_required(settings.require_digest),
+        );
         Ok(Self { store, images, state_dir: settings.state_dir.clone() })
     }
 

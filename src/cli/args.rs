@@ -220,6 +220,9 @@ pub struct NodeArgs {
     /// it they may name none: whoever may write a pod must not read the node's disk.
     #[arg(long = "layout-dir", value_name = "DIR")]
     pub layout_dirs: Vec<PathBuf>,
+    /// Refuse images whose manifest does not carry their composefs digest (see `composefs-csi seal`).
+    #[arg(long, env = "COMPOSEFS_CSI_REQUIRE_DIGEST")]
+    pub require_composefs_digest: bool,
     /// Serve the Controller service on the same socket, for clusters of one node.
     #[arg(long)]
     pub with_controller: bool,

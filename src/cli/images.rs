@@ -26,6 +26,16 @@ impl From<Policy> for PullPolicy {
     }
 }
 
+impl From<RulesArg> for Rules {
+    fn from(rules: RulesArg) -> Self {
+        match rules {
+            RulesArg::Faithful => Self::Faithful,
+            RulesArg::Canonical => Self::Canonical { xattrs: XattrRule::AllowlistOnly },
+            RulesArg::CanonicalUserXattrs => Self::Canonical { xattrs: XattrRule::KeepUser },
+        }
+    }
+}
+
 /// An image as the user names it, with what chooses among its manifests.
 pub struct Wanted {
     reference: Reference,
@@ -112,16 +122,10 @@ pub async fn digest(
     }
     let ready = wanted.ensure(engine, PullPolicy::IfNotPresent, output).await?;
     let record = ready.record;
-    let rules = match rules {
-        None | Some(RulesArg::Faithful) => None,
-        Some(RulesArg::Canonical) => Some(Rules::Canonical { xattrs: XattrRule::AllowlistOnly }),
-        Some(RulesArg::CanonicalUserXattrs) => Some(Rules::Canonical { xattrs: XattrRule::KeepUser }),
-    };
-    let composefs = match rules {
+    let composefs = match rules.map(Rules::from).filter(|rules| *rules != record.rules) {
         None => record.image,
         Some(rules) => {
-            let tree = pull::fold(&engine.store, &record.layers, rules, &record.manifest.to_string())?;
-            composefs::write_image(tree)?.digest()
+            pull::write(&engine.store, &record.layers, rules, &record.manifest.to_string())?.digest()
         }
     };
     let digests = Digests { manifest: record.manifest, composefs: composefs.hex() };
@@ -133,7 +137,7 @@ pub async fn inspect(engine: &Engine, wanted: Wanted, files: bool, output: Outpu
     let ready = wanted.ensure(engine, PullPolicy::Never, output).await?;
     if files {
         let name = ready.record.manifest.to_string();
-        let tree = pull::fold(&engine.store, &ready.record.layers, Rules::Faithful, &name)?;
+        let tree = pull::fold(&engine.store, &ready.record.layers, ready.record.rules, &name)?;
         let mut out = BufWriter::new(std::io::stdout().lock());
         composefs::dump(&tree, &mut out)?;
         return Ok(out.flush()?);
@@ -141,12 +145,14 @@ pub async fn inspect(engine: &Engine, wanted: Wanted, files: bool, output: Outpu
     output::show(output, &ready.record, |r| {
         let layers: String = r.layers.iter().map(|l| format!("  layer      {l}\n")).collect();
         format!(
-            "{}\n  manifest   {}\n  platform   {}\n  composefs  {} ({} image)\n  content    {} in {} inodes\n{layers}",
+            "{}\n  manifest   {}\n  platform   {}\n  composefs  {} ({} image, {} rules, {})\n  content    {} in {} inodes\n{layers}",
             r.names.join("\n"),
             r.manifest,
             r.platform.as_deref().unwrap_or("not stated"),
             r.image,
             output::bytes(r.image_size),
+            r.rules,
+            if r.sealed { "compared with the manifest" } else { "recorded here" },
             output::bytes(r.bytes),
             r.inodes,
         )

@@ -74,6 +74,7 @@ impl Cli {
         EngineSettings {
             state_dir: self.state_dir.clone(),
             node_key: self.node_key.clone(),
+            require_digest: matches!(&self.command, Command::Node(args) if args.require_composefs_digest),
             auth_file: self.registry.auth_file.clone(),
             insecure_registries: self.registry.insecure_registries.clone(),
             registry_cas: self.registry.registry_cas.clone(),

@@ -3,7 +3,7 @@
 //! This part knows nothing of CSI, Kubernetes or mounting. Reading order:
 //! [`reference`] and [`source`] (where an image comes from), [`manifest`] (what it says),
 //! [`tar`] and [`layer`] (its bytes as a stream), [`store`] (what is kept),
-//! [`tree`] (the layers folded into one), [`composefs`] (the image that the kernel mounts), [`trust`] (whether
+//! [`tree`] (the layers folded into one), [`seal`] (the digest that a manifest carries), [`composefs`] (the image that the kernel mounts), [`trust`] (whether
 //! it may be mounted), [`access`] (who may have it) and
 //! [`pull`] (all of it together).
 
@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod platform;
 pub mod pull;
 pub mod reference;
+pub mod seal;
 pub mod source;
 pub mod store;
 pub mod tar;

@@ -4,8 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::PullError;
 use super::error::About as _;
-use crate::image::composefs;
+use crate::image::composefs::{self, ImageBytes};
 use crate::image::digest::Digest;
+use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::{self, CheckedTree, Rules};
 use crate::kind::Kind;
@@ -20,20 +21,21 @@ pub(super) struct Work {
     pub name: String,
     /// DiffIDs computed here, lowest first.
     pub layers: Vec<Digest>,
+    /// What the manifest demands of the image.
+    pub seal: Option<Seal>,
 }
 
 /// Folds the layers, writes the image and commits it.
 pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRecord, PullError> {
-    let tree = fold(store, &work.layers, Rules::Faithful, &work.name)
-        .inspect_err(|error| set_bad_layers_aside(store, &work.layers, error))?;
-    let image = composefs::write_image(tree).about(&work.name)?;
+    let (rules, image) =
+        make(store, &work).inspect_err(|error| set_bad_layers_aside(store, &work.layers, error))?;
     let (digest, _) = store.objects(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
         manifest: work.manifest,
         image: digest,
         image_size: image.bytes.len() as u64,
-        rules: Rules::Faithful,
-        sealed: false,
+        rules,
+        sealed: work.seal.is_some(),
         layers: work.layers,
         platform: work.platform,
         names: vec![work.name.clone()],
@@ -46,6 +48,31 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRec
     // The tree and the image were tens of MiB; a daemon should not keep them.
     crate::sys::release_free_memory();
     Ok(record)
+}
+
+/// Makes the image: what the layers say, or what the seal demands, by whichever of its rules.
+fn make(store: &Store, work: &Work) -> Result<(Rules, ImageBytes), PullError> {
+    let Some(seal) = work.seal else {
+        return write(store, &work.layers, Rules::Faithful, &work.name).map(|image| (Rules::Faithful, image));
+    };
+    let mut built = Vec::new();
+    for rules in seal.rules() {
+        let image = write(store, &work.layers, *rules, &work.name)?;
+        let digest = image.digest();
+        if digest == seal.digest {
+            return Ok((*rules, image));
+        }
+        built.push((*rules, digest));
+    }
+    Err(PullError::NotAsSealed { image: work.name.clone(), seal, built })
+}
+
+/// The composefs image of layers that are in the store, by these rules. `image` is for messages.
+///
+/// # Errors
+/// A layer is not there or cannot be trusted, or the layers make no tree by these rules.
+pub fn write(store: &Store, layers: &[Digest], rules: Rules, image: &str) -> Result<ImageBytes, PullError> {
+    composefs::write_image(fold(store, layers, rules, image)?).about(image)
 }
 
 /// Sees to it that the next pull fetches anew what cannot be believed: this one must fail, since its layers were taken

@@ -7,9 +7,11 @@ use crate::image::digest::Digest;
 use crate::image::layer::LayerError;
 use crate::image::manifest::ManifestError;
 use crate::image::platform::PlatformError;
+use crate::image::seal::{Seal, SealError};
 use crate::image::source::SourceError;
 use crate::image::store::{ObjectError, StoreError};
-use crate::image::tree::TreeError;
+use crate::image::tree::{Rules, TreeError};
+use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 
 /// Why an image could not be made available. Cheap to clone: everybody who waited for the same
@@ -69,6 +71,39 @@ pub enum PullError {
         /// What the index has.
         source: Arc<PlatformError>,
     },
+    /// The manifest's seal is malformed.
+    #[error("{image}: {source}")]
+    Seal {
+        /// The reference asked for.
+        image: String,
+        /// What is wrong with it.
+        source: Arc<SealError>,
+    },
+    /// The layers make another image than the one that the manifest is sealed with.
+    #[error(
+        "{image}: the manifest is sealed with composefs digest {} (annotation {}), but its layers make {}; whoever sealed \
+         it built another image, or the image was changed since: do not use it, ask its publisher to seal it again",
+        seal.digest, seal.annotation, list(built)
+    )]
+    NotAsSealed {
+        /// The reference asked for.
+        image: String,
+        /// What the manifest says.
+        seal: Seal,
+        /// What was built here, and how.
+        built: Vec<(Rules, VerityDigest)>,
+    },
+    /// Only sealed images are allowed, and this is none.
+    #[error(
+        "{image}: this node admits only images whose manifest carries their composefs digest \
+         (--require-composefs-digest), and {why}; seal it with `composefs-csi seal` and sign it again"
+    )]
+    Unsealed {
+        /// The reference asked for.
+        image: String,
+        /// What is missing.
+        why: String,
+    },
     /// The layers do not make a tree.
     #[error("{image}: {source}")]
     Tree {
@@ -119,7 +154,9 @@ impl PullError {
             Self::Source { source, .. } => source.kind(),
             Self::Manifest { source, .. } => source.kind(),
             Self::Layer { source, .. } => source.kind(),
-            Self::DiffId { .. } => Kind::Corrupt,
+            Self::DiffId { .. } | Self::NotAsSealed { .. } => Kind::Corrupt,
+            Self::Seal { source, .. } => source.kind(),
+            Self::Unsealed { .. } => Kind::Denied,
             Self::Nested(_) => Kind::Invalid,
             Self::Platform { source, .. } => source.kind(),
             Self::Tree { source, .. } => source.kind(),
@@ -136,6 +173,12 @@ impl PullError {
     pub(super) fn is_refused_by_source(&self) -> bool {
         matches!(self, Self::Source { source, .. } if matches!(source.kind(), Kind::Denied | Kind::NotFound))
     }
+}
+
+/// `aa… by the canonical rules, bb… by the canonical-user-xattrs rules`.
+fn list(built: &[(Rules, VerityDigest)]) -> String {
+    let each = built.iter().map(|(rules, digest)| format!("{digest} by the {rules} rules"));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// Ties errors of the parts to the image they concern.
@@ -156,5 +199,5 @@ macro_rules! about {
 
 about!(
     SourceError => Source, ManifestError => Manifest, PlatformError => Platform, LayerError => Layer, TreeError => Tree, ImageError => Image, StoreError => Store,
-    ObjectError => Object,
+    ObjectError => Object, SealError => Seal,
 );

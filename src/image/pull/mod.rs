@@ -24,7 +24,7 @@ mod progress;
 mod puller;
 mod rights;
 
-pub use build::fold;
+pub use build::{fold, write};
 pub use error::PullError;
 pub use metrics::{PullMetrics, Shared};
 pub use progress::{LayerProgress, LayerState, Progress, Watch};

@@ -15,6 +15,7 @@ use super::{ImageRequest, Images, Progress, PullError, PullMetrics, Ready, build
 use crate::image::access::{Place, Rule};
 use crate::image::digest::Digest;
 use crate::image::manifest::ImageConfig;
+use crate::image::seal::{MERGED_SHA512, Seal, why_unsealed};
 use crate::image::source::Sources;
 use crate::image::store::{ImageRecord, Lease, Mark, Store};
 use crate::metrics::Outcome;
@@ -35,6 +36,7 @@ impl Default for Limits {
 /// Makes images available: the one implementation of [`Images`].
 #[derive(Debug)]
 pub struct Puller {
+    require_digest: bool,
     shared: Arc<Shared>,
     flights: Flights<Flight, Arc<Progress>, Result<Pulled, PullError>>,
 }
@@ -71,7 +73,13 @@ impl Puller {
         let layers = LayerFetcher::new(Arc::clone(&store), limits.parallel_layers, metrics.clone());
         let rule = Arc::new(rule);
         let shared = Shared { store, sources, rule, layers, building: Semaphore::new(1), metrics };
-        Self { shared: Arc::new(shared), flights: Flights::new() }
+        Self { require_digest: false, shared: Arc::new(shared), flights: Flights::new() }
+    }
+
+    /// The same, refusing images whose manifest does not carry their composefs digest, if `required`.
+    #[must_use]
+    pub fn with_digest_required(self, required: bool) -> Self {
+        Self { require_digest: required, ..self }
     }
 
     /// What is counted of pulls.
@@ -96,6 +104,24 @@ impl Puller {
                 self.fly(flight, plan, request).await.0
             }
             pulled => pulled,
+        }
+    }
+
+    /// Before anything else is fetched: the manifest tells whether it carries a digest.
+    fn check_seal(&self, plan: &Plan) -> Result<(), PullError> {
+        let image = &plan.image;
+        match Seal::of(&plan.manifest).about(image)? {
+            Some(_) => Ok(()),
+            None if self.require_digest => {
+                let why = why_unsealed(&plan.manifest);
+                Err(PullError::Unsealed { image: image.clone(), why })
+            }
+            None => {
+                if plan.manifest.annotations.contains_key(MERGED_SHA512) {
+                    tracing::warn!(image.reference = image, "not compared: {}", why_unsealed(&plan.manifest));
+                }
+                Ok(())
+            }
         }
     }
 
@@ -138,11 +164,16 @@ impl Images for Puller {
         };
         match search.run().await? {
             Located::Here(record) => {
+                if self.require_digest && !record.sealed {
+                    let why = "it was pulled without one".to_owned();
+                    return Err(PullError::Unsealed { image, why });
+                }
                 rights.preload(&lease, &record.manifest, [])?;
                 self.used(&record.manifest);
                 Ok(Ready { record, lease, fetched: 0 })
             }
             Located::There(plan) => {
+                self.check_seal(&plan)?;
                 let plan = Arc::new(*plan);
                 let (record, fetched) = self.pull(&plan, request).await?;
                 rights.proven(&lease, &record.manifest)?;
@@ -218,12 +249,14 @@ impl Shared {
         let store = Arc::clone(&self.store);
         let (plan, lease) = (Arc::clone(plan), lease.clone());
         let (image, platform) = (plan.image.clone(), config.platform.to_string());
+        let seal = Seal::of(&plan.manifest).about(&image)?;
         tokio::task::spawn_blocking(move || {
             let work = build::Work {
                 manifest: plan.digest,
                 platform: Some(platform),
                 name: plan.image.clone(),
                 layers: config.diff_ids,
+                seal,
             };
             build::build(&store, &lease, work)
         })

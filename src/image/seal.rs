@@ -1,0 +1,148 @@
+//! Sealed images: the composefs digest that a manifest carries, and with it whatever signs the manifest.
+//!
+//! The annotation names are those of the composefs project (composefs-oci 0.9.4, "sealing specification"). The image
+//! that they describe is built by the canonical rules, and sealers differ in which extended attributes they keep, so
+//! both ways are tried. Those rules need a `/usr`. For images without one (data, models, configuration) there is an
+//! annotation of our own, for the tree just as the layers have it.
+//!
+//! Reading an annotation proves nothing: the image built here is compared with it ([`crate::image::pull`]), and
+//! only a signature over the manifest says whose it is.
+
+use crate::image::manifest::Manifest;
+use crate::image::tree::{Rules, XattrRule};
+use crate::image::verity::VerityDigest;
+use crate::kind::Kind;
+
+pub mod document;
+
+/// The composefs project's annotation for the merged image, by sha256.
+pub const MERGED: &str = "composefs.merged.erofs.v1.fsverity-sha256-12";
+/// The same by sha512, which this driver cannot compare: a store has one algorithm, and it is sha256.
+pub const MERGED_SHA512: &str = "composefs.merged.erofs.v1.fsverity-sha512-12";
+/// Ours, for the tree as the layers have it. Not of the composefs project.
+pub const FAITHFUL: &str = "dev.composefs.csi.faithful.erofs.v1.fsverity-sha256-12";
+
+const CANONICAL: [Rules; 2] =
+    [Rules::Canonical { xattrs: XattrRule::AllowlistOnly }, Rules::Canonical { xattrs: XattrRule::KeepUser }];
+
+/// The digest that a manifest demands of its image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seal {
+    /// The annotation that says so: [`MERGED`] or [`FAITHFUL`].
+    pub annotation: &'static str,
+    /// The composefs digest.
+    pub digest: VerityDigest,
+}
+
+/// Why a manifest's annotation cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// It is no digest.
+    #[error(
+        "annotation {annotation} is {value:?}, which is not 64 lowercase hexadecimal digits; seal the image again, for \
+         example with `composefs-csi seal --force`"
+    )]
+    Malformed {
+        /// The annotation.
+        annotation: &'static str,
+        /// Its value, shortened.
+        value: String,
+    },
+}
+
+impl SealError {
+    /// What sort of failure this is.
+    pub fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
+}
+
+impl Seal {
+    /// The seal of a manifest. Of both annotations the composefs project's counts.
+    ///
+    /// # Errors
+    /// An annotation is there and is no digest: that is not the same as none.
+    pub fn of(manifest: &Manifest) -> Result<Option<Self>, SealError> {
+        for annotation in [MERGED, FAITHFUL] {
+            if let Some(value) = manifest.annotations.get(annotation) {
+                let lowercase = !value.bytes().any(|byte| byte.is_ascii_uppercase());
+                let digest = VerityDigest::from_hex(value).filter(|_| lowercase);
+                let value = value.chars().take(160).collect();
+                let digest = digest.ok_or(SealError::Malformed { annotation, value })?;
+                return Ok(Some(Self { annotation, digest }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The rules by which an image may have been built that this is the digest of, the likelier first.
+    pub fn rules(&self) -> &'static [Rules] {
+        if self.annotation == FAITHFUL { &[Rules::Faithful] } else { &CANONICAL }
+    }
+
+    /// The annotation for an image that was built by `rules`.
+    pub fn annotation_for(rules: Rules) -> &'static str {
+        if rules == Rules::Faithful { FAITHFUL } else { MERGED }
+    }
+}
+
+/// Why an image without a usable seal has none, for whoever demands one.
+pub fn why_unsealed(manifest: &Manifest) -> String {
+    if manifest.annotations.contains_key(MERGED_SHA512) {
+        format!("it has a sha512 digest only ({MERGED_SHA512}), and sha256 is what can be compared here")
+    } else {
+        format!("its manifest has no annotation {MERGED}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::manifest::Document;
+
+    fn manifest(annotations: &[(&str, &str)]) -> Manifest {
+        let annotations: serde_json::Map<_, _> =
+            annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let config = "application/vnd.oci.image.config.v1+json";
+        let text = serde_json::json!({
+            "schemaVersion": 2, "layers": [], "annotations": annotations,
+            "config": {"mediaType": config, "digest": digest, "size": 2},
+        });
+        match Document::parse(text.to_string().as_bytes(), None).unwrap() {
+            Document::Image(manifest) => manifest,
+            Document::Index(_) => panic!(),
+        }
+    }
+
+    #[test]
+    fn annotations_become_seals() {
+        let (a, b) = ("a".repeat(64), "b".repeat(64));
+        assert_eq!(Seal::of(&manifest(&[("other", &a)])).unwrap(), None);
+        let seal = Seal::of(&manifest(&[(MERGED, &a), (FAITHFUL, &b)])).unwrap().unwrap();
+        assert_eq!((seal.annotation, seal.digest), (MERGED, VerityDigest([0xaa; 32])));
+        assert_eq!(seal.rules(), CANONICAL);
+        let seal = Seal::of(&manifest(&[(FAITHFUL, &b)])).unwrap().unwrap();
+        assert_eq!((seal.digest, seal.rules()), (VerityDigest([0xbb; 32]), &[Rules::Faithful][..]));
+        for rules in Rules::ALL {
+            let seal = Seal { annotation: Seal::annotation_for(rules), digest: seal.digest };
+            assert!(seal.rules().contains(&rules));
+        }
+    }
+
+    #[test]
+    fn what_is_no_digest_is_not_as_good_as_nothing() {
+        for bad in ["", "sha256:", &"A".repeat(64), &"a".repeat(63), &"g".repeat(64), &"a".repeat(128)] {
+            let error = Seal::of(&manifest(&[(MERGED, bad)])).unwrap_err();
+            assert!(error.to_string().contains(MERGED), "{error}");
+        }
+    }
+
+    #[test]
+    fn sha512_is_named() {
+        let image = manifest(&[(MERGED_SHA512, &"a".repeat(128))]);
+        assert_eq!(Seal::of(&image).unwrap(), None);
+        assert!(why_unsealed(&image).contains("sha512"));
+        assert!(why_unsealed(&manifest(&[])).contains(MERGED));
+    }
+}
