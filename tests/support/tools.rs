@@ -20,6 +20,11 @@ pub fn cfsctl() -> PathBuf {
     script("cfsctl.sh", &[])
 }
 
+/// The machine's helm, or one of our own, see `scripts/helm.sh`.
+pub fn helm() -> PathBuf {
+    script("helm.sh", &[])
+}
+
 /// The path that a script of ours prints.
 fn script(name: &str, arguments: &[&str]) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);

@@ -61,7 +61,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "composefs-csi.commonArgs" -}}
 - --driver-name={{ .Values.driverName }}
 - --state-dir={{ .Values.stateDir }}
-- --log-level={{ .Values.logLevel }}
+- --log-level-file=/etc/composefs-csi/settings/log-level
 - --log-format={{ .Values.logFormat }}
 {{- range .Values.registries.insecure }}
 - --insecure-registry={{ . }}
@@ -72,12 +72,64 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if .Values.registries.authSecret }}
 - --auth-file=/etc/composefs-csi/auth/.dockerconfigjson
 {{- end }}
+{{- if .Values.metrics.enabled }}
+- --metrics-listen=0.0.0.0:{{ .Values.metrics.port | int }}
+{{- end }}
+{{- with .Values.tracing.otlpEndpoint }}
+- --otlp-endpoint={{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* Arguments about which images the node plugin mounts, and for whom. */}}
+{{- define "composefs-csi.trustArgs" -}}
+- --without-policy={{ .Values.policy.withoutPolicy }}
+{{- if .Values.policy.json }}
+- --policy=/etc/composefs-csi/policy/policy.json
+{{- end }}
+{{- if .Values.policy.namespaces }}
+- --policy-dir=/etc/composefs-csi/namespaces
+{{- end }}
+{{- with .Values.policy.verifierDir }}
+- --verifier-dir={{ . }}
+- --verifier-timeout={{ $.Values.policy.verifierTimeoutSeconds | int }}
+{{- end }}
+- --image-credential-policy={{ .Values.imageCredentials.policy }}
+{{- range .Values.imageCredentials.allow }}
+- --image-credential-allow={{ . }}
+{{- end }}
+- --access-ttl={{ .Values.imageCredentials.ttlSeconds | int }}
+{{- end -}}
+
+{{/* Files and directories of the host that the node plugin reads, or writes (the last), by volume name. */}}
+{{- define "composefs-csi.hostPaths" -}}
+{{- range $index, $dir := .Values.node.layoutDirs }}
+- {name: layouts-{{ $index }}, path: {{ $dir }}, type: Directory, readOnly: true}
+{{- end }}
+{{- with .Values.policy.verifierDir }}
+- {name: verifiers, path: {{ . }}, type: Directory, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{/* ConfigMaps of policies, by what they are called and where they are mounted. */}}
+{{- define "composefs-csi.policyMaps" -}}
+{{- if .Values.policy.json }}
+- policy
+{{- end }}
+{{- if .Values.policy.namespaces }}
+- namespaces
+{{- end }}
+{{- if .Values.policy.keys }}
+- keys
+{{- end }}
 {{- end -}}
 
 {{/* Where both run modes find their files. */}}
 {{- define "composefs-csi.commonMounts" -}}
 - name: socket
   mountPath: /csi
+- name: settings
+  mountPath: /etc/composefs-csi/settings
+  readOnly: true
 {{- if .Values.registries.certificateAuthorities }}
 - name: registry-ca
   mountPath: /etc/composefs-csi/registry-ca
@@ -92,6 +144,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* The volumes behind them, without the socket. */}}
 {{- define "composefs-csi.commonVolumes" -}}
+- name: settings
+  configMap:
+    name: {{ include "composefs-csi.fullname" . }}-settings
 {{- if .Values.registries.certificateAuthorities }}
 - name: registry-ca
   configMap:
@@ -101,8 +156,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 - name: auth
   secret:
     secretName: {{ .Values.registries.authSecret }}
-    # Only the container's own user and group need it.
-    defaultMode: 0440
+    # 0440: only the container's own user and group need it.
+    defaultMode: 288
 {{- end }}
 {{- end -}}
 
@@ -140,4 +195,13 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 5
+{{- if .Values.metrics.enabled }}
+# A rollout goes on when volumes can be mounted, not when the process runs.
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: metrics
+  periodSeconds: 5
+  timeoutSeconds: 5
+{{- end }}
 {{- end -}}
