@@ -108,9 +108,9 @@ fn text(tree: &CheckedTree) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// The digest of a faithful tree after the crate's transformation.
+/// The digest of a verbatim tree after the crate's transformation.
 fn by_the_crate(layers: &[Vec<Entry>], xattrs: XattrFiltering) -> VerityDigest {
-    let faithful = text(&fold(Rules::Faithful, layers));
+    let faithful = text(&fold(Rules::Verbatim, layers));
     let mut tree = dumpfile_to_filesystem::<Sha256HashValue>(&faithful).unwrap();
     tree.transform_for_oci(&OciTransformOptions { xattrs }).unwrap();
     VerityDigest::of(&mkfs_erofs_versioned(&ValidatedFileSystem::new(tree).unwrap(), FormatVersion::V1))

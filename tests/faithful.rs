@@ -122,7 +122,8 @@ fn a_mounted_image_is_what_umoci_unpacks() {
         let reference = registry.push(&format!("oci:{image}"), &format!("tenant/{name}:v1"), push);
         let target = machine.path().join(format!("seen-{name}"));
         fs::create_dir(&target).unwrap();
-        machine.run(&[&["mount", &reference, target.to_str().unwrap()], &access[..]].concat());
+        let mount = ["mount", &reference, target.to_str().unwrap(), "--keep-special-files"];
+        machine.run(&[&mount[..], &access[..]].concat());
         let mut ours = unpacked::entries(&target);
         ours.sort_by(|a, b| a.path.cmp(&b.path));
         compare(&theirs, &ours);
@@ -167,7 +168,8 @@ fn an_image_that_buildah_built_is_what_podman_mounts() {
     let theirs = unpacked::entries(Path::new(&tool("podman", &["image", "mount", "built:1"])));
     let target = machine.path().join("seen");
     fs::create_dir(&target).unwrap();
-    machine.run(&["mount", &format!("oci:{}:v1", layout.display()), target.to_str().unwrap()]);
+    let image = format!("oci:{}:v1", layout.display());
+    machine.run(&["mount", &image, target.to_str().unwrap(), "--keep-special-files"]);
     let ours = unpacked::entries(&target);
     // The root has no entry in such a layer; everybody makes up its own.
     compare(&theirs[1..], &ours[1..]);

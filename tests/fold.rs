@@ -58,7 +58,7 @@ fn opaque(path: &str) -> Entry {
 }
 
 fn fold(layers: &[Vec<Entry>]) -> Result<CheckedTree, TreeError> {
-    let mut builder = Builder::new(Rules::Faithful);
+    let mut builder = Builder::new(Rules::Verbatim);
     for entries in layers {
         let mut layer = builder.layer();
         entries.iter().try_for_each(|entry| layer.apply(entry.clone()))?;

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use composefs_csi::image::digest::Digest;
+use composefs_csi::image::limits::Limits;
 use composefs_csi::image::manifest::{
-    ACCEPTED_MEDIA_TYPES, CONFIG_MAX, Document, ImageConfig, LayerCompression, Manifest,
+    ACCEPTED_MEDIA_TYPES, Document, ImageConfig, LayerCompression, Manifest,
 };
 use composefs_csi::image::reference::{Reference, Version};
 use composefs_csi::image::source::{
@@ -87,7 +88,7 @@ async fn manifest(source: &dyn Source, version: &Version) -> Manifest {
 /// Reads a whole image and checks everything that it promises.
 async fn check_image(source: &dyn Source, version: &Version, tars: &[&Layer]) {
     let manifest = manifest(source, version).await;
-    let config = read_blob(source, &manifest.config, CONFIG_MAX).await.unwrap();
+    let config = read_blob(source, &manifest.config, Limits::DEFAULT.config_bytes).await.unwrap();
     let config = ImageConfig::parse(&config, manifest.layers.len()).unwrap();
     assert_eq!(manifest.layers.len(), tars.len());
     for ((layer, diff_id), tar) in manifest.layers.iter().zip(config.diff_ids).zip(tars) {

@@ -5,7 +5,8 @@
 
 #![no_main]
 
-use composefs_csi::image::manifest::{Document, INDEX_ENTRIES_MAX, Index};
+use composefs_csi::image::limits::Limits;
+use composefs_csi::image::manifest::{Document, Index};
 use composefs_csi::image::platform::Platform;
 use libfuzzer_sys::fuzz_target;
 
@@ -19,7 +20,7 @@ const WANTED: [&str; 5] = ["linux/amd64", "linux/amd64/v3", "linux/arm64", "linu
 fuzz_target!(|input: &[u8]| {
     let Some((choice, bytes)) = input.split_first() else { return };
     let Ok(Document::Index(index)) = Document::parse(bytes, STATED[usize::from(choice % 3)]) else { return };
-    assert!(index.entries.len() <= INDEX_ENTRIES_MAX);
+    assert!(index.entries.len() <= Limits::DEFAULT.index_entries);
     for wanted in WANTED {
         let wanted: Platform = wanted.parse().expect("a platform");
         let suits = |platform: &Option<Platform>| {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use composefs_csi::image::digest::Digest;
 use composefs_csi::image::layer::entry::{Entry, EntryKind};
 use composefs_csi::image::layer::{Blob, Contents, LayerError, LayerOutcome, Limits, RecordReader, ingest};
+use composefs_csi::image::limits::Budget;
 use composefs_csi::image::manifest::LayerCompression;
 use composefs_csi::image::store::Objects;
 use composefs_csi::image::verity::VerityDigest;
@@ -76,7 +77,8 @@ type Taken = Result<(LayerOutcome, Vec<Entry>), LayerError>;
 
 fn take(blob: &Blob, bytes: &[u8], chunk: usize, limits: &Limits) -> Taken {
     let chunks: Vec<Bytes> = bytes.chunks(chunk).map(Bytes::copy_from_slice).collect();
-    let (outcome, record) = ingest(blob, chunks.into_iter(), &OBJECTS, Vec::new(), limits, &|_| {})?;
+    let (outcome, record) =
+        ingest(blob, chunks.into_iter(), &OBJECTS, Vec::new(), limits, &Budget::new(limits.bytes), &|_| {})?;
     let entries: Result<Vec<Entry>, _> = RecordReader::new(&record[..]).expect("our own record").collect();
     Ok((outcome, entries.expect("our own record")))
 }

@@ -1,6 +1,6 @@
 //! Archives from arbitrary bytes, and what an archive holds, read without a store.
 
-use composefs_csi::image::layer::entry::{Entry, EntryKind, INLINE_MAX, is_clean};
+use composefs_csi::image::layer::entry::{Entry, EntryKind, INLINE_MAX, Meta, is_clean};
 use composefs_csi::image::tar::{Archive, Limits, Piece, TarEntry, TarError, TarKind};
 use composefs_csi::image::verity::VerityHasher;
 use std::io::{BufRead, BufReader};
@@ -57,6 +57,9 @@ pub fn read(tar: &[u8], limits: Limits, buffer: usize) -> Result<Vec<Entry>, Tar
                 file(&mut archive, size, &mut content)?
             }
         };
+        // What means nothing is not recorded.
+        let bare = matches!(kind, EntryKind::Whiteout | EntryKind::Opaque | EntryKind::Hardlink(_));
+        let meta = if bare { Meta::default() } else { meta };
         entries.push(Entry { path, meta, kind });
         assert!(entries.len() as u64 <= limits.headers);
     }

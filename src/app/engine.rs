@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use crate::image::access::Rule;
 use crate::image::pull::{Limits, Puller};
-use crate::image::source::{Credentials, RegistryMetrics, SourceSettings, Sources};
+use crate::image::source::{Credentials, Pace, RegistryMetrics, SourceSettings, Sources};
 use crate::image::store::{Integrity, NodeKey, Options, Store};
 use crate::image::trust::TrustSettings;
 use crate::image::verity::VerityDigest;
@@ -34,7 +34,9 @@ pub struct EngineSettings {
     pub access: Rule,
     /// Refuse images whose manifest does not carry their composefs digest.
     pub require_digest: bool,
-    /// How much is done at once.
+    /// Bytes per second that a registry must send at least; 0 for no bound.
+    pub min_transfer_rate: u64,
+    /// How much is done at once, and what is taken.
     pub limits: Limits,
     /// Where requests to registries are counted.
     pub registry_metrics: RegistryMetrics,
@@ -47,6 +49,8 @@ pub struct Engine {
     pub store: Arc<Store>,
     /// Makes images available in it.
     pub images: Arc<Puller>,
+    /// How much is done at once, and what is taken.
+    pub limits: Limits,
     state_dir: PathBuf,
 }
 
@@ -61,7 +65,7 @@ impl Engine {
             Puller::new(Arc::clone(&store), sources, rule, settings.limits)
                 .with_digest_required(settings.require_digest),
         );
-        Ok(Self { store, images, state_dir: settings.state_dir.clone() })
+        Ok(Self { store, images, limits: settings.limits, state_dir: settings.state_dir.clone() })
     }
 
     /// The composefs images that are mounted anywhere in this mount namespace.
@@ -87,6 +91,8 @@ pub fn sources(settings: &EngineSettings) -> anyhow::Result<Sources> {
         ca_files: settings.registry_cas.clone(),
         default_credentials: default_credentials.unwrap_or_else(Credentials::none),
         metrics: settings.registry_metrics.clone(),
+        pace: Pace { minimum: settings.min_transfer_rate, ..Pace::default() },
+        limits: settings.limits.image,
         ..SourceSettings::default()
     })?)
 }

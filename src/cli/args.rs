@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::access::AccessArgs;
+use super::limits::LimitArgs;
 use super::trust::TrustArgs;
 
 /// Image-backed, read-only volumes for Kubernetes, verified file by file.
@@ -31,6 +32,9 @@ pub struct Cli {
     /// Who may have the images that are here.
     #[command(flatten)]
     pub access: AccessArgs,
+    /// Caps on images.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// How results are printed.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -187,8 +191,10 @@ pub enum Policy {
 /// The rules a tree is built by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RulesArg {
-    /// As the layers say: what this driver mounts.
+    /// As the layers say, without device nodes and named pipes: what this driver mounts.
     Faithful,
+    /// The same with device nodes and named pipes.
+    Verbatim,
     /// The composefs project's rules for OCI images; of the extended attributes only file capabilities.
     Canonical,
     /// The same with `user.*` attributes kept.
@@ -211,7 +217,7 @@ pub struct NodeArgs {
     #[arg(long, env = "KUBELET_DIR", default_value = "/var/lib/kubelet")]
     pub kubelet_dir: PathBuf,
     /// Layers fetched at the same time, over all pulls.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = super::PARALLEL_LAYERS)]
     pub parallel_layers: usize,
     /// Seconds that a publish waits for a pull before it answers "still pulling".
     #[arg(long, default_value_t = 110)]

@@ -30,6 +30,7 @@ impl From<RulesArg> for Rules {
     fn from(rules: RulesArg) -> Self {
         match rules {
             RulesArg::Faithful => Self::Faithful,
+            RulesArg::Verbatim => Self::Verbatim,
             RulesArg::Canonical => Self::Canonical { xattrs: XattrRule::AllowlistOnly },
             RulesArg::CanonicalUserXattrs => Self::Canonical { xattrs: XattrRule::KeepUser },
         }
@@ -125,7 +126,8 @@ pub async fn digest(
     let composefs = match rules.map(Rules::from).filter(|rules| *rules != record.rules) {
         None => record.image,
         Some(rules) => {
-            pull::write(&engine.store, &record.layers, rules, &record.manifest.to_string())?.digest()
+            let (limits, name) = (&engine.limits.image, record.manifest.to_string());
+            pull::write(&engine.store, &record.layers, rules, limits, &name)?.digest()
         }
     };
     let digests = Digests { manifest: record.manifest, composefs: composefs.hex() };
@@ -137,7 +139,8 @@ pub async fn inspect(engine: &Engine, wanted: Wanted, files: bool, output: Outpu
     let ready = wanted.ensure(engine, PullPolicy::Never, output).await?;
     if files {
         let name = ready.record.manifest.to_string();
-        let tree = pull::fold(&engine.store, &ready.record.layers, ready.record.rules, &name)?;
+        let (rules, limits) = (ready.record.rules, &engine.limits.image);
+        let tree = pull::fold(&engine.store, &ready.record.layers, rules, limits, &name)?;
         let mut out = BufWriter::new(std::io::stdout().lock());
         composefs::dump(&tree, &mut out)?;
         return Ok(out.flush()?);

@@ -3,6 +3,7 @@
 mod access;
 mod args;
 mod images;
+mod limits;
 mod mounts;
 mod output;
 mod progress;
@@ -21,8 +22,10 @@ use crate::app::engine::{Engine, EngineSettings};
 use crate::app::telemetry::level::LevelFile;
 use crate::app::telemetry::otlp::Export;
 use crate::app::telemetry::{self, Telemetry, TelemetrySettings};
-use crate::image::pull::Limits;
 use crate::image::source::RegistryMetrics;
+
+/// Layers fetched at the same time by a command, and by a node plugin that is not told otherwise.
+const PARALLEL_LAYERS: usize = 3;
 
 /// Runs the program and returns its exit code: 0 done, 1 failed, 2 wrong usage.
 pub fn run() -> ExitCode {
@@ -70,7 +73,7 @@ impl Cli {
         }
     }
 
-    fn engine(&self, limits: Limits) -> EngineSettings {
+    fn engine(&self, parallel_layers: usize) -> EngineSettings {
         EngineSettings {
             state_dir: self.state_dir.clone(),
             node_key: self.node_key.clone(),
@@ -80,7 +83,8 @@ impl Cli {
             registry_cas: self.registry.registry_cas.clone(),
             trust: self.trust.settings(),
             access: self.access.rule(),
-            limits,
+            min_transfer_rate: self.limits.min_transfer_rate,
+            limits: self.limits.limits(parallel_layers),
             registry_metrics: RegistryMetrics::default(),
         }
     }
@@ -88,10 +92,10 @@ impl Cli {
 
 async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
     let output = cli.output;
-    let engine = || Engine::open(&cli.engine(Limits::default()));
+    let engine = || Engine::open(&cli.engine(PARALLEL_LAYERS));
     match &cli.command {
-        Command::Node(args) => serve::node(args, |limits| cli.engine(limits), level).await,
-        Command::Controller(args) => serve::controller(args, cli.engine(Limits::default()), level).await,
+        Command::Node(args) => serve::node(args, cli.engine(args.parallel_layers), level).await,
+        Command::Controller(args) => serve::controller(args, cli.engine(PARALLEL_LAYERS), level).await,
         Command::Pull { image, platform, pull_policy } => {
             images::pull(
                 &engine()?,

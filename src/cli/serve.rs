@@ -8,7 +8,6 @@ use crate::app::engine::EngineSettings;
 use crate::app::housekeeping::Schedule;
 use crate::app::node::{self, NodeRun};
 use crate::app::telemetry::level::LevelFile;
-use crate::image::pull::Limits;
 use crate::image::store::gc::Policy;
 use crate::node::service::NodeSettings;
 
@@ -22,7 +21,7 @@ const MIN_AGE: Duration = Duration::from_secs(120);
 /// An argument is malformed, or the plugin failed.
 pub(super) async fn node(
     args: &NodeArgs,
-    engine: impl Fn(Limits) -> EngineSettings,
+    engine: EngineSettings,
     level: Option<LevelFile>,
 ) -> anyhow::Result<()> {
     let (high, low) = (args.gc_high, args.gc_low);
@@ -31,7 +30,7 @@ pub(super) async fn node(
         "--gc-low {low} and --gc-high {high} do not fit; both are percentages, the low one is not above the high"
     );
     node::run(NodeRun {
-        engine: engine(Limits { parallel_layers: args.parallel_layers }),
+        engine,
         endpoint: args.endpoint.parse()?,
         driver: args.driver_name.parse()?,
         node: NodeSettings {

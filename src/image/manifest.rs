@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::image::digest::Digest;
+use crate::image::limits::{Cap, Limits};
 use crate::image::platform::{Platform, PlatformError};
 
 mod config;
@@ -23,16 +24,6 @@ pub use config::ImageConfig;
 pub use error::ManifestError;
 pub use media_type::LayerCompression;
 use media_type::{DocumentType, is_image_config};
-
-/// Layers beyond this number are refused. Runtimes stop at 127 (overlayfs' limit under Docker),
-/// so nothing that runs anywhere comes near.
-pub const LAYERS_MAX: usize = 1000;
-
-/// Index entries beyond this number are refused.
-pub const INDEX_ENTRIES_MAX: usize = 1000;
-
-/// Configs larger than this are refused, in bytes; they list a line of history per layer.
-pub const CONFIG_MAX: usize = 4 << 20;
 
 /// The media types to ask a registry for.
 pub const ACCEPTED_MEDIA_TYPES: [&str; 4] = media_type::DOCUMENTS;
@@ -130,11 +121,22 @@ struct WirePlatform {
 }
 
 impl Document {
-    /// Parses a manifest or an index.
+    /// Parses a manifest or an index within the default limits.
+    ///
+    /// # Errors
+    /// Those of [`Document::parse_within`].
+    pub fn parse(bytes: &[u8], stated: Option<&str>) -> Result<Self, ManifestError> {
+        Self::parse_within(&Limits::default(), bytes, stated)
+    }
+
+    /// Parses a manifest or an index, and refuses one with more layers or entries than `limits` allow.
     ///
     /// `stated` is the media type that the registry's `Content-Type` or the descriptor in the
     /// index above gave; the document must agree with it.
-    pub fn parse(bytes: &[u8], stated: Option<&str>) -> Result<Self, ManifestError> {
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse_within(limits: &Limits, bytes: &[u8], stated: Option<&str>) -> Result<Self, ManifestError> {
         let wire: WireDocument =
             serde_json::from_slice(bytes).map_err(|e| ManifestError::Syntax(e.to_string()))?;
         if wire.fs_layers.is_some() || wire.schema_version == Some(1) {
@@ -144,8 +146,8 @@ impl Document {
             return Err(ManifestError::SchemaVersion(wire.schema_version));
         }
         match settle_type(&wire, stated)? {
-            DocumentType::Manifest => Manifest::from_wire(wire).map(Self::Image),
-            DocumentType::Index => Index::from_wire(wire).map(Self::Index),
+            DocumentType::Manifest => Manifest::from_wire(wire, limits).map(Self::Image),
+            DocumentType::Index => Index::from_wire(wire, limits).map(Self::Index),
         }
     }
 }
@@ -173,7 +175,7 @@ fn settle_type(wire: &WireDocument, stated: Option<&str>) -> Result<DocumentType
 }
 
 impl Manifest {
-    fn from_wire(wire: WireDocument) -> Result<Self, ManifestError> {
+    fn from_wire(wire: WireDocument, limits: &Limits) -> Result<Self, ManifestError> {
         let config = wire.config.ok_or(ManifestError::Missing("config"))?;
         if !is_image_config(&config.media_type) {
             return Err(ManifestError::NotAnImage {
@@ -182,8 +184,8 @@ impl Manifest {
             });
         }
         let layers = wire.layers.ok_or(ManifestError::Missing("layers"))?;
-        if layers.len() > LAYERS_MAX {
-            return Err(ManifestError::TooMany { what: "layers", found: layers.len(), max: LAYERS_MAX });
+        if layers.len() > limits.layers {
+            return Err(Cap::Layers.exceeded(layers.len(), limits.layers).into());
         }
         let layers = layers.into_iter().enumerate().map(Layer::from_wire);
         Ok(Self {
@@ -202,14 +204,10 @@ impl Layer {
 }
 
 impl Index {
-    fn from_wire(wire: WireDocument) -> Result<Self, ManifestError> {
+    fn from_wire(wire: WireDocument, limits: &Limits) -> Result<Self, ManifestError> {
         let entries = wire.manifests.ok_or(ManifestError::Missing("manifests"))?;
-        if entries.len() > INDEX_ENTRIES_MAX {
-            return Err(ManifestError::TooMany {
-                what: "manifests",
-                found: entries.len(),
-                max: INDEX_ENTRIES_MAX,
-            });
+        if entries.len() > limits.index_entries {
+            return Err(Cap::IndexEntries.exceeded(entries.len(), limits.index_entries).into());
         }
         let entries = entries.into_iter().map(|entry| IndexEntry {
             descriptor: entry.descriptor,

@@ -11,6 +11,7 @@ pub mod access;
 pub mod composefs;
 pub mod digest;
 pub mod layer;
+pub mod limits;
 pub mod manifest;
 pub mod platform;
 pub mod pull;

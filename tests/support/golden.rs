@@ -48,9 +48,9 @@ pub fn with_xattr(mut entry: Entry, name: &str, value: &[u8]) -> Entry {
     entry
 }
 
-/// One layer folded faithfully.
+/// One layer folded with all that it holds.
 pub fn tree(entries: &[Entry]) -> CheckedTree {
-    let mut builder = Builder::new(Rules::Faithful);
+    let mut builder = Builder::new(Rules::Verbatim);
     let mut layer = builder.layer();
     for entry in entries {
         layer.apply(entry.clone()).expect("an entry that fits");
@@ -64,7 +64,7 @@ pub fn fitting(entries: Vec<Entry>) -> Vec<Entry> {
     let mut kept: Vec<Entry> = Vec::new();
     for entry in entries {
         kept.push(entry);
-        let mut builder = Builder::new(Rules::Faithful);
+        let mut builder = Builder::new(Rules::Verbatim);
         let mut layer = builder.layer();
         let applied = kept.iter().try_for_each(|entry| layer.apply(entry.clone()));
         if applied.and_then(|()| layer.end()).and_then(|()| builder.finish().map(drop)).is_err() {

@@ -4,6 +4,7 @@ use std::io;
 
 use super::record::RecordError;
 use crate::image::digest::Digest;
+use crate::image::limits::Exceeded;
 use crate::image::manifest::LayerCompression;
 use crate::image::store::ObjectError;
 use crate::image::tar::{Subject, TarError};
@@ -65,11 +66,8 @@ pub enum LayerFault {
     #[error("its zstd window exceeds 32 MiB; recompress the image with a window log of at most 25")]
     Window,
     /// The decompressed stream is longer than allowed.
-    #[error("it unpacks to more than {limit} bytes; a bomb, or raise the limit")]
-    TooLong {
-        /// Bytes allowed.
-        limit: u64,
-    },
+    #[error("it unpacks too far, as a bomb does: {0}")]
+    TooLong(Exceeded),
     /// The archive is not acceptable.
     #[error(transparent)]
     Tar(#[from] TarError),
@@ -102,7 +100,7 @@ impl LayerFault {
         match self {
             Self::Compression(_) | Self::Decompress { .. } => Kind::Invalid,
             Self::Short { .. } | Self::Long { .. } | Self::Digest { .. } => Kind::Corrupt,
-            Self::Window | Self::TooLong { .. } => Kind::Exhausted,
+            Self::Window | Self::TooLong(_) => Kind::Exhausted,
             Self::Tar(error) => error.kind(),
             Self::Object { error, .. } => error.kind(),
             Self::Record(error) => error.kind(),

@@ -30,6 +30,7 @@ use super::intake::Intake;
 use super::record::RecordWriter;
 use super::unpack::{Contents, unpack};
 use crate::image::digest::{Digest, Hasher};
+use crate::image::limits::{Budget, Exceeded};
 use crate::image::manifest::LayerCompression;
 use crate::image::store::Objects;
 use crate::image::tar::{Archive, Limits};
@@ -61,6 +62,7 @@ pub struct LayerOutcome {
 /// Takes a layer in. Blocks: not for an async thread. `chunks` is the blob in pieces of any size
 /// (such as the receiving end of a bounded channel); it ends where the blob ends or the source
 /// gives up. `record` receives the layer's record and is given back, complete but not synced.
+/// What it unpacks to is counted in `image`, which all layers of an image share.
 /// `progress` is told the number of compressed bytes each time some were taken.
 ///
 /// # Errors
@@ -71,10 +73,12 @@ pub fn ingest<W: Write>(
     objects: &Objects,
     record: W,
     limits: &Limits,
+    image: &Budget,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(LayerOutcome, W), LayerError> {
     let intake = Intake::new(chunks, blob, progress);
-    pipeline(blob, intake, objects, record, limits).map_err(|fault| LayerError { blob: blob.digest, fault })
+    pipeline(blob, intake, objects, record, (limits, image))
+        .map_err(|fault| LayerError { blob: blob.digest, fault })
 }
 
 fn pipeline<W: Write>(
@@ -82,7 +86,7 @@ fn pipeline<W: Write>(
     intake: Intake<'_, impl Iterator<Item = Bytes> + Send>,
     objects: &Objects,
     record: W,
-    limits: &Limits,
+    (limits, image): (&Limits, &Budget),
 ) -> Result<(LayerOutcome, W), LayerFault> {
     // Set by the last thread if knowing the blob's digest is of no use any more.
     let give_up = AtomicBool::new(false);
@@ -91,7 +95,7 @@ fn pipeline<W: Write>(
     let (empty, to_fill) = channel();
     thread::scope(|scope| {
         let decompress = spawn(scope, "layer-inflate", || {
-            decompress(blob, intake, limits, &Filling { full, to_fill }, &give_up)
+            decompress(blob, intake, (limits, image), &Filling { full, to_fill }, &give_up)
         })?;
         let hash = spawn(scope, "layer-diffid", move || diff_id(&to_hash, &hashed))?;
 
@@ -141,7 +145,7 @@ struct Filling {
 fn decompress(
     blob: &Blob,
     intake: Intake<'_, impl Iterator<Item = Bytes>>,
-    limits: &Limits,
+    bounds: (&Limits, &Budget),
     belt: &Filling,
     give_up: &AtomicBool,
 ) -> Result<(), Stopped> {
@@ -159,12 +163,12 @@ fn decompress(
         Ok(decoder) => decoder,
         Err(error) => return Err(Stopped::Fault(failed(error))),
     };
-    match pump(&mut decoder, limits, belt) {
+    match pump(&mut decoder, bounds, belt) {
         Pumped::All => decoder.source().verify().map_err(Stopped::Fault),
         Pumped::Failed(error) => {
             Err(Stopped::Fault(decoder.source().verify().err().unwrap_or_else(|| failed(error))))
         }
-        Pumped::TooLong => Err(Stopped::Fault(LayerFault::TooLong { limit: limits.bytes })),
+        Pumped::TooLong(exceeded) => Err(Stopped::Fault(LayerFault::TooLong(exceeded))),
         Pumped::NeighbourGone if give_up.load(Ordering::Relaxed) => Err(Stopped::NeighbourGone),
         Pumped::NeighbourGone => match decoder.source().verify() {
             Err(fault) => Err(Stopped::Fault(fault)),
@@ -176,11 +180,11 @@ fn decompress(
 enum Pumped {
     All,
     Failed(std::io::Error),
-    TooLong,
+    TooLong(Exceeded),
     NeighbourGone,
 }
 
-fn pump(decoder: &mut impl std::io::Read, limits: &Limits, belt: &Filling) -> Pumped {
+fn pump(decoder: &mut impl std::io::Read, (limits, image): (&Limits, &Budget), belt: &Filling) -> Pumped {
     let mut total = 0u64;
     let mut made = 0;
     loop {
@@ -201,7 +205,10 @@ fn pump(decoder: &mut impl std::io::Read, limits: &Limits, belt: &Filling) -> Pu
         }
         total += buffer.len() as u64;
         if total > limits.bytes {
-            return Pumped::TooLong;
+            return Pumped::TooLong(limits.bytes_cap.exceeded(total, limits.bytes));
+        }
+        if let Err(exceeded) = image.take(buffer.len() as u64) {
+            return Pumped::TooLong(exceeded);
         }
         if belt.full.send(buffer).is_err() {
             return Pumped::NeighbourGone;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::entry::{Entry, EntryKind};
 use super::*;
 use crate::image::digest::Digest;
+use crate::image::limits::Budget;
 use crate::image::manifest::LayerCompression;
 use crate::image::store::Objects;
 use crate::image::tar::testing::Builder;
@@ -43,7 +44,8 @@ fn take(objects: &Objects, blob: &Blob, bytes: &[u8], chunk: usize, limits: &Lim
     let progress = |count| {
         seen.fetch_add(count, Ordering::Relaxed);
     };
-    let (outcome, record) = ingest(blob, chunks.into_iter(), objects, Vec::new(), limits, &progress)?;
+    let (outcome, record) =
+        ingest(blob, chunks.into_iter(), objects, Vec::new(), limits, &Budget::new(u64::MAX), &progress)?;
     assert_eq!(seen.load(Ordering::Relaxed), blob.size);
     let entries: Result<Vec<Entry>, _> = RecordReader::new(&record[..]).unwrap().collect();
     Ok((outcome, entries.unwrap()))
@@ -106,7 +108,7 @@ fn every_compression_and_chunking_gives_the_same_layer() {
 /// The layer is refused with this kind, and the message names the blob and contains this.
 #[track_caller]
 fn refused(blob: &Blob, bytes: &[u8], kind: Kind, says: &str) {
-    refused_within(&Limits::for_blob(blob.size), blob, bytes, kind, says);
+    refused_within(&Limits::for_blob(&Default::default(), blob.size), blob, bytes, kind, says);
 }
 
 #[track_caller]
@@ -169,7 +171,7 @@ fn a_hostile_archive_is_refused_by_name() {
     let good = || Builder::default().file(b"good", &[1; 3000]);
     for (tar, kind, says) in [
         (good().file(b"../../etc/passwd", b"x").end(), Kind::Invalid, "entry \"../../etc/passwd\""),
-        (good().file(b"/etc/passwd", b"x").end(), Kind::Invalid, "entry \"/etc/passwd\""),
+        (good().file(b"/../etc/passwd", b"x").end(), Kind::Invalid, "entry \"/../etc/passwd\""),
         (good().link(b'1', b"hard", b"../../etc/shadow").end(), Kind::Invalid, "entry \"hard\""),
         (good().0[..2000].to_vec(), Kind::Invalid, "entry \"good\": the archive is cut off"),
         (good().raw(&[9; 512]).end(), Kind::Invalid, "checksum"),
@@ -243,7 +245,8 @@ fn a_full_store_and_a_full_record_are_exhausted() {
     let bytes = gzip(&archive());
     let blob = blob_of(&bytes, LayerCompression::Gzip);
     let chunks = std::iter::once(Bytes::from(bytes));
-    let error = ingest(&blob, chunks, &objects, Full, &Limits::default(), &|_| {}).unwrap_err();
+    let error = ingest(&blob, chunks, &objects, Full, &Limits::default(), &Budget::new(u64::MAX), &|_| {})
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Exhausted, "{error}");
 }
 
@@ -255,7 +258,7 @@ fn ending_the_chunks_ends_every_thread_at_once() {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
     let taken = std::thread::spawn(move || {
         let chunks = std::iter::from_fn(move || receiver.blocking_recv());
-        ingest(&blob, chunks, &objects, Vec::new(), &Limits::default(), &|_| {})
+        ingest(&blob, chunks, &objects, Vec::new(), &Limits::default(), &Budget::new(u64::MAX), &|_| {})
     });
     sender.blocking_send(Bytes::copy_from_slice(&bytes[..1000])).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(50));
@@ -280,8 +283,34 @@ fn a_refused_layer_stops_taking_chunks() {
         &objects,
         Vec::new(),
         &Limits { bytes: 1 << 20, ..Limits::default() },
+        &Budget::new(u64::MAX),
         &|_| {},
     )
     .unwrap_err();
     assert_eq!(error.kind(), Kind::Exhausted, "{error}");
+}
+
+#[test]
+fn the_layers_of_an_image_share_what_they_may_unpack_to() {
+    let (_dir, objects) = store();
+    let tar = archive();
+    let blob = blob_of(&tar, LayerCompression::None);
+    let image = Budget::new(2 * tar.len() as u64);
+    let take = || {
+        let chunks = std::iter::once(Bytes::copy_from_slice(&tar));
+        ingest(&blob, chunks, &objects, Vec::new(), &Limits::default(), &image, &|_| {})
+    };
+    assert!(take().is_ok() && take().is_ok());
+    let error = take().unwrap_err();
+    assert_eq!(error.kind(), Kind::Exhausted);
+    assert!(error.to_string().contains("--max-image-bytes"), "{error}");
+}
+
+#[test]
+fn what_a_layer_may_unpack_to_is_told_by_the_cap_that_counts() {
+    let image = crate::image::limits::Limits { layer_bytes: 100_000, ..Default::default() };
+    let bytes = zstd(&archive());
+    let blob = blob_of(&bytes, LayerCompression::Zstd);
+    let limits = Limits::for_blob(&image, blob.size);
+    refused_within(&limits, &blob, &bytes, Kind::Exhausted, "--max-layer-bytes");
 }

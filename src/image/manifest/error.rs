@@ -1,5 +1,6 @@
 //! Why bytes are not a manifest, an index or a config that this driver accepts.
 
+use crate::image::limits::Exceeded;
 use crate::kind::Kind;
 
 /// Why a document was refused.
@@ -81,14 +82,17 @@ pub enum ManifestError {
         media_type: String,
     },
     /// A list is longer than its limit.
-    #[error("it lists {found} {what}, more than the limit of {max}")]
-    TooMany {
-        /// What is listed.
-        what: &'static str,
-        /// How many there are.
-        found: usize,
-        /// The limit.
-        max: usize,
+    #[error("it lists too many: {0}")]
+    Limit(#[from] Exceeded),
+    /// A layer that is a filesystem already.
+    #[error(
+        "layer {index} is a ready-made filesystem ({media_type}), and a filesystem made elsewhere is never mounted; push the image with tar layers, the node makes the filesystem itself"
+    )]
+    FilesystemLayer {
+        /// Position from the bottom, from 0.
+        index: usize,
+        /// The media type.
+        media_type: String,
     },
     /// Config and manifest disagree.
     #[error(
@@ -114,14 +118,15 @@ impl ManifestError {
             | Self::NotAnImage { .. }
             | Self::UnknownLayer { .. }
             | Self::EncryptedLayer { .. }
+            | Self::FilesystemLayer { .. }
             | Self::SchemaVersion(_) => Kind::Unsupported,
+            Self::Limit(_) => Kind::Exhausted,
             Self::Syntax(_)
             | Self::Ambiguous
             | Self::Neither
             | Self::Missing(_)
             | Self::MediaTypeMismatch { .. }
             | Self::WrongShape { .. }
-            | Self::TooMany { .. }
             | Self::DiffIdCount { .. }
             | Self::RootfsType(_) => Kind::Corrupt,
         }

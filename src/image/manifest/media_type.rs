@@ -77,8 +77,11 @@ impl LayerCompression {
             | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd" => Ok(Self::Zstd),
             other => {
                 let media_type: String = other.chars().take(200).collect();
+                let filesystem = ["erofs", "squashfs", "ext4"].iter().any(|name| other.contains(name));
                 Err(if other.ends_with("+encrypted") {
                     ManifestError::EncryptedLayer { index, media_type }
+                } else if filesystem {
+                    ManifestError::FilesystemLayer { index, media_type }
                 } else {
                     ManifestError::UnknownLayer { index, media_type }
                 })

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::image::limits::Cap;
 use crate::kind::Kind;
 
 const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -57,6 +58,14 @@ fn odd_layers_are_refused_by_name() {
     let error = error.unwrap_err();
     assert!(error.to_string().contains("layer 1") && error.to_string().contains(squash), "{error}");
     assert_eq!(error.kind(), Kind::Unsupported);
+    for erofs in ["application/vnd.erofs.layer.v1", "application/vnd.oci.image.layer.v1.erofs+zstd"] {
+        let error = parse(&manifest(&[erofs]), None).unwrap_err();
+        assert!(matches!(error, ManifestError::FilesystemLayer { index: 0, .. }), "{error}");
+        assert!(error.to_string().contains("never mounted"), "{error}");
+        assert_eq!(error.kind(), Kind::Unsupported);
+    }
+    let other = parse(&manifest(&["application/vnd.example.data"]), None).unwrap_err();
+    assert!(matches!(other, ManifestError::UnknownLayer { .. }), "{other}");
 }
 
 #[test]
@@ -129,18 +138,28 @@ fn artifacts_are_named() {
 
 #[test]
 fn limits_hold() {
-    let many = vec!["application/vnd.oci.image.layer.v1.tar"; LAYERS_MAX + 1];
-    assert!(matches!(parse(&manifest(&many), None), Err(ManifestError::TooMany { .. })));
-    let entries: Vec<_> = (0..=INDEX_ENTRIES_MAX).map(|_| descriptor(OCI)).collect();
+    let limits = Limits::default();
+    let many = vec!["application/vnd.oci.image.layer.v1.tar"; limits.layers + 1];
+    let error = parse(&manifest(&many), None).unwrap_err();
+    assert_eq!(error, ManifestError::Limit(Cap::Layers.exceeded(1001u64, 1000u64)));
+    assert_eq!(error.kind(), Kind::Exhausted);
+    assert!(error.to_string().contains("1001") && error.to_string().contains("--max-layers"), "{error}");
+    let entries: Vec<_> = (0..=limits.index_entries).map(|_| descriptor(OCI)).collect();
     let index = json!({"schemaVersion": 2, "manifests": entries});
-    assert!(matches!(parse(&index, None), Err(ManifestError::TooMany { .. })));
+    let refused = ManifestError::Limit(Cap::IndexEntries.exceeded(1001u64, 1000u64));
+    assert_eq!(parse(&index, None), Err(refused));
+    // They are settings.
+    let (manifest, index) = (manifest(&many).to_string(), index.to_string());
+    let wider = Limits { layers: 1001, index_entries: 1001, ..limits };
+    assert!(Document::parse_within(&wider, manifest.as_bytes(), None).is_ok());
+    assert!(Document::parse_within(&wider, index.as_bytes(), None).is_ok());
     let nested = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
     let deep = format!("{{\"schemaVersion\":2,\"manifests\":[{{\"x\":{nested}}}]}}");
     assert!(matches!(Document::parse(deep.as_bytes(), None), Err(ManifestError::Syntax(_))));
     for bad in ["", "null", "[]", "{", "\u{feff}{}", "{} trailing"] {
         assert!(Document::parse(bad.as_bytes(), None).is_err(), "{bad:?}");
     }
-    let mut negative = manifest(&[]);
+    let mut negative = self::manifest(&[]);
     negative["config"]["size"] = (-1).into();
     assert!(matches!(parse(&negative, None), Err(ManifestError::Syntax(_))));
 }

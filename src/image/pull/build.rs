@@ -6,6 +6,7 @@ use super::PullError;
 use super::error::About as _;
 use crate::image::composefs::{self, ImageBytes};
 use crate::image::digest::Digest;
+use crate::image::limits::{Cap, Limits};
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::{self, CheckedTree, Rules};
@@ -23,6 +24,10 @@ pub(super) struct Work {
     pub layers: Vec<Digest>,
     /// What the manifest demands of the image.
     pub seal: Option<Seal>,
+    /// What becomes of the layers where it demands nothing.
+    pub rules: Rules,
+    /// Caps on the image.
+    pub limits: Limits,
 }
 
 /// Folds the layers, writes the image and commits it.
@@ -53,11 +58,12 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRec
 /// Makes the image: what the layers say, or what the seal demands, by whichever of its rules.
 fn make(store: &Store, work: &Work) -> Result<(Rules, ImageBytes), PullError> {
     let Some(seal) = work.seal else {
-        return write(store, &work.layers, Rules::Faithful, &work.name).map(|image| (Rules::Faithful, image));
+        let image = write(store, &work.layers, work.rules, &work.limits, &work.name)?;
+        return Ok((work.rules, image));
     };
     let mut built = Vec::new();
     for rules in seal.rules() {
-        let image = write(store, &work.layers, *rules, &work.name)?;
+        let image = write(store, &work.layers, *rules, &work.limits, &work.name)?;
         let digest = image.digest();
         if digest == seal.digest {
             return Ok((*rules, image));
@@ -70,9 +76,20 @@ fn make(store: &Store, work: &Work) -> Result<(Rules, ImageBytes), PullError> {
 /// The composefs image of layers that are in the store, by these rules. `image` is for messages.
 ///
 /// # Errors
-/// A layer is not there or cannot be trusted, or the layers make no tree by these rules.
-pub fn write(store: &Store, layers: &[Digest], rules: Rules, image: &str) -> Result<ImageBytes, PullError> {
-    composefs::write_image(fold(store, layers, rules, image)?).about(image)
+/// A layer is not there or cannot be trusted, or the layers make no tree by these rules and within `limits`.
+pub fn write(
+    store: &Store,
+    layers: &[Digest],
+    rules: Rules,
+    limits: &Limits,
+    image: &str,
+) -> Result<ImageBytes, PullError> {
+    let tree = fold(store, layers, rules, limits, image)?;
+    if tree.left_out() > 0 {
+        let names = tree.left_out();
+        tracing::info!(names, "device nodes and named pipes left out; --keep-special-files keeps them");
+    }
+    composefs::write_image(tree).about(image)
 }
 
 /// Sees to it that the next pull fetches anew what cannot be believed: this one must fail, since its layers were taken
@@ -89,8 +106,17 @@ fn set_bad_layers_aside(store: &Store, layers: &[Digest], error: &PullError) {
 }
 
 /// Folds the layers with these DiffIDs, lowest first, into one tree. `image` is for messages.
-pub fn fold(store: &Store, layers: &[Digest], rules: Rules, image: &str) -> Result<CheckedTree, PullError> {
-    let mut builder = tree::Builder::new(rules);
+///
+/// # Errors
+/// A layer's record cannot be read, or the layers make no tree within `limits`.
+pub fn fold(
+    store: &Store,
+    layers: &[Digest],
+    rules: Rules,
+    limits: &Limits,
+    image: &str,
+) -> Result<CheckedTree, PullError> {
+    let mut builder = tree::Builder::with_limits(rules, *limits);
     for diff_id in layers {
         let mut layer = builder.layer();
         for entry in store.layer(diff_id).about(image)? {
@@ -98,5 +124,12 @@ pub fn fold(store: &Store, layers: &[Digest], rules: Rules, image: &str) -> Resu
         }
         layer.end().about(image)?;
     }
-    builder.finish().about(image)
+    let tree = builder.finish().about(image)?;
+    // Layers that were here already were not counted when they were fetched.
+    let (found, limit) = (tree.file_bytes(), limits.image_bytes);
+    if found > limit {
+        let exceeded = Cap::ImageBytes.exceeded(found, limit);
+        return Err(PullError::Limit { image: image.to_owned(), exceeded });
+    }
+    Ok(tree)
 }

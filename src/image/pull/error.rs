@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::image::composefs::ImageError;
 use crate::image::digest::Digest;
 use crate::image::layer::LayerError;
+use crate::image::limits::Exceeded;
 use crate::image::manifest::ManifestError;
 use crate::image::platform::PlatformError;
 use crate::image::seal::{Seal, SealError};
@@ -63,6 +64,14 @@ pub enum PullError {
     /// An index that lists an index that lists an index…
     #[error("{0}: indexes are nested too deeply to be an image; name the manifest's digest instead")]
     Nested(String),
+    /// The image as a whole is more than this node takes.
+    #[error("{image}: {exceeded}")]
+    Limit {
+        /// The reference asked for.
+        image: String,
+        /// Which cap.
+        exceeded: Exceeded,
+    },
     /// No manifest of the index suits the platform.
     #[error("{image}: {source}")]
     Platform {
@@ -158,6 +167,7 @@ impl PullError {
             Self::Seal { source, .. } => source.kind(),
             Self::Unsealed { .. } => Kind::Denied,
             Self::Nested(_) => Kind::Invalid,
+            Self::Limit { .. } => Kind::Exhausted,
             Self::Platform { source, .. } => source.kind(),
             Self::Tree { source, .. } => source.kind(),
             Self::Image { source, .. } => source.kind(),

@@ -16,6 +16,7 @@ use super::rights::Rights;
 use crate::image::access::Place;
 use crate::image::digest::Digest;
 use crate::image::layer;
+use crate::image::limits::{Budget, Limits};
 use crate::image::manifest::Layer;
 use crate::image::source::Source;
 use crate::image::store::{Lease, Mark, Store};
@@ -30,6 +31,7 @@ pub(super) struct LayerFetcher {
     store: Arc<Store>,
     slots: Semaphore,
     parallel: usize,
+    limits: Limits,
     metrics: PullMetrics,
     /// One lock per blob under way and credential: whoever comes second with the same one finds the layer in the
     /// store. With another one he may not have it, and must not even notice.
@@ -45,13 +47,15 @@ pub(super) struct ImageLayers<'a> {
     pub rights: &'a Rights,
     pub lease: &'a Lease,
     pub progress: &'a Progress,
+    /// What its layers may unpack to.
+    pub unpacked: Arc<Budget>,
 }
 
 impl LayerFetcher {
-    /// At most `parallel` layers are fetched at a time, over all pulls.
-    pub(super) fn new(store: Arc<Store>, parallel: usize, metrics: PullMetrics) -> Self {
+    /// At most `parallel` layers are fetched at a time, over all pulls, and each stays within `limits`.
+    pub(super) fn new(store: Arc<Store>, parallel: usize, limits: Limits, metrics: PullMetrics) -> Self {
         let parallel = parallel.max(1);
-        Self { store, slots: Semaphore::new(parallel), parallel, metrics, busy: Mutex::default() }
+        Self { store, slots: Semaphore::new(parallel), parallel, limits, metrics, busy: Mutex::default() }
     }
 
     /// Brings every layer into the store. `layers` and `diff_ids` run in parallel, lowest first.
@@ -122,6 +126,8 @@ impl LayerFetcher {
             },
             counter: progress.counter(),
             metrics: self.metrics.clone(),
+            limits: self.limits,
+            unpacked: Arc::clone(&pull.unpacked),
         };
         let pipeline = tokio::task::spawn_blocking(move || intake.run(receiver));
         let fed: Result<(), PullError> = async {
@@ -162,6 +168,8 @@ struct Intake {
     blob: layer::Blob,
     counter: Arc<AtomicU64>,
     metrics: PullMetrics,
+    limits: Limits,
+    unpacked: Arc<Budget>,
 }
 
 impl Intake {
@@ -175,9 +183,9 @@ impl Intake {
             self.counter.fetch_add(bytes, Ordering::Relaxed);
             self.metrics.fetched.add(bytes);
         };
-        let limits = layer::Limits::for_blob(self.blob.size);
-        let (found, record) =
-            layer::ingest(&self.blob, chunks, &objects, record, &limits, &count).about(image)?;
+        let limits = layer::Limits::for_blob(&self.limits, self.blob.size);
+        let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.unpacked, &count);
+        let (found, record) = taken.about(image)?;
         record.finish(&found.diff_id, &found.blob).about(image)?;
         self.metrics.saved(Shared::Object, found.contents.shared_bytes);
         Ok(found.diff_id)

@@ -13,7 +13,8 @@ use super::error::About as _;
 use super::rights::Rights;
 use super::{ImageRequest, PullError, PullPolicy};
 use crate::image::digest::Digest;
-use crate::image::manifest::{CONFIG_MAX, Document, ImageConfig, Manifest};
+use crate::image::limits::{Cap, Limits};
+use crate::image::manifest::{Document, ImageConfig, Manifest, ManifestError};
 use crate::image::reference::Version;
 use crate::image::source::{Source, Sources, read_blob};
 use crate::image::store::{ImageRecord, Lease, Store};
@@ -48,6 +49,7 @@ pub(super) struct Plan {
 /// What finding out needs. The caller holds the lease.
 pub(super) struct Search<'a> {
     pub store: &'a Store,
+    pub limits: &'a Limits,
     pub sources: &'a Sources,
     pub request: &'a ImageRequest,
     pub rights: &'a Rights,
@@ -123,7 +125,8 @@ impl Search<'_> {
         top: Digest,
         names: Vec<String>,
     ) -> Result<Located, PullError> {
-        let (digest, manifest) = platform_manifest(&*source, top, self.request, self.image).await?;
+        let (digest, manifest) =
+            platform_manifest(&*source, top, self.limits, self.request, self.image).await?;
         if let Some(record) = self.stored(&digest)?
             && self.rights.is_from_here(&digest)?
         {
@@ -166,6 +169,7 @@ impl Search<'_> {
 async fn platform_manifest(
     source: &dyn Source,
     top: Digest,
+    limits: &Limits,
     request: &ImageRequest,
     image: &str,
 ) -> Result<(Digest, Manifest), PullError> {
@@ -173,8 +177,8 @@ async fn platform_manifest(
     // An index may list indexes (image-spec 1.1, image-index.md); nobody nests them deeply.
     for _ in 0..INDEX_DEPTH_MAX {
         let raw = source.manifest(&Version::Digest(wanted.0)).await.about(image)?;
-        let stated: Option<String> = wanted.1.or(raw.media_type);
-        match Document::parse(&raw.bytes, stated.as_deref()).about(image)? {
+        let stated = agreed(wanted.1, raw.media_type).about(image)?;
+        match Document::parse_within(limits, &raw.bytes, stated.as_deref()).about(image)? {
             Document::Image(manifest) => return Ok((raw.digest, manifest)),
             Document::Index(index) => {
                 let chosen = &index.choose(&request.platform).about(image)?.descriptor;
@@ -185,10 +189,25 @@ async fn platform_manifest(
     Err(PullError::Nested(image.to_owned()))
 }
 
+/// The media type that the index above and the registry give a document, which must be the same.
+fn agreed(index: Option<String>, registry: Option<String>) -> Result<Option<String>, ManifestError> {
+    match (index, registry) {
+        (Some(document), Some(stated)) if document != stated => {
+            Err(ManifestError::MediaTypeMismatch { document, stated })
+        }
+        (index, registry) => Ok(index.or(registry)),
+    }
+}
+
 impl Plan {
     /// Fetches and parses the image's config, checked against its descriptor.
-    pub(super) async fn config(&self) -> Result<ImageConfig, PullError> {
-        let bytes = read_blob(&*self.source, &self.manifest.config, CONFIG_MAX).await.about(&self.image)?;
+    pub(super) async fn config(&self, limits: &Limits) -> Result<ImageConfig, PullError> {
+        let (config, max) = (&self.manifest.config, limits.config_bytes);
+        if config.size > max as u64 {
+            let exceeded = Cap::ConfigBytes.exceeded(config.size, max);
+            return Err(PullError::Limit { image: self.image.clone(), exceeded });
+        }
+        let bytes = read_blob(&*self.source, config, max).await.about(&self.image)?;
         ImageConfig::parse(&bytes, self.manifest.layers.len()).about(&self.image)
     }
 }

@@ -14,22 +14,35 @@ use super::rights::Rights;
 use super::{ImageRequest, Images, Progress, PullError, PullMetrics, Ready, build};
 use crate::image::access::{Place, Rule};
 use crate::image::digest::Digest;
+use crate::image::limits::{self, Budget, Cap};
 use crate::image::manifest::ImageConfig;
 use crate::image::seal::{MERGED_SHA512, Seal, why_unsealed};
 use crate::image::source::Sources;
 use crate::image::store::{ImageRecord, Lease, Mark, Store};
+use crate::image::tree::Rules;
 use crate::metrics::Outcome;
 
-/// How much a node does at once.
+/// How much a node does at once, and what it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Layers fetched at the same time, over all pulls. Each holds a few MiB and three threads.
     pub parallel_layers: usize,
+    /// Caps on each image.
+    pub image: limits::Limits,
+    /// Whether images keep their device nodes and named pipes.
+    pub keep_special_files: bool,
+}
+
+impl Limits {
+    /// The rules by which images that are pulled become trees.
+    pub fn rules(&self) -> Rules {
+        if self.keep_special_files { Rules::Verbatim } else { Rules::Faithful }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { parallel_layers: 3 }
+        Self { parallel_layers: 3, image: limits::Limits::DEFAULT, keep_special_files: false }
     }
 }
 
@@ -61,6 +74,7 @@ struct Shared {
     sources: Sources,
     rule: Arc<Rule>,
     layers: LayerFetcher,
+    limits: Limits,
     /// Building holds a whole tree in memory, so images are built one after another.
     building: Semaphore,
     metrics: PullMetrics,
@@ -70,9 +84,10 @@ impl Puller {
     /// A puller into `store`.
     pub fn new(store: Arc<Store>, sources: Sources, rule: Rule, limits: Limits) -> Self {
         let metrics = PullMetrics::default();
-        let layers = LayerFetcher::new(Arc::clone(&store), limits.parallel_layers, metrics.clone());
+        let layers =
+            LayerFetcher::new(Arc::clone(&store), limits.parallel_layers, limits.image, metrics.clone());
         let rule = Arc::new(rule);
-        let shared = Shared { store, sources, rule, layers, building: Semaphore::new(1), metrics };
+        let shared = Shared { store, sources, rule, layers, limits, building: Semaphore::new(1), metrics };
         Self { require_digest: false, shared: Arc::new(shared), flights: Flights::new() }
     }
 
@@ -156,6 +171,7 @@ impl Images for Puller {
         let rights = Rights::of(&shared.store, &shared.sources, &shared.rule, request)?;
         let search = Search {
             store: &shared.store,
+            limits: &shared.limits.image,
             sources: &shared.sources,
             request,
             rights: &rights,
@@ -212,13 +228,21 @@ impl Shared {
         {
             return Ok((record, 0));
         }
-        let config = plan.config().await?;
+        let caps = &self.limits.image;
+        let announced = plan.manifest.layers.iter().map(|layer| layer.descriptor.size);
+        let announced = announced.fold(0, u64::saturating_add);
+        if announced > caps.image_bytes {
+            let exceeded = Cap::ImageBytes.exceeded(announced, caps.image_bytes);
+            return Err(PullError::Limit { image: plan.image.clone(), exceeded });
+        }
+        let config = plan.config(caps).await?;
         let layers = ImageLayers {
             image: &plan.image,
             source: &*plan.source,
             rights: &plan.rights,
             lease: &lease,
             progress,
+            unpacked: Arc::new(Budget::new(caps.image_bytes)),
         };
         self.layers.fetch_all(&layers, &plan.manifest.layers, &config.diff_ids).await?;
         let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
@@ -246,7 +270,7 @@ impl Shared {
         lease: &Lease,
     ) -> Result<ImageRecord, PullError> {
         let _turn = self.building.acquire().await;
-        let store = Arc::clone(&self.store);
+        let (store, limits) = (Arc::clone(&self.store), self.limits);
         let (plan, lease) = (Arc::clone(plan), lease.clone());
         let (image, platform) = (plan.image.clone(), config.platform.to_string());
         let seal = Seal::of(&plan.manifest).about(&image)?;
@@ -257,6 +281,8 @@ impl Shared {
                 name: plan.image.clone(),
                 layers: config.diff_ids,
                 seal,
+                rules: limits.rules(),
+                limits: limits.image,
             };
             build::build(&store, &lease, work)
         })

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::image::digest::Digest;
+use crate::image::limits::Exceeded;
 use crate::image::manifest::ManifestError;
 use crate::image::source::credentials::CredentialError;
 use crate::kind::Kind;
@@ -141,6 +142,31 @@ pub enum SourceError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// A document beyond a cap on images.
+    #[error("{subject}: {exceeded}")]
+    Limit {
+        /// The document.
+        subject: String,
+        /// Which cap.
+        exceeded: Exceeded,
+    },
+    /// A connection on which bytes come so slowly that it would hold its place for ever.
+    #[error(
+        "{host} sent only {rate} bytes a second over {} s while {subject} was fetched, and the least is {minimum}; check network and registry, or lower --min-transfer-rate",
+        over.as_secs()
+    )]
+    Slow {
+        /// The blob asked for.
+        subject: String,
+        /// The registry.
+        host: String,
+        /// Bytes per second that came.
+        rate: u64,
+        /// Bytes per second that must come.
+        minimum: u64,
+        /// The time over which they were counted.
+        over: Duration,
+    },
     /// Bytes whose digest is not the one asked for.
     #[error(
         "{subject} has digest {actual}, expected {expected}; the registry or a proxy serves wrong bytes, or the layout is damaged"
@@ -238,7 +264,8 @@ impl SourceError {
             Self::RateLimited { .. }
             | Self::Unavailable { .. }
             | Self::Unreachable { .. }
-            | Self::Stalled { .. } => Kind::Transient,
+            | Self::Stalled { .. }
+            | Self::Slow { .. } => Kind::Transient,
             Self::Certificate { .. }
             | Self::PlainHttp { .. }
             | Self::WantsTls { .. }
@@ -248,6 +275,7 @@ impl SourceError {
             | Self::NotALayout { .. }
             | Self::SeveralImages { .. }
             | Self::Settings { .. } => Kind::Invalid,
+            Self::Limit { .. } => Kind::Exhausted,
             Self::WrongDigest { .. } | Self::WrongSize { .. } => Kind::Corrupt,
             Self::File { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Kind::NotFound,

@@ -25,6 +25,7 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 #[derive(Debug)]
 pub struct LayoutSource {
     directory: PathBuf,
+    manifest_max: usize,
 }
 
 #[derive(Deserialize)]
@@ -36,7 +37,13 @@ struct LayoutFile {
 impl LayoutSource {
     /// Speaks for a layout; the directory is first looked at when something is asked of it.
     pub fn new(reference: &LayoutReference) -> Self {
-        Self { directory: reference.directory().to_owned() }
+        Self { directory: reference.directory().to_owned(), manifest_max: MANIFEST_MAX }
+    }
+
+    /// The same with another cap on the bytes of manifests and indexes.
+    #[must_use]
+    pub fn with_manifest_max(self, manifest_max: usize) -> Self {
+        Self { manifest_max, ..self }
     }
 
     fn name(&self) -> String {
@@ -72,7 +79,7 @@ impl LayoutSource {
 
     async fn part(&self, name: &'static str) -> Result<Bytes, SourceError> {
         let path = self.directory.join(name);
-        match file::read_whole(&path, MANIFEST_MAX).await {
+        match file::read_whole(&path, self.manifest_max).await {
             Err(SourceError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 Err(self.not_a_layout(format!("there is no file {name}")))
             }
@@ -139,7 +146,7 @@ impl Source for LayoutSource {
             (None, _) => return Err(SourceError::NotFound { subject: self.name() }),
         };
         let subject = format!("manifest {}@{digest}", self.name());
-        let bytes = file::read_whole(&self.blob_path(&digest), MANIFEST_MAX).await;
+        let bytes = file::read_whole(&self.blob_path(&digest), self.manifest_max).await;
         let bytes = bytes.map_err(|e| missing(e, subject.clone()))?;
         let actual = Digest::of(&bytes);
         if actual != digest {

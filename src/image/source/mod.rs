@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use crate::image::digest::Digest;
+use crate::image::limits::Limits;
 use crate::image::manifest::Descriptor;
 use crate::image::reference::Version;
 
@@ -23,7 +24,7 @@ mod sources;
 pub use credentials::{Credential, CredentialId, Credentials};
 pub use error::SourceError;
 pub use layout::LayoutSource;
-pub use registry::{RegistryMetrics, RetryPolicy, challenge};
+pub use registry::{Pace, RegistryMetrics, RetryPolicy, challenge};
 pub use small::read_blob;
 pub use sources::{SourceSettings, Sources};
 
@@ -34,13 +35,12 @@ pub struct RawManifest {
     pub digest: Digest,
     /// The media type that the registry gave, or that the document or the index names.
     pub media_type: Option<String>,
-    /// At most [`MANIFEST_MAX`] bytes.
+    /// At most as many as [`Limits::manifest_bytes`].
     pub bytes: Bytes,
 }
 
-/// Manifests and indexes larger than this are refused (distribution-spec 1.1, "Pushing
-/// Manifests": registries should accept at least 4 MiB, and clients need no more).
-pub const MANIFEST_MAX: usize = 4 << 20;
+/// Manifests and indexes larger than this, in bytes, are refused unless a setting says otherwise.
+pub const MANIFEST_MAX: usize = Limits::DEFAULT.manifest_bytes;
 
 /// A blob's bytes in order.
 pub type BlobStream = BoxStream<'static, Result<Bytes, SourceError>>;

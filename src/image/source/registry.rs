@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use reqwest::{Method, Response, StatusCode, header};
 
-use super::{BlobStream, MANIFEST_MAX, RawManifest, Source, SourceError};
+use super::{BlobStream, RawManifest, Source, SourceError};
 use crate::image::digest::Digest;
+use crate::image::limits::Cap;
 use crate::image::manifest::{ACCEPTED_MEDIA_TYPES, Descriptor};
 use crate::image::reference::{RegistryReference, Version};
 
@@ -22,6 +23,7 @@ pub mod challenge;
 mod client;
 mod failure;
 mod metrics;
+mod pace;
 mod retry;
 mod token;
 mod transport;
@@ -29,6 +31,7 @@ mod transport;
 pub(super) use client::RegistryClient;
 use client::Request;
 pub use metrics::RegistryMetrics;
+pub use pace::Pace;
 pub use retry::RetryPolicy;
 pub(super) use transport::Transport;
 
@@ -81,17 +84,18 @@ impl RegistrySource {
     }
 
     async fn read_bounded(&self, request: &Request, mut response: Response) -> Result<Bytes, SourceError> {
-        let too_large = || SourceError::TooLarge {
+        let max = self.client.limits().manifest_bytes;
+        let too_large = |found: u64| SourceError::Limit {
             subject: format!("manifest {}", request.subject),
-            limit: MANIFEST_MAX as u64,
+            exceeded: Cap::ManifestBytes.exceeded(found, max),
         };
-        if response.content_length().is_some_and(|length| length > MANIFEST_MAX as u64) {
-            return Err(too_large());
+        if let Some(length) = response.content_length().filter(|length| *length > max as u64) {
+            return Err(too_large(length));
         }
         let mut bytes = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| self.client.broken(e, &request.subject))? {
-            if bytes.len() + chunk.len() > MANIFEST_MAX {
-                return Err(too_large());
+            if bytes.len() + chunk.len() > max {
+                return Err(too_large((bytes.len() + chunk.len()) as u64));
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -137,7 +141,9 @@ impl Source for RegistrySource {
 
     async fn manifest(&self, version: &Version) -> Result<RawManifest, SourceError> {
         let request = self.manifest_request(Method::GET, version)?;
-        self.client.retrying(|| self.fetch_manifest(&request, version)).await
+        self.client
+            .retrying(|| self.client.in_time(&request.subject, self.fetch_manifest(&request, version)))
+            .await
     }
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError> {

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::credentials::{Credential, CredentialId, Credentials};
 use super::layout::LayoutSource;
-use super::registry::{RegistryClient, RegistryMetrics, RegistrySource, RetryPolicy, Transport};
+use super::registry::{Pace, RegistryClient, RegistryMetrics, RegistrySource, RetryPolicy, Transport};
 use super::{Source, SourceError};
+use crate::image::limits::Limits;
 use crate::image::reference::{Reference, RegistryReference};
 
 /// How registries are reached.
@@ -24,6 +25,12 @@ pub struct SourceSettings {
     pub connect_timeout: Duration,
     /// Time limit for the next bytes, of headers or content.
     pub read_timeout: Duration,
+    /// Time limit for a whole manifest or token, which are small.
+    pub document_timeout: Duration,
+    /// The least that a blob's connection must bring.
+    pub pace: Pace,
+    /// Caps on images.
+    pub limits: Limits,
     /// How failures that are likely to pass are retried.
     pub retry: RetryPolicy,
     /// Whether `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the environment apply.
@@ -40,6 +47,9 @@ impl Default for SourceSettings {
             default_credentials: Credentials::none(),
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
+            document_timeout: Duration::from_secs(120),
+            pace: Pace::default(),
+            limits: Limits::default(),
             retry: RetryPolicy::default(),
             proxy_from_environment: true,
             metrics: RegistryMetrics::default(),
@@ -85,7 +95,10 @@ impl Sources {
         credentials: &Credentials,
     ) -> Result<Arc<dyn Source>, SourceError> {
         match reference {
-            Reference::Layout(layout) => Ok(Arc::new(LayoutSource::new(layout))),
+            Reference::Layout(layout) => {
+                let max = self.transport.limits().manifest_bytes;
+                Ok(Arc::new(LayoutSource::new(layout).with_manifest_max(max)))
+            }
             Reference::Registry(registry) => {
                 let client = self.client(registry, reference, credentials)?;
                 Ok(Arc::new(RegistrySource::new(client, registry)))

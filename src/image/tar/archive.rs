@@ -9,6 +9,7 @@ use super::interpret::{Extension, Interpreted, TarEntry, TarKind, interpret};
 use super::limits::Limits;
 use super::pax::{Pax, PaxWrong};
 use super::sparse::{self, MapReader, Segment};
+use crate::image::limits::{Cap, Exceeded};
 
 /// A tar archive being read.
 pub struct Archive<R> {
@@ -163,7 +164,7 @@ impl<R: BufRead> Archive<R> {
         }
         self.headers += 1;
         if self.headers > self.limits.headers {
-            return Err(self.limit("headers", self.limits.headers));
+            return Err(self.limit(Cap::Entries.exceeded(self.headers, self.limits.headers)));
         }
         Header::parse(block).map(Some).map_err(|what| self.malformed(what))
     }
@@ -222,7 +223,7 @@ impl<R: BufRead> Archive<R> {
         let size = header.size().map_err(|what| self.malformed(what))?;
         let size = usize::try_from(size).map_err(|_| self.malformed("its size is negative"))?;
         if size > self.limits.header {
-            return Err(self.limit("the size of an extended header is", self.limits.header as u64));
+            return Err(self.limit(Cap::HeaderBytes.exceeded(size, self.limits.header)));
         }
         let mut body = Vec::new();
         for _ in 0..size.div_ceil(BLOCK) {
@@ -279,7 +280,10 @@ impl<R: BufRead> Archive<R> {
         segments.reverse();
         self.budget = match self.budget.checked_sub(size) {
             Some(left) => left,
-            None => return Err(self.limit("bytes of files in the layer", self.limits.bytes)),
+            None => {
+                let found = (self.limits.bytes - self.budget).saturating_add(size);
+                return Err(self.limit(self.limits.bytes_cap.exceeded(found, self.limits.bytes)));
+            }
         };
         // A whiteout's or directory's content, if any, is skipped, not read.
         if let TarKind::File(file) = &mut entry.kind {
@@ -298,7 +302,7 @@ impl<R: BufRead> Archive<R> {
             let next = sparse_extension(&block).map_err(|what| self.malformed(what))?;
             table.segments.extend(next.segments);
             if table.segments.len() > self.limits.segments {
-                return Err(self.limit("segments of a sparse file", self.limits.segments as u64));
+                return Err(self.limit(Cap::Segments.exceeded(table.segments.len(), self.limits.segments)));
             }
             table.more = next.more;
         }
@@ -356,14 +360,14 @@ impl<R: BufRead> Archive<R> {
         TarError::Malformed(self.subject.clone(), what)
     }
 
-    fn limit(&self, what: &'static str, limit: u64) -> TarError {
-        TarError::Limit(self.subject.clone(), what, limit)
+    fn limit(&self, exceeded: Exceeded) -> TarError {
+        TarError::Limit(self.subject.clone(), exceeded)
     }
 
     fn pax_wrong(&self, wrong: PaxWrong) -> TarError {
         match wrong {
             PaxWrong::Malformed(what) => self.malformed(what),
-            PaxWrong::TooMany(what, limit) => self.limit(what, limit as u64),
+            PaxWrong::Limit(exceeded) => self.limit(exceeded),
         }
     }
 }

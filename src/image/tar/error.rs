@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::image::limits::Exceeded;
 use crate::kind::Kind;
 
 /// Why a tar stream was refused. Each names the entry, or where in the stream it lies.
@@ -21,8 +22,8 @@ pub enum TarError {
     #[error("tar {0}: {1}; rebuild the image with names relative to its root")]
     Name(Subject, &'static str),
     /// A limit was reached.
-    #[error("tar {0}: {1} beyond the limit of {2}; split the layer or raise the limit")]
-    Limit(Subject, &'static str, u64),
+    #[error("tar {0}: {1}")]
+    Limit(Subject, Exceeded),
     /// A kind of entry that images do not have.
     #[error("tar {0}: {1} is not supported in an image; rebuild it with the ustar, PAX or GNU format")]
     Unsupported(Subject, &'static str),

@@ -6,6 +6,7 @@ use super::limits::Limits;
 use super::path::{self, Place};
 use super::pax::Pax;
 use crate::image::layer::entry::{EntryKind, Meta, Mtime};
+use crate::image::limits::Cap;
 
 /// One entry of an archive; the content of a file follows by [`super::Archive::data`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +65,7 @@ pub(super) fn interpret(
     let subject = if name.is_empty() { Subject::Header(at) } else { Subject::Entry(name.as_slice().into()) };
     let malformed = |what| TarError::Malformed(subject.clone(), what);
     if name.len() > limits.path {
-        return Err(TarError::Limit(subject, "the length of its name is", limits.path as u64));
+        return Err(TarError::Limit(subject, Cap::PathBytes.exceeded(name.len(), limits.path)));
     }
     let mut flag = header.type_flag();
     let size = match pax.size {
@@ -114,7 +115,7 @@ fn kind(
 ) -> Result<TarKind, TarError> {
     if matches!(flag, b'1' | b'2') {
         if link.len() > limits.path {
-            return Err(TarError::Limit(subject.clone(), "the length of its target is", limits.path as u64));
+            return Err(TarError::Limit(subject.clone(), Cap::PathBytes.exceeded(link.len(), limits.path)));
         }
         if link.is_empty() || link.contains(&0) {
             return Err(TarError::Malformed(subject.clone(), "its target is empty or contains a NUL byte"));

@@ -1,5 +1,7 @@
 //! What a layer may ask of this node.
 
+use crate::image::limits::{self, Cap};
+
 /// Bounds on one layer. Reaching one refuses the layer with [`crate::kind::Kind::Exhausted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -16,31 +18,30 @@ pub struct Limits {
     /// Bytes of the decompressed stream, and (counted on their own) bytes of files with their
     /// holes filled.
     pub bytes: u64,
+    /// Which cap `bytes` comes from.
+    pub bytes_cap: Cap,
 }
 
 impl Limits {
-    /// Compression beyond this is a bomb rather than a layer, above [`Self::FREE`].
-    const RATIO: u64 = 200;
-    /// What any layer may unpack to, however small the blob: small layers of zeros are real.
-    const FREE: u64 = 1 << 30;
-
-    /// The bounds for a blob of `size` compressed bytes: the stream may be 200 times as long, or
-    /// 1 GiB if that is more.
-    pub fn for_blob(size: u64) -> Self {
-        Self { bytes: size.saturating_mul(Self::RATIO).max(Self::FREE), ..Self::default() }
+    /// The bounds for a blob of `size` compressed bytes within those of its image.
+    pub fn for_blob(image: &limits::Limits, size: u64) -> Self {
+        let (bytes, bytes_cap) = image.unpacked(size);
+        Self {
+            path: image.path_bytes,
+            xattrs: image.xattr_bytes,
+            // Holds a path or the attributes, and their keys.
+            header: (1 << 20).max(2 * image.xattr_bytes).max(2 * image.path_bytes),
+            segments: 1 << 16,
+            headers: image.entries,
+            bytes,
+            bytes_cap,
+        }
     }
 }
 
 impl Default for Limits {
-    /// The bounds for a layer of any size: everything bounded but the bytes, which are at 1 TiB.
+    /// The bounds for a blob of any size within an image's default ones.
     fn default() -> Self {
-        Self {
-            path: 4095,
-            xattrs: 64 << 10,
-            header: 1 << 20,
-            segments: 1 << 16,
-            headers: 8 << 20,
-            bytes: 1 << 40,
-        }
+        Self::for_blob(&limits::Limits::default(), u64::MAX)
     }
 }

@@ -10,9 +10,8 @@
 //! * A regular entry whose name ends in a slash is a directory.
 //! * One or two blocks of zeros, or a clean end at a header, end the archive. What follows is left
 //!   in the stream for the caller to drain.
-//! * `..` and absolute names are refused, in names and in hardlink targets. (`/` alone is the root:
-//!   kaniko writes it.) That is stricter than container runtimes, which take absolute names as
-//!   relative to the root, and refuses images of ko, which writes `/ko-app/NAME`. Symlink targets are content and kept verbatim.
+//! * Absolute names, in names and in hardlink targets, begin at the root of the tree (kaniko and ko write
+//!   them), and `..` is refused. Symlink targets are content and kept verbatim.
 //! * Extended attributes outside `user.`, `security.` and `system.posix_acl_`, and those of
 //!   overlayfs, are dropped: no Linux tool could set the former, and the latter are not data.
 //! * `.wh.NAME` and `.wh..wh..opq` are whiteouts whatever their type; other names that begin with

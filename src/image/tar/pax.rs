@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::limits::Limits;
 use super::sparse::PaxSparse;
 use crate::image::layer::entry::Mtime;
+use crate::image::limits::{Cap, Exceeded};
 
 /// What extended headers say of an entry. `None` and absent: what the header itself says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub(super) struct Pax {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PaxWrong {
     Malformed(&'static str),
-    TooMany(&'static str, usize),
+    Limit(Exceeded),
 }
 
 impl From<&'static str> for PaxWrong {
@@ -87,12 +88,12 @@ impl Pax {
             return Ok(());
         }
         if name.len() > 255 {
-            return Err(PaxWrong::TooMany("an extended attribute's name", 255));
+            return Err(PaxWrong::Limit(Cap::XattrName.exceeded(name.len(), 255u64)));
         }
         self.xattrs.insert(name.into(), value.into());
         let total: usize = self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         if total > limits.xattrs {
-            return Err(PaxWrong::TooMany("bytes of extended attributes", limits.xattrs));
+            return Err(PaxWrong::Limit(Cap::XattrBytes.exceeded(total, limits.xattrs)));
         }
         Ok(())
     }
@@ -229,6 +230,6 @@ mod tests {
             assert!(read(block).is_err(), "{}", block.escape_ascii());
         }
         let huge = record(b"SCHILY.xattr.user.x", &[0; 70_000]);
-        assert!(matches!(read(&huge), Err(PaxWrong::TooMany(..))));
+        assert!(matches!(read(&huge), Err(PaxWrong::Limit(_))));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::limits::Limits;
 use super::pax::{PaxWrong, decimal};
+use crate::image::limits::Cap;
 
 /// A run of stored bytes: where in the file it begins, and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl PaxSparse {
             return Err(PaxWrong::Malformed("its sparse map has offsets and lengths out of turn"));
         }
         if map.len() >= limits.segments * 2 {
-            return Err(PaxWrong::TooMany("segments of a sparse file", limits.segments));
+            return Err(PaxWrong::Limit(Cap::Segments.exceeded(map.len() / 2 + 1, limits.segments)));
         }
         map.push(decimal(value)?.ok_or("its sparse map has an empty number")?);
         Ok(())
@@ -113,7 +114,7 @@ impl MapReader {
                     let number = self.number.take().ok_or("its sparse map has an empty line")?;
                     match self.wanted {
                         None if number > limits.segments as u64 => {
-                            return Err(PaxWrong::TooMany("segments of a sparse file", limits.segments));
+                            return Err(PaxWrong::Limit(Cap::Segments.exceeded(number, limits.segments)));
                         }
                         None => self.wanted = Some(number * 2),
                         Some(_) => self.numbers.push(number),

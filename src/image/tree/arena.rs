@@ -8,22 +8,8 @@ use std::collections::BTreeMap;
 use super::error::TreeError;
 use super::xattrs::XattrsId;
 use crate::image::layer::entry::Mtime;
+use crate::image::limits::{Cap, Limits};
 use crate::image::verity::VerityDigest;
-
-/// How much one tree may make us hold, whatever its layers say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Inodes; each takes about 100 bytes and its name.
-    pub inodes: usize,
-    /// Bytes of names, link targets, attributes and inline files that the entries of all layers bring.
-    pub metadata: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { inodes: 2 << 20, metadata: 512 << 20 }
-    }
-}
 
 /// Index of an inode. Not reused while a layer is being applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,6 +81,14 @@ pub(crate) enum NodeKind {
     Free,
 }
 
+impl NodeKind {
+    /// Whether opening the file reaches something other than the image: a driver of the node, or, through a
+    /// named pipe, another pod with the same image (the kernel allows writing to one on a read-only mount).
+    pub(crate) fn is_special(&self) -> bool {
+        matches!(self, Self::CharDevice(_) | Self::BlockDevice(_) | Self::Fifo)
+    }
+}
+
 /// All inodes.
 #[derive(Debug)]
 pub(crate) struct Arena {
@@ -104,6 +98,8 @@ pub(crate) struct Arena {
     /// Slots freed by the layer being applied: its bookkeeping may still name them.
     freed: Vec<NodeId>,
     metadata: usize,
+    xattrs: usize,
+    pruned: u64,
     limits: Limits,
 }
 
@@ -111,7 +107,15 @@ impl Arena {
     /// A root directory and nothing else.
     pub(crate) fn new(limits: Limits) -> Self {
         let root = Node { stat: Stat::IMPLIED, links: 1, kind: NodeKind::Directory(Children::new()) };
-        Self { nodes: vec![root], free: Vec::new(), freed: Vec::new(), metadata: 0, limits }
+        Self {
+            nodes: vec![root],
+            free: Vec::new(),
+            freed: Vec::new(),
+            metadata: 0,
+            xattrs: 0,
+            pruned: 0,
+            limits,
+        }
     }
 
     pub(crate) fn node(&self, id: NodeId) -> &Node {
@@ -175,10 +179,10 @@ impl Arena {
             return Ok(id);
         }
         if self.nodes.len() >= self.limits.inodes {
-            return Err(TreeError::TooManyInodes { limit: self.limits.inodes });
+            return Err(Cap::Inodes.exceeded(self.nodes.len() + 1, self.limits.inodes).into());
         }
         let Ok(next) = u32::try_from(self.nodes.len()) else {
-            return Err(TreeError::TooManyInodes { limit: u32::MAX as usize });
+            return Err(Cap::Inodes.exceeded(self.nodes.len() + 1, u32::MAX).into());
         };
         let id = NodeId(next);
         self.nodes.push(node);
@@ -188,10 +192,19 @@ impl Arena {
     /// Counts bytes of metadata that a layer makes us hold.
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), TreeError> {
         self.metadata = self.metadata.saturating_add(bytes);
-        if self.metadata > self.limits.metadata {
-            return Err(TreeError::TooMuchMetadata { limit: self.limits.metadata });
+        if self.metadata > self.limits.metadata_bytes {
+            return Err(Cap::MetadataBytes.exceeded(self.metadata, self.limits.metadata_bytes).into());
         }
         Ok(())
+    }
+
+    /// The same for bytes of extended attributes.
+    pub(crate) fn charge_xattrs(&mut self, bytes: usize) -> Result<(), TreeError> {
+        self.xattrs = self.xattrs.saturating_add(bytes);
+        if self.xattrs > self.limits.image_xattr_bytes {
+            return Err(Cap::ImageXattrBytes.exceeded(self.xattrs, self.limits.image_xattr_bytes).into());
+        }
+        self.charge(bytes)
     }
 
     /// Gives `node` the name `name` in `dir`; what had that name loses it.
@@ -226,6 +239,32 @@ impl Arena {
             }
             self.freed.push(id);
         }
+    }
+
+    /// Takes every name from the unwanted inodes, none of which is a directory, and so frees them. What they
+    /// replaced stays replaced.
+    pub(crate) fn prune(&mut self, unwanted: impl Fn(&NodeKind) -> bool) {
+        if !self.live().any(|node| unwanted(&node.kind)) {
+            return;
+        }
+        for index in 0..self.nodes.len() {
+            let NodeKind::Directory(children) = &self.nodes[index].kind else { continue };
+            let names = children.iter().filter(|(_, child)| unwanted(&self.node(child.node).kind));
+            let doomed: Vec<(Box<[u8]>, NodeId)> =
+                names.map(|(name, child)| (name.clone(), child.node)).collect();
+            for (name, node) in doomed {
+                if let NodeKind::Directory(children) = &mut self.nodes[index].kind {
+                    children.remove(&name);
+                }
+                self.release(node);
+                self.pruned += 1;
+            }
+        }
+    }
+
+    /// Names that [`Arena::prune`] took.
+    pub(crate) fn pruned(&self) -> u64 {
+        self.pruned
     }
 
     /// Makes the slots that a layer freed available to the next one.

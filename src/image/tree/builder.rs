@@ -2,7 +2,7 @@
 
 use std::ops::RangeBounds;
 
-use super::arena::{Arena, Child, Limits, Node, NodeId, NodeKind, Stat};
+use super::arena::{Arena, Child, Node, NodeId, NodeKind, Stat};
 use super::checked::CheckedTree;
 use super::error::{TreeError, shown};
 use super::hide::{self, Pruned};
@@ -11,6 +11,7 @@ use super::resolve;
 use super::rules::{self, Rules};
 use super::xattrs::{self, XattrTable};
 use crate::image::layer::entry::{Entry, EntryKind, INLINE_MAX, Meta};
+use crate::image::limits::Limits;
 
 /// Bytes of a symbolic link's target: a path of `PATH_MAX` less its NUL.
 const MAX_TARGET: usize = 4095;
@@ -171,7 +172,7 @@ impl Builder {
         set.retain(|(name, _)| self.rules.keeps(name));
         xattrs::check(&set).map_err(|reason| TreeError::Xattrs { path: shown(path), reason })?;
         let (id, bytes) = self.xattrs.intern(set);
-        self.arena.charge(bytes)?;
+        self.arena.charge_xattrs(bytes)?;
         Ok(Stat {
             mode: (meta.mode & 0o7777) as u16,
             uid: meta.uid,

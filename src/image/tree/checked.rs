@@ -21,6 +21,11 @@ impl CheckedTree {
         self.arena.live().count() as u64
     }
 
+    /// Names of device nodes and named pipes that the layers have and the tree has not.
+    pub fn left_out(&self) -> u64 {
+        self.arena.pruned()
+    }
+
     /// Bytes of all regular files, each inode once.
     pub fn file_bytes(&self) -> u64 {
         self.arena

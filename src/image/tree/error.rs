@@ -1,5 +1,6 @@
 //! Why layers do not make a tree.
 
+use crate::image::limits::Exceeded;
 use crate::kind::Kind;
 
 /// A tree that cannot be built. Messages name the path inside the image; callers add the layer.
@@ -114,20 +115,9 @@ pub enum TreeError {
         /// Which limit was passed.
         reason: String,
     },
-    /// More inodes than this node is ready to hold in memory.
-    #[error("the image has more than {limit} inodes; split it into several images")]
-    TooManyInodes {
-        /// The most there may be.
-        limit: usize,
-    },
-    /// More names, link targets, attributes and inline files than this node is ready to hold.
-    #[error(
-        "the image has more than {limit} bytes of names, link targets, extended attributes and inline files; split it into several images"
-    )]
-    TooMuchMetadata {
-        /// The most there may be, in bytes.
-        limit: usize,
-    },
+    /// More than this node is ready to hold in memory.
+    #[error("the layers together: {0}")]
+    Limit(#[from] Exceeded),
     /// The canonical rules take the root's metadata from `/usr`, and there is none.
     #[error(
         "the image has no directory /usr, from which the canonical composefs rules take the root's metadata; it cannot have been sealed by them"
@@ -139,7 +129,7 @@ impl TreeError {
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::TooManyInodes { .. } | Self::TooMuchMetadata { .. } => Kind::Exhausted,
+            Self::Limit(_) => Kind::Exhausted,
             Self::NotADirectory { .. }
             | Self::SymlinkLoop { .. }
             | Self::LinkTargetMissing { .. }

@@ -35,7 +35,6 @@ mod xattrs;
 #[cfg(test)]
 mod tests;
 
-pub use arena::Limits;
 pub use builder::{Builder, Layer};
 pub use checked::CheckedTree;
 pub use error::TreeError;

@@ -1,15 +1,19 @@
 //! The rules by which layers become a tree: faithful, or canonical as sealed images need them.
 
-use super::arena::{Arena, NodeId};
+use super::arena::{Arena, NodeId, NodeKind};
 use super::error::TreeError;
 use crate::image::layer::entry::Mtime;
 
 /// How the tree is derived from the layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rules {
-    /// What the layers say: the root's own entry (0755, root:root, mtime 0 without one) and all
-    /// extended attributes but `trusted.*` and overlayfs's own, which would steer the overlay mount.
+    /// What the layers say: the root's own entry (0755, root:root, mtime 0 without one) and the
+    /// extended attributes that mean something to a reader: `user.*`, file capabilities and ACLs. Not
+    /// overlayfs's own, which would steer the overlay mount, nor labels of security modules, which are
+    /// the node's to give. Device nodes and named pipes are left out, see [`NodeKind::is_special`].
     Faithful,
+    /// The same with device nodes and named pipes.
+    Verbatim,
     /// What composefs-rs makes of an OCI image, so that a digest sealed elsewhere matches: the
     /// root's metadata is `/usr`'s, `/run` is empty and has `/usr`'s mtime, and few extended
     /// attributes stay.
@@ -30,8 +34,9 @@ pub enum XattrRule {
 
 impl Rules {
     /// All of them.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::Faithful,
+        Self::Verbatim,
         Self::Canonical { xattrs: XattrRule::AllowlistOnly },
         Self::Canonical { xattrs: XattrRule::KeepUser },
     ];
@@ -40,6 +45,7 @@ impl Rules {
     pub fn name(self) -> &'static str {
         match self {
             Self::Faithful => "faithful",
+            Self::Verbatim => "verbatim",
             Self::Canonical { xattrs: XattrRule::AllowlistOnly } => "canonical",
             Self::Canonical { xattrs: XattrRule::KeepUser } => "canonical-user-xattrs",
         }
@@ -48,7 +54,12 @@ impl Rules {
     /// Whether an extended attribute becomes part of the tree.
     pub fn keeps(&self, name: &[u8]) -> bool {
         match self {
-            Self::Faithful => !name.starts_with(b"trusted.") && !name.starts_with(b"user.overlay."),
+            Self::Faithful | Self::Verbatim => match name {
+                b"security.capability" => true,
+                _ => ![&b"trusted."[..], b"security.", b"user.overlay."]
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix)),
+            },
             Self::Canonical { xattrs } => {
                 name == b"security.capability" || *xattrs == XattrRule::KeepUser && name.starts_with(b"user.")
             }
@@ -57,15 +68,17 @@ impl Rules {
 
     /// Whether a tar's entry for the root counts.
     pub(super) fn takes_root_entry(&self) -> bool {
-        matches!(self, Self::Faithful)
+        matches!(self, Self::Faithful | Self::Verbatim)
     }
 
     /// What is to be done after all layers.
     pub(super) fn finish(&self, arena: &mut Arena) -> Result<(), TreeError> {
         match self {
-            Self::Faithful => Ok(()),
-            Self::Canonical { .. } => canonicalise(arena),
+            Self::Faithful => arena.prune(NodeKind::is_special),
+            Self::Verbatim => {}
+            Self::Canonical { .. } => canonicalise(arena)?,
         }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::image::composefs;
 use crate::image::layer::entry::{Entry, EntryKind, Meta, Mtime};
+use crate::image::limits::{Cap, Limits};
 use crate::image::verity::VerityDigest;
 
 mod fixtures;

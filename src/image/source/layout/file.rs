@@ -7,6 +7,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncReadExt as _;
 
+use crate::image::limits::Cap;
 use crate::image::source::{BlobStream, SourceError};
 
 /// Bytes per item of a stream: large enough that the hand-over to the blocking pool is cheap.
@@ -17,18 +18,21 @@ pub(super) async fn length(path: &Path) -> Result<u64, SourceError> {
     open(path).await.map(|(_, length)| length)
 }
 
-/// Reads a file of at most `max` bytes.
+/// Reads a manifest, an index or another small document of at most `max` bytes.
 pub(super) async fn read_whole(path: &Path, max: usize) -> Result<Bytes, SourceError> {
     let (file, length) = open(path).await?;
-    let too_large = || SourceError::TooLarge { subject: path.display().to_string(), limit: max as u64 };
+    let too_large = |found: u64| SourceError::Limit {
+        subject: path.display().to_string(),
+        exceeded: Cap::ManifestBytes.exceeded(found, max),
+    };
     if length > max as u64 {
-        return Err(too_large());
+        return Err(too_large(length));
     }
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that grew from one that fits.
     let mut limited = file.take(max as u64 + 1);
     limited.read_to_end(&mut bytes).await.map_err(|source| failed(path, source))?;
-    if bytes.len() > max { Err(too_large()) } else { Ok(bytes.into()) }
+    if bytes.len() > max { Err(too_large(bytes.len() as u64)) } else { Ok(bytes.into()) }
 }
 
 /// Streams a file that must have exactly `size` bytes.

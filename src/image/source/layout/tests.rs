@@ -166,5 +166,5 @@ async fn an_index_larger_than_the_limit_is_not_read() {
     let fixture = Fixture::new(&json!([]));
     fixture.write("index.json", &vec![b' '; MANIFEST_MAX + 1]);
     let error = fixture.source().resolve(&Version::Sole).await.unwrap_err();
-    assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+    assert!(matches!(error, SourceError::Limit { .. }), "{error}");
 }

@@ -5,12 +5,14 @@
 //! for that. What comes together wrongly has the wrong digest, which the consumer checks.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use reqwest::{Response, StatusCode, header};
 
 use super::client::{RegistryClient, Request};
+use super::pace::{Pace, Window};
 use crate::image::source::{BlobStream, SourceError};
 
 /// Connections for one blob, however much each of them brought.
@@ -23,6 +25,7 @@ struct Download {
     /// The connection in use and how many of its next bytes are known already.
     open: Option<(Response, u64)>,
     connections: u32,
+    window: Window,
     /// Failures since the last byte that was new.
     failures: u32,
 }
@@ -33,7 +36,8 @@ pub(super) async fn open(
     request: Request,
     size: u64,
 ) -> Result<BlobStream, SourceError> {
-    let mut download = Download { client, request, size, open: None, connections: 0, failures: 0 };
+    let window = Window::new(client.pace());
+    let mut download = Download { client, request, size, open: None, connections: 0, window, failures: 0 };
     let client = Arc::clone(&download.client);
     loop {
         match download.connect().await {
@@ -62,6 +66,9 @@ impl Download {
                     return Ok(Some(chunk));
                 }
                 Ok(None) => return Ok(None),
+                // New bytes came all the time, so this is counted on its own: see `pace`.
+                Err(SourceError::Slow { .. }) if !self.window.is_over() => self.open = None,
+                Err(error @ SourceError::Slow { .. }) => return Err(error),
                 Err(error) => {
                     self.open = None;
                     self.failures += 1;
@@ -80,7 +87,11 @@ impl Download {
         }
         let Some((response, known)) = &mut self.open else { return Ok(None) };
         let left = self.size - self.request.offset;
-        match response.chunk().await {
+        let asked = Instant::now();
+        let chunk = response.chunk().await;
+        let bytes = chunk.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
+        let paced = self.window.count(bytes as u64, asked.elapsed());
+        match chunk {
             Ok(Some(mut chunk)) => {
                 let skip = usize::try_from(*known).unwrap_or(usize::MAX).min(chunk.len());
                 let chunk = chunk.split_off(skip);
@@ -88,7 +99,10 @@ impl Download {
                 if chunk.len() as u64 > left {
                     return Err(self.wrong_size(self.request.offset + chunk.len() as u64));
                 }
-                Ok(Some(chunk))
+                match paced {
+                    Err(rate) if chunk.len() as u64 != left => Err(self.slow(rate)),
+                    _ => Ok(Some(chunk)),
+                }
             }
             Ok(None) if left == 0 => Ok(None),
             // After the last byte nothing that happens to the connection matters.
@@ -123,6 +137,12 @@ impl Download {
         }
         self.open = Some((response, offset - starts));
         Ok(())
+    }
+
+    fn slow(&self, rate: u64) -> SourceError {
+        let (subject, host) = (self.request.subject.clone(), self.client.host().to_owned());
+        let Pace { minimum, window: over, .. } = self.client.pace();
+        SourceError::Slow { subject, host, rate, minimum, over }
     }
 
     fn wrong_size(&self, actual: u64) -> SourceError {

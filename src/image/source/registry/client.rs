@@ -9,8 +9,10 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header}
 use super::authorization::{Authorization, Authorizations, Held};
 use super::challenge::{self, Challenge};
 use super::metrics::Asked;
+use super::pace::Pace;
 use super::retry::dice;
 use super::{Transport, failure, has_content};
+use crate::image::limits::Limits;
 use crate::image::reference::RegistryReference;
 use crate::image::source::SourceError;
 use crate::image::source::credentials::{Credential, Secret};
@@ -146,6 +148,29 @@ impl RegistryClient {
 
     pub(super) fn failed_at(&self, host: &str, e: reqwest::Error, subject: &str) -> SourceError {
         failure::of_transport(e, host, subject, self.transport.read_timeout)
+    }
+
+    /// Caps on images.
+    pub(super) fn limits(&self) -> &Limits {
+        self.transport.limits()
+    }
+
+    /// The least that a connection must bring.
+    pub(super) fn pace(&self) -> Pace {
+        self.transport.pace
+    }
+
+    /// Ends what takes longer than a small document may.
+    pub(super) async fn in_time<T>(
+        &self,
+        subject: &str,
+        work: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, SourceError> {
+        let limit = self.transport.document_timeout;
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            let (subject, host) = (subject.to_owned(), self.host.clone());
+            Err(SourceError::Stalled { subject, host, after: limit })
+        })
     }
 
     pub(super) fn stalled(&self, subject: &str) -> SourceError {

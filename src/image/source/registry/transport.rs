@@ -8,7 +8,9 @@ use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Certificate, Client};
 
 use super::metrics::RegistryMetrics;
+use super::pace::Pace;
 use super::retry::RetryPolicy;
+use crate::image::limits::Limits;
 use crate::image::source::SourceError;
 use crate::image::source::sources::SourceSettings;
 
@@ -21,6 +23,9 @@ pub(crate) struct Transport {
     pub(super) client: Client,
     pub(super) retry: RetryPolicy,
     pub(super) read_timeout: Duration,
+    pub(super) document_timeout: Duration,
+    pub(super) pace: Pace,
+    limits: Limits,
     insecure: BTreeSet<String>,
     pub(super) metrics: RegistryMetrics,
 }
@@ -47,9 +52,17 @@ impl Transport {
             client,
             retry: settings.retry,
             read_timeout: settings.read_timeout,
+            document_timeout: settings.document_timeout,
+            pace: settings.pace,
+            limits: settings.limits,
             insecure: insecure.collect(),
             metrics: settings.metrics.clone(),
         })
+    }
+
+    /// Caps on images.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The scheme that a registry is reached by.

@@ -75,12 +75,12 @@ fn word(line: &str) -> String {
     }
 }
 
-/// The view of faithfully folded layers.
+/// The view of folded layers with all that they hold.
 pub fn fold(layers: &[Vec<Entry>]) -> String {
-    view(&build(Rules::Faithful, layers).unwrap())
+    view(&build(Rules::Verbatim, layers).unwrap())
 }
 
 /// Why layers do not fold.
 pub fn refusal(layers: &[Vec<Entry>]) -> TreeError {
-    build(Rules::Faithful, layers).unwrap_err()
+    build(Rules::Verbatim, layers).unwrap_err()
 }

@@ -41,7 +41,7 @@ fn symbolic_links_have_targets_of_1_to_4095_bytes() {
 #[test]
 fn device_numbers_are_the_kernel_s() {
     let device = |major, minor| entry("d", EntryKind::BlockDevice(major, minor));
-    let dumped = |major, minor| dump(&build(Rules::Faithful, &[vec![device(major, minor)]]).unwrap());
+    let dumped = |major, minor| dump(&build(Rules::Verbatim, &[vec![device(major, minor)]]).unwrap());
     assert!(dumped(8, 1).contains("/d 0 60644 1 1 2 2049 "));
     assert!(dumped(0xfff, 0xf_ffff).contains(&format!("/d 0 60644 1 1 2 {} ", u32::MAX)));
     for (major, minor) in [(0x1000, 0), (0, 0x10_0000)] {
@@ -105,24 +105,29 @@ fn limited(limits: Limits, entry: impl Fn(u32) -> Entry) -> TreeError {
 
 #[test]
 fn inodes_and_metadata_are_bounded() {
-    let limits = Limits { inodes: 100, metadata: 10_000 };
+    let limits = Limits { inodes: 100, metadata_bytes: 10_000, ..Limits::default() };
     let error = limited(limits, |at| file(&at.to_string(), "x"));
-    assert_eq!(error, TreeError::TooManyInodes { limit: 100 });
+    assert_eq!(error, TreeError::Limit(Cap::Inodes.exceeded(101u64, 100u64)));
     assert_eq!(error.kind(), Kind::Exhausted);
-    let refused = TreeError::TooMuchMetadata { limit: 10_000 };
-    assert_eq!(refused.kind(), Kind::Exhausted);
+    let cap = |error: TreeError| match error {
+        TreeError::Limit(exceeded) => (exceeded.cap, exceeded.limit),
+        other => panic!("{other}"),
+    };
+    let refused = (Cap::MetadataBytes, 10_000);
     // Names, link targets, contents and attributes all count, also those that a later entry replaces.
-    let limits = Limits { inodes: 1_000_000, metadata: 10_000 };
-    assert_eq!(limited(limits, |at| file(&format!("{at:0200}"), "")), refused);
-    assert_eq!(limited(limits, |at| symlink("l", &format!("{at:0200}"))), refused);
-    assert_eq!(limited(limits, |at| link("l", &format!("{at:0200}"))), refused);
-    assert_eq!(limited(limits, |_| file("f", "content")), refused);
+    let limits = Limits { inodes: 1_000_000, metadata_bytes: 10_000, ..Limits::default() };
+    assert_eq!(cap(limited(limits, |at| file(&format!("{at:0200}"), ""))), refused);
+    assert_eq!(cap(limited(limits, |at| symlink("l", &format!("{at:0200}")))), refused);
+    assert_eq!(cap(limited(limits, |at| link("l", &format!("{at:0200}")))), refused);
+    assert_eq!(cap(limited(limits, |_| file("f", "content"))), refused);
     let attributed = |at: u32| {
         let mut entry = file("f", "");
         entry.meta.xattrs = vec![(b"user.x".as_slice().into(), at.to_string().into_bytes().into())];
         entry
     };
-    assert_eq!(limited(limits, attributed), refused);
+    assert_eq!(cap(limited(limits, attributed)), refused);
+    let few = Limits { image_xattr_bytes: 1000, ..Limits::default() };
+    assert_eq!(cap(limited(few, attributed)), (Cap::ImageXattrBytes, 1000));
 }
 
 #[test]

@@ -56,7 +56,8 @@ fn each_rule_keeps_its_extended_attributes() {
     };
     assert_eq!(kept(ALLOWLIST), ["security.capability"]);
     assert_eq!(kept(KEEP_USER), ["security.capability", "user.overlay.opaque", "user.x"]);
-    assert_eq!(kept(Rules::Faithful), [&names[..], &["user.x"]].concat());
+    assert_eq!(kept(Rules::Faithful), ["security.capability", "system.posix_acl_access", "user.x"]);
+    assert_eq!(kept(Rules::Verbatim), kept(Rules::Faithful));
 }
 
 #[test]
@@ -74,4 +75,30 @@ fn objects_are_listed_and_counted() {
     assert_eq!(tree.objects().collect::<Vec<_>>(), [(VerityDigest([7; 32]), 100); 2]);
     assert_eq!(tree.file_bytes(), 202);
     assert_eq!(tree.inodes(), 4);
+}
+
+#[test]
+fn what_leads_out_of_the_image_is_left_out() {
+    let special = [EntryKind::CharDevice(1, 3), EntryKind::BlockDevice(8, 0), EntryKind::Fifo];
+    for kind in special {
+        // Its names go, and so does what it replaced: in its own layer, in a lower one, with a tree below it.
+        let lower = vec![file("a", "old"), file("b/c", "old"), file("kept", "1")];
+        let upper = vec![entry("a", kind.clone()), link("d/again", "a"), entry("b", kind.clone())];
+        let tree = build(Rules::Faithful, &[lower.clone(), upper.clone()]).unwrap();
+        assert_eq!((view(&tree).as_str(), tree.inodes(), tree.left_out()), ("d/? kept=1", 3, 3), "{kind:?}");
+        // What comes after it stands.
+        let last = vec![file("a", "new")];
+        let tree = build(Rules::Faithful, &[lower.clone(), upper.clone(), last]).unwrap();
+        assert_eq!(view(&tree), "a=new d/? kept=1", "{kind:?}");
+        let tree = build(Rules::Verbatim, &[lower, upper]).unwrap();
+        assert_eq!((tree.inodes(), tree.left_out()), (5, 0), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_whiteout_device_hides_as_under_overlayfs_and_is_not_seen() {
+    let hides = || entry("d", EntryKind::CharDevice(0, 0));
+    let layers = [vec![file("d/f", "1"), file("e", "2")], vec![hides(), link("other", "d")]];
+    assert_eq!(view(&build(Rules::Faithful, &layers).unwrap()), "e=2");
+    assert!(matches!(build(Rules::Verbatim, &layers), Err(TreeError::LinkedWhiteout { .. })));
 }

@@ -7,7 +7,7 @@ use super::script::{Ending, Reply, Script, Seen};
 use super::*;
 use crate::image::digest::Digest;
 use crate::image::manifest::Descriptor;
-use crate::image::source::SourceError;
+use crate::image::source::{Pace, SourceError};
 use crate::kind::Kind;
 
 fn content() -> Vec<u8> {
@@ -179,4 +179,21 @@ async fn a_token_that_expires_in_the_middle_is_renewed() {
     .await;
     assert!(read(&server.host).await.unwrap() == content());
     assert_eq!(server.count("/token"), 2);
+}
+
+#[tokio::test]
+async fn a_registry_that_trickles_is_given_up() {
+    let server =
+        Script::start(|request, _| ranged(request).ending(Ending::Trickle(Duration::from_millis(5)))).await;
+    let pace = Pace { minimum: 10_000, window: Duration::from_millis(400), patience: 3 };
+    let settings = SourceSettings { pace, ..settings(&[&server.host]) };
+    let source = open(&Sources::new(&settings).unwrap(), &server.host, &Credentials::none());
+    let error = read_from(source).await.unwrap_err();
+    assert!(matches!(error, SourceError::Slow { minimum: 10_000, .. }), "{error}");
+    assert_eq!(error.kind(), Kind::Transient);
+    assert!(error.to_string().contains("--min-transfer-rate"), "{error}");
+    // Another connection may be a better one; it goes on at the byte reached.
+    let ranges: Vec<_> = server.seen().iter().map(Seen::range).collect();
+    assert_eq!(ranges.len(), 3, "{ranges:?}");
+    assert!(ranges[0].is_none() && ranges[1] > Some(0) && ranges[2] > ranges[1], "{ranges:?}");
 }

@@ -62,7 +62,8 @@ async fn manifests_are_read_up_to_the_limit_only() {
         let reply = reply.clone().ending(ending);
         let server = Script::start(move |_, _| reply.clone()).await;
         let error = anonymous(&server.host).manifest(&v1()).await.unwrap_err();
-        assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+        assert!(matches!(error, SourceError::Limit { .. }), "{error}");
+        assert!(error.to_string().contains("--max-manifest-bytes"), "{error}");
         assert_eq!(server.seen().len(), 1);
     }
 }
@@ -102,4 +103,17 @@ async fn what_a_registry_says_is_shown_without_control_characters() {
     let error = anonymous(&server.host).manifest(&v1()).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("DENIED no [31m red") && !text.contains('\u{1b}'), "{text}");
+}
+
+#[tokio::test]
+async fn a_manifest_that_trickles_is_given_up() {
+    let trickle = Ending::Trickle(Duration::from_millis(50));
+    let server = Script::start(move |_, _| Reply::new(200, MANIFEST).ending(trickle)).await;
+    let mut settings =
+        SourceSettings { document_timeout: Duration::from_millis(300), ..settings(&[&server.host]) };
+    settings.retry.attempts = 2;
+    let source = open(&Sources::new(&settings).unwrap(), &server.host, &Credentials::none());
+    let error = source.manifest(&v1()).await.unwrap_err();
+    assert!(matches!(error, SourceError::Stalled { .. }), "{error}");
+    assert_eq!(server.seen().len(), 2);
 }

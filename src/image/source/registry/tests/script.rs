@@ -49,6 +49,8 @@ pub(super) enum Ending {
     Stall(usize),
     /// No length is announced; the end of the connection is the end of the body.
     Unannounced,
+    /// The body comes one byte at a time, with this much time between two.
+    Trickle(Duration),
     /// The body is repeated without end.
     Endless,
 }
@@ -167,6 +169,13 @@ async fn write_reply(stream: &mut TcpStream, request: &Seen, reply: &Reply) -> s
             stream.write_all(&reply.body[..after]).await?;
             stream.flush().await?;
             tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        Ending::Trickle(pause) => {
+            for byte in reply.body.chunks(1) {
+                stream.write_all(byte).await?;
+                stream.flush().await?;
+                tokio::time::sleep(pause).await;
+            }
         }
         Ending::Endless => loop {
             stream.write_all(&reply.body).await?;

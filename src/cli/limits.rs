@@ -1,0 +1,145 @@
+//! The flags for caps on images.
+
+use clap::Args;
+
+use crate::image::limits;
+use crate::image::pull::Limits;
+
+/// Caps on images: what one image may ask of this node.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Caps on images")]
+pub struct LimitArgs {
+    /// Bytes of a manifest or index.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.manifest_bytes)]
+    pub max_manifest_bytes: usize,
+    /// Bytes of an image's config.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.config_bytes)]
+    pub max_config_bytes: usize,
+    /// Entries of an index.
+    #[arg(long, global = true, value_name = "N", default_value_t = D.index_entries)]
+    pub max_index_entries: usize,
+    /// Layers of an image.
+    #[arg(long, global = true, value_name = "N", default_value_t = D.layers)]
+    pub max_layers: usize,
+    /// Bytes that one layer may unpack to.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.layer_bytes)]
+    pub max_layer_bytes: u64,
+    /// How many times its compressed size a layer may unpack to; 1 GiB is allowed in any case.
+    #[arg(long, global = true, value_name = "N", default_value_t = D.ratio)]
+    pub max_ratio: u64,
+    /// Bytes that all layers of an image may unpack to, and of its files.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.image_bytes)]
+    pub max_image_bytes: u64,
+    /// Tar headers of one layer.
+    #[arg(long, global = true, value_name = "N", default_value_t = D.entries)]
+    pub max_entries: u64,
+    /// Bytes of a path or link target.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.path_bytes)]
+    pub max_path_bytes: usize,
+    /// Bytes of the extended attributes of one file.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.xattr_bytes)]
+    pub max_xattr_bytes: usize,
+    /// Inodes of an image. Building one takes about 1.7 KB of memory for each.
+    #[arg(long, global = true, value_name = "N", default_value_t = D.inodes)]
+    pub max_inodes: usize,
+    /// Bytes of the extended attributes of an image, equal sets of them counted once.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.image_xattr_bytes)]
+    pub max_image_xattr_bytes: usize,
+    /// Bytes of names, link targets, attributes and small files of all layers.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.metadata_bytes)]
+    pub max_metadata_bytes: usize,
+    /// Bytes per second that a registry must send at least, over a minute; 0 for no bound.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = 10 << 10)]
+    pub min_transfer_rate: u64,
+    /// Keep the device nodes and named pipes of images. A volume allows no access to the devices in any
+    /// case; the pipes join all pods that use the same image on a node.
+    #[arg(long, global = true)]
+    pub keep_special_files: bool,
+}
+
+const D: limits::Limits = limits::Limits::DEFAULT;
+
+impl LimitArgs {
+    /// The limits of a puller that fetches so many layers at a time.
+    pub fn limits(&self, parallel_layers: usize) -> Limits {
+        Limits { parallel_layers, image: self.image(), keep_special_files: self.keep_special_files }
+    }
+
+    fn image(&self) -> limits::Limits {
+        limits::Limits {
+            manifest_bytes: self.max_manifest_bytes,
+            config_bytes: self.max_config_bytes,
+            index_entries: self.max_index_entries,
+            layers: self.max_layers,
+            layer_bytes: self.max_layer_bytes,
+            ratio: self.max_ratio,
+            image_bytes: self.max_image_bytes,
+            entries: self.max_entries,
+            path_bytes: self.max_path_bytes,
+            xattr_bytes: self.max_xattr_bytes,
+            inodes: self.max_inodes,
+            image_xattr_bytes: self.max_image_xattr_bytes,
+            metadata_bytes: self.max_metadata_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::super::args::Cli;
+    use super::*;
+    use crate::image::limits::Cap;
+
+    const CAPS: [Cap; 13] = [
+        Cap::ManifestBytes,
+        Cap::ConfigBytes,
+        Cap::IndexEntries,
+        Cap::Layers,
+        Cap::LayerBytes,
+        Cap::Ratio,
+        Cap::ImageBytes,
+        Cap::Entries,
+        Cap::PathBytes,
+        Cap::XattrBytes,
+        Cap::Inodes,
+        Cap::ImageXattrBytes,
+        Cap::MetadataBytes,
+    ];
+
+    #[test]
+    fn every_flag_that_an_error_names_is_there_and_sets_its_own_cap() {
+        let mut arguments = vec!["composefs-csi".to_owned()];
+        for (number, cap) in CAPS.iter().enumerate() {
+            let flag = cap.flag().unwrap();
+            assert!(Cli::command().get_arguments().any(|known| known.get_long() == Some(flag)), "{flag}");
+            arguments.extend([format!("--{flag}"), (number + 1).to_string()]);
+        }
+        arguments.push("ls".to_owned());
+        let limits = Cli::try_parse_from(arguments).unwrap().limits.image();
+        let expected = limits::Limits {
+            manifest_bytes: 1,
+            config_bytes: 2,
+            index_entries: 3,
+            layers: 4,
+            layer_bytes: 5,
+            ratio: 6,
+            image_bytes: 7,
+            entries: 8,
+            path_bytes: 9,
+            xattr_bytes: 10,
+            inodes: 11,
+            image_xattr_bytes: 12,
+            metadata_bytes: 13,
+        };
+        assert_eq!(limits, expected);
+    }
+
+    #[test]
+    fn without_flags_the_defaults_hold() {
+        let cli = Cli::try_parse_from(["composefs-csi", "ls"]).unwrap();
+        assert_eq!(cli.limits.limits(3), Limits::default());
+        assert_eq!(cli.limits.min_transfer_rate, crate::image::source::Pace::default().minimum);
+    }
+}

@@ -1,0 +1,245 @@
+//! What one image may ask of this node: every cap in one value, with the flag that changes it.
+//!
+//! The defaults are far above what images for containers have, and low enough that an image at all of
+//! them at once does not take a node down: what is bounded in memory stays below a GiB, and what is
+//! bounded on disk is bounded by the filesystem's room as well. Reaching a cap refuses the image with
+//! [`Kind::Exhausted`](crate::kind::Kind::Exhausted) and an [`Exceeded`] that names cap, number and flag.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Caps on one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a manifest or index. distribution-spec 1.1, "Pushing Manifests": registries should
+    /// accept at least 4 MiB, and images need no more.
+    pub manifest_bytes: usize,
+    /// Bytes of a config, which has a line of history per layer.
+    pub config_bytes: usize,
+    /// Entries of an index.
+    pub index_entries: usize,
+    /// Layers. Runtimes stop at 127 (overlayfs' limit under Docker).
+    pub layers: usize,
+    /// Bytes that one layer may unpack to, files with their holes filled.
+    pub layer_bytes: u64,
+    /// How many times its compressed size a layer may unpack to, above [`Limits::RATIO_FREE`].
+    pub ratio: u64,
+    /// Bytes that all layers together may unpack to, and bytes of all files of the image.
+    pub image_bytes: u64,
+    /// Tar headers of one layer.
+    pub entries: u64,
+    /// Bytes of a path or link target. Linux takes 4095.
+    pub path_bytes: usize,
+    /// Bytes of names and values of one entry's extended attributes. An inode takes 32767 in any case.
+    pub xattr_bytes: usize,
+    /// Inodes of the image; each takes about 1.7 KB of memory while the image is built.
+    pub inodes: usize,
+    /// Bytes of extended attributes of the image, equal sets of them counted once.
+    pub image_xattr_bytes: usize,
+    /// Bytes of names, link targets, attributes and inline files that the entries of all layers bring.
+    pub metadata_bytes: usize,
+}
+
+impl Limits {
+    /// What holds where nobody says otherwise.
+    pub const DEFAULT: Self = Self {
+        manifest_bytes: 4 << 20,
+        config_bytes: 4 << 20,
+        index_entries: 1000,
+        layers: 1000,
+        layer_bytes: 1 << 40,
+        ratio: 200,
+        image_bytes: 2 << 40,
+        entries: 8 << 20,
+        path_bytes: 4095,
+        xattr_bytes: 64 << 10,
+        inodes: 2 << 20,
+        image_xattr_bytes: 64 << 20,
+        metadata_bytes: 512 << 20,
+    };
+
+    /// What any layer may unpack to, however small its blob: small layers of zeros are real.
+    pub const RATIO_FREE: u64 = 1 << 30;
+
+    /// What a blob of `size` compressed bytes may unpack to, and which cap that is.
+    pub fn unpacked(&self, size: u64) -> (u64, Cap) {
+        let by_ratio = size.saturating_mul(self.ratio).max(Self::RATIO_FREE);
+        if by_ratio < self.layer_bytes { (by_ratio, Cap::Ratio) } else { (self.layer_bytes, Cap::LayerBytes) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Every cap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cap {
+    /// [`Limits::manifest_bytes`]
+    ManifestBytes,
+    /// [`Limits::config_bytes`]
+    ConfigBytes,
+    /// [`Limits::index_entries`]
+    IndexEntries,
+    /// [`Limits::layers`]
+    Layers,
+    /// [`Limits::layer_bytes`]
+    LayerBytes,
+    /// [`Limits::ratio`]
+    Ratio,
+    /// [`Limits::image_bytes`]
+    ImageBytes,
+    /// [`Limits::entries`]
+    Entries,
+    /// [`Limits::path_bytes`]
+    PathBytes,
+    /// [`Limits::xattr_bytes`]
+    XattrBytes,
+    /// [`Limits::inodes`]
+    Inodes,
+    /// [`Limits::image_xattr_bytes`]
+    ImageXattrBytes,
+    /// [`Limits::metadata_bytes`]
+    MetadataBytes,
+    /// Bytes of a tar's extended header; fixed.
+    HeaderBytes,
+    /// Segments of a sparse file; fixed.
+    Segments,
+    /// Bytes of an attribute's name; the kernel's.
+    XattrName,
+}
+
+impl Cap {
+    /// What is counted.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::ManifestBytes => "bytes of a manifest or index",
+            Self::ConfigBytes => "bytes of a config",
+            Self::IndexEntries => "entries of an index",
+            Self::Layers => "layers",
+            Self::LayerBytes => "unpacked bytes of a layer",
+            Self::Ratio => "unpacked bytes of a layer with so few compressed ones",
+            Self::ImageBytes => "unpacked bytes of an image",
+            Self::Entries => "headers of a layer's archive",
+            Self::PathBytes => "bytes of a name or link target",
+            Self::XattrBytes => "bytes of a file's extended attributes",
+            Self::Inodes => "inodes of an image",
+            Self::ImageXattrBytes => "bytes of an image's extended attributes",
+            Self::MetadataBytes => "bytes of names, link targets, extended attributes and inline files",
+            Self::HeaderBytes => "bytes of an extended header",
+            Self::Segments => "segments of a sparse file",
+            Self::XattrName => "bytes of an extended attribute's name",
+        }
+    }
+
+    /// The flag that sets it, without its dashes; `None` where the format or the kernel does.
+    pub fn flag(self) -> Option<&'static str> {
+        Some(match self {
+            Self::ManifestBytes => "max-manifest-bytes",
+            Self::ConfigBytes => "max-config-bytes",
+            Self::IndexEntries => "max-index-entries",
+            Self::Layers => "max-layers",
+            Self::LayerBytes => "max-layer-bytes",
+            Self::Ratio => "max-ratio",
+            Self::ImageBytes => "max-image-bytes",
+            Self::Entries => "max-entries",
+            Self::PathBytes => "max-path-bytes",
+            Self::XattrBytes => "max-xattr-bytes",
+            Self::Inodes => "max-inodes",
+            Self::ImageXattrBytes => "max-image-xattr-bytes",
+            Self::MetadataBytes => "max-metadata-bytes",
+            Self::HeaderBytes | Self::Segments | Self::XattrName => return None,
+        })
+    }
+
+    /// The error of having reached it. `found` may be a lower bound: what comes as a stream is not
+    /// read to its end.
+    pub fn exceeded(self, found: impl TryInto<u64>, limit: impl TryInto<u64>) -> Exceeded {
+        let number = |result: Option<u64>| result.unwrap_or(u64::MAX);
+        Exceeded { cap: self, found: number(found.try_into().ok()), limit: number(limit.try_into().ok()) }
+    }
+}
+
+/// A cap that an image goes beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exceeded {
+    /// Which one.
+    pub cap: Cap,
+    /// At least what the image has.
+    pub found: u64,
+    /// What it may have.
+    pub limit: u64,
+}
+
+impl std::error::Error for Exceeded {}
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cap, found, limit } = self;
+        write!(f, "{found} {}, and the limit is {limit}; ", cap.what())?;
+        match cap.flag() {
+            Some(flag) => write!(f, "make the image smaller, or raise --{flag} if it is to be trusted"),
+            None => f.write_str("rebuild the image without it"),
+        }
+    }
+}
+
+/// What is left of [`Limits::image_bytes`] for an image whose layers are fetched in parallel.
+#[derive(Debug)]
+pub struct Budget {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl Budget {
+    /// Nothing used so far.
+    pub fn new(limit: u64) -> Self {
+        Self { limit, used: AtomicU64::new(0) }
+    }
+
+    /// Counts bytes.
+    ///
+    /// # Errors
+    /// The cap was reached.
+    pub fn take(&self, bytes: u64) -> Result<(), Exceeded> {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if used > self.limit { Err(Cap::ImageBytes.exceeded(used, self.limit)) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_counts_between_what_is_free_and_what_no_layer_may_have() {
+        let limits = Limits { layer_bytes: 100 << 30, ..Limits::default() };
+        assert_eq!(limits.unpacked(0), (1 << 30, Cap::Ratio));
+        assert_eq!(limits.unpacked(1 << 20), (1 << 30, Cap::Ratio));
+        assert_eq!(limits.unpacked(100 << 20), (20_000 << 20, Cap::Ratio));
+        assert_eq!(limits.unpacked(1 << 30), (100 << 30, Cap::LayerBytes));
+        assert_eq!(limits.unpacked(u64::MAX), (100 << 30, Cap::LayerBytes));
+        let tight = Limits { layer_bytes: 1000, ..limits };
+        assert_eq!(tight.unpacked(10), (1000, Cap::LayerBytes), "less than what is free");
+    }
+
+    #[test]
+    fn an_error_names_cap_number_and_flag() {
+        let text = Cap::Layers.exceeded(1001usize, 1000usize).to_string();
+        for part in ["1001 layers", "limit is 1000", "--max-layers"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!Cap::Segments.exceeded(9u64, 8u64).to_string().contains("--"));
+    }
+
+    #[test]
+    fn a_budget_is_shared_and_does_not_wrap() {
+        let budget = Budget::new(100);
+        assert_eq!(budget.take(60), Ok(()));
+        assert_eq!(budget.take(40), Ok(()));
+        assert_eq!(budget.take(1), Err(Cap::ImageBytes.exceeded(101u64, 100u64)));
+        assert!(Budget::new(100).take(u64::MAX).is_err());
+    }
+}
