@@ -42,8 +42,15 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("controller", &["controller::service", "controller::provision", "controller::states"]),
     ("csi", &["volume", "kind", "metrics"]),
     ("volume", &["image", "image::pull", "kind"]),
+<<<<<<< HEAD
     ("image::pull", &["image", "kind", "metrics", "sys"]),
     ("image", &["kind", "metrics", "sys"]),
+=======
+    ("image::pull", &["image", "kind", "sys"]),
+    // Knows only the protocol: strings in, verdicts out.
+    ("image::trust::verifier", &["kind"]),
+    ("image", &["kind", "sys", "image::trust::verifier"]),
+>>>>>>> 9a12c0d (trust: policies, verifier programs, and the gate that asks both)
     ("sys", &["image", "kind"]),
     ("metrics", &["kind"]),
     ("kind", &[]),
@@ -60,7 +67,7 @@ const RESERVED: [(&str, &[&str], &str); 8] = [
     ("std::env", &["cli", "app"], "settings come from the outside, once"),
     ("rustix::mount", &["node::mount", "sys"], "mounting happens in one place"),
     ("anyhow::", &["main", "cli", "app"], "everybody else has errors with kinds"),
-    ("std::process::Command", &[], "the driver runs no other program"),
+    ("std::process::Command", &["image::trust::verifier"], "the driver runs no program but verifiers"),
 ];
 
 struct Source {

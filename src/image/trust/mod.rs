@@ -12,10 +12,15 @@ use crate::image::manifest::Descriptor;
 use crate::image::reference::Reference;
 use crate::image::store::Integrity;
 
+mod gate;
+mod memo;
 pub mod metrics;
+pub mod policy;
 mod settings;
 pub mod signature;
+pub mod verifier;
 
+pub use gate::{Examination, TrustGate};
 pub use settings::{TrustSettings, VERIFIER_TIMEOUT, WithoutPolicy};
 use signature::Claim;
 
