@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The parts of the program, and what each may import besides itself. Where one name begins with another, the
 /// longer one counts.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("main", &["cli"]),
     ("cli", &["app", "node::service", "node::mount", "image", "image::pull", "kind"]),
     (
@@ -42,15 +42,10 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("controller", &["controller::service", "controller::provision", "controller::states"]),
     ("csi", &["volume", "kind", "metrics"]),
     ("volume", &["image", "image::pull", "kind"]),
-<<<<<<< HEAD
     ("image::pull", &["image", "kind", "metrics", "sys"]),
-    ("image", &["kind", "metrics", "sys"]),
-=======
-    ("image::pull", &["image", "kind", "sys"]),
     // Knows only the protocol: strings in, verdicts out.
     ("image::trust::verifier", &["kind"]),
-    ("image", &["kind", "sys", "image::trust::verifier"]),
->>>>>>> 9a12c0d (trust: policies, verifier programs, and the gate that asks both)
+    ("image", &["image::trust::verifier", "kind", "metrics", "sys"]),
     ("sys", &["image", "kind"]),
     ("metrics", &["kind"]),
     ("kind", &[]),

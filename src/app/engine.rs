@@ -11,7 +11,8 @@ use crate::image::access::Rule;
 use crate::image::pull::{Limits, Puller};
 use crate::image::source::{Credentials, Pace, RegistryMetrics, SourceSettings, Sources};
 use crate::image::store::{Integrity, NodeKey, Options, Store};
-use crate::image::trust::TrustSettings;
+use crate::image::trust::metrics::TrustMetrics;
+use crate::image::trust::{TrustGate, TrustSettings};
 use crate::image::verity::VerityDigest;
 use crate::node::mount::{self, KernelMounter};
 
@@ -40,6 +41,8 @@ pub struct EngineSettings {
     pub limits: Limits,
     /// Where requests to registries are counted.
     pub registry_metrics: RegistryMetrics,
+    /// Where judgements are counted.
+    pub trust_metrics: TrustMetrics,
 }
 
 /// An open state directory.
@@ -51,6 +54,8 @@ pub struct Engine {
     pub images: Arc<Puller>,
     /// How much is done at once, and what is taken.
     pub limits: Limits,
+    /// Says which of them may be mounted.
+    pub gate: Arc<TrustGate>,
     state_dir: PathBuf,
 }
 
@@ -65,7 +70,9 @@ impl Engine {
             Puller::new(Arc::clone(&store), sources, rule, settings.limits)
                 .with_digest_required(settings.require_digest),
         );
-        Ok(Self { store, images, limits: settings.limits, state_dir: settings.state_dir.clone() })
+        let gate = Arc::new(TrustGate::new(&settings.trust, settings.trust_metrics.clone()));
+        let (limits, state_dir) = (settings.limits, settings.state_dir.clone());
+        Ok(Self { store, images, gate, limits, state_dir })
     }
 
     /// The composefs images that are mounted anywhere in this mount namespace.

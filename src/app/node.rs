@@ -78,6 +78,7 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     }
     metrics.add(services.metrics())?;
     metrics.add(&settings.engine.registry_metrics)?;
+    metrics.add(&settings.engine.trust_metrics)?;
     let shutdown = CancellationToken::new();
     let mut supervisor = Supervisor::new(shutdown.clone());
     if let Some(address) = settings.metrics_listen {

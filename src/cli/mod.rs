@@ -23,6 +23,7 @@ use crate::app::telemetry::level::LevelFile;
 use crate::app::telemetry::otlp::Export;
 use crate::app::telemetry::{self, Telemetry, TelemetrySettings};
 use crate::image::source::RegistryMetrics;
+use crate::image::trust::metrics::TrustMetrics;
 
 /// Layers fetched at the same time by a command, and by a node plugin that is not told otherwise.
 const PARALLEL_LAYERS: usize = 3;
@@ -86,6 +87,7 @@ impl Cli {
             min_transfer_rate: self.limits.min_transfer_rate,
             limits: self.limits.limits(parallel_layers),
             registry_metrics: RegistryMetrics::default(),
+            trust_metrics: TrustMetrics::default(),
         }
     }
 }

@@ -7,9 +7,10 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::memo::{self, Memo};
+use super::metrics::{Reason, SignatureResult, TrustMetrics};
 use super::policy::decide::{self, Judgement, Outcome};
 use super::policy::{Governing, Policies, Policy};
-use super::signature::verify;
+use super::signature::{Claim, Expectation, verify};
 use super::verifier::{Question, Verdict, Verifiers};
 use super::{Admission, Evidence, Gate, Refusal, Subject, TrustSettings, WithoutPolicy};
 use crate::image::digest::Digest;
@@ -26,6 +27,7 @@ pub struct TrustGate {
     without: WithoutPolicy,
     verifiers: Option<Verifiers>,
     memo: Memo<Arc<Judgement>>,
+    metrics: TrustMetrics,
 }
 
 /// Everything that was considered.
@@ -47,6 +49,8 @@ pub struct Examination {
     pub result: Result<String, String>,
     /// The least integrity level that the policy demands.
     pub integrity: Option<Integrity>,
+    /// The result as a word for counting.
+    pub reason: Reason,
 }
 
 /// What the policy says.
@@ -59,7 +63,7 @@ struct Opinion {
 
 impl TrustGate {
     /// A gate by `settings`. Reads nothing yet: policies and programs are looked at when they are needed.
-    pub fn new(settings: &TrustSettings) -> Self {
+    pub fn new(settings: &TrustSettings, metrics: TrustMetrics) -> Self {
         let verifiers =
             settings.verifier_dir.clone().map(|dir| Verifiers::new(dir, settings.verifier_timeout));
         Self {
@@ -67,6 +71,7 @@ impl TrustGate {
             without: settings.without_policy,
             verifiers,
             memo: Memo::default(),
+            metrics,
         }
     }
 
@@ -76,43 +81,33 @@ impl TrustGate {
     }
 
     fn judge(&self, subject: &Subject, evidence: &Evidence, thorough: bool) -> Examination {
-        let opinion = self.opinion(subject, evidence);
-        let (outcomes, integrity, mut obstacle, mut refusals, mut by) = match &opinion.judgement {
-            Ok(judged) if judged.admits() => {
-                (judged.outcomes.clone(), judged.integrity, None, Vec::new(), judged.by())
-            }
-            Ok(judged) => {
-                (judged.outcomes.clone(), judged.integrity, None, vec![judged.because()], String::new())
-            }
-            Err(why) => (Vec::new(), None, Some(why.clone()), vec![why.clone()], String::new()),
+        let Opinion { policy, digest, scope, judgement } = self.opinion(subject, evidence);
+        let mut found = Examination {
+            policy,
+            digest,
+            scope,
+            outcomes: Vec::new(),
+            verdicts: Vec::new(),
+            obstacle: None,
+            result: Ok(String::new()),
+            integrity: None,
+            reason: Reason::Rejected,
         };
-        let mut verdicts = Vec::new();
-        if thorough || refusals.is_empty() {
+        match judgement {
+            Ok(judged) => {
+                found.outcomes.clone_from(&judged.outcomes);
+                (found.integrity, found.reason) = (judged.integrity, judged.reason());
+                found.result = if judged.admits() { Ok(judged.by()) } else { Err(judged.because()) };
+            }
+            Err(why) => found.hinder(why),
+        }
+        if thorough || found.result.is_ok() {
             match self.ask(subject) {
-                Ok(said) => verdicts = said,
-                Err(why) => {
-                    refusals.push(why.clone());
-                    obstacle = Some(obstacle.map_or(why.clone(), |first| format!("{first}; {why}")));
-                }
-            }
-            for verdict in &verdicts {
-                match &verdict.result {
-                    Ok(_) => by = format!("{by}, verifier {}", verdict.program),
-                    Err(why) => refusals.push(format!("verifier {} {why}", verdict.program)),
-                }
+                Ok(verdicts) => found.hear(verdicts),
+                Err(why) => found.hinder(why),
             }
         }
-        let by = by.trim_start_matches(", ").to_owned();
-        Examination {
-            policy: opinion.policy,
-            digest: opinion.digest,
-            scope: opinion.scope,
-            outcomes,
-            verdicts,
-            obstacle,
-            result: if refusals.is_empty() { Ok(by) } else { Err(refusals.join("; ")) },
-            integrity,
-        }
+        found
     }
 
     fn opinion(&self, subject: &Subject, evidence: &Evidence) -> Opinion {
@@ -125,7 +120,12 @@ impl TrustGate {
                 let judgement = match self.without {
                     WithoutPolicy::Accept => {
                         let at = "--without-policy".to_owned();
-                        let outcomes = vec![Outcome { at, kind: "accept", result: Ok(String::new()) }];
+                        let outcomes = vec![Outcome {
+                            at,
+                            kind: "accept",
+                            result: Ok(String::new()),
+                            reason: Reason::NothingDemanded,
+                        }];
                         Ok(Arc::new(Judgement { outcomes, integrity: None }))
                     }
                     WithoutPolicy::Reject => Err(how_to_begin(subject)),
@@ -140,7 +140,15 @@ impl TrustGate {
         let directory = layout_directory(&subject.reference);
         let rule = policy.rule(&subject.reference, directory.as_deref());
         let key = memo::key(&[digest.as_bytes(), rule.scope.as_bytes()], subject, evidence);
-        let judge = || Arc::new(decide::decide(&rule, subject, &evidence.claims, &verify));
+        let counted = |claim: &Claim, expectation: &Expectation, digests: &[Digest]| {
+            let signed = verify(claim, expectation, digests);
+            self.metrics.signature(match &signed {
+                Ok(_) => SignatureResult::Verified,
+                Err(_) => SignatureResult::Failed,
+            });
+            signed
+        };
+        let judge = || Arc::new(decide::decide(&rule, subject, &evidence.claims, &counted));
         let judgement = self.memo.get_or(key, judge);
         Opinion {
             policy: Some(policy.file().to_owned()),
@@ -164,6 +172,42 @@ impl TrustGate {
     }
 }
 
+impl Examination {
+    /// Something stands in the way of every image.
+    fn hinder(&mut self, why: String) {
+        self.obstacle = Some(joined(self.obstacle.take(), &why));
+        self.refuse(&why, Reason::Rejected);
+    }
+
+    /// Every program must allow the image.
+    fn hear(&mut self, verdicts: Vec<Verdict>) {
+        for verdict in &verdicts {
+            match (&verdict.result, &mut self.result) {
+                (Err(why), _) => {
+                    self.refuse(&format!("verifier {} {why}", verdict.program), Reason::Untrusted);
+                }
+                (Ok(_), Ok(by)) => {
+                    by.push_str(&format!(", verifier {}", verdict.program));
+                    self.reason = Reason::Signed;
+                }
+                (Ok(_), Err(_)) => {}
+            }
+        }
+        self.verdicts = verdicts;
+    }
+
+    fn refuse(&mut self, why: &str, reason: Reason) {
+        match &mut self.result {
+            Ok(_) => (self.result, self.reason) = (Err(why.to_owned()), reason),
+            Err(before) => *before = joined(Some(std::mem::take(before)), why),
+        }
+    }
+}
+
+fn joined(first: Option<String>, second: &str) -> String {
+    first.map_or_else(|| second.to_owned(), |first| format!("{first}; {second}"))
+}
+
 impl Gate for TrustGate {
     fn wants_signatures(&self, subject: &Subject) -> bool {
         match self.policies.governing(subject.namespace.as_deref()) {
@@ -176,6 +220,7 @@ impl Gate for TrustGate {
 
     fn admit(&self, subject: &Subject, evidence: &Evidence) -> Result<Admission, Refusal> {
         let found = self.judge(subject, evidence, false);
+        self.metrics.judged(found.reason);
         match found.result {
             Ok(by) => Ok(Admission { policy: found.digest, by, integrity: found.integrity }),
             Err(why) => {

@@ -59,10 +59,10 @@ fn without(without_policy: WithoutPolicy) -> TrustSettings {
 #[test]
 fn without_a_policy_the_flag_decides_and_the_refusal_says_how_to_begin() {
     let (subject, nothing) = (subject(Some("default"), "r.io/a/b:1"), Evidence::default());
-    let open = TrustGate::new(&without(WithoutPolicy::Accept));
+    let open = TrustGate::new(&without(WithoutPolicy::Accept), TrustMetrics::default());
     assert!(!open.wants_signatures(&subject));
     assert_eq!(open.admit(&subject, &nothing).unwrap().by, "accept");
-    let closed = TrustGate::new(&TrustSettings::default());
+    let closed = TrustGate::new(&TrustSettings::default(), TrustMetrics::default());
     let message = closed.admit(&subject, &nothing).unwrap_err().to_string();
     assert!(message.starts_with("image r.io/a/b:1 (sha256:"), "{message}");
     for words in
@@ -73,7 +73,7 @@ fn without_a_policy_the_flag_decides_and_the_refusal_says_how_to_begin() {
     // The example is one.
     let (start, end) = (message.find('{').unwrap(), message.rfind('}').unwrap());
     let example =
-        Policy::parse(Path::new("p"), message[start..=end].as_bytes(), &mut |_| unreachable!()).unwrap();
+        Policy::parse(Path::new("p"), &message.as_bytes()[start..=end], &mut |_| unreachable!()).unwrap();
     assert!(example.rule(&subject.reference, None).scope.contains("r.io/a/b"));
 }
 
@@ -89,7 +89,10 @@ fn a_signature_admits_until_the_key_goes() {
             {"type":"sigstoreSigned","keyPath":"cosign.pub","signedIdentity":{"type":"matchRepository"}}]}}}"#,
     )
     .unwrap();
-    let gate = TrustGate::new(&TrustSettings { policy: Some(policy.clone()), ..TrustSettings::default() });
+    let gate = TrustGate::new(
+        &TrustSettings { policy: Some(policy.clone()), ..TrustSettings::default() },
+        TrustMetrics::default(),
+    );
     let subject = subject(None, "r.io/a/b:1");
     assert!(gate.wants_signatures(&subject));
     let evidence = Evidence { claims: vec![sign(&key, "r.io/a/b", &subject.digests[0])] };
@@ -137,13 +140,13 @@ fn verifiers_and_policy_must_both_agree() {
         ..TrustSettings::default()
     };
     let subject = subject(None, "r.io/a/b:1");
-    let open = TrustGate::new(&settings(WithoutPolicy::Accept));
+    let open = TrustGate::new(&settings(WithoutPolicy::Accept), TrustMetrics::default());
     let message = open.admit(&subject, &Evidence::default()).unwrap_err().to_string();
     assert!(message.contains("holds no program"), "{message}");
     fs::copy("/bin/true", &program).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(open.admit(&subject, &Evidence::default()).unwrap().by, "accept, verifier team-check");
-    let closed = TrustGate::new(&settings(WithoutPolicy::Reject));
+    let closed = TrustGate::new(&settings(WithoutPolicy::Reject), TrustMetrics::default());
     assert!(closed.admit(&subject, &Evidence::default()).is_err());
     let explained = closed.examine(&subject, &Evidence::default());
     assert_eq!(explained.verdicts.len(), 1, "an explanation asks all the same");

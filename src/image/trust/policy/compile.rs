@@ -25,8 +25,8 @@ pub(super) fn requirement(at: At, shape: Shape, base: &Path, read: Read<'_>) -> 
         Shape::Composefs { require_digest, integrity } => Check::Composefs { require_digest, integrity },
         Shape::Unsupported { kind, why } => Check::Unsupported { kind, why },
         Shape::Signed { authority, rekor, identity } => reader.signed(authority, &rekor, identity)?,
-        Shape::Bundle { authority, root, predicate_types, ignore_log } => {
-            reader.bundle(authority, root, predicate_types, ignore_log)?
+        Shape::Bundle { authority, predicate_types, ignore_log } => {
+            reader.bundle(authority, predicate_types, ignore_log)?
         }
     };
     Ok(Requirement { at: at.0, check })
@@ -47,10 +47,10 @@ impl Reader<'_, '_> {
         identity: SignedIdentity,
     ) -> Result<Check, Fault> {
         let rekor_at = rekor.first().map(|material| material.at.clone());
-        let logs = self.each(rekor, |pem| PublicKey::parse(pem))?;
+        let logs = self.each(rekor, PublicKey::parse)?;
         let (signers, authority, root) = match authority {
             SignedAuthority::Keys(materials) => {
-                let keys = self.each(&materials, |pem| PublicKey::parse(pem))?;
+                let keys = self.each(&materials, PublicKey::parse)?;
                 let root = match rekor_at {
                     Some(at) => Some(root_of(&at, &[], &logs)?),
                     None => None,
@@ -58,7 +58,7 @@ impl Reader<'_, '_> {
                 (named(&materials), Authority::Keys(keys), root)
             }
             SignedAuthority::Fulcio { ca, issuer, email } => {
-                let authorities = self.one(&ca, |pem| CertificateAuthorities::parse(pem))?;
+                let authorities = self.one(&ca, CertificateAuthorities::parse)?;
                 let root = root_of(&ca.at, &[authorities], &logs)?;
                 let identity = Identity { issuer: Matcher::Exact(issuer), subject: Matcher::Email(email) };
                 let signers = vec![identity.to_string()];
@@ -72,54 +72,40 @@ impl Reader<'_, '_> {
             formats: Formats { simple: true, bundle: false },
             predicate_types: Vec::new(),
         };
-        Ok(Check::Signature(Box::new(SignatureCheck {
-            kind: "sigstoreSigned",
-            expectation,
-            identity: Some(identity),
-            signers,
-        })))
+        Ok(signature("sigstoreSigned", expectation, Some(identity), signers))
     }
 
     fn bundle(
         &mut self,
         authority: BundleAuthority,
-        root: Option<Material>,
         predicate_types: Vec<String>,
         ignore_log: bool,
     ) -> Result<Check, Fault> {
-        let parse = |json: &[u8]| match std::str::from_utf8(json) {
-            Ok(text) => TrustedRoot::parse(text).map(Arc::new),
-            Err(_) => Err(SignatureError::Malformed("the trusted root is not UTF-8 text".to_owned())),
-        };
-        let root = root.map(|material| self.one(&material, parse)).transpose()?;
-        let log = match &root {
-            Some(root) if !ignore_log => Log::Required(Arc::clone(root)),
-            _ => Log::Ignored,
-        };
-        let (signers, authority) = match (authority, root) {
-            (BundleAuthority::Keys(materials), _) => {
-                (named(&materials), Authority::Keys(self.each(&materials, |pem| PublicKey::parse(pem))?))
+        let (signers, authority, root) = match authority {
+            BundleAuthority::Keys { keys, root } => {
+                let authority = Authority::Keys(self.each(&keys, PublicKey::parse)?);
+                (named(&keys), authority, root.map(|root| self.root(&root)).transpose()?)
             }
-            (BundleAuthority::Identities(patterns), Some(root)) => {
-                let identities = patterns.into_iter().map(identity).collect::<Result<Vec<_>, _>>()?;
-                (
-                    identities.iter().map(Identity::to_string).collect(),
-                    Authority::Identities { root, identities },
-                )
+            BundleAuthority::Identities { identities, root } => {
+                let root = self.root(&root)?;
+                let identities = identities.into_iter().map(identity).collect::<Result<Vec<_>, _>>()?;
+                let signers = identities.iter().map(Identity::to_string).collect();
+                (signers, Authority::Identities { root: Arc::clone(&root), identities }, Some(root))
             }
-            // `shape` has asked for a root already; without one nobody can sign.
-            (BundleAuthority::Identities(_), None) => (Vec::new(), Authority::Keys(Vec::new())),
         };
+        let log = root.filter(|_| !ignore_log).map_or(Log::Ignored, Log::Required);
         // The older format says the same as a bundle of this predicate type, and more.
         let simple = predicate_types.is_empty() || predicate_types.iter().any(|t| t == SIGNATURE_PREDICATE);
         let formats = Formats { simple, bundle: true };
         let expectation = Expectation { authority, log, formats, predicate_types };
-        Ok(Check::Signature(Box::new(SignatureCheck {
-            kind: "sigstoreBundle",
-            expectation,
-            identity: None,
-            signers,
-        })))
+        Ok(signature("sigstoreBundle", expectation, None, signers))
+    }
+
+    fn root(&mut self, material: &Material) -> Result<Arc<TrustedRoot>, Fault> {
+        self.one(material, |json| match std::str::from_utf8(json) {
+            Ok(text) => TrustedRoot::parse(text).map(Arc::new),
+            Err(_) => Err(SignatureError::Malformed("the trusted root is not UTF-8 text".to_owned())),
+        })
     }
 
     fn each<T>(
@@ -149,6 +135,15 @@ impl Reader<'_, '_> {
         };
         parse(&bytes).map_err(|error| material.at.fault(unusable(of, &error)))
     }
+}
+
+fn signature(
+    kind: &'static str,
+    expectation: Expectation,
+    identity: Option<SignedIdentity>,
+    signers: Vec<String>,
+) -> Check {
+    Check::Signature(Box::new(SignatureCheck { kind, expectation, identity, signers }))
 }
 
 fn unusable(of: Option<PathBuf>, error: &SignatureError) -> Problem {

@@ -7,6 +7,7 @@ use super::{Check, Requirement, Rule, SignatureCheck};
 use crate::image::digest::Digest;
 use crate::image::store::Integrity;
 use crate::image::trust::Subject;
+use crate::image::trust::metrics::Reason;
 use crate::image::trust::signature::{Claim, Expectation, SignatureError, Signed};
 
 /// Different reasons that one outcome names; what is found may be anybody's.
@@ -35,6 +36,8 @@ pub struct Outcome {
     pub kind: &'static str,
     /// By what it holds, or why it does not and what to do.
     pub result: Result<String, String>,
+    /// The same as a word for counting.
+    pub reason: Reason,
 }
 
 impl Judgement {
@@ -49,6 +52,13 @@ impl Judgement {
         by.map(|(kind, by)| format!("{kind} {by}").trim_end().to_owned()).collect::<Vec<_>>().join(", ")
     }
 
+    /// Why, as a word for counting: what speaks against it first, or else what speaks most for it.
+    pub fn reason(&self) -> Reason {
+        let against = self.outcomes.iter().find(|outcome| outcome.result.is_err());
+        let signed = self.outcomes.iter().find(|outcome| outcome.reason == Reason::Signed);
+        against.or(signed).map_or(Reason::NothingDemanded, |outcome| outcome.reason)
+    }
+
     /// Why it is not: the first requirements that do not hold.
     pub fn because(&self) -> String {
         let failed = self.outcomes.iter().filter_map(|o| o.result.as_ref().err().map(|why| (o, why)));
@@ -58,10 +68,10 @@ impl Judgement {
 
 /// Judges `subject` by `rule`.
 pub fn decide(rule: &Rule<'_>, subject: &Subject, claims: &[Claim], verify: Verify<'_>) -> Judgement {
-    let outcome = |requirement: &Requirement| Outcome {
-        at: requirement.at.clone(),
-        kind: requirement.check.kind(),
-        result: check(&requirement.check, subject, claims, verify),
+    let outcome = |requirement: &Requirement| {
+        let result = check(&requirement.check, subject, claims, verify);
+        let reason = reason(&requirement.check, result.is_ok(), claims.is_empty());
+        Outcome { at: requirement.at.clone(), kind: requirement.check.kind(), result, reason }
     };
     let demanded = |requirement: &Requirement| match requirement.check {
         Check::Composefs { integrity, .. } => integrity,
@@ -90,6 +100,17 @@ fn check(check: &Check, subject: &Subject, claims: &[Claim], verify: Verify<'_>)
             let level = integrity.map(|level| format!("integrity {level}"));
             Ok(digest.into_iter().chain(level).collect::<Vec<_>>().join(" and "))
         }
+    }
+}
+
+fn reason(check: &Check, holds: bool, nothing_found: bool) -> Reason {
+    match (check, holds) {
+        (Check::Signature(_), true) => Reason::Signed,
+        (_, true) => Reason::NothingDemanded,
+        (Check::Signature(_), false) if nothing_found => Reason::Unsigned,
+        (Check::Signature(_), false) => Reason::Untrusted,
+        (Check::Composefs { .. }, false) => Reason::Unbound,
+        (_, false) => Reason::Rejected,
     }
 }
 

@@ -46,7 +46,6 @@ pub(super) enum Shape {
     /// The extension `sigstoreBundle`.
     Bundle {
         authority: BundleAuthority,
-        root: Option<Material>,
         predicate_types: Vec<String>,
         ignore_log: bool,
     },
@@ -72,8 +71,8 @@ pub(super) enum SignedAuthority {
 /// Who may sign, by `sigstoreBundle`.
 #[derive(Debug)]
 pub(super) enum BundleAuthority {
-    Keys(Vec<Material>),
-    Identities(Vec<(Pattern, Pattern)>),
+    Keys { keys: Vec<Material>, root: Option<Material> },
+    Identities { identities: Vec<(Pattern, Pattern)>, root: Material },
 }
 
 /// How an issuer or a subject is matched.
@@ -194,22 +193,23 @@ fn bundle(fields: &mut Fields) -> Result<Shape, Fault> {
         let choices = "keyPath, keyPaths, keyData, keyDatas and identities";
         return Err(fields.at.fault(Problem::NotOne { choices, found }));
     }
-    let keyless = identities.is_some();
-    let authority = identities
-        .map(BundleAuthority::Identities)
-        .or_else(|| keys.into_iter().next().map(BundleAuthority::Keys));
     let together = |why| Err(fields.at.fault(Problem::Together(why)));
-    match (authority, &root) {
-        (None, _) => together("who may sign is missing"),
-        (Some(_), None) if keyless => {
-            together("identities need a trusted root (trustedRootPath): it says who may certify them")
+    let authority = match (identities, keys.into_iter().next(), root) {
+        (Some(_), _, None) => {
+            return together(
+                "identities need a trusted root (trustedRootPath): it says who may certify them",
+            );
         }
-        (Some(_), None) if !ignore_log => together(
-            "without a trusted root (trustedRootPath) no transparency log can be checked; add one, or say \
-             \"ignoreTlog\": true",
-        ),
-        (Some(authority), _) => Ok(Shape::Bundle { authority, root, predicate_types, ignore_log }),
-    }
+        (Some(identities), _, Some(root)) => BundleAuthority::Identities { identities, root },
+        (None, _, None) if !ignore_log => {
+            return together(
+                "without a trusted root (trustedRootPath) no transparency log can be checked; add one, or say \
+                 \"ignoreTlog\": true",
+            );
+        }
+        (None, keys, root) => BundleAuthority::Keys { keys: keys.unwrap_or_default(), root },
+    };
+    Ok(Shape::Bundle { authority, predicate_types, ignore_log })
 }
 
 fn identities(fields: &mut Fields) -> Result<Option<Vec<(Pattern, Pattern)>>, Fault> {

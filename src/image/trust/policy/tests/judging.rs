@@ -88,8 +88,12 @@ fn all_requirements_must_hold() {
 
 #[test]
 fn one_good_signature_among_bad_ones_will_do() {
-    let claims =
-        [simple("r.io/a/b", "it is by another key"), bundle("x"), simple("r.io/z", ""), simple("r.io/a/b", "")];
+    let claims = [
+        simple("r.io/a/b", "it is by another key"),
+        bundle("x"),
+        simple("r.io/z", ""),
+        simple("r.io/a/b", ""),
+    ];
     assert!(judge(&format!("[{KEYED}]"), &claims).admits());
     assert!(!judge(&format!("[{KEYED}]"), &claims[..3]).admits());
 }
