@@ -9,18 +9,16 @@
 
 use std::sync::Arc;
 
+use super::chain::Chain;
 use super::error::About as _;
 use super::rights::Rights;
 use super::{ImageRequest, PullError, PullPolicy};
 use crate::image::digest::Digest;
 use crate::image::limits::{Cap, Limits};
-use crate::image::manifest::{Document, ImageConfig, Manifest, ManifestError};
+use crate::image::manifest::{ImageConfig, Manifest};
 use crate::image::reference::Version;
 use crate::image::source::{Source, Sources, read_blob};
 use crate::image::store::{ImageRecord, Lease, Store};
-
-/// Indexes within indexes beyond this depth are refused.
-const INDEX_DEPTH_MAX: usize = 4;
 
 /// What is to be done for a request.
 pub(super) enum Located {
@@ -125,8 +123,8 @@ impl Search<'_> {
         top: Digest,
         names: Vec<String>,
     ) -> Result<Located, PullError> {
-        let (digest, manifest) =
-            platform_manifest(&*source, top, self.limits, self.request, self.image).await?;
+        let chain = Chain::follow(&*source, top, self.limits, &self.request.platform, self.image).await?;
+        let (digest, manifest) = (chain.digest, chain.manifest);
         if let Some(record) = self.stored(&digest)?
             && self.rights.is_from_here(&digest)?
         {
@@ -162,40 +160,6 @@ impl Search<'_> {
 
     fn remember(&self, names: &[String], record: &ImageRecord) -> Result<(), PullError> {
         self.store.remember(names, &self.request.platform, record.manifest).about(self.image)
-    }
-}
-
-/// Fetches the manifest that `top` is, or that the index `top` lists for the platform.
-async fn platform_manifest(
-    source: &dyn Source,
-    top: Digest,
-    limits: &Limits,
-    request: &ImageRequest,
-    image: &str,
-) -> Result<(Digest, Manifest), PullError> {
-    let mut wanted = (top, None);
-    // An index may list indexes (image-spec 1.1, image-index.md); nobody nests them deeply.
-    for _ in 0..INDEX_DEPTH_MAX {
-        let raw = source.manifest(&Version::Digest(wanted.0)).await.about(image)?;
-        let stated = agreed(wanted.1, raw.media_type).about(image)?;
-        match Document::parse_within(limits, &raw.bytes, stated.as_deref()).about(image)? {
-            Document::Image(manifest) => return Ok((raw.digest, manifest)),
-            Document::Index(index) => {
-                let chosen = &index.choose(&request.platform).about(image)?.descriptor;
-                wanted = (chosen.digest, Some(chosen.media_type.clone()));
-            }
-        }
-    }
-    Err(PullError::Nested(image.to_owned()))
-}
-
-/// The media type that the index above and the registry give a document, which must be the same.
-fn agreed(index: Option<String>, registry: Option<String>) -> Result<Option<String>, ManifestError> {
-    match (index, registry) {
-        (Some(document), Some(stated)) if document != stated => {
-            Err(ManifestError::MediaTypeMismatch { document, stated })
-        }
-        (index, registry) => Ok(index.or(registry)),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::image::source::Credentials;
 use crate::image::store::{ImageRecord, Lease};
 
 mod build;
+mod chain;
 mod error;
 mod flight;
 mod layers;
@@ -25,6 +26,7 @@ mod puller;
 mod rights;
 
 pub use build::{fold, write};
+pub use chain::Chain;
 pub use error::PullError;
 pub use metrics::{PullMetrics, Shared};
 pub use progress::{LayerProgress, LayerState, Progress, Watch};
