@@ -63,8 +63,14 @@ impl Engine {
     /// Opens the state directory, making it if need be. Blocking.
     pub fn open(settings: &EngineSettings) -> anyhow::Result<Self> {
         let key = settings.node_key.clone().unwrap_or_else(|| settings.state_dir.join("node.key"));
+        let directory = settings.state_dir.join("store");
+        anyhow::ensure!(
+            !key.starts_with(&directory),
+            "--node-key {} is inside the store, whose records it is to protect; choose another place",
+            key.display()
+        );
         let key = NodeKey::load_or_create(&key)?;
-        let store = Arc::new(Store::open(&settings.state_dir.join("store"), Options::new(key))?);
+        let store = Arc::new(Store::open(&directory, Options::new(key))?);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
         let images = Arc::new(
             Puller::new(Arc::clone(&store), sources, rule, settings.limits)

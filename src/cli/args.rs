@@ -144,6 +144,21 @@ pub enum Command {
         #[arg(long)]
         platform: Option<String>,
     },
+    /// Write an image's composefs digest into its manifest, to be signed with it. The image gets a new digest.
+    Seal {
+        /// The image: `oci:DIR[:TAG]` is changed in place, `registry/repository:tag` is pushed under the same tag. Of
+        /// an index every platform's image is sealed.
+        image: String,
+        /// The rules by which the image is built. Other tools know the canonical ones only, and those need a /usr.
+        #[arg(long, value_enum, default_value_t = RulesArg::Canonical)]
+        rules: RulesArg,
+        /// Give the sealed image this tag, and leave the other where it is.
+        #[arg(long)]
+        tag: Option<String>,
+        /// Replace a digest that is there and is another.
+        #[arg(long)]
+        force: bool,
+    },
     /// Keep an image from being removed.
     Pin {
         /// The image, by reference or digest.

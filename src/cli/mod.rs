@@ -7,6 +7,7 @@ mod limits;
 mod mounts;
 mod output;
 mod progress;
+mod seal;
 mod serve;
 mod store;
 mod trust;
@@ -119,6 +120,10 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         Command::Ls => store::ls(&engine()?, output),
         Command::Digest { image, rules, platform } => {
             images::digest(&engine()?, Wanted::parse(image, platform.as_deref())?, *rules, output).await
+        }
+        Command::Seal { image, rules, tag, force } => {
+            let options = seal::Options { rules: (*rules).into(), tag: tag.clone(), force: *force };
+            seal::seal(&engine()?, &cli.engine(Limits::default()), image, options, output).await
         }
         Command::Pin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, true, output).await,
         Command::Unpin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, false, output).await,

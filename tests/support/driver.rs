@@ -17,6 +17,10 @@ use tonic::transport::Channel;
 use super::csi::{capability, try_connect};
 use super::registry::Running;
 
+/// Arguments that commands do not know, each with its value behind an equals sign.
+const OF_THE_RUN_MODE: [&str; 4] =
+    ["--layout-dir", "--pull-wait", "--require-composefs-digest", "--integrity"];
+
 /// A node's directories. Lives through restarts of the plugin.
 #[derive(Debug)]
 pub struct Machine {
@@ -58,7 +62,7 @@ impl Machine {
         let mut command = Command::new(env!("CARGO_BIN_EXE_composefs-csi"));
         command.arg("--state-dir").arg(self.state()).args(arguments).args(self.trust()).args(
             // Those of the run mode are not for commands.
-            self.arguments.iter().filter(|a| !a.starts_with("--layout-dir") && !a.starts_with("--pull-wait")),
+            self.arguments.iter().filter(|a| !OF_THE_RUN_MODE.iter().any(|flag| a.starts_with(flag))),
         );
         command
     }

@@ -24,6 +24,7 @@ mod metrics;
 mod progress;
 mod puller;
 mod rights;
+mod unbuilt;
 
 pub use build::{fold, write};
 pub use chain::Chain;
@@ -31,6 +32,7 @@ pub use error::PullError;
 pub use metrics::{PullMetrics, Shared};
 pub use progress::{LayerProgress, LayerState, Progress, Watch};
 pub use puller::{Limits, Puller};
+pub use unbuilt::Unbuilt;
 
 /// When to ask the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -102,6 +102,12 @@ impl Puller {
         &self.shared.metrics
     }
 
+    /// What bringing layers here needs.
+    pub(super) fn parts(&self) -> (&Arc<Store>, &Sources, &Arc<Rule>, &LayerFetcher) {
+        let Shared { store, sources, rule, layers, .. } = &*self.shared;
+        (store, sources, rule, layers)
+    }
+
     /// Pulls under way.
     pub fn under_way(&self) -> usize {
         self.flights.len()

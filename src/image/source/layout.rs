@@ -18,6 +18,7 @@ use crate::image::manifest::{Descriptor, Document, IndexEntry};
 use crate::image::reference::{LayoutReference, Reference, Version};
 
 mod file;
+mod write;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 

@@ -15,6 +15,7 @@ use crate::image::manifest::Descriptor;
 use crate::image::reference::Version;
 
 pub mod credentials;
+pub mod destination;
 mod error;
 mod layout;
 mod registry;

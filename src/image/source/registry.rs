@@ -1,4 +1,4 @@
-//! Registries: the pull half of OCI distribution-spec 1.1, made to last against failing and
+//! Registries: the pull half (and of the other, manifests) of OCI distribution-spec 1.1, made to last against failing and
 //! hostile servers.
 //!
 //! One [`RegistryClient`] per registry and credential holds the tokens; all share one
@@ -27,6 +27,7 @@ mod pace;
 mod retry;
 mod token;
 mod transport;
+mod write;
 
 pub(super) use client::RegistryClient;
 use client::Request;
@@ -61,6 +62,7 @@ impl RegistrySource {
             path: format!("manifests/{name}"),
             accept: Some(ACCEPTED_MEDIA_TYPES.join(", ")),
             offset: 0,
+            body: None,
             subject,
         })
     }
@@ -153,6 +155,7 @@ impl Source for RegistrySource {
             path: format!("blobs/{}", descriptor.digest),
             accept: None,
             offset: 0,
+            body: None,
             subject: format!("blob {} of {}", descriptor.digest, self.name),
         };
         blob::open(Arc::clone(&self.client), request, descriptor.size).await

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::credentials::{Credential, CredentialId, Credentials};
+use super::destination::Destination;
 use super::layout::LayoutSource;
 use super::registry::{Pace, RegistryClient, RegistryMetrics, RegistrySource, RetryPolicy, Transport};
 use super::{Source, SourceError};
@@ -129,6 +130,24 @@ impl Sources {
             Some(credential) => Some(credential),
             None => self.default_credentials.for_repository(reference)?,
         })
+    }
+
+    /// The same, to write manifests to.
+    ///
+    /// # Errors
+    /// The credentials for the reference cannot be used.
+    pub fn destination(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Arc<dyn Destination>, SourceError> {
+        match reference {
+            Reference::Layout(layout) => Ok(Arc::new(LayoutSource::new(layout))),
+            Reference::Registry(registry) => {
+                let client = self.client(registry, reference, credentials)?;
+                Ok(Arc::new(RegistrySource::new(client, registry)))
+            }
+        }
     }
 
     fn client(

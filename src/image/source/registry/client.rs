@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
 
 use super::authorization::{Authorization, Authorizations, Held};
@@ -37,8 +38,28 @@ pub(super) struct Request {
     pub(super) accept: Option<String>,
     /// The first byte wanted.
     pub(super) offset: u64,
+    /// What is to be written there.
+    pub(super) body: Option<Body>,
     /// What is asked for, in words for messages.
     pub(super) subject: String,
+}
+
+/// The content of a request that writes.
+#[derive(Debug, Clone)]
+pub(super) struct Body {
+    pub(super) media_type: String,
+    pub(super) bytes: Bytes,
+}
+
+impl Request {
+    /// What a token for it must allow (distribution's token scopes).
+    fn actions(&self) -> &'static str {
+        if self.body.is_some() { "pull,push" } else { "pull" }
+    }
+
+    fn is_answered_by(&self, status: StatusCode) -> bool {
+        if self.body.is_some() { status == StatusCode::CREATED } else { has_content(status) }
+    }
 }
 
 impl fmt::Debug for RegistryClient {
@@ -124,7 +145,7 @@ impl RegistryClient {
         loop {
             let sent = self.authorized(self.build(request)?, &held.authorization).send().await;
             let response = sent.map_err(|e| self.broken(e, &request.subject))?;
-            if has_content(response.status()) {
+            if request.is_answered_by(response.status()) {
                 return Ok(response);
             }
             match self.answerable(&response, &held).filter(|_| !renewed) {
@@ -230,7 +251,8 @@ impl RegistryClient {
             }
             (Challenge::Bearer { realm, service }, _) => {
                 let service = service.as_deref();
-                let fetched = self.fetch_token(realm, service, repository, &request.subject).await;
+                let fetched =
+                    self.fetch_token(realm, service, repository, request.actions(), &request.subject).await;
                 let fetched = self.transport.metrics.count(Asked::Token, fetched)?;
                 (Authorization::Bearer(fetched.value.into()), Some(fetched.lifetime))
             }
@@ -250,6 +272,9 @@ impl RegistryClient {
         }
         if request.offset > 0 {
             builder = builder.header(header::RANGE, format!("bytes={}-", request.offset));
+        }
+        if let Some(body) = &request.body {
+            builder = builder.header(header::CONTENT_TYPE, &body.media_type).body(body.bytes.clone());
         }
         Ok(builder)
     }

@@ -32,17 +32,18 @@ const LIFETIME_MIN: Duration = Duration::from_secs(60);
 const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl RegistryClient {
-    /// Asks `realm` for a token to pull from `repository`, with this client's credential.
+    /// Asks `realm` for a token that allows `actions` on `repository`, with this client's credential.
     pub(super) async fn fetch_token(
         &self,
         realm: &str,
         service: Option<&str>,
         repository: &str,
+        actions: &str,
         subject: &str,
     ) -> Result<Token, SourceError> {
         let url = self.check_realm(realm, subject)?;
         let service_host = url.host_str().unwrap_or(self.host()).to_owned();
-        let request = self.token_request(url, service, &format!("repository:{repository}:pull"));
+        let request = self.token_request(url, service, &format!("repository:{repository}:{actions}"));
         let outcome = request.send().await;
         let response = outcome.map_err(|e| self.failed_at(&service_host, e, subject))?;
         if response.status() != StatusCode::OK {

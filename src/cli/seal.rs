@@ -1,0 +1,241 @@
+//! `seal`: computes an image's composefs digest and writes it into the image's manifest, so that whoever signs the
+//! manifest signs every file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::args::Output;
+use super::{output, progress};
+use crate::app::engine::{Engine, EngineSettings, sources};
+use crate::image::digest::Digest;
+use crate::image::manifest::{Document, Index, Manifest, ManifestError};
+use crate::image::platform::Platform;
+use crate::image::pull::{self, Caller, ImageRequest, PullError, PullPolicy, Unbuilt, Watch};
+use crate::image::reference::{Reference, Version};
+use crate::image::seal::Seal;
+use crate::image::seal::document::{Edited, replace_manifests, seal_manifest};
+use crate::image::source::destination::{Destination, NewManifest, NewName};
+use crate::image::source::{Credentials, RawManifest, Source};
+use crate::image::tree::Rules;
+use crate::image::verity::VerityDigest;
+
+/// Indexes within indexes beyond this depth are refused, as in a pull.
+const INDEX_DEPTH_MAX: usize = 4;
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// How to seal.
+pub struct Options {
+    /// The rules by which the image is built.
+    pub rules: Rules,
+    /// Another tag than the image's own.
+    pub tag: Option<String>,
+    /// Replace a seal that is wrong.
+    pub force: bool,
+}
+
+#[derive(Serialize)]
+struct Sealed {
+    /// What to sign.
+    image: String,
+    manifest: Digest,
+    changed: bool,
+    platforms: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    manifest: Digest,
+    composefs: VerityDigest,
+    changed: bool,
+}
+
+/// `seal IMAGE`.
+pub async fn seal(
+    engine: &Engine,
+    settings: &EngineSettings,
+    image: &str,
+    options: Options,
+    output: Output,
+) -> anyhow::Result<()> {
+    let reference: Reference = image.parse()?;
+    let (sources, credentials) = (sources(settings)?, Credentials::none());
+    let name = new_name(&reference, &options)?;
+    let mut sealer = Sealer {
+        engine,
+        source: sources.open(&reference, &credentials)?,
+        destination: sources.destination(&reference, &credentials)?,
+        reference,
+        options,
+        output,
+        rows: Vec::new(),
+    };
+    let top = sealer.source.resolve(&sealer.reference.version()).await?;
+    let raw = sealer.source.manifest(&Version::Digest(top)).await?;
+    let (manifest, changed) = match sealer.document(&raw, 0).await? {
+        Some(new) => (new, true),
+        None => (unchanged(raw), false),
+    };
+    if changed || sealer.options.tag.is_some() {
+        let name = name.unwrap_or(NewName::PlaceOf(top));
+        sealer.destination.put_as(&manifest, &name).await?;
+    }
+    let digest = manifest.digest();
+    let image = sealer.reference.pinned(digest).to_string();
+    let sealed = Sealed { image, manifest: digest, changed, platforms: sealer.rows };
+    output::show(output, &sealed, |sealed| {
+        let verb = if sealed.changed { "sealed" } else { "is sealed already" };
+        let rows = sealed.platforms.iter();
+        let rows: String =
+            rows.map(|row| format!("  composefs  {} in {}\n", row.composefs, row.manifest)).collect();
+        format!("{} {verb}\n  manifest   {}\n{rows}Sign that manifest now.", sealed.image, sealed.manifest)
+    })
+}
+
+/// The name that the sealed image gets; none for the place that the image has in its layout.
+fn new_name(reference: &Reference, options: &Options) -> anyhow::Result<Option<NewName>> {
+    let tag = match (&options.tag, reference.version()) {
+        (Some(tag), _) => {
+            let text = format!("registry.example/x:{tag}");
+            text.parse::<Reference>().with_context(|| format!("--tag {tag:?} is no tag"))?;
+            Some(tag.clone())
+        }
+        (None, Version::Tag(tag)) => Some(tag),
+        (None, Version::Digest(_) | Version::Sole) => None,
+    };
+    anyhow::ensure!(
+        tag.is_some() || matches!(reference, Reference::Layout(_)),
+        "{reference} names no tag, and the sealed image has another digest; give it a tag with --tag"
+    );
+    Ok(tag.map(NewName::Tag))
+}
+
+fn unchanged(raw: RawManifest) -> NewManifest {
+    NewManifest { media_type: raw.media_type.unwrap_or_else(|| MANIFEST.to_owned()), bytes: raw.bytes }
+}
+
+struct Sealer<'a> {
+    engine: &'a Engine,
+    source: Arc<dyn Source>,
+    destination: Arc<dyn Destination>,
+    reference: Reference,
+    options: Options,
+    output: Output,
+    rows: Vec<Row>,
+}
+
+impl Sealer<'_> {
+    /// The document with all that it leads to sealed, which has been written; `None` if it is so already.
+    async fn document(&mut self, raw: &RawManifest, depth: usize) -> anyhow::Result<Option<NewManifest>> {
+        anyhow::ensure!(depth < INDEX_DEPTH_MAX, "{}: indexes are nested too deeply", self.reference);
+        let subject = || format!("manifest {} of {}", raw.digest, self.reference);
+        let parsed = Document::parse(&raw.bytes, raw.media_type.as_deref()).with_context(subject)?;
+        let (edited, default) = match parsed {
+            Document::Image(manifest) => (self.manifest(raw, &manifest).await?, MANIFEST),
+            Document::Index(index) => {
+                let replacements = Box::pin(self.entries(&index, depth)).await?;
+                (replace_manifests(&raw.bytes, &replacements)?, INDEX)
+            }
+        };
+        let Edited::Changed(bytes) = edited else { return Ok(None) };
+        let media_type = raw.media_type.clone().unwrap_or_else(|| default.to_owned());
+        Ok(Some(NewManifest { media_type, bytes: bytes.into() }))
+    }
+
+    /// Seals the images of an index. Attestations and other artifacts stay as they are, and stay listed.
+    async fn entries(
+        &mut self,
+        index: &Index,
+        depth: usize,
+    ) -> anyhow::Result<BTreeMap<Digest, (Digest, u64)>> {
+        let mut replacements = BTreeMap::new();
+        for entry in &index.entries {
+            let described = &entry.descriptor;
+            if described.annotations.contains_key("vnd.docker.reference.type") {
+                tracing::warn!(manifest = %described.digest, "left as it is: what it says is about the unsealed image");
+                continue;
+            }
+            let mut raw = self.source.manifest(&Version::Digest(described.digest)).await?;
+            raw.media_type = Some(described.media_type.clone());
+            let sealed = match Box::pin(self.document(&raw, depth + 1)).await {
+                Err(error) if is_artifact(&error) => {
+                    tracing::warn!(manifest = %described.digest, "left as it is: {error:#}");
+                    continue;
+                }
+                other => other?,
+            };
+            if let Some(new) = sealed {
+                self.destination.put(&new).await?;
+                replacements.insert(described.digest, (new.digest(), new.bytes.len() as u64));
+            }
+        }
+        Ok(replacements)
+    }
+
+    async fn manifest(&mut self, raw: &RawManifest, manifest: &Manifest) -> anyhow::Result<Edited> {
+        let unbuilt = self.layers(raw, manifest).await?;
+        let built = |rules: Rules| -> Result<VerityDigest, PullError> {
+            let name = self.reference.to_string();
+            let image = tokio::task::block_in_place(|| {
+                pull::write(&self.engine.store, &unbuilt.layers, rules, &name)
+            })?;
+            Ok(image.digest())
+        };
+        let rules = self.options.rules;
+        let digest = built(rules).map_err(|error| match error {
+            PullError::Tree { .. } if rules != Rules::Faithful => anyhow::Error::new(error).context(
+                "this image has no canonical form; `--rules faithful` seals it for this driver alone",
+            ),
+            other => other.into(),
+        })?;
+        let seal = Seal { annotation: Seal::annotation_for(rules), digest };
+        let found = Seal::of(manifest).ok().flatten();
+        let mut good = Vec::new();
+        if let Some(found) =
+            found.filter(|found| found.annotation == seal.annotation && found.digest != digest)
+        {
+            let others = found.rules().iter().filter(|other| **other != rules);
+            good = others.map(|rules| built(*rules)).collect::<Result<_, _>>()?;
+        }
+        let subject = || format!("manifest {} of {}", raw.digest, self.reference);
+        let edited = seal_manifest(&raw.bytes, seal, &good, self.options.force).with_context(subject)?;
+        let row = match (&edited, found) {
+            (Edited::Changed(bytes), _) => {
+                Row { manifest: Digest::of(bytes), composefs: digest, changed: true }
+            }
+            (Edited::Unchanged, found) => {
+                let composefs = found.map_or(digest, |found| found.digest);
+                Row { manifest: raw.digest, composefs, changed: false }
+            }
+        };
+        self.rows.push(row);
+        Ok(edited)
+    }
+
+    /// The layers of one manifest, in the store for as long as the answer lives.
+    async fn layers(&self, raw: &RawManifest, manifest: &Manifest) -> anyhow::Result<Unbuilt> {
+        let watch = Watch::default();
+        let request = ImageRequest {
+            reference: self.reference.clone(),
+            policy: PullPolicy::Always,
+            platform: Platform::host(),
+            caller: Caller::Operator,
+            pinned: None,
+            credentials: Credentials::none(),
+            watch: watch.clone(),
+        };
+        tokio::select! {
+            biased;
+            unbuilt = self.engine.images.layers(&request, &self.source, raw.digest, manifest) => Ok(unbuilt?),
+            () = progress::show(watch, self.output) => anyhow::bail!("progress ended before the layers were here"),
+        }
+    }
+}
+
+/// Whether a document is refused for being no image: something else that an index may list.
+fn is_artifact(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ManifestError::NotAnImage { .. }))
+}
