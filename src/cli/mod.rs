@@ -123,7 +123,7 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         }
         Command::Seal { image, rules, tag, force } => {
             let options = seal::Options { rules: (*rules).into(), tag: tag.clone(), force: *force };
-            seal::seal(&engine()?, &cli.engine(Limits::default()), image, options, output).await
+            seal::seal(&engine()?, &cli.engine(PARALLEL_LAYERS), image, options, output).await
         }
         Command::Pin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, true, output).await,
         Command::Unpin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, false, output).await,

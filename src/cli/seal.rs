@@ -180,15 +180,16 @@ impl Sealer<'_> {
         let built = |rules: Rules| -> Result<VerityDigest, PullError> {
             let name = self.reference.to_string();
             let image = tokio::task::block_in_place(|| {
-                pull::write(&self.engine.store, &unbuilt.layers, rules, &name)
+                pull::write(&self.engine.store, &unbuilt.layers, rules, &self.engine.limits.image, &name)
             })?;
             Ok(image.digest())
         };
         let rules = self.options.rules;
         let digest = built(rules).map_err(|error| match error {
-            PullError::Tree { .. } if rules != Rules::Faithful => anyhow::Error::new(error).context(
-                "this image has no canonical form; `--rules faithful` seals it for this driver alone",
-            ),
+            PullError::Tree { .. } if matches!(rules, Rules::Canonical { .. }) => anyhow::Error::new(error)
+                .context(
+                    "this image has no canonical form; `--rules faithful` seals it for this driver alone",
+                ),
             other => other.into(),
         })?;
         let seal = Seal { annotation: Seal::annotation_for(rules), digest };
@@ -229,7 +230,7 @@ impl Sealer<'_> {
         };
         tokio::select! {
             biased;
-            unbuilt = self.engine.images.layers(&request, &self.source, raw.digest, manifest) => Ok(unbuilt?),
+            unbuilt = self.engine.images.layers(&request, &self.source, raw.digest, manifest, &self.engine.limits.image) => Ok(unbuilt?),
             () = progress::show(watch, self.output) => anyhow::bail!("progress ended before the layers were here"),
         }
     }

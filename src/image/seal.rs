@@ -77,12 +77,15 @@ impl Seal {
 
     /// The rules by which an image may have been built that this is the digest of, the likelier first.
     pub fn rules(&self) -> &'static [Rules] {
-        if self.annotation == FAITHFUL { &[Rules::Faithful] } else { &CANONICAL }
+        if self.annotation == FAITHFUL { &[Rules::Faithful, Rules::Verbatim] } else { &CANONICAL }
     }
 
     /// The annotation for an image that was built by `rules`.
     pub fn annotation_for(rules: Rules) -> &'static str {
-        if rules == Rules::Faithful { FAITHFUL } else { MERGED }
+        match rules {
+            Rules::Faithful | Rules::Verbatim => FAITHFUL,
+            Rules::Canonical { .. } => MERGED,
+        }
     }
 }
 
@@ -123,7 +126,10 @@ mod tests {
         assert_eq!((seal.annotation, seal.digest), (MERGED, VerityDigest([0xaa; 32])));
         assert_eq!(seal.rules(), CANONICAL);
         let seal = Seal::of(&manifest(&[(FAITHFUL, &b)])).unwrap().unwrap();
-        assert_eq!((seal.digest, seal.rules()), (VerityDigest([0xbb; 32]), &[Rules::Faithful][..]));
+        assert_eq!(
+            (seal.digest, seal.rules()),
+            (VerityDigest([0xbb; 32]), &[Rules::Faithful, Rules::Verbatim][..])
+        );
         for rules in Rules::ALL {
             let seal = Seal { annotation: Seal::annotation_for(rules), digest: seal.digest };
             assert!(seal.rules().contains(&rules));

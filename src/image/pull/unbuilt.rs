@@ -7,7 +7,8 @@ use super::layers::ImageLayers;
 use super::rights::Rights;
 use super::{ImageRequest, Progress, PullError, Puller};
 use crate::image::digest::Digest;
-use crate::image::manifest::{CONFIG_MAX, ImageConfig, Manifest};
+use crate::image::limits::{Budget, Limits};
+use crate::image::manifest::{ImageConfig, Manifest};
 use crate::image::source::{Source, read_blob};
 use crate::image::store::Lease;
 
@@ -30,12 +31,13 @@ impl Puller {
         source: &Arc<dyn Source>,
         digest: Digest,
         manifest: &Manifest,
+        limits: &Limits,
     ) -> Result<Unbuilt, PullError> {
         let image = request.reference.to_string();
         let (store, sources, rule, fetcher) = self.parts();
         let lease = store.lease().await.about(&image)?;
         let rights = Rights::of(store, sources, rule, request)?;
-        let config = read_blob(&**source, &manifest.config, CONFIG_MAX).await.about(&image)?;
+        let config = read_blob(&**source, &manifest.config, limits.config_bytes).await.about(&image)?;
         let config = ImageConfig::parse(&config, manifest.layers.len()).about(&image)?;
         let layers = manifest.layers.iter().map(|layer| (layer.descriptor.digest, layer.descriptor.size));
         let progress = Arc::new(Progress::new(digest, layers));
@@ -46,6 +48,7 @@ impl Puller {
             rights: &rights,
             lease: &lease,
             progress: &progress,
+            unpacked: Arc::new(Budget::new(limits.image_bytes)),
         };
         fetcher.fetch_all(&wanted, &manifest.layers, &config.diff_ids).await?;
         Ok(Unbuilt { layers: config.diff_ids, _lease: lease })
