@@ -182,7 +182,7 @@ fn every_switch_renders_soundly_on_and_off() {
 }
 
 /// Lists and texts that switch something on.
-const LISTS: [&str; 17] = [
+const LISTS: [&str; 18] = [
     "image.digest=sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "imagePullSecrets[0].name=pull",
     "registries.insecure={localhost:5000,mirror:80}",
@@ -198,6 +198,7 @@ const LISTS: [&str; 17] = [
     "policy.keys.team\\.pub=key",
     "policy.verifierDir=/opt/verifiers",
     "imageCredentials.allow={registry.example.com/public/*}",
+    "node.keyDir=/var/lib/composefs-csi-key",
     "tracing.otlpEndpoint=http://collector:4318",
     "controller.secrets.namespaces={a,b}",
 ];
@@ -347,4 +348,26 @@ fn chart_and_program_have_one_version() {
     let chart = documents(&std::fs::read_to_string(chart().join("Chart.yaml")).unwrap()).remove(0);
     assert_eq!(text(&chart, "/version"), env!("CARGO_PKG_VERSION"));
     assert_eq!(text(&chart, "/appVersion"), env!("CARGO_PKG_VERSION"));
+}
+
+/// A panel on a metric that is not exported would stay empty and look like calm.
+#[test]
+fn the_dashboard_shows_metrics_that_exist() {
+    let objects = render(VERSIONS[1], &["grafanaDashboard.enabled=true"]);
+    let map = only(&objects, "ConfigMap", "-dashboard");
+    let dashboard: Value = serde_json::from_str(text(map, "/data/composefs-csi.json")).unwrap();
+    let documented = std::fs::read_to_string(repository().join("docs/metrics.md")).unwrap();
+    let name = regex::Regex::new("composefs_csi_[a-z_]+").unwrap();
+    let mut used = std::collections::BTreeSet::new();
+    for panel in items(&dashboard, "/panels").iter().flat_map(|panel| items(panel, "/targets")) {
+        let found = name.find_iter(text(panel, "/expr")).map(|found| found.as_str()).collect::<Vec<_>>();
+        assert!(!found.is_empty(), "{panel}");
+        used.extend(found.into_iter().map(str::to_owned));
+    }
+    for metric in used {
+        // A histogram's series.
+        let family = ["_bucket", "_count", "_sum"].iter().find_map(|end| metric.strip_suffix(end));
+        let row = |name: &str| documented.contains(&format!("| `{name}` |"));
+        assert!(row(&metric) || family.is_some_and(row), "docs/metrics.md has no {metric}");
+    }
 }

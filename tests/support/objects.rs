@@ -9,7 +9,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBind
 use k8s_openapi::api::storage::v1::CSIDriver;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::chart::{items, text, title};
 
@@ -62,7 +62,7 @@ fn workload(object: &Value, case: &str) {
         assert_eq!(pod.get(forbidden), None, "{case}: {forbidden}");
     }
     if node {
-        assert_eq!(pod["tolerations"], serde_json::json!([{ "operator": "Exists" }]), "{case}");
+        assert_eq!(pod["tolerations"], json!([{ "operator": "Exists" }]), "{case}");
         assert_eq!(object["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], "10%", "{case}");
     } else {
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{case}");
@@ -75,11 +75,12 @@ fn workload(object: &Value, case: &str) {
         let driver = text(container, "/name") == "driver";
         let security = &container["securityContext"];
         assert_eq!(security["readOnlyRootFilesystem"], true, "{case}");
-        assert_eq!(security["capabilities"]["drop"], serde_json::json!(["ALL"]), "{case}");
+        assert_eq!(security["capabilities"]["drop"], json!(["ALL"]), "{case}");
         let privileged = node && driver;
         assert_eq!(security["privileged"] == true, privileged, "{case}: privileged");
         assert_eq!(security["allowPrivilegeEscalation"] == false, !privileged, "{case}: escalation");
-        assert_eq!(security["capabilities"].get("add").is_some(), privileged, "{case}: capabilities");
+        let added = privileged.then(|| json!(["SYS_ADMIN", "DAC_OVERRIDE", "MKNOD", "SYSLOG"]));
+        assert_eq!(security["capabilities"].get("add"), added.as_ref(), "{case}: capabilities");
         let mounts = items(container, "/volumeMounts");
         let bidirectional: Vec<&str> = mounts
             .iter()
@@ -110,7 +111,7 @@ fn role(object: &Value, case: &str) {
         }
         let sensitive = |value: &Value| value == "secrets" || value == "serviceaccounts";
         if items(rule, "/resources").iter().any(sensitive) {
-            assert_eq!(rule["verbs"], serde_json::json!(["get"]), "{case}: {rule}");
+            assert_eq!(rule["verbs"], json!(["get"]), "{case}: {rule}");
         }
     }
 }

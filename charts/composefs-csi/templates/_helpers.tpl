@@ -93,6 +93,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 - --verifier-dir={{ . }}
 - --verifier-timeout={{ $.Values.policy.verifierTimeoutSeconds | int }}
 {{- end }}
+{{- if .Values.policy.requireComposefsDigest }}
+- --require-composefs-digest
+{{- end }}
+{{- with .Values.node.keyDir }}
+- --node-key={{ . }}/node.key
+{{- end }}
 - --image-credential-policy={{ .Values.imageCredentials.policy }}
 {{- range .Values.imageCredentials.allow }}
 - --image-credential-allow={{ . }}
@@ -107,6 +113,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- with .Values.policy.verifierDir }}
 - {name: verifiers, path: {{ . }}, type: Directory, readOnly: true}
+{{- end }}
+{{- with .Values.node.keyDir }}
+- {name: node-key, path: {{ . }}, type: DirectoryOrCreate, readOnly: false}
 {{- end }}
 {{- end -}}
 
