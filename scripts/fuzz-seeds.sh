@@ -54,6 +54,11 @@ done
 for seed in "$here"/fuzz/seeds/index/*; do with index "$(basename "$seed")" '\x00' '\x01' '\x02' <"$seed"; done
 for seed in "$here"/fuzz/seeds/store_record/*; do with store_record "$(basename "$seed")" '\x00' '\x01' '\x02' <"$seed"; done
 for seed in "$here"/fuzz/seeds/registry_auth/*; do with registry_auth "$(basename "$seed")" '\x00' '\x01' <"$seed"; done
+for seed in "$here"/fuzz/seeds/signature/*; do with signature "$(basename "$seed")" '\x00' '\x01' '\x02' '\x03' <"$seed"; done
+# Bundles that were really certified, as far as cargo has fetched the crate that tests with them.
+for seed in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/sigstore-verify-*/test_data/bundles/*.json; do
+    if [ -f "$seed" ]; then with signature "$(basename "$seed" .json)" '\x02' <"$seed"; fi
+done
 mkdir -p "$out/reference"
 cp "$here"/fuzz/seeds/reference/* "$out/reference/"
 # Entries of a record: a directory `a`, a file in it, a link to that.
