@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{BlobStream, MANIFEST_MAX, RawManifest, Source, SourceError};
+use super::{BlobStream, RawManifest, Source, SourceError};
 use crate::image::digest::Digest;
+use crate::image::limits::Limits;
 use crate::image::manifest::{Descriptor, Document, IndexEntry};
 use crate::image::reference::{LayoutReference, Reference, Version};
 
@@ -26,7 +27,7 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 #[derive(Debug)]
 pub struct LayoutSource {
     directory: PathBuf,
-    manifest_max: usize,
+    limits: Limits,
 }
 
 #[derive(Deserialize)]
@@ -38,13 +39,13 @@ struct LayoutFile {
 impl LayoutSource {
     /// Speaks for a layout; the directory is first looked at when something is asked of it.
     pub fn new(reference: &LayoutReference) -> Self {
-        Self { directory: reference.directory().to_owned(), manifest_max: MANIFEST_MAX }
+        Self { directory: reference.directory().to_owned(), limits: Limits::DEFAULT }
     }
 
-    /// The same with another cap on the bytes of manifests and indexes.
+    /// The same with other caps.
     #[must_use]
-    pub fn with_manifest_max(self, manifest_max: usize) -> Self {
-        Self { manifest_max, ..self }
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     fn name(&self) -> String {
@@ -71,7 +72,7 @@ impl LayoutSource {
         }
         let bytes = self.part("index.json").await?;
         let subject = || format!("index.json of {}", self.name());
-        match Document::parse(&bytes, None) {
+        match Document::parse_within(&self.limits, &bytes, None) {
             Ok(Document::Index(index)) => Ok(index.entries),
             Ok(Document::Image(_)) => Err(self.not_a_layout("its index.json is not an index")),
             Err(source) => Err(SourceError::Manifest { subject: subject(), source }),
@@ -80,7 +81,7 @@ impl LayoutSource {
 
     async fn part(&self, name: &'static str) -> Result<Bytes, SourceError> {
         let path = self.directory.join(name);
-        match file::read_whole(&path, self.manifest_max).await {
+        match file::read_whole(&path, self.limits.manifest_bytes).await {
             Err(SourceError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 Err(self.not_a_layout(format!("there is no file {name}")))
             }
@@ -147,7 +148,7 @@ impl Source for LayoutSource {
             (None, _) => return Err(SourceError::NotFound { subject: self.name() }),
         };
         let subject = format!("manifest {}@{digest}", self.name());
-        let bytes = file::read_whole(&self.blob_path(&digest), self.manifest_max).await;
+        let bytes = file::read_whole(&self.blob_path(&digest), self.limits.manifest_bytes).await;
         let bytes = bytes.map_err(|e| missing(e, subject.clone()))?;
         let actual = Digest::of(&bytes);
         if actual != digest {

@@ -97,8 +97,8 @@ impl Sources {
     ) -> Result<Arc<dyn Source>, SourceError> {
         match reference {
             Reference::Layout(layout) => {
-                let max = self.transport.limits().manifest_bytes;
-                Ok(Arc::new(LayoutSource::new(layout).with_manifest_max(max)))
+                let limits = *self.transport.limits();
+                Ok(Arc::new(LayoutSource::new(layout).with_limits(limits)))
             }
             Reference::Registry(registry) => {
                 let client = self.client(registry, reference, credentials)?;

@@ -4,6 +4,7 @@ use futures_util::TryStreamExt as _;
 use serde_json::json;
 
 use super::*;
+use crate::image::source::MANIFEST_MAX;
 use crate::kind::Kind;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
