@@ -5,6 +5,7 @@ pub mod engine;
 pub mod housekeeping;
 pub mod http;
 mod kernel_log;
+pub mod keychain;
 pub mod node;
 pub mod supervise;
 pub mod telemetry;

@@ -14,8 +14,10 @@ use super::engine::{Engine, EngineSettings};
 use super::housekeeping::{self, Schedule};
 use super::http::{self, Watched};
 use super::kernel_log;
+use super::keychain::{KeychainSettings, keychain};
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
+use crate::cluster::Cluster;
 use crate::csi::endpoint::Endpoint;
 use crate::csi::identity::{DriverName, IdentityService, Readiness};
 use crate::csi::proto::controller_server::ControllerServer;
@@ -25,6 +27,7 @@ use crate::csi::server::{Services, serve};
 use crate::image::platform::Platform;
 use crate::metrics::Registry;
 use crate::node::damage::{Damages, Watcher};
+use crate::node::keychain::Keychain;
 use crate::node::mount::Mounter;
 use crate::node::service::{NodeService, NodeSettings};
 use crate::node::volume::guard::Guards;
@@ -35,6 +38,13 @@ use crate::volume::layouts::Layouts;
 
 /// How long calls may go on after a signal: kubelet kills a pod after 30 seconds.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// What the plugin does with the API server: nothing, unless it is asked to.
+#[derive(Debug, Clone, Default)]
+pub struct KubernetesSettings {
+    /// How to reach it from outside a pod.
+    pub kubeconfig: Option<PathBuf>,
+}
 
 /// Settings of the node plugin.
 #[derive(Debug)]
@@ -53,6 +63,10 @@ pub struct NodeRun {
     pub schedule: Schedule,
     /// Serve the Controller service as well: for clusters of one node.
     pub with_controller: bool,
+    /// Where credentials come from.
+    pub keychain: KeychainSettings,
+    /// What is done with the API server.
+    pub kubernetes: KubernetesSettings,
     /// Where to tell machines that watch.
     pub metrics_listen: Option<SocketAddr>,
     /// Follows the file of the log's level.
@@ -67,6 +81,11 @@ pub struct NodeRun {
 pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     let listening = settings.endpoint.listen()?;
     let (ready, metrics) = (Readiness::default(), Registry::new()?);
+    let cluster = match settings.keychain.pull_secrets {
+        true => Some(Cluster::connect(settings.kubernetes.kubeconfig.as_deref()).await?),
+        false => None,
+    };
+    let keychain = keychain(&settings.keychain, cluster.as_ref(), &settings.node.node_id).await?;
     let controller = settings.with_controller;
     let identity = IdentityService { name: settings.driver.clone(), controller, ready: ready.clone() };
     let node = NodeService::new(settings.node.clone());
@@ -91,7 +110,7 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     }
     let token = shutdown.clone();
     supervisor.start("csi", async move { Ok(serve(listening, services, token, DRAIN).await?) });
-    supervisor.start("volumes", keep_volumes(settings, node, ready, metrics, shutdown));
+    supervisor.start("volumes", keep_volumes(settings, node, keychain, ready, metrics, shutdown));
     supervisor.run(DRAIN + Duration::from_secs(1)).await
 }
 
@@ -99,6 +118,7 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
 async fn keep_volumes(
     settings: NodeRun,
     node: NodeService,
+    keychain: Keychain,
     ready: Readiness,
     metrics: Registry,
     shutdown: CancellationToken,
@@ -109,7 +129,7 @@ async fn keep_volumes(
     let damages = Damages::default();
     let noted = damages.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
-    let open = move || open(&engine, layouts, wanted, noted);
+    let open = move || open(&engine, keychain, layouts, wanted, noted);
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
     metrics.add(engine.store.metrics())?;
     metrics.add(engine.images.metrics())?;
@@ -137,6 +157,7 @@ async fn keep_volumes(
 
 fn open(
     settings: &EngineSettings,
+    keychain: Keychain,
     layouts: Layouts,
     housekeeping: Arc<Notify>,
     damages: Damages,
@@ -155,6 +176,7 @@ fn open(
         platform: Platform::host(),
         layouts,
         guards: Guards::default(),
+        keychain,
         housekeeping,
         damages,
         metrics: VolumeMetrics::default(),

@@ -256,6 +256,9 @@ pub struct NodeArgs {
     /// Percent of the filesystem in use at which removal stops.
     #[arg(long, default_value_t = 80)]
     pub gc_low: u8,
+    /// Where credentials come from.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
     /// How operators watch it.
     #[command(flatten)]
     pub watch: WatchArgs,
@@ -276,6 +279,24 @@ pub struct ControllerArgs {
     /// How operators watch it.
     #[command(flatten)]
     pub watch: WatchArgs,
+}
+
+/// Where credentials come from, besides the volume's own Secret and --auth-file.
+#[derive(Debug, Args)]
+pub struct CredentialArgs {
+    /// Use the pull secrets of pods and their ServiceAccounts, as their containers do. The plugin must have the right
+    /// to read pods, serviceaccounts and secrets.
+    #[arg(long)]
+    pub pull_secrets: bool,
+    /// kubelet's configuration of credential providers (its --image-credential-provider-config).
+    #[arg(long, value_name = "FILE", requires = "credential_provider_bin_dir")]
+    pub credential_provider_config: Option<PathBuf>,
+    /// The directory of their programs (kubelet's --image-credential-provider-bin-dir).
+    #[arg(long, value_name = "DIR", requires = "credential_provider_config")]
+    pub credential_provider_bin_dir: Option<PathBuf>,
+    /// How to reach the API server from outside a pod.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// How operators watch a run mode.

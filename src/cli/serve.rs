@@ -6,7 +6,8 @@ use super::args::{ControllerArgs, NodeArgs};
 use crate::app::controller::{self, ControllerSettings};
 use crate::app::engine::EngineSettings;
 use crate::app::housekeeping::Schedule;
-use crate::app::node::{self, NodeRun};
+use crate::app::keychain::KeychainSettings;
+use crate::app::node::{self, KubernetesSettings, NodeRun};
 use crate::app::telemetry::level::LevelFile;
 use crate::image::store::gc::Policy;
 use crate::node::service::NodeSettings;
@@ -44,6 +45,15 @@ pub(super) async fn node(
             policy: Policy::Watermarks { high, low, min_age: MIN_AGE },
         },
         with_controller: args.with_controller,
+        keychain: KeychainSettings {
+            pull_secrets: args.credentials.pull_secrets,
+            providers: args
+                .credentials
+                .credential_provider_config
+                .clone()
+                .zip(args.credentials.credential_provider_bin_dir.clone()),
+        },
+        kubernetes: KubernetesSettings { kubeconfig: args.credentials.kubeconfig.clone() },
         metrics_listen: args.watch.metrics_listen,
         level,
     })

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tonic::{Request, Response, Status, async_trait};
 use tracing::Span;
 
+use super::keychain::Asker;
 use super::volume::statistics::Statistics;
 use super::volume::target::TargetPath;
 use super::volume::{Use, VolumeError, Volumes};
@@ -28,7 +29,7 @@ use crate::csi::status::status;
 use crate::kind::Kind;
 use crate::volume::attributes::Attributes;
 use crate::volume::id::{VolumeId, VolumeIdError};
-use crate::volume::secrets;
+use crate::volume::secrets::{self, Tokens};
 
 /// What this node says of itself and expects of callers.
 #[derive(Debug, Clone)]
@@ -109,7 +110,9 @@ impl NodeService {
             Attributes::parse(&asked.context).map_err(|error| status(error.kind(), &error))?;
         let credentials =
             secrets::credentials(&asked.secrets).map_err(|error| status(error.kind(), &error))?;
-        Ok(Use { volume, target, attributes, access, pod, credentials, wait: asked.wait })
+        let tokens = Tokens::of(&asked.secrets).map_err(|error| status(error.kind(), &error))?;
+        let asker = Asker { pod, tokens };
+        Ok(Use { volume, target, attributes, access, asker, credentials, wait: asked.wait })
     }
 }
 

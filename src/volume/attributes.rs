@@ -32,13 +32,18 @@ pub struct Attributes {
     pub noexec: bool,
 }
 
-/// Which pod asks, as the kubelet or somebody else says. For people only.
+/// Which pod asks, as kubelet says where the CSIDriver has `podInfoOnMount`, and else whoever wrote the volume. It
+/// makes log lines better, and says whose pull secrets to look for; whoever does so checks it with the API server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PodInfo {
     /// The pod's name.
     pub name: String,
     /// Its namespace.
     pub namespace: String,
+    /// Its unique id.
+    pub uid: String,
+    /// The ServiceAccount that it runs as.
+    pub service_account: String,
 }
 
 impl PodInfo {
@@ -120,6 +125,8 @@ impl Attributes {
         let pod = PodInfo {
             name: of_pod("csi.storage.k8s.io/pod.name"),
             namespace: of_pod("csi.storage.k8s.io/pod.namespace"),
+            uid: of_pod("csi.storage.k8s.io/pod.uid"),
+            service_account: of_pod("csi.storage.k8s.io/serviceAccount.name"),
         };
         Ok((attributes, pod))
     }

@@ -1,6 +1,9 @@
-//! Pull secrets as they come with a request: a `kubernetes.io/dockerconfigjson` Secret's one key.
+//! What comes with a request in `secrets`: a pull secret of Kubernetes, and the tokens of a ServiceAccount.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use serde::Deserialize;
 
 use crate::image::source::Credentials;
 use crate::image::source::credentials::CredentialError;
@@ -8,19 +11,35 @@ use crate::kind::Kind;
 
 /// The key of a `kubernetes.io/dockerconfigjson` Secret.
 const CONFIG_JSON: &str = ".dockerconfigjson";
+/// The key of a `kubernetes.io/dockercfg` Secret.
+const DOCKERCFG: &str = ".dockercfg";
+/// What kubelet adds. No Secret can have such a key: `/` is not allowed in one.
+const KUBELETS: &str = "csi.storage.k8s.io/";
+const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// Why secrets cannot be used. Values are never repeated.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// Other keys than a pull secret's.
     #[error(
-        "the secret has the keys {} and none is `.dockerconfigjson`; refer to a Secret of type \
+        "the secret has the keys {} and none is `.dockerconfigjson` or `.dockercfg`; refer to a Secret of type \
          kubernetes.io/dockerconfigjson", list(.0)
     )]
     Keys(Vec<String>),
     /// A malformed docker config.
-    #[error("key `.dockerconfigjson` of the secret: {0}")]
-    Config(#[from] CredentialError),
+    #[error("key `{key}` of the secret: {error}")]
+    Config {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with its value.
+        error: CredentialError,
+    },
+    /// Tokens that kubelet never writes so.
+    #[error(
+        "the service account tokens that came with the request are not the JSON that kubelet writes; \
+             is the caller kubelet?"
+    )]
+    Tokens,
 }
 
 fn list(keys: &[String]) -> String {
@@ -31,8 +50,8 @@ impl SecretError {
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Keys(_) => Kind::Invalid,
-            Self::Config(error) => error.kind(),
+            Self::Keys(_) | Self::Tokens => Kind::Invalid,
+            Self::Config { error, .. } => error.kind(),
         }
     }
 }
@@ -42,14 +61,59 @@ impl SecretError {
 /// # Errors
 /// There are secrets, but no usable docker config among them.
 pub fn credentials(secrets: &HashMap<String, String>) -> Result<Credentials, SecretError> {
-    if let Some(config) = secrets.get(CONFIG_JSON) {
-        return Ok(Credentials::parse(config.as_bytes())?);
+    type Parse = fn(&[u8]) -> Result<Credentials, CredentialError>;
+    let formats: [(&'static str, Parse); 2] =
+        [(CONFIG_JSON, Credentials::parse), (DOCKERCFG, Credentials::parse_dockercfg)];
+    let mut found: Option<Credentials> = None;
+    for (key, parse) in formats {
+        let Some(text) = secrets.get(key) else { continue };
+        let parsed = parse(text.as_bytes()).map_err(|error| SecretError::Config { key, error })?;
+        found = Some(found.unwrap_or_default().and(parsed));
     }
-    // The kubelet puts service account tokens here where the CSIDriver asks for them.
-    let ours = secrets.keys().filter(|key| !key.starts_with("csi.storage.k8s.io/"));
-    let mut keys: Vec<String> = ours.cloned().collect();
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let mut keys: Vec<String> = secrets.keys().filter(|key| !key.starts_with(KUBELETS)).cloned().collect();
     keys.sort();
     if keys.is_empty() { Ok(Credentials::none()) } else { Err(SecretError::Keys(keys)) }
+}
+
+/// Tokens of the pod's ServiceAccount by audience: those that the CSIDriver's `tokenRequests` ask for.
+///
+/// They are taken from secrets only (`serviceAccountTokenInSecrets: true`). In a volume's context anybody who
+/// writes a PersistentVolume could put one there.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Tokens(BTreeMap<String, String>);
+
+#[derive(Deserialize)]
+struct WireToken {
+    token: String,
+}
+
+impl Tokens {
+    /// The tokens that came with a request.
+    ///
+    /// # Errors
+    /// They are not what kubelet writes.
+    pub fn of(secrets: &HashMap<String, String>) -> Result<Self, SecretError> {
+        let Some(text) = secrets.get(TOKENS).filter(|text| !text.is_empty()) else {
+            return Ok(Self::default());
+        };
+        let wire: BTreeMap<String, WireToken> =
+            serde_json::from_str(text).map_err(|_| SecretError::Tokens)?;
+        Ok(Self(wire.into_iter().map(|(audience, token)| (audience, token.token)).collect()))
+    }
+
+    /// The token for an audience.
+    pub fn get(&self, audience: &str) -> Option<&str> {
+        self.0.get(audience).map(String::as_str)
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.keys().map(|audience| (audience, "[redacted]"))).finish()
+    }
 }
 
 #[cfg(test)]
@@ -78,5 +142,26 @@ mod tests {
             assert_eq!(error.kind(), Kind::Invalid);
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn both_formats_count() {
+        let new = r#"{"auths":{"r.example":{"auth":"dXNlcjpodW50ZXIy"}}}"#;
+        let old = r#"{"s.example":{"auth":"dXNlcjpodW50ZXIy"}}"#;
+        let parsed = credentials(&secrets(&[(CONFIG_JSON, new), (DOCKERCFG, old)])).unwrap();
+        for image in ["r.example/a:1", "s.example/a:1"] {
+            assert!(parsed.cover(&image.parse().unwrap()), "{image}");
+        }
+    }
+
+    #[test]
+    fn tokens_by_audience_and_never_in_print() {
+        let text = r#"{"r.example":{"token":"hunter2","expirationTimestamp":"2026-01-01T00:00:00Z"}}"#;
+        let tokens = Tokens::of(&secrets(&[(TOKENS, text)])).unwrap();
+        assert_eq!((tokens.get("r.example"), tokens.get("other")), (Some("hunter2"), None));
+        assert!(!format!("{tokens:?}").contains("hunter2"));
+        assert_eq!(Tokens::of(&secrets(&[])).unwrap(), Tokens::default());
+        let error = Tokens::of(&secrets(&[(TOKENS, "hunter2")])).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 }

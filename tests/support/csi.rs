@@ -171,6 +171,7 @@ impl Node {
             platform: Platform::host(),
             layouts: Layouts::default(),
             guards: Guards::default(),
+            keychain: composefs_csi::node::keychain::Keychain::default(),
             housekeeping: Arc::default(),
             damages: composefs_csi::node::damage::Damages::default(),
             metrics: VolumeMetrics::default(),

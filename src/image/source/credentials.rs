@@ -1,4 +1,4 @@
-//! Credentials from a docker config file or a `kubernetes.io/dockerconfigjson` secret.
+//! Credentials from a docker config file or a pull secret of Kubernetes.
 //!
 //! Keys of `auths` are a host with optional port and path; the host may have `*` and `?` within
 //! a label, as Kubernetes allows. The most specific key wins: an exact host before a pattern,
@@ -16,6 +16,7 @@ use crate::kind::Kind;
 
 mod pattern;
 
+pub use pattern::ImageGlob;
 use pattern::Pattern;
 
 /// Every credential that a docker config file holds.
@@ -100,13 +101,21 @@ struct Wire {
     creds_store: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct WireAuth {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
     identitytoken: Option<String>,
     registrytoken: Option<String>,
+}
+
+fn read<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, CredentialError> {
+    // serde_json repeats values in its messages, and these values are secrets.
+    serde_json::from_slice(json).map_err(|e| {
+        let what = if e.is_data() { "a member has the wrong type" } else { "it is not JSON" };
+        CredentialError::Syntax(format!("{what}, line {} column {}", e.line(), e.column()))
+    })
 }
 
 impl Credentials {
@@ -117,11 +126,41 @@ impl Credentials {
 
     /// Parses the content of a docker config file.
     pub fn parse(json: &[u8]) -> Result<Self, CredentialError> {
-        // serde_json repeats values in its messages, and these values are secrets.
-        let wire: Wire = serde_json::from_slice(json).map_err(|e| {
-            let what = if e.is_data() { "a member has the wrong type" } else { "it is not JSON" };
-            CredentialError::Syntax(format!("{what}, line {} column {}", e.line(), e.column()))
-        })?;
+        Self::from_wire(read(json)?)
+    }
+
+    /// Parses the content of a `kubernetes.io/dockercfg` secret: the format before docker's config.json, which
+    /// is its `auths` alone.
+    pub fn parse_dockercfg(json: &[u8]) -> Result<Self, CredentialError> {
+        Self::from_wire(Wire { auths: read(json)?, cred_helpers: BTreeMap::new(), creds_store: None })
+    }
+
+    /// Users and passwords by the keys that docker's config would have them under.
+    pub fn of_passwords(
+        passwords: impl IntoIterator<Item = (String, (String, String))>,
+    ) -> Result<Self, CredentialError> {
+        let entry = |(key, (user, password)): (String, (String, String))| {
+            let auth = WireAuth { username: Some(user), password: Some(password), ..WireAuth::default() };
+            (key, auth)
+        };
+        let auths = passwords.into_iter().map(entry).collect();
+        Self::from_wire(Wire { auths, cred_helpers: BTreeMap::new(), creds_store: None })
+    }
+
+    /// These, and `others` where they are more specific.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.entries.extend(others.entries);
+        self.sort();
+        self
+    }
+
+    /// Whether there is something for a reference, usable or not.
+    pub fn cover(&self, reference: &Reference) -> bool {
+        !matches!(self.for_repository(reference), Ok(None))
+    }
+
+    fn from_wire(wire: Wire) -> Result<Self, CredentialError> {
         let mut entries = Vec::new();
         for (key, auth) in wire.auths {
             let pattern = Pattern::parse(&key)?;
@@ -134,12 +173,17 @@ impl Credentials {
         for (key, helper) in wire.cred_helpers {
             entries.push((Pattern::parse(&key)?, Entry::Helper(helper)));
         }
-        // The most specific first; a secret before a helper of the same key.
-        entries.sort_by(|(a, left), (b, right)| {
+        let mut all = Self { entries };
+        all.sort();
+        Ok(all)
+    }
+
+    /// The most specific first; a secret before a helper of the same key.
+    fn sort(&mut self) {
+        self.entries.sort_by(|(a, left), (b, right)| {
             let helper = |entry: &Entry| matches!(entry, Entry::Helper(_));
             b.specificity().cmp(&a.specificity()).then(helper(left).cmp(&helper(right)))
         });
-        Ok(Self { entries })
     }
 
     /// The credential for a reference; `None` for layouts and where nothing matches.

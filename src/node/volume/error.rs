@@ -5,6 +5,7 @@ use super::plan::Refusal;
 use super::record::RecordError;
 use crate::image::pull::PullError;
 use crate::kind::Kind;
+use crate::node::keychain::KeyringError;
 use crate::node::mount::MountError;
 use crate::volume::id::VolumeId;
 use crate::volume::layouts::LayoutError;
@@ -32,6 +33,9 @@ pub enum VolumeError {
         /// How far it has come.
         progress: String,
     },
+    /// Whose credentials to use is not known.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// A directory that volumes may not name.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -72,6 +76,7 @@ impl VolumeError {
             Self::Step(error) => error.kind(),
             Self::Pull(error) => error.kind(),
             Self::Pulling { .. } => Kind::Pending,
+            Self::Keyring(error) => error.kind(),
             Self::Layout(error) => error.kind(),
             Self::Unknown(_) | Self::NotThere { .. } => Kind::NotFound,
             Self::Lost(_) => Kind::Bug,

@@ -41,9 +41,10 @@ use crate::image::store::Integrity;
 use crate::kind::Kind;
 use crate::metrics::Outcome;
 use crate::node::damage::Damages;
+use crate::node::keychain::{Asker, Keychain};
 use crate::node::mount::Mounter;
 use crate::volume::access::Access;
-use crate::volume::attributes::{Attributes, PodInfo};
+use crate::volume::attributes::Attributes;
 use crate::volume::id::VolumeId;
 use crate::volume::layouts::Layouts;
 
@@ -70,6 +71,8 @@ pub struct Parts {
     pub layouts: Layouts,
     /// Who works on what. Empty at first.
     pub guards: Guards,
+    /// Whose credentials a pull shows.
+    pub keychain: Keychain,
     /// Told when room may be short: something was pulled, or something did not fit.
     pub housekeeping: Arc<Notify>,
     /// Images that the kernel refuses to readers in part.
@@ -89,9 +92,9 @@ pub struct Use {
     pub attributes: Attributes,
     /// How it is used.
     pub access: Access,
-    /// Which pod asks, for the log.
-    pub pod: PodInfo,
-    /// What to show the registry.
+    /// Which pod asks.
+    pub asker: Asker,
+    /// What came with the request to be shown to the registry.
     pub credentials: Credentials,
     /// How long to wait for a pull before saying that it goes on.
     pub wait: Duration,
@@ -156,7 +159,7 @@ impl Volumes {
         self.0.layouts.check(&usage.attributes.image)?;
         let wanted = usage.wanted();
         let (guard, seen) = self.look(self.guard(&usage.volume)?, &usage.target).await?;
-        let caller = Caller::Pod { namespace: usage.pod.namespace() };
+        let caller = Caller::Pod { namespace: usage.asker.pod.namespace() };
         let Some(chosen) = self.choose(&usage, caller, plan::image_for(&wanted, &seen)).await? else {
             return Ok(());
         };
@@ -172,7 +175,7 @@ impl Volumes {
         self.0.metrics.mounted(usage.target.path(), self.0.integrity);
         tracing::info!(
             target_path = %usage.target,
-            pod = %usage.pod,
+            pod = %usage.asker.pod,
             image = usage.attributes.image.to_string(),
             integrity = %self.0.integrity,
             bytes = image.bytes,
@@ -291,6 +294,8 @@ impl Volumes {
         caller: Caller,
         pinned: Option<Digest>,
     ) -> Result<Chosen, VolumeError> {
+        let (image, asker) = (&usage.attributes.image, &usage.asker);
+        let credentials = self.0.keychain.complete(image, &usage.credentials, asker).await?;
         let watch = Watch::default();
         let request = ImageRequest {
             reference: usage.attributes.image.clone(),
@@ -298,7 +303,7 @@ impl Volumes {
             platform: usage.attributes.platform.clone().unwrap_or_else(|| self.0.platform.clone()),
             caller,
             pinned,
-            credentials: usage.credentials.clone(),
+            credentials,
             watch: watch.clone(),
         };
         let Ok(answer) = tokio::time::timeout(usage.wait, self.0.images.ensure(&request)).await else {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::CredentialError;
+use crate::image::reference::Reference;
 
 /// A host pattern with an optional path prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,27 @@ impl Pattern {
         let rest = repository.strip_prefix(&self.path);
         let path = rest.is_some_and(|rest| self.path.is_empty() || rest.is_empty() || rest.starts_with('/'));
         path && host_matches(&self.host, host)
+    }
+}
+
+/// An entry of `matchImages` in kubelet's CredentialProviderConfig: like a key of docker's config, but its path
+/// is any beginning of the image's, as kubelet has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageGlob(Pattern);
+
+impl ImageGlob {
+    /// Parses an entry such as `*.dkr.ecr.*.amazonaws.com` or `registry.io:8080/path`.
+    ///
+    /// # Errors
+    /// It names no host.
+    pub fn parse(text: &str) -> Result<Self, CredentialError> {
+        Pattern::parse(text).map(Self)
+    }
+
+    /// Whether a provider with this entry is asked about the image; never about a layout.
+    pub fn matches(&self, image: &Reference) -> bool {
+        let Reference::Registry(image) = image else { return false };
+        host_matches(&self.0.host, image.host()) && image.repository().starts_with(&self.0.path)
     }
 }
 

@@ -128,3 +128,41 @@ fn identities_tell_credentials_apart() {
     assert_eq!(distinct.len(), ids.len());
     assert_eq!(Credential::password("a", "bc").id(), ids[1]);
 }
+
+#[test]
+fn the_old_format_of_pull_secrets() {
+    let auth = base64::engine::general_purpose::STANDARD.encode("old:hunter2");
+    let cfg = json!({ "r.io": { "auth": auth, "email": "a@b.c" } }).to_string();
+    let all = Credentials::parse_dockercfg(cfg.as_bytes()).unwrap();
+    assert_eq!(user_for(&all, "r.io/x").as_deref(), Some("old"));
+    assert!(Credentials::parse_dockercfg(br#"{"auths":[]}"#).is_err());
+}
+
+#[test]
+fn of_two_the_more_specific_counts_and_then_the_first() {
+    let all = keyed(&["r.io", "s.io"]).and(keyed(&["r.io/team"]));
+    assert_eq!(user_for(&all, "r.io/team/x").as_deref(), Some("r.io/team"));
+    assert_eq!(user_for(&all, "r.io/x").as_deref(), Some("r.io"));
+    let passwords = |user: &str| {
+        let pair = ("r.io".to_owned(), (user.to_owned(), "p".to_owned()));
+        Credentials::of_passwords([pair]).unwrap()
+    };
+    assert_eq!(user_for(&passwords("a").and(passwords("b")), "r.io/x").as_deref(), Some("a"));
+    assert!(all.cover(&"s.io/x".parse().unwrap()) && !all.cover(&"t.io/x".parse().unwrap()));
+}
+
+#[test]
+fn globs_match_as_kubelet_matches() {
+    for (glob, image, expected) in [
+        ("*.dkr.ecr.*.amazonaws.com", "123.dkr.ecr.eu-central-1.amazonaws.com/app:1", true),
+        ("*.dkr.ecr.*.amazonaws.com", "123.dkr.ecr.eu.central.amazonaws.com/app:1", false),
+        ("r.io:8080/path", "r.io:8080/path/app:1", true),
+        ("r.io:8080/path", "r.io:8080/pathological/app:1", true),
+        ("r.io:8080/path", "r.io/path/app:1", false),
+        ("*.*.r.io", "a.b.r.io/app:1", true),
+        ("*.r.io", "a.b.r.io/app:1", false),
+    ] {
+        let found = ImageGlob::parse(glob).unwrap().matches(&image.parse().unwrap());
+        assert_eq!(found, expected, "{glob} {image}");
+    }
+}
