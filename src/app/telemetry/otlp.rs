@@ -10,12 +10,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use opentelemetry::trace::{SpanKind, Status, TracerProvider as _};
 use opentelemetry::{Context, KeyValue, Value};
-use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_http::{HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanProcessor};
-use tonic::codegen::http::{Request, Response};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{Layer, Registry};
 
