@@ -26,6 +26,8 @@ mod mount;
 mod pulled;
 #[path = "vm/reads.rs"]
 mod reads;
+#[path = "vm/records.rs"]
+mod records;
 #[path = "support/registry.rs"]
 mod registry;
 #[path = "support/tools.rs"]

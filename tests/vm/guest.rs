@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use crate::disk::{BLOCK, drop_caches, read_block, tamper};
 use crate::mount::{Bench, Node, content, image_by, mounts_below};
 use crate::pulled::{pulled_image, sealed_later};
-use crate::{Row, damage, reads};
+use crate::{Row, damage, reads, records};
 
 const DISK: &str = "/disk";
 /// Length of the files that are tampered with.
@@ -48,6 +48,11 @@ pub const ROWS: &[(&str, Test)] = &[
     ("what it says of a replaced object does", damage::replaced_object),
     ("what it says of an unsealed object does", damage::unsealed_object),
     ("what it says of a missing object does", damage::missing_object),
+    ("an altered image record is named and never mounted", records::image_record),
+    ("an altered layer record makes no image", records::layer_record),
+    ("an altered link from blob to layer leads nowhere", records::blob_link),
+    ("records made with another key are not believed", records::key),
+    ("an image that is built otherwise than at first is refused", records::first_digest),
     ("verified reads beside the same file without fs-verity", reads::cost_of_verification),
     ("every way of mounting that this kernel should know works", ways),
     ("a store on tmpfs is mounted through loop devices", without_verity),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use composefs_csi::image::access::Rule;
 use composefs_csi::image::platform::Platform;
 use composefs_csi::image::pull::{
-    Caller, ImageRequest, Images as _, Limits, PullPolicy, Puller, Ready, Watch,
+    Caller, ImageRequest, Images as _, Limits, PullError, PullPolicy, Puller, Ready, Watch,
 };
 use composefs_csi::image::source::{Credentials, SourceSettings, Sources};
 use composefs_csi::image::store::{Integrity, NodeKey, Objects, Options, Store};
@@ -32,6 +32,10 @@ pub fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 pub fn pull(store: &Arc<Store>, reference: &str) -> Ready {
+    try_pull(store, reference).unwrap()
+}
+
+pub fn try_pull(store: &Arc<Store>, reference: &str) -> Result<Ready, PullError> {
     let sources = Sources::new(&SourceSettings::default()).unwrap();
     let request = ImageRequest {
         reference: reference.parse().unwrap(),
@@ -44,7 +48,7 @@ pub fn pull(store: &Arc<Store>, reference: &str) -> Ready {
     };
     let puller = Puller::new(Arc::clone(store), sources, Rule::default(), Limits::default());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    runtime.block_on(puller.ensure(&request)).unwrap()
+    runtime.block_on(puller.ensure(&request))
 }
 
 /// Registry (here: layout) to pod, everything sealed.
