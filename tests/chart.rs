@@ -64,6 +64,7 @@ fn the_schema_names_what_is_wrong() {
         ("imageCredentials.policy=Never", "/imageCredentials/policy"),
         ("metrics.podMonitor.interval=often", "/metrics/podMonitor/interval"),
         ("tracing.otlpEndpoint=collector:4317", "/tracing/otlpEndpoint"),
+        ("credentialProviders.binDir=/opt/bin", "credentialProviders.configFile"),
     ] {
         let output = try_render(VERSIONS[1], &[set]);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -182,7 +183,7 @@ fn every_switch_renders_soundly_on_and_off() {
 }
 
 /// Lists and texts that switch something on.
-const LISTS: [&str; 18] = [
+const LISTS: [&str; 20] = [
     "image.digest=sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "imagePullSecrets[0].name=pull",
     "registries.insecure={localhost:5000,mirror:80}",
@@ -198,6 +199,8 @@ const LISTS: [&str; 18] = [
     "policy.keys.team\\.pub=key",
     "policy.verifierDir=/opt/verifiers",
     "imageCredentials.allow={registry.example.com/public/*}",
+    "credentialProviders.configFile=/etc/kubernetes/credential-providers.yaml",
+    "credentialProviders.binDir=/opt/credential-providers",
     "node.keyDir=/var/lib/composefs-csi-key",
     "tracing.otlpEndpoint=http://collector:4318",
     "controller.secrets.namespaces={a,b}",
@@ -307,6 +310,19 @@ fn rights_follow_the_switches() {
     let (a, b) =
         ("Role/test-composefs-csi-controller-secrets a", "Role/test-composefs-csi-controller-secrets b");
     assert_eq!(rules(&["controller.secrets.namespaces={a,b}"]), [cluster, lease, a, b]);
+    let pull = "ClusterRole/test-composefs-csi-node-pull-secrets ";
+    assert_eq!(rules(&["pullSecrets.enabled=true"]), [cluster, pull, lease]);
+    let (a, b) =
+        ("Role/test-composefs-csi-node-pull-secrets a", "Role/test-composefs-csi-node-pull-secrets b");
+    let sets = ["pullSecrets.enabled=true", "pullSecrets.namespaces={a,b}"];
+    assert_eq!(rules(&sets), [cluster, lease, a, b]);
+
+    // Who has no rights has no token either.
+    for (sets, token) in [(&[][..], false), (&sets[..1], true)] {
+        let objects = render(VERSIONS[1], sets);
+        let pod = &only(&objects, "DaemonSet", "-node")["spec"]["template"]["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], token, "{sets:?}");
+    }
 }
 
 /// The reason for each right stands beside it.

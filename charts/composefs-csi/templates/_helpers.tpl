@@ -55,6 +55,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* Whether the node plugin talks to the API server: "true" or nothing. */}}
 {{- define "composefs-csi.nodeUsesApi" -}}
+{{- if .Values.pullSecrets.enabled -}}
+true
+{{- end -}}
 {{- end -}}
 
 {{/* Arguments that both run modes have. */}}
@@ -104,6 +107,18 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 - --image-credential-allow={{ . }}
 {{- end }}
 - --access-ttl={{ .Values.imageCredentials.ttlSeconds | int }}
+{{- with .Values.credentialProviders }}
+{{- if ne (empty .configFile) (empty .binDir) }}
+{{- fail "credentialProviders.configFile and credentialProviders.binDir belong together: give both or neither" }}
+{{- end }}
+{{- with .configFile }}
+- --credential-provider-config={{ . }}
+- --credential-provider-bin-dir={{ $.Values.credentialProviders.binDir }}
+{{- end }}
+{{- end }}
+{{- if .Values.pullSecrets.enabled }}
+- --pull-secrets
+{{- end }}
 {{- end -}}
 
 {{/* Files and directories of the host that the node plugin reads, or writes (the last), by volume name. */}}
@@ -113,6 +128,10 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- with .Values.policy.verifierDir }}
 - {name: verifiers, path: {{ . }}, type: Directory, readOnly: true}
+{{- end }}
+{{- with .Values.credentialProviders.configFile }}
+- {name: credential-provider-config, path: {{ . }}, type: File, readOnly: true}
+- {name: credential-provider-bin, path: {{ $.Values.credentialProviders.binDir }}, type: Directory, readOnly: true}
 {{- end }}
 {{- with .Values.node.keyDir }}
 - {name: node-key, path: {{ . }}, type: DirectoryOrCreate, readOnly: false}
