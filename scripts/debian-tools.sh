@@ -9,6 +9,8 @@
 #   kernel-6.12   Debian's cloud kernel 6.12 and its modules (trixie)  -> vmlinuz, modules/ (links)
 #   kernel-7      Debian's cloud kernel 7.x and its modules (sid)      -> the same
 #   cosign        cosign 3 (sid)                                       -> bin/cosign
+#   cosign-2      cosign 2.5 (trixie)                                  -> bin/cosign
+#   notation      the Notary Project's notation (sid)                  -> bin/notation
 #   go            the Go toolchain 1.24 or later (trixie)              -> bin/go
 #   go-1.26       the Go toolchain 1.26 (sid)                          -> bin/go
 #   go-1.19       the Go toolchain 1.19, for kubernetes 1.20 (bookworm) -> bin/go
@@ -39,6 +41,8 @@ describe() {
         kernel-6.12) suite=trixie packages=linux-image-cloud-amd64 keep='^linux-(image|modules|binary)-' programs='' ;;
         kernel-7)    suite=sid packages=linux-image-cloud-amd64 keep='^linux-(image|modules|binary|base-[0-9])' programs='' ;;
         cosign)      suite=sid packages=cosign keep='.' programs='cosign' ;;
+        cosign-2)    suite=trixie packages=cosign keep='.' programs='cosign' ;;
+        notation)    suite=sid packages=notation keep='.' programs='notation' ;;
         # Static programs that find their library beside them: no wrapper.
         go)          suite=trixie packages=golang-go keep='^golang-[0-9]' programs='' ;;
         go-1.26)     suite=sid packages=golang-1.26-go keep='^golang-[0-9]' programs='' ;;

@@ -25,6 +25,11 @@ pub fn helm() -> PathBuf {
     script("helm.sh", &[])
 }
 
+/// The sigstore for tests, see `scripts/sigstore.sh`.
+pub fn sigstore() -> PathBuf {
+    script("sigstore.sh", &[])
+}
+
 /// The path that a script of ours prints.
 fn script(name: &str, arguments: &[&str]) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);

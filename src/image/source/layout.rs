@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{BlobStream, RawManifest, Source, SourceError};
+use super::{BlobStream, RawManifest, Referrer, Source, SourceError, referrers};
 use crate::image::digest::Digest;
 use crate::image::limits::Limits;
 use crate::image::manifest::{Descriptor, Document, IndexEntry};
@@ -34,6 +34,19 @@ pub struct LayoutSource {
 #[serde(rename_all = "camelCase")]
 struct LayoutFile {
     image_layout_version: String,
+}
+
+/// What a manifest says about what it refers to.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Referring {
+    subject: Option<Pointer>,
+    artifact_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Pointer {
+    digest: Digest,
 }
 
 impl LayoutSource {
@@ -161,6 +174,35 @@ impl Source for LayoutSource {
         let subject = format!("blob {} of {}", descriptor.digest, self.name());
         let path = self.blob_path(&descriptor.digest);
         file::stream(path, subject.clone(), descriptor.size).await.map_err(|e| missing(e, subject))
+    }
+
+    /// The entries of `index.json` whose manifests name `subject`, and what the fallback tag of registries lists,
+    /// which copies of whole repositories bring along.
+    async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError> {
+        let (mut found, mut tagged) = (Vec::new(), None);
+        let tag = referrers::fallback_tag(subject);
+        for entry in self.entries().await? {
+            if entry.descriptor.annotations.get(REF_NAME) == Some(&tag) {
+                tagged = Some(entry.descriptor.digest);
+            }
+            let digest = entry.descriptor.digest;
+            let read = file::read_whole(&self.blob_path(&digest), self.limits.manifest_bytes).await;
+            // An entry that cannot be read refers to nothing; whoever wants that very image is told.
+            let Ok(manifest) = read.map(|bytes| serde_json::from_slice::<Referring>(&bytes)) else {
+                continue;
+            };
+            if let Ok(Referring { subject: Some(Pointer { digest: of }), artifact_type }) = manifest
+                && of == *subject
+            {
+                found.push(Referrer { digest, artifact_type });
+            }
+        }
+        if let Some(index) = tagged {
+            let index = self.manifest(&Version::Digest(index)).await?;
+            found.extend(referrers::parse(&index.bytes).unwrap_or_default());
+        }
+        found.truncate(referrers::REFERRERS_MAX);
+        Ok(found)
     }
 }
 

@@ -18,6 +18,7 @@ pub mod credentials;
 pub mod destination;
 mod error;
 mod layout;
+mod referrers;
 mod registry;
 mod small;
 mod sources;
@@ -25,6 +26,7 @@ mod sources;
 pub use credentials::{Credential, CredentialId, Credentials};
 pub use error::SourceError;
 pub use layout::LayoutSource;
+pub use referrers::Referrer;
 pub use registry::{Pace, RegistryMetrics, RetryPolicy, challenge};
 pub use small::read_blob;
 pub use sources::{SourceSettings, Sources};
@@ -59,4 +61,8 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// late only with an error. It yields at most `descriptor.size` bytes. Digests are the
     /// consumer's to check. `descriptor.urls` are never followed.
     async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError>;
+
+    /// Lists what says that it refers to `subject`, in no order that means anything; an empty list where nothing
+    /// does. The list is cut where it has no end.
+    async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError>;
 }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use reqwest::{Method, Response, StatusCode, header};
 
-use super::{BlobStream, RawManifest, Source, SourceError};
+use super::{BlobStream, RawManifest, Referrer, Source, SourceError};
 use crate::image::digest::Digest;
 use crate::image::limits::Cap;
 use crate::image::manifest::{ACCEPTED_MEDIA_TYPES, Descriptor};
@@ -22,6 +22,7 @@ mod blob;
 pub mod challenge;
 mod client;
 mod failure;
+mod listing;
 mod metrics;
 mod pace;
 mod retry;
@@ -159,6 +160,10 @@ impl Source for RegistrySource {
             subject: format!("blob {} of {}", descriptor.digest, self.name),
         };
         blob::open(Arc::clone(&self.client), request, descriptor.size).await
+    }
+
+    async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError> {
+        self.list_referrers(subject).await
     }
 }
 

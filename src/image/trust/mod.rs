@@ -2,7 +2,7 @@
 //!
 //! [`signature`] verifies one signature against one [`signature::Expectation`]; the policy (what must be
 //! expected of which image) compiles to such expectations. A [`Gate`] ties both together for whoever mounts.
-//! Nothing here fetches anything: [`Evidence`] is found elsewhere, is worth nothing until verified, and may be
+//! Only [`collect`] fetches anything: [`Evidence`], which is worth nothing until verified, and may be
 //! stored and verified again as often as a mount is made.
 
 use std::fmt;
@@ -12,6 +12,7 @@ use crate::image::manifest::Descriptor;
 use crate::image::reference::Reference;
 use crate::image::store::Integrity;
 
+pub mod collect;
 mod gate;
 mod memo;
 pub mod metrics;

@@ -169,3 +169,26 @@ async fn an_index_larger_than_the_limit_is_not_read() {
     let error = fixture.source().resolve(&Version::Sole).await.unwrap_err();
     assert!(matches!(error, SourceError::Limit { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn referrers_are_found_by_their_subject_and_by_the_fallback_tag() {
+    let subject = Digest::of(b"subject");
+    let referring = |to: Digest| json!({"artifactType": "t", "subject": {"digest": to}}).to_string();
+    let (ours, others) = (referring(subject), referring(Digest::of(b"other")));
+    let listed = json!({"manifests": [{"digest": Digest::of(b"by tag")}]}).to_string();
+    let fixture = Fixture::new(&json!([
+        entry(ours.as_bytes(), None),
+        entry(others.as_bytes(), None),
+        entry(b"missing", None),
+        entry(b"not json", None),
+        entry(listed.as_bytes(), Some(&format!("sha256-{}", subject.hex()))),
+    ]));
+    for content in [ours.as_bytes(), others.as_bytes(), b"not json", listed.as_bytes()] {
+        fixture.blob(content);
+    }
+    let found = fixture.source().referrers(&subject).await.unwrap();
+    let expected = [(Digest::of(ours.as_bytes()), Some("t".to_owned())), (Digest::of(b"by tag"), None)];
+    let found: Vec<_> = found.into_iter().map(|referrer| (referrer.digest, referrer.artifact_type)).collect();
+    assert_eq!(found, expected);
+    assert_eq!(fixture.source().referrers(&Digest::of(b"nobody")).await.unwrap(), []);
+}

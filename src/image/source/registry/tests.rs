@@ -12,6 +12,7 @@ use crate::image::source::{Credentials, RetryPolicy, Source, SourceSettings, Sou
 mod authorization;
 mod blob;
 mod manifest;
+mod referrers;
 mod retry;
 mod script;
 

@@ -10,7 +10,7 @@ use super::{SignatureError, json::strict, quoted};
 use crate::image::digest::Digest;
 
 /// The media type of the bundle, and of the layer that it is stored as.
-pub(crate) const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+pub const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 const STATEMENTS: [&str; 2] = ["https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"];

@@ -172,3 +172,6 @@ impl fmt::Debug for PublicKey {
         write!(f, "PublicKey({self})")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,11 +22,12 @@ mod provider;
 mod root;
 mod simple;
 
+pub use bundle::MEDIA_TYPE as BUNDLE_MEDIA_TYPE;
 pub use expectation::{Authority, Expectation, Formats, Identity, Log, Matcher, SIGNATURE_PREDICATE};
 pub use key::PublicKey;
 pub use root::{CertificateAuthorities, TrustedRoot};
 
-/// Claims whose parts are together larger than this are not looked at, in bytes. A bundle has some 10 KiB.
+/// A claim whose parts are together larger than this is refused, in bytes. A bundle has some 10 KiB.
 pub const CLAIM_MAX: usize = 1 << 20;
 
 /// Something that claims to be a signature. Raw bytes, so that it can be verified again.
@@ -93,12 +94,29 @@ pub fn verify(
     if !taken {
         return Err(SignatureError::Invalid(format!("it is {claim}, which the policy does not take")));
     }
+    if claim.size() > CLAIM_MAX {
+        return Err(SignatureError::malformed(format!("it is larger than the limit of {CLAIM_MAX} bytes")));
+    }
     let candidate = match claim {
         Claim::Simple { .. } => simple::candidate(claim)?,
         Claim::Bundle { json } => bundle::candidate(json)?,
     };
     let signer = candidate.signer(expectation)?;
     candidate.signed(signer, expectation, digests)
+}
+
+impl Claim {
+    /// The length of all its parts together, in bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Simple { payload, signature, certificate, chain, bundle, timestamp } => {
+                let optional = [certificate, chain, bundle, timestamp];
+                let optional: usize = optional.into_iter().flatten().map(String::len).sum();
+                payload.len() + signature.len() + optional
+            }
+            Self::Bundle { json } => json.len(),
+        }
+    }
 }
 
 impl std::fmt::Display for Claim {

@@ -155,3 +155,6 @@ impl CryptoProvider for OpenSsl {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;
