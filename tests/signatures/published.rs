@@ -45,7 +45,9 @@ fn a_signed_message_of_the_public_instance() {
     let signed = verify(&claim, &anybody(&root), &digest).unwrap();
     assert_eq!(signed.digest, digest[0]);
     refused(verify(&claim, &anybody(&root), &[Digest::of(b"x")]), "not over this image");
-    refused(verify(&claim, &anybody(&public("trusted_root_github.json")), &digest), "does not hold");
+    // Another instance, whose root lists no log.
+    refused(verify(&claim, &anybody(&public("trusted_root_github.json")), &digest), "lists none");
+    refused(verify(&claim, &anybody(&public("trusted_root_staging.json")), &digest), "does not hold");
 }
 
 #[test]

@@ -5,7 +5,8 @@ use sigstore_verify::types::{Artifact, Bundle, DerPublicKey, Sha256Hash};
 use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult};
 
 use super::{
-    Authority, Expectation, Identity, Log, PublicKey, SignatureError, Signed, TrustedRoot, bundle, simple,
+    Authority, Expectation, Identity, Log, PublicKey, SignatureError, Signed, TrustedRoot, bundle, promise,
+    simple,
 };
 use crate::image::digest::Digest;
 
@@ -76,6 +77,11 @@ impl Candidate<'_> {
                 "the signature by key {key} comes without a transparency log's entry, which the policy requires; \
                  sign with an upload to the log"
             )));
+        }
+        if let (Content::Simple(payload), [entry]) =
+            (&self.content, &bundle.verification_material.tlog_entries[..])
+        {
+            return promise::verify(entry, &root.logs, key, payload, &self.signature);
         }
         let policy = PublicKeyVerificationPolicy::new(DerPublicKey::from_bytes(key.spki()));
         root.verifier.verify(self.artifact()?, &bundle, &policy).map(drop).map_err(|e| {

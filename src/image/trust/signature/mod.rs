@@ -18,6 +18,7 @@ mod candidate;
 mod expectation;
 mod json;
 mod key;
+mod promise;
 mod provider;
 mod root;
 mod simple;

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use openssl::x509::X509;
 use serde_json::json;
+use sigstore_crypto::Keyring;
 use sigstore_verify::Verifier;
 use sigstore_verify::trust_root::TrustedRoot as Anchors;
 
@@ -18,6 +19,7 @@ use crate::image::digest::Digest;
 /// none, as [`TrustedRoot::of`] makes, does not.
 pub struct TrustedRoot {
     pub(super) verifier: Verifier,
+    pub(super) logs: Keyring,
     pub(super) has_ct_logs: bool,
     pub(super) has_logs: bool,
     pub(super) has_time_stamps: bool,
@@ -101,10 +103,12 @@ impl TrustedRoot {
 
     fn from_anchors(anchors: &Anchors) -> Result<Self, SignatureError> {
         provider::install();
-        let verifier = Verifier::new(anchors)
-            .map_err(|e| malformed(&format!("the trusted root cannot be used: {e}")))?;
+        let unusable = |e: &dyn fmt::Display| malformed(&format!("the trusted root cannot be used: {e}"));
+        let verifier = Verifier::new(anchors).map_err(|e| unusable(&e))?;
+        let logs = anchors.rekor_keys().map_err(|e| unusable(&e))?;
         Ok(Self {
             verifier,
+            logs,
             has_ct_logs: !anchors.ctlogs.is_empty(),
             has_logs: !anchors.tlogs.is_empty(),
             has_time_stamps: !anchors.timestamp_authorities.is_empty(),
