@@ -332,7 +332,12 @@ struct SlowMounter {
 }
 
 impl Mounter for SlowMounter {
-    fn mount(&self, spec: &MountSpec, target: &Path) -> Result<(), MountError> {
+    fn mount_at_least(
+        &self,
+        spec: &MountSpec,
+        least: Integrity,
+        target: &Path,
+    ) -> Result<Integrity, MountError> {
         let (state, changed) = &*self.gate;
         let mut state = state.lock().unwrap();
         state.0 = true;
@@ -341,7 +346,10 @@ impl Mounter for SlowMounter {
             state = changed.wait(state).unwrap();
         }
         drop(state);
-        self.inner.mount(spec, target)
+        self.inner.mount_at_least(spec, least, target)
+    }
+    fn level(&self, image: &composefs_csi::image::verity::VerityDigest) -> Integrity {
+        self.inner.level(image)
     }
     fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError> {
         self.inner.mounted(target)

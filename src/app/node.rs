@@ -25,12 +25,14 @@ use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
 use crate::csi::server::{Services, serve};
 use crate::image::platform::Platform;
+use crate::image::store::Integrity;
 use crate::metrics::Registry;
 use crate::node::damage::{Damages, Watcher};
 use crate::node::keychain::Keychain;
-use crate::node::mount::Mounter;
+use crate::node::mount::{KernelMounter, Mounter, Verity};
 use crate::node::service::{NodeService, NodeSettings};
 use crate::node::volume::guard::Guards;
+use crate::node::volume::levels::Levels;
 use crate::node::volume::metrics::VolumeMetrics;
 use crate::node::volume::record::Records;
 use crate::node::volume::{Parts, Volumes};
@@ -61,6 +63,8 @@ pub struct NodeRun {
     pub layout_dirs: Vec<PathBuf>,
     /// When to keep house, and which images may go.
     pub schedule: Schedule,
+    /// The least integrity level of every mount.
+    pub integrity: Integrity,
     /// Serve the Controller service as well: for clusters of one node.
     pub with_controller: bool,
     /// Where credentials come from.
@@ -129,7 +133,8 @@ async fn keep_volumes(
     let damages = Damages::default();
     let noted = damages.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
-    let open = move || open(&engine, keychain, layouts, wanted, noted);
+    let least = settings.integrity;
+    let open = move || open(&engine, keychain, layouts, wanted, noted, least);
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
     metrics.add(engine.store.metrics())?;
     metrics.add(engine.images.metrics())?;
@@ -161,18 +166,21 @@ fn open(
     layouts: Layouts,
     housekeeping: Arc<Notify>,
     damages: Damages,
+    least: Integrity,
 ) -> anyhow::Result<(Engine, Arc<dyn Mounter>, Volumes)> {
     let engine = Engine::open(settings)?;
     let mounter = engine.mounter()?;
     tracing::info!("this node mounts images with {}", mounter.capabilities());
-    let integrity = mounter.capabilities().integrity();
+    let levels = levels(&engine, &mounter, least);
+    // Rather no start than a node that refuses everything.
+    levels.demand(None, None)?;
     let mounter: Arc<dyn Mounter> = Arc::new(mounter);
     let volumes = Volumes::new(Parts {
         images: engine.images.clone(),
         mounter: Arc::clone(&mounter),
         records: Records::open(engine.store.volumes())?,
         boot: boot_id()?,
-        integrity,
+        levels,
         platform: Platform::host(),
         layouts,
         guards: Guards::default(),
@@ -182,6 +190,16 @@ fn open(
         metrics: VolumeMetrics::default(),
     });
     Ok((engine, mounter, volumes))
+}
+
+fn levels(engine: &Engine, mounter: &KernelMounter, least: Integrity) -> Levels {
+    let capabilities = mounter.capabilities();
+    let unusable = match &capabilities.verity {
+        Verity::Unusable(why) => Some(why.clone()),
+        Verity::Required | Verity::NotInStore => None,
+    };
+    let no_read = engine.store.filesystem().verity.clone().err().or(unusable);
+    Levels { here: capabilities.integrity(), least, no_read }
 }
 
 fn boot_id() -> anyhow::Result<String> {

@@ -108,6 +108,9 @@ pub enum Command {
         /// Refuse to execute programs from the mount.
         #[arg(long)]
         noexec: bool,
+        /// The least integrity level, as for the node plugin's --integrity.
+        #[arg(long, value_enum, default_value_t = Level::Fetch)]
+        verify: Level,
         /// The platform, as for `pull`.
         #[arg(long)]
         platform: Option<String>,
@@ -203,6 +206,17 @@ pub enum Policy {
     Never,
 }
 
+/// How far what a pod reads is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Level {
+    /// Digests are checked when the image is pulled.
+    Fetch,
+    /// And once more before the first mount of an image.
+    Mount,
+    /// By the kernel, at every read.
+    Read,
+}
+
 /// The rules a tree is built by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RulesArg {
@@ -241,6 +255,10 @@ pub struct NodeArgs {
     /// it they may name none: whoever may write a pod must not read the node's disk.
     #[arg(long = "layout-dir", value_name = "DIR")]
     pub layout_dirs: Vec<PathBuf>,
+    /// The least integrity level of every mount. `mount` checks image and objects before the first mount of an image,
+    /// where the kernel does not check every read; `read` needs a filesystem with fs-verity.
+    #[arg(long, env = "COMPOSEFS_CSI_INTEGRITY", value_enum, default_value_t = Level::Fetch)]
+    pub integrity: Level,
     /// Refuse images whose manifest does not carry their composefs digest (see `composefs-csi seal`).
     #[arg(long, env = "COMPOSEFS_CSI_REQUIRE_DIGEST")]
     pub require_composefs_digest: bool,

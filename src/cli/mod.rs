@@ -108,9 +108,9 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
             )
             .await
         }
-        Command::Mount { image, target, path, noexec, platform, pull_policy } => {
+        Command::Mount { image, target, path, noexec, verify, platform, pull_policy } => {
             let wanted = Wanted::parse(image, platform.as_deref())?;
-            let options = mounts::Options { path: path.clone(), noexec: *noexec };
+            let options = mounts::Options { path: path.clone(), noexec: *noexec, least: (*verify).into() };
             mounts::mount(&engine()?, wanted, (*pull_policy).into(), target, options, output).await
         }
         Command::Unmount { target } => mounts::unmount(&engine()?, target, output),

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::args::Output;
+use super::args::{Level, Output};
 use super::images::Wanted;
 use super::output;
 use crate::app::engine::Engine;
@@ -25,6 +25,18 @@ pub struct Options {
     pub path: Option<PathBuf>,
     /// Refuse to execute programs.
     pub noexec: bool,
+    /// The least integrity level.
+    pub least: Integrity,
+}
+
+impl From<Level> for Integrity {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Fetch => Self::Fetch,
+            Level::Mount => Self::Mount,
+            Level::Read => Self::Read,
+        }
+    }
 }
 
 /// `mount IMAGE TARGET`.
@@ -53,12 +65,12 @@ pub async fn mount(
     };
     let started = Instant::now();
     // The lease in `ready` lives until the mount table itself keeps the image.
-    tokio::task::block_in_place(|| mounter.mount(&spec, target))?;
+    let integrity = tokio::task::block_in_place(|| mounter.mount_at_least(&spec, options.least, target))?;
     let mounted = Mounted {
         target,
         manifest: ready.record.manifest,
         composefs: ready.record.image,
-        integrity: mounter.capabilities().integrity(),
+        integrity,
         milliseconds: started.elapsed().as_secs_f64() * 1e3,
     };
     output::show(output, &mounted, |m| {

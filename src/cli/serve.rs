@@ -44,6 +44,7 @@ pub(super) async fn node(
             every: Duration::from_secs(args.gc_interval),
             policy: Policy::Watermarks { high, low, min_age: MIN_AGE },
         },
+        integrity: args.integrity.into(),
         with_controller: args.with_controller,
         keychain: KeychainSettings {
             pull_secrets: args.credentials.pull_secrets,

@@ -221,7 +221,7 @@ fn statistics(found: Statistics) -> NodeGetVolumeStatsResponse {
         usage: vec![usage(found.bytes, Unit::Bytes), usage(found.inodes, Unit::Inodes)],
         volume_condition: Some(VolumeCondition {
             abnormal: found.abnormal.is_some(),
-            message: found.abnormal.unwrap_or_else(|| "mounted and verified as configured".to_owned()),
+            message: found.message(),
         }),
     }
 }

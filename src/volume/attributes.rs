@@ -12,10 +12,11 @@ use std::str::FromStr;
 use crate::image::platform::{Platform, PlatformError};
 use crate::image::pull::PullPolicy;
 use crate::image::reference::{Reference, ReferenceError, Version};
+use crate::image::store::Integrity;
 use crate::kind::Kind;
 
 /// The attributes that are understood; `reference` is another name for `image`.
-pub const KEYS: [&str; 6] = ["image", "reference", "pullPolicy", "path", "platform", "noexec"];
+pub const KEYS: [&str; 7] = ["image", "reference", "pullPolicy", "path", "platform", "noexec", "verify"];
 
 /// What a volume's attributes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Attributes {
     pub platform: Option<Platform>,
     /// Refuse to execute programs.
     pub noexec: bool,
+    /// The least integrity level, if the user demands one.
+    pub verify: Option<Integrity>,
 }
 
 /// Which pod asks, as kubelet says where the CSIDriver has `podInfoOnMount`, and else whoever wrote the volume. It
@@ -119,6 +122,7 @@ impl Attributes {
             path: given.get("path").map_or_else(|| Ok(PathBuf::new()), |text| sub_path(text))?,
             platform: given.get("platform").map(|text| Platform::from_str(text)).transpose()?,
             noexec: given.get("noexec").map_or(Ok(false), |text| flag("noexec", text))?,
+            verify: given.get("verify").map(|text| level(text)).transpose()?,
             image,
         };
         let of_pod = |key: &str| added.get(key).copied().unwrap_or_default().to_owned();
@@ -154,6 +158,9 @@ impl Attributes {
         if self.noexec {
             context.insert("noexec".to_owned(), "true".to_owned());
         }
+        if let Some(level) = self.verify {
+            context.insert("verify".to_owned(), level.to_string());
+        }
         context
     }
 }
@@ -180,6 +187,15 @@ fn flag(key: &'static str, text: &str) -> Result<bool, AttributeError> {
         "true" => Ok(true),
         "false" => Ok(false),
         _ => Err(malformed(key, text, "it must be true or false")),
+    }
+}
+
+fn level(text: &str) -> Result<Integrity, AttributeError> {
+    match text {
+        "fetch" => Ok(Integrity::Fetch),
+        "mount" => Ok(Integrity::Mount),
+        "read" => Ok(Integrity::Read),
+        _ => Err(malformed("verify", text, "it must be fetch, mount or read")),
     }
 }
 
@@ -226,6 +242,7 @@ mod tests {
             ("path", "/usr/./share/"),
             ("platform", "linux/arm64"),
             ("noexec", "true"),
+            ("verify", "mount"),
             ("csi.storage.k8s.io/pod.name", "web-0"),
             ("csi.storage.k8s.io/pod.namespace", "shop"),
             ("csi.storage.k8s.io/serviceAccount.tokens", "secret"),
@@ -265,6 +282,7 @@ mod tests {
             (vec![IMAGE, ("path", "a\nb")], "`path`"),
             (vec![IMAGE, ("platform", "amd64")], "`platform`"),
             (vec![IMAGE, ("noexec", "yes")], "`noexec`"),
+            (vec![IMAGE, ("verify", "Read")], "fetch, mount or read"),
             (vec![("image", "busybox")], "`image`"),
         ] {
             let error = parse(&bad).unwrap_err();

@@ -29,6 +29,7 @@ use composefs_csi::node::mount::Mounter;
 use composefs_csi::node::mount::fake::FakeMounter;
 use composefs_csi::node::service::{NodeService, NodeSettings};
 use composefs_csi::node::volume::guard::Guards;
+use composefs_csi::node::volume::levels::Levels;
 use composefs_csi::node::volume::metrics::VolumeMetrics;
 use composefs_csi::node::volume::record::Records;
 use composefs_csi::node::volume::{Parts, Volumes};
@@ -167,7 +168,11 @@ impl Node {
             mounter,
             records: Records::open(self.records()).unwrap(),
             boot: self.boot.clone(),
-            integrity: Integrity::Fetch,
+            levels: Levels {
+                here: Integrity::Fetch,
+                least: Integrity::Fetch,
+                no_read: Some("a test".to_owned()),
+            },
             platform: Platform::host(),
             layouts: Layouts::default(),
             guards: Guards::default(),

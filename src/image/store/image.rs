@@ -46,10 +46,11 @@ pub struct ImageRecord {
 }
 
 /// How far the bytes that a pod reads are checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Integrity {
     /// Digests were checked when the image was pulled.
+    #[default]
     Fetch,
     /// And once more, by this process, before the first mount.
     Mount,

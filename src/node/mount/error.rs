@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::image::store::Damage;
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 
@@ -83,6 +84,27 @@ pub enum MountError {
         /// What the kernel measured.
         measured: VerityDigest,
     },
+    /// An object of the image is not what its name says.
+    #[error(
+        "object {object} of image {image} {damage}: somebody or something changed the store; run `composefs-csi verify \
+         --repair`, then publish the volume again"
+    )]
+    BadObject {
+        /// The image.
+        image: VerityDigest,
+        /// The object.
+        object: VerityDigest,
+        /// What is wrong with it.
+        damage: Damage,
+    },
+    /// The kernel does not check reads here.
+    #[error(
+        "image {image} cannot be mounted at integrity level read: the kernel does not check reads on this node;          `composefs-csi probe` says why"
+    )]
+    Unreachable {
+        /// The image.
+        image: VerityDigest,
+    },
     /// The kernel's EROFS does not take the image.
     #[error(
         "image {image} is not an EROFS image that this kernel accepts ({errno}; the kernel log may say more): it \
@@ -133,8 +155,11 @@ impl MountError {
             Self::NoSuchPath { .. } | Self::NoSuchImage { .. } => Kind::NotFound,
             Self::PathNotDirectory { .. } | Self::BadPath { .. } | Self::BadTarget { .. } => Kind::Invalid,
             Self::Occupied { .. } | Self::Foreign { .. } => Kind::Conflict,
-            Self::NotSealed { .. } | Self::WrongDigest { .. } | Self::NotAnImage { .. } => Kind::Corrupt,
-            Self::NoWay { .. } => Kind::Unsupported,
+            Self::NotSealed { .. }
+            | Self::WrongDigest { .. }
+            | Self::BadObject { .. }
+            | Self::NotAnImage { .. } => Kind::Corrupt,
+            Self::NoWay { .. } | Self::Unreachable { .. } => Kind::Unsupported,
             Self::Kernel { errno, .. } => kind_of(*errno),
         }
     }

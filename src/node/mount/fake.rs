@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use super::{MountError, MountSpec, Mounter};
+use crate::image::store::Integrity;
 use crate::image::verity::VerityDigest;
 
 /// The file that makes a target of the fake non-empty.
@@ -25,7 +26,7 @@ pub struct FakeMounter {
 #[derive(Debug, Default)]
 struct State {
     images: BTreeMap<VerityDigest, BTreeSet<PathBuf>>,
-    bases: BTreeSet<VerityDigest>,
+    bases: BTreeMap<VerityDigest, Integrity>,
     mounts: BTreeMap<PathBuf, Vec<Stacked>>,
     faults: BTreeMap<&'static str, Errno>,
     calls: Vec<&'static str>,
@@ -75,7 +76,7 @@ impl FakeMounter {
 
     /// The images with a private mount.
     pub fn bases(&self) -> BTreeSet<VerityDigest> {
-        self.lock().bases.clone()
+        self.lock().bases.keys().copied().collect()
     }
 
     /// The operations called so far, in order.
@@ -109,7 +110,12 @@ impl State {
 }
 
 impl Mounter for FakeMounter {
-    fn mount(&self, spec: &MountSpec, target: &Path) -> Result<(), MountError> {
+    fn mount_at_least(
+        &self,
+        spec: &MountSpec,
+        least: Integrity,
+        target: &Path,
+    ) -> Result<Integrity, MountError> {
         let mut state = self.lock();
         state.enter("mount", target.display())?;
         let bad = |problem| MountError::BadTarget { target: target.to_owned(), problem };
@@ -127,9 +133,16 @@ impl Mounter for FakeMounter {
             return Err(MountError::NoSuchPath { path: path.clone(), image });
         }
         std::fs::write(target.join(MARK), image.hex()).map_err(|_| bad("is not writable"))?;
-        state.bases.insert(image);
+        if least == Integrity::Read {
+            return Err(MountError::Unreachable { image });
+        }
+        let level = *state.bases.entry(image).and_modify(|level| *level = least.max(*level)).or_insert(least);
         state.mounts.insert(target.to_owned(), vec![Stacked::Ours(spec.clone())]);
-        Ok(())
+        Ok(level)
+    }
+
+    fn level(&self, image: &VerityDigest) -> Integrity {
+        self.lock().bases.get(image).copied().unwrap_or_default()
     }
 
     fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError> {
@@ -171,7 +184,7 @@ impl Mounter for FakeMounter {
             Stacked::Ours(spec) => Some(spec.image),
             Stacked::Foreign => None,
         });
-        Ok(published.chain(state.bases.iter().copied()).collect())
+        Ok(published.chain(state.bases.keys().copied()).collect())
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -14,7 +14,8 @@ use super::base::{Bases, PLACE, unmount_lazily};
 use super::object::ImageFile;
 use super::publish::{Target, clone_mount, restrict};
 use super::table::StoreId;
-use super::{Capabilities, MountError, MountSpec, Mounter, Verity, probe, table};
+use super::{Capabilities, MountError, MountSpec, Mounter, Verity, check, probe, table};
+use crate::image::store::{Integrity, Objects};
 use crate::image::verity::VerityDigest;
 use crate::sys::statmount::mount_id;
 
@@ -32,6 +33,10 @@ pub struct KernelMounter {
     /// Base mounts that were looked at, by unique mount id: kernels before 6.13 tell a mount's source only in the
     /// whole mount table, which must not be read at every publish.
     seen: Mutex<BTreeMap<VerityDigest, u64>>,
+    /// The store's objects, to examine them.
+    contents: Objects,
+    /// Base mounts that were checked, by the device of their overlay.
+    checked: Mutex<BTreeMap<VerityDigest, u64>>,
 }
 
 impl KernelMounter {
@@ -67,6 +72,10 @@ impl KernelMounter {
         capabilities: Capabilities,
         sealed: bool,
     ) -> Result<Self, MountError> {
+        let contents = Objects::open(store, sealed).map_err(|error| {
+            tracing::error!(%error, "the objects cannot be opened");
+            MountError::kernel("opening the objects", store.display(), Errno::IO)
+        })?;
         let path = store.join("objects");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let objects = rustix::fs::open(&path, flags, Mode::empty())
@@ -74,7 +83,8 @@ impl KernelMounter {
         let store =
             StoreId::of(&objects).map_err(|errno| MountError::kernel("fstat", path.display(), errno))?;
         bases.sweep(&objects)?;
-        Ok(Self { objects, store, bases, capabilities, sealed, seen: Mutex::default() })
+        let (seen, checked) = (Mutex::default(), Mutex::default());
+        Ok(Self { objects, store, bases, capabilities, sealed, seen, contents, checked })
     }
 
     /// What the self-test found.
@@ -82,18 +92,32 @@ impl KernelMounter {
         &self.capabilities
     }
 
-    /// The root of the image's base mount: the one that stands, or a copy of a published one, or a new one.
-    fn base(&self, image: &ImageFile) -> Result<OwnedFd, MountError> {
+    /// The root of the image's base mount: the one that stands, or a copy of a published one, or a new one. Only a
+    /// new one can be checked: what an old one has opened already is not what the names lead to now. Whatever is
+    /// published of the old one stays.
+    fn base(&self, image: &ImageFile, least: Integrity) -> Result<OwnedFd, MountError> {
         let digest = image.digest();
+        let here = self.capabilities.integrity();
+        if least > here.max(Integrity::Mount) {
+            return Err(MountError::Unreachable { image: digest });
+        }
+        let check = least > here;
         if let Some(base) = self.bases.find(&digest)? {
-            if self.recognise(&base, &digest)? {
+            let recognised = self.recognise(&base, &digest)?;
+            if recognised && (!check || self.was_checked(&base, &digest)?) {
                 return Ok(base);
             }
-            // The store was replaced under the mount. What is published of it stays; nothing more is.
+            if check {
+                check::check(image, &self.contents)?;
+            }
+            // Or the store was replaced under the mount. What is published of it stays; nothing more is.
             drop(base);
             self.bases.drop_base(&digest)?;
+        } else if check {
+            check::check(image, &self.contents)?;
         }
-        let mount = match self.copy_of_published(&digest)? {
+        let copy = if check { None } else { self.copy_of_published(&digest)? };
+        let mount = match copy {
             Some(copy) => copy,
             None => {
                 if self.sealed {
@@ -102,6 +126,10 @@ impl KernelMounter {
                 self.capabilities.way().mount(image, self.objects.as_fd(), &self.bases)?
             }
         };
+        if check {
+            let device = device_of(&mount, &digest)?;
+            lock(&self.checked).insert(digest, device);
+        }
         self.bases.attach(&mount, image)?;
         if let Ok(Some(id)) = mount_id(&mount) {
             self.remember(digest, id);
@@ -127,6 +155,11 @@ impl KernelMounter {
                 Ok(true)
             }
         }
+    }
+
+    fn was_checked(&self, base: &OwnedFd, image: &VerityDigest) -> Result<bool, MountError> {
+        let Some(checked) = lock(&self.checked).get(image).copied() else { return Ok(false) };
+        Ok(device_of(base, image)? == checked)
     }
 
     fn remember(&self, image: VerityDigest, id: u64) {
@@ -171,8 +204,19 @@ impl KernelMounter {
             return Ok(());
         }
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(image);
+        lock(&self.checked).remove(image);
         self.bases.drop_base(image)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which superblock a mount is of. It is not given to another one as long as the mount stands.
+fn device_of(mount: &OwnedFd, image: &VerityDigest) -> Result<u64, MountError> {
+    let stat = rustix::fs::fstat(mount);
+    stat.map(|stat| stat.st_dev).map_err(|errno| MountError::kernel("fstat", format!("image {image}"), errno))
 }
 
 /// Opens `target` and says what is mounted there; `None` where nothing is, or `target` is no directory.
@@ -187,16 +231,26 @@ fn look(target: &Path) -> Result<Option<(OwnedFd, table::Mount)>, MountError> {
 }
 
 impl Mounter for KernelMounter {
-    fn mount(&self, spec: &MountSpec, target: &Path) -> Result<(), MountError> {
+    fn mount_at_least(
+        &self,
+        spec: &MountSpec,
+        least: Integrity,
+        target: &Path,
+    ) -> Result<Integrity, MountError> {
         let target = Target::open(target)?;
         let image = ImageFile::lock(&self.objects, &spec.image)?;
-        let published = self.base(&image).and_then(|base| target.publish(&base, spec));
+        let published = self.base(&image, least).and_then(|base| target.publish(&base, spec));
         if published.is_err()
             && let Err(error) = self.drop_unused_base(&spec.image)
         {
             tracing::warn!(image = %spec.image, %error, "base mount of a failed publish remains");
         }
-        published
+        published.map(|()| self.level(&spec.image))
+    }
+
+    fn level(&self, image: &VerityDigest) -> Integrity {
+        let here = self.capabilities.integrity();
+        if lock(&self.checked).contains_key(image) { here.max(Integrity::Mount) } else { here }
     }
 
     fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError> {

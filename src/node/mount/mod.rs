@@ -16,6 +16,7 @@
 
 mod base;
 mod capabilities;
+mod check;
 mod context;
 mod error;
 pub mod fake;
@@ -36,6 +37,7 @@ pub use kernel::KernelMounter;
 pub use superblock::{Backing, Layers};
 pub use table::mounted_images;
 
+use crate::image::store::Integrity;
 use crate::image::verity::VerityDigest;
 
 /// What is to be mounted on a target.
@@ -56,7 +58,26 @@ pub trait Mounter: Send + Sync + std::fmt::Debug {
     ///
     /// `spec.path` is resolved inside the image: a symbolic link, absolute or with `..`, stays below the
     /// image's root.
-    fn mount(&self, spec: &MountSpec, target: &Path) -> Result<(), MountError>;
+    fn mount(&self, spec: &MountSpec, target: &Path) -> Result<(), MountError> {
+        self.mount_at_least(spec, Integrity::Fetch, target).map(drop)
+    }
+
+    /// The same, of a base mount that reaches the integrity level `least`: one that does not is made anew, after image
+    /// and objects were checked, which takes as long as reading them. Returns the level reached.
+    ///
+    /// # Errors
+    /// Besides those of mounting: [`MountError::Unreachable`] for `read` where the kernel does not check reads, and
+    /// [`MountError::WrongDigest`] and [`MountError::BadObject`] where the check fails.
+    fn mount_at_least(
+        &self,
+        spec: &MountSpec,
+        least: Integrity,
+        target: &Path,
+    ) -> Result<Integrity, MountError>;
+
+    /// The integrity level of the image's private mount as far as this process knows: after a restart, what every
+    /// mount reaches here.
+    fn level(&self, image: &VerityDigest) -> Integrity;
 
     /// What of ours is mounted on `target` now (the topmost mount); `None` where nothing is, or where
     /// `target` does not exist. A foreign mount is [`MountError::Foreign`].

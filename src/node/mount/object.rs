@@ -68,6 +68,25 @@ impl ImageFile {
         }
     }
 
+    /// The whole of it, by the descriptor that will be mounted.
+    pub(super) fn read(&self) -> Result<Vec<u8>, MountError> {
+        let failed = |errno| MountError::kernel("reading the image", format!("image {}", self.digest), errno);
+        let size = rustix::fs::fstat(&self.file).map_err(failed)?.st_size;
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match rustix::io::pread(&self.file, &mut bytes[filled..], filled as u64) {
+                // Shorter than it was a moment ago: its digest will be another.
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
     pub(super) fn digest(&self) -> VerityDigest {
         self.digest
     }

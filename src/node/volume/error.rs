@@ -1,6 +1,7 @@
 //! Why a volume could not be served.
 
 use super::execute::StepError;
+use super::levels::Unreachable;
 use super::plan::Refusal;
 use super::record::RecordError;
 use crate::image::pull::PullError;
@@ -39,6 +40,9 @@ pub enum VolumeError {
     /// A directory that volumes may not name.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// The integrity level that is demanded cannot be reached.
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
     /// No such volume on this node.
     #[error("volume {0} is not in use on this node; publish it first")]
     Unknown(VolumeId),
@@ -78,6 +82,7 @@ impl VolumeError {
             Self::Pulling { .. } => Kind::Pending,
             Self::Keyring(error) => error.kind(),
             Self::Layout(error) => error.kind(),
+            Self::Unreachable(error) => error.kind(),
             Self::Unknown(_) | Self::NotThere { .. } => Kind::NotFound,
             Self::Lost(_) => Kind::Bug,
         }

@@ -124,7 +124,9 @@ impl Hands<'_> {
                 .mode(TARGET_MODE)
                 .create(target.path())
                 .map_err(|error| self.failed("create", target, error))?,
-            Step::Mount(spec) => self.mounter.mount(spec, target.path())?,
+            Step::Mount(spec, least) => {
+                self.mounter.mount_at_least(spec, *least, target.path())?;
+            }
             Step::Unmount => self.mounter.unmount(target.path())?,
             Step::RemoveDirectory => match fs::remove_dir(target.path()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

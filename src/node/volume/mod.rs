@@ -12,6 +12,7 @@
 pub mod error;
 pub mod execute;
 pub mod guard;
+pub mod levels;
 pub mod metrics;
 pub mod plan;
 pub mod record;
@@ -29,6 +30,7 @@ pub use error::VolumeError;
 
 use self::execute::Hands;
 use self::guard::{Guards, VolumeGuard};
+use self::levels::Levels;
 use self::metrics::VolumeMetrics;
 use self::plan::{Image, Plan, Seen, Wanted};
 use self::record::{Pinned, Records, Requested};
@@ -64,7 +66,7 @@ pub struct Parts {
     /// The boot that is running (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
     /// How far the bytes that pods read are checked on this node.
-    pub integrity: Integrity,
+    pub levels: Levels,
     /// The node's own platform.
     pub platform: Platform,
     /// Which directories volumes may name as images.
@@ -109,13 +111,14 @@ impl Use {
         }
     }
 
-    fn wanted(&self) -> Wanted {
+    fn wanted(&self, least: Integrity) -> Wanted {
         Wanted {
             volume: self.volume.clone(),
             target: self.target.clone(),
             request: self.requested(),
             noexec: self.attributes.noexec || self.access.noexec,
             mode: self.access.mode,
+            least,
         }
     }
 }
@@ -135,7 +138,7 @@ impl Volumes {
 
     /// How far the bytes that pods read here are checked.
     pub fn integrity(&self) -> Integrity {
-        self.0.integrity
+        self.0.levels.here
     }
 
     /// What is counted of these volumes.
@@ -157,7 +160,8 @@ impl Volumes {
     async fn publish_now(&self, usage: Use) -> Result<(), VolumeError> {
         let begun = Instant::now();
         self.0.layouts.check(&usage.attributes.image)?;
-        let wanted = usage.wanted();
+        let least = self.0.levels.demand(usage.attributes.verify, None)?;
+        let wanted = usage.wanted(least);
         let (guard, seen) = self.look(self.guard(&usage.volume)?, &usage.target).await?;
         let caller = Caller::Pod { namespace: usage.asker.pod.namespace() };
         let Some(chosen) = self.choose(&usage, caller, plan::image_for(&wanted, &seen)).await? else {
@@ -165,19 +169,21 @@ impl Volumes {
         };
         let (image, fetched) = (chosen.pinned, chosen.fetched);
         Span::current().record("image.digest", tracing::field::display(image.image));
-        self.blocking(move |hands| {
-            // Held until the record keeps the image.
-            let _chosen = chosen;
-            let seen = hands.look(&guard, &wanted.target)?;
-            carry_out(hands, &guard, &wanted.target, &seen, plan::publish(&wanted, image, &seen))
-        })
-        .await?;
-        self.0.metrics.mounted(usage.target.path(), self.0.integrity);
+        let level = self
+            .blocking(move |hands| {
+                // Held until the record keeps the image.
+                let _chosen = chosen;
+                let seen = hands.look(&guard, &wanted.target)?;
+                carry_out(hands, &guard, &wanted.target, &seen, plan::publish(&wanted, image, &seen))?;
+                Ok(hands.mounter.level(&image.composefs).max(wanted.least))
+            })
+            .await?;
+        self.0.metrics.mounted(usage.target.path(), level);
         tracing::info!(
             target_path = %usage.target,
             pod = %usage.asker.pod,
             image = usage.attributes.image.to_string(),
-            integrity = %self.0.integrity,
+            integrity = %level,
             bytes = image.bytes,
             fetched,
             milliseconds = milliseconds(begun),
@@ -219,6 +225,7 @@ impl Volumes {
     pub async fn stage(&self, usage: Use) -> Result<(), VolumeError> {
         let begun = Instant::now();
         self.0.layouts.check(&usage.attributes.image)?;
+        self.0.levels.demand(usage.attributes.verify, None)?;
         let request = usage.requested();
         let guard = self.guard(&usage.volume)?;
         let (guard, seen) = self

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use super::record::{Pinned, Requested, Target, VolumeRecord};
 use super::target::{Directory, TargetPath};
+use crate::image::store::Integrity;
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 use crate::node::mount::MountSpec;
@@ -46,6 +47,8 @@ pub struct Wanted {
     pub noexec: bool,
     /// Who shares it.
     pub mode: AccessMode,
+    /// The integrity level that the mount must reach.
+    pub least: Integrity,
 }
 
 /// One thing to do.
@@ -57,8 +60,8 @@ pub enum Step {
     Forget,
     /// Create the target; its parent exists.
     CreateDirectory,
-    /// Mount on the target.
-    Mount(MountSpec),
+    /// Mount on the target, at this integrity level or a higher one.
+    Mount(MountSpec, Integrity),
     /// Unmount what is on the target.
     Unmount,
     /// Remove the target, which must be empty by now.
@@ -176,17 +179,27 @@ pub fn publish(want: &Wanted, image: Pinned, seen: &Seen) -> Plan {
     let spec = MountSpec { image: image.composefs, path: want.request.path.clone(), noexec: want.noexec };
     let mut record = based_on(seen, &want.volume, &want.request, image);
     record.targets.retain(|target| target.path != want.target.path());
-    record.targets.push(Target { path: want.target.path().to_owned(), noexec: want.noexec, mode: want.mode });
+    record.targets.push(Target {
+        path: want.target.path().to_owned(),
+        noexec: want.noexec,
+        mode: want.mode,
+        least: want.least,
+    });
     let mut steps = vec![Step::Record(record)];
     match (&seen.mounted, seen.directory) {
         // A mount that lost its record is taken over, if it is just what is wanted.
-        (Some(found), _) if found.image == spec.image && found.noexec == spec.noexec => {}
+        (Some(found), _) if found.image == spec.image && found.noexec == spec.noexec => {
+            // Nobody knows how it was made.
+            if want.least > Integrity::Fetch {
+                steps.extend([Step::Unmount, Step::Mount(spec, want.least)]);
+            }
+        }
         (Some(found), _) => {
             let what = format!("image {} without a record", found.image);
             return Plan::Refuse(Refusal::Occupied { target: want.target.clone(), what });
         }
-        (None, Directory::Missing) => steps.extend([Step::CreateDirectory, Step::Mount(spec)]),
-        (None, Directory::Empty) => steps.push(Step::Mount(spec)),
+        (None, Directory::Missing) => steps.extend([Step::CreateDirectory, Step::Mount(spec, want.least)]),
+        (None, Directory::Empty) => steps.push(Step::Mount(spec, want.least)),
         (None, Directory::Filled) => {
             return refuse_target(&want.target, "is a directory with files in it", Kind::Conflict);
         }

@@ -20,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::image::digest::Digest;
+use crate::image::store::Integrity;
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 use crate::volume::access::AccessMode;
@@ -73,6 +74,9 @@ pub struct Target {
     pub noexec: bool,
     /// The access mode asked for.
     pub mode: AccessMode,
+    /// The integrity level that was demanded of the mount.
+    #[serde(default)]
+    pub least: Integrity,
 }
 
 /// An image that was found for a volume.

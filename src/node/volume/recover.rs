@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::execute::Hands;
 use super::guard::Guards;
-use super::record::{RecordError, VolumeRecord};
+use super::record::{RecordError, Target, VolumeRecord};
 use super::target::{Directory, TargetPath};
 use super::{VolumeError, Volumes};
 use crate::image::verity::VerityDigest;
@@ -35,16 +35,17 @@ impl Volumes {
     /// The records or the mount table cannot be listed. A single record that cannot be read is logged and
     /// left alone.
     pub async fn recover(&self) -> Result<Recovered, VolumeError> {
-        let (guards, metrics, integrity) = (self.0.guards.clone(), self.0.metrics.clone(), self.0.integrity);
+        let (guards, metrics, integrity) =
+            (self.0.guards.clone(), self.0.metrics.clone(), self.0.levels.here);
         self.blocking(move |hands| {
             // Listed before the records are: whatever is mounted later than this is not looked at.
             let images = hands.mounter.mounted_images()?;
             let rebooted = hands.records.boot().as_deref() != Some(hands.boot);
             let mut found = Recovered::default();
             let mut needed = BTreeSet::new();
-            let count = |target: &Path, mounted: bool| match mounted {
-                true => metrics.mounted(target, integrity),
-                false => metrics.unmounted(target),
+            let count = |target: &Target, mounted: bool| match mounted {
+                true => metrics.mounted(&target.path, integrity.max(target.least)),
+                false => metrics.unmounted(&target.path),
             };
             for (file, record) in hands.records.all()? {
                 match record {
@@ -71,7 +72,7 @@ fn settle(
     hands: Hands<'_>,
     guards: &Guards,
     record: &VolumeRecord,
-    count: &dyn Fn(&Path, bool),
+    count: &dyn Fn(&Target, bool),
     found: &mut Recovered,
 ) -> Result<(), VolumeError> {
     // Only a record that claims something in vain is touched: to hold each volume for a moment would turn
@@ -103,7 +104,7 @@ fn settle(
     let mut mounted = false;
     for target in &record.targets {
         let shown = hands.mounter.mounted(&target.path).ok().flatten().is_some();
-        count(&target.path, shown);
+        count(target, shown);
         mounted |= shown && kept.targets.contains(target);
     }
     if mounted {

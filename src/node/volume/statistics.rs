@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::record::VolumeRecord;
 use super::{VolumeError, Volumes};
+use crate::image::store::Integrity;
 use crate::node::mount::{MountError, MountSpec};
 use crate::volume::id::VolumeId;
 
@@ -14,8 +15,28 @@ pub struct Statistics {
     pub bytes: u64,
     /// Inodes of the image.
     pub inodes: u64,
+    /// How far what a pod reads there is checked; nothing where it is only staged.
+    pub integrity: Option<Integrity>,
     /// What is wrong with the volume at the path asked for, if anything.
     pub abnormal: Option<String>,
+}
+
+impl Statistics {
+    /// The volume's condition, for people.
+    pub fn message(&self) -> String {
+        self.abnormal.clone().unwrap_or_else(|| well(self.integrity))
+    }
+}
+
+/// What is said of a volume with which nothing is wrong.
+fn well(level: Option<Integrity>) -> String {
+    let Some(level) = level else { return "staged: the image is on this node".to_owned() };
+    let what = match level {
+        Integrity::Read => "the kernel checks every read (fs-verity)",
+        Integrity::Mount => "image and objects were checked before the mount",
+        Integrity::Fetch => "digests were checked when the image was pulled",
+    };
+    format!("mounted at integrity level {level}: {what}")
 }
 
 impl Volumes {
@@ -38,7 +59,9 @@ impl Volumes {
             } else {
                 return Err(VolumeError::NotThere { volume, path });
             };
-            Ok(Statistics { bytes: record.bytes, inodes: record.inodes, abnormal })
+            let level = hands.mounter.level(&record.composefs);
+            let integrity = record.target(at).map(|target| level.max(target.least));
+            Ok(Statistics { bytes: record.bytes, inodes: record.inodes, integrity, abnormal })
         })
         .await
     }

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::image::digest::Digest;
+use crate::image::store::Integrity;
 use crate::node::mount::Mounter as _;
 use crate::node::mount::fake::FakeMounter;
 use crate::node::volume::execute::Hands;
@@ -50,6 +51,7 @@ impl Node {
             target: self.target(op.target),
             request: request(op.request),
             noexec: op.noexec,
+            least: Integrity::Fetch,
             mode: if op.single {
                 AccessMode::SingleNodeSingleWriter
             } else {

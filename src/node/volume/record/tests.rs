@@ -7,7 +7,12 @@ fn record(id: &VolumeId) -> VolumeRecord {
     let pinned = Pinned { image: Digest::of(b"m"), composefs: VerityDigest([3; 32]), bytes: 10, inodes: 2 };
     let mut record = VolumeRecord::new(id, request, pinned, "boot-1");
     let mode = AccessMode::SingleNodeWriter;
-    record.targets.push(Target { path: "/k/pods/p/mount".into(), noexec: true, mode });
+    record.targets.push(Target {
+        path: "/k/pods/p/mount".into(),
+        noexec: true,
+        mode,
+        least: Integrity::Mount,
+    });
     record
 }
 
