@@ -135,6 +135,23 @@ fn the_digests_are_those_recorded_from_cfsctl() {
 }
 
 #[test]
+fn the_program_seals_with_what_cfsctl_computes() {
+    let scratch = tempfile::tempdir_in("/var/tmp").unwrap();
+    let layout = scratch.path().join("image");
+    layout::write(&layout, &image());
+    let mut seal = Command::new(env!("CARGO_BIN_EXE_composefs-csi"));
+    seal.arg("--state-dir").arg(scratch.path().join("state"));
+    let output =
+        seal.args(["--output", "json", "seal"]).arg(format!("oci:{}", layout.display())).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let sealed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let hex = sealed["manifest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+    let manifest = std::fs::read(layout.join("blobs/sha256").join(hex)).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["annotations"]["composefs.merged.erofs.v1.fsverity-sha256-12"], RECORDED[0].2);
+}
+
+#[test]
 #[ignore = "builds cfsctl, some minutes; `make test-oracle` runs it"]
 fn cfsctl_still_says_so() {
     let scratch = tempfile::tempdir().unwrap();

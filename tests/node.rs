@@ -18,6 +18,7 @@ use composefs_csi::csi::proto::{
     NodeGetInfoRequest, NodeGetVolumeStatsRequest, NodePublishVolumeRequest, NodeStageVolumeRequest,
     NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, ProbeRequest, volume_capability,
 };
+use composefs_csi::image::store::Integrity;
 use composefs_csi::node::mount::fake::FakeMounter;
 use composefs_csi::node::mount::{MountError, MountSpec, Mounter};
 use tonic::Code;
