@@ -190,8 +190,27 @@ pub enum Command {
         #[arg(long)]
         repair: bool,
     },
+    /// Ask the signature policy.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Test what this kernel and the store's filesystem can do.
     Probe,
+}
+
+/// Questions to the signature policy.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Explain, requirement by requirement, whether an image would be mounted; fails if it would not.
+    Check {
+        /// The image, as for `pull`. Its manifest and signatures are fetched, and nothing else.
+        image: String,
+        /// The Kubernetes namespace of the pod that would mount it.
+        #[arg(long)]
+        namespace: Option<String>,
+        /// The platform, as for `pull`.
+        #[arg(long)]
+        platform: Option<String>,
+    },
 }
 
 /// When to ask the registry.

@@ -39,8 +39,8 @@ impl From<RulesArg> for Rules {
 
 /// An image as the user names it, with what chooses among its manifests.
 pub struct Wanted {
-    reference: Reference,
-    platform: Platform,
+    pub reference: Reference,
+    pub platform: Platform,
 }
 
 impl Wanted {

@@ -6,6 +6,7 @@ mod images;
 mod limits;
 mod mounts;
 mod output;
+mod policy;
 mod progress;
 mod seal;
 mod serve;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use self::args::{Cli, Command, LogFormat};
+use self::args::{Cli, Command, LogFormat, PolicyCommand};
 use self::images::Wanted;
 use crate::app::engine::{Engine, EngineSettings};
 use crate::app::telemetry::level::LevelFile;
@@ -133,6 +134,10 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         Command::Verify { image, repair } => {
             let wanted = image.as_deref().map(|image| Wanted::parse(image, None)).transpose()?;
             verify::verify(&engine()?, wanted, *repair, output).await
+        }
+        Command::Policy(PolicyCommand::Check { image, namespace, platform }) => {
+            let wanted = Wanted::parse(image, platform.as_deref())?;
+            policy::check(&cli.engine(PARALLEL_LAYERS), wanted, namespace.clone(), output).await
         }
         Command::Probe => mounts::probe(&engine()?, output),
     }

@@ -1,0 +1,143 @@
+//! `policy check`: why an image would be mounted, or why not, requirement by requirement.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::args::Output;
+use super::images::Wanted;
+use super::output;
+use crate::app::engine::{self, EngineSettings};
+use crate::image::digest::Digest;
+use crate::image::pull::Chain;
+use crate::image::seal::Seal;
+use crate::image::source::Credentials;
+use crate::image::trust::collect::collect;
+use crate::image::trust::{Examination, Subject, TrustGate};
+
+/// What `policy check` prints.
+#[derive(Debug, Serialize)]
+struct Explained {
+    image: String,
+    /// The platform's manifest, then the indexes that lead to it.
+    digests: Vec<Digest>,
+    namespace: Option<String>,
+    policy: Option<PathBuf>,
+    policy_digest: Digest,
+    scope: String,
+    signatures_found: usize,
+    requirements: Vec<Answer>,
+    verifiers: Vec<Answer>,
+    obstacle: Option<String>,
+    integrity: Option<String>,
+    admitted: bool,
+    /// By what it is admitted, or why it is not.
+    because: String,
+}
+
+/// What one requirement, or one verifier program, says.
+#[derive(Debug, Serialize)]
+struct Answer {
+    name: String,
+    /// Where a requirement stands in the policy.
+    at: Option<String>,
+    holds: bool,
+    because: String,
+}
+
+/// Resolves the image, looks for its signatures, and judges it as a pod of `namespace` would be judged. Nothing is
+/// pulled, and nothing on this node is changed.
+///
+/// # Errors
+/// The image is not admitted, after that has been explained; or it cannot be found.
+pub(super) async fn check(
+    settings: &EngineSettings,
+    wanted: Wanted,
+    namespace: Option<String>,
+    output: Output,
+) -> anyhow::Result<()> {
+    let image = wanted.reference.to_string();
+    let source = engine::sources(settings)?.open(&wanted.reference, &Credentials::none())?;
+    let top = source.resolve(&wanted.reference.version()).await?;
+    let chain = Chain::follow(&*source, top, &settings.limits.image, &wanted.platform, &image).await?;
+    let digests = chain.digests();
+    let evidence = collect(&*source, &digests).await?;
+    let subject = Subject {
+        namespace,
+        reference: wanted.reference,
+        digests,
+        target: chain.target,
+        // Whether it is the right one is found out when the image is built.
+        sealed: Seal::of(&chain.manifest)?.is_some(),
+    };
+    let gate = TrustGate::new(&settings.trust, settings.trust_metrics.clone());
+    let explained = tokio::task::spawn_blocking(move || {
+        let found = gate.examine(&subject, &evidence);
+        explain(subject, evidence.claims.len(), found)
+    })
+    .await?;
+    output::show(output, &explained, text)?;
+    anyhow::ensure!(explained.admitted, "image {image} is not admitted");
+    Ok(())
+}
+
+fn explain(subject: Subject, signatures_found: usize, found: Examination) -> Explained {
+    let answer = |name: &str, at: Option<String>, result: Result<String, String>| Answer {
+        name: name.to_owned(),
+        at,
+        holds: result.is_ok(),
+        because: result.unwrap_or_else(|why| why),
+    };
+    Explained {
+        image: subject.reference.to_string(),
+        digests: subject.digests,
+        namespace: subject.namespace,
+        policy: found.policy,
+        policy_digest: found.digest,
+        scope: found.scope,
+        signatures_found,
+        requirements: found.outcomes.into_iter().map(|o| answer(o.kind, Some(o.at), o.result)).collect(),
+        verifiers: found.verdicts.into_iter().map(|v| answer(&v.program, None, v.result)).collect(),
+        obstacle: found.obstacle,
+        integrity: found.integrity.map(|level| level.to_string()),
+        admitted: found.result.is_ok(),
+        because: found.result.unwrap_or_else(|why| why),
+    }
+}
+
+fn text(found: &Explained) -> String {
+    let mut out = String::new();
+    let policy = found.policy.as_ref().map_or("none".to_owned(), |file| file.display().to_string());
+    let digests: Vec<_> = found.digests.iter().map(Digest::to_string).collect();
+    for (name, value) in [
+        ("image", found.image.as_str()),
+        ("digests", &digests.join("\n            ")),
+        ("namespace", found.namespace.as_deref().unwrap_or("none")),
+        ("policy", &policy),
+        ("scope", &found.scope),
+        ("signatures", &format!("{} found", found.signatures_found)),
+    ] {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{name:<11} {value}");
+    }
+    for answer in found.requirements.iter().chain(&found.verifiers) {
+        let verdict = if answer.holds { "holds" } else { "fails" };
+        let place = answer.at.as_ref().map_or("verifier".to_owned(), |at| format!("at {at}"));
+        let because = if answer.because.is_empty() {
+            String::new()
+        } else {
+            format!("\n            {}", answer.because)
+        };
+        let _ = writeln!(out, "  {verdict}     {} {place}{because}", answer.name);
+    }
+    if let Some(obstacle) = &found.obstacle {
+        let _ = writeln!(out, "  fails     {obstacle}");
+    }
+    let _ = match (found.admitted, &found.integrity) {
+        (true, Some(level)) => writeln!(out, "admitted, with integrity level {level} or better"),
+        (true, None) => writeln!(out, "admitted"),
+        (false, _) => writeln!(out, "refused"),
+    };
+    out
+}
