@@ -33,7 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "sys",
         ],
     ),
-    ("cluster", &["node::keychain", "image", "volume", "kind"]),
+    ("cluster", &["controller::provision", "node::keychain", "node::volume", "image", "volume", "kind"]),
     ("node::service", &["csi", "node::keychain", "node::volume", "volume", "kind"]),
     ("node::damage", &["image", "kind"]),
     ("node::keychain", &["image", "volume", "kind"]),

@@ -11,6 +11,7 @@ use super::engine::{self, EngineSettings};
 use super::http::{self, Watched};
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
+use crate::cluster::Cluster;
 use crate::controller::provision::Provisioner;
 use crate::controller::service::ControllerService;
 use crate::controller::states::States;
@@ -36,6 +37,10 @@ pub struct ControllerSettings {
     pub driver: DriverName,
     /// Directories below which volumes may name OCI layouts.
     pub layout_dirs: Vec<PathBuf>,
+    /// Take attributes from annotations of claims as well.
+    pub pvc_annotations: bool,
+    /// How to reach the API server from outside a pod.
+    pub kubeconfig: Option<PathBuf>,
     /// Where to tell machines that watch.
     pub metrics_listen: Option<SocketAddr>,
     /// Follows the file of the log's level.
@@ -48,7 +53,12 @@ pub struct ControllerSettings {
 /// The socket, the state directory or the registry settings cannot be used, or serving failed.
 pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
     let listening = settings.endpoint.listen()?;
-    let controller = service(&settings.engine, settings.layout_dirs)?;
+    let mut provisioner = provisioner(&settings.engine, settings.layout_dirs)?;
+    if settings.pvc_annotations {
+        let cluster = Cluster::connect(settings.kubeconfig.as_deref()).await?;
+        provisioner = provisioner.with_claims(settings.driver.to_string(), Arc::new(cluster));
+    }
+    let controller = ControllerService::new(provisioner);
     let (ready, metrics) = (Readiness::default(), Registry::new()?);
     ready.set(true);
     let identity = IdentityService { name: settings.driver, controller: true, ready: ready.clone() };
@@ -79,8 +89,11 @@ pub(super) fn service(
     engine: &EngineSettings,
     layout_dirs: Vec<PathBuf>,
 ) -> anyhow::Result<ControllerService> {
+    Ok(ControllerService::new(provisioner(engine, layout_dirs)?))
+}
+
+fn provisioner(engine: &EngineSettings, layout_dirs: Vec<PathBuf>) -> anyhow::Result<Provisioner> {
     let sources = engine::sources(engine)?;
     let states = States::open(engine.state_dir.join("controller"))?;
-    let provisioner = Provisioner::new(Arc::new(sources), states, Layouts::below(layout_dirs));
-    Ok(ControllerService::new(provisioner))
+    Ok(Provisioner::new(Arc::new(sources), states, Layouts::below(layout_dirs)))
 }

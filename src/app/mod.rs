@@ -6,6 +6,7 @@ pub mod housekeeping;
 pub mod http;
 mod kernel_log;
 pub mod keychain;
+pub mod kubernetes;
 pub mod node;
 pub mod supervise;
 pub mod telemetry;

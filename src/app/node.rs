@@ -15,9 +15,9 @@ use super::housekeeping::{self, Schedule};
 use super::http::{self, Watched};
 use super::kernel_log;
 use super::keychain::{KeychainSettings, keychain};
+use super::kubernetes::KubernetesSettings;
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
-use crate::cluster::Cluster;
 use crate::csi::endpoint::Endpoint;
 use crate::csi::identity::{DriverName, IdentityService, Readiness};
 use crate::csi::proto::controller_server::ControllerServer;
@@ -34,19 +34,13 @@ use crate::node::service::{NodeService, NodeSettings};
 use crate::node::volume::guard::Guards;
 use crate::node::volume::levels::Levels;
 use crate::node::volume::metrics::VolumeMetrics;
+use crate::node::volume::news::Reports;
 use crate::node::volume::record::Records;
 use crate::node::volume::{Parts, Volumes};
 use crate::volume::layouts::Layouts;
 
 /// How long calls may go on after a signal: kubelet kills a pod after 30 seconds.
 const DRAIN: Duration = Duration::from_secs(20);
-
-/// What the plugin does with the API server: nothing, unless it is asked to.
-#[derive(Debug, Clone, Default)]
-pub struct KubernetesSettings {
-    /// How to reach it from outside a pod.
-    pub kubeconfig: Option<PathBuf>,
-}
 
 /// Settings of the node plugin.
 #[derive(Debug)]
@@ -85,10 +79,7 @@ pub struct NodeRun {
 pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     let listening = settings.endpoint.listen()?;
     let (ready, metrics) = (Readiness::default(), Registry::new()?);
-    let cluster = match settings.keychain.pull_secrets {
-        true => Some(Cluster::connect(settings.kubernetes.kubeconfig.as_deref()).await?),
-        false => None,
-    };
+    let cluster = settings.kubernetes.cluster(settings.keychain.pull_secrets).await?;
     let keychain = keychain(&settings.keychain, cluster.as_ref(), &settings.node.node_id).await?;
     let controller = settings.with_controller;
     let identity = IdentityService { name: settings.driver.clone(), controller, ready: ready.clone() };
@@ -112,9 +103,11 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     if let Some(level) = settings.level.take() {
         supervisor.start("log-level", level.follow(shutdown.clone()));
     }
+    let whose = (settings.node.node_id.as_str(), &*settings.driver.to_string());
+    let reports = settings.kubernetes.start(cluster.as_ref(), whose, &ready, &mut supervisor, &shutdown);
     let token = shutdown.clone();
     supervisor.start("csi", async move { Ok(serve(listening, services, token, DRAIN).await?) });
-    supervisor.start("volumes", keep_volumes(settings, node, keychain, ready, metrics, shutdown));
+    supervisor.start("volumes", keep_volumes(settings, node, (keychain, reports), ready, metrics, shutdown));
     supervisor.run(DRAIN + Duration::from_secs(1)).await
 }
 
@@ -122,7 +115,7 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
 async fn keep_volumes(
     settings: NodeRun,
     node: NodeService,
-    keychain: Keychain,
+    (keychain, reports): (Keychain, Reports),
     ready: Readiness,
     metrics: Registry,
     shutdown: CancellationToken,
@@ -134,7 +127,7 @@ async fn keep_volumes(
     let noted = damages.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
     let least = settings.integrity;
-    let open = move || open(&engine, keychain, layouts, wanted, noted, least);
+    let open = move || open(&engine, (keychain, reports), layouts, wanted, noted, least);
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
     metrics.add(engine.store.metrics())?;
     metrics.add(engine.images.metrics())?;
@@ -162,7 +155,7 @@ async fn keep_volumes(
 
 fn open(
     settings: &EngineSettings,
-    keychain: Keychain,
+    (keychain, reports): (Keychain, Reports),
     layouts: Layouts,
     housekeeping: Arc<Notify>,
     damages: Damages,
@@ -185,6 +178,7 @@ fn open(
         layouts,
         guards: Guards::default(),
         keychain,
+        reports,
         housekeeping,
         damages,
         metrics: VolumeMetrics::default(),

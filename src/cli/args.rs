@@ -296,6 +296,17 @@ pub struct NodeArgs {
     /// Where credentials come from.
     #[command(flatten)]
     pub credentials: CredentialArgs,
+    /// Write Events on pods: that an image is pulled, what sharing saved, why it is refused. The plugin must have the
+    /// right to create and patch events.
+    #[arg(long)]
+    pub kubernetes_events: bool,
+    /// Remove the taint `<driver>/agent-not-ready` from this node once the driver is registered. The plugin must have
+    /// the right to get and patch its node, and to get csinodes.
+    #[arg(long)]
+    pub startup_taint: bool,
+    /// How the API server is reached.
+    #[command(flatten)]
+    pub kubernetes: KubernetesArgs,
     /// How operators watch it.
     #[command(flatten)]
     pub watch: WatchArgs,
@@ -313,6 +324,14 @@ pub struct ControllerArgs {
     /// A directory below which volumes may name OCI layouts (`image: oci:DIR`); may be repeated.
     #[arg(long = "layout-dir", value_name = "DIR")]
     pub layout_dirs: Vec<PathBuf>,
+    /// Take attributes from annotations `<driver>/<attribute>` of the claim as well, such as
+    /// `csi.composefs.dev/image`. The controller must have the right to get persistentvolumeclaims, and the provisioner
+    /// must run with --extra-create-metadata.
+    #[arg(long)]
+    pub pvc_annotations: bool,
+    /// How the API server is reached.
+    #[command(flatten)]
+    pub kubernetes: KubernetesArgs,
     /// How operators watch it.
     #[command(flatten)]
     pub watch: WatchArgs,
@@ -331,6 +350,11 @@ pub struct CredentialArgs {
     /// The directory of their programs (kubelet's --image-credential-provider-bin-dir).
     #[arg(long, value_name = "DIR", requires = "credential_provider_config")]
     pub credential_provider_bin_dir: Option<PathBuf>,
+}
+
+/// How the API server is reached.
+#[derive(Debug, Args)]
+pub struct KubernetesArgs {
     /// How to reach the API server from outside a pod.
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,

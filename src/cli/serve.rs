@@ -7,7 +7,8 @@ use crate::app::controller::{self, ControllerSettings};
 use crate::app::engine::EngineSettings;
 use crate::app::housekeeping::Schedule;
 use crate::app::keychain::KeychainSettings;
-use crate::app::node::{self, KubernetesSettings, NodeRun};
+use crate::app::kubernetes::KubernetesSettings;
+use crate::app::node::{self, NodeRun};
 use crate::app::telemetry::level::LevelFile;
 use crate::image::store::gc::Policy;
 use crate::node::service::NodeSettings;
@@ -54,7 +55,11 @@ pub(super) async fn node(
                 .clone()
                 .zip(args.credentials.credential_provider_bin_dir.clone()),
         },
-        kubernetes: KubernetesSettings { kubeconfig: args.credentials.kubeconfig.clone() },
+        kubernetes: KubernetesSettings {
+            kubeconfig: args.kubernetes.kubeconfig.clone(),
+            events: args.kubernetes_events,
+            startup_taint: args.startup_taint,
+        },
         metrics_listen: args.watch.metrics_listen,
         level,
     })
@@ -75,6 +80,8 @@ pub(super) async fn controller(
         endpoint: args.endpoint.parse()?,
         driver: args.driver_name.parse()?,
         layout_dirs: args.layout_dirs.clone(),
+        pvc_annotations: args.pvc_annotations,
+        kubeconfig: args.kubernetes.kubeconfig.clone(),
         metrics_listen: args.watch.metrics_listen,
         level,
     })

@@ -3,6 +3,9 @@
 //! | module | needs | for |
 //! |---|---|---|
 //! | [`pull_secrets`] | get pods, serviceaccounts, secrets | `--pull-secrets` |
+//! | [`events`] | create, patch events | `--kubernetes-events` |
+//! | [`taint`] | get, patch its node; get csinodes | `--startup-taint` |
+//! | [`claims`] | get persistentvolumeclaims | the controller's `--pvc-annotations` |
 //!
 //! Every request ends within [`TIMEOUT`]. What the API server says in an error may be shown; what it says in an
 //! object never is.
@@ -15,7 +18,10 @@ use kube::{Client, Config};
 
 use crate::kind::Kind;
 
+pub mod claims;
+pub mod events;
 pub mod pull_secrets;
+pub mod taint;
 
 /// Time limit for connecting and for each answer.
 pub const TIMEOUT: Duration = Duration::from_secs(10);

@@ -14,6 +14,10 @@ use crate::volume::attributes::{AttributeError, Attributes};
 use crate::volume::id::{VolumeId, VolumeIdError};
 use crate::volume::layouts::{LayoutError, Layouts};
 
+pub mod claim;
+
+use claim::{ClaimError, Claims};
+
 /// Somebody who knows what a reference names now.
 #[async_trait]
 pub trait Resolver: Send + Sync + std::fmt::Debug {
@@ -34,9 +38,29 @@ pub enum ProvisionError {
     /// No usable name.
     #[error("the volume's name cannot be used: {0}")]
     Name(VolumeIdError),
+    /// No image.
+    #[error(
+        "no image is given; set the parameter `image` in the StorageClass, or annotate the claim with \
+         <driver>/image where the controller runs with --pvc-annotations"
+    )]
+    NoImage,
+    /// The claim contradicts its class.
+    #[error(
+        "annotation {annotation:?} of the claim differs from the parameter `{key}` of its StorageClass, which \
+         decides; remove the annotation, or use another StorageClass"
+    )]
+    Fixed {
+        /// The annotation.
+        annotation: String,
+        /// The parameter.
+        key: &'static str,
+    },
+    /// What the claim says is not known.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// Malformed parameters.
-    #[error("StorageClass parameters: {0}")]
-    Parameters(#[from] AttributeError),
+    #[error("parameters of the StorageClass or annotations of the claim: {0}")]
+    Parameters(AttributeError),
     /// A directory that volumes may not name.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -66,6 +90,8 @@ impl ProvisionError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Name(error) => error.kind(),
+            Self::NoImage | Self::Fixed { .. } => Kind::Invalid,
+            Self::Claim(error) => error.kind,
             Self::Parameters(error) => error.kind(),
             Self::Layout(error) => error.kind(),
             Self::Exists(_) => Kind::Conflict,
@@ -91,13 +117,34 @@ pub struct Provisioner {
     resolver: Arc<dyn Resolver>,
     states: States,
     layouts: Layouts,
+    claims: Option<(String, Arc<dyn Claims>)>,
     at_work: Mutex<HashSet<VolumeId>>,
 }
 
 impl Provisioner {
     /// A provisioner that remembers in `states`.
     pub fn new(resolver: Arc<dyn Resolver>, states: States, layouts: Layouts) -> Self {
-        Self { resolver, states, layouts, at_work: Mutex::default() }
+        Self { resolver, states, layouts, claims: None, at_work: Mutex::default() }
+    }
+
+    /// Takes attributes from annotations `<driver>/<attribute>` of claims as well.
+    #[must_use]
+    pub fn with_claims(self, driver: String, claims: Arc<dyn Claims>) -> Self {
+        Self { claims: Some((driver, claims)), ..self }
+    }
+
+    /// The class's parameters with what the claim says.
+    async fn attributes(&self, parameters: &HashMap<String, String>) -> Result<Attributes, ProvisionError> {
+        let mut all = parameters.clone();
+        if let (Some((driver, claims)), Some((namespace, name))) = (&self.claims, claim::of(parameters)) {
+            let annotations = claims.annotations(namespace, name).await?;
+            all = claim::merged(driver, parameters, &annotations)?;
+        }
+        match Attributes::parse(&all) {
+            Ok((attributes, _)) => Ok(attributes),
+            Err(AttributeError::NoImage) => Err(ProvisionError::NoImage),
+            Err(error) => Err(ProvisionError::Parameters(error)),
+        }
     }
 
     /// Makes the volume called `name`, or finds it.
@@ -111,7 +158,7 @@ impl Provisioner {
         credentials: &Credentials,
     ) -> Result<Provisioned, ProvisionError> {
         let id = id_for(name)?;
-        let (attributes, _) = Attributes::parse(parameters)?;
+        let attributes = self.attributes(parameters).await?;
         self.layouts.check(&attributes.image)?;
         let _turn = self.turn(&id, name)?;
         let asked: BTreeMap<_, _> = attributes.context_with(&attributes.image).into_iter().collect();

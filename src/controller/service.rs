@@ -1,7 +1,8 @@
 //! The Controller service: CreateVolume pins, DeleteVolume forgets, ValidateVolumeCapabilities looks.
 //!
-//! ListVolumes and GetCapacity are not offered: the volumes that exist are the cluster's PersistentVolumes,
-//! which this process does not see, and an image takes no capacity that could run out.
+//! ListVolumes is not offered: the volumes that exist are the cluster's PersistentVolumes, which this process does
+//! not see. GetCapacity says what is true of volumes that take nothing from any pool: there is no limit to them,
+//! unless the image or the use is one that no volume can have. Room on the nodes is the nodes' affair.
 
 use std::sync::Arc;
 
@@ -13,9 +14,9 @@ use crate::csi::proto::controller_service_capability::{Rpc, Type, rpc};
 use crate::csi::proto::validate_volume_capabilities_response::Confirmed;
 use crate::csi::proto::{
     ControllerGetCapabilitiesRequest, ControllerGetCapabilitiesResponse, ControllerServiceCapability,
-    CreateVolumeRequest, CreateVolumeResponse, DeleteVolumeRequest, DeleteVolumeResponse,
-    ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse, Volume, VolumeCapability,
-    controller_server,
+    CreateVolumeRequest, CreateVolumeResponse, DeleteVolumeRequest, DeleteVolumeResponse, GetCapacityRequest,
+    GetCapacityResponse, ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse, Volume,
+    VolumeCapability, controller_server,
 };
 use crate::csi::span::note_volume;
 use crate::csi::status::{create_volume_status, status};
@@ -30,7 +31,8 @@ pub struct ControllerService {
     provisioner: Arc<Provisioner>,
 }
 
-const CAPABILITIES: [rpc::Type; 2] = [rpc::Type::CreateDeleteVolume, rpc::Type::SingleNodeMultiWriter];
+const CAPABILITIES: [rpc::Type; 3] =
+    [rpc::Type::CreateDeleteVolume, rpc::Type::GetCapacity, rpc::Type::SingleNodeMultiWriter];
 
 impl ControllerService {
     /// A service that provisions with `provisioner`.
@@ -129,6 +131,17 @@ impl controller_server::Controller for ControllerService {
         };
         let confirmed = Some(confirmed);
         Ok(Response::new(ValidateVolumeCapabilitiesResponse { confirmed, message: String::new() }))
+    }
+
+    async fn get_capacity(
+        &self,
+        request: Request<GetCapacityRequest>,
+    ) -> Result<Response<GetCapacityResponse>, Status> {
+        let request = request.into_inner();
+        let asked = request.volume_capabilities.iter();
+        let possible = asked.map(|capability| access(Some(capability))).all(|access| access.is_ok());
+        let available_capacity = if possible { i64::MAX } else { 0 };
+        Ok(Response::new(GetCapacityResponse { available_capacity, ..GetCapacityResponse::default() }))
     }
 
     async fn controller_get_capabilities(

@@ -177,6 +177,7 @@ impl Node {
             layouts: Layouts::default(),
             guards: Guards::default(),
             keychain: composefs_csi::node::keychain::Keychain::default(),
+            reports: composefs_csi::node::volume::news::Reports::default(),
             housekeeping: Arc::default(),
             damages: composefs_csi::node::damage::Damages::default(),
             metrics: VolumeMetrics::default(),

@@ -125,6 +125,7 @@ impl LayerFetcher {
                 compression: layer.compression,
             },
             counter: progress.counter(),
+            shared: progress.shared(),
             metrics: self.metrics.clone(),
             limits: self.limits,
             unpacked: Arc::clone(&pull.unpacked),
@@ -167,6 +168,7 @@ struct Intake {
     image: String,
     blob: layer::Blob,
     counter: Arc<AtomicU64>,
+    shared: Arc<AtomicU64>,
     metrics: PullMetrics,
     limits: Limits,
     unpacked: Arc<Budget>,
@@ -187,6 +189,7 @@ impl Intake {
         let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.unpacked, &count);
         let (found, record) = taken.about(image)?;
         record.finish(&found.diff_id, &found.blob).about(image)?;
+        self.shared.store(found.contents.shared_bytes, Ordering::Relaxed);
         self.metrics.saved(Shared::Object, found.contents.shared_bytes);
         Ok(found.diff_id)
     }

@@ -23,6 +23,7 @@ pub struct LayerProgress {
     /// Its size in bytes, as the manifest gives it.
     pub size: u64,
     fetched: Arc<AtomicU64>,
+    shared: Arc<AtomicU64>,
     state: AtomicU64,
 }
 
@@ -51,6 +52,7 @@ impl Progress {
                 blob,
                 size,
                 fetched: Arc::default(),
+                shared: Arc::default(),
                 state: AtomicU64::new(0),
             })
             .collect();
@@ -60,6 +62,16 @@ impl Progress {
     /// Bytes that are here, fetched or reused.
     pub fn done(&self) -> u64 {
         self.layers.iter().map(LayerProgress::done).sum()
+    }
+
+    /// Bytes that came over the wire.
+    pub fn fetched(&self) -> u64 {
+        self.layers.iter().map(LayerProgress::fetched).sum()
+    }
+
+    /// Bytes that sharing has saved: of layers that were here, and of files whose content was.
+    pub fn saved(&self) -> u64 {
+        self.layers.iter().map(LayerProgress::saved).sum()
     }
 
     /// Bytes of all layers together.
@@ -99,6 +111,19 @@ impl LayerProgress {
     /// Bytes that came over the wire for this layer in this pull.
     pub fn fetched(&self) -> u64 {
         self.fetched.load(Relaxed)
+    }
+
+    /// Bytes of this layer that were not fetched, or of its files that were not stored, because they were here.
+    pub fn saved(&self) -> u64 {
+        match self.state() {
+            LayerState::Reused => self.size,
+            _ => self.shared.load(Relaxed),
+        }
+    }
+
+    /// The counter of bytes of files that were here.
+    pub(super) fn shared(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shared)
     }
 
     /// The counter that the stream adds to.

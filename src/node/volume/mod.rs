@@ -14,6 +14,7 @@ pub mod execute;
 pub mod guard;
 pub mod levels;
 pub mod metrics;
+pub mod news;
 pub mod plan;
 pub mod record;
 pub mod recover;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::time::error::Elapsed;
 use tracing::Span;
 
 pub use error::VolumeError;
@@ -32,12 +34,13 @@ use self::execute::Hands;
 use self::guard::{Guards, VolumeGuard};
 use self::levels::Levels;
 use self::metrics::VolumeMetrics;
+use self::news::Reports;
 use self::plan::{Image, Plan, Seen, Wanted};
 use self::record::{Pinned, Records, Requested};
 use self::target::TargetPath;
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
-use crate::image::pull::{Caller, ImageRequest, Images, Ready, Watch};
+use crate::image::pull::{Caller, ImageRequest, Images, PullError, Ready, Watch};
 use crate::image::source::Credentials;
 use crate::image::store::Integrity;
 use crate::kind::Kind;
@@ -49,6 +52,9 @@ use crate::volume::access::Access;
 use crate::volume::attributes::Attributes;
 use crate::volume::id::VolumeId;
 use crate::volume::layouts::Layouts;
+
+/// A pull that is done sooner is not worth saying that it has begun.
+const NOTICE: Duration = Duration::from_millis(500);
 
 /// The volumes of this node. Clones share them.
 #[derive(Debug, Clone)]
@@ -75,6 +81,8 @@ pub struct Parts {
     pub guards: Guards,
     /// Whose credentials a pull shows.
     pub keychain: Keychain,
+    /// Who is told of pulls.
+    pub reports: Reports,
     /// Told when room may be short: something was pulled, or something did not fit.
     pub housekeeping: Arc<Notify>,
     /// Images that the kernel refuses to readers in part.
@@ -152,7 +160,11 @@ impl Volumes {
     /// The image cannot be had (yet), the target cannot be used, or the volume is in use otherwise.
     pub async fn publish(&self, usage: Use) -> Result<(), VolumeError> {
         let timing = self.0.metrics.publish();
+        let (volume, pod) = (usage.volume.clone(), usage.asker.pod.clone());
         let outcome = self.publish_now(usage).await;
+        if let Err(error) = &outcome {
+            self.0.reports.failed(&volume, &pod, error);
+        }
         timing.end(Outcome::of(&outcome, VolumeError::kind));
         outcome
     }
@@ -199,6 +211,7 @@ impl Volumes {
     pub async fn unpublish(&self, volume: VolumeId, target: TargetPath) -> Result<(), VolumeError> {
         let begun = Instant::now();
         let guard = self.guard(&volume)?;
+        let unpublished = volume;
         let (shown, images) = (target.clone(), Arc::clone(&self.0.images));
         let changed = self
             .blocking(move |hands| {
@@ -212,6 +225,7 @@ impl Volumes {
             })
             .await?;
         self.0.metrics.unmounted(shown.path());
+        self.0.reports.forget_volume(&unpublished);
         if changed {
             tracing::info!(target_path = %shown, milliseconds = milliseconds(begun), "unpublished");
         }
@@ -313,7 +327,8 @@ impl Volumes {
             credentials,
             watch: watch.clone(),
         };
-        let Ok(answer) = tokio::time::timeout(usage.wait, self.0.images.ensure(&request)).await else {
+        let begun = Instant::now();
+        let Ok(answer) = self.wait(usage, &request, &watch).await else {
             let progress = watch.get().map_or_else(|| "not begun".to_owned(), ToString::to_string);
             return Err(VolumeError::Pulling { image: request.reference.to_string(), progress });
         };
@@ -325,10 +340,34 @@ impl Volumes {
         if ready.fetched > 0 {
             self.0.housekeeping.notify_one();
         }
+        let (pull, image) = (watch.get().map(|pull| (pull, begun.elapsed())), request.reference.to_string());
+        self.0.reports.ready(&usage.volume, &usage.asker.pod, &image, &ready, pull);
         let record = &ready.record;
         let (image, composefs) = (record.manifest, record.image);
         let pinned = Pinned { image, composefs, bytes: record.bytes, inodes: record.inodes };
         Ok(Chosen { pinned, fetched: ready.fetched, _ready: ready })
+    }
+
+    /// Waits for an image as long as the caller does, and tells of the pull that it waits for.
+    async fn wait(
+        &self,
+        usage: &Use,
+        request: &ImageRequest,
+        watch: &Watch,
+    ) -> Result<Result<Ready, PullError>, Elapsed> {
+        let mut waiting = std::pin::pin!(tokio::time::timeout(usage.wait, self.0.images.ensure(request)));
+        while self.0.reports.wanted() {
+            tokio::select! {
+                answer = &mut waiting => return answer,
+                () = tokio::time::sleep(NOTICE) => {}
+            }
+            if let Some(pull) = watch.get() {
+                let image = request.reference.to_string();
+                self.0.reports.pulling(&usage.volume, &usage.asker.pod, &image, pull);
+                break;
+            }
+        }
+        waiting.await
     }
 
     fn guard(&self, volume: &VolumeId) -> Result<VolumeGuard, VolumeError> {

@@ -1,0 +1,180 @@
+//! Events on pods: what a pull is doing, where `kubectl describe pod` shows it.
+//!
+//! Nothing waits for an Event and nothing fails for one: news go into a bounded queue, what does not fit is
+//! dropped, and what the API server refuses is logged once. One Event per pod and reason; repeated news within
+//! [`QUIET`] only count, later ones update the Event that is there.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Cluster, ClusterError};
+use crate::node::volume::news::{News, Reason, Reporter};
+use crate::volume::attributes::PodInfo;
+
+/// News that wait.
+const QUEUE: usize = 128;
+/// An Event is not updated more often.
+const QUIET: Duration = Duration::from_secs(60);
+/// Pods and reasons that are remembered.
+const KNOWN_MAX: usize = 1000;
+/// Longest message, in bytes (the API server's limit is 1024).
+const MESSAGE_MAX: usize = 1000;
+
+/// Takes news for Events.
+#[derive(Debug)]
+pub struct Events(mpsc::Sender<(PodInfo, News)>);
+
+/// Writes Events until the shutdown.
+#[derive(Debug)]
+pub struct Writer {
+    cluster: Cluster,
+    driver: String,
+    node: String,
+    queue: mpsc::Receiver<(PodInfo, News)>,
+    known: HashMap<(String, Reason), Known>,
+    failing: AtomicBool,
+}
+
+/// An Event that was written.
+#[derive(Debug, Clone)]
+struct Known {
+    name: String,
+    count: i32,
+    written: Instant,
+}
+
+impl Reporter for Events {
+    fn report(&self, pod: &PodInfo, news: News) {
+        // A full queue means that the API server is slow; the log has the same news.
+        let _ = self.0.try_send((pod.clone(), news));
+    }
+}
+
+impl Events {
+    /// Somebody to tell, and somebody who writes it down.
+    pub fn new(cluster: Cluster, driver: String, node: String) -> (Self, Writer) {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let failing = AtomicBool::new(false);
+        (Self(sender), Writer { cluster, driver, node, queue, known: HashMap::new(), failing })
+    }
+}
+
+impl Writer {
+    /// Writes until the shutdown.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let (pod, news) = tokio::select! {
+                () = shutdown.cancelled() => return,
+                next = self.queue.recv() => match next {
+                    Some(next) => next,
+                    None => return shutdown.cancelled().await,
+                },
+            };
+            if pod.name.is_empty() || pod.uid.is_empty() {
+                continue;
+            }
+            match self.write(&pod, &news).await {
+                Ok(()) => self.failing.store(false, Ordering::Relaxed),
+                Err(error) if !self.failing.swap(true, Ordering::Relaxed) => {
+                    tracing::warn!("Events cannot be written: {error}");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn write(&mut self, pod: &PodInfo, news: &News) -> Result<(), ClusterError> {
+        let key = (pod.uid.clone(), news.reason);
+        let now = Instant::now();
+        if let Some(known) = self.known.get_mut(&key) {
+            known.count = known.count.saturating_add(1);
+            if now.duration_since(known.written) < QUIET {
+                return Ok(());
+            }
+            let known = known.clone();
+            if self.update(pod, &known, news).await? {
+                self.known.insert(key, Known { written: now, ..known });
+                return Ok(());
+            }
+        }
+        let name = self.create(pod, news).await?;
+        if self.known.len() >= KNOWN_MAX {
+            let oldest = self.known.iter().min_by_key(|(_, known)| known.written).map(|(key, _)| key.clone());
+            oldest.and_then(|key| self.known.remove(&key));
+        }
+        self.known.insert(key, Known { name, count: 1, written: now });
+        Ok(())
+    }
+
+    fn api(&self, pod: &PodInfo) -> Api<Event> {
+        Api::namespaced(self.cluster.0.clone(), &pod.namespace)
+    }
+
+    async fn create(&self, pod: &PodInfo, news: &News) -> Result<String, ClusterError> {
+        let now = Timestamp::now();
+        // As client-go names them: unique without asking.
+        let name = format!("{}.{:x}", pod.name, now.as_nanosecond());
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: Some(pod.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            involved_object: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                name: Some(pod.name.clone()),
+                namespace: Some(pod.namespace.clone()),
+                uid: Some(pod.uid.clone()),
+                ..ObjectReference::default()
+            },
+            reason: Some(news.reason.name().to_owned()),
+            message: Some(cut(&news.text)),
+            type_: Some(if news.reason.is_bad() { "Warning" } else { "Normal" }.to_owned()),
+            first_timestamp: Some(Time(now)),
+            last_timestamp: Some(Time(now)),
+            count: Some(1),
+            reporting_component: Some(self.driver.clone()),
+            reporting_instance: Some(self.node.clone()),
+            source: Some(EventSource { component: Some(self.driver.clone()), host: Some(self.node.clone()) }),
+            ..Event::default()
+        };
+        let created = self.api(pod).create(&PostParams::default(), &event).await;
+        created.map_err(|error| ClusterError::of("create events".to_owned(), &error))?;
+        Ok(name)
+    }
+
+    /// Whether the Event was still there to be updated.
+    async fn update(&self, pod: &PodInfo, known: &Known, news: &News) -> Result<bool, ClusterError> {
+        let patch = json!({
+            "count": known.count,
+            "lastTimestamp": Time(Timestamp::now()),
+            "message": cut(&news.text),
+        });
+        let patched = self.api(pod).patch(&known.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        match patched.map_err(|error| ClusterError::of("patch events".to_owned(), &error)) {
+            Ok(_) => Ok(true),
+            // Events live for an hour.
+            Err(ClusterError::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    if text.len() <= MESSAGE_MAX {
+        return text.to_owned();
+    }
+    let end = (0..=MESSAGE_MAX - 4).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    format!("{} ...", &text[..end])
+}
