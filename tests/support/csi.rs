@@ -41,6 +41,11 @@ use tonic::transport::Channel;
 /// The image that the fake registry has under `r.example/a:1`.
 pub const IMAGE: &str = "r.example/a:1";
 
+/// How tests open a store.
+pub fn store_options() -> Options {
+    Options::default()
+}
+
 /// Images that are there at once, or when they are let through.
 #[derive(Debug)]
 pub struct FakeImages {

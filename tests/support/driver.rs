@@ -47,6 +47,11 @@ impl Machine {
         Self { directory, arguments: arguments.iter().map(|a| (*a).to_owned()).collect() }
     }
 
+    /// From now on with this argument as well.
+    pub fn also(&mut self, argument: &str) {
+        self.arguments.push(argument.to_owned());
+    }
+
     /// Everything of this node is below.
     pub fn path(&self) -> &Path {
         self.directory.path()

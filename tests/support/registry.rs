@@ -50,9 +50,8 @@ impl Registry {
         if options.tls {
             make_certificates(directory.path());
         }
-        if let Some((user, password)) = options.user {
-            let line = run(Command::new(installed("htpasswd")).args(["-Bbn", user, password]));
-            fs::write(directory.path().join("htpasswd"), line).expect("htpasswd is written");
+        if let Some(user) = options.user {
+            fs::write(directory.path().join("htpasswd"), htpasswd(user)).expect("htpasswd is written");
         }
         for _ in 0..5 {
             let port = free_port();
@@ -63,6 +62,14 @@ impl Registry {
         }
         let log = fs::read_to_string(directory.path().join("log")).unwrap_or_default();
         panic!("docker-registry does not start:\n{log}");
+    }
+
+    /// Lets another user in; the registry reads the file anew when its time has changed.
+    pub fn add_user(&self, user: (&str, &str)) {
+        let path = self.directory.path().join("htpasswd");
+        let mut lines = fs::read(&path).expect("this registry asks for nobody");
+        lines.extend_from_slice(&htpasswd(user));
+        fs::write(&path, lines).expect("htpasswd is written");
     }
 
     /// `127.0.0.1:PORT`.
@@ -116,6 +123,10 @@ impl Registry {
         let blobs = self.storage().join("docker/registry/v2/blobs/sha256");
         blobs.join(&hex[..2]).join(hex).join("data")
     }
+}
+
+fn htpasswd((user, password): (&str, &str)) -> Vec<u8> {
+    run(Command::new(installed("htpasswd")).args(["-Bbn", user, password]))
 }
 
 /// Runs a command and returns its output; a failure fails the test with what it said.
