@@ -239,7 +239,10 @@ async fn a_yes_counts_for_a_time_and_over_a_restart() {
     let other = self::machine(&[&proxy.address], &[]);
     let elsewhere = other.start().await;
     let absent = Pods::new(&other, &elsewhere).refusal(&image, "IfNotPresent", &bob).await;
-    assert_eq!(late, absent, "as where the image has never been");
+    // How a connection breaks is a matter of microseconds.
+    let beginning = |text: &str| text.split(" failed: ").next().unwrap_or_default().to_owned();
+    assert_eq!(absent.0, Code::Unavailable);
+    assert_eq!(beginning(&late.1), beginning(&absent.1), "as where the image has never been");
 }
 
 #[tokio::test(flavor = "multi_thread")]

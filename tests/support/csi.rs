@@ -43,7 +43,7 @@ pub const IMAGE: &str = "r.example/a:1";
 
 /// How tests open a store.
 pub fn store_options() -> Options {
-    Options::default()
+    Options::new(NodeKey::from_bytes(&[42; 32]))
 }
 
 /// Images that are there at once, or when they are let through.
@@ -58,7 +58,7 @@ pub struct FakeImages {
 
 impl FakeImages {
     fn new(directory: &Path) -> Self {
-        let store = Store::open(directory, Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
+        let store = Store::open(directory, store_options()).unwrap();
         Self { store, known: Mutex::default(), gate: Semaphore::new(1), asked: AtomicUsize::new(0) }
     }
 

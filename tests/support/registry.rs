@@ -126,7 +126,8 @@ impl Registry {
 }
 
 fn htpasswd((user, password): (&str, &str)) -> Vec<u8> {
-    run(Command::new(installed("htpasswd")).args(["-Bbn", user, password]))
+    // The cheapest bcrypt: the registry computes it at every request.
+    run(Command::new(installed("htpasswd")).args(["-nbBC", "4", user, password]))
 }
 
 /// Runs a command and returns its output; a failure fails the test with what it said.

@@ -48,7 +48,7 @@ impl Rights {
             rule: Arc::clone(rule),
             caller: request.caller.clone(),
             place: Place::of(&request.reference),
-            reader: if anonymous { Mark::Anonymous } else { Mark::Reader(id.hex()) },
+            reader: if anonymous { Mark::Anonymous } else { store.reader(&id) },
             image,
         })
     }

@@ -5,8 +5,8 @@
 //! <store>/fetched/<blob hex>/<hash>.json      about a compressed blob: goes with the blob's DiffID
 //! ```
 //! One small file per mark, so that setting one needs no lock: the last writer wins, and all write the truth. The
-//! hash is over place and mark, which the file repeats: a file that a power cut has torn is no mark. Losing one
-//! costs a question to the registry, or a fetch; it is never believed by accident. What the marks mean is
+//! hash is over place and mark, which the file repeats and the node's key authenticates: a file that a power cut has
+//! torn, or that somebody else has written, is no mark. Losing one costs a question to the registry, or a fetch. What the marks mean is
 //! [`crate::image::access`]'s business.
 
 use std::fs;
@@ -19,8 +19,12 @@ use serde::{Deserialize, Serialize};
 use super::layout::digest_of;
 use super::{Lease, Store, StoreError};
 use crate::image::digest::Digest;
+use crate::image::source::CredentialId;
 
 const FORMAT: u32 = 1;
+/// The sorts of records, for their codes.
+const MARK: &str = "mark";
+const READER: &str = "reader";
 
 /// What a mark is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +68,8 @@ impl Store {
     pub fn mark(&self, about: Marked<'_>, place: &str, mark: &Mark) -> Result<Option<u64>, StoreError> {
         let path = self.mark_path(about, place, mark);
         let Some(bytes) = self.disk.read(&path)? else { return Ok(None) };
-        let found = parse(&bytes)
+        let found = self
+            .parse_mark(&bytes)
             .filter(|found| found.about == *about.digest() && found.place == place && found.mark == *mark);
         Ok(found.map(|found| found.at))
     }
@@ -100,12 +105,13 @@ impl Store {
         };
         let bytes =
             serde_json::to_vec(&written).map_err(|error| self.disk.error("encode", &path, error.into()))?;
+        let sealed = self.key().seal_json(MARK, &bytes);
         match about {
             Marked::Image(_) => {
-                self.disk.write_durably(&path, &bytes)?;
+                self.disk.write_durably(&path, &sealed)?;
                 if made { self.disk.sync_parent(&directory) } else { Ok(()) }
             }
-            Marked::Blob(_) => self.disk.write_for_this_boot(&path, &bytes),
+            Marked::Blob(_) => self.disk.write_for_this_boot(&path, &sealed),
         }
     }
 
@@ -120,7 +126,7 @@ impl Store {
             let path = directory.join(name);
             let Some(bytes) = self.disk.read(&path)? else { continue };
             let old = |found: &Written| matches!(found.mark, Mark::Reader(_)) && found.at < at;
-            if parse(&bytes).as_ref().is_some_and(old) {
+            if self.parse_mark(&bytes).as_ref().is_some_and(old) {
                 self.disk.remove(&path)?;
             }
         }
@@ -151,6 +157,18 @@ impl Store {
         Ok(())
     }
 
+    /// What a credential is called in marks: nobody who reads them can guess a weak password without the node's key.
+    pub fn reader(&self, credential: &CredentialId) -> Mark {
+        Mark::Reader(hex::encode(self.key().mac(READER, &[credential.hex().as_bytes()])))
+    }
+
+    /// A mark; `None` for anything else.
+    fn parse_mark(&self, bytes: &[u8]) -> Option<Written> {
+        let authentic = self.key().authenticates(MARK, bytes);
+        let written: Written = authentic.then(|| serde_json::from_slice(bytes).ok())??;
+        Some(written).filter(|written| written.format == FORMAT)
+    }
+
     fn marks_of(&self, about: Marked<'_>) -> PathBuf {
         let directory = match about {
             Marked::Image(_) => self.layout.access(),
@@ -177,11 +195,6 @@ impl Marked<'_> {
             Self::Image(digest) | Self::Blob(digest) => digest,
         }
     }
-}
-
-/// A mark; `None` for anything else, such as what a power cut left.
-fn parse(bytes: &[u8]) -> Option<Written> {
-    serde_json::from_slice(bytes).ok().filter(|written: &Written| written.format == FORMAT)
 }
 
 #[cfg(test)]

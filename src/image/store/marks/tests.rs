@@ -57,6 +57,20 @@ fn what_is_torn_or_moved_is_no_mark() {
 }
 
 #[test]
+fn a_mark_of_another_node_is_none() {
+    let (directory, store) = store();
+    let image = Digest::of(b"image");
+    let lease = store.lease_blocking().unwrap();
+    let id = CredentialId::anonymous();
+    store.set_mark(&lease, Marked::Image(&image), "r.io/x", &Mark::Anonymous, 5).unwrap();
+    let other = Store::open(directory.path(), Options::new(NodeKey::from_bytes(&[8; 32]))).unwrap();
+    assert_eq!(other.mark(Marked::Image(&image), "r.io/x", &Mark::Anonymous).unwrap(), None);
+    assert_ne!(other.reader(&id), store.reader(&id));
+    assert_eq!(store.reader(&id), store.reader(&id));
+    assert!(!format!("{:?}", store.reader(&id)).contains(&id.hex()));
+}
+
+#[test]
 fn only_old_readers_are_forgotten() {
     let (_directory, store) = store();
     let lease = store.lease_blocking().unwrap();
