@@ -72,11 +72,11 @@ impl Engine {
         let key = NodeKey::load_or_create(&key)?;
         let store = Arc::new(Store::open(&directory, Options::new(key))?);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
+        let gate = Arc::new(TrustGate::new(&settings.trust, settings.trust_metrics.clone()));
         let images = Arc::new(
-            Puller::new(Arc::clone(&store), sources, rule, settings.limits)
+            Puller::new(Arc::clone(&store), sources, gate.clone(), rule, settings.limits)
                 .with_digest_required(settings.require_digest),
         );
-        let gate = Arc::new(TrustGate::new(&settings.trust, settings.trust_metrics.clone()));
         let (limits, state_dir) = (settings.limits, settings.state_dir.clone());
         Ok(Self { store, images, gate, limits, state_dir })
     }

@@ -55,7 +55,8 @@ impl Wanted {
         self.ensure_for(Caller::Operator, engine, policy, output).await
     }
 
-    async fn ensure_for(
+    /// The same for `caller`.
+    pub async fn ensure_for(
         self,
         caller: Caller,
         engine: &Engine,

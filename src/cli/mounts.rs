@@ -14,7 +14,7 @@ use super::images::Wanted;
 use super::output;
 use crate::app::engine::Engine;
 use crate::image::digest::Digest;
-use crate::image::pull::PullPolicy;
+use crate::image::pull::{Caller, PullPolicy};
 use crate::image::store::Integrity;
 use crate::image::verity::VerityDigest;
 use crate::node::mount::{MountSpec, Mounter as _};
@@ -56,7 +56,7 @@ pub async fn mount(
         integrity: Integrity,
         milliseconds: f64,
     }
-    let ready = wanted.ensure(engine, policy, output).await?;
+    let ready = wanted.ensure_for(Caller::Mount, engine, policy, output).await?;
     let mounter = engine.mounter()?;
     let spec = MountSpec {
         image: ready.record.image,

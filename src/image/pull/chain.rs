@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::PullError;
+use super::dossier::RawDocument;
 use super::error::About as _;
 use crate::image::digest::Digest;
 use crate::image::limits::Limits;
@@ -23,6 +24,8 @@ pub struct Chain {
     pub digest: Digest,
     /// The indexes that lead to it, the nearest first. A signature over any of them covers the manifest.
     pub indexes: Vec<Digest>,
+    /// Their bytes, those of the indexes from the top and of the manifest at last.
+    pub documents: Vec<RawDocument>,
     /// What the reference resolved to: the last of the indexes, or the manifest.
     pub target: Descriptor,
 }
@@ -40,7 +43,7 @@ impl Chain {
         image: &str,
     ) -> Result<Self, PullError> {
         let mut wanted = (top, None);
-        let (mut indexes, mut target) = (Vec::new(), None);
+        let (mut indexes, mut documents, mut target) = (Vec::new(), Vec::new(), None);
         // An index may list indexes (image-spec 1.1, image-index.md); nobody nests them deeply.
         for _ in 0..INDEX_DEPTH_MAX {
             let raw = source.manifest(&Version::Digest(wanted.0)).await.about(image)?;
@@ -52,10 +55,13 @@ impl Chain {
                 size: raw.bytes.len() as u64,
                 annotations: BTreeMap::new(),
             };
+            if let Ok(text) = String::from_utf8(raw.bytes.to_vec()) {
+                documents.push(RawDocument { media_type: own.media_type.clone(), text });
+            }
             match document {
                 Document::Image(manifest) => {
                     let (digest, target) = (own.digest, target.unwrap_or(own));
-                    return Ok(Self { manifest, digest, indexes, target });
+                    return Ok(Self { manifest, digest, indexes, documents, target });
                 }
                 Document::Index(index) => {
                     let chosen = &index.choose(platform).about(image)?.descriptor;

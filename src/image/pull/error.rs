@@ -13,6 +13,7 @@ use crate::image::source::SourceError;
 use crate::image::store::{ObjectError, StoreError};
 use crate::image::tree::{Rules, TreeError};
 use crate::image::verity::VerityDigest;
+use crate::image::trust::Refusal;
 use crate::kind::Kind;
 
 /// Why an image could not be made available. Cheap to clone: everybody who waited for the same
@@ -22,6 +23,9 @@ pub enum PullError {
     /// Policy `Never` and the image is not here.
     #[error("image {0} is not on this node and pullPolicy is Never; pull it first or change the policy")]
     Absent(String),
+    /// The policy does not admit it.
+    #[error(transparent)]
+    Refused(Refusal),
     /// The source gave no bytes, or refused.
     #[error("{image}: {source}")]
     Source {
@@ -160,6 +164,7 @@ impl PullError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Absent(_) => Kind::NotFound,
+            Self::Refused(_) => Kind::Unsupported,
             Self::Source { source, .. } => source.kind(),
             Self::Manifest { source, .. } => source.kind(),
             Self::Layer { source, .. } => source.kind(),

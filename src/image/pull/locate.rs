@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use super::chain::Chain;
+use super::dossier::Dossier;
 use super::error::About as _;
 use super::rights::Rights;
 use super::{ImageRequest, PullError, PullPolicy};
@@ -38,6 +39,8 @@ pub(super) struct Plan {
     pub digest: Digest,
     /// The same, parsed.
     pub manifest: Manifest,
+    /// What it is judged by.
+    pub dossier: Dossier,
     /// Where its blobs are.
     pub source: Arc<dyn Source>,
     /// Of the one who asks.
@@ -124,7 +127,7 @@ impl Search<'_> {
         names: Vec<String>,
     ) -> Result<Located, PullError> {
         let chain = Chain::follow(&*source, top, self.limits, &self.request.platform, self.image).await?;
-        let (digest, manifest) = (chain.digest, chain.manifest);
+        let (digest, dossier) = (chain.digest, Dossier::of(&chain));
         if let Some(record) = self.stored(&digest)?
             && self.rights.is_from_here(&digest)?
         {
@@ -135,8 +138,8 @@ impl Search<'_> {
         if self.request.policy == PullPolicy::Never {
             return Err(PullError::Absent(self.image.to_owned()));
         }
-        let (image, rights) = (self.image.to_owned(), self.rights.clone());
-        Ok(Located::There(Box::new(Plan { image, names, digest, manifest, source, rights })))
+        let (image, rights, manifest) = (self.image.to_owned(), self.rights.clone(), chain.manifest);
+        Ok(Located::There(Box::new(Plan { image, names, digest, manifest, dossier, source, rights })))
     }
 
     /// What the store knows under `name`.

@@ -13,9 +13,12 @@ use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::source::Credentials;
 use crate::image::store::{ImageRecord, Lease};
+use crate::image::trust::Admission;
 
+mod admission;
 mod build;
 mod chain;
+mod dossier;
 mod error;
 mod flight;
 mod layers;
@@ -89,14 +92,30 @@ pub enum Caller {
     Staging,
     /// The operator, for all pods of the node.
     Preload,
-    /// The operator, for himself.
+    /// The operator, to mount it.
+    Mount,
+    /// The operator, to look at it.
     Operator,
 }
 
 impl Caller {
     /// Whether it is somebody who commands the node.
     pub fn is_operator(&self) -> bool {
-        matches!(self, Self::Preload | Self::Operator)
+        matches!(self, Self::Preload | Self::Mount | Self::Operator)
+    }
+
+    /// Whether the policy is asked. A volume that is staged shows nothing to anybody yet, and whose pod will come is
+    /// not known; what is only looked at is not mounted.
+    pub fn is_judged(&self) -> bool {
+        !matches!(self, Self::Staging | Self::Operator)
+    }
+
+    /// The namespace whose policy is asked.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Pod { namespace } => namespace.as_deref(),
+            _ => None,
+        }
     }
 }
 
@@ -109,4 +128,6 @@ pub struct Ready {
     pub lease: Lease,
     /// Bytes fetched from the source for this image by the pull that brought it; 0 if it was here.
     pub fetched: u64,
+    /// By what it may be mounted; `None` for those who do not mount.
+    pub admission: Option<Admission>,
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
+use super::admission::Court;
 use super::error::About as _;
 use super::flight::{Flights, Lost};
 use super::layers::{ImageLayers, LayerFetcher};
@@ -20,6 +21,7 @@ use crate::image::seal::{MERGED_SHA512, Seal, why_unsealed};
 use crate::image::source::Sources;
 use crate::image::store::{ImageRecord, Lease, Mark, Store};
 use crate::image::tree::Rules;
+use crate::image::trust::Gate;
 use crate::metrics::Outcome;
 
 /// How much a node does at once, and what it takes.
@@ -50,6 +52,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Puller {
     require_digest: bool,
+    court: Court,
     shared: Arc<Shared>,
     flights: Flights<Flight, Arc<Progress>, Result<Pulled, PullError>>,
 }
@@ -82,13 +85,20 @@ struct Shared {
 
 impl Puller {
     /// A puller into `store`.
-    pub fn new(store: Arc<Store>, sources: Sources, rule: Rule, limits: Limits) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        sources: Sources,
+        gate: Arc<dyn Gate>,
+        rule: Rule,
+        limits: Limits,
+    ) -> Self {
+        let court = Court { store: Arc::clone(&store), gate };
         let metrics = PullMetrics::default();
         let layers =
             LayerFetcher::new(Arc::clone(&store), limits.parallel_layers, limits.image, metrics.clone());
         let rule = Arc::new(rule);
         let shared = Shared { store, sources, rule, layers, limits, building: Semaphore::new(1), metrics };
-        Self { require_digest: false, shared: Arc::new(shared), flights: Flights::new() }
+        Self { require_digest: false, court, shared: Arc::new(shared), flights: Flights::new() }
     }
 
     /// The same, refusing images whose manifest does not carry their composefs digest, if `required`.
@@ -186,16 +196,18 @@ impl Images for Puller {
         };
         match search.run().await? {
             Located::Here(record) => {
+                let admission = self.court.again(&search, &record).await?;
                 if self.require_digest && !record.sealed {
                     let why = "it was pulled without one".to_owned();
                     return Err(PullError::Unsealed { image, why });
                 }
                 rights.preload(&lease, &record.manifest, [])?;
                 self.used(&record.manifest);
-                Ok(Ready { record, lease, fetched: 0 })
+                Ok(Ready { record, lease, fetched: 0, admission })
             }
-            Located::There(plan) => {
+            Located::There(mut plan) => {
                 self.check_seal(&plan)?;
+                let admission = self.court.before_pull(&mut plan, request).await?;
                 let plan = Arc::new(*plan);
                 let (record, fetched) = self.pull(&plan, request).await?;
                 rights.proven(&lease, &record.manifest)?;
@@ -203,7 +215,7 @@ impl Images for Puller {
                 rights.preload(&lease, &record.manifest, layers)?;
                 // Another reference may have led to the same flight.
                 shared.store.remember(&plan.names, &request.platform, record.manifest).about(&image)?;
-                Ok(Ready { record, lease, fetched })
+                Ok(Ready { record, lease, fetched, admission })
             }
         }
     }
@@ -252,6 +264,8 @@ impl Shared {
         };
         self.layers.fetch_all(&layers, &plan.manifest.layers, &config.diff_ids).await?;
         let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
+        // Before the image is there, so that it never is without.
+        plan.dossier.keep(&self.store, &lease, plan.rights.place().name(), &plan.image)?;
         // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
         let record = match self.store.image_or_aside(&plan.digest).about(&plan.image)? {
             Some(record) if record.layers == config.diff_ids => record,

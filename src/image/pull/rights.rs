@@ -53,6 +53,11 @@ impl Rights {
         })
     }
 
+    /// Where the request wants the image from.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Tells flights of the same image apart: by credential and registry.
     pub(super) fn identity(&self) -> (Place, Mark) {
         (self.place.clone(), self.reader.clone())

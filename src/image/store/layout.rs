@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::image::digest::Digest;
 
 /// Directories of a store, besides its root. `objects/xx` are made by the objects themselves.
-pub(super) const DIRECTORIES: [&str; 13] = [
-    "tmp", "dirty", "objects", "layers", "staging", "blobs", "fetched", "images", "access", "names",
+pub(super) const DIRECTORIES: [&str; 14] = [
+    "tmp", "dirty", "objects", "layers", "staging", "blobs", "fetched", "images", "access", "dossiers", "names",
     "digests", "pins", "volumes",
 ];
 
@@ -89,6 +89,10 @@ impl Layout {
     /// Marks of images, see `marks.rs`.
     pub(super) fn access(&self) -> PathBuf {
         self.root.join("access")
+    }
+
+    pub(super) fn dossiers(&self) -> PathBuf {
+        self.root.join("dossiers")
     }
 
     pub(super) fn images(&self) -> PathBuf {

@@ -133,12 +133,14 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the marks of what is not here any more. Exclusive.
+    /// Removes the marks of what is not here any more, and the dossiers. Exclusive.
     pub(super) fn sweep_marks(&self) -> Result<(), StoreError> {
-        self.sweep_marks_in(&self.layout.access(), |manifest| {
+        let is_here = |manifest: &Digest| {
             let path = self.layout.image(manifest);
             path.try_exists().map_err(|error| self.disk.error("look for", &path, error))
-        })?;
+        };
+        self.sweep_marks_in(&self.layout.access(), is_here)?;
+        self.sweep_marks_in(&self.layout.dossiers(), is_here)?;
         self.sweep_marks_in(&self.layout.fetched(), |blob| Ok(self.known_layer(blob)?.is_some()))
     }
 

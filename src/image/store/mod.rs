@@ -12,6 +12,7 @@
 //! <store>/fetched/<blob hex>/         which credentials have fetched a blob from where
 //! <store>/images/<manifest hex>.json  one record per image; its mtime is when it was last used
 //! <store>/access/<manifest hex>/      where an image came from, and who could read it there
+//! <store>/dossiers/<manifest hex>/    what an image is judged by at every mount
 //! <store>/names/<hash>.json           what a reference and platform resolved to
 //! <store>/digests/<manifest hex>.json what composefs digest a manifest had when it was first built; outlives the image
 //! <store>/pins/<manifest hex>         images that the operator keeps
@@ -38,6 +39,7 @@ mod condemn;
 mod digests;
 mod dirty;
 mod disk;
+mod dossiers;
 mod error;
 mod examine;
 mod facts;
