@@ -391,7 +391,11 @@ async fn what_the_operator_pulls_is_everybodys_unless_all_is_verified() {
 
 /// One who pulls with the library, on a disk that may fail.
 async fn ensure(
-    store: &Arc<Store>, image: &str, host: &str, who: Option<(&str, &str)>) -> Result<Ready, String> {
+    store: &Arc<Store>,
+    image: &str,
+    host: &str,
+    who: Option<(&str, &str)>,
+) -> Result<Ready, String> {
     let settings = SourceSettings {
         insecure_registries: [host.to_owned()].into(),
         proxy_from_environment: false,
@@ -428,8 +432,9 @@ async fn killed_between_any_two_steps_nobody_gets_more_than_his_own() {
             composefs_csi::image::store::Options { steps, ..support::csi::store_options() },
         )
     };
-    let stranger =
-        ensure(&Arc::new(open(empty.path(), Steps::default()).unwrap()), &image, &host, None).await.unwrap_err();
+    let stranger = ensure(&Arc::new(open(empty.path(), Steps::default()).unwrap()), &image, &host, None)
+        .await
+        .unwrap_err();
     let mut kills = 0;
     for last in 0.. {
         let directory = directory();

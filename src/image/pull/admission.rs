@@ -121,8 +121,7 @@ impl Court {
         let request = search.request;
         let source = search.sources.open(&request.reference, &request.credentials).about(search.image)?;
         let top = source.resolve(&request.reference.version()).await.about(search.image)?;
-        let mut chain =
-            Chain::follow(&*source, top, search.limits, &request.platform, search.image).await?;
+        let mut chain = Chain::follow(&*source, top, search.limits, &request.platform, search.image).await?;
         if chain.digest != record.manifest {
             // The tag has moved on; the volume shows what it was.
             let own = record.manifest;

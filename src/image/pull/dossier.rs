@@ -104,7 +104,8 @@ impl Dossier {
         place: &str,
         image: &str,
     ) -> Result<(), PullError> {
-        let lost = |error: serde_json::Error| PullError::Lost { image: image.to_owned(), why: error.to_string() };
+        let lost =
+            |error: serde_json::Error| PullError::Lost { image: image.to_owned(), why: error.to_string() };
         store.keep_dossier(lease, &self.manifest, place, &self.render().map_err(lost)?).about(image)
     }
 

@@ -12,8 +12,8 @@ use crate::image::seal::{Seal, SealError};
 use crate::image::source::SourceError;
 use crate::image::store::{ObjectError, StoreError};
 use crate::image::tree::{Rules, TreeError};
-use crate::image::verity::VerityDigest;
 use crate::image::trust::Refusal;
+use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 
 /// Why an image could not be made available. Cheap to clone: everybody who waited for the same

@@ -85,13 +85,7 @@ struct Shared {
 
 impl Puller {
     /// A puller into `store`.
-    pub fn new(
-        store: Arc<Store>,
-        sources: Sources,
-        gate: Arc<dyn Gate>,
-        rule: Rule,
-        limits: Limits,
-    ) -> Self {
+    pub fn new(store: Arc<Store>, sources: Sources, gate: Arc<dyn Gate>, rule: Rule, limits: Limits) -> Self {
         let court = Court { store: Arc::clone(&store), gate };
         let metrics = PullMetrics::default();
         let layers =

@@ -6,8 +6,8 @@ use crate::image::digest::Digest;
 
 /// Directories of a store, besides its root. `objects/xx` are made by the objects themselves.
 pub(super) const DIRECTORIES: [&str; 14] = [
-    "tmp", "dirty", "objects", "layers", "staging", "blobs", "fetched", "images", "access", "dossiers", "names",
-    "digests", "pins", "volumes",
+    "tmp", "dirty", "objects", "layers", "staging", "blobs", "fetched", "images", "access", "dossiers",
+    "names", "digests", "pins", "volumes",
 ];
 
 /// Paths of one store.

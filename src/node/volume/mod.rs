@@ -135,7 +135,7 @@ impl Use {
 struct Chosen {
     pinned: Pinned,
     fetched: u64,
-    _ready: Ready,
+    ready: Ready,
 }
 
 impl Volumes {
@@ -173,13 +173,18 @@ impl Volumes {
         let begun = Instant::now();
         self.0.layouts.check(&usage.attributes.image)?;
         let least = self.0.levels.demand(usage.attributes.verify, None)?;
-        let wanted = usage.wanted(least);
+        let mut wanted = usage.wanted(least);
         let (guard, seen) = self.look(self.guard(&usage.volume)?, &usage.target).await?;
         let caller = Caller::Pod { namespace: usage.asker.pod.namespace() };
         let Some(chosen) = self.choose(&usage, caller, plan::image_for(&wanted, &seen)).await? else {
             return Ok(());
         };
         let (image, fetched) = (chosen.pinned, chosen.fetched);
+        let admission = chosen.ready.admission.as_ref();
+        // The policy may demand more of the mount than node and volume do.
+        let demanded = admission.and_then(|admission| admission.integrity);
+        wanted.least = self.0.levels.demand(usage.attributes.verify, demanded)?;
+        let admitted = admission.map(|admission| admission.by.clone()).unwrap_or_default();
         Span::current().record("image.digest", tracing::field::display(image.image));
         let level = self
             .blocking(move |hands| {
@@ -196,6 +201,7 @@ impl Volumes {
             pod = %usage.asker.pod,
             image = usage.attributes.image.to_string(),
             integrity = %level,
+            admitted,
             bytes = image.bytes,
             fetched,
             milliseconds = milliseconds(begun),
@@ -345,7 +351,7 @@ impl Volumes {
         let record = &ready.record;
         let (image, composefs) = (record.manifest, record.image);
         let pinned = Pinned { image, composefs, bytes: record.bytes, inodes: record.inodes };
-        Ok(Chosen { pinned, fetched: ready.fetched, _ready: ready })
+        Ok(Chosen { pinned, fetched: ready.fetched, ready })
     }
 
     /// Waits for an image as long as the caller does, and tells of the pull that it waits for.
