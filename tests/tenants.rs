@@ -16,6 +16,8 @@ use composefs_csi::image::pull::{
 };
 use composefs_csi::image::source::{Credentials, SourceSettings, Sources};
 use composefs_csi::image::store::{Steps, Store};
+use composefs_csi::image::trust::metrics::TrustMetrics;
+use composefs_csi::image::trust::{TrustGate, TrustSettings, WithoutPolicy};
 use tonic::{Code, Status};
 
 mod support {
@@ -402,7 +404,9 @@ async fn ensure(
         ..SourceSettings::default()
     };
     let sources = Sources::new(&settings).unwrap();
-    let puller = Puller::new(Arc::clone(store), sources, Rule::default(), Limits::default());
+    let trust = TrustSettings { without_policy: WithoutPolicy::Accept, ..TrustSettings::default() };
+    let gate = Arc::new(TrustGate::new(&trust, TrustMetrics::default()));
+    let puller = Puller::new(Arc::clone(store), sources, gate, Rule::default(), Limits::default());
     let credentials =
         who.map_or_else(Credentials::none, |who| Credentials::parse(config(&host, who).as_bytes()).unwrap());
     let request = ImageRequest {

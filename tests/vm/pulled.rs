@@ -11,6 +11,8 @@ use composefs_csi::image::pull::{
 };
 use composefs_csi::image::source::{Credentials, SourceSettings, Sources};
 use composefs_csi::image::store::{Integrity, NodeKey, Objects, Options, Store};
+use composefs_csi::image::trust::metrics::TrustMetrics;
+use composefs_csi::image::trust::{TrustGate, TrustSettings, WithoutPolicy};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::node::mount::Mounter as _;
 use composefs_csi::sys::verity::measure_verity;
@@ -46,7 +48,9 @@ pub fn try_pull(store: &Arc<Store>, reference: &str) -> Result<Ready, PullError>
         credentials: Credentials::none(),
         watch: Watch::default(),
     };
-    let puller = Puller::new(Arc::clone(store), sources, Rule::default(), Limits::default());
+    let trust = TrustSettings { without_policy: WithoutPolicy::Accept, ..TrustSettings::default() };
+    let gate = Arc::new(TrustGate::new(&trust, TrustMetrics::default()));
+    let puller = Puller::new(Arc::clone(store), sources, gate, Rule::default(), Limits::default());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(puller.ensure(&request))
 }
