@@ -46,16 +46,19 @@ use support::impostor::{Answer, Impostor};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
+/// Media type and bytes by name.
+type Content = Arc<Mutex<HashMap<String, (String, Vec<u8>)>>>;
+
 /// A registry that has what it is given, by the end of the path: a tag, or a digest.
 struct Registry {
     server: Impostor,
-    content: Arc<Mutex<HashMap<String, (String, Vec<u8>)>>>,
+    content: Content,
 }
 
 impl Registry {
     /// With one image behind an index, tagged `1`; returns the digests of index and manifest.
     async fn start() -> (Self, Digest, Digest) {
-        let content = Arc::<Mutex<HashMap<String, (String, Vec<u8>)>>>::default();
+        let content = Content::default();
         let seen = Arc::clone(&content);
         let server = Impostor::start(move |asked| {
             let name = asked.path.rsplit('/').next().unwrap_or_default();

@@ -63,9 +63,11 @@ pub async fn mount(
         path: options.path.unwrap_or_default(),
         noexec: options.noexec,
     };
+    let demanded = ready.admission.as_ref().and_then(|admission| admission.integrity);
+    let least = options.least.max(demanded.unwrap_or_default());
     let started = Instant::now();
     // The lease in `ready` lives until the mount table itself keeps the image.
-    let integrity = tokio::task::block_in_place(|| mounter.mount_at_least(&spec, options.least, target))?;
+    let integrity = tokio::task::block_in_place(|| mounter.mount_at_least(&spec, least, target))?;
     let mounted = Mounted {
         target,
         manifest: ready.record.manifest,

@@ -5,7 +5,7 @@
 //! the other's own credentials, or the bytes are fetched again. Nothing here does I/O: the records are
 //! [`crate::image::store`]'s, and asking is [`crate::image::pull`]'s.
 //!
-//! Two things make the rule hold (`docs/adr/0012-proof-of-access.md`):
+//! Two things make the rule hold (`docs/adr/0011-proof-of-access.md`):
 //! * A registry is believed only about images that came from it. Whoever runs a registry can claim to have any
 //!   manifest; to have the layers' bytes as well, he must have been able to read them.
 //! * Being allowed to read is a fact about a *place* (registry and repository) and a credential. What is known
