@@ -1,12 +1,14 @@
 //! The Container Storage Interface: the wire, and nothing behind it.
 //!
 //! [`proto`] is what `proto/csi/csi.proto` declares; [`status`] is the only place where a
-//! [`Kind`](crate::kind::Kind) becomes a gRPC code; [`server`] serves on a Unix socket; [`span`] opens one
+//! [`Kind`](crate::kind::Kind) becomes a gRPC code; [`server`] serves on a Unix socket; [`authority`] lets old
+//! kubelets in; [`span`] opens one
 //! span per call and logs how it ended; [`capability`] reads what both services are asked for in the same
 //! words. [`identity`] is the one service that every process answers.
 //!
 //! No message that carries secrets has a `Debug` (see `build.rs`), and none must get one.
 
+pub mod authority;
 pub mod capability;
 pub mod deadline;
 pub mod endpoint;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use tonic::{Code, Status};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
+use super::authority::Lenient;
 use super::endpoint::Listening;
 use super::metrics::RpcMetrics;
 use super::span::RpcSpan;
@@ -106,7 +108,7 @@ pub async fn serve(
     let metrics = services.metrics().clone();
     let serving = tonic::transport::Server::builder().serve_with_incoming_shutdown(
         RpcSpan::new(services, metrics),
-        UnixListenerStream::new(listener),
+        UnixListenerStream::new(listener).map_ok(Lenient::new),
         shutdown.cancelled(),
     );
     let overdue = async {
