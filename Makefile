@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup build demo test lint test-vm test-oracle conformance fuzz bench image manifests deny docs clean
+.PHONY: help setup build demo test lint test-vm test-oracle e2e conformance fuzz bench image manifests deny docs clean
 
 # The profile of the demonstration: `make demo PROFILE=dev` reuses what `make test` has built.
 PROFILE ?= release
@@ -40,6 +40,7 @@ lint: ## format and clippy, warnings are errors
 	echo "test: format and lints"
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --quiet --all-targets -- --deny warnings
+	$(CARGO) clippy --locked --quiet --test kind -- --deny warnings
 
 test-vm: ## of these, fs-verity and tampering in virtual machines with Debian's kernels, row by row
 	@scripts/setup.sh test
@@ -49,6 +50,10 @@ test-oracle: ## the canonical digests against composefs-rs's cfsctl (builds it o
 	@scripts/setup.sh test
 	echo "test: canonical digests against cfsctl"
 	$(CARGO) test --locked --quiet --test canonical -- --include-ignored
+
+e2e: ## tests/kind on a cluster that starts here (Kubernetes 1.20 from Debian, built once); E2E='words' selects
+	@scripts/setup.sh e2e image
+	scripts/e2e/run.sh $(E2E)
 
 conformance: ## csi-sanity of the Kubernetes project against the real driver and real mounts
 	@scripts/setup.sh test

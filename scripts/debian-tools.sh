@@ -49,7 +49,7 @@ describe() {
         go-1.19)     suite=bookworm packages=golang-1.19-go keep='^golang-[0-9]' programs='' ;;
         node)        suite=bookworm keep='.' programs=''
                      packages='etcd-server containerd runc containernetworking-plugins iptables iproute2 conntrack
-                         mount util-linux coreutils bash grep sed procps ca-certificates' ;;
+                         mount util-linux coreutils findutils bash grep sed procps ca-certificates' ;;
         registry)    suite=bookworm packages='docker-registry busybox-static' keep='.' programs='' ;;
         kubernetes)  suite=bookworm packages=kubernetes source=Sources keep='' programs='' ;;
         *)           say "unknown set '$1'"; usage ;;

@@ -76,7 +76,9 @@ build_images() {
     image pause "$root/tools" '["/bin/sleep","infinity"]'
     cp -a "$registry" "$root/registry"
     rm -rf "$root"/registry/usr/share
-    image registry "$root/registry" '["/usr/bin/docker-registry","serve","/etc/docker/registry/config.yml"]'
+    # As it is called in the image of its makers.
+    ln -s docker-registry "$root/registry/usr/bin/registry"
+    image registry "$root/registry" '["/usr/bin/registry","serve","/etc/docker/registry/config.yml"]'
     for name in node-driver-registrar livenessprobe csi-provisioner; do
         mkdir -p "$root/$name"
         cp "$cache/sidecars/$name" "$root/$name/$name"

@@ -70,6 +70,8 @@ wait_until() {
 
 settings() {
     echo "export KUBECONFIG=$e2e_state/pki/admin.kubeconfig"
+    echo "export COMPOSEFS_CSI_E2E_VALUES=$here/values.yaml"
+    echo "export COMPOSEFS_CSI_E2E_TOOLS_IMAGE=e2e.local/tools:1 COMPOSEFS_CSI_E2E_REGISTRY_IMAGE=e2e.local/registry:1"
     echo "export PATH=$e2e_cache/bin:$(dirname "$("$here/../helm.sh")"):$PATH"
 }
 

@@ -1,0 +1,63 @@
+//! The manifests in examples/ are applied as they are, but for the registry, which is the suite's.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::cluster::{Cluster, NAMESPACE, program};
+use crate::images::Files;
+use crate::support::registry::run;
+
+/// The registry in the examples.
+const REGISTRY: &str = "registry.example.com";
+
+/// Every example's pod starts and lists the image's files.
+pub async fn work(cluster: &Cluster) {
+    let content = Files::default().with("example-content", "an example\n");
+    cluster.registries.open.push(&content, "team/content:1.0");
+    cluster.registries.private.push(&content, "private/content:1.0");
+    let files = manifests();
+    assert!(!files.is_empty(), "there are no examples");
+    for file in files {
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        let manifest = rewritten(cluster, &std::fs::read_to_string(&file).expect("an example"), &name);
+        let objects = apply(cluster, "apply", &manifest, &["--output", "name"]);
+        let pods = objects.lines().filter_map(|object| object.strip_prefix("pod/"));
+        for pod in pods {
+            cluster.running(pod).await;
+            let listed = cluster.sh(pod, "ls /content");
+            assert_eq!(listed, "example-content", "{name}");
+        }
+        apply(cluster, "delete", &manifest, &["--grace-period=0", "--force"]);
+    }
+}
+
+/// The example with the suite's images and in its namespace.
+fn rewritten(cluster: &Cluster, manifest: &str, name: &str) -> String {
+    let registries = &cluster.registries;
+    let registry = if name.contains("private") { &registries.private } else { &registries.open };
+    manifest
+        .replace(&format!("{REGISTRY}/tools/busybox:1.36"), &cluster.settings.tools_image)
+        .replace(REGISTRY, &registry.host)
+        .replace("namespace: default", &format!("namespace: {NAMESPACE}"))
+}
+
+fn apply(cluster: &Cluster, verb: &str, manifest: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program("kubectl"));
+    command.arg("--kubeconfig").arg(&cluster.settings.kubeconfig).args(["--namespace", NAMESPACE, verb]);
+    let file = tempfile::tempfile().expect("a temporary file");
+    std::os::unix::fs::FileExt::write_all_at(&file, manifest.as_bytes(), 0).expect("the manifest");
+    command.args(["-f", "-"]).args(arguments).stdin(Stdio::from(file));
+    String::from_utf8(run(&mut command)).expect("text")
+}
+
+/// Files of examples/ that are manifests; those that end with `-values.yaml` are for helm.
+pub fn manifests() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let entries =
+        std::fs::read_dir(directory).expect("examples/").map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|end| end == "yaml")).collect();
+    files.retain(|path| !path.to_string_lossy().ends_with("-values.yaml"));
+    files.sort();
+    files
+}

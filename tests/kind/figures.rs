@@ -1,0 +1,40 @@
+//! What the driver costs a node on which nothing happens.
+
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::node::INSPECTOR;
+
+/// At most this much resident memory, in KiB.
+const RESIDENT: u64 = 32 * 1024;
+/// How long the driver is watched, and how many ticks of 10 ms it may use in that time.
+const WATCH: Duration = Duration::from_secs(30);
+const TICKS: u64 = 3;
+
+/// The node plugin after all that the suite has done: its memory and its processor time.
+pub async fn idle(cluster: &Cluster) {
+    cluster.inspect().await;
+    let pids = cluster.processes("/usr/bin/composefs-csi node ");
+    let [pid] = pids[..] else { panic!("one node plugin runs on a node, and not {pids:?}") };
+    let resident = resident(cluster, pid);
+    let before = ticks(cluster, pid);
+    tokio::time::sleep(WATCH).await;
+    let used = ticks(cluster, pid) - before;
+    println!(
+        "kind: the node plugin has {resident} KiB resident, and used {used} ticks of 10 ms in {WATCH:?}"
+    );
+    assert!(resident <= RESIDENT, "{resident} KiB resident; at most {RESIDENT} are wanted");
+    assert!(used <= TICKS, "{used} ticks of processor time in {WATCH:?}; at most {TICKS} are wanted");
+}
+
+fn resident(cluster: &Cluster, pid: u32) -> u64 {
+    let line = cluster.sh(INSPECTOR, &format!("grep VmRSS: /proc/{pid}/status"));
+    line.split_whitespace().nth(1).expect("a value").parse().expect("a number")
+}
+
+/// User and system time; the fields follow the command's name, which ends with the last bracket.
+fn ticks(cluster: &Cluster, pid: u32) -> u64 {
+    let line = cluster.sh(INSPECTOR, &format!("cat /proc/{pid}/stat"));
+    let fields = line.rsplit_once(") ").expect("a name in brackets").1.split_whitespace();
+    fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
+}
