@@ -131,7 +131,8 @@ impl RegistryClient {
     /// Sends a request once, renewing the authorization at most once, and returns an answer
     /// that has content. Failures that are likely to pass are the caller's to retry.
     pub(super) async fn send(&self, request: &Request) -> Result<Response, SourceError> {
-        let result = self.send_now(request).await;
+        // Tokens and the bodies of errors may trickle as well.
+        let result = self.in_time(&request.subject, self.send_now(request)).await;
         self.transport.metrics.count(Asked::by_path(&request.path), result)
     }
 

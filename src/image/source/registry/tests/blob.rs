@@ -197,3 +197,15 @@ async fn a_registry_that_trickles_is_given_up() {
     assert_eq!(ranges.len(), 3, "{ranges:?}");
     assert!(ranges[0].is_none() && ranges[1] > Some(0) && ranges[2] > ranges[1], "{ranges:?}");
 }
+
+#[tokio::test]
+async fn an_error_that_trickles_is_not_listened_to() {
+    let trickle = Ending::Trickle(Duration::from_millis(50));
+    let server = Script::start(move |_, _| Reply::new(500, vec![b'x'; 8000]).ending(trickle)).await;
+    let document_timeout = Duration::from_millis(300);
+    let mut settings = SourceSettings { document_timeout, ..settings(&[&server.host]) };
+    settings.retry.attempts = 1;
+    let source = open(&Sources::new(&settings).unwrap(), &server.host, &Credentials::none());
+    let error = source.blob(&descriptor()).await.map(drop).unwrap_err();
+    assert!(matches!(error, SourceError::Stalled { .. }), "{error}");
+}
