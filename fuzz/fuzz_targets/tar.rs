@@ -32,7 +32,9 @@ fuzz_target!(|input: &[u8]| {
     if layers.iter().all(Vec::is_empty) || layers.iter().any(|entries| image::reader_errs_on(entries)) {
         return;
     }
-    if let Ok(tree) = image::fold(&layers, Rules::Verbatim) {
+    if let Ok(tree) = image::fold(&layers, Rules::Verbatim)
+        && image::is_sampled(input)
+    {
         image::round_trip(tree);
     }
 });
