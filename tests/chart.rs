@@ -304,22 +304,26 @@ fn rights_follow_the_switches() {
     };
     let cluster = "ClusterRole/test-composefs-csi-controller ";
     let lease = "Role/test-composefs-csi-controller somewhere";
-    assert_eq!(rules(&[]), [cluster, lease]);
-    assert_eq!(rules(&["controller.enabled=false"]), [""; 0]);
+    let node = "ClusterRole/test-composefs-csi-node ";
+    assert_eq!(rules(&[]), [cluster, node, lease]);
+    let none = ["controller.enabled=false", "events.enabled=false"];
+    assert_eq!(rules(&none), [""; 0]);
+    let taint = ["controller.enabled=false", "events.enabled=false", "startupTaint.enabled=true"];
+    assert_eq!(rules(&taint), [node]);
     let secrets = "ClusterRole/test-composefs-csi-controller-secrets ";
-    assert_eq!(rules(&["controller.secrets.allNamespaces=true"]), [cluster, secrets, lease]);
+    assert_eq!(rules(&["controller.secrets.allNamespaces=true"]), [cluster, secrets, node, lease]);
     let (a, b) =
         ("Role/test-composefs-csi-controller-secrets a", "Role/test-composefs-csi-controller-secrets b");
-    assert_eq!(rules(&["controller.secrets.namespaces={a,b}"]), [cluster, lease, a, b]);
+    assert_eq!(rules(&["controller.secrets.namespaces={a,b}"]), [cluster, node, lease, a, b]);
     let pull = "ClusterRole/test-composefs-csi-node-pull-secrets ";
-    assert_eq!(rules(&["pullSecrets.enabled=true"]), [cluster, pull, lease]);
+    assert_eq!(rules(&["pullSecrets.enabled=true"]), [cluster, node, pull, lease]);
     let (a, b) =
         ("Role/test-composefs-csi-node-pull-secrets a", "Role/test-composefs-csi-node-pull-secrets b");
     let sets = ["pullSecrets.enabled=true", "pullSecrets.namespaces={a,b}"];
-    assert_eq!(rules(&sets), [cluster, lease, a, b]);
+    assert_eq!(rules(&sets), [cluster, node, lease, a, b]);
 
     // Who has no rights has no token either.
-    for (sets, token) in [(&[][..], false), (&sets[..1], true)] {
+    for (sets, token) in [(&none[..], false), (&taint[..], true), (&[][..], true)] {
         let objects = render(VERSIONS[1], sets);
         let pod = &only(&objects, "DaemonSet", "-node")["spec"]["template"]["spec"];
         assert_eq!(pod["automountServiceAccountToken"], token, "{sets:?}");

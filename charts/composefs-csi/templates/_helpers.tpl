@@ -55,7 +55,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* Whether the node plugin talks to the API server: "true" or nothing. */}}
 {{- define "composefs-csi.nodeUsesApi" -}}
-{{- if .Values.pullSecrets.enabled -}}
+{{- if or .Values.events.enabled .Values.startupTaint.enabled .Values.pullSecrets.enabled -}}
 true
 {{- end -}}
 {{- end -}}
@@ -118,6 +118,12 @@ true
 {{- end }}
 {{- if .Values.pullSecrets.enabled }}
 - --pull-secrets
+{{- end }}
+{{- if .Values.events.enabled }}
+- --kubernetes-events
+{{- end }}
+{{- if .Values.startupTaint.enabled }}
+- --startup-taint
 {{- end }}
 {{- end -}}
 
