@@ -4,6 +4,7 @@ use sigstore_crypto::SubjectAltName;
 use sigstore_verify::types::{Artifact, Bundle, DerPublicKey, Sha256Hash};
 use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult};
 
+use super::key::Likely;
 use super::{
     Authority, Expectation, Identity, Log, PublicKey, SignatureError, Signed, TrustedRoot, bundle, promise,
     simple,
@@ -47,9 +48,8 @@ impl Candidate<'_> {
 
     fn signing_key(&self, keys: &[PublicKey], log: &Log) -> Result<String, SignatureError> {
         let holds = |key: &&PublicKey| match &self.content {
-            Content::Simple(message) | Content::Statement { signed: message, .. } => {
-                key.verifies(message, &self.signature)
-            }
+            Content::Simple(message) => key.verifies(message, &self.signature, Likely::Cosign2),
+            Content::Statement { signed, .. } => key.verifies(signed, &self.signature, Likely::Cosign3),
             Content::Manifest(digest) => key.verifies_digest(digest, &self.signature),
         };
         let Some(key) = keys.iter().find(holds) else {

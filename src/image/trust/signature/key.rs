@@ -31,9 +31,20 @@ pub struct PublicKey {
 /// none of which is weak, so any of them is taken.
 #[derive(Clone)]
 enum Scheme {
+    /// The curve's own hash first.
     Hashed(&'static [fn() -> MessageDigest]),
     /// OpenSSL 3.0 has no Ed25519ph, which is why this key exists twice.
     Ed25519(VerifyingKey),
+}
+
+/// What probably made a signature: what is tried first, so that the common case costs one verification. It says
+/// nothing about what is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Likely {
+    /// The writers of `.sig` tags.
+    Cosign2,
+    /// The writers of bundles.
+    Cosign3,
 }
 
 const P256: Scheme = Scheme::Hashed(&[MessageDigest::sha256]);
@@ -112,16 +123,23 @@ impl PublicKey {
         &self.spki
     }
 
-    /// Whether `signature` is this key's over `message`.
-    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+    /// Whether `signature` is this key's over `message`, by any of its hashes.
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8], likely: Likely) -> bool {
         match &self.scheme {
-            Scheme::Hashed(hashes) => hashes.iter().any(|hash| {
+            Scheme::Hashed(hashes) => in_order(hashes, likely).any(|hash| {
                 // An error is OpenSSL's way to say that the signature is malformed.
-                Verifier::new(hash(), &self.key)
+                Verifier::new(hash, &self.key)
                     .and_then(|mut verifier| verifier.verify_oneshot(signature, message))
                     .unwrap_or(false)
             }),
-            Scheme::Ed25519(key) => self.verifies_ed25519(key, message, signature),
+            Scheme::Ed25519(key) => match likely {
+                Likely::Cosign2 => {
+                    self.verifies_pure(message, signature) || verifies_hashed(key, message, signature)
+                }
+                Likely::Cosign3 => {
+                    verifies_hashed(key, message, signature) || self.verifies_pure(message, signature)
+                }
+            },
         }
     }
 
@@ -137,14 +155,28 @@ impl PublicKey {
         matches!(self.scheme, Scheme::Hashed(_)) && valid().unwrap_or(false)
     }
 
-    fn verifies_ed25519(&self, key: &VerifyingKey, message: &[u8], signature: &[u8]) -> bool {
-        let pure = Verifier::new_without_digest(&self.key)
-            .and_then(|mut verifier| verifier.verify_oneshot(signature, message));
-        pure.unwrap_or(false)
-            || ed25519_dalek::Signature::from_slice(signature).is_ok_and(|signature| {
-                key.verify_prehashed_strict(Sha512::new_with_prefix(message), None, &signature).is_ok()
-            })
+    /// Pure Ed25519.
+    fn verifies_pure(&self, message: &[u8], signature: &[u8]) -> bool {
+        Verifier::new_without_digest(&self.key)
+            .and_then(|mut verifier| verifier.verify_oneshot(signature, message))
+            .unwrap_or(false)
     }
+}
+
+/// Ed25519ph.
+fn verifies_hashed(key: &VerifyingKey, message: &[u8], signature: &[u8]) -> bool {
+    ed25519_dalek::Signature::from_slice(signature).is_ok_and(|signature| {
+        key.verify_prehashed_strict(Sha512::new_with_prefix(message), None, &signature).is_ok()
+    })
+}
+
+/// All of `hashes`, the likely one first: SHA-256, the last of them, where cosign 2 signed.
+fn in_order(hashes: &[fn() -> MessageDigest], likely: Likely) -> impl Iterator<Item = MessageDigest> {
+    let (forwards, backwards) = match likely {
+        Likely::Cosign2 => (&[][..], hashes),
+        Likely::Cosign3 => (hashes, &[][..]),
+    };
+    forwards.iter().chain(backwards.iter().rev()).map(|hash| hash())
 }
 
 /// The first reason of OpenSSL's stack, without file names and numbers; also empties the thread's error queue.

@@ -38,18 +38,40 @@ fn each_key_verifies_with_its_own_hashes() {
         let public = public(&key);
         for hash in taken {
             let signature = sign(&key, hash, b"message");
-            assert!(public.verifies(b"message", &signature));
-            assert!(!public.verifies(b"messagf", &signature));
-            assert!(!public.verifies(b"message", &signature[1..]));
-            assert!(!public.verifies(b"message", &[]));
+            for likely in [Likely::Cosign2, Likely::Cosign3] {
+                assert!(public.verifies(b"message", &signature, likely));
+                assert!(!public.verifies(b"messagf", &signature, likely));
+                assert!(!public.verifies(b"message", &signature[1..], likely));
+                assert!(!public.verifies(b"message", &[], likely));
+            }
         }
         for hash in refused {
-            assert!(!public.verifies(b"message", &sign(&key, hash, b"message")));
+            let signature = sign(&key, hash, b"message");
+            for likely in [Likely::Cosign2, Likely::Cosign3] {
+                assert!(!public.verifies(b"message", &signature, likely));
+            }
         }
         let digest = Digest::of(b"message");
         let signature = sign(&key, sha256, b"message");
         assert!(public.verifies_digest(&digest, &signature));
         assert!(!public.verifies_digest(&Digest::of(b"other"), &signature));
+    }
+}
+
+#[test]
+fn the_likely_hash_is_tried_first_and_none_is_left_out() {
+    let order = |key: &PKey<Private>, likely| match public(key).scheme {
+        Scheme::Hashed(hashes) => in_order(hashes, likely).map(|hash| hash.type_()).collect::<Vec<_>>(),
+        Scheme::Ed25519(_) => panic!("a key of another kind"),
+    };
+    for (curve, own) in [(Nid::SECP384R1, Nid::SHA384), (Nid::SECP521R1, Nid::SHA512)] {
+        let key = ec(curve);
+        assert_eq!(order(&key, Likely::Cosign2), [Nid::SHA256, own]);
+        assert_eq!(order(&key, Likely::Cosign3), [own, Nid::SHA256]);
+    }
+    let key = ec(Nid::X9_62_PRIME256V1);
+    for likely in [Likely::Cosign2, Likely::Cosign3] {
+        assert_eq!(order(&key, likely), [Nid::SHA256]);
     }
 }
 
@@ -61,9 +83,13 @@ fn ed25519_signs_messages_and_their_sha512() {
     let pure = secret.sign(b"message").to_bytes();
     let hashed = secret.sign_prehashed(Sha512::new_with_prefix(b"message"), None).unwrap().to_bytes();
     let context = secret.sign_prehashed(Sha512::new_with_prefix(b"message"), Some(b"c")).unwrap().to_bytes();
-    assert!(public.verifies(b"message", &pure) && public.verifies(b"message", &hashed));
-    assert!(!public.verifies(b"messagf", &pure) && !public.verifies(b"messagf", &hashed));
-    assert!(!public.verifies(b"message", &context));
+    for likely in [Likely::Cosign2, Likely::Cosign3] {
+        for signature in [pure, hashed] {
+            assert!(public.verifies(b"message", &signature, likely));
+            assert!(!public.verifies(b"messagf", &signature, likely));
+        }
+        assert!(!public.verifies(b"message", &context, likely));
+    }
     assert!(!public.verifies_digest(&Digest::of(b"message"), &pure));
 }
 
