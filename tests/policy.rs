@@ -1,4 +1,4 @@
-//! Policies as an operator uses them: the real program, a real registry, images signed by cosign and notation.
+//! Policies as an operator uses them: the real program, a real registry, images signed by cosign.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
@@ -299,44 +299,4 @@ fn verifier_programs_must_agree_with_the_policy() {
     fs::remove_file(directory.join("b-looks")).unwrap();
     let policy = site.policy("policy.json", &json!({"default": [{"type": "reject"}]}));
     assert!(!site.check(&["--policy", text(&policy), "--verifier-dir", text(&directory)]).0);
-}
-
-#[test]
-fn notation_speaks_through_the_verifier_directory() {
-    let site = Site::new();
-    let notation = debian("notation", "notation");
-    let home = site.path("notation-home");
-    let run_notation = |arguments: &[&str]| {
-        run(Command::new(&notation)
-            .env("HOME", &home)
-            .env("XDG_CONFIG_HOME", home.join("config"))
-            .args(arguments));
-    };
-    run_notation(&["cert", "generate-test", "--default", "team"]);
-    let trust_policy = json!({"version": "1.0", "trustPolicies": [{
-        "name": "team",
-        "registryScopes": [site.repository],
-        "signatureVerification": {"level": "strict"},
-        "trustStores": ["ca:team"],
-        "trustedIdentities": ["*"],
-    }]});
-    fs::write(home.join("config/notation/trustpolicy.json"), trust_policy.to_string()).unwrap();
-    site.verifier(
-        "notation",
-        &format!(
-            "export HOME={home} XDG_CONFIG_HOME={home}/config\n\
-             {notation} verify --insecure-registry \"${{2%:*}}@$4\" 2>&1 | tail -n 1\n\
-             {notation} verify --insecure-registry \"${{2%:*}}@$4\" >/dev/null 2>&1",
-            home = text(&home),
-            notation = text(&notation),
-        ),
-    );
-    let directory = site.path("verifiers");
-    let settings = ["--without-policy", "accept", "--verifier-dir", text(&directory)];
-    let (admitted, explained) = site.check(&settings);
-    assert!(!admitted, "not signed yet: {explained}");
-    run_notation(&["sign", "--insecure-registry", &format!("{}@{}", site.repository, site.digest)]);
-    let (admitted, explained) = site.check(&settings);
-    assert!(admitted, "{explained}");
-    assert_says(&explained, &["verifier notation"]);
 }
