@@ -22,6 +22,8 @@ mod initramfs;
 mod machine;
 #[path = "support/mount.rs"]
 mod mount;
+#[path = "vm/policy.rs"]
+mod policy;
 #[path = "vm/pulled.rs"]
 mod pulled;
 #[path = "vm/reads.rs"]

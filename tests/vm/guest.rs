@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use crate::disk::{BLOCK, drop_caches, read_block, tamper};
 use crate::mount::{Bench, Node, content, image_by, mounts_below};
 use crate::pulled::{pulled_image, sealed_later};
-use crate::{Row, damage, reads, records};
+use crate::{Row, damage, policy, reads, records};
 
 const DISK: &str = "/disk";
 /// Length of the files that are tampered with.
@@ -53,6 +53,7 @@ pub const ROWS: &[(&str, Test)] = &[
     ("an altered link from blob to layer leads nowhere", records::blob_link),
     ("records made with another key are not believed", records::key),
     ("an image that is built otherwise than at first is refused", records::first_digest),
+    ("an image that is cached is refused once the policy is another", policy::replaced),
     ("verified reads beside the same file without fs-verity", reads::cost_of_verification),
     ("every way of mounting that this kernel should know works", ways),
     ("a store on tmpfs is mounted through loop devices", without_verity),
