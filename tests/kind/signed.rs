@@ -76,7 +76,7 @@ pub async fn or_refused(cluster: &Cluster) {
     let volume = || inline(json!({"image": image, "pullPolicy": "Always"}));
     cluster.submit(&Reader::new("unsigned", volume())).await;
     let event = cluster.event("unsigned", "signature").await;
-    assert!(event.starts_with("FailedMount") && event.contains("PermissionDenied"), "{event}");
+    assert!(event.starts_with("FailedMount") && event.contains("FailedPrecondition"), "{event}");
 
     cluster.signer.sign(registry, &repository, &digest);
     cluster.start(&Reader::new("signed", volume())).await;
