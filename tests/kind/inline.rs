@@ -39,8 +39,8 @@ pub async fn shows_the_image(cluster: &Cluster) {
 pub async fn says_why_not(cluster: &Cluster) {
     let unknown = json!({"image": format!("{}/inline:1", cluster.registries.open.host), "colour": "red"});
     cluster.submit(&Reader::new("inline-unknown", inline(unknown))).await;
-    let event = cluster.event("inline-unknown", "colour").await;
-    assert!(event.contains("is not known"), "{event}");
+    let event = cluster.event("inline-unknown", "FailedMount").await;
+    assert!(event.contains("colour") && event.contains("is not known"), "{event}");
 
     let absent = json!({"image": format!("{}/nothing/here:1", cluster.registries.open.host)});
     cluster.submit(&Reader::new("inline-absent", inline(absent))).await;

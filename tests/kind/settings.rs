@@ -16,6 +16,8 @@ pub struct Settings {
     pub registry_image: String,
     /// A values file for the chart besides the suite's own, for example for images of sidecars.
     pub values: Option<PathBuf>,
+    /// The driver was built without optimisation: its code is twice as large as what is released.
+    pub unoptimised: bool,
 }
 
 impl Settings {
@@ -31,6 +33,7 @@ impl Settings {
             driver_image: text("COMPOSEFS_CSI_E2E_IMAGE", "e2e.local/composefs-csi:1"),
             tools_image: text("COMPOSEFS_CSI_E2E_TOOLS_IMAGE", "docker.io/library/busybox:1.37"),
             registry_image: text("COMPOSEFS_CSI_E2E_REGISTRY_IMAGE", "docker.io/library/registry:2.8.3"),
+            unoptimised: std::env::var_os("COMPOSEFS_CSI_E2E_UNOPTIMISED").is_some(),
             values: std::env::var_os("COMPOSEFS_CSI_E2E_VALUES").map(Into::into),
         })
     }

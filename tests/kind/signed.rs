@@ -75,8 +75,8 @@ pub async fn or_refused(cluster: &Cluster) {
         registry.push(&Files::default().with("motd", "signed\n"), &format!("{repository}:1"));
     let volume = || inline(json!({"image": image, "pullPolicy": "Always"}));
     cluster.submit(&Reader::new("unsigned", volume())).await;
-    let event = cluster.event("unsigned", "signature").await;
-    assert!(event.starts_with("FailedMount") && event.contains("FailedPrecondition"), "{event}");
+    let event = cluster.event("unsigned", "FailedMount").await;
+    assert!(event.contains("FailedPrecondition") && event.contains("no signature of"), "{event}");
 
     cluster.signer.sign(registry, &repository, &digest);
     cluster.start(&Reader::new("signed", volume())).await;

@@ -19,7 +19,7 @@ pub async fn leaves_nothing(cluster: &Cluster) {
         "all,serviceaccounts,roles,rolebindings,configmaps,clusterroles,clusterrolebindings,networkpolicies";
     let label = format!("app.kubernetes.io/instance={}", driver::RELEASE);
     // helm does not wait for the pods of a DaemonSet to end.
-    until("the end of the release's objects", 60, async || {
+    until("the end of the release's objects", 180, async || {
         let left = cluster.kubectl(&["get", kinds, "--all-namespaces", "-l", &label, "-o", "name"]);
         left.trim().is_empty().then_some(())
     })
