@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::time::Duration;
 
 use super::disk::try_lock;
 use super::lease::Exclusive;
@@ -10,13 +11,17 @@ use super::{Store, StoreError, dirty};
 use crate::image::verity::{VerityDigest, VerityHasher};
 use rustix::fs::FlockOperation;
 
+/// How long to wait for the store where there is only tidying up to do: longer than a program that is being started
+/// keeps the descriptors, and with them the locks, of the process that starts it.
+const TIDY: Duration = Duration::from_millis(50);
+
 impl Store {
     /// Repairs what must be repaired before anybody may use the store, waiting for that if need be, and
     /// tidies up if nobody else is using the store.
     pub(super) fn repair(&self) -> Result<(), StoreError> {
         let torn = !dirty::of_other_boots(&self.disk, &self.layout)?.is_empty();
         let unsealed = self.needs_sealing();
-        let patience = if torn || unsealed { self.patience } else { std::time::Duration::ZERO };
+        let patience = if torn || unsealed { self.patience } else { TIDY };
         let all = match self.gate.exclusive(patience) {
             Ok(all) => all,
             Err(StoreError::Busy { .. }) if !torn && !unsealed => return Ok(()),
