@@ -2,7 +2,7 @@
 //!
 //! ListVolumes is not offered: the volumes that exist are the cluster's PersistentVolumes, which this process does
 //! not see. GetCapacity says what is true of volumes that take nothing from any pool: there is no limit to them,
-//! unless the image or the use is one that no volume can have. Room on the nodes is the nodes' affair.
+//! unless the use is one that no volume can have. Room on the nodes is the nodes' affair.
 
 use std::sync::Arc;
 

@@ -21,7 +21,7 @@ pub enum Reason {
     Pulling,
     /// It is done.
     Pulled,
-    /// The image is not given: by policy, or by the registry.
+    /// The registry does not give the image. A policy's refusal is told by the call alone.
     Refused,
     /// It failed.
     Failed,
