@@ -135,13 +135,82 @@ async fn a_pod_hears_of_its_pull() {
     assert!(proxy.passed() > 1 << 20, "fetched once, and not for the Event");
     // Nobody's pull: the image is here.
     node.node_publish_volume(of_pod(&machine, "b", &image)).await.unwrap();
-    // A call that fails is kubelet's to tell.
+    // Nothing was pulled, and nobody has refused anything.
     node.node_publish_volume(of_pod(&machine, "c", &format!("{image}-none"))).await.unwrap_err();
+    eventually("the pod hears of the failure", || written(&server, "POST").len() == 3).await;
+    let event = written(&server, "POST").remove(2);
+    assert_eq!((&event["reason"], &event["type"]), (&json!("Failed"), &json!("Warning")));
+    assert_eq!(event["involvedObject"]["uid"], "uid-c");
+    assert!(event["message"].as_str().unwrap().contains(&format!("{image}-none was not found")), "{event}");
     for pod in ["a", "b"] {
         node.node_unpublish_volume(machine.unpublish(pod)).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(written(&server, "POST").len(), 2, "{:?}", written(&server, "POST"));
+    assert_eq!(written(&server, "POST").len(), 3, "{:?}", written(&server, "POST"));
+}
+
+/// A policy by which images of `repository` must be signed; its file.
+fn signatures_for(repository: &str, directory: &Path) -> String {
+    let curve = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::X9_62_PRIME256V1).unwrap();
+    let key = openssl::ec::EcKey::generate(&curve).unwrap();
+    fs::write(directory.join("release.pub"), key.public_key_to_pem().unwrap()).unwrap();
+    let signed = json!([{"type": "sigstoreSigned", "keyPath": "release.pub"}]);
+    let policy = json!({
+        "default": [{"type": "reject"}],
+        "transports": {"docker": {repository: signed}},
+    });
+    let file = directory.join("policy.json");
+    fs::write(&file, policy.to_string()).unwrap();
+    file.display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_refuses_is_an_event_of_each_volume() {
+    let server = Server::start(|asked| (201, asked.body.clone())).await;
+    let registry = Registry::start(Options::default());
+    let layout = Layout::of(&Image::new(vec![tar(1, 1000)]));
+    let image = registry.push(&layout.reference("latest"), "team/app:1", &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let repository = format!("{}/team/app", registry.host());
+    let policy = signatures_for(&repository, directory.path());
+    let config = kubeconfig(directory.path(), &server);
+    let machine = Machine::new(&[
+        "--insecure-registry",
+        &registry.host(),
+        "--kubernetes-events",
+        &config,
+        "--policy",
+        &policy,
+    ]);
+    let plugin = machine.start().await;
+    let mut node = plugin.node.clone();
+    // As kubelet does, which never gives up.
+    for _ in 0..4 {
+        let status = node.node_publish_volume(of_pod(&machine, "a", &image)).await.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    }
+    eventually("the refusal is said", || !server.asked().is_empty()).await;
+    let event = server.asked()[0].json();
+    assert_eq!((&event["reason"], &event["type"]), (&json!("Refused"), &json!("Warning")));
+    assert_eq!(event["reportingComponent"], "csi.composefs.dev");
+    assert_eq!(event["involvedObject"]["uid"], "uid-a");
+    let message = event["message"].as_str().unwrap();
+    let scope = format!("transports.docker[{repository:?}]");
+    for part in [&image, &policy, &scope, "no signature of sha256:", "let it be signed by"] {
+        assert!(message.contains(part), "{part:?} is missing in {message:?}");
+    }
+    // Another volume of the same pod is another matter.
+    let mut other = of_pod(&machine, "a", &format!("{}/team/other:1", registry.host()));
+    other.volume_id = "csi-other".to_owned();
+    other.target_path = machine.target("a-other").display().to_string();
+    registry.push(&layout.reference("latest"), "team/other:1", &[]);
+    node.node_publish_volume(other).await.unwrap_err();
+    eventually("the other refusal is said, too", || server.asked().len() == 2).await;
+    let event = server.asked()[1].json();
+    assert_eq!((&event["reason"], &event["involvedObject"]["uid"]), (&json!("Refused"), &json!("uid-a")));
+    assert!(event["message"].as_str().unwrap().contains("team/other:1"), "{event}");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.asked().len(), 2, "repetitions only count: {:?}", server.asked());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,11 @@
 //! Events on pods: what a pull is doing, where `kubectl describe pod` shows it.
 //!
 //! Nothing waits for an Event and nothing fails for one: news go into a bounded queue, what does not fit is
-//! dropped, and what the API server refuses is logged once. One Event per pod and reason; repeated news within
-//! [`QUIET`] only count, later ones update the Event that is there.
+//! dropped, and what the API server refuses is logged once.
+//!
+//! kubelet repeats a call that fails for as long as the pod is there, and each time there is news. So there is one
+//! Event per pod, volume and reason: repeated news within [`QUIET`] only count, later ones update the Event that is
+//! there, with the text as it is by then.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,15 +23,19 @@ use tokio_util::sync::CancellationToken;
 use super::{Cluster, ClusterError};
 use crate::node::volume::news::{News, Reason, Reporter};
 use crate::volume::attributes::PodInfo;
+use crate::volume::id::VolumeId;
 
 /// News that wait.
 const QUEUE: usize = 128;
 /// An Event is not updated more often.
 const QUIET: Duration = Duration::from_secs(60);
-/// Pods and reasons that are remembered.
+/// Events that are remembered.
 const KNOWN_MAX: usize = 1000;
 /// Longest message, in bytes (the API server's limit is 1024).
 const MESSAGE_MAX: usize = 1000;
+/// Of a longer one so many bytes are kept from its end.
+const TAIL: usize = 300;
+const GAP: &str = " ... ";
 
 /// Takes news for Events.
 #[derive(Debug)]
@@ -41,9 +48,12 @@ pub struct Writer {
     driver: String,
     node: String,
     queue: mpsc::Receiver<(PodInfo, News)>,
-    known: HashMap<(String, Reason), Known>,
+    known: HashMap<Topic, Known>,
     failing: AtomicBool,
 }
+
+/// What one Event is about: a pod by its uid, one of its volumes, and what happened to that.
+type Topic = (String, VolumeId, Reason);
 
 /// An Event that was written.
 #[derive(Debug, Clone)]
@@ -94,7 +104,7 @@ impl Writer {
     }
 
     async fn write(&mut self, pod: &PodInfo, news: &News) -> Result<(), ClusterError> {
-        let key = (pod.uid.clone(), news.reason);
+        let key = (pod.uid.clone(), news.volume.clone(), news.reason);
         let now = Instant::now();
         if let Some(known) = self.known.get_mut(&key) {
             known.count = known.count.saturating_add(1);
@@ -171,10 +181,28 @@ impl Writer {
     }
 }
 
+/// Shortens a message in its middle: what it is about stands first, what to do stands last.
 fn cut(text: &str) -> String {
     if text.len() <= MESSAGE_MAX {
         return text.to_owned();
     }
-    let end = (0..=MESSAGE_MAX - 4).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    format!("{} ...", &text[..end])
+    let head = text.floor_char_boundary(MESSAGE_MAX - TAIL - GAP.len());
+    let tail = text.ceil_char_boundary(text.len() - TAIL);
+    format!("{}{GAP}{}", &text[..head], &text[tail..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_messages_keep_their_subject_and_their_remedy() {
+        assert_eq!(cut("short"), "short");
+        for filler in ["x", "ä", "日"] {
+            let text = format!("image r.io/x is refused: {}; sign it", filler.repeat(2000));
+            let cut = cut(&text);
+            assert!(cut.len() <= MESSAGE_MAX && cut.len() > MESSAGE_MAX - 8, "{}", cut.len());
+            assert!(cut.starts_with("image r.io/x is refused: ") && cut.ends_with("; sign it"), "{cut}");
+        }
+    }
 }

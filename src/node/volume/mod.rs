@@ -161,9 +161,10 @@ impl Volumes {
     pub async fn publish(&self, usage: Use) -> Result<(), VolumeError> {
         let timing = self.0.metrics.publish();
         let (volume, pod) = (usage.volume.clone(), usage.asker.pod.clone());
+        let image = usage.attributes.image.to_string();
         let outcome = self.publish_now(usage).await;
         if let Err(error) = &outcome {
-            self.0.reports.failed(&volume, &pod, error);
+            self.0.reports.failed(&volume, &pod, &image, error);
         }
         timing.end(Outcome::of(&outcome, VolumeError::kind));
         outcome

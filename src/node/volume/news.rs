@@ -1,7 +1,9 @@
-//! News of a pull for whoever looks at the pod: that it has begun, what it brought, why the image is refused.
+//! News of a pull for whoever looks at the pod: that it has begun, what it brought, why there is no volume.
 //!
-//! kubelet repeats every error of a call in an Event of its own. What is told here is what no call says: that a
-//! pull goes on, and how it ended; and refusals, under a reason that can be searched for.
+//! kubelet repeats every error of a call, all of them as `FailedMount`. What is told here is what no call says, that
+//! a pull goes on and what it brought; and failures under a [`Reason`] that can be searched for, so that a policy's
+//! no is told apart from a network that is down. A request that cannot be read has no pod yet: that is kubelet's alone,
+//! and so is staging, of which kubelet does not say for whom.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,45 +12,21 @@ use std::time::{Duration, Instant};
 
 use super::VolumeError;
 use crate::image::pull::{Progress, Ready};
-use crate::kind::Kind;
+use crate::image::source::SourceError;
 use crate::volume::attributes::PodInfo;
 use crate::volume::id::VolumeId;
 
-/// What sort of news.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// A pull has begun, and takes a moment.
-    Pulling,
-    /// It is done.
-    Pulled,
-    /// The registry does not give the image. A policy's refusal is told by the call alone.
-    Refused,
-    /// It failed.
-    Failed,
-}
+mod reason;
 
-impl Reason {
-    /// As it is shown: kubelet's words for the images of containers. Who reports tells them apart.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pulling => "Pulling",
-            Self::Pulled => "Pulled",
-            Self::Refused => "Refused",
-            Self::Failed => "Failed",
-        }
-    }
-
-    /// Whether somebody should do something.
-    pub fn is_bad(self) -> bool {
-        matches!(self, Self::Refused | Self::Failed)
-    }
-}
+pub use reason::Reason;
 
 /// A piece of news.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct News {
     /// What sort.
     pub reason: Reason,
+    /// Of which of the pod's volumes.
+    pub volume: VolumeId,
     /// One or two sentences. Without secrets.
     pub text: String,
 }
@@ -93,11 +71,8 @@ impl Reports {
         all.insert(volume.clone(), waiting);
         drop(all);
         let megabytes = megabytes(pull.total());
-        self.report(
-            pod,
-            Reason::Pulling,
-            format!("pulling image {image} ({megabytes} in {} layers)", pull.layers.len()),
-        );
+        let text = format!("pulling image {image} ({megabytes} in {} layers)", pull.layers.len());
+        self.report(pod, volume, Reason::Pulling, text);
     }
 
     /// A volume has its image; `pull` is the one that it waited for in this call, if it did.
@@ -121,21 +96,21 @@ impl Reports {
             megabytes(pull.saved()),
             megabytes(ready.record.bytes),
         );
-        self.report(pod, Reason::Pulled, text);
+        self.report(pod, volume, Reason::Pulled, text);
     }
 
     /// A volume does not get its image, or not yet.
-    pub(super) fn failed(&self, volume: &VolumeId, pod: &PodInfo, error: &VolumeError) {
-        let reason = match error.kind() {
-            Kind::Pending | Kind::Busy => return,
-            Kind::Denied => Reason::Refused,
-            _ => Reason::Failed,
+    pub(super) fn failed(&self, volume: &VolumeId, pod: &PodInfo, image: &str, error: &VolumeError) {
+        let Some(reason) = Reason::of(error) else { return };
+        self.forget(volume);
+        let text = match error {
+            VolumeError::Pull(pull) => match reason::rate_limit(pull) {
+                Some(limit) => format!("{pull}; {}", next_try(limit)),
+                None => pull.to_string(),
+            },
+            error => format!("image {image}: {error}"),
         };
-        let waited = self.forget(volume).is_some();
-        // kubelet tells of a call that failed; of a pull that failed after its call nobody would.
-        if waited || reason == Reason::Refused {
-            self.report(pod, reason, error.to_string());
-        }
+        self.report(pod, volume, reason, text);
     }
 
     /// A volume is gone.
@@ -147,10 +122,18 @@ impl Reports {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(volume)
     }
 
-    fn report(&self, pod: &PodInfo, reason: Reason, text: String) {
+    fn report(&self, pod: &PodInfo, volume: &VolumeId, reason: Reason, text: String) {
         if let Some(reporter) = &self.reporter {
-            reporter.report(pod, News { reason, text });
+            reporter.report(pod, News { reason, volume: volume.clone(), text });
         }
+    }
+}
+
+/// When somebody asks the registry again: kubelet does, with growing pauses of at most two minutes.
+fn next_try(limit: &SourceError) -> String {
+    match limit.retry_after() {
+        Some(wait) => format!("the next try comes in {} s, or up to two minutes later", wait.as_secs()),
+        None => "the next try comes within two minutes".to_owned(),
     }
 }
 
