@@ -324,3 +324,36 @@ async fn commands_work_beside_the_plugin_and_never_take_what_it_needs() {
     unpublish(&plugin, &machine, "a").await;
     machine.assert_nothing_published();
 }
+
+/// Two releases of the chart on one node are told apart by their state directories, or told off.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_plugin_for_one_state_directory() {
+    let machine = Machine::new(&[]);
+    let plugin = machine.start().await;
+    let endpoint = format!("--endpoint=unix://{}", machine.path().join("other.sock").display());
+    let second = machine.command(&["node", "--node-id", "node-1", &endpoint]).output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(!second.status.success() && said.contains("another node plugin works in"), "{said}");
+    drop(plugin);
+    machine.start().await;
+}
+
+/// Many clusters reach registries through a proxy only, which the environment names as everywhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_of_the_environment_is_used() {
+    let (_registry, proxy, _) = served(1).await;
+    // A name that nobody can resolve. A registry answers what is asked of it as of a proxy, too (RFC 9112, 3.2.2).
+    let machine = Machine::new(&["--insecure-registry", "registry.invalid"]);
+    let pull = |except: &str| {
+        let mut command = machine.command(&["pull", "registry.invalid/team/app:1"]);
+        let address = format!("http://{}", proxy.address);
+        command.env("HTTP_PROXY", address).env("NO_PROXY", except).output().unwrap()
+    };
+    let refused = pull("registry.invalid,10.0.0.0/8");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("registry.invalid"), "{said}");
+    assert_eq!(proxy.passed(), 0);
+    let pulled = pull("10.0.0.0/8");
+    assert!(pulled.status.success(), "{}", String::from_utf8_lossy(&pulled.stderr));
+    assert!(proxy.passed() > 2 << 20, "{}", proxy.passed());
+}

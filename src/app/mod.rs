@@ -1,5 +1,6 @@
 //! Wiring: settings, telemetry, supervision, the run modes.
 
+pub mod alone;
 pub mod controller;
 pub mod engine;
 pub mod housekeeping;

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::alone::Alone;
 use super::engine::{Engine, EngineSettings};
 use super::housekeeping::{self, Schedule};
 use super::http::{self, Watched};
@@ -78,6 +79,7 @@ pub struct NodeRun {
 /// serving failed.
 pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     let listening = settings.endpoint.listen()?;
+    let _alone = Alone::in_directory(&settings.engine.state_dir)?;
     let (ready, metrics) = (Readiness::default(), Registry::new()?);
     let cluster = settings.kubernetes.cluster(settings.keychain.pull_secrets).await?;
     let keychain = keychain(&settings.keychain, cluster.as_ref(), &settings.node.node_id).await?;
