@@ -12,7 +12,8 @@ use std::process::Command;
 
 use serde_json::Value;
 use support::chart::{
-    VERSIONS, chart, documents, helm, items, only, render, repository, text, title, try_render,
+    VERSIONS, chart, documents, helm, items, only, render, render_command, repository, text, title,
+    try_render,
 };
 use support::objects::{check, containers, unknown_fields};
 
@@ -66,11 +67,46 @@ fn the_schema_names_what_is_wrong() {
         ("metrics.podMonitor.interval=often", "/metrics/podMonitor/interval"),
         ("tracing.otlpEndpoint=collector:4317", "/tracing/otlpEndpoint"),
         ("credentialProviders.binDir=/opt/bin", "credentialProviders.configFile"),
+        // what would not work
+        ("updateStrategy.rollingUpdate.maxSurge=1", "'maxSurge'"),
+        ("extraEnv[0].name=NODE_ID", "/extraEnv/0/name"),
+        ("node.extraVolumes[0].hostPath.path=/srv", "/node/extraVolumes/0"),
+        ("serviceAccount.node.create=false", "serviceAccount.node.name"),
     ] {
         let output = try_render(VERSIONS[1], &[set]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{set} was accepted");
         assert!(said.contains(named), "{set} should be named {named}: {said}");
+    }
+}
+
+/// Whatever the value is, something of another kind in its place is refused, and the message names the place. A
+/// value that the schema forgot would go through to a pod that does not start.
+#[test]
+fn the_schema_knows_the_type_of_every_value() {
+    let mut places = Vec::new();
+    leaves(&values(), "", &mut places);
+    assert!(places.len() >= 80, "{}", places.len());
+    for (place, value) in places {
+        let wrong = if value.is_object() { "7" } else { r#"{"wrong": {"type": 7}}"# };
+        let set = format!("{}={wrong}", place.trim_start_matches('/').replace('/', "."));
+        let output = render_command(VERSIONS[1], &["--set-json", &set]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{set} was accepted");
+        // In a map of names to texts it is the text that is wrong.
+        assert!(said.contains(&format!("'{place}")), "{set}: {said}");
+    }
+}
+
+/// What is no map of further values, with its place.
+fn leaves(value: &Value, place: &str, found: &mut Vec<(String, Value)>) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() && !place.ends_with("/requests") => {
+            for (key, value) in fields {
+                leaves(value, &format!("{place}/{key}"), found);
+            }
+        }
+        leaf => found.push((place.to_owned(), leaf.clone())),
     }
 }
 
@@ -184,7 +220,7 @@ fn every_switch_renders_soundly_on_and_off() {
 }
 
 /// Lists and texts that switch something on.
-const LISTS: [&str; 20] = [
+const LISTS: [&str; 27] = [
     "image.digest=sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "imagePullSecrets[0].name=pull",
     "registries.insecure={localhost:5000,mirror:80}",
@@ -205,6 +241,13 @@ const LISTS: [&str; 20] = [
     "node.keyDir=/var/lib/composefs-csi-key",
     "tracing.otlpEndpoint=http://collector:4318",
     "controller.secrets.namespaces={a,b}",
+    "controller.replicas=2",
+    "extraEnv[0].name=HTTPS_PROXY",
+    "extraEnv[0].value=http://proxy:3128",
+    "node.extraVolumes[0].name=azure",
+    "node.extraVolumes[0].hostPath.path=/etc/kubernetes/azure",
+    "node.extraVolumeMounts[0].name=azure",
+    "node.extraVolumeMounts[0].mountPath=/etc/kubernetes/azure",
 ];
 
 #[test]
@@ -253,19 +296,27 @@ fn the_program_takes_the_arguments_that_the_chart_gives() {
 #[test]
 fn the_csi_driver_fits_the_release() {
     let sets = ["tokenRequests[0].audience=a", "tokenRequests[0].expirationSeconds=600"];
-    for (kubernetes, republish, in_secrets) in
+    for (kubernetes, republish, tokens) in
         [("1.20.0", false, false), ("1.21.0", true, false), ("1.34.9", true, false), ("1.35.0", true, true)]
     {
-        let objects = render(kubernetes, &sets);
+        let objects = if tokens {
+            render(kubernetes, &sets)
+        } else {
+            // Tokens among the attributes of a volume could be anybody's writing; see src/volume/secrets.rs.
+            let said = try_render(kubernetes, &sets).stderr;
+            assert!(String::from_utf8_lossy(&said).contains("tokenRequests needs Kubernetes 1.35"));
+            render(kubernetes, &[])
+        };
         let driver = only(&objects, "CSIDriver", "csi.composefs.dev");
         let spec = &driver["spec"];
         assert_eq!(spec["attachRequired"], false);
         assert_eq!(spec["podInfoOnMount"], true);
         assert_eq!(spec["fsGroupPolicy"], "None");
         assert_eq!(spec["volumeLifecycleModes"], serde_json::json!(["Persistent", "Ephemeral"]));
-        assert_eq!(spec["tokenRequests"], serde_json::json!([{ "audience": "a", "expirationSeconds": 600 }]));
+        let requests = serde_json::json!([{ "audience": "a", "expirationSeconds": 600 }]);
+        assert_eq!(spec.get("tokenRequests"), tokens.then_some(&requests), "{kubernetes}");
         assert_eq!(spec.get("requiresRepublish").is_some(), republish, "{kubernetes}");
-        assert_eq!(spec.get("serviceAccountTokenInSecrets").is_some(), in_secrets, "{kubernetes}");
+        assert_eq!(spec.get("serviceAccountTokenInSecrets").is_some(), tokens, "{kubernetes}");
         assert_eq!(spec.get("seLinuxMount"), None, "{kubernetes}");
         let label = "/metadata/labels/security.openshift.io~1csi-ephemeral-volume-profile";
         assert_eq!(text(driver, label), "restricted");
@@ -287,6 +338,55 @@ fn one_value_moves_kubelets_directory() {
         .map(|path| path.trim_start_matches("/var/lib/k0s/kubelet/"))
         .collect();
     assert_eq!(paths, ["plugins/csi.composefs.dev", "plugins_registry", "pods"]);
+}
+
+/// Several controllers are there for the day on which one node goes; one alone must not hold a node up.
+#[test]
+fn replicas_of_the_controller_spread_and_keep_one() {
+    let budgets = |objects: &[Value]| {
+        objects
+            .iter()
+            .filter(|object| text(object, "/kind") == "PodDisruptionBudget")
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let spread = "/spec/template/spec/topologySpreadConstraints";
+    let one = render(VERSIONS[1], &[]);
+    assert_eq!(budgets(&one), Vec::<Value>::new());
+    assert_eq!(only(&one, "Deployment", "").pointer(spread), None);
+    for (kubernetes, version) in [("1.20.0", "policy/v1beta1"), ("1.21.0", "policy/v1")] {
+        let objects = render(kubernetes, &["controller.replicas=3"]);
+        let deployment = only(&objects, "Deployment", "-controller");
+        let selector = &deployment["spec"]["selector"];
+        let [budget] = &budgets(&objects)[..] else { panic!("one budget") };
+        assert_eq!(text(budget, "/apiVersion"), version);
+        assert_eq!(budget["spec"], serde_json::json!({ "maxUnavailable": 1, "selector": selector }));
+        let [rule] = items(deployment, spread) else { panic!("one rule: {deployment}") };
+        assert_eq!((&rule["labelSelector"], text(rule, "/whenUnsatisfiable")), (selector, "ScheduleAnyway"));
+    }
+    let own = ["controller.replicas=2", "controller.topologySpreadConstraints[0].topologyKey=zone"];
+    let objects = render(VERSIONS[1], &own);
+    assert_eq!(items(only(&objects, "Deployment", ""), spread), [serde_json::json!({"topologyKey": "zone"})]);
+}
+
+/// Names of the operator's own choice, as long as may be, hold together and fit.
+#[test]
+fn names_can_be_chosen() {
+    let long = "a".repeat(63);
+    let switches = ["pullSecrets.enabled=true", "startupTaint.enabled=true", "grafanaDashboard.enabled=true"];
+    for name in ["nameOverride=images", "fullnameOverride=images", &format!("fullnameOverride={long}")] {
+        let sets: Vec<&str> = [name].into_iter().chain(switches).chain(LISTS).collect();
+        let objects = render(VERSIONS[1], &sets);
+        check(&objects, name);
+        let chosen = name.split_once('=').expect("a name").1.get(..50).unwrap_or("images");
+        for object in objects.iter().filter(|object| text(object, "/kind") != "CSIDriver") {
+            let title = title(object);
+            assert!(title.contains(chosen), "{title}");
+            // Pods are called after these, and a host's name has 63 characters.
+            let workload = ["DaemonSet", "Deployment"].contains(&text(object, "/kind"));
+            assert!(!workload || text(object, "/metadata/name").len() <= 63, "{title}");
+        }
+    }
 }
 
 /// Rights follow the switches.

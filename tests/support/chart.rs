@@ -29,19 +29,14 @@ pub fn helm(arguments: &[&str]) -> Output {
 
 /// `helm template` with these `--set` arguments.
 pub fn try_render(kubernetes: &str, sets: &[&str]) -> Output {
-    let mut arguments = vec![
-        "template",
-        "test",
-        "charts/composefs-csi",
-        "--namespace",
-        "somewhere",
-        "--kube-version",
-        kubernetes,
-    ];
-    for set in sets {
-        arguments.extend(["--set", set]);
-    }
-    helm(&arguments)
+    let arguments: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    render_command(kubernetes, &arguments)
+}
+
+/// `helm template` with these arguments.
+pub fn render_command(kubernetes: &str, arguments: &[&str]) -> Output {
+    let common = ["template", "test", "charts/composefs-csi", "--namespace", "somewhere"];
+    helm(&[&common[..], &["--kube-version", kubernetes], arguments].concat())
 }
 
 /// The objects that this renders; a refusal fails the test.

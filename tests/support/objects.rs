@@ -5,6 +5,7 @@
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use serde::Serialize;
@@ -42,7 +43,38 @@ pub fn check(objects: &[Value], case: &str) {
             "Role" | "ClusterRole" => role(object, case),
             _ => {}
         }
+        for (kind, name) in references(object) {
+            let there = |other: &Value| text(other, "/kind") == kind && text(other, "/metadata/name") == name;
+            assert!(objects.iter().any(there), "{case}: there is no {kind} {name}");
+        }
     }
+}
+
+/// Objects of the chart that an object needs, by kind and name.
+fn references(object: &Value) -> Vec<(&'static str, &str)> {
+    let mut found = Vec::new();
+    for volume in items(object, "/spec/template/spec/volumes") {
+        found.push(("ConfigMap", text(volume, "/configMap/name")));
+    }
+    let mut account = |name| {
+        // The operator's own, where the chart is told so.
+        if name != "theirs" {
+            found.push(("ServiceAccount", name));
+        }
+    };
+    account(text(object, "/spec/template/spec/serviceAccountName"));
+    for subject in items(object, "/subjects") {
+        account(text(subject, "/name"));
+    }
+    match text(object, "/roleRef/kind") {
+        // OpenShift's own.
+        "ClusterRole" if text(object, "/roleRef/name").starts_with("system:") => {}
+        "ClusterRole" => found.push(("ClusterRole", text(object, "/roleRef/name"))),
+        "Role" => found.push(("Role", text(object, "/roleRef/name"))),
+        _ => {}
+    }
+    found.retain(|(_, name)| !name.is_empty());
+    found
 }
 
 fn workload(object: &Value, case: &str) {
@@ -132,6 +164,7 @@ pub fn unknown_fields(object: &Value) -> Vec<String> {
         "RoleBinding" => round_trip::<RoleBinding>(object),
         "ClusterRoleBinding" => round_trip::<ClusterRoleBinding>(object),
         "NetworkPolicy" => round_trip::<NetworkPolicy>(object),
+        "PodDisruptionBudget" => round_trip::<PodDisruptionBudget>(object),
         "SecurityContextConstraints" | "PodMonitor" => return Vec::new(),
         other => panic!("{other} is a new kind: add its type"),
     };
