@@ -2,11 +2,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 #![allow(missing_docs, reason = "not a library")]
 
+mod cosign;
 mod fixtures;
 mod machine;
 mod packages;
 mod peers;
 mod plot;
+mod policy;
 mod publish;
 mod pull;
 mod reads;
@@ -43,7 +45,7 @@ struct Arguments {
     #[arg(long, default_value_t = 50)]
     pods: u32,
     /// Sections to measure.
-    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "memory", "publish", "sharing", "reads"].map(str::to_owned))]
+    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "memory", "publish", "policy", "sharing", "reads"].map(str::to_owned))]
     only: Vec<String>,
     /// Where images are made and kept (about 3 GB); ~/.cache/composefs-csi/bench by default.
     #[arg(long)]
@@ -85,12 +87,13 @@ fn run(arguments: &Arguments) -> Result<String> {
     let registry = Registry::start(&cache)?;
     fs::create_dir_all(&arguments.docs)?;
     let mut report = Report::new(&arguments.docs, &machine::introduction());
-    let bench = Bench { arguments, fixtures, registry, program: program()? };
+    let bench = Bench { arguments, cache, fixtures, registry, program: program()? };
     for section in &arguments.only {
         match section.as_str() {
             "pull" => bench.pull(&mut report)?,
             "memory" => bench.memory(&mut report)?,
             "publish" => bench.publish(&mut report)?,
+            "policy" => bench.policy(&mut report)?,
             "sharing" => bench.sharing(&mut report)?,
             "reads" => bench.reads(&mut report)?,
             other => anyhow::bail!("there is no section {other:?}"),
@@ -117,6 +120,7 @@ fn cfsctl() -> Result<PathBuf> {
 
 struct Bench<'a> {
     arguments: &'a Arguments,
+    cache: PathBuf,
     fixtures: Fixtures,
     registry: Registry,
     program: PathBuf,
@@ -159,6 +163,15 @@ impl Bench<'_> {
         let latency = publish::measure(&self.program, &base, self.registry.host(), &image, count)?;
         self.drop(&base)?;
         report.publish(&latency)
+    }
+
+    fn policy(&self, report: &mut Report<'_>) -> Result<()> {
+        let base = self.fresh("policy")?;
+        let image = self.registry.reference("v1");
+        let key = cosign::sign(&self.cache, &image)?;
+        let (host, count) = (self.registry.host(), self.arguments.publishes);
+        report.policy(&policy::measure(&self.program, &base, host, &image, &key, count)?);
+        self.drop(&base)
     }
 
     fn sharing(&self, report: &mut Report<'_>) -> Result<()> {

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::fixtures::Fixture;
 use super::plot::{Bar, bars, curve};
+use super::policy::{Judge, Judged};
 use super::publish::Latency;
 use super::pull::Rounds;
 use super::reads::Reads;
@@ -132,6 +133,34 @@ impl<'a> Report<'a> {
             (1..=100).map(|p| (f64::from(p), latency.publish_percentile(f64::from(p)))).collect();
         let svg = curve("Publish of an image already there", &points, 5.0, "ms", "percentile");
         self.picture("publish.svg", "Publish latency by percentile", &svg)
+    }
+
+    /// Publishes by policies.
+    pub fn policy(&mut self, judged: &Judged) {
+        self.add(&format!(
+            "\n## What a signature policy costs a publish\n\n{} NodePublishVolume calls by each policy, in turn, to one \
+             plugin that has the image, another pod each; milliseconds. cosign has signed the image with a P-256 key; \
+             the record of access is read for every pod. A judgement is remembered for as long as policy, image and \
+             signature stay what they are, ten minutes at the most; \"anew\" is a pod of a namespace whose policy was \
+             not asked for before: policy and key are read, and the signature is verified.\n",
+            judged.count()
+        ));
+        self.add("| policy | median | p90 | p99 | median, ratio | p99, ratio |\n|---|---|---|---|---|---|");
+        let percentiles = |judge| [50.0, 90.0, 99.0].map(|percent| judged.percentile(judge, percent));
+        let [open, _, open_p99] = percentiles(Judge::AcceptAll);
+        for judge in Judge::ALL {
+            let [p50, p90, p99] = percentiles(judge);
+            let name = match judge {
+                Judge::AcceptAll => "`insecureAcceptAnything`",
+                Judge::Signature => "`sigstoreSigned`, one key",
+                Judge::SignatureAnew => "`sigstoreSigned`, one key, anew",
+            };
+            let ratios = match judge {
+                Judge::AcceptAll => "– | –".to_owned(),
+                _ => format!("{:.2} | {:.2}", p50 / open, p99 / open_p99),
+            };
+            self.add(&format!("| {name} | {p50:.2} | {p90:.2} | {p99:.2} | {ratios} |"));
+        }
     }
 
     /// Page frames of many pods.

@@ -29,15 +29,16 @@ pub struct Node {
 #[derive(Debug, Clone)]
 pub struct Volume {
     pub pod: String,
+    pub namespace: String,
     pub uid: String,
     pub image: String,
 }
 
 impl Volume {
-    /// The volume of pod number `number`.
+    /// The volume of pod number `number` in the namespace `default`.
     pub fn new(pod: &str, number: u32, image: &str) -> Self {
         let uid = format!("00000000-0000-4000-8000-{number:012}");
-        Self { pod: pod.to_owned(), uid, image: image.to_owned() }
+        Self { pod: pod.to_owned(), namespace: "default".to_owned(), uid, image: image.to_owned() }
     }
 
     fn id(&self) -> String {
@@ -59,7 +60,7 @@ impl Node {
             .arg(base.join("kubelet"))
             .arg("--state-dir")
             .arg(base.join("state"))
-            // The images are of our own making.
+            // The images are of our own making, and only a policy among the arguments says more of them.
             .args(["--without-policy", "accept"])
             .args(arguments)
             // An interrupt from the terminal is for us; we tell the plugin when everything is unmounted.
@@ -100,7 +101,7 @@ impl Node {
             ("image", volume.image.as_str()),
             ("csi.storage.k8s.io/ephemeral", "true"),
             ("csi.storage.k8s.io/pod.name", &volume.pod),
-            ("csi.storage.k8s.io/pod.namespace", "default"),
+            ("csi.storage.k8s.io/pod.namespace", &volume.namespace),
             ("csi.storage.k8s.io/pod.uid", &volume.uid),
             ("csi.storage.k8s.io/serviceAccount.name", "default"),
         ];

@@ -1,0 +1,111 @@
+//! What a signature policy costs a publish: the same image, in the same plugin, for pods whose namespaces differ in
+//! nothing but their policy.
+//!
+//! A judgement is remembered while policy, image and signature stay what they are. So there are two prices: that of
+//! a pod like those before it, and that of a pod whose policy nobody has asked for yet.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::stats::percentile;
+use crate::support::node::{Node, Volume};
+
+/// By which policy images are admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// One that demands nothing.
+    AcceptAll,
+    /// A signature by one key. It has judged this image before.
+    Signature,
+    /// The same demand in a policy of the namespace's own, which is read, and the signature verified, for this pod.
+    SignatureAnew,
+}
+
+impl Judge {
+    pub const ALL: [Self; 3] = [Self::AcceptAll, Self::Signature, Self::SignatureAnew];
+
+    /// The namespace of pod number `number`.
+    fn namespace(self, number: u32) -> String {
+        match self {
+            Self::AcceptAll => "open".to_owned(),
+            Self::Signature => "signed".to_owned(),
+            Self::SignatureAnew => format!("signed-{number}"),
+        }
+    }
+}
+
+/// Milliseconds that publishes took, by who judged.
+#[derive(Debug)]
+pub struct Judged {
+    all: Vec<(Judge, Vec<f64>)>,
+}
+
+impl Judged {
+    pub fn count(&self) -> usize {
+        self.all.first().map_or(0, |(_, times)| times.len())
+    }
+
+    pub fn percentile(&self, judge: Judge, percent: f64) -> f64 {
+        let found = self.all.iter().find(|(other, _)| *other == judge);
+        found.map_or(0.0, |(_, times)| percentile(times, percent))
+    }
+}
+
+/// Publishes `image`, which `key` has signed, `count` times by each judge in turn.
+///
+/// One pod of every judge keeps it mounted throughout: bytes and signature are here.
+pub fn measure(
+    program: &Path,
+    base: &Path,
+    registry: &str,
+    image: &str,
+    key: &Path,
+    count: u32,
+) -> Result<Judged> {
+    let policies = write_policies(base, key, count)?;
+    let policies = policies.display().to_string();
+    let mut node = Node::start(program, base, &["--insecure-registry", registry, "--policy-dir", &policies])?;
+    let volume = |judge: Judge, number: u32, of_all: u32| Volume {
+        namespace: judge.namespace(number),
+        ..Volume::new("pod", of_all, image)
+    };
+    let keepers = [volume(Judge::AcceptAll, 0, 0), volume(Judge::Signature, 0, 1)];
+    for keeper in &keepers {
+        node.publish(keeper)?;
+    }
+    let mut all = Judge::ALL.map(|judge| (judge, Vec::new()));
+    for number in 1..=count {
+        // Who goes first changes, so that nobody always has what the others left.
+        all.rotate_left(1);
+        for (place, (judge, times)) in (0u32..).zip(&mut all) {
+            let volume = volume(*judge, number, number * 3 + place);
+            times.push(node.publish(&volume)?.as_secs_f64() * 1e3);
+            node.unpublish(&volume)?;
+        }
+    }
+    for keeper in &keepers {
+        node.unpublish(keeper)?;
+    }
+    node.stop()?;
+    Ok(Judged { all: all.into() })
+}
+
+/// A directory with one policy per namespace.
+fn write_policies(base: &Path, key: &Path, count: u32) -> Result<PathBuf> {
+    let directory = base.join("policies");
+    fs::create_dir_all(&directory)?;
+    let write = |namespace: String, requirement: &Value| {
+        fs::write(directory.join(namespace + ".json"), json!({ "default": [requirement] }).to_string())
+    };
+    write(Judge::AcceptAll.namespace(0), &json!({"type": "insecureAcceptAnything"}))?;
+    let signed =
+        json!({"type": "sigstoreSigned", "keyPath": key, "signedIdentity": {"type": "matchRepository"}});
+    write(Judge::Signature.namespace(0), &signed)?;
+    for number in 1..=count {
+        write(Judge::SignatureAnew.namespace(number), &signed)?;
+    }
+    Ok(directory)
+}
