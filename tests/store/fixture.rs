@@ -72,6 +72,7 @@ pub fn record(name: &str, layers: &[&[&str]]) -> ImageRecord {
         image: VerityDigest::of(&image),
         image_size: image.len() as u64,
         rules: Rules::Faithful,
+        builder: ImageRecord::BUILDER,
         sealed: false,
         layers: layers.iter().map(|files| diff_id(files)).collect(),
         platform: None,

@@ -105,6 +105,7 @@ fn image(number: u8) -> ImageRecord {
         image: verity(number),
         image_size: 4096,
         rules: Rules::Faithful,
+        builder: ImageRecord::BUILDER,
         sealed: false,
         layers: Vec::new(),
         platform: None,

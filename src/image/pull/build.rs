@@ -40,6 +40,7 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRec
         image: digest,
         image_size: image.bytes.len() as u64,
         rules,
+        builder: ImageRecord::BUILDER,
         sealed: work.seal.is_some(),
         layers: work.layers,
         platform: work.platform,

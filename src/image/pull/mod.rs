@@ -26,6 +26,7 @@ mod locate;
 mod metrics;
 mod progress;
 mod puller;
+mod renew;
 mod rights;
 mod unbuilt;
 

@@ -12,7 +12,7 @@ use super::flight::{Flights, Lost};
 use super::layers::{ImageLayers, LayerFetcher};
 use super::locate::{Located, Plan, Search};
 use super::rights::Rights;
-use super::{ImageRequest, Images, Progress, PullError, PullMetrics, Ready, build};
+use super::{ImageRequest, Images, Progress, PullError, PullMetrics, Ready, build, renew};
 use crate::image::access::{Place, Rule};
 use crate::image::digest::Digest;
 use crate::image::limits::{self, Budget, Cap};
@@ -150,6 +150,23 @@ impl Puller {
         }
     }
 
+    /// The image of a record, as this release builds it. Callers share the work, and it outlives them.
+    async fn current(&self, record: ImageRecord, search: &Search<'_>) -> Result<ImageRecord, PullError> {
+        if !record.is_outdated() {
+            return Ok(record);
+        }
+        let manifest = record.manifest;
+        let flight = Flight { manifest, place: search.rights.place().clone(), reader: None };
+        let (shared, image) = (Arc::clone(&self.shared), search.image.to_owned());
+        let joined = self.flights.join(flight, move || {
+            let span = tracing::info_span!("renew", image.reference = image, image.digest = %manifest);
+            let work = async move { shared.renew(record, image).await.map(|record| (record, 0)) };
+            (Arc::new(Progress::new(manifest, [])), work.instrument(span))
+        });
+        let lost = |Lost(why)| PullError::Lost { image: search.image.to_owned(), why };
+        joined.outcome.await.map_err(lost).flatten().map(|(record, _)| record)
+    }
+
     async fn fly(
         &self,
         flight: Flight,
@@ -195,6 +212,7 @@ impl Images for Puller {
                     let why = "it was pulled without one".to_owned();
                     return Err(PullError::Unsealed { image, why });
                 }
+                let record = self.current(record, &search).await?;
                 rights.preload(&lease, &record.manifest, [])?;
                 self.used(&record.manifest);
                 Ok(Ready { record, lease, fetched: 0, admission })
@@ -204,6 +222,8 @@ impl Images for Puller {
                 let admission = self.court.before_pull(&mut plan, request).await?;
                 let plan = Arc::new(*plan);
                 let (record, fetched) = self.pull(&plan, request).await?;
+                // One that is here from elsewhere may be another release's.
+                let record = self.current(record, &search).await?;
                 rights.proven(&lease, &record.manifest)?;
                 let layers = plan.manifest.layers.iter().map(|layer| &layer.descriptor.digest);
                 rights.preload(&lease, &record.manifest, layers)?;
@@ -302,5 +322,14 @@ impl Shared {
         })
         .await
         .map_err(|error| PullError::Lost { image, why: error.to_string() })?
+    }
+
+    async fn renew(&self, old: ImageRecord, image: String) -> Result<ImageRecord, PullError> {
+        let lease = self.store.lease().await.about(&image)?;
+        let _turn = self.building.acquire().await;
+        let (store, limits, name) = (Arc::clone(&self.store), self.limits, image.clone());
+        let work = move || renew::renew(&store, &lease, old, limits.rules(), limits.image, &name);
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| PullError::Lost { image, why: error.to_string() })?
     }
 }

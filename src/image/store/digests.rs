@@ -8,7 +8,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::image::BUILDER;
 use super::images::FORGED;
 use super::layout::digest_of;
 use super::{ImageRecord, Store, StoreError};
@@ -37,8 +36,8 @@ impl Store {
     /// [`StoreError::OtherDigest`], and those of reading and writing a file.
     pub(super) fn compare_with_first(&self, record: &ImageRecord) -> Result<(), StoreError> {
         let path = self.layout.first_digest(&record.manifest);
-        let now =
-            First { builder: BUILDER, manifest: record.manifest, rules: record.rules, image: record.image };
+        let ImageRecord { builder, manifest, rules, image, .. } = *record;
+        let now = First { builder, manifest, rules, image };
         match self.first(&record.manifest)? {
             Some(first) if first == now => return Ok(()),
             Some(first) if (first.builder, first.rules) == (now.builder, now.rules) => {

@@ -13,8 +13,9 @@ use crate::image::verity::VerityDigest;
 /// believed: such an image is pulled and verified anew.
 const FORMAT: u32 = 2;
 /// Raised whenever the same layers would give other bytes than before by the same rules: digests of different
-/// builders are not compared.
-pub(super) const BUILDER: u32 = 1;
+/// builders are not compared, and an image of another builder is built anew. 2 leaves out device nodes, named pipes
+/// and the labels of security modules.
+const BUILDER: u32 = 2;
 /// What the store's file `version` says, too.
 const ALGORITHM: &str = "fsverity-sha256-12";
 
@@ -29,6 +30,8 @@ pub struct ImageRecord {
     pub image_size: u64,
     /// By which rules the tree was made of the layers.
     pub rules: Rules,
+    /// Which builder followed the rules.
+    pub builder: u32,
     /// Whether the manifest names the composefs digest, which `image` was found to be.
     pub sealed: bool,
     /// DiffIDs computed here, lowest layer first.
@@ -72,7 +75,6 @@ impl std::fmt::Display for Integrity {
 struct Written<'a> {
     format: u32,
     algorithm: &'static str,
-    builder: u32,
     #[serde(flatten)]
     record: &'a ImageRecord,
 }
@@ -85,13 +87,21 @@ struct Format {
 impl ImageRecord {
     /// The sort of record, for its code.
     pub const DOMAIN: &str = "image record";
+    /// The builder of this release.
+    pub const BUILDER: u32 = BUILDER;
+
+    /// Whether this release would make another image of the same layers. A sealed image cannot differ: its manifest
+    /// says what it is, and so does the record.
+    pub fn is_outdated(&self) -> bool {
+        self.builder != BUILDER && !self.sealed
+    }
 
     /// The record as it is kept on disk.
     ///
     /// # Errors
     /// Those of the encoder.
     pub fn render(&self, key: &NodeKey) -> Result<Vec<u8>, serde_json::Error> {
-        let written = Written { format: FORMAT, algorithm: ALGORITHM, builder: BUILDER, record: self };
+        let written = Written { format: FORMAT, algorithm: ALGORITHM, record: self };
         Ok(key.seal_json(Self::DOMAIN, &serde_json::to_vec(&written)?))
     }
 
@@ -130,6 +140,7 @@ mod tests {
             image: VerityDigest([7; 32]),
             image_size: 4096,
             rules: Rules::Faithful,
+            builder: BUILDER,
             sealed: false,
             layers: vec![Digest::of(b"l")],
             platform: Some("linux/amd64".to_owned()),
@@ -152,6 +163,16 @@ mod tests {
     fn round_trips() {
         let bytes = record().render(&key(1)).unwrap();
         assert_eq!(parse(&record().manifest, &bytes).unwrap(), record());
+    }
+
+    #[test]
+    fn what_another_builder_made_is_outdated_unless_it_was_sealed() {
+        for builder in [1, BUILDER, BUILDER + 1] {
+            let made = ImageRecord { builder, ..record() };
+            let read = parse(&made.manifest, &made.render(&key(1)).unwrap()).unwrap();
+            assert_eq!((read.builder, read.is_outdated()), (builder, builder != BUILDER));
+            assert!(!ImageRecord { sealed: true, ..read }.is_outdated());
+        }
     }
 
     #[test]

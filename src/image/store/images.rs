@@ -135,6 +135,16 @@ impl Store {
         })
     }
 
+    /// Removes an image's record: it is pulled again. Whatever else is its, the sweep removes.
+    ///
+    /// # Errors
+    /// Those of removing a file.
+    pub fn forget(&self, manifest: &Digest) -> Result<(), StoreError> {
+        let path = self.layout.image(manifest);
+        self.disk.remove(&path)?;
+        self.disk.sync_parent(&path)
+    }
+
     /// Keeps the image until [`Store::unpin`], whatever happens.
     ///
     /// # Errors

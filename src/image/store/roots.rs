@@ -15,6 +15,7 @@ use crate::image::verity::VerityDigest;
 #[derive(Deserialize)]
 struct VolumeRecord {
     image: Digest,
+    boot: Option<String>,
 }
 
 impl Store {
@@ -35,7 +36,8 @@ impl Store {
     ) -> Result<Inventory, StoreError> {
         let listing = self.images()?;
         let mut unknown: Vec<String> = listing.unreadable.iter().map(ToString::to_string).collect();
-        let volumes = self.volume_images(&mut unknown)?;
+        let volumes = self.volume_records(&mut unknown)?;
+        let volumes: HashSet<Digest> = volumes.into_iter().map(|volume| volume.image).collect();
         let pins: HashSet<Digest> = self.pins()?.into_iter().collect();
         let known: HashSet<VerityDigest> = listing.images.iter().map(|image| image.record.image).collect();
         for image in mounted.difference(&known.iter().copied().collect()) {
@@ -62,23 +64,35 @@ impl Store {
         Ok(Inventory { images: images.collect(), unknown, space: self.space()?, now: SystemTime::now() })
     }
 
-    /// The images that volume records name. A record that cannot be read might name any.
-    fn volume_images(&self, unknown: &mut Vec<String>) -> Result<HashSet<Digest>, StoreError> {
-        let mut images = HashSet::new();
+    /// Whether a volume may show the image now: by its record of this boot, or by one that cannot be read.
+    ///
+    /// # Errors
+    /// Those of reading the volumes' records.
+    pub fn is_in_a_volume(&self, manifest: &Digest) -> Result<bool, StoreError> {
+        let mut unknown = Vec::new();
+        let volumes = self.volume_records(&mut unknown)?;
+        let now = |boot: &str| boot == self.layout.boot_id();
+        let shows = |v: &VolumeRecord| v.image == *manifest && v.boot.as_deref().is_none_or(now);
+        Ok(!unknown.is_empty() || volumes.iter().any(shows))
+    }
+
+    /// The volumes' records. One that cannot be read might name any image.
+    fn volume_records(&self, unknown: &mut Vec<String>) -> Result<Vec<VolumeRecord>, StoreError> {
+        let mut volumes = Vec::new();
         for name in self.disk.list(&self.layout.volumes())? {
             let path = self.layout.volumes().join(&name);
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
             let Some(bytes) = self.disk.read(&path)? else { continue };
-            match serde_json::from_slice::<VolumeRecord>(&bytes) {
-                Ok(record) => drop(images.insert(record.image)),
+            match serde_json::from_slice(&bytes) {
+                Ok(volume) => volumes.push(volume),
                 Err(error) => unknown.push(format!(
                     "volume record {} cannot be read ({error}); if its volume is not in use, remove the file",
                     path.display()
                 )),
             }
         }
-        Ok(images)
+        Ok(volumes)
     }
 }

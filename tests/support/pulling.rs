@@ -1,0 +1,43 @@
+//! The library's own puller, as the program makes it, and what a pod asks it for.
+
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
+use std::sync::Arc;
+
+use composefs_csi::image::access::Rule;
+use composefs_csi::image::platform::Platform;
+use composefs_csi::image::pull::{Caller, ImageRequest, Limits, PullPolicy, Puller, Watch};
+use composefs_csi::image::source::{Credentials, SourceSettings, Sources};
+use composefs_csi::image::store::Store;
+use composefs_csi::image::trust::metrics::TrustMetrics;
+use composefs_csi::image::trust::{TrustGate, TrustSettings, WithoutPolicy};
+
+/// Trust for tests that are about something else.
+pub fn accept_all() -> TrustSettings {
+    TrustSettings { without_policy: WithoutPolicy::Accept, ..TrustSettings::default() }
+}
+
+/// A puller into `store` that speaks plain HTTP to `hosts`.
+pub fn puller(store: &Arc<Store>, hosts: &[String], trust: &TrustSettings, limits: Limits) -> Puller {
+    let settings = SourceSettings {
+        insecure_registries: hosts.iter().cloned().collect(),
+        proxy_from_environment: false,
+        ..SourceSettings::default()
+    };
+    let gate = Arc::new(TrustGate::new(trust, TrustMetrics::default()));
+    let sources = Sources::new(&settings).unwrap();
+    Puller::new(Arc::clone(store), sources, gate, Rule::default(), limits)
+}
+
+/// A pod of the namespace `shop`, without credentials, wants `image` for a new volume.
+pub fn request(image: &str, policy: PullPolicy) -> ImageRequest {
+    ImageRequest {
+        reference: image.parse().unwrap(),
+        policy,
+        platform: Platform::host(),
+        caller: Caller::Pod { namespace: Some("shop".to_owned()) },
+        pinned: None,
+        credentials: Credentials::none(),
+        watch: Watch::default(),
+    }
+}
