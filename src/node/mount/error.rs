@@ -99,7 +99,8 @@ pub enum MountError {
     },
     /// The kernel does not check reads here.
     #[error(
-        "image {image} cannot be mounted at integrity level read: the kernel does not check reads on this node;          `composefs-csi probe` says why"
+        "image {image} cannot be mounted at integrity level read: the kernel does not check reads on this node; \
+         `composefs-csi probe` says why"
     )]
     Unreachable {
         /// The image.
