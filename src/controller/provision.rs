@@ -73,7 +73,7 @@ pub enum ProvisionError {
     #[error("volume {0:?} is being created or deleted by another call; try again")]
     Busy(String),
     /// What the image's name means could not be found out.
-    #[error("image {image}: {error}")]
+    #[error("image {image}: {error}{}", whose_secret(error))]
     Source {
         /// The image as the user wrote it.
         image: String,
@@ -83,6 +83,16 @@ pub enum ProvisionError {
     /// The state directory.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+/// Claims name no Secret themselves, so the remedy stands elsewhere than for a pod.
+fn whose_secret(error: &SourceError) -> &'static str {
+    match error {
+        SourceError::Denied { .. } => {
+            "; for a claim, that is the Secret which the StorageClass names as csi.storage.k8s.io/provisioner-secret-name"
+        }
+        _ => "",
+    }
 }
 
 impl ProvisionError {
@@ -309,6 +319,15 @@ mod tests {
             assert_eq!(error.kind(), kind, "{error}");
         }
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_refusal_says_where_a_claims_secret_is_named() {
+        let (subject, host) = ("r.example/a:1".to_owned(), "r.example".to_owned());
+        let error = SourceError::Denied { subject, host, credentials_sent: false, detail: String::new() };
+        let error = ProvisionError::Source { image: "r.example/a:1".to_owned(), error };
+        assert!(error.to_string().contains("provisioner-secret-name"), "{error}");
+        assert_eq!(error.kind(), Kind::Denied);
     }
 
     #[test]

@@ -33,13 +33,41 @@ pub async fn is_provisioned_and_pinned(cluster: &Cluster) {
     .await;
 }
 
-/// A StorageClass that cannot work is explained in the claim's Events.
+/// A claim that cannot be provisioned says in its Events what is wrong and what to do, whoever made the mistake.
 pub async fn says_why_not(cluster: &Cluster) {
-    let image = format!("{}/claimed:1", cluster.registries.open.host);
-    cluster.class("composefs-csi-e2e-bad", json!({"image": image, "colour": "red"})).await;
-    cluster.claim("refused", "composefs-csi-e2e-bad").await;
-    let event = cluster.event("refused", "colour").await;
-    assert!(event.starts_with("ProvisioningFailed") && event.contains("is not known"), "{event}");
+    let (open, private) = (&cluster.registries.open.host, &cluster.registries.private);
+    let (guarded, _) = private.push(&Files::default().with("motd", "private\n"), "team/guarded:1");
+    let absent = format!("{open}/nothing/here:1");
+    let mistakes: [(&str, Value, &[&str]); 5] = [
+        (
+            "unknown",
+            json!({"image": format!("{open}/claimed:1"), "colour": "red"}),
+            &["parameters of the StorageClass", "\"colour\" is not known; known are"],
+        ),
+        (
+            "malformed",
+            json!({"image": "busybox:1.36"}),
+            &["`image`", "does not name its registry", "docker.io/library/busybox:1.36"],
+        ),
+        ("nameless", json!({}), &["no image is given; set the parameter `image`"]),
+        ("absent", json!({"image": absent}), &[&absent, "was not found; check the name"]),
+        (
+            "guarded",
+            json!({"image": guarded}),
+            &[&guarded, "denied access", "no credentials were sent", "provisioner-secret-name"],
+        ),
+    ];
+    for (name, parameters, _) in &mistakes {
+        let class = format!("composefs-csi-e2e-{name}");
+        cluster.class(&class, parameters.clone()).await;
+        cluster.claim(name, &class).await;
+    }
+    for (name, _, parts) in mistakes {
+        let event = cluster.event(name, "ProvisioningFailed").await;
+        for part in parts {
+            assert!(event.contains(part), "claim {name}: {part:?} is missing in {event:?}");
+        }
+    }
 }
 
 impl Cluster {

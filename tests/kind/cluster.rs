@@ -107,6 +107,18 @@ impl Cluster {
             .await
     }
 
+    /// Waits until the driver itself, and not kubelet, has written an Event under `reason` about a pod; returns its
+    /// message.
+    pub async fn own_event(&self, pod: &str, reason: &str) -> String {
+        let about = ListParams::default().fields(&format!("involvedObject.name={pod},reason={reason}"));
+        until(&format!("the driver's Event {reason} about {pod}"), 120, async || {
+            let events = self.api::<Event>().list(&about).await.expect("events are listed");
+            let own = |event: &Event| event.reporting_component.as_deref() == Some(crate::driver::NAME);
+            events.into_iter().find(own)?.message
+        })
+        .await
+    }
+
     /// Removes what a scenario has left in the suite's namespace, registries aside, and waits until it is gone.
     pub async fn clear(&self) {
         let now = DeleteParams::default().grace_period(0);

@@ -28,13 +28,17 @@ pub async fn needs_the_secret(cluster: &Cluster) {
     };
     cluster.start(&Reader::new("private", volume(Some(SECRET)))).await;
     assert_eq!(cluster.sh("private", "cat /content/motd"), "private");
-    for (name, secret) in [("private-without", None), ("private-wrong", Some("wrong-credentials"))] {
+    for (name, secret, remedy) in [
+        ("private-without", None, "no credentials were sent: give a secret"),
+        ("private-wrong", Some("wrong-credentials"), "renew them in the secret"),
+    ] {
         cluster.submit(&Reader::new(name, volume(secret))).await;
-        let event = cluster.event(name, "FailedMount").await;
-        assert!(event.contains("team/private"), "{event}");
-        assert!(!event.contains("a guess"), "{event}");
-        // The driver's own Event, under a reason that can be searched for.
-        cluster.event(name, "Refused: ").await;
+        let refusal = cluster.own_event(name, "Refused").await;
+        for part in [&*image, "denied access", remedy] {
+            assert!(refusal.contains(part), "{part:?} is missing in {refusal:?}");
+        }
+        let all = cluster.events(name).await;
+        assert!(!all.iter().any(|event| event.contains("a guess")), "{all:?}");
     }
 }
 

@@ -75,8 +75,18 @@ pub async fn or_refused(cluster: &Cluster) {
         registry.push(&Files::default().with("motd", "signed\n"), &format!("{repository}:1"));
     let volume = || inline(json!({"image": image, "pullPolicy": "Always"}));
     cluster.submit(&Reader::new("unsigned", volume())).await;
-    let event = cluster.event("unsigned", "FailedMount").await;
-    assert!(event.contains("FailedPrecondition") && event.contains("no signature of"), "{event}");
+    // kubelet's FailedMount says it as well, as it says everything; this is the one to search for.
+    let refusal = cluster.own_event("unsigned", "Refused").await;
+    let scope = format!("transports.docker[\"{}/{SIGNED}\"]", registry.host);
+    for part in [
+        &image,
+        "is not admitted by policy /etc/composefs-csi/",
+        &scope,
+        "no signature of",
+        "let it be signed by",
+    ] {
+        assert!(refusal.contains(part), "{part:?} is missing in {refusal:?}");
+    }
 
     cluster.signer.sign(registry, &repository, &digest);
     cluster.start(&Reader::new("signed", volume())).await;
