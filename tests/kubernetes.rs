@@ -20,6 +20,7 @@ mod support {
     pub mod driver;
     pub mod http;
     pub mod images;
+    pub mod impostor;
     pub mod proxy;
     pub mod registry;
     pub mod tools;
@@ -29,6 +30,7 @@ use support::csi::{capability, context, try_connect};
 use support::driver::Machine;
 use support::http::{Asked, Server};
 use support::images::{Image, Layout};
+use support::impostor::{Answer, Impostor};
 use support::proxy::Proxy;
 use support::registry::{Options, Registry, Running};
 
@@ -246,6 +248,60 @@ async fn a_refusal_is_said_once_and_no_event_fails_a_publish() {
     node.node_publish_volume(allowed).await.unwrap();
     node.node_unpublish_volume(machine.unpublish("d")).await.unwrap();
     assert_eq!(machine.log().matches("Events cannot be written").count(), 1, "{}", machine.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_limits_requests_is_an_event_with_the_time_of_the_next_try() {
+    let server = Server::start(|asked| (201, asked.body.clone())).await;
+    // One wants a wait that a call can spend, and then has no such image; the other wants a long one.
+    let first = AtomicUsize::new(0);
+    let brief = Impostor::start(move |_| match first.fetch_add(1, Ordering::SeqCst) {
+        0 => Answer::status(429).with("retry-after", "2"),
+        _ => Answer::status(404),
+    })
+    .await;
+    let strict = Impostor::start(|_| Answer::status(429).with("retry-after", "900")).await;
+    let directory = tempfile::tempdir().unwrap();
+    let config = kubeconfig(directory.path(), &server);
+    let (brief_host, strict_host) = (brief.address.to_string(), strict.address.to_string());
+    let machine = Machine::new(&[
+        "--insecure-registry",
+        &brief_host,
+        "--insecure-registry",
+        &strict_host,
+        "--kubernetes-events",
+        &config,
+    ]);
+    let plugin = machine.start().await;
+    let mut node = plugin.node.clone();
+    let image = format!("{brief_host}/team/app:1");
+    let status = node.node_publish_volume(of_pod(&machine, "a", &image)).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    eventually("the wait and the failure are said", || server.asked().len() == 2).await;
+    let said = |at: usize| {
+        let event = server.asked()[at].json();
+        assert_eq!(event["type"], "Warning");
+        (event["reason"].as_str().unwrap().to_owned(), event["message"].as_str().unwrap().to_owned())
+    };
+    let (reason, message) = said(0);
+    assert_eq!(reason, "RateLimited");
+    let parts = [&*brief_host, &image, "limits the rate of requests", "the next try comes in ", "a mirror"];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    assert_eq!(said(1).0, "Failed");
+
+    let image = format!("{strict_host}/team/app:1");
+    for _ in 0..3 {
+        let status = node.node_publish_volume(of_pod(&machine, "b", &image)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+    }
+    eventually("the limit is said", || server.asked().len() == 3).await;
+    let (reason, message) = said(2);
+    assert_eq!(reason, "RateLimited");
+    let parts = [&*strict_host, &image, "asked again in 900 s at the earliest", "a mirror"];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    assert_eq!(strict.asked("/v2/"), 1, "it is not asked before");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.asked().len(), 3, "repetitions only count");
 }
 
 #[tokio::test(flavor = "multi_thread")]

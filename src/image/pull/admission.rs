@@ -120,6 +120,7 @@ impl Court {
     ) -> Result<Dossier, PullError> {
         let request = search.request;
         let source = search.sources.open(&request.reference, &request.credentials).about(search.image)?;
+        request.watch.asks(&source);
         let top = source.resolve(&request.reference.version()).await.about(search.image)?;
         let mut chain = Chain::follow(&*source, top, search.limits, &request.platform, search.image).await?;
         if chain.digest != record.manifest {

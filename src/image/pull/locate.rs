@@ -73,6 +73,7 @@ impl Search<'_> {
         }
         let source = self.sources.open(&self.request.reference, &self.request.credentials);
         let source = source.about(self.image)?;
+        self.request.watch.asks(&source);
         let top = source.resolve(&self.request.reference.version()).await.about(self.image)?;
         // From here on the one who asks has read the repository with his own credentials.
         if let Some(record) = known

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use crate::image::digest::Digest;
+use crate::image::source::{Source, Wait};
 
 /// One pull's counters. Written by its layers as they stream, read by progress bars and messages.
 #[derive(Debug)]
@@ -136,19 +137,35 @@ impl LayerProgress {
     }
 }
 
-/// A place where a request finds the counters of the pull it has joined. Empty until then.
+/// A place where whoever waits for a request sees what it is doing. Empty at first.
 #[derive(Debug, Clone, Default)]
-pub struct Watch(Arc<OnceLock<Arc<Progress>>>);
+pub struct Watch(Arc<Watched>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    pull: OnceLock<Arc<Progress>>,
+    source: OnceLock<Arc<dyn Source>>,
+}
 
 impl Watch {
     /// The pull's counters, once the request has joined one.
     pub fn get(&self) -> Option<&Arc<Progress>> {
-        self.0.get()
+        self.0.pull.get()
+    }
+
+    /// What the request's registry makes it wait for, if it does.
+    pub fn waits(&self) -> Option<Wait> {
+        self.0.source.get()?.waits()
+    }
+
+    pub(super) fn asks(&self, source: &Arc<dyn Source>) {
+        // Whatever one request opens is one client: the same registry by the same credential.
+        let _ = self.0.source.set(Arc::clone(source));
     }
 
     pub(super) fn join(&self, progress: &Arc<Progress>) {
         // A request that retries within one call keeps the first pull's counters.
-        let _ = self.0.set(Arc::clone(progress));
+        let _ = self.0.pull.set(Arc::clone(progress));
     }
 }
 

@@ -251,8 +251,13 @@ fn denied_remedy(host: &str, credentials_sent: bool) -> String {
 }
 
 fn rate_remedy(retry_after: Option<Duration>) -> String {
-    let when = retry_after.map(|d| format!("it asks to wait {} s; ", d.as_secs()));
+    let when = retry_after.map(|d| format!("it is asked again in {} s at the earliest; ", whole_seconds(d)));
     format!("{}use credentials with a higher limit, or a mirror", when.unwrap_or_default())
+}
+
+/// Rounded up: to wait less is to be refused again.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 impl SourceError {

@@ -5,6 +5,8 @@
 //! digest has that digest. What the bytes mean is [`crate::image::manifest`]'s business, and blob
 //! digests are checked where the bytes are consumed ([`crate::image::layer`]).
 
+use std::time::{Duration, Instant};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -65,4 +67,25 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// Lists what says that it refers to `subject`, in no order that means anything; an empty list where nothing
     /// does. The list is cut where it has no end.
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError>;
+
+    /// What requests wait for just now, because the far side limits their rate.
+    fn waits(&self) -> Option<Wait> {
+        None
+    }
+}
+
+/// A registry that wants not to be asked for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// Who said so: the registry, or the token service that it named.
+    pub host: String,
+    /// Until when.
+    pub until: Instant,
+}
+
+impl Wait {
+    /// How long that is from now; zero when it is over.
+    pub fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
 }

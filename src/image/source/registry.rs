@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use reqwest::{Method, Response, StatusCode, header};
 
-use super::{BlobStream, RawManifest, Referrer, Source, SourceError};
+use super::{BlobStream, RawManifest, Referrer, Source, SourceError, Wait};
 use crate::image::digest::Digest;
 use crate::image::limits::Cap;
 use crate::image::manifest::{ACCEPTED_MEDIA_TYPES, Descriptor};
@@ -28,6 +28,7 @@ mod pace;
 mod retry;
 mod token;
 mod transport;
+mod waiting;
 mod write;
 
 pub(super) use client::RegistryClient;
@@ -125,7 +126,7 @@ fn stated_digest(response: &Response) -> Option<Digest> {
 impl Source for RegistrySource {
     async fn resolve(&self, version: &Version) -> Result<Digest, SourceError> {
         let request = self.manifest_request(Method::HEAD, version)?;
-        let asked = self.client.retrying(|| self.client.send(&request)).await;
+        let asked = self.client.retrying(&request, || self.client.send(&request)).await;
         let stated = match asked {
             Ok(response) => stated_digest(&response),
             // Some proxies in front of registries know no HEAD.
@@ -145,7 +146,9 @@ impl Source for RegistrySource {
     async fn manifest(&self, version: &Version) -> Result<RawManifest, SourceError> {
         let request = self.manifest_request(Method::GET, version)?;
         self.client
-            .retrying(|| self.client.in_time(&request.subject, self.fetch_manifest(&request, version)))
+            .retrying(&request, || {
+                self.client.in_time(&request.subject, self.fetch_manifest(&request, version))
+            })
             .await
     }
 
@@ -164,6 +167,10 @@ impl Source for RegistrySource {
 
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError> {
         self.list_referrers(subject).await
+    }
+
+    fn waits(&self) -> Option<Wait> {
+        self.client.hold.current()
     }
 }
 

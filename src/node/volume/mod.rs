@@ -53,7 +53,7 @@ use crate::volume::attributes::Attributes;
 use crate::volume::id::VolumeId;
 use crate::volume::layouts::Layouts;
 
-/// A pull that is done sooner is not worth saying that it has begun.
+/// A pull that is done sooner is not worth saying that it has begun. Later it is looked at as often.
 const NOTICE: Duration = Duration::from_millis(500);
 
 /// The volumes of this node. Clones share them.
@@ -363,18 +363,17 @@ impl Volumes {
         watch: &Watch,
     ) -> Result<Result<Ready, PullError>, Elapsed> {
         let mut waiting = std::pin::pin!(tokio::time::timeout(usage.wait, self.0.images.ensure(request)));
-        while self.0.reports.wanted() {
+        if !self.0.reports.wanted() {
+            return waiting.await;
+        }
+        let image = request.reference.to_string();
+        let mut follower = self.0.reports.follow(&usage.volume, &usage.asker.pod, &image, watch);
+        loop {
             tokio::select! {
                 answer = &mut waiting => return answer,
-                () = tokio::time::sleep(NOTICE) => {}
-            }
-            if let Some(pull) = watch.get() {
-                let image = request.reference.to_string();
-                self.0.reports.pulling(&usage.volume, &usage.asker.pod, &image, pull);
-                break;
+                () = tokio::time::sleep(NOTICE) => follower.look(),
             }
         }
-        waiting.await
     }
 
     fn guard(&self, volume: &VolumeId) -> Result<VolumeGuard, VolumeError> {

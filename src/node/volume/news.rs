@@ -11,13 +11,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::VolumeError;
-use crate::image::pull::{Progress, Ready};
+use crate::image::pull::{Progress, Ready, Watch};
 use crate::image::source::SourceError;
 use crate::volume::attributes::PodInfo;
 use crate::volume::id::VolumeId;
 
+mod follow;
 mod reason;
 
+pub use follow::Follower;
 pub use reason::Reason;
 
 /// A piece of news.
@@ -61,8 +63,19 @@ impl Reports {
         self.reporter.is_some()
     }
 
+    /// Follows what the call of a pod waits for.
+    pub(super) fn follow<'a>(
+        &'a self,
+        volume: &'a VolumeId,
+        pod: &'a PodInfo,
+        image: &'a str,
+        watch: &'a Watch,
+    ) -> Follower<'a> {
+        Follower { reports: self, volume, pod, image, watch, told: None }
+    }
+
     /// A volume waits for a pull.
-    pub(super) fn pulling(&self, volume: &VolumeId, pod: &PodInfo, image: &str, pull: &Arc<Progress>) {
+    fn pulling(&self, volume: &VolumeId, pod: &PodInfo, image: &str, pull: &Arc<Progress>) {
         let waiting = Waiting { since: Instant::now(), pull: Arc::clone(pull) };
         let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if all.get(volume).is_some_and(|before| before.pull.manifest == pull.manifest) {
@@ -105,7 +118,7 @@ impl Reports {
         self.forget(volume);
         let text = match error {
             VolumeError::Pull(pull) => match reason::rate_limit(pull) {
-                Some(limit) => format!("{pull}; {}", next_try(limit)),
+                Some(limit) => format!("{pull}{}", next_try(limit)),
                 None => pull.to_string(),
             },
             error => format!("image {image}: {error}"),
@@ -129,11 +142,11 @@ impl Reports {
     }
 }
 
-/// When somebody asks the registry again: kubelet does, with growing pauses of at most two minutes.
-fn next_try(limit: &SourceError) -> String {
+/// When the registry is asked again, where it has not said so itself: kubelet's pauses grow to two minutes.
+fn next_try(limit: &SourceError) -> &'static str {
     match limit.retry_after() {
-        Some(wait) => format!("the next try comes in {} s, or up to two minutes later", wait.as_secs()),
-        None => "the next try comes within two minutes".to_owned(),
+        Some(_) => "",
+        None => "; the next try comes within two minutes",
     }
 }
 

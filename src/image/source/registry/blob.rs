@@ -119,6 +119,7 @@ impl Download {
         if self.connections > CONNECTIONS_MAX {
             return Err(self.protocol(format!("it took more than {CONNECTIONS_MAX} connections")));
         }
+        self.client.turn(&self.request.subject).await?;
         let response = self.client.send(&self.request).await?;
         let offset = self.request.offset;
         let starts = match (response.status(), offset) {

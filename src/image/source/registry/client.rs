@@ -1,4 +1,4 @@
-//! One registry as one credential sees it: requests, their authorization, and retries.
+//! One registry as one credential sees it: requests and their authorization.
 
 use std::fmt;
 use std::future::Future;
@@ -11,7 +11,8 @@ use super::authorization::{Authorization, Authorizations, Held};
 use super::challenge::{self, Challenge};
 use super::metrics::Asked;
 use super::pace::Pace;
-use super::retry::dice;
+use super::retry::RetryPolicy;
+use super::waiting::Hold;
 use super::{Transport, failure, has_content};
 use crate::image::limits::Limits;
 use crate::image::reference::RegistryReference;
@@ -26,6 +27,8 @@ pub(crate) struct RegistryClient {
     base: Url,
     credential: Option<Credential>,
     authorizations: Authorizations,
+    /// Until when the registry wants not to be asked.
+    pub(super) hold: Hold,
 }
 
 /// A request for content of a repository.
@@ -83,7 +86,8 @@ impl RegistryClient {
         let scheme = transport.scheme(&host);
         let base = Url::parse(&format!("{scheme}://{}/v2/", reference.api_host()));
         let base = base.map_err(|e| SourceError::Settings { detail: format!("{host} makes no URL: {e}") })?;
-        Ok(Self { transport, host, base, credential, authorizations: Authorizations::default() })
+        let (authorizations, hold) = (Authorizations::default(), Hold::default());
+        Ok(Self { transport, host, base, credential, authorizations, hold })
     }
 
     pub(super) fn host(&self) -> &str {
@@ -102,30 +106,8 @@ impl RegistryClient {
         &self.transport.client
     }
 
-    /// Runs `attempt` until it succeeds, fails for good, or the policy's attempts are used up.
-    pub(super) async fn retrying<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, SourceError>
-    where
-        F: Future<Output = Result<T, SourceError>>,
-    {
-        let mut failed = 0;
-        loop {
-            let error = match attempt().await {
-                Ok(done) => return Ok(done),
-                Err(error) => error,
-            };
-            failed += 1;
-            self.pause_or_fail(failed, error).await?;
-        }
-    }
-
-    /// Waits before the next attempt, or gives the error back when there is to be none.
-    pub(super) async fn pause_or_fail(&self, failed: u32, error: SourceError) -> Result<(), SourceError> {
-        let Some(pause) = self.transport.retry.pause(failed, &error, dice()) else {
-            return Err(error);
-        };
-        tracing::debug!(registry = self.host, %error, failed, ?pause, "trying again");
-        tokio::time::sleep(pause).await;
-        Ok(())
+    pub(super) fn retry_policy(&self) -> &RetryPolicy {
+        &self.transport.retry
     }
 
     /// Sends a request once, renewing the authorization at most once, and returns an answer

@@ -15,6 +15,9 @@ const ERROR_BODY_MAX: usize = 8 << 10;
 /// Of what a registry says no more is repeated, in characters.
 const DETAIL_MAX: usize = 300;
 
+/// No registry is left alone for longer than this, whatever it asks for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
 #[derive(Deserialize)]
 struct Envelope {
     errors: Vec<EnvelopeError>,
@@ -71,10 +74,10 @@ fn names_tls(body: &[u8]) -> bool {
         .any(|phrase| text.contains(phrase))
 }
 
-/// Only seconds are understood; registries do not send dates.
+/// Only seconds are understood; registries do not send dates. What is longer than [`RETRY_AFTER_MAX`] is cut there.
 fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
-    value.trim().parse().ok().map(Duration::from_secs)
+    value.trim().parse().ok().map(Duration::from_secs).map(|wait| wait.min(RETRY_AFTER_MAX))
 }
 
 /// The message of a registry's error document (distribution-spec 1.1, "Error Codes").

@@ -48,7 +48,7 @@ impl RegistrySource {
             body: None,
             subject: format!("the referrers of {}@{subject}", self.name),
         };
-        self.client.retrying(|| self.fetch_page(&request)).await
+        self.client.retrying(&request, || self.fetch_page(&request)).await
     }
 
     async fn fetch_page(&self, request: &Request) -> Result<(Vec<Referrer>, Option<String>), SourceError> {

@@ -20,7 +20,7 @@ impl RegistrySource {
             body: Some(Body { media_type: manifest.media_type.clone(), bytes: manifest.bytes.clone() }),
             subject: format!("{}{separator}{name}", self.name),
         };
-        let response = self.client.retrying(|| self.client.send(&request)).await?;
+        let response = self.client.retrying(&request, || self.client.send(&request)).await?;
         match super::stated_digest(&response).filter(|digest| *digest != manifest.digest()) {
             Some(actual) => {
                 let subject = request.subject;

@@ -1,9 +1,12 @@
 //! What is tried again, how often and when.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::script::{Ending, Reply, Script};
 use super::*;
+use crate::image::digest::Digest;
+use crate::image::manifest::Descriptor;
 use crate::image::source::SourceError;
 use crate::kind::Kind;
 
@@ -29,6 +32,70 @@ async fn a_long_retry_after_is_reported_at_once() {
     let text = error.to_string();
     assert!(text.contains("3600 s") && text.contains("slow down"), "{text}");
     assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn nobody_with_the_same_credential_asks_before_the_time_that_was_given() {
+    let server = Script::start(|request, _| match request.target.as_str() {
+        target if target.contains("/team/app/") => Reply::new(429, "").header("Retry-After", "1200"),
+        _ => Reply::new(200, MANIFEST),
+    })
+    .await;
+    let sources = sources(&server.host);
+    let limited = open(&sources, &server.host, &Credentials::none());
+    assert_eq!(limited.waits(), None);
+    limited.manifest(&v1()).await.unwrap_err();
+    let wait = limited.waits().unwrap();
+    assert!(wait.host == server.host && wait.left() > Duration::from_secs(1000), "{wait:?}");
+    // By whatever request, of whatever repository, and by those that open blobs.
+    let other: Reference = format!("{}/team/other:v1", server.host).parse().unwrap();
+    let other = sources.open(&other, &Credentials::none()).unwrap();
+    let descriptor = Descriptor {
+        media_type: "application/octet-stream".to_owned(),
+        digest: Digest::of(b"x"),
+        size: 1,
+        annotations: BTreeMap::new(),
+    };
+    for error in [
+        other.manifest(&v1()).await.unwrap_err(),
+        other.resolve(&v1()).await.unwrap_err(),
+        other.blob(&descriptor).await.map(drop).unwrap_err(),
+    ] {
+        assert!(
+            matches!(&error, SourceError::RateLimited { retry_after: Some(left), .. }
+            if *left > Duration::from_secs(1000) && *left <= Duration::from_secs(1200)),
+            "{error}"
+        );
+    }
+    assert_eq!(server.seen().len(), 1);
+    // Another user is another account.
+    let user = credentials(&server.host, "u", "p");
+    let other: Reference = format!("{}/team/other:v1", server.host).parse().unwrap();
+    sources.open(&other, &user).unwrap().manifest(&v1()).await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_wait_together_for_a_short_time() {
+    let server = Script::start(|_, before| match before {
+        0 => Reply::new(429, "").header("Retry-After", "1"),
+        _ => Reply::new(200, MANIFEST),
+    })
+    .await;
+    let source = anonymous(&server.host);
+    let begin = Instant::now();
+    let first = tokio::spawn({
+        let source = Arc::clone(&source);
+        async move { source.manifest(&v1()).await }
+    });
+    while source.waits().is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(begin.elapsed() < Duration::from_secs(20));
+    }
+    source.manifest(&v1()).await.unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());
+    first.await.unwrap().unwrap();
+    assert_eq!(server.seen().len(), 3);
+    assert_eq!(source.waits(), None);
 }
 
 #[tokio::test]
