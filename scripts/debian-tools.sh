@@ -17,6 +17,7 @@
 #   kubernetes    Debian's source of Kubernetes 1.20 (bookworm)        -> source/, patched
 #   node          a root filesystem for a Kubernetes node: etcd, containerd, runc, CNI plugins (bookworm) -> root/
 #   registry      docker-registry with its libraries, busybox (bookworm) -> root/
+#   secilc        the compiler of SELinux policies (bookworm)          -> bin/secilc
 #
 # DIR defaults to ${XDG_CACHE_HOME:-~/.cache}/composefs-csi/tools. Packages come from the mirror that the
 # machine's own apt sources name (DEBIAN_MIRROR overrides it), are verified by apt against the Debian
@@ -51,6 +52,7 @@ describe() {
                      packages='etcd-server containerd runc containernetworking-plugins iptables iproute2 conntrack
                          mount util-linux coreutils findutils bash grep sed procps ca-certificates' ;;
         registry)    suite=bookworm packages='docker-registry busybox-static' keep='.' programs='' ;;
+        secilc)      suite=bookworm packages=secilc keep='.' programs=secilc ;;
         kubernetes)  suite=bookworm packages=kubernetes source=Sources keep='' programs='' ;;
         *)           say "unknown set '$1'"; usage ;;
     esac

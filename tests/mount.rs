@@ -15,7 +15,7 @@ use std::path::Path;
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::{
-    Backing, Capabilities, KernelMounter, Layers, MountError, MountSpec, Mounter, Verity,
+    Backing, Capabilities, KernelMounter, Labelling, Layers, MountError, MountSpec, Mounter, Verity,
 };
 use composefs_csi::sys::mount_attr::{MountAttr, mount_setattr};
 use composefs_csi::sys::pages::{Mapping, read_through};
@@ -33,6 +33,7 @@ fn ways() -> Vec<Capabilities> {
                 backing,
                 layers,
                 verity: Verity::NotInStore,
+                selinux: Labelling::default(),
                 failed: Vec::new(),
             });
         }

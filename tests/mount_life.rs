@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::kind::Kind;
-use composefs_csi::node::mount::{Backing, Capabilities, KernelMounter, Layers, MountError, Mounter, Verity};
+use composefs_csi::node::mount::{
+    Backing, Capabilities, KernelMounter, Labelling, Layers, MountError, Mounter, Verity,
+};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use support::bench::{below, bench, device, small_image, start, unmount_by_hand, whole};
 use support::mount::{Bench, Node, content, mounts_below};
@@ -264,8 +266,8 @@ fn victim() {
     let layers =
         if std::env::var("VICTIM_LAYERS").unwrap() == "paths" { Layers::Paths } else { Layers::Descriptors };
     let (kernel, failed) = (String::new(), Vec::new());
-    let forced =
-        Capabilities { kernel, backing: Backing::LoopDevice, layers, verity: Verity::NotInStore, failed };
+    let (backing, verity, selinux) = (Backing::LoopDevice, Verity::NotInStore, Labelling::default());
+    let forced = Capabilities { kernel, backing, layers, verity, selinux, failed };
     let mounter =
         KernelMounter::with_capabilities(&root.join("store"), &root.join("state"), false, forced).unwrap();
     let targets = ["a", "b", "c"].map(|name| root.join("targets").join(name));

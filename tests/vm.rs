@@ -1,8 +1,10 @@
-//! fs-verity and tampering, in virtual machines with Debian's kernels 6.12 and 7.x.
+//! fs-verity, tampering and SELinux, in virtual machines with Debian's kernels 6.12 and 7.x.
 //!
 //! Most machines' own filesystems have no fs-verity, so this very test binary goes into an initramfs, beside a disk
 //! of ext4 with `-O verity`, and runs its ignored test `guest` there. What that found comes back through a serial
 //! port, one JSON object per row; a row that is missing fails the test as one that went wrong does.
+//!
+//! The machines boot with SELinux; the last rows load a small policy (`vm/selinux.cil`) and enforce it.
 //!
 //! No KVM is needed: QEMU emulates, in about half a minute for each kernel.
 
@@ -22,6 +24,8 @@ mod initramfs;
 mod machine;
 #[path = "support/mount.rs"]
 mod mount;
+#[path = "vm/mounts.rs"]
+mod mounts;
 #[path = "vm/policy.rs"]
 mod policy;
 #[path = "vm/pulled.rs"]
@@ -32,6 +36,8 @@ mod reads;
 mod records;
 #[path = "support/registry.rs"]
 mod registry;
+#[path = "vm/selinux.rs"]
+mod selinux;
 #[path = "support/tools.rs"]
 mod tools;
 
@@ -53,7 +59,7 @@ fn run(kernel: &str) {
     let (rows, console) = machine::run(kernel);
     let found: BTreeMap<&str, &Row> = rows.iter().map(|row| (row.name.as_str(), row)).collect();
     let mut failures = Vec::new();
-    for (name, _) in guest::ROWS {
+    for (name, _) in guest::ROWS.iter().chain(selinux::ROWS) {
         let (verdict, detail) = match found.get(name) {
             Some(row) => (if row.passed { "ok" } else { "FAILED" }, row.detail.as_str()),
             None => ("MISSING", ""),
@@ -81,4 +87,16 @@ fn linux_7() {
 #[ignore = "runs inside the virtual machine that the other tests start"]
 fn guest() {
     guest::run();
+}
+
+#[test]
+#[ignore = "runs inside the virtual machine, with the label of a privileged container"]
+fn privileged() {
+    selinux::privileged();
+}
+
+#[test]
+#[ignore = "runs inside the virtual machine, with a label that may not mount with every context"]
+fn restricted() {
+    selinux::restricted();
 }

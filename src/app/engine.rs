@@ -14,7 +14,7 @@ use crate::image::store::{Integrity, NodeKey, Options, Store};
 use crate::image::trust::metrics::TrustMetrics;
 use crate::image::trust::{TrustGate, TrustSettings};
 use crate::image::verity::VerityDigest;
-use crate::node::mount::{self, KernelMounter};
+use crate::node::mount::{self, KernelMounter, SelinuxContext};
 
 /// Settings shared by the run modes and the commands.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct EngineSettings {
     pub access: Rule,
     /// Refuse images whose manifest does not carry their composefs digest.
     pub require_digest: bool,
+    /// How mounts are labelled for SELinux.
+    pub selinux_context: SelinuxContext,
     /// Bytes per second that a registry must send at least; 0 for no bound.
     pub min_transfer_rate: u64,
     /// How much is done at once, and what is taken.
@@ -57,6 +59,7 @@ pub struct Engine {
     /// Says which of them may be mounted.
     pub gate: Arc<TrustGate>,
     state_dir: PathBuf,
+    selinux_context: SelinuxContext,
 }
 
 impl Engine {
@@ -78,7 +81,8 @@ impl Engine {
                 .with_digest_required(settings.require_digest),
         );
         let (limits, state_dir) = (settings.limits, settings.state_dir.clone());
-        Ok(Self { store, images, gate, limits, state_dir })
+        let selinux_context = settings.selinux_context.clone();
+        Ok(Self { store, images, gate, limits, state_dir, selinux_context })
     }
 
     /// The composefs images that are mounted anywhere in this mount namespace.
@@ -89,7 +93,8 @@ impl Engine {
     /// Tests what the kernel can do, and mounts from this store from then on.
     pub fn mounter(&self) -> anyhow::Result<KernelMounter> {
         let sealed = self.store.integrity() == Integrity::Read;
-        Ok(KernelMounter::start(self.store.root(), &self.state_dir, sealed)?)
+        let (store, state) = (self.store.root(), &self.state_dir);
+        Ok(KernelMounter::start_labelled(store, state, sealed, &self.selinux_context)?)
     }
 }
 

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::access::AccessArgs;
 use super::limits::LimitArgs;
 use super::trust::TrustArgs;
+use crate::node::mount::SelinuxContext;
 
 /// Image-backed, read-only volumes for Kubernetes, verified file by file.
 #[derive(Debug, Parser)]
@@ -35,6 +36,16 @@ pub struct Cli {
     /// Caps on images.
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// The SELinux label of mounts, as `user:role:type:level`, on nodes where SELinux is on. `auto` takes one that all
+    /// containers may read and none may write; `none` leaves it to the node's policy.
+    #[arg(
+        long,
+        global = true,
+        env = "COMPOSEFS_CSI_SELINUX_CONTEXT",
+        value_name = "LABEL",
+        default_value_t = SelinuxContext::Auto
+    )]
+    pub selinux_context: SelinuxContext,
     /// How results are printed.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,

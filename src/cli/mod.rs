@@ -86,6 +86,7 @@ impl Cli {
             registry_cas: self.registry.registry_cas.clone(),
             trust: self.trust.settings(),
             access: self.access.rule(),
+            selinux_context: self.selinux_context.clone(),
             min_transfer_rate: self.limits.min_transfer_rate,
             limits: self.limits.limits(parallel_layers),
             registry_metrics: RegistryMetrics::default(),

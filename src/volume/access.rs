@@ -49,6 +49,13 @@ pub enum AccessError {
     /// A filesystem was asked for by name.
     #[error("fsType {0:?} cannot be chosen, images are composefs; leave fsType empty")]
     FsType(String),
+    /// An SELinux label, which kubelet passes for a CSIDriver with `seLinuxMount: true`, or a claim's mountOptions do.
+    #[error(
+        "mount option {0:?} is not taken: all pods of a node share an image's mount, whose SELinux label is the node \
+         plugin's to choose (--selinux-context); set seLinuxMount: false in the CSIDriver object, as installed, or remove \
+         it from mountOptions"
+    )]
+    Context(&'static str),
     /// A mount option that is not passed on.
     #[error("mount option {0:?} is not supported; ro, nosuid and nodev always hold, noexec may be added")]
     Flag(String),
@@ -81,11 +88,19 @@ impl Access {
             match flag {
                 "ro" | "nosuid" | "nodev" => {}
                 "noexec" => noexec = true,
-                other => return Err(AccessError::Flag(other.to_owned())),
+                other => return Err(refusal(other)),
             }
         }
         Ok(Self { mode, noexec })
     }
+}
+
+/// Of a label only the option's name is told: its categories may have a comma, at which it was split.
+fn refusal(flag: &str) -> AccessError {
+    let name = flag.split('=').next().unwrap_or_default();
+    let label =
+        ["context", "fscontext", "defcontext", "rootcontext"].into_iter().find(|label| *label == name);
+    label.map_or_else(|| AccessError::Flag(flag.to_owned()), AccessError::Context)
 }
 
 #[cfg(test)]
@@ -104,7 +119,11 @@ mod tests {
         assert!(with("", &["ro,noexec"], "").unwrap().noexec);
         assert_eq!(with("ext4", &[], ""), Err(AccessError::FsType("ext4".into())));
         assert_eq!(with("", &["rw"], ""), Err(AccessError::Flag("rw".into())));
-        assert_eq!(with("", &["context=x"], ""), Err(AccessError::Flag("context=x".into())));
+        assert_eq!(with("", &["contexts=x"], ""), Err(AccessError::Flag("contexts=x".into())));
+        // As kubelet writes it.
+        let label = r#"context="system_u:object_r:container_file_t:s0:c1,c2""#;
+        assert_eq!(with("", &[label], ""), Err(AccessError::Context("context")));
+        assert_eq!(with("", &["ro,rootcontext=x"], ""), Err(AccessError::Context("rootcontext")));
         assert_eq!(with("", &[], "1000"), Err(AccessError::Group("1000".into())));
     }
 }

@@ -2,16 +2,13 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use composefs_csi::image::store::{Integrity, NodeKey, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::kind::Kind;
-use composefs_csi::node::mount::{
-    Backing, Capabilities, KernelMounter, Layers, MountError, MountSpec, Mounter, Verity,
-};
+use composefs_csi::node::mount::{Backing, KernelMounter, Layers, MountError, MountSpec, Mounter, Verity};
 use composefs_csi::sys::pages::Mapping;
 use composefs_csi::sys::verity::{enable_verity, measure_verity};
 use rustix::io::Errno;
@@ -19,14 +16,14 @@ use rustix::io::Errno;
 use crate::disk::{BLOCK, drop_caches, read_block, tamper};
 use crate::mount::{Bench, Node, content, image_by, mounts_below};
 use crate::pulled::{pulled_image, sealed_later};
-use crate::{Row, damage, policy, reads, records};
+use crate::{Row, damage, mounts, policy, reads, records, selinux};
 
 const DISK: &str = "/disk";
 /// Length of the files that are tampered with.
 pub const LENGTH: usize = 20 * BLOCK;
 
 /// A row: what is claimed, and the test of it, which returns a detail worth printing or panics.
-type Test = fn() -> String;
+pub type Test = fn() -> String;
 
 /// Every row, in order.
 pub const ROWS: &[(&str, Test)] = &[
@@ -55,17 +52,23 @@ pub const ROWS: &[(&str, Test)] = &[
     ("an image that is built otherwise than at first is refused", records::first_digest),
     ("an image that is cached is refused once the policy is another", policy::replaced),
     ("verified reads beside the same file without fs-verity", reads::cost_of_verification),
-    ("every way of mounting that this kernel should know works", ways),
-    ("a store on tmpfs is mounted through loop devices", without_verity),
-    ("a restart finds base and published mounts", restart),
-    ("publishing does not slow down with the number of volumes", many),
+    ("every way of mounting that this kernel should know works", mounts::ways),
+    ("a store on tmpfs is mounted through loop devices", mounts::without_verity),
+    ("a restart finds base and published mounts", mounts::restart),
+    ("publishing does not slow down with the number of volumes", mounts::many),
 ];
 
-/// Runs the rows, and writes each to the port that the host reads.
+/// Runs all rows, those about SELinux last and in a process of their own: from then on the machine enforces a policy.
 pub fn run() {
+    run_rows(ROWS);
+    selinux::enforce();
+}
+
+/// Runs rows, and writes each to the port that the host reads.
+pub fn run_rows(rows: &[(&str, Test)]) {
     let port = std::env::var("RESULTS").expect("RESULTS names the port of the results");
     let mut port = File::options().write(true).open(port).expect("cannot open the port of the results");
-    for (name, test) in ROWS {
+    for (name, test) in rows {
         println!("== {name}");
         let (passed, detail) = match catch_unwind(AssertUnwindSafe(test)) {
             Ok(detail) => (true, detail),
@@ -96,7 +99,7 @@ pub fn whole(image: VerityDigest) -> MountSpec {
     MountSpec { image, path: PathBuf::new(), noexec: false }
 }
 
-fn is_6_12() -> bool {
+pub fn is_6_12() -> bool {
     rustix::system::uname().release().to_bytes().starts_with(b"6.12")
 }
 
@@ -315,95 +318,4 @@ fn tampered_directory() -> String {
     }
     assert!(errors > 0, "the tampered block {number} was never read");
     format!("block {number}: {good} files read, {errors} EIO")
-}
-
-fn ways() -> String {
-    let bench = bench("ways");
-    let image = bench.image(&[("file", Node::File(content(30, LENGTH)))]);
-    let before = bench.leftovers();
-    let mut words = Vec::new();
-    for backing in [Backing::File, Backing::LoopDevice] {
-        for layers in [Layers::Descriptors, Layers::Paths, Layers::Classic] {
-            let (kernel, verity, failed) = (String::new(), Verity::Required, Vec::new());
-            let forced = Capabilities { kernel, backing, layers, verity, failed };
-            let mounter =
-                KernelMounter::with_capabilities(&bench.store(), &bench.state(), true, forced).unwrap();
-            let target = bench.target("a");
-            match mounter.mount(&whole(image), &target) {
-                Err(error) if is_6_12() && layers == Layers::Descriptors => words.push(error.to_string()),
-                other => other.unwrap_or_else(|error| panic!("{layers}, {backing}: {error}")),
-            }
-            if mounter.mounted(&target).unwrap().is_some() {
-                assert_eq!(std::fs::read(target.join("file")).unwrap(), content(30, LENGTH));
-            }
-            mounter.unmount(&target).unwrap();
-            mounter.release(&image).unwrap();
-            assert_eq!(mounts_below(&bench.root).len(), 1);
-        }
-    }
-    assert_eq!(bench.leftovers(), before);
-    words.first().cloned().unwrap_or_default()
-}
-
-fn without_verity() -> String {
-    let bench = Bench::new(Path::new("/tmp"), "plain", false);
-    let image = bench.image(&[("file", Node::File(content(31, LENGTH)))]);
-    let mounter = KernelMounter::start(&bench.store(), &bench.state(), false).unwrap();
-    assert_eq!(mounter.capabilities().verity, Verity::NotInStore);
-    assert_eq!(mounter.capabilities().backing, Backing::LoopDevice);
-    let target = bench.target("a");
-    mounter.mount(&whole(image), &target).unwrap();
-    assert_eq!(std::fs::read(target.join("file")).unwrap(), content(31, LENGTH));
-    mounter.capabilities().to_string()
-}
-
-fn restart() -> String {
-    let bench = bench("restart");
-    let image = bench.image(&[("d/file", Node::File(content(32, LENGTH)))]);
-    let (a, b, c) = (bench.target("a"), bench.target("b"), bench.target("c"));
-    start(&bench).mount(&whole(image), &a).unwrap();
-    start(&bench).mount(&whole(image), &b).unwrap();
-    for point in mounts_below(&bench.state()).iter().rev() {
-        rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).unwrap();
-    }
-    let mounter = start(&bench);
-    let below = MountSpec { path: "d".into(), noexec: true, ..whole(image) };
-    mounter.mount(&below, &c).unwrap();
-    assert_eq!(mounter.mounted(&c).unwrap(), Some(below));
-    let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
-    assert!(device(&a) == device(&b) && device(&b) == device(&c), "one superblock");
-    assert_eq!(mounter.mounted_images().unwrap().into_iter().collect::<Vec<_>>(), [image]);
-    for target in [&a, &b, &c] {
-        mounter.unmount(target).unwrap();
-        mounter.release(&image).unwrap();
-    }
-    assert_eq!(mounts_below(&bench.root).len(), 1);
-    String::new()
-}
-
-fn many() -> String {
-    let bench = bench("many");
-    let image = bench.image(&[("file", Node::File(content(33, LENGTH)))]);
-    let mounter = start(&bench);
-    let targets: Vec<PathBuf> = (0..200).map(|count| bench.target(&count.to_string())).collect();
-    let times: Vec<_> = targets
-        .iter()
-        .map(|target| {
-            let started = std::time::Instant::now();
-            mounter.mount(&whole(image), target).unwrap();
-            started.elapsed()
-        })
-        .collect();
-    let median = |part: &[std::time::Duration]| {
-        let mut part = part.to_vec();
-        part.sort();
-        part[part.len() / 2]
-    };
-    let (first, last) = (median(&times[1..51]), median(&times[150..]));
-    // Emulation is noisy, reading the table of 200 mounts each time would not be mistaken for noise.
-    assert!(last < first * 4, "the first fifty take {first:?} each, the last fifty {last:?}");
-    for target in [&targets[0], &targets[199]] {
-        assert_eq!(mounter.mounted(target).unwrap(), Some(whole(image)));
-    }
-    format!("first fifty {first:?} each, last fifty {last:?}, emulated")
 }

@@ -17,6 +17,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
+mount -t selinuxfs selinux /sys/fs/selinux
 while read -r module; do insmod "/modules/$module.ko"; done </modules/order
 mount -t ext4 /dev/vda /disk
 for port in /sys/class/virtio-ports/*; do
@@ -48,7 +49,24 @@ pub fn write(path: &Path, kernel_set: &Path, busybox: &Path) {
         add_module(&mut archive, &kernel_set.join("modules"), module, &mut order);
     }
     archive.file("modules/order", 0o644, format!("{}\n", order.join("\n")).as_bytes());
+    // For the rows about SELinux: the policy, and a small program that needs the dynamic linker.
+    archive.file("selinux/policy", 0o644, &selinux_policy());
+    archive.copy("selinux/program", &tools::installed("true"));
     archive.finish();
+}
+
+/// `vm/selinux.cil`, compiled.
+fn selinux_policy() -> Vec<u8> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm/selinux.cil");
+    let to = scratch("policy");
+    output(
+        Command::new(tools::debian("secilc", "secilc"))
+            .arg("-o")
+            .arg(&to)
+            .args(["-f", "/dev/null"])
+            .arg(source),
+    );
+    taken(&to)
 }
 
 /// A module, after those that it depends on. Debian's kernel packages have no modules.dep.
@@ -103,11 +121,20 @@ fn libraries() -> Vec<PathBuf> {
 }
 
 fn stripped(program: &Path) -> Vec<u8> {
-    let to =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("vm-test-{:?}", std::thread::current().id()));
+    let to = scratch("test");
     output(Command::new(tools::installed("strip")).arg("-o").arg(&to).arg(program));
-    let content = std::fs::read(&to).expect("cannot read the stripped program");
-    std::fs::remove_file(&to).expect("cannot remove the stripped program");
+    taken(&to)
+}
+
+/// A file for one of the threads that prepare machines.
+fn scratch(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("vm-{name}-{:?}", std::thread::current().id()))
+}
+
+/// Reads a file that a tool wrote, and removes it.
+fn taken(path: &Path) -> Vec<u8> {
+    let content = std::fs::read(path).expect("cannot read what a tool wrote");
+    std::fs::remove_file(path).expect("cannot remove what a tool wrote");
     content
 }
 

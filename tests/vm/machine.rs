@@ -61,7 +61,7 @@ fn boot(kernel: &Path, initrd: &Path, disk: &Path, results: &Path, console: &Pat
         .args([
             "-append",
             "console=ttyS0 panic=-1 mitigations=off cryptomgr.notests no_timer_check \
-             tsc=reliable random.trust_cpu=on oops=panic rdinit=/init loglevel=4",
+             tsc=reliable random.trust_cpu=on oops=panic rdinit=/init loglevel=4 security=selinux",
         ])
         .stdin(Stdio::null())
         .stdout(output.try_clone().expect("cannot share the console's file"))

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::selinux::Labelling;
 use super::superblock::{Backing, Layers, Way};
 use crate::image::store::Integrity;
 
@@ -31,6 +32,8 @@ pub struct Capabilities {
     pub layers: Layers,
     /// Whether the kernel checks objects as they are read.
     pub verity: Verity,
+    /// How mounts are labelled for SELinux.
+    pub selinux: Labelling,
     /// The ways that were tried before and do not work here, with the kernel's reason.
     pub failed: Vec<String>,
 }
@@ -44,7 +47,12 @@ impl Capabilities {
 
     /// The way to mount images.
     pub(super) fn way(&self) -> Way {
-        Way { backing: self.backing, layers: self.layers, verity: self.verity == Verity::Required }
+        Way {
+            backing: self.backing,
+            layers: self.layers,
+            verity: self.verity == Verity::Required,
+            context: self.selinux.context.clone(),
+        }
     }
 }
 
@@ -80,6 +88,9 @@ impl fmt::Display for Verity {
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Linux {}: {}, {}, {}", self.kernel, self.backing, self.layers, self.verity)?;
+        if let Some(label) = &self.selinux.label {
+            write!(f, ", SELinux label {label}")?;
+        }
         if !self.failed.is_empty() {
             write!(f, "; not working here: {}", self.failed.join("; "))?;
         }
@@ -98,6 +109,7 @@ mod tests {
             backing: Backing::File,
             layers: Layers::Paths,
             verity: Verity::Required,
+            selinux: Labelling::default(),
             failed: vec!["by descriptor: EBADF".into()],
         };
         assert_eq!(

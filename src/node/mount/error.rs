@@ -131,6 +131,17 @@ pub enum MountError {
         /// What to do.
         remedy: &'static str,
     },
+    /// SELinux does not let this process mount with the label that was asked for.
+    #[error(
+        "SELinux refuses mounts with the label {label}: {why}; give --selinux-context a label of this node's policy that \
+         the plugin may mount with, or auto"
+    )]
+    Label {
+        /// The value of --selinux-context.
+        label: String,
+        /// The step, and the kernel's answer.
+        why: String,
+    },
     /// No way of mounting works on this node.
     #[error(
         "this node (Linux {kernel}) cannot mount composefs images: {}; they need Linux 6.6 or later with EROFS, \
@@ -160,7 +171,7 @@ impl MountError {
             | Self::WrongDigest { .. }
             | Self::BadObject { .. }
             | Self::NotAnImage { .. } => Kind::Corrupt,
-            Self::NoWay { .. } | Self::Unreachable { .. } => Kind::Unsupported,
+            Self::NoWay { .. } | Self::Unreachable { .. } | Self::Label { .. } => Kind::Unsupported,
             Self::Kernel { errno, .. } => kind_of(*errno),
         }
     }

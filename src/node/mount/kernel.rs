@@ -14,7 +14,10 @@ use super::base::{Bases, PLACE, unmount_lazily};
 use super::object::ImageFile;
 use super::publish::{Target, clone_mount, restrict};
 use super::table::StoreId;
-use super::{Capabilities, MountError, MountSpec, Mounter, Verity, check, probe, table};
+use super::{
+    Capabilities, MountError, MountSpec, Mounter, SelinuxContext, Verity, check, probe, relabel, selinux,
+    table,
+};
 use crate::image::store::{Integrity, Objects};
 use crate::image::verity::VerityDigest;
 use crate::sys::statmount::mount_id;
@@ -48,8 +51,21 @@ impl KernelMounter {
     /// # Errors
     /// [`MountError::NoWay`] where this node cannot mount images at all; it names each way and why it fails.
     pub fn start(store: &Path, state: &Path, sealed: bool) -> Result<Self, MountError> {
+        Self::start_labelled(store, state, sealed, &SelinuxContext::Auto)
+    }
+
+    /// As [`KernelMounter::start`], with mounts labelled otherwise than by the best label that SELinux accepts.
+    ///
+    /// # Errors
+    /// Besides the above, [`MountError::Label`] where SELinux refuses the one label that was asked for.
+    pub fn start_labelled(
+        store: &Path,
+        state: &Path,
+        sealed: bool,
+        context: &SelinuxContext,
+    ) -> Result<Self, MountError> {
         let bases = Bases::open(state)?;
-        let capabilities = probe::run(store, &bases, sealed)?;
+        let capabilities = probe::run(store, &bases, sealed, context)?;
         Self::assemble(store, bases, capabilities, sealed)
     }
 
@@ -83,6 +99,9 @@ impl KernelMounter {
         let store =
             StoreId::of(&objects).map_err(|errno| MountError::kernel("fstat", path.display(), errno))?;
         bases.sweep(&objects)?;
+        if let Some(label) = capabilities.selinux.of_objects() {
+            relabel::relabel(&objects, label);
+        }
         let (seen, checked) = (Mutex::default(), Mutex::default());
         Ok(Self { objects, store, bases, capabilities, sealed, seen, contents, checked })
     }
@@ -110,7 +129,7 @@ impl KernelMounter {
             if check {
                 check::check(image, &self.contents)?;
             }
-            // Or the store was replaced under the mount. What is published of it stays; nothing more is.
+            // Or the store was replaced under the mount, or labels changed. What is published of it stays; nothing more is.
             drop(base);
             self.bases.drop_base(&digest)?;
         } else if check {
@@ -137,7 +156,7 @@ impl KernelMounter {
         Ok(mount)
     }
 
-    /// Makes sure that what stands in the base's place is the image. Whether it is this store's.
+    /// Makes sure that what stands in the base's place is the image. Whether it is this store's, labelled as now.
     fn recognise(&self, base: &OwnedFd, image: &VerityDigest) -> Result<bool, MountError> {
         let failed = |errno| MountError::kernel("looking at the base mount", format!("image {image}"), errno);
         let id = mount_id(base).map_err(failed)?;
@@ -148,6 +167,7 @@ impl KernelMounter {
         match table::mount_at(base).map_err(failed)? {
             Some(mount) if mount.image() != Some(*image) => Err(mount.foreign(&self.bases.path(image))),
             Some(mount) if !mount.is_of(image, self.store) => Ok(false),
+            _ if !self.labelled(base).map_err(failed)? => Ok(false),
             _ => {
                 if let Some(id) = id {
                     self.remember(*image, id);
@@ -155,6 +175,11 @@ impl KernelMounter {
                 Ok(true)
             }
         }
+    }
+
+    /// Has this mount the label that new ones get?
+    fn labelled(&self, mount: &OwnedFd) -> Result<bool, Errno> {
+        Ok(selinux::label_of(mount)? == self.capabilities.selinux.label)
     }
 
     fn was_checked(&self, base: &OwnedFd, image: &VerityDigest) -> Result<bool, MountError> {
@@ -175,6 +200,9 @@ impl KernelMounter {
         Ok(table::published_roots(image, self.store, verity)?.iter().find_map(|point| {
             let place = rustix::fs::openat(CWD, point, PLACE, Mode::empty()).ok()?;
             if !table::mount_at(&place).ok()??.shows_whole(image, self.store) {
+                return None;
+            }
+            if !self.labelled(&place).ok()? {
                 return None;
             }
             let copy = clone_mount(&place).ok()?;

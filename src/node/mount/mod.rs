@@ -25,6 +25,8 @@ mod mountinfo;
 mod object;
 mod probe;
 mod publish;
+mod relabel;
+mod selinux;
 mod superblock;
 mod table;
 
@@ -34,6 +36,7 @@ use std::path::{Path, PathBuf};
 pub use capabilities::{Capabilities, Verity};
 pub use error::MountError;
 pub use kernel::KernelMounter;
+pub use selinux::{BadContext, Labelling, SelinuxContext};
 pub use superblock::{Backing, Layers};
 pub use table::mounted_images;
 

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::base::Bases;
 use super::object::{ImageFile, object_name};
+use super::selinux::{self, Labelling, SelinuxContext};
 use super::superblock::{Backing, Layers, Way};
 use super::{Capabilities, MountError, Verity};
 use crate::image::composefs::{ImageBytes, write_image};
@@ -29,30 +30,26 @@ const UNSEALED: &[u8] =
 const SUBJECT: &str = "the self-test's image";
 const DIRECTORY: &str = ".self-test";
 
-/// Finds the best way to mount images of `store` on this kernel.
-pub(super) fn run(store: &Path, bases: &Bases, sealed: bool) -> Result<Capabilities, MountError> {
+/// Finds the best way to mount images of `store` on this kernel, and the label that `wanted` comes to.
+pub(super) fn run(
+    store: &Path,
+    bases: &Bases,
+    sealed: bool,
+    wanted: &SelinuxContext,
+) -> Result<Capabilities, MountError> {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let scratch = Scratch::new(store)?;
     let image = scratch.fill(sealed)?;
     let mut failed = Vec::new();
-    if !sealed {
-        return match scratch.find_way(false, &image, bases, &mut failed) {
-            Some(way) => Ok(capabilities(kernel, way, Verity::NotInStore, failed)),
-            None => Err(MountError::NoWay { kernel, tried: failed }),
-        };
-    }
-    if let Some(way) = scratch.find_way(true, &image, bases, &mut failed) {
-        return Ok(capabilities(kernel, way, Verity::Required, failed));
-    }
-    let unusable = Verity::Unusable(failed.join("; "));
-    match scratch.find_way(false, &image, bases, &mut Vec::new()) {
-        Some(way) => Ok(capabilities(kernel, way, unusable, Vec::new())),
-        None => Err(MountError::NoWay { kernel, tried: failed }),
-    }
-}
-
-fn capabilities(kernel: String, way: Way, verity: Verity, failed: Vec<String>) -> Capabilities {
-    Capabilities { kernel, backing: way.backing, layers: way.layers, verity, failed }
+    let (way, verity) = if let Some(way) = scratch.find_way(sealed, &image, bases, &mut failed) {
+        (way, if sealed { Verity::Required } else { Verity::NotInStore })
+    } else if sealed && let Some(way) = scratch.find_way(false, &image, bases, &mut Vec::new()) {
+        (way, Verity::Unusable(std::mem::take(&mut failed).join("; ")))
+    } else {
+        return Err(MountError::NoWay { kernel, tried: failed });
+    };
+    let selinux = scratch.find_label(&way, wanted, &image, bases, &mut failed)?;
+    Ok(Capabilities { kernel, backing: way.backing, layers: way.layers, verity, selinux, failed })
 }
 
 /// A store of two objects and one image, removed when dropped.
@@ -125,15 +122,15 @@ impl Scratch {
         failed: &mut Vec<String>,
     ) -> Option<Way> {
         for backing in [Backing::File, Backing::LoopDevice] {
-            let way = |layers| Way { backing, layers, verity };
+            let way = |layers| Way { backing, layers, verity, context: None };
             // Layers make no difference to this.
             if let Err(error) = way(Layers::Descriptors).erofs(image, SUBJECT, bases) {
                 failed.push(format!("{backing}: {}", error.brief()));
                 continue;
             }
             for layers in [Layers::Descriptors, Layers::Paths, Layers::Classic] {
-                match self.try_way(way(layers), image, bases) {
-                    Ok(()) => return Some(way(layers)),
+                match self.try_way(&way(layers), image, bases) {
+                    Ok(_) => return Some(way(layers)),
                     Err(error) => failed.push(format!("{layers} with {backing}: {}", error.brief())),
                 }
             }
@@ -141,8 +138,32 @@ impl Scratch {
         None
     }
 
-    /// Mounts the image, reads the one file, and makes sure that the other is refused if it should be.
-    fn try_way(&self, way: Way, image: &ImageFile, bases: &Bases) -> Result<(), MountError> {
+    /// The first label that the policy lets this process mount with. Whether containers may read it is the policy's
+    /// to say.
+    fn find_label(
+        &self,
+        way: &Way,
+        wanted: &SelinuxContext,
+        image: &ImageFile,
+        bases: &Bases,
+        failed: &mut Vec<String>,
+    ) -> Result<Labelling, MountError> {
+        for label in wanted.candidates(selinux::is_on()) {
+            let context = Some(label.to_owned());
+            match self.try_way(&Way { context: context.clone(), ..way.clone() }, image, bases) {
+                Ok(label) => return Ok(Labelling { context, label }),
+                Err(error) if wanted.is_demanded() => {
+                    return Err(MountError::Label { label: label.to_owned(), why: error.brief() });
+                }
+                Err(error) => failed.push(error.brief()),
+            }
+        }
+        Ok(Labelling { context: None, label: self.try_way(way, image, bases)? })
+    }
+
+    /// Mounts the image, reads the one file, and makes sure that the other is refused if it should be. Returns the
+    /// SELinux label.
+    fn try_way(&self, way: &Way, image: &ImageFile, bases: &Bases) -> Result<Option<String>, MountError> {
         let mount = way.mount(image, self.objects.as_fd(), bases)?;
         let failed = |step: &str, errno| MountError::kernel(step, SUBJECT, errno);
         let text = read(&mount, "file").map_err(|errno| failed("reading a file", errno))?;
@@ -153,7 +174,7 @@ impl Scratch {
             Ok(_) if way.verity => {
                 Err(failed("verity=require lets an unsealed file through", Errno::OPNOTSUPP))
             }
-            _ => Ok(()),
+            _ => selinux::label_of(&mount).map_err(|errno| failed("reading the label", errno)),
         }
     }
 }

@@ -42,7 +42,7 @@ pub enum Layers {
 }
 
 /// One way of mounting an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
     /// What EROFS reads from.
     pub backing: Backing,
@@ -50,12 +50,14 @@ pub struct Way {
     pub layers: Layers,
     /// Whether the overlay demands every object's fs-verity digest at open (`verity=require`).
     pub verity: bool,
+    /// The SELinux label of all files, if they get one.
+    pub context: Option<String>,
 }
 
 impl Way {
     /// Mounts `image` over `objects`, attached nowhere. The caller holds the image's lock.
     pub(super) fn mount(
-        self,
+        &self,
         image: &ImageFile,
         objects: BorrowedFd<'_>,
         bases: &Bases,
@@ -75,7 +77,7 @@ impl Way {
 
     /// Mounts the image's metadata alone, attached nowhere.
     pub(super) fn erofs(
-        self,
+        &self,
         image: &ImageFile,
         subject: &str,
         bases: &Bases,
@@ -90,6 +92,7 @@ impl Way {
             // Spares overlayfs a look for ACLs at every inode.
             context.flag("noacl")?;
         }
+        self.label(&context)?;
         // By descriptor, so that what was measured is what is mounted; EROFS takes paths only.
         let source = device.as_ref().map_or(image.as_fd(), AsFd::as_fd);
         context.string("source", &proc_path(source))?;
@@ -103,7 +106,7 @@ impl Way {
     }
 
     fn overlay(
-        self,
+        &self,
         image: &ImageFile,
         erofs: &OwnedFd,
         objects: BorrowedFd<'_>,
@@ -118,6 +121,7 @@ impl Way {
         if self.verity {
             context.string("verity", "require")?;
         }
+        self.label(&context)?;
         match self.layers {
             Layers::Descriptors => {
                 context.descriptor("lowerdir+", erofs)?;
@@ -133,6 +137,11 @@ impl Way {
             }
         }
         context.mount()
+    }
+
+    /// Of EROFS as well: where a file lies in the image itself, it is EROFS's inode that a mapping is checked against.
+    fn label(&self, context: &Context<'_>) -> Result<(), MountError> {
+        self.context.as_deref().map_or(Ok(()), |label| context.string("context", label))
     }
 }
 

@@ -122,6 +122,7 @@ fn is_no_to_mount(error: &MountError) -> bool {
         | MountError::BadObject { .. } => true,
         // The node cannot (no EROFS, no loop devices, no rights), or the request does not fit what is there.
         MountError::NoWay { .. }
+        | MountError::Label { .. }
         | MountError::Kernel { .. }
         | MountError::NotAnImage { .. }
         | MountError::NoSuchPath { .. }

@@ -1,0 +1,103 @@
+//! Mounting itself: the ways that a kernel knows, restarts, and many volumes.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use composefs_csi::node::mount::{
+    Backing, Capabilities, KernelMounter, Labelling, Layers, MountSpec, Mounter as _, Verity,
+};
+
+use crate::guest::{LENGTH, bench, is_6_12, start, whole};
+use crate::mount::{Bench, Node, content, mounts_below};
+
+pub fn ways() -> String {
+    let bench = bench("ways");
+    let image = bench.image(&[("file", Node::File(content(30, LENGTH)))]);
+    let before = bench.leftovers();
+    let mut words = Vec::new();
+    for backing in [Backing::File, Backing::LoopDevice] {
+        for layers in [Layers::Descriptors, Layers::Paths, Layers::Classic] {
+            let (kernel, verity, failed) = (String::new(), Verity::Required, Vec::new());
+            let selinux = Labelling::default();
+            let forced = Capabilities { kernel, backing, layers, verity, selinux, failed };
+            let mounter =
+                KernelMounter::with_capabilities(&bench.store(), &bench.state(), true, forced).unwrap();
+            let target = bench.target("a");
+            match mounter.mount(&whole(image), &target) {
+                Err(error) if is_6_12() && layers == Layers::Descriptors => words.push(error.to_string()),
+                other => other.unwrap_or_else(|error| panic!("{layers}, {backing}: {error}")),
+            }
+            if mounter.mounted(&target).unwrap().is_some() {
+                assert_eq!(std::fs::read(target.join("file")).unwrap(), content(30, LENGTH));
+            }
+            mounter.unmount(&target).unwrap();
+            mounter.release(&image).unwrap();
+            assert_eq!(mounts_below(&bench.root).len(), 1);
+        }
+    }
+    assert_eq!(bench.leftovers(), before);
+    words.first().cloned().unwrap_or_default()
+}
+
+pub fn without_verity() -> String {
+    let bench = Bench::new(Path::new("/tmp"), "plain", false);
+    let image = bench.image(&[("file", Node::File(content(31, LENGTH)))]);
+    let mounter = KernelMounter::start(&bench.store(), &bench.state(), false).unwrap();
+    assert_eq!(mounter.capabilities().verity, Verity::NotInStore);
+    assert_eq!(mounter.capabilities().backing, Backing::LoopDevice);
+    let target = bench.target("a");
+    mounter.mount(&whole(image), &target).unwrap();
+    assert_eq!(std::fs::read(target.join("file")).unwrap(), content(31, LENGTH));
+    mounter.capabilities().to_string()
+}
+
+pub fn restart() -> String {
+    let bench = bench("restart");
+    let image = bench.image(&[("d/file", Node::File(content(32, LENGTH)))]);
+    let (a, b, c) = (bench.target("a"), bench.target("b"), bench.target("c"));
+    start(&bench).mount(&whole(image), &a).unwrap();
+    start(&bench).mount(&whole(image), &b).unwrap();
+    for point in mounts_below(&bench.state()).iter().rev() {
+        rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+    let mounter = start(&bench);
+    let below = MountSpec { path: "d".into(), noexec: true, ..whole(image) };
+    mounter.mount(&below, &c).unwrap();
+    assert_eq!(mounter.mounted(&c).unwrap(), Some(below));
+    let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
+    assert!(device(&a) == device(&b) && device(&b) == device(&c), "one superblock");
+    assert_eq!(mounter.mounted_images().unwrap().into_iter().collect::<Vec<_>>(), [image]);
+    for target in [&a, &b, &c] {
+        mounter.unmount(target).unwrap();
+        mounter.release(&image).unwrap();
+    }
+    assert_eq!(mounts_below(&bench.root).len(), 1);
+    String::new()
+}
+
+pub fn many() -> String {
+    let bench = bench("many");
+    let image = bench.image(&[("file", Node::File(content(33, LENGTH)))]);
+    let mounter = start(&bench);
+    let targets: Vec<PathBuf> = (0..200).map(|count| bench.target(&count.to_string())).collect();
+    let times: Vec<_> = targets
+        .iter()
+        .map(|target| {
+            let started = std::time::Instant::now();
+            mounter.mount(&whole(image), target).unwrap();
+            started.elapsed()
+        })
+        .collect();
+    let median = |part: &[std::time::Duration]| {
+        let mut part = part.to_vec();
+        part.sort();
+        part[part.len() / 2]
+    };
+    let (first, last) = (median(&times[1..51]), median(&times[150..]));
+    // Emulation is noisy, reading the table of 200 mounts each time would not be mistaken for noise.
+    assert!(last < first * 4, "the first fifty take {first:?} each, the last fifty {last:?}");
+    for target in [&targets[0], &targets[199]] {
+        assert_eq!(mounter.mounted(target).unwrap(), Some(whole(image)));
+    }
+    format!("first fifty {first:?} each, last fifty {last:?}, emulated")
+}
