@@ -37,6 +37,12 @@ pub struct Plugin {
     pub node: NodeClient<Channel>,
 }
 
+/// The program under test: this build's, or the one that `COMPOSEFS_CSI_TEST_PROGRAM` names.
+fn program() -> PathBuf {
+    let other = std::env::var_os("COMPOSEFS_CSI_TEST_PROGRAM");
+    other.map_or_else(|| env!("CARGO_BIN_EXE_composefs-csi").into(), PathBuf::from)
+}
+
 impl Machine {
     /// A fresh node. `arguments` are the plugin's, besides those that every test needs.
     pub fn new(arguments: &[&str]) -> Self {
@@ -64,7 +70,7 @@ impl Machine {
 
     /// The program on this node's state, with the arguments of the test.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_composefs-csi"));
+        let mut command = Command::new(program());
         command.arg("--state-dir").arg(self.state()).args(arguments).args(self.trust()).args(
             // Those of the run mode are not for commands.
             self.arguments.iter().filter(|a| !OF_THE_RUN_MODE.iter().any(|flag| a.starts_with(flag))),
@@ -95,7 +101,7 @@ impl Machine {
             .append(true)
             .open(self.path().join("log"))
             .expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_composefs-csi"))
+        let child = Command::new(program())
             .arg("node")
             .arg("--state-dir")
             .arg(self.state())
