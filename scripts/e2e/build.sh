@@ -7,6 +7,9 @@
 # The directory is ${XDG_CACHE_HOME:-~/.cache}/composefs-csi/e2e (COMPOSEFS_CSI_E2E_CACHE overrides it). Kubernetes
 # takes about 13 CPU minutes. Each part is built beside its place and moved there when it is complete, so that an
 # interrupted run goes on where it was; a part whose version changes is built again.
+#
+#   COMPOSEFS_CSI_E2E_SIDECARS   a directory with static programs to put into the sidecars' images instead of those
+#                                that are built here: node-driver-registrar, livenessprobe, csi-provisioner, or some
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=common.sh
@@ -16,6 +19,7 @@ sources=$here/../../tests/kind/sidecars
 
 kubernetes_programs='kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl'
 kubernetes_version=v1.20.2
+sidecar_programs='node-driver-registrar livenessprobe csi-provisioner'
 
 # Upstream's own build, which generates code first; it needs GOPATH mode and finds all it needs in the source.
 build_kubernetes() {
@@ -56,6 +60,18 @@ build_sidecars() {
         github.com/kubernetes-csi/external-provisioner/v6/cmd/csi-provisioner >&2) || die "the sidecars do not build"
 }
 
+# sidecar NAME: the program that its image gets.
+sidecar() {
+    local given=${COMPOSEFS_CSI_E2E_SIDECARS:-}
+    if [ -n "$given" ] && [ -e "$given/$1" ]; then echo "$given/$1"; else echo "$cache/sidecars/$1"; fi
+}
+
+# What an image is made of, for its version.
+sidecars_digest() {
+    local name
+    for name in $sidecar_programs; do sha256sum <"$(sidecar "$name")"; done
+}
+
 # image NAME ROOT ENTRYPOINT [ENVIRONMENT]
 image() { "$here/image.sh" "$cache/images/$1.tar" "e2e.local/$1:1" "${@:2}"; }
 
@@ -79,9 +95,9 @@ build_images() {
     # As it is called in the image of its makers.
     ln -s docker-registry "$root/registry/usr/bin/registry"
     image registry "$root/registry" '["/usr/bin/registry","serve","/etc/docker/registry/config.yml"]'
-    for name in node-driver-registrar livenessprobe csi-provisioner; do
+    for name in $sidecar_programs; do
         mkdir -p "$root/$name"
-        cp "$cache/sidecars/$name" "$root/$name/$name"
+        cp "$(sidecar "$name")" "$root/$name/$name"
         # This client would wait for ever for a bookmark that an API server of 1.20 does not send.
         image "$name" "$root/$name" "[\"/$name\"]" KUBE_FEATURE_WatchListClient=false
     done
@@ -105,13 +121,15 @@ main() {
     need dpkg-source; need rsync; need tar
     mkdir -p "$e2e_cache"
     cache=$(cd "$e2e_cache" && pwd)
+    [ -z "${COMPOSEFS_CSI_E2E_SIDECARS:-}" ] || [ -d "$COMPOSEFS_CSI_E2E_SIDECARS" ] \
+        || die "COMPOSEFS_CSI_E2E_SIDECARS names $COMPOSEFS_CSI_E2E_SIDECARS, which is no directory"
     # One at a time.
     exec 9>"$cache/.lock"
     flock 9
     part kubernetes bin "$kubernetes_version"
     # What is ours has no version: its content is.
     part sidecars sidecars "$(cat "$sources"/go.* "$sources"/*/*.go | sha256sum)"
-    part images images "$(cat "$here/image.sh" "$here/build.sh" "$cache/sidecars.version" | sha256sum)"
+    part images images "$({ cat "$here/image.sh" "$here/build.sh"; sidecars_digest; } | sha256sum)"
     "$tools" node >/dev/null
     rm -rf "$cache/.build"
     echo "$cache"
