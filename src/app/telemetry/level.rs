@@ -11,8 +11,9 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::parse;
 
-/// How often the file is read. Kubelet takes up to a minute to bring a changed ConfigMap.
-const EVERY: Duration = Duration::from_secs(5);
+/// How often the file is read: all that wakes an idle plugin, so not more often than it matters. Kubelet takes up to a
+/// minute to bring a changed ConfigMap.
+const EVERY: Duration = Duration::from_secs(15);
 /// Filters are short; whatever is longer is not one.
 const MAX: usize = 4096;
 
