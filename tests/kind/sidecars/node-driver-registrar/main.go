@@ -17,6 +17,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 )
@@ -51,7 +52,7 @@ func main() {
 	address := flag.String("csi-address", "/run/csi/socket", "the driver's socket as this container sees it")
 	endpoint := flag.String("kubelet-registration-path", "", "the driver's socket as kubelet sees it")
 	directory := flag.String("plugin-registration-path", "/registration", "kubelet's plugin directory")
-	timeout := flag.Duration("timeout", time.Minute, "how long the driver may take to say its name")
+	timeout := flag.Duration("timeout", time.Second, "how long the driver may take to say its name")
 	http := flag.String("http-endpoint", "", "address of /healthz; none by default")
 	port := flag.String("health-port", "", "port of /healthz on every address; instead of http-endpoint")
 	flag.String("mode", "", "accepted, without effect")
@@ -91,7 +92,8 @@ func main() {
 	}
 }
 
-// Asks the driver for its name, and waits for a driver that is still starting.
+// Asks the driver for its name. As in the real one, a driver that is still starting is waited for without end, and
+// one that takes connections must answer in time, or this container is restarted.
 func driverName(address string, timeout time.Duration) string {
 	target := "unix://" + strings.TrimPrefix(address, "unix://")
 	connection, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -99,10 +101,14 @@ func driverName(address string, timeout time.Duration) string {
 		log.Fatalf("node-driver-registrar: %s: %v", address, err)
 	}
 	defer connection.Close()
+	connection.Connect()
+	for state := connection.GetState(); state != connectivity.Ready; state = connection.GetState() {
+		connection.WaitForStateChange(context.Background(), state)
+		connection.Connect()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	info, err := csi.NewIdentityClient(connection).
-		GetPluginInfo(ctx, &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))
+	info, err := csi.NewIdentityClient(connection).GetPluginInfo(ctx, &csi.GetPluginInfoRequest{})
 	if err != nil {
 		log.Fatalf("node-driver-registrar: %s does not say its name: %v", address, err)
 	}
