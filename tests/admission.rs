@@ -12,16 +12,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use composefs_csi::csi::proto::NodeStageVolumeRequest;
 use composefs_csi::csi::proto::volume_capability::access_mode::Mode;
-use composefs_csi::image::access::Rule;
 use composefs_csi::image::digest::Digest;
-use composefs_csi::image::platform::Platform;
-use composefs_csi::image::pull::{
-    Caller, ImageRequest, Images as _, Limits, PullError, PullPolicy, Puller, Ready, Watch,
-};
-use composefs_csi::image::source::{Credentials, SourceSettings, Sources};
+use composefs_csi::image::pull::{Images as _, Limits, PullError, PullPolicy, Puller, Ready};
 use composefs_csi::image::store::Store;
-use composefs_csi::image::trust::metrics::TrustMetrics;
-use composefs_csi::image::trust::{TrustGate, TrustSettings};
+use composefs_csi::image::trust::TrustSettings;
 use composefs_csi::kind::Kind;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
@@ -32,17 +26,21 @@ use serde_json::json;
 use tonic::Code;
 
 mod support {
+    pub mod archive;
     pub mod csi;
     pub mod driver;
     pub mod images;
     pub mod impostor;
+    pub mod pulling;
     pub mod registry;
     pub mod tools;
 }
 
+use support::archive::archive;
 use support::driver::Machine;
 use support::images::{Image, Layout};
 use support::impostor::{Answer, Impostor};
+use support::pulling::{puller, request};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -71,13 +69,8 @@ impl Registry {
         })
         .await;
         let registry = Self { server, content };
-        let mut archive = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(5);
-        header.set_mode(0o644);
-        archive.append_data(&mut header, "file", &b"hello"[..]).unwrap();
         let mut layout = Layout::new();
-        let index = layout.add_index(&[Image::new(vec![archive.into_inner().unwrap()])], "1");
+        let index = layout.add_index(&[Image::new(vec![archive(&[("file", b"hello")])])], "1");
         let mut manifest = None;
         for entry in std::fs::read_dir(layout.path().join("blobs/sha256")).unwrap() {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
@@ -163,15 +156,8 @@ impl Node {
         let policy = write_policy(directory.path(), &requirement);
         let store = Store::open(&directory.path().join("store"), support::csi::store_options()).unwrap();
         let store = Arc::new(store);
-        let settings = SourceSettings {
-            insecure_registries: [registry.host()].into(),
-            proxy_from_environment: false,
-            ..SourceSettings::default()
-        };
         let trust = TrustSettings { policy: Some(policy), ..TrustSettings::default() };
-        let gate = Arc::new(TrustGate::new(&trust, TrustMetrics::default()));
-        let sources = Sources::new(&settings).unwrap();
-        let puller = Puller::new(Arc::clone(&store), sources, gate, Rule::default(), Limits::default());
+        let puller = puller(&store, &[registry.host()], &trust, Limits::default());
         Self { puller, store, directory }
     }
 
@@ -182,16 +168,7 @@ impl Node {
     }
 
     async fn ensure(&self, image: &str, policy: PullPolicy) -> Result<Ready, PullError> {
-        let request = ImageRequest {
-            reference: image.parse().unwrap(),
-            policy,
-            platform: Platform::host(),
-            caller: Caller::Pod { namespace: Some("shop".to_owned()) },
-            pinned: None,
-            credentials: Credentials::none(),
-            watch: Watch::default(),
-        };
-        self.puller.ensure(&request).await
+        self.puller.ensure(&request(image, policy)).await
     }
 
     async fn refused(&self, image: &str, policy: PullPolicy) -> String {

@@ -12,6 +12,7 @@ use composefs_csi::image::digest::Digest;
 use tonic::{Code, Request};
 
 mod support {
+    pub mod archive;
     pub mod csi;
     pub mod driver;
     pub mod images;
@@ -20,6 +21,7 @@ mod support {
     pub mod tools;
 }
 
+use support::archive::{archive, noise};
 use support::driver::{Machine, Plugin};
 use support::images::{Image, Layout};
 use support::proxy::Proxy;
@@ -27,22 +29,10 @@ use support::registry::{Options, Registry};
 
 /// A tar archive with `count` files of `size` bytes that no compression shrinks, below `directory`.
 fn tar(directory: &str, count: usize, size: usize) -> Vec<u8> {
-    let mut archive = tar::Builder::new(Vec::new());
-    for number in 0..count {
-        let mut seed = Digest::of(format!("{directory}/{number}").as_bytes());
-        let mut content = Vec::with_capacity(size + 32);
-        while content.len() < size {
-            content.extend_from_slice(seed.as_bytes());
-            seed = Digest::of(seed.as_bytes());
-        }
-        content.truncate(size);
-        let mut header = tar::Header::new_gnu();
-        header.set_size(size as u64);
-        header.set_mode(0o644);
-        header.set_mtime(1_700_000_000);
-        archive.append_data(&mut header, format!("{directory}/{number}"), &content[..]).unwrap();
-    }
-    archive.into_inner().unwrap()
+    let files: Vec<_> = (0..count).map(|number| format!("{directory}/{number}")).collect();
+    let files: Vec<_> = files.into_iter().map(|name| (noise(&name, size), name)).collect();
+    let members: Vec<(&str, &[u8])> = files.iter().map(|(content, name)| (&**name, &**content)).collect();
+    archive(&members)
 }
 
 /// A registry behind a proxy, with one image of two layers of about `megabytes` each.

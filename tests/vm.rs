@@ -10,6 +10,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+#[path = "support/archive.rs"]
+mod archive;
 #[path = "vm/damage.rs"]
 mod damage;
 #[path = "vm/disk.rs"]
@@ -30,6 +32,8 @@ mod mounts;
 mod policy;
 #[path = "vm/pulled.rs"]
 mod pulled;
+#[path = "support/pulling.rs"]
+mod pulling;
 #[path = "vm/reads.rs"]
 mod reads;
 #[path = "vm/records.rs"]

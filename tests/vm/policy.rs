@@ -7,16 +7,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use composefs_csi::image::access::Rule;
 use composefs_csi::image::digest::Digest;
-use composefs_csi::image::platform::Platform;
-use composefs_csi::image::pull::{
-    Caller, ImageRequest, Images as _, Limits, PullError, PullPolicy, Puller, Ready, Watch,
-};
-use composefs_csi::image::source::{Credentials, SourceSettings, Sources};
+use composefs_csi::image::pull::{Images as _, Limits, PullError, PullPolicy, Puller, Ready};
 use composefs_csi::image::store::{NodeKey, Options, Store};
-use composefs_csi::image::trust::metrics::TrustMetrics;
-use composefs_csi::image::trust::{TrustGate, TrustSettings};
+use composefs_csi::image::trust::TrustSettings;
 use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::Mounter as _;
 use openssl::ec::{EcGroup, EcKey};
@@ -26,11 +20,12 @@ use openssl::pkey::{PKey, Private};
 use openssl::sign::Signer;
 use serde_json::json;
 
+use crate::archive::archive;
 use crate::disk::drop_caches;
 use crate::guest::{LENGTH, bench, start, whole};
 use crate::images::{Image, Layout};
 use crate::mount::content;
-use crate::pulled::archive;
+use crate::pulling::{puller, request};
 
 const REPOSITORY: &str = "registry.test/team/app";
 
@@ -76,9 +71,7 @@ impl Node {
     fn new(store: &Path, policy: PathBuf, image: String) -> Self {
         let store = Store::open(store, Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
         let trust = TrustSettings { policy: Some(policy.clone()), ..TrustSettings::default() };
-        let gate = Arc::new(TrustGate::new(&trust, TrustMetrics::default()));
-        let sources = Sources::new(&SourceSettings::default()).unwrap();
-        let puller = Puller::new(Arc::new(store), sources, gate, Rule::default(), Limits::default());
+        let puller = puller(&Arc::new(store), &[], &trust, Limits::default());
         Self { puller, policy, image }
     }
 
@@ -91,15 +84,7 @@ impl Node {
     }
 
     fn ensure(&self, policy: PullPolicy) -> Result<Ready, PullError> {
-        let request = ImageRequest {
-            reference: self.image.parse().unwrap(),
-            policy,
-            platform: Platform::host(),
-            caller: Caller::Pod { namespace: Some("shop".to_owned()) },
-            pinned: None,
-            credentials: Credentials::none(),
-            watch: Watch::default(),
-        };
+        let request = request(&self.image, policy);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(self.puller.ensure(&request))

@@ -4,53 +4,26 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use composefs_csi::image::access::Rule;
-use composefs_csi::image::platform::Platform;
-use composefs_csi::image::pull::{
-    Caller, ImageRequest, Images as _, Limits, PullError, PullPolicy, Puller, Ready, Watch,
-};
-use composefs_csi::image::source::{Credentials, SourceSettings, Sources};
+use composefs_csi::image::pull::{Caller, ImageRequest, Images as _, Limits, PullError, PullPolicy, Ready};
 use composefs_csi::image::store::{Integrity, NodeKey, Objects, Options, Store};
-use composefs_csi::image::trust::metrics::TrustMetrics;
-use composefs_csi::image::trust::{TrustGate, TrustSettings, WithoutPolicy};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::node::mount::Mounter as _;
 use composefs_csi::sys::verity::measure_verity;
 
+use crate::archive::archive;
 use crate::disk::drop_caches;
 use crate::guest::{LENGTH, bench, start, whole};
 use crate::images::{Image, Layout};
 use crate::mount::content;
-
-pub fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut archive = tar::Builder::new(Vec::new());
-    for (name, content) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        archive.append_data(&mut header, name, *content).unwrap();
-    }
-    archive.into_inner().unwrap()
-}
+use crate::pulling::{accept_all, puller, request};
 
 pub fn pull(store: &Arc<Store>, reference: &str) -> Ready {
     try_pull(store, reference).unwrap()
 }
 
 pub fn try_pull(store: &Arc<Store>, reference: &str) -> Result<Ready, PullError> {
-    let sources = Sources::new(&SourceSettings::default()).unwrap();
-    let request = ImageRequest {
-        reference: reference.parse().unwrap(),
-        policy: PullPolicy::Always,
-        platform: Platform::host(),
-        caller: Caller::Operator,
-        pinned: None,
-        credentials: Credentials::none(),
-        watch: Watch::default(),
-    };
-    let trust = TrustSettings { without_policy: WithoutPolicy::Accept, ..TrustSettings::default() };
-    let gate = Arc::new(TrustGate::new(&trust, TrustMetrics::default()));
-    let puller = Puller::new(Arc::clone(store), sources, gate, Rule::default(), Limits::default());
+    let puller = puller(store, &[], &accept_all(), Limits::default());
+    let request = ImageRequest { caller: Caller::Operator, ..request(reference, PullPolicy::Always) };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(puller.ensure(&request))
 }

@@ -1,46 +1,27 @@
-//! Where credentials come from: the real program, a real registry that asks for a password, an API server that is
-//! scripted, real programs as kubelet's credential providers. And that none of it is in the log. Needs root.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+//! Where credentials come from: pull secrets of pods and ServiceAccounts, kubelet's credential providers. And that none
+//! of it is in the log. The registry asks for a password.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 use base64::Engine as _;
 use composefs_csi::csi::proto::NodePublishVolumeRequest;
 use serde_json::{Value, json};
 use tonic::Status;
 
-mod support {
-    pub mod csi;
-    pub mod driver;
-    pub mod http;
-    pub mod images;
-    pub mod registry;
-    pub mod tools;
-}
-
-use support::driver::{Machine, Plugin};
-use support::http::{Asked, Server};
-use support::images::{Image, Layout};
-use support::registry::{Options, Registry};
+use crate::api::{TOKEN, kubeconfig, refusal};
+use crate::support::archive::archive;
+use crate::support::driver::{Machine, Plugin};
+use crate::support::http::{Asked, Server};
+use crate::support::images::{Image, Layout};
+use crate::support::registry::{Options, Registry};
 
 const PASSWORD: &str = "hunter2";
-
-fn tar() -> Vec<u8> {
-    let mut header = tar::Header::new_gnu();
-    header.set_size(100);
-    header.set_mode(0o644);
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.append_data(&mut header, "file", &[7; 100][..]).unwrap();
-    archive.into_inner().unwrap()
-}
 
 /// A registry with a private image.
 fn private() -> (Registry, String) {
     let registry = Registry::start(Options { user: Some(("reader", PASSWORD)), ..Options::default() });
-    let layout = Layout::of(&Image::new(vec![tar()]));
+    let layout = Layout::of(&Image::new(vec![archive(&[("file", &[7; 100])])]));
     let reference = registry.push(&layout.reference("latest"), "team/app:1", &[]);
     (registry, reference)
 }
@@ -49,25 +30,9 @@ fn private() -> (Registry, String) {
 async fn api(objects: Vec<(&'static str, Value)>) -> Server {
     Server::start(move |asked: &Asked| match objects.iter().find(|(path, _)| *path == asked.path) {
         Some((_, object)) => (200, object.to_string().into_bytes()),
-        None => {
-            let status =
-                json!({"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404});
-            (404, status.to_string().into_bytes())
-        }
+        None => refusal(404, "NotFound"),
     })
     .await
-}
-
-fn kubeconfig(directory: &Path, server: &Server) -> String {
-    let path = directory.join("kubeconfig");
-    let text = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": server.url()}}],
-        "users": [{"name": "u", "user": {"token": "hunter-api"}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-    });
-    fs::write(&path, text.to_string()).unwrap();
-    format!("--kubeconfig={}", path.display())
 }
 
 fn pod(secrets: &[&str], account: &str) -> Value {
@@ -111,7 +76,7 @@ async fn publish(plugin: &Plugin, request: NodePublishVolumeRequest) -> Result<(
 
 fn assert_no_secret(machine: &Machine) {
     let encoded = base64::engine::general_purpose::STANDARD.encode(format!("reader:{PASSWORD}"));
-    for secret in [PASSWORD, &encoded, "hunter-api", "hunter-token"] {
+    for secret in [PASSWORD, &encoded, TOKEN, "hunter-token"] {
         assert!(!machine.log().contains(secret), "{secret} is in the log:\n{}", machine.log());
     }
 }
@@ -153,7 +118,7 @@ async fn pull_secrets_of_the_pod_and_of_its_service_account() {
         assert!(
             asked
                 .iter()
-                .all(|a| a.method == "GET" && a.authorization.as_deref() == Some("Bearer hunter-api"))
+                .all(|a| a.method == "GET" && a.authorization.as_deref() == Some(&format!("Bearer {TOKEN}")))
         );
 
         // Who names a pod that is not here gets nothing of it.
@@ -169,12 +134,7 @@ async fn pull_secrets_of_the_pod_and_of_its_service_account() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_to_read_them_the_error_says_so() {
     let (registry, reference) = private();
-    let server = Server::start(|_| {
-        let status =
-            json!({"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403});
-        (403, status.to_string().into_bytes())
-    })
-    .await;
+    let server = Server::start(|_| refusal(403, "Forbidden")).await;
     let directory = tempfile::tempdir().unwrap();
     let config = kubeconfig(directory.path(), &server);
     let machine = Machine::new(&["--insecure-registry", &registry.host(), "--pull-secrets", &config]);

@@ -1,124 +1,22 @@
-//! What the plugin exports: the real program, a real registry, real mounts, a scrape over HTTP. And that
-//! docs/metrics.md says just that; `BLESS=1 cargo test --test metrics` rewrites its table. Needs root.
+//! What the plugin exports, scraped over HTTP. And that docs/metrics.md says just that;
+//! `BLESS=1 cargo test --test telemetry` rewrites its table.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use composefs_csi::csi::proto::NodePublishVolumeRequest;
 use tonic::{Code, Request};
 
-mod support {
-    pub mod csi;
-    pub mod driver;
-    pub mod images;
-    pub mod proxy;
-    pub mod registry;
-    pub mod tools;
-}
+use crate::page::{Page, Watch};
+use crate::support::archive::{archive, noise};
+use crate::support::driver::{Machine, Plugin};
+use crate::support::images::{Image, Layout};
+use crate::support::proxy::Proxy;
+use crate::support::registry::{Options, Registry, free_port};
 
-use support::driver::{Machine, Plugin};
-use support::images::{Image, Layout};
-use support::proxy::Proxy;
-use support::registry::{Options, Registry, free_port};
-
-/// A tar archive with one file, whose bytes follow from `seed`.
-fn tar(name: &str, seed: u32, size: usize) -> Vec<u8> {
-    let mut state = seed;
-    let noise = std::iter::repeat_with(|| {
-        // xorshift32: bytes that no compression shrinks.
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state.to_le_bytes()
-    });
-    let content: Vec<u8> = noise.flatten().take(size).collect();
-    let mut header = tar::Header::new_gnu();
-    header.set_size(size as u64);
-    header.set_mode(0o644);
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.append_data(&mut header, name, &content[..]).unwrap();
-    archive.into_inner().unwrap()
-}
-
-struct Watch {
-    address: String,
-}
-
-/// One scrape.
-struct Page {
-    text: String,
-}
-
-impl Watch {
-    async fn get(&self, path: &str) -> (u16, String) {
-        let response = reqwest::get(format!("http://{}{path}", self.address)).await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
-    }
-
-    async fn scrape(&self) -> Page {
-        let (status, text) = self.get("/metrics").await;
-        assert_eq!(status, 200);
-        Page { text }
-    }
-}
-
-impl Page {
-    fn samples(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.text.lines().filter(|line| !line.starts_with('#')).map(|line| {
-            let (series, value) = line.rsplit_once(' ').unwrap();
-            (series, value.parse().unwrap())
-        })
-    }
-
-    /// The value of a series, written as it is exported but for the namespace; 0 where there is none.
-    fn value(&self, series: &str) -> f64 {
-        let series = format!("composefs_csi_{series}");
-        self.samples().find(|(name, _)| *name == series).map_or(0.0, |(_, value)| value)
-    }
-
-    fn sum(&self, name: &str) -> f64 {
-        let name = format!("composefs_csi_{name}{{");
-        self.samples().filter(|(series, _)| series.starts_with(&name)).map(|(_, value)| value).sum()
-    }
-
-    /// Markdown rows: name, type, labels, meaning.
-    fn table(&self) -> String {
-        let mut help = BTreeMap::new();
-        let mut rows = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
-        for line in self.text.lines() {
-            let words: Vec<_> = line.splitn(4, ' ').collect();
-            match words[..] {
-                ["#", "HELP", name, text] => {
-                    help.insert(name.to_owned(), text.to_owned());
-                }
-                ["#", "TYPE", name, kind] => {
-                    let labels: Vec<_> = self.labels(name).iter().map(|l| format!("`{l}`")).collect();
-                    let (labels, help) = (labels.join(", "), &help[name]);
-                    rows += &format!("| `{name}` | {kind} | {labels} | {help} |\n");
-                }
-                _ => {}
-            }
-        }
-        rows
-    }
-
-    fn labels(&self, name: &str) -> BTreeSet<String> {
-        let of_family = |series: &&str| {
-            let base = series.split('{').next().unwrap();
-            base == name || ["_bucket", "_sum", "_count"].iter().any(|end| base == format!("{name}{end}"))
-        };
-        let series = self.samples().map(|(series, _)| series).filter(of_family);
-        let inside = series.filter_map(|series| series.split_once('{').map(|(_, rest)| rest));
-        let pairs = inside.flat_map(|labels| labels.trim_end_matches('}').split(','));
-        pairs
-            .filter_map(|pair| pair.split_once('='))
-            .map(|(name, _)| name.to_owned())
-            .filter(|l| l != "le")
-            .collect()
-    }
+/// A layer with one file.
+fn file(name: &str, seed: &str, size: usize) -> Vec<u8> {
+    archive(&[(name, &noise(seed, size))])
 }
 
 async fn publish(plugin: &Plugin, request: NodePublishVolumeRequest) -> Result<(), Code> {
@@ -135,10 +33,10 @@ async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_says_what_happened_and_the_documentation_what_it_means() {
-    let (base, size) = (tar("base", 1, 1 << 20), 1 << 20);
-    let first = Layout::of(&Image::new(vec![base.clone(), tar("a", 2, size)]));
+    let (base, size) = (file("base", "1", 1 << 20), 1 << 20);
+    let first = Layout::of(&Image::new(vec![base.clone(), file("a", "2", size)]));
     // The same content under another name, in a layer that is not the same.
-    let second = Layout::of(&Image::new(vec![base, tar("b", 2, size)]));
+    let second = Layout::of(&Image::new(vec![base, file("b", "2", size)]));
     let registry = Registry::start(Options::default());
     registry.push(&first.reference("latest"), "team/app:1", &[]);
     registry.push(&second.reference("latest"), "team/app:2", &[]);
@@ -181,7 +79,7 @@ async fn the_page_says_what_happened_and_the_documentation_what_it_means() {
 
     assert_eq!(publish(&plugin, machine.publish("3", &image("3"))).await, Err(Code::NotFound));
     proxy.throttle(1 << 10);
-    let third = Layout::of(&Image::new(vec![tar("c", 3, size)]));
+    let third = Layout::of(&Image::new(vec![file("c", "3", size)]));
     registry.push(&third.reference("latest"), "team/app:3", &[]);
     let mut hasty = Request::new(machine.publish("4", &image("3")));
     hasty.set_timeout(Duration::from_secs(60));
@@ -211,7 +109,7 @@ async fn the_page_says_what_happened_and_the_documentation_what_it_means() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_plugin_counts_the_mounts_that_it_finds() {
-    let layout = Layout::of(&Image::new(vec![tar("a", 1, 1 << 16)]));
+    let layout = Layout::of(&Image::new(vec![file("a", "1", 1 << 16)]));
     let registry = Registry::start(Options::default());
     let reference = registry.push(&layout.reference("latest"), "team/app:1", &[]);
     let watch = Watch { address: format!("127.0.0.1:{}", free_port()) };
@@ -229,7 +127,7 @@ async fn a_restarted_plugin_counts_the_mounts_that_it_finds() {
     machine.assert_nothing_published();
 }
 
-const BEGIN: &str = "<!-- begin: written by the test tests/metrics.rs -->\n";
+const BEGIN: &str = "<!-- begin: written by the test tests/telemetry -->\n";
 const END: &str = "<!-- end -->\n";
 
 fn check_document(page: &Page) {
@@ -241,6 +139,9 @@ fn check_document(page: &Page) {
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(&path, expected).unwrap();
     } else {
-        assert_eq!(text, expected, "docs/metrics.md is out of date; run: BLESS=1 cargo test --test metrics");
+        assert_eq!(
+            text, expected,
+            "docs/metrics.md is out of date; run: BLESS=1 cargo test --test telemetry"
+        );
     }
 }

@@ -1,7 +1,4 @@
-//! Traces and the log's level: the real program, a real registry, and a collector that decodes what it gets.
-//! Needs root.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+//! Traces and the log's level, with a collector that decodes what it gets.
 
 use std::time::{Duration, Instant};
 
@@ -12,32 +9,15 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-mod support {
-    pub mod csi;
-    pub mod driver;
-    pub mod http;
-    pub mod images;
-    pub mod registry;
-    pub mod tools;
-}
-
-use support::driver::{Machine, Plugin};
-use support::http::Server;
-use support::images::{Image, Layout};
-use support::registry::{Options, Registry, free_port};
-
-fn tar() -> Vec<u8> {
-    let mut header = tar::Header::new_gnu();
-    header.set_size(100);
-    header.set_mode(0o644);
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.append_data(&mut header, "file", &[7; 100][..]).unwrap();
-    archive.into_inner().unwrap()
-}
+use crate::support::archive::archive;
+use crate::support::driver::{Machine, Plugin};
+use crate::support::http::Server;
+use crate::support::images::{Image, Layout};
+use crate::support::registry::{Options, Registry, free_port};
 
 fn image() -> (Registry, String) {
     let registry = Registry::start(Options::default());
-    let layout = Layout::of(&Image::new(vec![tar()]));
+    let layout = Layout::of(&Image::new(vec![archive(&[("file", &[7; 100])])]));
     let reference = registry.push(&layout.reference("latest"), "team/app:1", &[]);
     (registry, reference)
 }

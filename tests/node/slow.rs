@@ -1,0 +1,51 @@
+//! Mounts that wait.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
+
+use composefs_csi::image::store::Integrity;
+use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::node::mount::fake::FakeMounter;
+use composefs_csi::node::mount::{MountError, MountSpec, Mounter};
+/// A mounter that stops before each mount until it is let on.
+#[derive(Debug)]
+pub struct SlowMounter {
+    pub inner: Arc<FakeMounter>,
+    /// Whether a mount is waiting, and whether it may go on.
+    pub gate: Arc<(Mutex<(bool, bool)>, Condvar)>,
+}
+
+impl Mounter for SlowMounter {
+    fn mount_at_least(
+        &self,
+        spec: &MountSpec,
+        least: Integrity,
+        target: &Path,
+    ) -> Result<Integrity, MountError> {
+        let (state, changed) = &*self.gate;
+        let mut state = state.lock().unwrap();
+        state.0 = true;
+        changed.notify_all();
+        while !state.1 {
+            state = changed.wait(state).unwrap();
+        }
+        drop(state);
+        self.inner.mount_at_least(spec, least, target)
+    }
+    fn level(&self, image: &VerityDigest) -> Integrity {
+        self.inner.level(image)
+    }
+    fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError> {
+        self.inner.mounted(target)
+    }
+    fn unmount(&self, target: &Path) -> Result<(), MountError> {
+        self.inner.unmount(target)
+    }
+    fn release(&self, image: &VerityDigest) -> Result<(), MountError> {
+        self.inner.release(image)
+    }
+    fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError> {
+        self.inner.mounted_images()
+    }
+}
