@@ -15,21 +15,11 @@ pub async fn by_chart(cluster: &Cluster) {
     assert_eq!(object.spec.attach_required, Some(false));
     let modes = object.spec.volume_lifecycle_modes.expect("lifecycle modes");
     assert!(modes.contains(&"Ephemeral".to_owned()) && modes.contains(&"Persistent".to_owned()), "{modes:?}");
-    least_rights(cluster);
-}
-
-/// A privileged pod is the more dangerous the more its account may do: the node plugin may write Events on pods.
-fn least_rights(cluster: &Cluster) {
-    let account = format!("system:serviceaccount:{0}:{1}-node", driver::NAMESPACE, driver::RELEASE);
-    let may = |verb: &str, what: &str| {
-        // kubectl ends with a failure for "no".
-        let question = ["auth", "can-i", verb, what, "--all-namespaces", "--as", &account];
-        cluster.try_kubectl_anywhere(&question).is_ok_and(|answer| answer.trim() == "yes")
-    };
-    assert!(may("create", "events"), "the node plugin may write no Events");
-    for what in ["secrets", "pods", "nodes", "serviceaccounts", "configmaps", "persistentvolumes"] {
-        for verb in ["get", "list", "create", "patch", "delete"] {
-            assert!(!may(verb, what), "the node plugin may {verb} {what}");
-        }
-    }
+    // helm prints these on the first day.
+    let notes = String::from_utf8(crate::support::registry::run(
+        cluster.helm("get").args(["notes", driver::RELEASE]),
+    ));
+    let notes = notes.expect("text");
+    assert!(notes.contains(driver::NAME) && !notes.contains("NO IMAGE CAN BE MOUNTED"), "{notes}");
+    crate::rights::least(cluster);
 }

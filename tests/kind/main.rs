@@ -24,6 +24,7 @@ mod pods;
 mod private;
 mod registry;
 mod restart;
+mod rights;
 mod settings;
 mod sharing;
 mod signed;
@@ -68,6 +69,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario!("private registry through a claim", private::through_a_claim),
     scenario!("unsigned image is refused", signed::or_refused),
     scenario!("examples work", examples::work),
+    scenario!("rights by request and no more", rights::by_request),
     scenario!("driver killed under a reader", restart::under_a_reader),
     scenario!("upgrade under a reader", upgrade::under_a_reader),
     scenario!("thirty pods share one image", sharing::thirty_pods),
