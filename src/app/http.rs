@@ -2,7 +2,8 @@
 //! asks for no credentials, and tells nothing of any tenant.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,14 +41,26 @@ pub struct Watched {
     pub ready: Readiness,
 }
 
-/// Listens, so that a port that is taken is known at once.
+/// Listens, so that a port that is taken is known at once. `[::]` is every address of both families (ipv6(7)), and
+/// those of IPv4 on a node without IPv6: a cluster has the one or the other, and the chart does not know which.
 ///
 /// # Errors
 /// Those of bind(2).
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; choose another --metrics-listen"))
+    let bound = match (TcpListener::bind(address).await, without_ipv6(address)) {
+        (Err(error), Some(other)) if error.kind() != ErrorKind::AddrInUse => {
+            tracing::debug!("there is no IPv6 here: {error}");
+            TcpListener::bind(other).await
+        }
+        (bound, _) => bound,
+    };
+    bound.with_context(|| format!("cannot listen on {address}; choose another --metrics-listen"))
+}
+
+/// What is listened on instead where the kernel has no IPv6.
+fn without_ipv6(address: SocketAddr) -> Option<SocketAddr> {
+    let every = address.is_ipv6() && address.ip().is_unspecified();
+    every.then(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
 }
 
 /// Serves until the shutdown; connections that are open then are dropped.
@@ -131,6 +144,23 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_all_addresses_become_others() {
+        let other = |address: &str| without_ipv6(address.parse().unwrap()).map(|other| other.to_string());
+        assert_eq!(other("[::]:9809").as_deref(), Some("0.0.0.0:9809"));
+        assert_eq!(other("[::1]:9809"), None);
+        assert_eq!(other("0.0.0.0:9809"), None);
+    }
+
+    #[tokio::test]
+    async fn all_addresses_are_those_of_both_families() {
+        let listener = listen("[::]:0".parse().unwrap()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let taken = listen(format!("[::]:{port}").parse().unwrap()).await.unwrap_err().to_string();
+        assert!(taken.starts_with("cannot listen on"), "{taken}");
+    }
 
     #[test]
     fn answers_say_what_is_missing() {

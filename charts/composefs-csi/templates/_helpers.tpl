@@ -76,7 +76,7 @@ true
 - --auth-file=/etc/composefs-csi/auth/.dockerconfigjson
 {{- end }}
 {{- if .Values.metrics.enabled }}
-- --metrics-listen=0.0.0.0:{{ .Values.metrics.port | int }}
+- --metrics-listen=[::]:{{ .Values.metrics.port | int }}
 {{- end }}
 {{- with .Values.tracing.otlpEndpoint }}
 - --otlp-endpoint={{ . }}
