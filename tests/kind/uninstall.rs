@@ -5,12 +5,16 @@ use k8s_openapi::api::storage::v1::CSIDriver;
 use kube::api::DeleteParams;
 
 use crate::cluster::{Cluster, until};
+use crate::inline::no_volume;
 use crate::node::INSPECTOR;
 use crate::{cluster, driver};
 
 /// Nothing of the release is left: no object, no registration, no process, no mount.
 pub async fn leaves_nothing(cluster: &Cluster) {
+    // Pods first, as docs/installation.md says: what is mounted then only the driver unmounts. Of pods that were
+    // deleted by force, kubelet takes down the volumes when they are no objects any more.
     cluster.clear().await;
+    no_volume(cluster).await;
     cluster.inspect().await;
     cluster.helm_uninstall();
     until("the end of the registration", 60, async || (!cluster.any_registered().await).then_some(())).await;
