@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::*;
 use crate::image::digest::Digest;
 use crate::image::store::Integrity;
+use crate::kind::Kind;
 use crate::node::mount::Mounter as _;
 use crate::node::mount::fake::FakeMounter;
 use crate::node::volume::execute::Hands;

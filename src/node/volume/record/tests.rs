@@ -1,6 +1,9 @@
 //! Records on a real directory.
 
+use std::fs;
+
 use super::*;
+use crate::kind::Kind;
 
 fn record(id: &VolumeId) -> VolumeRecord {
     let request = Requested { image: "r.example/a:1".into(), path: "".into(), platform: None };

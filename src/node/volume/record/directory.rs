@@ -1,0 +1,183 @@
+//! The directory of records: read, written and removed one by one.
+//!
+//! Who claims which target is kept in memory as well, so that a publish need not read every record. This
+//! process is the only one that writes here.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{RecordError, VolumeRecord};
+use crate::volume::id::VolumeId;
+
+/// A record's file, and what it holds if that can be read.
+pub type Listed = (PathBuf, Result<VolumeRecord, RecordError>);
+
+/// The directory of records.
+#[derive(Debug)]
+pub struct Records {
+    directory: PathBuf,
+    claims: Mutex<HashMap<PathBuf, Claim>>,
+}
+
+#[derive(Debug)]
+struct Claim {
+    volume: String,
+    boot: String,
+}
+
+impl Records {
+    /// The records below `directory`, which is created if missing.
+    ///
+    /// # Errors
+    /// The directory cannot be created or listed.
+    pub fn open(directory: PathBuf) -> Result<Self, RecordError> {
+        fs::create_dir_all(&directory).map_err(|error| RecordError::System {
+            step: "create the directory of",
+            path: directory.clone(),
+            error,
+        })?;
+        let records = Self { directory, claims: Mutex::default() };
+        records.remove_leftovers()?;
+        for (_, record) in records.all()? {
+            if let Ok(record) = record {
+                records.claim(&record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// The volume whose record claims `target` during `boot`.
+    pub fn claimant(&self, target: &Path, boot: &str) -> Option<String> {
+        let claims = self.claims();
+        claims.get(target).filter(|claim| claim.boot == boot).map(|claim| claim.volume.clone())
+    }
+
+    /// The record of a volume; `None` where it is in use nowhere.
+    ///
+    /// # Errors
+    /// It cannot be read, or not be understood.
+    pub fn read(&self, id: &VolumeId) -> Result<Option<VolumeRecord>, RecordError> {
+        let path = self.path(id);
+        let record = read(&path)?;
+        match record {
+            Some(record) if record.volume_id != id.as_str() => {
+                let why = format!("it is about volume {:?}", record.volume_id);
+                Err(RecordError::Damaged { path, why })
+            }
+            record => Ok(record),
+        }
+    }
+
+    /// Writes the record of a volume, atomically for everybody who reads it while the system runs. The
+    /// caller holds the volume's guard.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write(&self, id: &VolumeId, record: &VolumeRecord) -> Result<(), RecordError> {
+        let path = self.path(id);
+        let failed = |step| move |error| RecordError::System { step, path, error };
+        let text = serde_json::to_vec(record).map_err(|error| failed("encode")(error.into()))?;
+        self.replace(&self.path(id), &text)?;
+        self.claim(record);
+        Ok(())
+    }
+
+    /// Removes the record of a volume; none is fine.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn remove(&self, id: &VolumeId) -> Result<(), RecordError> {
+        remove(&self.path(id))?;
+        self.claims().retain(|_, claim| claim.volume != id.as_str());
+        Ok(())
+    }
+
+    /// Every record with its file, in no order; those that cannot be read come as errors.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn all(&self) -> Result<Vec<Listed>, RecordError> {
+        let failed = |error| RecordError::System { step: "list", path: self.directory.clone(), error };
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                match read(&path) {
+                    Ok(None) => {}
+                    Ok(Some(record)) => records.push((path, Ok(record))),
+                    Err(error) => records.push((path, Err(error))),
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// Removes what a process that was killed between writing and renaming has left.
+    fn remove_leftovers(&self) -> Result<(), RecordError> {
+        let failed = |error| RecordError::System { step: "list", path: self.directory.clone(), error };
+        for entry in fs::read_dir(&self.directory).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The boot for which the directory was last put in order.
+    pub(in crate::node::volume) fn boot(&self) -> Option<String> {
+        fs::read_to_string(self.directory.join("boot")).ok()
+    }
+
+    pub(in crate::node::volume) fn set_boot(&self, boot: &str) -> Result<(), RecordError> {
+        self.replace(&self.directory.join("boot"), boot.as_bytes())
+    }
+
+    pub(in crate::node::volume) fn discard(&self, file: &Path) -> Result<(), RecordError> {
+        remove(file)
+    }
+
+    fn claim(&self, record: &VolumeRecord) {
+        let mut claims = self.claims();
+        claims.retain(|_, claim| claim.volume != record.volume_id);
+        for target in &record.targets {
+            let claim = Claim { volume: record.volume_id.clone(), boot: record.boot.clone() };
+            claims.insert(target.path.clone(), claim);
+        }
+    }
+
+    fn claims(&self) -> MutexGuard<'_, HashMap<PathBuf, Claim>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, id: &VolumeId) -> PathBuf {
+        self.directory.join(format!("{}.json", id.file_stem()))
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+        let failed = |step| move |error| RecordError::System { step, path: path.to_owned(), error };
+        let temporary = path.with_extension("tmp");
+        fs::write(&temporary, bytes).map_err(failed("write"))?;
+        fs::rename(&temporary, path).map_err(failed("rename"))
+    }
+}
+
+fn remove(path: &Path) -> Result<(), RecordError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(RecordError::System { step: "remove", path: path.to_owned(), error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read(path: &Path) -> Result<Option<VolumeRecord>, RecordError> {
+    match fs::read(path) {
+        Ok(bytes) => VolumeRecord::parse(path, &bytes).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(RecordError::System { step: "read", path: path.to_owned(), error }),
+    }
+}

@@ -1,0 +1,67 @@
+//! Staging: an image is brought here and kept, so that the pod that comes later need not wait. Nothing is mounted, and
+//! whose pod will come is not known, so no policy is asked yet.
+
+use std::time::Instant;
+
+use tracing::Span;
+
+use super::target::TargetPath;
+use super::usage::Use;
+use super::{VolumeError, Volumes, carry_out, milliseconds, plan};
+use crate::image::pull::Caller;
+use crate::volume::id::VolumeId;
+
+impl Volumes {
+    /// Brings a volume's image here and keeps it, before any pod gets it. Repeating it is fine.
+    ///
+    /// # Errors
+    /// As for [`Volumes::publish`].
+    pub async fn stage(&self, usage: Use) -> Result<(), VolumeError> {
+        let begun = Instant::now();
+        self.0.layouts.check(&usage.attributes.image)?;
+        self.0.levels.demand(usage.attributes.verify, None)?;
+        let request = usage.requested();
+        let guard = self.guard(&usage.volume)?;
+        let (guard, seen) = self
+            .blocking(move |hands| {
+                let seen = hands.look_at_record(&guard)?;
+                Ok((guard, seen))
+            })
+            .await?;
+        let image = plan::image_to_stage(&usage.volume, &request, &usage.target, &seen);
+        let Some(chosen) = self.choose(&usage, Caller::Staging, image).await? else {
+            return Ok(());
+        };
+        let (image, fetched, path) = (chosen.pinned, chosen.fetched, usage.target.clone());
+        Span::current().record("image.digest", tracing::field::display(image.image));
+        self.blocking(move |hands| {
+            let _chosen = chosen;
+            let seen = hands.look_at_record(&guard)?;
+            let plan = plan::stage(guard.volume(), &request, &path, image, &seen);
+            carry_out(hands, &guard, &path, &seen, plan)
+        })
+        .await?;
+        tracing::info!(
+            image = usage.attributes.image.to_string(),
+            bytes = image.bytes,
+            fetched,
+            milliseconds = milliseconds(begun),
+            "staged"
+        );
+        Ok(())
+    }
+
+    /// Lets a staged volume go. That it was not staged is fine.
+    ///
+    /// # Errors
+    /// The record cannot be changed.
+    pub async fn unstage(&self, volume: VolumeId, path: TargetPath) -> Result<(), VolumeError> {
+        let guard = self.guard(&volume)?;
+        self.blocking(move |hands| {
+            let seen = hands.look_at_record(&guard)?;
+            carry_out(hands, &guard, &path, &seen, plan::unstage(&path, &seen))
+        })
+        .await?;
+        Ok(())
+    }
+}
