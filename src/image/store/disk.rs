@@ -5,10 +5,10 @@
 //! tells a full disk apart.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,6 +75,27 @@ impl Disk {
         self.step("sync", &written, || temp.file.sync_all())?;
         temp.rename(self, path)?;
         self.sync_parent(path)
+    }
+
+    /// The same in a directory that may have to be made, and then survives as well; its parent is there.
+    pub(super) fn write_durably_in(
+        &self,
+        directory: &Path,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let new = self.make(directory)?;
+        self.write_durably(&directory.join(name), bytes)?;
+        if new { self.sync_parent(directory) } else { Ok(()) }
+    }
+
+    /// Makes a directory that nobody else may look into; one that is there is fine. Returns whether it is new.
+    pub(super) fn make(&self, directory: &Path) -> Result<bool, StoreError> {
+        self.step("make", directory, || match DirBuilder::new().mode(0o700).create(directory) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        })
     }
 
     /// Makes `path` hold exactly `bytes`, all or nothing as long as the machine runs.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
+use serde::de::DeserializeOwned;
 use sha2::Sha256;
 
 use crate::kind::Kind;
@@ -186,6 +187,12 @@ impl NodeKey {
         let open = object.strip_suffix(b"}").unwrap_or(object);
         let mac = hex::encode(self.mac(domain, &[open]));
         [open, JSON_BEFORE, mac.as_bytes(), JSON_AFTER].concat()
+    }
+
+    /// What [`NodeKey::seal_json`] made of a record in `domain`; `None` for anything else. Nothing is parsed that is not
+    /// authentic.
+    pub fn open_json<T: DeserializeOwned>(&self, domain: &str, bytes: &[u8]) -> Option<T> {
+        self.authenticates(domain, bytes).then(|| serde_json::from_slice(bytes).ok())?
     }
 
     /// Whether `bytes` are what [`NodeKey::seal_json`] made of something in `domain`.

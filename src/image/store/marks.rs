@@ -10,8 +10,6 @@
 //! [`crate::image::access`]'s business.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -66,7 +64,7 @@ impl Store {
     /// # Errors
     /// Those of reading a file.
     pub fn mark(&self, about: Marked<'_>, place: &str, mark: &Mark) -> Result<Option<u64>, StoreError> {
-        let path = self.mark_path(about, place, mark);
+        let path = self.marks_of(about).join(file_name(place, mark));
         let Some(bytes) = self.disk.read(&path)? else { return Ok(None) };
         let found = self
             .parse_mark(&bytes)
@@ -87,15 +85,7 @@ impl Store {
         mark: &Mark,
         at: u64,
     ) -> Result<(), StoreError> {
-        let directory = self.marks_of(about);
-        let made = self.disk.step("make", &directory, || {
-            match fs::DirBuilder::new().mode(0o700).create(&directory) {
-                Ok(()) => Ok(true),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-                Err(error) => Err(error),
-            }
-        })?;
-        let path = self.mark_path(about, place, mark);
+        let (directory, name) = (self.marks_of(about), file_name(place, mark));
         let written = Written {
             format: FORMAT,
             about: *about.digest(),
@@ -103,15 +93,15 @@ impl Store {
             mark: mark.clone(),
             at,
         };
-        let bytes =
-            serde_json::to_vec(&written).map_err(|error| self.disk.error("encode", &path, error.into()))?;
+        let bytes = serde_json::to_vec(&written)
+            .map_err(|error| self.disk.error("encode", &directory.join(&name), error.into()))?;
         let sealed = self.key().seal_json(MARK, &bytes);
         match about {
-            Marked::Image(_) => {
-                self.disk.write_durably(&path, &sealed)?;
-                if made { self.disk.sync_parent(&directory) } else { Ok(()) }
+            Marked::Image(_) => self.disk.write_durably_in(&directory, &name, &sealed),
+            Marked::Blob(_) => {
+                self.disk.make(&directory)?;
+                self.disk.write_for_this_boot(&directory.join(name), &sealed)
             }
-            Marked::Blob(_) => self.disk.write_for_this_boot(&path, &sealed),
         }
     }
 
@@ -166,8 +156,7 @@ impl Store {
 
     /// A mark; `None` for anything else.
     fn parse_mark(&self, bytes: &[u8]) -> Option<Written> {
-        let authentic = self.key().authenticates(MARK, bytes);
-        let written: Written = authentic.then(|| serde_json::from_slice(bytes).ok())??;
+        let written: Written = self.key().open_json(MARK, bytes)?;
         Some(written).filter(|written| written.format == FORMAT)
     }
 
@@ -178,17 +167,18 @@ impl Store {
         };
         directory.join(about.digest().hex())
     }
+}
 
-    fn mark_path(&self, about: Marked<'_>, place: &str, mark: &Mark) -> PathBuf {
-        let (sort, reader) = match mark {
-            Mark::Origin => ("origin", ""),
-            Mark::Preloaded => ("preloaded", ""),
-            Mark::Anonymous => ("anonymous", ""),
-            Mark::Reader(reader) => ("reader", reader.as_str()),
-        };
-        let key = Digest::of(format!("{place}\0{sort}\0{reader}").as_bytes());
-        self.marks_of(about).join(format!("{}.json", key.hex()))
-    }
+/// What a mark's file is called: a hash, since places and readers are no file names.
+fn file_name(place: &str, mark: &Mark) -> String {
+    let (sort, reader) = match mark {
+        Mark::Origin => ("origin", ""),
+        Mark::Preloaded => ("preloaded", ""),
+        Mark::Anonymous => ("anonymous", ""),
+        Mark::Reader(reader) => ("reader", reader.as_str()),
+    };
+    let key = Digest::of(format!("{place}\0{sort}\0{reader}").as_bytes());
+    format!("{}.json", key.hex())
 }
 
 impl Marked<'_> {

@@ -64,8 +64,5 @@ impl Store {
 /// A name record; `None` for anything else, such as what a power cut left or somebody else wrote: the registry is
 /// asked then.
 pub(super) fn parse(bytes: &[u8], key: &NodeKey) -> Option<NameRecord> {
-    if !key.authenticates(DOMAIN, bytes) {
-        return None;
-    }
-    serde_json::from_slice(bytes).ok().filter(|record: &NameRecord| record.format == FORMAT)
+    key.open_json(DOMAIN, bytes).filter(|record: &NameRecord| record.format == FORMAT)
 }

@@ -1,7 +1,6 @@
 //! Opening a store: making it, checking it, repairing it.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
@@ -65,23 +64,16 @@ fn create(disk: &Disk, layout: &Layout) -> Result<(), StoreError> {
         Some(bytes) => version::check(root, &bytes)?,
         None => {
             refuse_foreign(disk, layout)?;
-            make(disk, &layout.tmp())?;
+            disk.make(&layout.tmp())?;
             disk.write_durably(&layout.version(), version::render().as_bytes())?;
         }
     }
     for name in DIRECTORIES {
-        make(disk, &layout.directory(name))?;
+        disk.make(&layout.directory(name))?;
     }
-    make(disk, &layout.staging())?;
+    disk.make(&layout.staging())?;
     Objects::create(root)?;
     Ok(())
-}
-
-fn make(disk: &Disk, directory: &Path) -> Result<(), StoreError> {
-    disk.step("make", directory, || match fs::DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    })
 }
 
 /// Objects are other people's private images; only the owner (root) may look.
