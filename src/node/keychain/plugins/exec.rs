@@ -4,10 +4,11 @@
 //! What a plugin says on standard error is thrown away: it may be a secret, and the log is not the place for it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -99,9 +100,11 @@ pub(super) async fn ask(provider: &Provider, question: &Question<'_>) -> Result<
     // Whatever the plugin has started goes with it, also when nobody waits any more.
     let group = Group(child.id());
     let talked = tokio::time::timeout(TIMEOUT, talk(&mut child, &request)).await;
+    // Not reaped yet, so that the number is still this group's and nobody else's.
     drop(group);
     let output = talked.map_err(|_| format!("it has not answered within {} s", TIMEOUT.as_secs()))??;
-    read(&output)
+    let status = child.wait().await.map_err(unseen)?;
+    if status.success() { read(&output) } else { Err(format!("it ended with {status}")) }
 }
 
 /// A process group, killed when dropped.
@@ -133,8 +136,23 @@ async fn talk(child: &mut Child, request: &[u8]) -> Result<Vec<u8>, String> {
     if output.len() as u64 > ANSWER_MAX {
         return Err(format!("its answer is longer than {ANSWER_MAX} bytes"));
     }
-    let status = child.wait().await.map_err(|error| format!("its end cannot be seen: {error}"))?;
-    if status.success() { Ok(output) } else { Err(format!("it ended with {status}")) }
+    ended(child).await.map_err(unseen)?;
+    Ok(output)
+}
+
+/// Waits for the end of a program, which is near once its output has ended, and leaves it to be reaped.
+async fn ended(child: &Child) -> io::Result<()> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let Some(pid) = pid else { return Ok(()) };
+    while waitid(WaitId::Pid(pid), options)?.is_none() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(())
+}
+
+fn unseen(error: io::Error) -> String {
+    format!("its end cannot be seen: {error}")
 }
 
 fn read(output: &[u8]) -> Result<Answer, String> {
