@@ -42,7 +42,7 @@ lint: ## format and clippy, warnings are errors
 	$(CARGO) clippy --locked --quiet --all-targets -- --deny warnings
 	$(CARGO) clippy --locked --quiet --test kind -- --deny warnings
 
-test-vm: ## of these, fs-verity and tampering in virtual machines with Debian's kernels, row by row
+test-vm: ## of these, fs-verity, tampering and SELinux in virtual machines with Debian's kernels, row by row
 	@scripts/setup.sh test
 	$(CARGO) test --locked --test vm -- --nocapture
 

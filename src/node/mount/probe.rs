@@ -148,17 +148,31 @@ impl Scratch {
         bases: &Bases,
         failed: &mut Vec<String>,
     ) -> Result<Labelling, MountError> {
-        for label in wanted.candidates(selinux::is_on()) {
+        if !selinux::is_on() {
+            return Ok(Labelling::default());
+        }
+        let mut refused = Vec::new();
+        for label in wanted.candidates() {
             let context = Some(label.to_owned());
             match self.try_way(&Way { context: context.clone(), ..way.clone() }, image, bases) {
                 Ok(label) => return Ok(Labelling { context, label }),
                 Err(error) if wanted.is_demanded() => {
                     return Err(MountError::Label { label: label.to_owned(), why: error.brief() });
                 }
-                Err(error) => failed.push(error.brief()),
+                Err(error) => refused.push(format!("label {label}: {}", error.brief())),
             }
         }
-        Ok(Labelling { context: None, label: self.try_way(way, image, bases)? })
+        let label = self.try_way(way, image, bases)?;
+        if !refused.is_empty() {
+            tracing::warn!(
+                label,
+                refused = refused.join("; "),
+                "SELinux lets volumes be mounted with no label that containers can be expected to read; give \
+                 --selinux-context one of this node's policy"
+            );
+        }
+        failed.append(&mut refused);
+        Ok(Labelling { context: None, label })
     }
 
     /// Mounts the image, reads the one file, and makes sure that the other is refused if it should be. Returns the

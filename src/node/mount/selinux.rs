@@ -80,10 +80,9 @@ impl fmt::Display for SelinuxContext {
 }
 
 impl SelinuxContext {
-    /// The labels to try, best first; none where none is wanted. `on` says whether SELinux is.
-    pub(super) fn candidates(&self, on: bool) -> Vec<&str> {
+    /// The labels to try where SELinux is on, best first; none where none is wanted.
+    pub(super) fn candidates(&self) -> Vec<&str> {
         match self {
-            _ if !on => Vec::new(),
             Self::Auto => vec![READ_ONLY, WRITABLE],
             Self::Policy => Vec::new(),
             Self::Label(label) => vec![label],
@@ -175,15 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn without_selinux_nothing_is_labelled() {
-        for setting in
-            [SelinuxContext::Auto, SelinuxContext::Policy, SelinuxContext::Label("u:r:t:s0".into())]
-        {
-            assert!(setting.candidates(false).is_empty(), "{setting}");
-        }
-        assert_eq!(SelinuxContext::Auto.candidates(true), [READ_ONLY, WRITABLE]);
-        assert!(SelinuxContext::Policy.candidates(true).is_empty());
-        assert_eq!(SelinuxContext::Label("u:r:t:s0".into()).candidates(true), ["u:r:t:s0"]);
+    fn only_auto_has_a_second_choice() {
+        assert_eq!(SelinuxContext::Auto.candidates(), [READ_ONLY, WRITABLE]);
+        assert!(SelinuxContext::Policy.candidates().is_empty());
+        let label = SelinuxContext::Label("u:r:t:s0".into());
+        assert_eq!(label.candidates(), ["u:r:t:s0"]);
+        assert!(label.is_demanded() && !SelinuxContext::Auto.is_demanded());
     }
 
     #[test]
