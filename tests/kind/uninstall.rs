@@ -7,7 +7,7 @@ use kube::api::DeleteParams;
 use crate::cluster::{Cluster, until};
 use crate::inline::no_volume;
 use crate::node::INSPECTOR;
-use crate::{cluster, driver, inline};
+use crate::{cluster, driver};
 
 /// Nothing of the release is left: no object, no registration, no process, no mount.
 pub async fn leaves_nothing(cluster: &Cluster) {
@@ -16,8 +16,6 @@ pub async fn leaves_nothing(cluster: &Cluster) {
     cluster.clear().await;
     no_volume(cluster).await;
     cluster.inspect().await;
-    // A pod deleted without grace is gone before kubelet has given its volumes back, which needs the driver.
-    inline::no_volume(cluster).await;
     cluster.helm_uninstall();
     until("the end of the registration", 60, async || (!cluster.any_registered().await).then_some(())).await;
     assert!(cluster.all::<CSIDriver>().get_opt(driver::NAME).await.expect("drivers").is_none());
