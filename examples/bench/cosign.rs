@@ -1,28 +1,33 @@
 //! Signatures by cosign, whose key is kept with the images.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Signs `image` with a P-256 key of `cache`, unless it has signed it before; gives the public key.
+/// Signs `image` with a P-256 key of `cache`, unless it has signed it before; gives the public key, and the
+/// repository that the signature names: the registry's port was another one in the run that made it.
 ///
 /// The signature is one manifest tagged `sha256-….sig`, as `sigstoreSigned` wants it, and no log knows of it.
-pub fn sign(cache: &Path, image: &str) -> Result<PathBuf> {
+pub fn sign(cache: &Path, image: &str) -> Result<(PathBuf, String)> {
     let tool = Tool::find(cache)?;
     let (private, public) = (cache.join("signing.key"), cache.join("signing.pub"));
+    let named = cache.join("signing.repository");
     if !public.exists() {
         tool.run(&["generate-key-pair", "--output-key-prefix"], &cache.join("signing"), &[])?;
     }
     let old_format = "--new-bundle-format=false";
     let verify = ["verify", old_format, "--insecure-ignore-tlog", "--key"];
     if tool.run(&verify, &public, &[image]).is_err() {
-        let sign =
-            ["sign", "--yes", old_format, "--use-signing-config=false", "--tlog-upload=false", "--key"];
+        let unlogged = ["--use-signing-config=false", "--tlog-upload=false"];
+        let sign = ["sign", "--yes", old_format, unlogged[0], unlogged[1], "--key"];
         tool.run(&sign, &private, &[image])?;
         tool.run(&verify, &public, &[image])?;
+        let (repository, _) = image.rsplit_once(':').context("an image has a tag")?;
+        fs::write(&named, repository)?;
     }
-    Ok(public)
+    Ok((public, fs::read_to_string(&named)?))
 }
 
 struct Tool<'a> {

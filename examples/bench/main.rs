@@ -168,9 +168,9 @@ impl Bench<'_> {
     fn policy(&self, report: &mut Report<'_>) -> Result<()> {
         let base = self.fresh("policy")?;
         let image = self.registry.reference("v1");
-        let key = cosign::sign(&self.cache, &image)?;
+        let (key, repository) = cosign::sign(&self.cache, &image)?;
         let (host, count) = (self.registry.host(), self.arguments.publishes);
-        report.policy(&policy::measure(&self.program, &base, host, &image, &key, count)?);
+        report.policy(&policy::measure(&self.program, &base, host, &image, (&key, &repository), count)?);
         self.drop(&base)
     }
 

@@ -54,7 +54,7 @@ impl Judged {
     }
 }
 
-/// Publishes `image`, which `key` has signed, `count` times by each judge in turn.
+/// Publishes `image`, which `key` has signed as of `repository`, `count` times by each judge in turn.
 ///
 /// One pod of every judge keeps it mounted throughout: bytes and signature are here.
 pub fn measure(
@@ -62,10 +62,10 @@ pub fn measure(
     base: &Path,
     registry: &str,
     image: &str,
-    key: &Path,
+    (key, repository): (&Path, &str),
     count: u32,
 ) -> Result<Judged> {
-    let policies = write_policies(base, key, count)?;
+    let policies = write_policies(base, (key, repository), count)?;
     let policies = policies.display().to_string();
     let mut node = Node::start(program, base, &["--insecure-registry", registry, "--policy-dir", &policies])?;
     let volume = |judge: Judge, number: u32, of_all: u32| Volume {
@@ -94,15 +94,15 @@ pub fn measure(
 }
 
 /// A directory with one policy per namespace.
-fn write_policies(base: &Path, key: &Path, count: u32) -> Result<PathBuf> {
+fn write_policies(base: &Path, (key, repository): (&Path, &str), count: u32) -> Result<PathBuf> {
     let directory = base.join("policies");
     fs::create_dir_all(&directory)?;
     let write = |namespace: String, requirement: &Value| {
         fs::write(directory.join(namespace + ".json"), json!({ "default": [requirement] }).to_string())
     };
     write(Judge::AcceptAll.namespace(0), &json!({"type": "insecureAcceptAnything"}))?;
-    let signed =
-        json!({"type": "sigstoreSigned", "keyPath": key, "signedIdentity": {"type": "matchRepository"}});
+    let identity = json!({"type": "exactRepository", "dockerRepository": repository});
+    let signed = json!({"type": "sigstoreSigned", "keyPath": key, "signedIdentity": identity});
     write(Judge::Signature.namespace(0), &signed)?;
     for number in 1..=count {
         write(Judge::SignatureAnew.namespace(number), &signed)?;
