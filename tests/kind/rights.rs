@@ -75,7 +75,7 @@ pub async fn by_request(cluster: &Cluster) {
 /// The volume names no Secret: what the pod or its ServiceAccount has for the images of containers serves it.
 async fn pull_secrets(cluster: &Cluster) {
     let registry = &cluster.registries.private;
-    let (image, _) = registry.push(&Files::default().with("motd", "by pull secret\n"), "team/pulled:1");
+    let (image, digest) = registry.push(&Files::default().with("motd", "by pull secret\n"), "team/pulled:1");
     cluster.secret(SECRET, crate::registry::USER.1).await;
     let (key, value) = LABEL.split_once('=').expect("a label");
     let account = json!({
@@ -83,18 +83,24 @@ async fn pull_secrets(cluster: &Cluster) {
         "imagePullSecrets": [{"name": SECRET}],
     });
     cluster.create(&cluster.api::<ServiceAccount>(), account).await;
+    // A volume of a claim is staged before anybody knows the pod. The class has no Secret, and none is needed to
+    // provision an image by its digest.
+    cluster.class("composefs-csi-e2e-pulled", json!({"image": format!("{image}@{digest}")})).await;
+    cluster.claim("pulled", "composefs-csi-e2e-pulled").await;
     let submit = async |name: &str, changes: Value| {
-        let reader = Reader::new(name, inline(json!({"image": image, "pullPolicy": "Always"})));
-        let mut pod = reader.manifest(cluster);
+        let own = inline(json!({"image": image, "pullPolicy": "Always"}));
+        let volume = if name.ends_with("claim") { claim("pulled") } else { own };
+        let mut pod = Reader::new(name, volume).manifest(cluster);
         for (field, value) in changes.as_object().expect("fields") {
             pod["spec"][field] = value.clone();
         }
         cluster.create(&cluster.api::<Pod>(), pod).await;
     };
     submit("pull-secret-none", json!({})).await;
+    submit("pull-secret-claim", json!({"imagePullSecrets": [{"name": SECRET}]})).await;
     submit("pull-secret-pod", json!({"imagePullSecrets": [{"name": SECRET}]})).await;
     submit("pull-secret-account", json!({"serviceAccountName": "puller"})).await;
-    for pod in ["pull-secret-pod", "pull-secret-account"] {
+    for pod in ["pull-secret-claim", "pull-secret-pod", "pull-secret-account"] {
         cluster.running(pod).await;
         assert_eq!(cluster.sh(pod, "cat /content/motd"), "by pull secret");
     }

@@ -5,12 +5,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use base64::Engine as _;
-use composefs_csi::csi::proto::NodePublishVolumeRequest;
+use composefs_csi::csi::proto::volume_capability::access_mode::Mode;
+use composefs_csi::csi::proto::{NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnstageVolumeRequest};
 use serde_json::{Value, json};
 use tonic::Status;
 
 use crate::api::{TOKEN, kubeconfig, refusal};
 use crate::support::archive::archive;
+use crate::support::csi::{capability, context};
 use crate::support::driver::{Machine, Plugin};
 use crate::support::http::{Asked, Server};
 use crate::support::images::{Image, Layout};
@@ -129,6 +131,58 @@ async fn pull_secrets_of_the_pod_and_of_its_service_account() {
         plugin.node.clone().node_unpublish_volume(machine.unpublish(name)).await.unwrap();
         assert_no_secret(&machine);
     }
+}
+
+/// A PersistentVolume is staged before any pod is known; what the pod has for its images serves the publish.
+#[tokio::test(flavor = "multi_thread")]
+async fn pull_secrets_serve_persistent_volumes() {
+    let (registry, reference) = private();
+    let new = registry.docker_config(PASSWORD);
+    let server = api(vec![
+        ("/api/v1/namespaces/shop/pods/web", pod(&["new"], "seller")),
+        ("/api/v1/namespaces/shop/serviceaccounts/seller", account(&[])),
+        ("/api/v1/namespaces/shop/secrets/new", secret(".dockerconfigjson", &new)),
+    ])
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let config = kubeconfig(directory.path(), &server);
+    let machine = Machine::new(&["--insecure-registry", &registry.host(), "--pull-secrets", &config]);
+    let plugin = machine.start().await;
+    let mut node = plugin.node.clone();
+    let staging = machine.path().join("kubelet/staging");
+    fs::create_dir_all(&staging).unwrap();
+    let mut stage = NodeStageVolumeRequest {
+        volume_id: "pv-1".to_owned(),
+        staging_target_path: staging.display().to_string(),
+        volume_capability: Some(capability(Mode::MultiNodeReaderOnly)),
+        volume_context: context(&[("image", &reference)]),
+        ..Default::default()
+    };
+    node.node_stage_volume(stage.clone()).await.unwrap();
+    assert_eq!(server.asked().len(), 0, "nobody's secrets are read for no pod");
+
+    let mut of_pod = request(&machine, "web", &reference);
+    of_pod.volume_id = "pv-1".to_owned();
+    of_pod.volume_capability = stage.volume_capability.clone();
+    of_pod.volume_context.remove("csi.storage.k8s.io/ephemeral");
+    publish(&plugin, of_pod.clone()).await.unwrap();
+    assert_eq!(fs::read(machine.target("web").join("file")).unwrap(), [7; 100]);
+    let mut unpublish = machine.unpublish("web");
+    unpublish.volume_id = "pv-1".to_owned();
+    node.node_unpublish_volume(unpublish).await.unwrap();
+    let unstage = NodeUnstageVolumeRequest {
+        volume_id: "pv-1".to_owned(),
+        staging_target_path: stage.staging_target_path.clone(),
+    };
+    node.node_unstage_volume(unstage).await.unwrap();
+    machine.assert_nothing_published();
+
+    // A Secret that was named for staging is the operator's answer; that it is wrong is said at once.
+    let wrong = String::from_utf8(registry.docker_config("hunter-wrong")).unwrap();
+    stage.secrets.insert(".dockerconfigjson".to_owned(), wrong);
+    let status = node.node_stage_volume(stage).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::PermissionDenied, "{status}");
+    assert_no_secret(&machine);
 }
 
 #[tokio::test(flavor = "multi_thread")]

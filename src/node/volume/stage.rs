@@ -14,6 +14,9 @@ use crate::volume::id::VolumeId;
 impl Volumes {
     /// Brings a volume's image here and keeps it, before any pod gets it. Repeating it is fine.
     ///
+    /// No pod is known yet, so neither are its pull secrets nor the tokens of its ServiceAccount. An image that the
+    /// registry keeps from whoever shows none of them is left to the publish, which has them.
+    ///
     /// # Errors
     /// As for [`Volumes::publish`].
     pub async fn stage(&self, usage: Use) -> Result<(), VolumeError> {
@@ -29,7 +32,14 @@ impl Volumes {
             })
             .await?;
         let image = plan::image_to_stage(&usage.volume, &request, &usage.target, &seen);
-        let Some(chosen) = self.choose(&usage, Caller::Staging, image).await? else {
+        let chosen = match self.choose(&usage, Caller::Staging, image).await {
+            Err(error) if usage.is_for_the_pod_to_ask(&error) => {
+                tracing::info!("not staged, the pod's own credentials decide at the publish: {error}");
+                return Ok(());
+            }
+            other => other?,
+        };
+        let Some(chosen) = chosen else {
             return Ok(());
         };
         let (image, fetched, path) = (chosen.pinned, chosen.fetched, usage.target.clone());

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use super::VolumeError;
 use super::plan::Wanted;
 use super::record::Requested;
 use super::target::TargetPath;
 use crate::image::platform::Platform;
 use crate::image::source::Credentials;
 use crate::image::store::Integrity;
+use crate::kind::Kind;
 use crate::node::keychain::Asker;
 use crate::volume::access::Access;
 use crate::volume::attributes::Attributes;
@@ -39,6 +41,13 @@ impl Use {
             path: self.attributes.path.clone(),
             platform: self.attributes.platform.as_ref().map(Platform::to_string),
         }
+    }
+
+    /// Whether a failure may be one for want of credentials that only the pod has. Registries say "not found" of
+    /// what they keep to themselves, too; the Secret for staging, where there is one for the image, was the right one.
+    pub(super) fn is_for_the_pod_to_ask(&self, error: &VolumeError) -> bool {
+        matches!(error, VolumeError::Pull(error) if matches!(error.kind(), Kind::Denied | Kind::NotFound))
+            && !self.credentials.cover(&self.attributes.image)
     }
 
     pub(super) fn wanted(&self, least: Integrity) -> Wanted {
