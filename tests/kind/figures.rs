@@ -17,11 +17,12 @@ pub async fn idle(cluster: &Cluster) {
     cluster.inspect().await;
     let pids = cluster.processes("/usr/bin/composefs-csi node ");
     let [pid] = pids[..] else { panic!("one node plugin runs on a node, and not {pids:?}") };
-    let [resident, anonymous, threads] =
-        ["VmRSS", "RssAnon", "Threads"].map(|field| status(cluster, pid, field));
     let before = ticks(cluster, pid);
     tokio::time::sleep(WATCH).await;
     let used = ticks(cluster, pid) - before;
+    // Only now is it idle: threads that the last pods needed stay for ten seconds.
+    let [resident, anonymous, threads] =
+        ["VmRSS", "RssAnon", "Threads"].map(|field| status(cluster, pid, field));
     // The code of a program that was not optimised says nothing of the one that is released.
     let (what, counted) = match cluster.settings.unoptimised {
         true => ("its own memory, as this build is not optimised", anonymous),
