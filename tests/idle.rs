@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 
 mod support {
+    pub mod archive;
     pub mod csi;
     pub mod driver;
     pub mod images;
@@ -20,6 +21,7 @@ mod support {
     pub mod tools;
 }
 
+use support::archive::archive;
 use support::driver::{Machine, Plugin};
 use support::images::{Image, Layout};
 use support::process::{Memory, memory, processor_ticks, threads, voluntary_switches, woken_since};
@@ -37,17 +39,11 @@ const MOMENTS: u32 = 10;
 const WAKES: u64 = 4;
 
 /// Files that differ from each other, and are too large to lie inline in the image.
-fn archive() -> Vec<u8> {
-    let mut archive = tar::Builder::new(Vec::new());
-    for number in 0..FILES {
-        let content = format!("{number:0200}");
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        let path = format!("usr/share/package-{:05}/some-file-name-{number:07}.txt", number / 50);
-        archive.append_data(&mut header, path, content.as_bytes()).unwrap();
-    }
-    archive.into_inner().unwrap()
+fn files() -> Vec<u8> {
+    let path = |number| format!("usr/share/package-{:05}/some-file-name-{number:07}.txt", number / 50);
+    let files: Vec<_> = (0..FILES).map(|number| (path(number), format!("{number:0200}"))).collect();
+    let members: Vec<_> = files.iter().map(|(path, content)| (path.as_str(), content.as_bytes())).collect();
+    archive(&members)
 }
 
 /// With everything that a chart can turn on and that needs no cluster to start.
@@ -79,7 +75,7 @@ async fn settled(what: &str, plugin: &Plugin) -> Memory {
 
 #[tokio::test]
 async fn memory_of_a_pull_is_given_back_and_nothing_wakes_for_nothing() {
-    let layout = Layout::of(&Image::new(vec![archive()]));
+    let layout = Layout::of(&Image::new(vec![files()]));
     let (mut machine, address) = machine();
     machine.also(&format!("--layout-dir={}", layout.path().display()));
     let plugin = machine.start().await;
