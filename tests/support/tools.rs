@@ -17,7 +17,7 @@ pub fn debian_set(set: &str) -> PathBuf {
 
 /// composefs-rs's command, see `scripts/cfsctl.sh`.
 pub fn cfsctl() -> PathBuf {
-    script("cfsctl.sh", &[])
+    script("cfsctl.sh", &["any"])
 }
 
 /// The machine's helm, or one of our own, see `scripts/helm.sh`.
