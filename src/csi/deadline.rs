@@ -25,11 +25,11 @@ pub fn remaining(metadata: &MetadataMap) -> Option<Duration> {
     })
 }
 
-/// How long to work before answering: `usual`, or less where the caller waits less. A twentieth of the
+/// How long to work before answering: `usual`, or less where the caller waits less. A quarter of the
 /// caller's time, at most five seconds, is left for the answer to arrive.
 pub fn time_to_answer(metadata: &MetadataMap, usual: Duration) -> Duration {
     remaining(metadata).map_or(usual, |all| {
-        let margin = (all / 20).min(Duration::from_secs(5));
+        let margin = (all / 4).min(Duration::from_secs(5));
         usual.min(all.saturating_sub(margin))
     })
 }
@@ -69,6 +69,7 @@ mod tests {
         let usual = Duration::from_secs(110);
         assert_eq!(time_to_answer(&MetadataMap::new(), usual), usual);
         assert_eq!(time_to_answer(&with("2M"), usual), usual);
-        assert_eq!(time_to_answer(&with("1M"), usual), Duration::from_secs(57));
+        assert_eq!(time_to_answer(&with("1M"), usual), Duration::from_secs(55));
+        assert_eq!(time_to_answer(&with("2S"), usual), Duration::from_millis(1500));
     }
 }
