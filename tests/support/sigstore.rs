@@ -187,7 +187,8 @@ pub fn said(output: &Output) -> String {
 /// The directory of a crate's source as cargo has it.
 pub fn crate_source(name: &str) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["metadata", "--format-version=1", "--locked", "--offline"]);
+    // Crates of other platforms were never downloaded.
+    cargo.args(["metadata", "--format-version=1", "--locked", "--offline", "--filter-platform=host-tuple"]);
     let metadata: serde_json::Value =
         serde_json::from_slice(&run(cargo.current_dir(env!("CARGO_MANIFEST_DIR")))).expect("metadata");
     let packages = metadata["packages"].as_array().expect("packages");
