@@ -180,7 +180,7 @@ impl Sealer<'_> {
         let built = |rules: Rules| -> Result<VerityDigest, PullError> {
             let name = self.reference.to_string();
             let image = tokio::task::block_in_place(|| {
-                pull::write(&self.engine.store, &unbuilt.layers, rules, &self.engine.limits.image, &name)
+                pull::write(&self.engine.store, &unbuilt.parts, rules, &self.engine.limits.image, &name)
             })?;
             Ok(image.digest())
         };

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use composefs_csi::image::access::Rule;
-use composefs_csi::image::pull::{Caller, ImageRequest, Limits, PullPolicy, Puller, Watch};
+use composefs_csi::image::pull::{Caller, ImageRequest, PullLimits, PullPolicy, Puller, Watch};
 use composefs_csi::image::store::Store;
 use composefs_csi::oci::platform::Platform;
 use composefs_csi::oci::{Credentials, SourceSettings, Sources};
@@ -18,7 +18,7 @@ pub fn accept_all() -> TrustSettings {
 }
 
 /// A puller into `store` that speaks plain HTTP to `hosts`.
-pub fn puller(store: &Arc<Store>, hosts: &[String], trust: &TrustSettings, limits: Limits) -> Puller {
+pub fn puller(store: &Arc<Store>, hosts: &[String], trust: &TrustSettings, limits: PullLimits) -> Puller {
     let settings = SourceSettings {
         insecure_registries: hosts.iter().cloned().collect(),
         proxy_from_environment: false,

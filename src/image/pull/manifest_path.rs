@@ -27,7 +27,7 @@ pub struct RawDocument {
 }
 
 /// A platform's manifest and everything that leads to it. All of it by digest, and so unchangeable.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestPath {
     /// The platform's manifest.
     pub manifest: Manifest,

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
+use super::recipe;
 use crate::oci::digest::Digest;
+use crate::oci::manifest::Manifest;
 use crate::oci::{Source, Wait};
 
 /// One pull's counters. Written by its layers as they stream, read by progress bars and messages.
@@ -58,6 +60,11 @@ impl Progress {
             })
             .collect();
         Self { manifest, layers }
+    }
+
+    /// Counters at zero for the parts of the manifest with this digest.
+    pub(super) fn of(digest: Digest, manifest: &Manifest) -> Self {
+        Self::new(digest, recipe::blobs(manifest).map(|blob| (blob.digest, blob.size)))
     }
 
     /// Bytes that are here, fetched or reused.

@@ -7,44 +7,41 @@ use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use super::admission::AdmissionControl;
-use super::error::About as _;
-use super::layers::{ImageLayers, LayerFetcher};
-use super::locate::{Located, Plan, Search};
+use super::execute::Execution;
+use super::layers::LayerFetcher;
+use super::pull_task::{PullContext, PullTask, PulledImage};
 use super::rights::Rights;
 use super::single_flight::{Lost, SingleFlight};
-use super::{ImageRequest, Images, Progress, PullError, PullMetrics, Ready, build, renew};
+use super::{ImageRequest, Images, Progress, PullError, PullMetrics, Ready};
 use crate::image::access::{Origin, Rule};
-use crate::image::seal::{MERGED_SHA512, Seal, why_unsealed};
-use crate::image::store::{AccessRecord, ImageRecord, Lease, Store};
+use crate::image::store::{AccessRecord, ImageRecord, Store};
 use crate::image::tree::Rules;
-use crate::metrics::Outcome;
 use crate::oci::Sources;
 use crate::oci::digest::Digest;
-use crate::oci::limits::{self, Budget, Cap};
-use crate::oci::manifest::ImageConfig;
+use crate::oci::limits::Limits;
 use crate::trust::PolicyEngine;
 
 /// How much a node does at once, and what it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct PullLimits {
     /// Layers fetched at the same time, over all pulls. Each holds a few MiB and three threads.
     pub parallel_layers: usize,
     /// Caps on each image.
-    pub image: limits::Limits,
+    pub image: Limits,
     /// Whether images keep their device nodes and named pipes.
     pub keep_special_files: bool,
 }
 
-impl Limits {
+impl PullLimits {
     /// The rules by which images that are pulled become trees.
     pub fn rules(&self) -> Rules {
         if self.keep_special_files { Rules::Verbatim } else { Rules::Faithful }
     }
 }
 
-impl Default for Limits {
+impl Default for PullLimits {
     fn default() -> Self {
-        Self { parallel_layers: 3, image: limits::Limits::DEFAULT, keep_special_files: false }
+        Self { parallel_layers: 3, image: Limits::DEFAULT, keep_special_files: false }
     }
 }
 
@@ -53,8 +50,8 @@ impl Default for Limits {
 pub struct Puller {
     require_digest: bool,
     control: AdmissionControl,
-    shared: Arc<Shared>,
-    pulls: SingleFlight<PullKey, Arc<Progress>, Result<Pulled, PullError>>,
+    context: Arc<PullContext>,
+    pulls: SingleFlight<PullKey, Arc<Progress>, Result<PulledImage, PullError>>,
 }
 
 /// Who shares a pull: those to whom the same origin gave the same manifest. What an image is made of may depend on
@@ -67,22 +64,6 @@ struct PullKey {
     reader: Option<AccessRecord>,
 }
 
-/// What a flight leaves behind for everybody who waited for it.
-type Pulled = (ImageRecord, u64);
-
-/// What the tasks of all pulls share.
-#[derive(Debug)]
-struct Shared {
-    store: Arc<Store>,
-    sources: Sources,
-    rule: Arc<Rule>,
-    layers: LayerFetcher,
-    limits: Limits,
-    /// Building holds a whole tree in memory, so images are built one after another.
-    building: Semaphore,
-    metrics: PullMetrics,
-}
-
 impl Puller {
     /// A puller into `store`.
     pub fn new(
@@ -90,15 +71,15 @@ impl Puller {
         sources: Sources,
         engine: Arc<dyn PolicyEngine>,
         rule: Rule,
-        limits: Limits,
+        limits: PullLimits,
     ) -> Self {
         let control = AdmissionControl { store: Arc::clone(&store), engine };
         let metrics = PullMetrics::default();
         let layers =
             LayerFetcher::new(Arc::clone(&store), limits.parallel_layers, limits.image, metrics.clone());
-        let rule = Arc::new(rule);
-        let shared = Shared { store, sources, rule, layers, limits, building: Semaphore::new(1), metrics };
-        Self { require_digest: false, control, shared: Arc::new(shared), pulls: SingleFlight::new() }
+        let (rule, building) = (Arc::new(rule), Semaphore::new(1));
+        let context = Arc::new(PullContext { store, sources, rule, layers, limits, building, metrics });
+        Self { require_digest: false, control, context, pulls: SingleFlight::new() }
     }
 
     /// The same, refusing images whose manifest does not carry their composefs digest, if `required`.
@@ -109,13 +90,7 @@ impl Puller {
 
     /// What is counted of pulls.
     pub fn metrics(&self) -> &PullMetrics {
-        &self.shared.metrics
-    }
-
-    /// What bringing layers here needs.
-    pub(super) fn parts(&self) -> (&Arc<Store>, &Sources, &Arc<Rule>, &LayerFetcher) {
-        let Shared { store, sources, rule, layers, .. } = &*self.shared;
-        (store, sources, rule, layers)
+        &self.context.metrics
     }
 
     /// Pulls under way.
@@ -123,219 +98,107 @@ impl Puller {
         self.pulls.len()
     }
 
-    /// Waits for the pull of a plan, which others may have begun.
-    async fn pull(&self, plan: &Arc<Plan>, request: &ImageRequest) -> Result<Pulled, PullError> {
-        let (origin, reader) = plan.rights.identity();
-        let mut flight = PullKey { manifest: plan.digest, origin, reader: None };
-        let (pulled, started) = self.join_or_start(flight.clone(), plan, request).await;
+    pub(super) fn requires_digest(&self) -> bool {
+        self.require_digest
+    }
+
+    pub(super) fn control(&self) -> &AdmissionControl {
+        &self.control
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.context.store
+    }
+
+    pub(super) fn sources(&self) -> &Sources {
+        &self.context.sources
+    }
+
+    pub(super) fn fetcher(&self) -> &LayerFetcher {
+        &self.context.layers
+    }
+
+    pub(super) fn image_limits(&self) -> &Limits {
+        &self.context.limits.image
+    }
+
+    /// The rights of a request.
+    ///
+    /// # Errors
+    /// The credentials for the reference cannot be used.
+    pub(super) fn rights(&self, request: &ImageRequest) -> Result<Rights, PullError> {
+        let PullContext { store, sources, rule, .. } = &*self.context;
+        Rights::of(store, sources, rule, request)
+    }
+
+    /// Waits for the pull of an image, which another caller may have started.
+    pub(super) async fn pull(
+        &self,
+        task: &Arc<PullTask>,
+        request: &ImageRequest,
+    ) -> Result<PulledImage, PullError> {
+        let (origin, reader) = task.rights.identity();
+        let mut key = PullKey { manifest: task.path.digest, origin, reader: None };
+        let (pulled, started) = self.join_or_start(key.clone(), task, request).await;
         match pulled {
-            // That somebody else was refused says nothing about the one who asks.
+            // The refusal of another caller's credential says nothing about this caller.
             Err(error) if !started && error.is_refused_by_source() => {
-                flight.reader = Some(reader);
-                self.join_or_start(flight, plan, request).await.0
+                key.reader = Some(reader);
+                self.join_or_start(key, task, request).await.0
             }
             pulled => pulled,
         }
     }
 
-    /// Before anything else is fetched: the manifest tells whether it carries a digest.
-    fn check_seal(&self, plan: &Plan) -> Result<(), PullError> {
-        let image = &plan.image;
-        match Seal::of(&plan.manifest).about(image)? {
-            Some(_) => Ok(()),
-            None if self.require_digest => {
-                let why = why_unsealed(&plan.manifest);
-                Err(PullError::Unsealed { image: image.clone(), why })
-            }
-            None => {
-                if plan.manifest.annotations.contains_key(MERGED_SHA512) {
-                    tracing::warn!(image.reference = image, "not compared: {}", why_unsealed(&plan.manifest));
-                }
-                Ok(())
-            }
-        }
+    async fn join_or_start(
+        &self,
+        key: PullKey,
+        task: &Arc<PullTask>,
+        request: &ImageRequest,
+    ) -> (Result<PulledImage, PullError>, bool) {
+        let (context, starter) = (Arc::clone(&self.context), Arc::clone(task));
+        let joined = self.pulls.join(key, move || {
+            let (image, manifest) = (&starter.image, starter.path.digest);
+            let progress = Arc::new(Progress::of(manifest, &starter.path.manifest));
+            let span = tracing::info_span!("pull", image.reference = %image, image.digest = %manifest);
+            let seen = Arc::clone(&progress);
+            (progress, async move { context.run(&starter, &seen).await }.instrument(span))
+        });
+        request.watch.join(&joined.info);
+        let lost = |Lost(why)| PullError::Lost { image: task.image.clone(), why };
+        (joined.completion.await.map_err(lost).flatten(), joined.started)
     }
 
     /// The image of a record, as this release builds it. Callers share the work, and it outlives them.
-    async fn current(&self, record: ImageRecord, search: &Search<'_>) -> Result<ImageRecord, PullError> {
-        if !record.is_outdated() {
-            return Ok(record);
-        }
+    pub(super) async fn renew(
+        &self,
+        record: ImageRecord,
+        origin: &Origin,
+        image: &str,
+    ) -> Result<ImageRecord, PullError> {
         let manifest = record.manifest;
-        let flight = PullKey { manifest, origin: search.rights.origin().clone(), reader: None };
-        let (shared, image) = (Arc::clone(&self.shared), search.image.to_owned());
-        let joined = self.pulls.join(flight, move || {
-            let span = tracing::info_span!("renew", image.reference = image, image.digest = %manifest);
-            let work = async move { shared.renew(record, image).await.map(|record| (record, 0)) };
+        let key = PullKey { manifest, origin: origin.clone(), reader: None };
+        let (context, name) = (Arc::clone(&self.context), image.to_owned());
+        let joined = self.pulls.join(key, move || {
+            let span = tracing::info_span!("renew", image.reference = name, image.digest = %manifest);
+            let work = async move { context.renew(record, name).await.map(|record| (record, 0)) };
             (Arc::new(Progress::new(manifest, [])), work.instrument(span))
         });
-        let lost = |Lost(why)| PullError::Lost { image: search.image.to_owned(), why };
-        joined.outcome.await.map_err(lost).flatten().map(|(record, _)| record)
-    }
-
-    async fn join_or_start(
-        &self,
-        flight: PullKey,
-        plan: &Arc<Plan>,
-        request: &ImageRequest,
-    ) -> (Result<Pulled, PullError>, bool) {
-        let (shared, starter) = (Arc::clone(&self.shared), Arc::clone(plan));
-        let joined = self.pulls.join(flight, move || {
-            let layers = starter.manifest.layers.iter().map(|l| (l.descriptor.digest, l.descriptor.size));
-            let progress = Arc::new(Progress::new(starter.digest, layers));
-            let span =
-                tracing::info_span!("pull", image.reference = %starter.image, image.digest = %starter.digest);
-            let seen = Arc::clone(&progress);
-            (progress, async move { shared.counted(&starter, &seen).await }.instrument(span))
-        });
-        request.watch.join(&joined.info);
-        let lost = |Lost(why)| PullError::Lost { image: plan.image.clone(), why };
-        (joined.outcome.await.map_err(lost).flatten(), joined.started)
+        let lost = |Lost(why)| PullError::Lost { image: image.to_owned(), why };
+        joined.completion.await.map_err(lost).flatten().map(|(record, _)| record)
     }
 }
 
 #[async_trait]
 impl Images for Puller {
     async fn ensure(&self, request: &ImageRequest) -> Result<Ready, PullError> {
-        let image = request.reference.to_string();
-        // The lease comes first: from here on nothing that is found can be swept away.
-        let lease = self.shared.store.lease().await.about(&image)?;
-        let shared = &*self.shared;
-        let rights = Rights::of(&shared.store, &shared.sources, &shared.rule, request)?;
-        let search = Search {
-            store: &shared.store,
-            limits: &shared.limits.image,
-            sources: &shared.sources,
-            request,
-            rights: &rights,
-            lease: &lease,
-            image: &image,
-        };
-        match search.run().await? {
-            Located::Here(record) => {
-                let admission = self.control.readmit(&search, &record).await?;
-                if self.require_digest && !record.sealed {
-                    let why = "it was pulled without one".to_owned();
-                    return Err(PullError::Unsealed { image, why });
-                }
-                let record = self.current(record, &search).await?;
-                rights.preload(&lease, &record.manifest, [])?;
-                self.used(&record.manifest);
-                Ok(Ready { record, lease, fetched: 0, admission })
-            }
-            Located::There(mut plan) => {
-                self.check_seal(&plan)?;
-                let admission = self.control.admit_new(&mut plan, request).await?;
-                let plan = Arc::new(*plan);
-                let (record, fetched) = self.pull(&plan, request).await?;
-                // One that is here from elsewhere may be another release's.
-                let record = self.current(record, &search).await?;
-                rights.record_grant(&lease, &record.manifest)?;
-                let layers = plan.manifest.layers.iter().map(|layer| &layer.descriptor.digest);
-                rights.preload(&lease, &record.manifest, layers)?;
-                // Another reference may have led to the same flight.
-                shared.store.remember(&plan.names, &request.platform, record.manifest).about(&image)?;
-                Ok(Ready { record, lease, fetched, admission })
-            }
-        }
+        Execution::new(self, request).await?.run().await
     }
 
     fn used(&self, manifest: &Digest) {
-        if let Err(error) = self.shared.store.touch(manifest) {
-            // It only makes the image go earlier than it should.
+        if let Err(error) = self.context.store.touch(manifest) {
+            // The image is only removed earlier than it should.
             tracing::warn!(image.digest = %manifest, "cannot note that an image is used: {error}");
         }
-    }
-}
-
-impl Shared {
-    async fn counted(&self, plan: &Arc<Plan>, progress: &Progress) -> Result<Pulled, PullError> {
-        let timing = self.metrics.pull();
-        let outcome = self.run(plan, progress).await;
-        timing.end(Outcome::of(&outcome, PullError::kind));
-        outcome
-    }
-
-    /// The whole of one pull. Runs in its own task, with its own lease.
-    async fn run(&self, plan: &Arc<Plan>, progress: &Progress) -> Result<Pulled, PullError> {
-        let started = std::time::Instant::now();
-        let lease = self.store.lease().await.about(&plan.image)?;
-        // Between planning and now another flight may have landed.
-        if let Some(record) = self.store.image_or_aside(&plan.digest).about(&plan.image)?
-            && plan.rights.is_from_here(&plan.digest)?
-        {
-            return Ok((record, 0));
-        }
-        let caps = &self.limits.image;
-        let announced = plan.manifest.layers.iter().map(|layer| layer.descriptor.size);
-        let announced = announced.fold(0, u64::saturating_add);
-        if announced > caps.image_bytes {
-            let exceeded = Cap::ImageBytes.exceeded(announced, caps.image_bytes);
-            return Err(PullError::Limit { image: plan.image.clone(), exceeded });
-        }
-        let config = plan.config(caps).await?;
-        let layers = ImageLayers {
-            image: &plan.image,
-            source: &*plan.source,
-            rights: &plan.rights,
-            lease: &lease,
-            progress,
-            unpacked: Arc::new(Budget::new(caps.image_bytes)),
-        };
-        self.layers.fetch_all(&layers, &plan.manifest.layers, &config.diff_ids).await?;
-        let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
-        // Before the image is there, so that it never is without.
-        plan.evidence.keep(&self.store, &lease, plan.rights.origin().name(), &plan.image)?;
-        // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
-        let record = match self.store.image_or_aside(&plan.digest).about(&plan.image)? {
-            Some(record) if record.layers == config.diff_ids => record,
-            _ => self.build(plan, config, &lease).await?,
-        };
-        plan.rights.came_from_here(&lease, &plan.digest)?;
-        tracing::info!(
-            composefs = %record.image,
-            fetched_bytes = fetched,
-            files_bytes = record.bytes,
-            inodes = record.inodes,
-            seconds = started.elapsed().as_secs_f64(),
-            "pulled"
-        );
-        Ok((record, fetched))
-    }
-
-    async fn build(
-        &self,
-        plan: &Arc<Plan>,
-        config: ImageConfig,
-        lease: &Lease,
-    ) -> Result<ImageRecord, PullError> {
-        let _turn = self.building.acquire().await;
-        let (store, limits) = (Arc::clone(&self.store), self.limits);
-        let (plan, lease) = (Arc::clone(plan), lease.clone());
-        let (image, platform) = (plan.image.clone(), config.platform.to_string());
-        let seal = Seal::of(&plan.manifest).about(&image)?;
-        tokio::task::spawn_blocking(move || {
-            let work = build::Work {
-                manifest: plan.digest,
-                platform: Some(platform),
-                name: plan.image.clone(),
-                layers: config.diff_ids,
-                seal,
-                rules: limits.rules(),
-                limits: limits.image,
-            };
-            build::build(&store, &lease, work)
-        })
-        .await
-        .map_err(|error| PullError::Lost { image, why: error.to_string() })?
-    }
-
-    async fn renew(&self, old: ImageRecord, image: String) -> Result<ImageRecord, PullError> {
-        let lease = self.store.lease().await.about(&image)?;
-        let _turn = self.building.acquire().await;
-        let (store, limits, name) = (Arc::clone(&self.store), self.limits, image.clone());
-        let work = move || renew::renew(&store, &lease, old, limits.rules(), limits.image, &name);
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|error| PullError::Lost { image, why: error.to_string() })?
     }
 }

@@ -8,6 +8,7 @@
 use super::PullError;
 use super::build::{self, Work};
 use super::error::About as _;
+use super::recipe::StoredPart;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::Rules;
 use crate::kind::Kind;
@@ -36,8 +37,9 @@ pub(super) fn renew(
         return Ok(old);
     }
     let (was, builder) = (old.image, old.builder);
-    let (name, layers, platform) = (image.to_owned(), old.layers, old.platform);
-    let work = Work { manifest, platform, name, layers, seal: None, rules, limits };
+    let (name, parts, platform) = (image.to_owned(), StoredPart::of(&old), old.platform);
+    // A sealed image is never outdated.
+    let work = Work { manifest, platform, name, parts, seal: None, rules, limits };
     let built = build::build(store, lease, work).inspect_err(|error| {
         if matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
             && let Err(error) = store.forget(&manifest)

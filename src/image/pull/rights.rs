@@ -164,7 +164,7 @@ impl Rights {
     }
 
     /// Notes that this request's credential has fetched the blob.
-    pub(super) fn fetched(&self, lease: &Lease, blob: &Digest) -> Result<(), PullError> {
+    pub(super) fn record_fetch(&self, lease: &Lease, blob: &Digest) -> Result<(), PullError> {
         let public = self.reader == AccessRecord::Anonymous && self.origin.is_open();
         let host = if public { "" } else { self.origin.host() };
         self.store

@@ -12,9 +12,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
 /// What a flight ends with, for everybody who waits; dropping it changes nothing.
-pub type Outcome<T> = Shared<BoxFuture<'static, Result<T, Lost>>>;
+pub type Completion<T> = Shared<BoxFuture<'static, Result<T, Lost>>>;
 
-type UnderWay<K, I, T> = Arc<Mutex<HashMap<K, (I, Outcome<T>)>>>;
+type UnderWay<K, I, T> = Arc<Mutex<HashMap<K, (I, Completion<T>)>>>;
 
 /// The task ended without a result: it panicked, or the runtime is shutting down.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Joined<I, T: Clone> {
     /// What the flight shows to everybody who joins.
     pub info: I,
     /// What it ends with.
-    pub outcome: Outcome<T>,
+    pub completion: Completion<T>,
     /// Whether it was started by this call.
     pub started: bool,
 }
@@ -54,8 +54,8 @@ where
         F: Future<Output = T> + Send + 'static,
     {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((info, outcome)) = under_way.get(&key) {
-            return Joined { info: info.clone(), outcome: outcome.clone(), started: false };
+        if let Some((info, completion)) = under_way.get(&key) {
+            return Joined { info: info.clone(), completion: completion.clone(), started: false };
         }
         let (info, work) = start();
         // The removal removes the entry even when the work panics.
@@ -64,9 +64,9 @@ where
             let _landing = removal;
             work.await
         });
-        let outcome = async move { task.await.map_err(|error| Lost(error.to_string())) }.boxed().shared();
-        under_way.insert(key, (info.clone(), outcome.clone()));
-        Joined { info, outcome, started: true }
+        let completion = async move { task.await.map_err(|error| Lost(error.to_string())) }.boxed().shared();
+        under_way.insert(key, (info.clone(), completion.clone()));
+        Joined { info, completion, started: true }
     }
 
     /// How many flights are under way.
@@ -124,17 +124,17 @@ mod tests {
         assert_eq!(waiting.iter().filter(|joined| joined.started).count(), 1);
         assert_eq!(flights.len(), 1);
         for joined in waiting {
-            assert_eq!(joined.outcome.await, Ok(1));
+            assert_eq!(joined.completion.await, Ok(1));
         }
         assert!(flights.len() == 0);
-        assert_eq!(flights.join(7, counted(&runs)).outcome.await, Ok(2), "an ended flight is not joined");
+        assert_eq!(flights.join(7, counted(&runs)).completion.await, Ok(2), "an ended flight is not joined");
     }
 
     #[tokio::test]
     async fn goes_on_when_nobody_waits() {
         let (flights, runs) = (Numbers::new(), Arc::new(AtomicUsize::new(0)));
         drop(flights.join(7, counted(&runs)));
-        let retry = flights.join(7, counted(&runs)).outcome;
+        let retry = flights.join(7, counted(&runs)).completion;
         assert_eq!(retry.await, Ok(1));
         assert_eq!(runs.load(SeqCst), 1);
     }
@@ -142,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_answer_and_is_forgotten() {
         let flights = Numbers::new();
-        let lost = flights.join(7, || ((), async { panic!("boom") })).outcome.await;
+        let lost = flights.join(7, || ((), async { panic!("boom") })).completion.await;
         assert!(matches!(lost, Err(Lost(why)) if why.contains("panic")));
         assert!(flights.len() == 0);
     }

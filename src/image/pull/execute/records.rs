@@ -1,0 +1,74 @@
+//! What an execution reads from the store and writes to it. Every access of a request to records is here.
+
+use std::sync::Arc;
+
+use super::Execution;
+use crate::image::pull::error::About as _;
+use crate::image::pull::plan::{Answer, Entry, Lookup, Reading};
+use crate::image::pull::{Images as _, PullError, PullPolicy, recipe};
+use crate::image::store::ImageRecord;
+use crate::oci::digest::Digest;
+
+impl Execution<'_> {
+    pub(super) fn read(&self, reading: Reading) -> Result<Answer, PullError> {
+        Ok(match reading {
+            Reading::Image(lookup) => Answer::Image(lookup, self.look_up(lookup)?.map(Arc::new)),
+            Reading::Granted(lookup, manifest) => Answer::Granted(lookup, self.rights.is_granted(&manifest)?),
+            Reading::FromHere(lookup, manifest) => {
+                Answer::FromHere(lookup, self.rights.is_from_here(&manifest)?)
+            }
+        })
+    }
+
+    pub(super) fn record(&self, entry: Entry) -> Result<Answer, PullError> {
+        match &entry {
+            Entry::Grant(manifest) => self.rights.record_grant(&self.lease, manifest)?,
+            Entry::Names { top, manifest } => {
+                let names = [self.image.clone(), self.pinned_name(top)];
+                self.store().remember(&names, &self.request.platform, *manifest).about(&self.image)?;
+            }
+            Entry::Evidence(evidence) => {
+                let origin = self.rights.origin().name();
+                evidence.keep(self.store(), &self.lease, origin, &self.image)?;
+            }
+            Entry::Preloaded { manifest, fetched } => {
+                let blobs = fetched.iter().flat_map(|path| recipe::blobs(&path.manifest));
+                self.rights.preload(&self.lease, manifest, blobs.map(|blob| &blob.digest))?;
+            }
+            Entry::Used(manifest) => self.puller.used(manifest),
+        }
+        Ok(Answer::Recorded(entry))
+    }
+
+    fn look_up(&self, lookup: Lookup) -> Result<Option<ImageRecord>, PullError> {
+        match lookup {
+            Lookup::Request => match &self.request.pinned {
+                Some(manifest) => self.stored(manifest),
+                None => self.by_name(&self.image),
+            },
+            Lookup::Resolved(top) => self.by_name(&self.pinned_name(&top)),
+            Lookup::Manifest(manifest) => self.stored(&manifest),
+        }
+    }
+
+    fn by_name(&self, name: &str) -> Result<Option<ImageRecord>, PullError> {
+        match self.store().resolve(name, &self.request.platform).about(&self.image)? {
+            Some(manifest) => self.stored(&manifest),
+            None => Ok(None),
+        }
+    }
+
+    fn stored(&self, manifest: &Digest) -> Result<Option<ImageRecord>, PullError> {
+        let record = match self.request.policy {
+            // A record that is not authentic is the answer where the image cannot be pulled again.
+            PullPolicy::Never => self.store().image(manifest),
+            PullPolicy::Always | PullPolicy::IfNotPresent => self.store().image_or_aside(manifest),
+        };
+        record.about(&self.image)
+    }
+
+    /// The reference with the digest that it resolves to.
+    fn pinned_name(&self, top: &Digest) -> String {
+        self.request.reference.clone().pinned(*top).to_string()
+    }
+}
