@@ -12,9 +12,9 @@ use std::sync::Arc;
 use super::error::About as _;
 use super::evidence::Evidence;
 use super::manifest_path::ManifestPath;
-use super::plan::{self, Answer, Case, Facts, Given, Obstacle, Step, Terms};
+use super::plan::{self, Answer, Case, Facts, Obstacle, Provided, Step, Terms};
 use super::pull_task::PullTask;
-use super::puller::Puller;
+use super::pulls::Pulls;
 use super::rights::Rights;
 use super::{ImageRequest, PullError, Ready};
 use crate::image::seal::{MERGED_SHA512, why_unsealed};
@@ -23,7 +23,7 @@ use crate::oci::Source;
 
 /// One request on its way to an image.
 pub(super) struct Execution<'a> {
-    puller: &'a Puller,
+    pulls: &'a Pulls,
     request: &'a ImageRequest,
     rights: Rights,
     lease: Lease,
@@ -38,20 +38,20 @@ impl<'a> Execution<'a> {
     ///
     /// # Errors
     /// The store cannot be leased, or the credentials for the reference cannot be used.
-    pub(super) async fn new(puller: &'a Puller, request: &'a ImageRequest) -> Result<Self, PullError> {
+    pub(super) async fn new(pulls: &'a Pulls, request: &'a ImageRequest) -> Result<Self, PullError> {
         let image = request.reference.to_string();
         // The lease comes first: from here on nothing that is found can be swept away.
-        let lease = puller.store().lease().await.about(&image)?;
-        let rights = puller.rights(request)?;
-        Ok(Self { puller, request, rights, lease, image, source: None })
+        let lease = pulls.store().lease().await.about(&image)?;
+        let rights = pulls.rights(request)?;
+        Ok(Self { pulls, request, rights, lease, image, source: None })
     }
 
-    /// Serves the request.
+    /// Serves the request; `require_digest` refuses images that do not carry their composefs digest.
     ///
     /// # Errors
     /// The plan refuses it, or a step fails.
-    pub(super) async fn run(mut self) -> Result<Ready, PullError> {
-        let terms = Terms::of(self.request, self.rights.sees_all(), self.puller.requires_digest());
+    pub(super) async fn run(mut self, require_digest: bool) -> Result<Ready, PullError> {
+        let terms = Terms::of(self.request, self.rights.sees_all(), require_digest);
         let mut facts = Facts::default();
         loop {
             // Every answer is a fact that was missing, so the loop ends.
@@ -59,10 +59,10 @@ impl<'a> Execution<'a> {
                 Step::Read(reading) => self.read(reading)?,
                 Step::Ask(question) => self.ask(question).await?,
                 Step::Judge(case) => self.judge(case).await?,
-                Step::Record(entry) => self.record(entry)?,
+                Step::Record(new) => self.record(new)?,
                 Step::Fetch(path, evidence) => self.fetch(path, evidence).await?,
                 Step::Renew(record) => self.renew(record).await?,
-                Step::Give(given) => return Ok(self.ready(given)),
+                Step::Give(provided) => return Ok(self.ready(provided)),
                 Step::Refuse(obstacle) => return Err(self.refusal(obstacle)),
             };
             facts.note(answer);
@@ -70,7 +70,7 @@ impl<'a> Execution<'a> {
     }
 
     async fn judge(&self, case: Case) -> Result<Answer, PullError> {
-        let (control, image) = (self.puller.control(), self.image.as_str());
+        let (control, image) = (self.pulls.control(), self.image.as_str());
         match case {
             Case::WantsSignatures { path, sealed } => {
                 self.warn_of_uncompared_seal(&path, sealed);
@@ -101,18 +101,18 @@ impl<'a> Execution<'a> {
     async fn fetch(&mut self, path: Arc<ManifestPath>, evidence: Arc<Evidence>) -> Result<Answer, PullError> {
         let (source, rights) = (self.source()?, self.rights.clone());
         let task = PullTask { image: self.image.clone(), path, evidence, source, rights };
-        let (record, fetched) = self.puller.pull(&Arc::new(task), self.request).await?;
+        let (record, fetched) = self.pulls.pull(&Arc::new(task), self.request).await?;
         Ok(Answer::Fetched(Arc::new(record), fetched))
     }
 
     async fn renew(&self, record: Arc<ImageRecord>) -> Result<Answer, PullError> {
         let old = Arc::unwrap_or_clone(record);
-        let renewed = self.puller.renew(old, self.rights.origin(), &self.image).await?;
+        let renewed = self.pulls.renew(old, self.rights.origin(), &self.image).await?;
         Ok(Answer::Renewed(Arc::new(renewed)))
     }
 
-    fn ready(self, given: Given) -> Ready {
-        let Given { record, fetched, admission } = given;
+    fn ready(self, provided: Provided) -> Ready {
+        let Provided { record, fetched, admission } = provided;
         Ready { record: Arc::unwrap_or_clone(record), lease: self.lease, fetched, admission }
     }
 
@@ -127,6 +127,6 @@ impl<'a> Execution<'a> {
     }
 
     fn store(&self) -> &Store {
-        self.puller.store()
+        self.pulls.store()
     }
 }

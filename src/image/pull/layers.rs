@@ -1,4 +1,4 @@
-//! Fetching the layers of one image: in parallel, each blob once, each checked as it streams.
+//! Fetching the parts of one image: in parallel, each blob once, each checked as it streams.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,8 +22,8 @@ use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, Limits};
 use crate::oci::manifest::{Descriptor, LayerCompression};
 
-/// Compressed chunks that wait between the network and the decompressor. With chunks of at most
-/// a few hundred KiB this bounds what one layer holds in memory.
+/// Compressed chunks that wait between the network and the decompressor. A chunk has at most a few hundred KiB, so
+/// this bounds what one layer holds in memory.
 const CHUNKS_IN_FLIGHT: usize = 8;
 
 /// What all pulls of a node share: the store, and the limits on what runs at once.
@@ -51,7 +51,7 @@ struct WantedLayer<'a> {
     progress: &'a LayerProgress,
 }
 
-/// One image's pull, as far as its layers are concerned.
+/// What fetching the parts of one image needs.
 pub(super) struct ImageLayers<'a> {
     pub image: &'a str,
     pub source: &'a dyn Source,
@@ -123,8 +123,8 @@ impl LayerFetcher {
         Ok(())
     }
 
-    /// Streams one blob through the blocking pipeline. The pipeline ends by itself when the
-    /// channel closes, so a pull that is dropped leaves no thread behind.
+    /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
+    /// dropped leaves no thread behind.
     async fn stream(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
         let mut bytes = pull.source.blob(layer.blob).await.about(pull.image)?;
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
@@ -147,23 +147,25 @@ impl LayerFetcher {
         let fed: Result<(), PullError> = async {
             while let Some(chunk) = bytes.next().await {
                 if sender.send(chunk.about(pull.image)?).await.is_err() {
-                    break; // The pipeline has failed and says why.
+                    break; // The pipeline has failed, and its result says why.
                 }
             }
             Ok(())
         }
         .await;
+        // Without this the pipeline would wait for more.
         drop(sender);
         let outcome = pipeline
             .await
             .map_err(|error| PullError::Lost { image: pull.image.to_owned(), why: error.to_string() })?;
-        // A broken stream explains more than the truncated layer that it leaves behind.
+        // The error of a broken stream explains more than that of the truncated layer which it causes.
         fed?;
         outcome
     }
 
     fn lock_of(&self, layer: LayerKey) -> Arc<tokio::sync::Mutex<()>> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        // Locks that nobody holds are removed here, so the map stays as small as what is under way.
         busy.retain(|_, lock| lock.strong_count() > 0);
         if let Some(lock) = busy.get(&layer).and_then(Weak::upgrade) {
             return lock;
@@ -174,7 +176,7 @@ impl LayerFetcher {
     }
 }
 
-/// The blocking half of a layer: everything it needs, owned.
+/// The blocking half of fetching a layer. It owns everything that it needs.
 struct LayerPipeline {
     store: Arc<Store>,
     lease: Lease,
@@ -188,7 +190,7 @@ struct LayerPipeline {
 }
 
 impl LayerPipeline {
-    /// Takes the layer in and returns the DiffID that it was found to have.
+    /// Stores the layer and returns the DiffID computed over it.
     fn run(self, mut chunks: mpsc::Receiver<Bytes>) -> Result<Digest, PullError> {
         let image = &self.image;
         let objects = self.store.objects(&self.lease).about(image)?;

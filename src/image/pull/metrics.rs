@@ -1,4 +1,4 @@
-//! Pulls counted: how they ended, what they brought, and what they did not have to bring.
+//! Metrics of pulls: how they ended, what they fetched, and what they did not have to fetch.
 
 use crate::metrics::{
     Counter, Counters, Description, Durations, Family, Gauge, Instruments, Label, Outcome, Timing,
@@ -33,7 +33,7 @@ pub struct PullMetrics {
 
 /// What was here already and is shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reuse {
+pub(super) enum Reuse {
     /// A layer: its blob was not fetched.
     Layer,
     /// A file's content: it was not stored.
@@ -78,10 +78,5 @@ impl PullMetrics {
     /// Counts bytes that sharing has saved.
     pub(super) fn saved(&self, what: Reuse, bytes: u64) {
         self.saved.add(what, bytes);
-    }
-
-    /// Bytes that sharing has saved so far.
-    pub fn saved_bytes(&self, what: Reuse) -> u64 {
-        self.saved.get(what)
     }
 }

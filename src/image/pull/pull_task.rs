@@ -91,7 +91,7 @@ impl PullContext {
             _ => self.build(task, recipe, &lease).await?,
         };
         // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
-        task.rights.came_from_here(&lease, &manifest)?;
+        task.rights.record_origin(&lease, &manifest)?;
         tracing::info!(
             composefs = %record.image,
             fetched_bytes = fetched,

@@ -1,4 +1,4 @@
-//! Layers without an image. Sealing needs them: it computes what an image would be before anybody may mount it.
+//! Layers without an image. Sealing needs them: it computes what an image would be before it may be mounted.
 
 use std::sync::Arc;
 
@@ -34,8 +34,8 @@ impl Puller {
         limits: &Limits,
     ) -> Result<Unbuilt, PullError> {
         let image = request.reference.to_string();
-        let lease = self.store().lease().await.about(&image)?;
-        let rights = self.rights(request)?;
+        let lease = self.pulls().store().lease().await.about(&image)?;
+        let rights = self.pulls().rights(request)?;
         let config = read_blob(&**source, &manifest.config, limits.config_bytes).await.about(&image)?;
         let recipe = Recipe::parse(manifest, &config).about(&image)?;
         let progress = Arc::new(Progress::of(digest, manifest));
@@ -48,7 +48,7 @@ impl Puller {
             progress: &progress,
             unpacked: Arc::new(Budget::new(limits.image_bytes)),
         };
-        self.fetcher().fetch_all(&wanted, &recipe.parts).await?;
+        self.pulls().fetcher().fetch_all(&wanted, &recipe.parts).await?;
         Ok(Unbuilt { parts: recipe.stored(), _lease: lease })
     }
 }

@@ -20,7 +20,7 @@ fn images() {
     let public = ImageFacts { anonymous: true, from_here: true, ..unknown };
     let fresh = ImageFacts { checked: Some(9 * MINUTE), from_here: true, ..unknown };
     let stale = ImageFacts { checked: Some(10 * MINUTE), from_here: true, ..unknown };
-    use Given::*;
+    use GrantReason::*;
     #[rustfmt::skip]
     let table = [
         // facts       NeverVerify    Preloaded       Allowlisted     Always

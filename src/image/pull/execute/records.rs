@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Execution;
 use crate::image::pull::error::About as _;
-use crate::image::pull::plan::{Answer, Entry, Lookup, Reading};
-use crate::image::pull::{Images as _, PullError, PullPolicy, recipe};
+use crate::image::pull::plan::{Answer, Lookup, NewRecord, Reading};
+use crate::image::pull::{PullError, PullPolicy, recipe};
 use crate::image::store::ImageRecord;
 use crate::oci::digest::Digest;
 
@@ -20,24 +20,24 @@ impl Execution<'_> {
         })
     }
 
-    pub(super) fn record(&self, entry: Entry) -> Result<Answer, PullError> {
-        match &entry {
-            Entry::Grant(manifest) => self.rights.record_grant(&self.lease, manifest)?,
-            Entry::Names { top, manifest } => {
+    pub(super) fn record(&self, new: NewRecord) -> Result<Answer, PullError> {
+        match &new {
+            NewRecord::Grant(manifest) => self.rights.record_grant(&self.lease, manifest)?,
+            NewRecord::Names { top, manifest } => {
                 let names = [self.image.clone(), self.pinned_name(top)];
                 self.store().remember(&names, &self.request.platform, *manifest).about(&self.image)?;
             }
-            Entry::Evidence(evidence) => {
+            NewRecord::Evidence(evidence) => {
                 let origin = self.rights.origin().name();
                 evidence.keep(self.store(), &self.lease, origin, &self.image)?;
             }
-            Entry::Preloaded { manifest, fetched } => {
+            NewRecord::Preloaded { manifest, fetched } => {
                 let blobs = fetched.iter().flat_map(|path| recipe::blobs(&path.manifest));
-                self.rights.preload(&self.lease, manifest, blobs.map(|blob| &blob.digest))?;
+                self.rights.record_preload(&self.lease, manifest, blobs.map(|blob| &blob.digest))?;
             }
-            Entry::Used(manifest) => self.puller.used(manifest),
+            NewRecord::Used(manifest) => self.pulls.used(manifest),
         }
-        Ok(Answer::Recorded(entry))
+        Ok(Answer::Recorded(new))
     }
 
     fn look_up(&self, lookup: Lookup) -> Result<Option<ImageRecord>, PullError> {

@@ -47,14 +47,14 @@ impl Execution<'_> {
         if let Some(source) = &self.source {
             return Ok(Arc::clone(source));
         }
-        let sources = self.puller.sources();
+        let sources = self.pulls.sources();
         let source = sources.open(&self.request.reference, &self.request.credentials).about(&self.image)?;
         self.request.watch.asks(&source);
         Ok(Arc::clone(self.source.insert(source)))
     }
 
     async fn path(&self, source: &dyn Source, top: Digest) -> Result<ManifestPath, PullError> {
-        let (limits, platform) = (self.puller.image_limits(), &self.request.platform);
+        let (limits, platform) = (self.pulls.image_limits(), &self.request.platform);
         ManifestPath::resolve_platform(source, top, limits, platform, &self.image).await
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Entry, Lookup};
+use super::step::{Lookup, NewRecord, Step};
 use crate::image::pull::evidence::Evidence;
 use crate::image::pull::manifest_path::ManifestPath;
 use crate::image::store::ImageRecord;
@@ -23,7 +23,7 @@ pub(in crate::image::pull) struct Facts {
     pub(super) verdict: Option<Result<Admission, Refusal>>,
     pub(super) fetched: Option<(Arc<ImageRecord>, u64)>,
     pub(super) renewed: Option<Arc<ImageRecord>>,
-    pub(super) recorded: Vec<Entry>,
+    recorded: Vec<NewRecord>,
 }
 
 /// What is known of the image that one lookup found.
@@ -80,8 +80,8 @@ pub(in crate::image::pull) enum Answer {
     Fetched(Arc<ImageRecord>, u64),
     /// The record that holds after building again. A volume may require that the old image stays.
     Renewed(Arc<ImageRecord>),
-    /// The entry is written.
-    Recorded(Entry),
+    /// The record is written.
+    Recorded(NewRecord),
 }
 
 impl Facts {
@@ -103,8 +103,13 @@ impl Facts {
             Answer::Verdict(verdict) => self.verdict = Some(verdict),
             Answer::Fetched(record, bytes) => self.fetched = Some((record, bytes)),
             Answer::Renewed(record) => self.renewed = Some(record),
-            Answer::Recorded(entry) => self.recorded.push(entry),
+            Answer::Recorded(new) => self.recorded.push(new),
         }
+    }
+
+    /// Goes on once `new` is written; the error is the step that writes it.
+    pub(super) fn require(&self, new: NewRecord) -> Result<(), Step> {
+        if self.recorded.contains(&new) { Ok(()) } else { Err(Step::Record(new)) }
     }
 
     fn candidate(&mut self, lookup: Lookup) -> &mut Candidate {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::facts::Facts;
-use super::{Entry, Lookup, Obstacle, Question, Reading, Step, Terms, record};
+use super::step::{Lookup, NewRecord, Obstacle, Question, Reading, Step, Terms};
 use crate::image::pull::PullPolicy;
 use crate::image::pull::manifest_path::ManifestPath;
 use crate::image::store::ImageRecord;
@@ -39,7 +39,7 @@ pub(super) fn locate(terms: &Terms, facts: &Facts) -> Result<Located, Step> {
     if terms.pinned.is_none()
         && let Some(stored) = resolved(facts, top)?
     {
-        record(facts, Entry::Names { top, manifest: stored.manifest })?;
+        facts.require(NewRecord::Names { top, manifest: stored.manifest })?;
         return Ok(Located::Stored(stored));
     }
     by_manifest(terms, facts, top)
@@ -72,9 +72,9 @@ fn by_manifest(terms: &Terms, facts: &Facts, top: Digest) -> Result<Located, Ste
     if let Some(stored) = stored(facts, lookup)?
         && is_from_here(facts, lookup, &stored)?
     {
-        record(facts, Entry::Grant(stored.manifest))?;
+        facts.require(NewRecord::Grant(stored.manifest))?;
         if terms.pinned.is_none() {
-            record(facts, Entry::Names { top, manifest: stored.manifest })?;
+            facts.require(NewRecord::Names { top, manifest: stored.manifest })?;
         }
         return Ok(Located::Stored(stored));
     }
@@ -113,6 +113,6 @@ fn is_confirmed(facts: &Facts, lookup: Lookup, stored: &ImageRecord, top: Digest
     if top != manifest && !answered().ok_or(Step::Ask(Question::Confirm(lookup, manifest)))? {
         return Ok(false);
     }
-    record(facts, Entry::Grant(manifest))?;
+    facts.require(NewRecord::Grant(manifest))?;
     Ok(true)
 }

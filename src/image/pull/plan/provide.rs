@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::facts::{Facts, StoredVerdict};
-use super::{Case, Entry, Given, Obstacle, Question, Step, Terms, record};
+use super::step::{Case, NewRecord, Obstacle, Provided, Question, Step, Terms};
 use crate::image::pull::PullPolicy;
 use crate::image::pull::evidence::Evidence;
 use crate::image::pull::manifest_path::ManifestPath;
@@ -20,10 +20,10 @@ pub(super) fn provide_stored(terms: &Terms, facts: &Facts, stored: Arc<ImageReco
     let current = current(facts, stored)?;
     let manifest = current.manifest;
     if terms.is_preload {
-        record(facts, Entry::Preloaded { manifest, fetched: None })?;
+        facts.require(NewRecord::Preloaded { manifest, fetched: None })?;
     }
-    record(facts, Entry::Used(manifest))?;
-    Ok(Step::Give(Given { record: current, fetched: 0, admission }))
+    facts.require(NewRecord::Used(manifest))?;
+    Ok(Step::Give(Provided { record: current, fetched: 0, admission }))
 }
 
 /// Fetches an image and provides it.
@@ -40,15 +40,15 @@ pub(super) fn provide_fetched(terms: &Terms, facts: &Facts, path: Arc<ManifestPa
     // An image that is here from elsewhere may be another release's.
     let current = current(facts, pulled)?;
     let manifest = current.manifest;
-    record(facts, Entry::Grant(manifest))?;
+    facts.require(NewRecord::Grant(manifest))?;
     if terms.is_preload {
-        record(facts, Entry::Preloaded { manifest, fetched: Some(path) })?;
+        facts.require(NewRecord::Preloaded { manifest, fetched: Some(path) })?;
     }
     // Another reference may have led to the same pull, which knows that name only.
     if let (None, Some(top)) = (terms.pinned, facts.top) {
-        record(facts, Entry::Names { top, manifest })?;
+        facts.require(NewRecord::Names { top, manifest })?;
     }
-    Ok(Step::Give(Given { record: current, fetched, admission }))
+    Ok(Step::Give(Provided { record: current, fetched, admission }))
 }
 
 /// Judges a stored image by what is stored with it. If it is refused, by what its registry has now: it may have been
@@ -71,7 +71,7 @@ fn readmit(terms: &Terms, facts: &Facts, stored: &Arc<ImageRecord>) -> Result<Ad
     })?;
     let admission = admit(facts, &newer, stored.sealed)?;
     // What did not help is not kept.
-    record(facts, Entry::Evidence(newer))?;
+    facts.require(NewRecord::Evidence(newer))?;
     Ok(admission)
 }
 

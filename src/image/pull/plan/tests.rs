@@ -334,11 +334,11 @@ proptest! {
         for (at, (step, _)) in history.steps.iter().enumerate() {
             let so_far = History { steps: history.steps[..at].to_vec(), end: history.end.clone() };
             match step {
-                Step::Record(Entry::Grant(manifest)) => prop_assert!(so_far.is_shown(manifest)),
-                Step::Record(Entry::Names { top, .. }) => {
+                Step::Record(NewRecord::Grant(manifest)) => prop_assert!(so_far.is_shown(manifest)),
+                Step::Record(NewRecord::Names { top, .. }) => {
                     prop_assert!(so_far.answers().any(|answer| *answer == Answer::Top(*top)));
                 }
-                Step::Record(Entry::Evidence(evidence)) => {
+                Step::Record(NewRecord::Evidence(evidence)) => {
                     let newer = Answer::NewerEvidence(Ok(Arc::clone(evidence)));
                     prop_assert!(so_far.answers().any(|answer| *answer == newer));
                     prop_assert!(so_far.admission().is_some());
