@@ -35,6 +35,7 @@ pub(super) struct Work {
 pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRecord, PullError> {
     let (rules, image) =
         make(store, &work).inspect_err(|error| set_bad_parts_aside(store, &work.parts, error))?;
+    // The image is an object before the record names it.
     let (digest, _) = store.objects(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
         manifest: work.manifest,
@@ -50,6 +51,7 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRec
         bytes: image.file_bytes,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
     };
+    // The commit syncs, which may take long.
     drop(image);
     store.commit_image(lease, &record).about(&work.name)?;
     // The tree and the image were tens of MiB; a daemon should not keep them.
@@ -64,6 +66,7 @@ fn make(store: &Store, work: &Work) -> Result<(Rules, ImageBytes), PullError> {
         return Ok((work.rules, image));
     };
     let mut built = Vec::new();
+    // The seal does not say which of its rules the sealer followed.
     for rules in seal.rules() {
         let image = write(store, &work.parts, *rules, &work.limits, &work.name)?;
         let digest = image.digest();
@@ -96,6 +99,7 @@ pub fn write(
 
 /// Makes the next pull fetch again what cannot be believed. This pull must fail, since it took its parts for present.
 fn set_bad_parts_aside(store: &Store, parts: &[StoredPart], error: &PullError) {
+    // A failure of the disk or of the seal says nothing against the parts.
     if !matches!(error, PullError::Store { source, .. } if source.kind() == Kind::Corrupt) {
         return;
     }

@@ -66,7 +66,7 @@ impl ManifestPath {
                 size: raw.bytes.len() as u64,
                 annotations: BTreeMap::new(),
             };
-            // What is not UTF-8 is not JSON that others read in the same way, so no signature is accepted over it.
+            // Evidence is kept as JSON, which cannot hold a document that is not UTF-8.
             if let Ok(text) = String::from_utf8(raw.bytes.to_vec()) {
                 documents.push(RawDocument { media_type: own.media_type.clone(), text });
             }
