@@ -3,16 +3,22 @@
 mod orders;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::image::pull::PullPolicy;
+use crate::image::pull::evidence::Evidence;
+use crate::image::pull::manifest_path::ManifestPath;
 use crate::image::seal::{MERGED, Seal};
+use crate::image::store::ImageRecord;
 use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
 use crate::oci::manifest::{Descriptor, Manifest};
-use crate::trust::Claims;
 use crate::trust::signature::Claim;
+use crate::trust::{Admission, Claims, Refusal};
 
 /// More steps than any request needs.
 const STEPS_MAX: usize = 24;
