@@ -354,6 +354,24 @@ proptest! {
         }
     }
 
+    /// What is recorded on the way to an image is about that image, and an image that the registry has confirmed or
+    /// that was fetched is recorded as granted.
+    #[test]
+    fn records_are_about_the_image_that_is_given((_, history) in history()) {
+        let Step::Give(given) = &history.end else { return Ok(()) };
+        let own = given.record.manifest;
+        for (step, _) in &history.steps {
+            let (Step::Record(NewRecord::Grant(manifest) | NewRecord::Used(manifest))
+            | Step::Record(NewRecord::Names { manifest, .. } | NewRecord::Preloaded { manifest, .. })) = step
+            else {
+                continue;
+            };
+            prop_assert_eq!(*manifest, own);
+        }
+        let is_recorded = history.any(|step| *step == Step::Record(NewRecord::Grant(own)));
+        prop_assert!(history.is_granted(&own) || is_recorded, "{:?}", history);
+    }
+
     /// A volume that shows an image already gets no other, an image of another release is built again, and a node
     /// that demands a digest gives none without.
     #[test]
