@@ -45,6 +45,8 @@ mod evidence;
 mod examine;
 mod facts;
 pub mod gc;
+#[cfg(test)]
+mod golden;
 mod image;
 mod images;
 mod key;
@@ -66,9 +68,9 @@ mod version;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use crate::durable_file::Steps;
 pub use access::{AccessRecord, AccessSubject};
 pub use collect::{Collected, Request};
-pub use disk::Steps;
 pub use error::StoreError;
 pub use examine::Examined;
 pub use facts::Filesystem;
@@ -193,3 +195,6 @@ impl Store {
         self.objects.path(digest)
     }
 }
+
+#[cfg(test)]
+mod golden;

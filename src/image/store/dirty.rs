@@ -14,8 +14,9 @@ use std::path::PathBuf;
 use rustix::fs::FlockOperation;
 
 use super::StoreError;
-use super::disk::{Disk, try_lock};
+use super::disk::Disk;
 use super::layout::Layout;
+use crate::durable_file::try_lock;
 
 /// A marker whose lock is held here.
 #[derive(Debug)]
@@ -28,12 +29,12 @@ pub(super) struct Marker {
 impl Marker {
     /// Makes a marker of this boot, durably.
     pub(super) fn make(disk: &Disk, layout: &Layout) -> Result<Self, StoreError> {
-        let mut temp = disk.temp()?;
-        let unique = temp.path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let mut temporary = disk.temporary()?;
+        let unique = temporary.path().file_name().map(|name| name.to_string_lossy().into_owned());
         let path = layout.dirty().join(format!("{}.{}", layout.boot_id(), unique.unwrap_or_default()));
-        temp.rename(disk, &path)?;
+        temporary.rename(&path).map_err(|error| disk.failed(error))?;
         disk.sync_directory(&layout.dirty())?;
-        let file = temp.file.try_clone().map_err(|error| disk.error("keep open", &path, error))?;
+        let file = temporary.file().try_clone().map_err(|error| disk.error("keep open", &path, error))?;
         Ok(Self { path, _file: file })
     }
 

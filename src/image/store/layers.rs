@@ -8,9 +8,9 @@ use std::io::{self, Read as _, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-use super::disk::Temp;
 use super::images::FORGED;
 use super::{Lease, MAC_LENGTH, NodeKey, Store, StoreError};
+use crate::durable_file::Temporary;
 use crate::image::entry::Entry;
 use crate::image::layer::record::CHECKSUM_LENGTH;
 use crate::image::layer::{RecordError, RecordReader};
@@ -99,7 +99,7 @@ impl Store {
     /// # Errors
     /// Those of creating a file.
     pub fn stage_layer<'a>(&'a self, lease: &'a Lease) -> Result<StagedLayer<'a>, StoreError> {
-        Ok(StagedLayer { store: self, _lease: lease, temp: self.disk.temp()? })
+        Ok(StagedLayer { store: self, _lease: lease, temporary: self.disk.temporary()? })
     }
 }
 
@@ -161,12 +161,12 @@ impl Iterator for LayerEntries {
 pub struct StagedLayer<'a> {
     store: &'a Store,
     _lease: &'a Lease,
-    temp: Temp,
+    temporary: Temporary,
 }
 
 impl Write for StagedLayer<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.temp.file.write(bytes)
+        self.temporary.file().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -187,7 +187,8 @@ impl StagedLayer<'_> {
         store.disk.step("make", &staging, || fs::create_dir_all(&staging))?;
         self.authenticate(diff_id)?;
         // Also where there is a record already: this one is known to be good, and it is found first.
-        self.temp.rename(&store.disk, &store.layout.staged(diff_id))?;
+        let staged = store.layout.staged(diff_id);
+        self.temporary.rename(&staged).map_err(|error| store.disk.failed(error))?;
         if store.blob(blob)? != Some(*diff_id) {
             let line = render_link(blob, diff_id, &store.key);
             store.disk.write_for_this_boot(&store.layout.blob(blob), line.as_bytes())?;
@@ -197,15 +198,16 @@ impl StagedLayer<'_> {
 
     /// Appends the code. A record ends with its checksum.
     fn authenticate(&mut self, diff_id: &Digest) -> Result<(), StoreError> {
-        let file = &mut self.temp.file;
+        let (store, path) = (self.store, self.temporary.path().to_owned());
+        let file = self.temporary.file();
         let append = || {
             let end = file.metadata()?.len();
             let mut checksum = [0; CHECKSUM_LENGTH];
             file.read_exact_at(&mut checksum, end.saturating_sub(CHECKSUM_LENGTH as u64))?;
-            let mac = self.store.key.mac(LAYER, &[diff_id.as_bytes(), &checksum]);
+            let mac = store.key.mac(LAYER, &[diff_id.as_bytes(), &checksum]);
             file.write_all(&mac)
         };
-        self.store.disk.step("authenticate", &self.temp.path, append)
+        store.disk.step("authenticate", &path, append)
     }
 }
 

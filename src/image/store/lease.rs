@@ -15,7 +15,8 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::StoreError;
 use super::dirty::Marker;
-use super::disk::{Disk, try_lock};
+use super::disk::Disk;
+use crate::durable_file::try_lock;
 
 /// How often to look whether another process has let go.
 const POLL: Duration = Duration::from_millis(5);

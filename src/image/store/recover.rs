@@ -4,10 +4,10 @@ use std::fs;
 use std::io::Read as _;
 use std::time::Duration;
 
-use super::disk::try_lock;
 use super::lease::Exclusive;
 use super::mark::Reach;
 use super::{Store, StoreError, dirty};
+use crate::durable_file::try_lock;
 use crate::image::verity::{VerityDigest, VerityHasher};
 use rustix::fs::FlockOperation;
 
