@@ -9,8 +9,15 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
+
 use super::StoreError;
-use crate::durable_file::{self, StepError, Steps, Temporary};
+use super::file_name::digest_of;
+use crate::durable_file::{self, StepError, Steps, Temporary, try_lock};
+use crate::oci::digest::Digest;
+
+/// Files that are being written, each locked while its writer lives.
+pub(super) const TEMPORARY: &str = "tmp";
 
 /// The store's directory, as something to write to.
 #[derive(Debug, Clone)]
@@ -22,6 +29,10 @@ pub(super) struct Disk {
 impl Disk {
     pub(super) fn new(root: &Path, steps: Steps) -> Self {
         Self { root: root.to_owned(), steps }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// One step: `doing` it to `path`.
@@ -82,7 +93,7 @@ impl Disk {
 
     /// An empty file under a temporary name.
     pub(super) fn temporary(&self) -> Result<Temporary, StoreError> {
-        Temporary::create_locked(&self.root.join("tmp"), &self.steps).map_err(|error| self.failed(error))
+        Temporary::create_locked(&self.root.join(TEMPORARY), &self.steps).map_err(|error| self.failed(error))
     }
 
     /// Removes the file; one that is not there is fine. Returns whether it was.
@@ -92,6 +103,41 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         })
+    }
+
+    /// Removes the directories in `directory` that are not named by a digest for which `is_needed` holds.
+    pub(super) fn remove_directories_unless(
+        &self,
+        directory: &Path,
+        is_needed: impl Fn(&Digest) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        for name in self.list(directory)? {
+            let about = digest_of(&name, "");
+            if about.as_ref().map(&is_needed).transpose()? != Some(true) {
+                self.remove_all(&directory.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a directory and what is in it.
+    pub(super) fn remove_all(&self, directory: &Path) -> Result<(), StoreError> {
+        self.step("remove", directory, || fs::remove_dir_all(directory))
+    }
+
+    /// Removes temporary files whose writers are dead. Needs the store's exclusive lock.
+    pub(super) fn remove_leftovers(&self) -> Result<(), StoreError> {
+        let directory = self.root.join(TEMPORARY);
+        for name in self.list(&directory)? {
+            let path = directory.join(name);
+            // Its writer needs no lease, so it may well be alive.
+            let Ok(file) = fs::File::open(&path) else { continue };
+            let lock = FlockOperation::NonBlockingLockExclusive;
+            if try_lock(&file, lock).map_err(|error| self.error("lock", &path, error))? {
+                self.remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the names in a directory survive a power cut.

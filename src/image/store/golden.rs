@@ -9,6 +9,7 @@ use super::*;
 use crate::image::entry::{Entry, EntryKind, Meta};
 use crate::image::layer::RecordWriter;
 use crate::image::tree::Rules;
+use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 
 /// The files, by their path in the store, as release 0.1.0 wrote them with a key of 32 times 42.
@@ -128,18 +129,18 @@ fn access() -> [AccessRecord; 4] {
 
 fn fill(store: &Store) {
     let lease = store.lease_blocking().unwrap();
-    store.objects(&lease).unwrap().put(b"image").unwrap();
-    let mut writer = RecordWriter::new(store.stage_layer(&lease).unwrap());
+    store.objects().under(&lease).unwrap().put(b"image").unwrap();
+    let mut writer = RecordWriter::new(store.layers().stage(&lease).unwrap());
     writer.push(&entry()).unwrap();
     let (manifest, blob) = (record().manifest, Digest::of(b"blob"));
     writer.finish().unwrap().finish(&record().layers[0], &blob).unwrap();
     store.commit_image(&lease, &record()).unwrap();
-    store.remember(&record().names, &"linux/amd64".parse().unwrap(), manifest).unwrap();
+    store.names().remember(&record().names, &"linux/amd64".parse().unwrap(), manifest).unwrap();
     for fact in access() {
-        store.record_access(&lease, AccessSubject::Image(&manifest), "r.io/x", &fact, 5).unwrap();
+        store.access().record(&lease, AccessSubject::Image(&manifest), "r.io/x", &fact, 5).unwrap();
     }
-    store.record_access(&lease, AccessSubject::Blob(&blob), "r.io", &AccessRecord::Anonymous, 6).unwrap();
-    store.keep_evidence(&lease, &manifest, "r.io/x", b"{}").unwrap();
+    store.access().record(&lease, AccessSubject::Blob(&blob), "r.io", &AccessRecord::Anonymous, 6).unwrap();
+    store.evidence().put(&lease, &manifest, "r.io/x", b"{}").unwrap();
     store.pin(&manifest).unwrap();
 }
 
@@ -185,24 +186,24 @@ fn records_are_read_as_ever() {
     }
     let store = open(directory.path());
     let (manifest, blob) = (record().manifest, Digest::of(b"blob"));
-    assert_eq!(store.image(&manifest).unwrap(), Some(record()));
+    assert_eq!(store.images().get(&manifest).unwrap(), Some(record()));
     let platform = "linux/amd64".parse().unwrap();
-    assert_eq!(store.resolve("registry.example/a:1", &platform).unwrap(), Some(manifest));
+    assert_eq!(store.names().resolve("registry.example/a:1", &platform).unwrap(), Some(manifest));
     for fact in access() {
         let about = AccessSubject::Image(&manifest);
-        assert_eq!(store.access_time(about, "r.io/x", &fact).unwrap(), Some(5), "{fact:?}");
+        assert_eq!(store.access().time_of(about, "r.io/x", &fact).unwrap(), Some(5), "{fact:?}");
     }
     let about = AccessSubject::Blob(&blob);
-    assert_eq!(store.access_time(about, "r.io", &AccessRecord::Anonymous).unwrap(), Some(6));
-    assert_eq!(store.known_layer(&blob).unwrap(), Some(record().layers[0]));
-    let entries: Vec<_> = store.layer(&record().layers[0]).unwrap().map(Result::unwrap).collect();
+    assert_eq!(store.access().time_of(about, "r.io", &AccessRecord::Anonymous).unwrap(), Some(6));
+    assert_eq!(store.layers().of_blob(&blob).unwrap(), Some(record().layers[0]));
+    let entries: Vec<_> = store.layers().entries(&record().layers[0]).unwrap().map(Result::unwrap).collect();
     assert_eq!(entries, [entry()]);
-    assert_eq!(store.evidence(&manifest, "r.io/x").unwrap(), Some(b"{}".to_vec()));
-    assert_eq!(store.pins().unwrap(), [manifest]);
+    assert_eq!(store.evidence().get(&manifest, "r.io/x").unwrap(), Some(b"{}".to_vec()));
+    assert_eq!(store.pins().list().unwrap(), [manifest]);
     // Another build of the same manifest is held against the first digest that was read.
     let other = VerityDigest::of(b"other");
     let lease = store.lease_blocking().unwrap();
-    store.objects(&lease).unwrap().put(b"other").unwrap();
+    store.objects().under(&lease).unwrap().put(b"other").unwrap();
     let refused = store.commit_image(&lease, &ImageRecord { image: other, ..record() }).unwrap_err();
     assert!(
         matches!(refused, StoreError::OtherDigest { recorded, .. } if recorded == record().image),
