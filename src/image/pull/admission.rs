@@ -49,7 +49,7 @@ impl AdmissionControl {
             (self.clone(), request.clone(), record.manifest, record.sealed);
         let (origin, name) = (origin.to_owned(), image.to_owned());
         blocking(image, move || {
-            let stored = control.store.evidence(&manifest, &origin).about(&name)?;
+            let stored = control.store.evidence().get(&manifest, &origin).about(&name)?;
             let parsed = stored.and_then(|bytes| Evidence::parse(&bytes, manifest));
             // An image without evidence is judged too: a policy may admit it as it is.
             let evidence = parsed.unwrap_or_else(|| Evidence::empty(manifest));

@@ -36,7 +36,7 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRec
     let (rules, image) =
         make(store, &work).inspect_err(|error| set_bad_parts_aside(store, &work.parts, error))?;
     // The image is an object before the record names it.
-    let (digest, _) = store.objects(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
+    let (digest, _) = store.objects().under(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
         manifest: work.manifest,
         image: digest,
@@ -104,7 +104,7 @@ fn set_bad_parts_aside(store: &Store, parts: &[StoredPart], error: &PullError) {
         return;
     }
     for StoredPart::Layer(layer) in parts {
-        if let Err(error) = store.set_bad_layer_aside(layer) {
+        if let Err(error) = store.layers().set_aside_if_bad(layer) {
             // The next pull fails in the same way, and says so.
             tracing::error!(%layer, %error, "a layer's record that is no good stays");
         }
@@ -127,7 +127,7 @@ pub fn fold(
         match part {
             StoredPart::Layer(diff_id) => {
                 let mut layer = builder.layer();
-                for entry in store.layer(diff_id).about(image)? {
+                for entry in store.layers().entries(diff_id).about(image)? {
                     layer.apply(entry.about(image)?).about(image)?;
                 }
                 layer.end().about(image)?;

@@ -67,7 +67,7 @@ impl PullContext {
         let (image, manifest) = (task.image.as_str(), task.path.digest);
         let lease = self.store.lease().await.about(image)?;
         // Between planning and now another pull may have ended.
-        if let Some(record) = self.store.image_or_aside(&manifest).about(image)?
+        if let Some(record) = self.store.images().get_or_set_aside(&manifest).about(image)?
             && task.rights.is_from_here(&manifest)?
         {
             return Ok((record, 0));
@@ -86,7 +86,7 @@ impl PullContext {
         // The evidence comes before the image, so that the image never is without.
         task.evidence.keep(&self.store, &lease, task.rights.origin().name(), image)?;
         // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
-        let record = match self.store.image_or_aside(&manifest).about(image)? {
+        let record = match self.store.images().get_or_set_aside(&manifest).about(image)? {
             Some(record) if StoredPart::of(&record) == recipe.stored() => record,
             _ => self.build(task, recipe, &lease).await?,
         };

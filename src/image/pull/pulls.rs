@@ -146,7 +146,7 @@ impl Pulls {
 
     /// Notes that an image is in use.
     pub(super) fn used(&self, manifest: &Digest) {
-        if let Err(error) = self.context.store.touch(manifest) {
+        if let Err(error) = self.context.store.images().touch(manifest) {
             // The image is only removed earlier than it should.
             tracing::warn!(image.digest = %manifest, "cannot note that an image is used: {error}");
         }

@@ -31,11 +31,11 @@ pub(super) fn renew(
 ) -> Result<ImageRecord, PullError> {
     let manifest = old.manifest;
     // Another caller may have built it while this one waited.
-    let old = store.image(&manifest).about(image)?.unwrap_or(old);
+    let old = store.images().get(&manifest).about(image)?.unwrap_or(old);
     if !old.is_outdated() {
         return Ok(old);
     }
-    if store.is_in_a_volume(&manifest).about(image)? {
+    if store.volumes().may_show(&manifest).about(image)? {
         tracing::info!(builder = old.builder, "a volume shows what another release built; it stays for now");
         return Ok(old);
     }
@@ -46,7 +46,7 @@ pub(super) fn renew(
     let built = build::build(store, lease, work).inspect_err(|error| {
         // Any other failure may pass, and leaves an image that could be mounted.
         if matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
-            && let Err(error) = store.forget(&manifest)
+            && let Err(error) = store.images().forget(&manifest)
         {
             tracing::error!(%error, "the record of an image without layers stays");
         }

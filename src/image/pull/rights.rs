@@ -48,7 +48,7 @@ impl Rights {
             rule: Arc::clone(rule),
             caller: request.caller.clone(),
             origin: Origin::of(&request.reference),
-            reader: if anonymous { AccessRecord::Anonymous } else { store.reader(&id) },
+            reader: if anonymous { AccessRecord::Anonymous } else { store.access().reader(&id) },
             image,
         })
     }
@@ -103,24 +103,28 @@ impl Rights {
 
     /// When the image was recorded so at the origin, in seconds since 1970; `None` if it is not.
     fn image_time(&self, manifest: &Digest, record: &AccessRecord) -> Result<Option<u64>, PullError> {
-        self.store.access_time(AccessSubject::Image(manifest), self.origin.name(), record).about(&self.image)
+        self.store
+            .access()
+            .time_of(AccessSubject::Image(manifest), self.origin.name(), record)
+            .about(&self.image)
     }
 
     /// Records that the origin, which had the image's bytes, has just given it to this request's credential.
     pub(super) fn record_grant(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
         let now = now();
         let about = AccessSubject::Image(manifest);
-        self.store.record_access(lease, about, self.origin.name(), &self.reader, now).about(&self.image)?;
+        self.store.access().record(lease, about, self.origin.name(), &self.reader, now).about(&self.image)?;
         // Each new record removes those that do not count any more, so that they cannot pile up.
         let expired = now.saturating_sub(self.rule.ttl.as_secs());
-        self.store.forget_readers(lease, manifest, expired).about(&self.image)
+        self.store.access().forget_readers(lease, manifest, expired).about(&self.image)
     }
 
     /// Records that all of the image's bytes came from the origin.
     pub(super) fn record_origin(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
         let about = AccessSubject::Image(manifest);
         self.store
-            .record_access(lease, about, self.origin.name(), &AccessRecord::Origin, now())
+            .access()
+            .record(lease, about, self.origin.name(), &AccessRecord::Origin, now())
             .about(&self.image)
     }
 
@@ -133,7 +137,8 @@ impl Rights {
     ) -> Result<(), PullError> {
         for blob in blobs {
             self.store
-                .record_access(lease, AccessSubject::Blob(blob), "", &AccessRecord::Preloaded, now())
+                .access()
+                .record(lease, AccessSubject::Blob(blob), "", &AccessRecord::Preloaded, now())
                 .about(&self.image)?;
         }
         // Each `pull` of an image that is here would write the same again.
@@ -141,7 +146,8 @@ impl Rights {
             let about = AccessSubject::Image(manifest);
             let origin = self.origin.name();
             self.store
-                .record_access(lease, about, origin, &AccessRecord::Preloaded, now())
+                .access()
+                .record(lease, about, origin, &AccessRecord::Preloaded, now())
                 .about(&self.image)?;
         }
         Ok(())
@@ -149,9 +155,10 @@ impl Rights {
 
     /// The DiffID of a blob whose layer is here, if the caller may use it instead of fetching it.
     pub(super) fn layer(&self, blob: &Digest) -> Result<Option<Digest>, PullError> {
-        let Some(diff_id) = self.store.known_layer(blob).about(&self.image)? else { return Ok(None) };
+        let Some(diff_id) = self.store.layers().of_blob(blob).about(&self.image)? else { return Ok(None) };
         let is_recorded = |host: &str, record: &AccessRecord| {
-            let at = self.store.access_time(AccessSubject::Blob(blob), host, record).about(&self.image)?;
+            let at =
+                self.store.access().time_of(AccessSubject::Blob(blob), host, record).about(&self.image)?;
             Ok::<_, PullError>(at.is_some())
         };
         let facts = LayerFacts {
@@ -168,7 +175,8 @@ impl Rights {
         let public = self.reader == AccessRecord::Anonymous && self.origin.is_open();
         let host = if public { "" } else { self.origin.host() };
         self.store
-            .record_access(lease, AccessSubject::Blob(blob), host, &self.reader, now())
+            .access()
+            .record(lease, AccessSubject::Blob(blob), host, &self.reader, now())
             .about(&self.image)
     }
 }

@@ -25,7 +25,10 @@ impl Execution<'_> {
             NewRecord::Grant(manifest) => self.rights.record_grant(&self.lease, manifest)?,
             NewRecord::Names { top, manifest } => {
                 let names = [self.image.clone(), self.pinned_name(top)];
-                self.store().remember(&names, &self.request.platform, *manifest).about(&self.image)?;
+                self.store()
+                    .names()
+                    .remember(&names, &self.request.platform, *manifest)
+                    .about(&self.image)?;
             }
             NewRecord::Evidence(evidence) => {
                 let origin = self.rights.origin().name();
@@ -52,7 +55,7 @@ impl Execution<'_> {
     }
 
     fn by_name(&self, name: &str) -> Result<Option<ImageRecord>, PullError> {
-        match self.store().resolve(name, &self.request.platform).about(&self.image)? {
+        match self.store().names().resolve(name, &self.request.platform).about(&self.image)? {
             Some(manifest) => self.stored(&manifest),
             None => Ok(None),
         }
@@ -61,8 +64,8 @@ impl Execution<'_> {
     fn stored(&self, manifest: &Digest) -> Result<Option<ImageRecord>, PullError> {
         let record = match self.request.policy {
             // A record that is not authentic is the answer where the image cannot be pulled again.
-            PullPolicy::Never => self.store().image(manifest),
-            PullPolicy::Always | PullPolicy::IfNotPresent => self.store().image_or_aside(manifest),
+            PullPolicy::Never => self.store().images().get(manifest),
+            PullPolicy::Always | PullPolicy::IfNotPresent => self.store().images().get_or_set_aside(manifest),
         };
         record.about(&self.image)
     }
