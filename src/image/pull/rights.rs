@@ -103,17 +103,14 @@ impl Rights {
 
     /// When the image was recorded so at the origin, in seconds since 1970; `None` if it is not.
     fn image_time(&self, manifest: &Digest, record: &AccessRecord) -> Result<Option<u64>, PullError> {
-        self.store
-            .access()
-            .time_of(AccessSubject::Image(manifest), self.origin.name(), record)
-            .about(&self.image)
+        let about = AccessSubject::Image(manifest);
+        self.store.access().time_of(about, self.origin.name(), record).about(&self.image)
     }
 
     /// Records that the origin, which had the image's bytes, has just given it to this request's credential.
     pub(super) fn record_grant(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
         let now = now();
-        let about = AccessSubject::Image(manifest);
-        self.store.access().record(lease, about, self.origin.name(), &self.reader, now).about(&self.image)?;
+        self.record_image(lease, manifest, &self.reader, now)?;
         // Each new record removes those that do not count any more, so that they cannot pile up.
         let expired = now.saturating_sub(self.rule.ttl.as_secs());
         self.store.access().forget_readers(lease, manifest, expired).about(&self.image)
@@ -121,11 +118,7 @@ impl Rights {
 
     /// Records that all of the image's bytes came from the origin.
     pub(super) fn record_origin(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
-        let about = AccessSubject::Image(manifest);
-        self.store
-            .access()
-            .record(lease, about, self.origin.name(), &AccessRecord::Origin, now())
-            .about(&self.image)
+        self.record_image(lease, manifest, &AccessRecord::Origin, now())
     }
 
     /// Records that the operator has pulled image and blobs for everybody.
@@ -136,19 +129,11 @@ impl Rights {
         blobs: impl IntoIterator<Item = &'a Digest>,
     ) -> Result<(), PullError> {
         for blob in blobs {
-            self.store
-                .access()
-                .record(lease, AccessSubject::Blob(blob), "", &AccessRecord::Preloaded, now())
-                .about(&self.image)?;
+            self.record_blob(lease, blob, "", &AccessRecord::Preloaded)?;
         }
-        // Each `pull` of an image that is here would write the same again.
+        // Every later `pull` of the image would write the same.
         if self.image_time(manifest, &AccessRecord::Preloaded)?.is_none() {
-            let about = AccessSubject::Image(manifest);
-            let origin = self.origin.name();
-            self.store
-                .access()
-                .record(lease, about, origin, &AccessRecord::Preloaded, now())
-                .about(&self.image)?;
+            self.record_image(lease, manifest, &AccessRecord::Preloaded, now())?;
         }
         Ok(())
     }
@@ -156,9 +141,9 @@ impl Rights {
     /// The DiffID of a blob whose layer is here, if the caller may use it instead of fetching it.
     pub(super) fn layer(&self, blob: &Digest) -> Result<Option<Digest>, PullError> {
         let Some(diff_id) = self.store.layers().of_blob(blob).about(&self.image)? else { return Ok(None) };
+        let access = self.store.access();
         let is_recorded = |host: &str, record: &AccessRecord| {
-            let at =
-                self.store.access().time_of(AccessSubject::Blob(blob), host, record).about(&self.image)?;
+            let at = access.time_of(AccessSubject::Blob(blob), host, record).about(&self.image)?;
             Ok::<_, PullError>(at.is_some())
         };
         let facts = LayerFacts {
@@ -171,13 +156,32 @@ impl Rights {
 
     /// Records that this request's credential has fetched the blob.
     pub(super) fn record_fetch(&self, lease: &Lease, blob: &Digest) -> Result<(), PullError> {
-        // What a registry gives to everybody is recorded for all hosts; what a layout gives is not public.
+        // What a registry gives without credentials counts at all hosts. What a layout gives is not public.
         let public = self.reader == AccessRecord::Anonymous && self.origin.is_open();
         let host = if public { "" } else { self.origin.host() };
-        self.store
-            .access()
-            .record(lease, AccessSubject::Blob(blob), host, &self.reader, now())
-            .about(&self.image)
+        self.record_blob(lease, blob, host, &self.reader)
+    }
+
+    fn record_image(
+        &self,
+        lease: &Lease,
+        manifest: &Digest,
+        record: &AccessRecord,
+        at: u64,
+    ) -> Result<(), PullError> {
+        let (about, origin) = (AccessSubject::Image(manifest), self.origin.name());
+        self.store.access().record(lease, about, origin, record, at).about(&self.image)
+    }
+
+    fn record_blob(
+        &self,
+        lease: &Lease,
+        blob: &Digest,
+        host: &str,
+        record: &AccessRecord,
+    ) -> Result<(), PullError> {
+        let about = AccessSubject::Blob(blob);
+        self.store.access().record(lease, about, host, record, now()).about(&self.image)
     }
 }
 

@@ -1,6 +1,13 @@
 //! The order of steps, spelled out for the requests that matter.
 
-use super::*;
+use std::sync::Arc;
+
+use super::super::*;
+use super::world::{admission, image, number, path, signed};
+use crate::image::pull::PullPolicy;
+use crate::image::pull::evidence::Evidence;
+use crate::image::store::ImageRecord;
+use crate::trust::Refusal;
 
 fn pod() -> Terms {
     Terms {
@@ -41,7 +48,7 @@ fn label(step: &Step) -> &'static str {
     }
 }
 
-/// Carries a request out with these answers in the place of the world's own, which says no wherever it can.
+/// Carries a request out with these answers, one for each step but the writes.
 fn order(terms: &Terms, answers: &[Answer]) -> Vec<&'static str> {
     let (mut facts, mut labels) = (Facts::default(), Vec::new());
     loop {
