@@ -33,6 +33,7 @@ mod recipe;
 mod renew;
 mod rights;
 mod single_flight;
+mod stored_evidence;
 mod unbuilt;
 
 pub use build::{fold, write};

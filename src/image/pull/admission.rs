@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use super::error::About as _;
 use super::evidence::Evidence;
 use super::plan::StoredVerdict;
-use super::{ImageRequest, PullError};
+use super::{ImageRequest, PullError, stored_evidence};
 use crate::image::store::{ImageRecord, Store};
 use crate::trust::{Admission, PolicyEngine, Refusal, Subject};
 
@@ -49,10 +48,7 @@ impl AdmissionControl {
             (self.clone(), request.clone(), record.manifest, record.sealed);
         let (origin, name) = (origin.to_owned(), image.to_owned());
         blocking(image, move || {
-            let stored = control.store.evidence().get(&manifest, &origin).about(&name)?;
-            let parsed = stored.and_then(|bytes| Evidence::parse(&bytes, manifest));
-            // An image without evidence is judged too: a policy may admit it as it is.
-            let evidence = parsed.unwrap_or_else(|| Evidence::empty(manifest));
+            let evidence = stored_evidence::read(&control.store, manifest, &origin, &name)?;
             let subject = evidence.subject(&request, sealed);
             Ok(match control.engine.admit(&subject, &evidence.signatures) {
                 Ok(admission) => StoredVerdict::Admitted(admission),

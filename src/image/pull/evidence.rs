@@ -8,10 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::About as _;
+use super::ImageRequest;
 use super::manifest_path::{ManifestPath, RawDocument};
-use super::{ImageRequest, PullError};
-use crate::image::store::{Lease, Store};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 use crate::trust::{Claims, Subject};
@@ -91,17 +89,9 @@ impl Evidence {
         })
     }
 
-    /// Keeps it with the image, for one origin.
-    pub(super) fn keep(
-        &self,
-        store: &Store,
-        lease: &Lease,
-        origin: &str,
-        image: &str,
-    ) -> Result<(), PullError> {
-        let lost =
-            |error: serde_json::Error| PullError::Lost { image: image.to_owned(), why: error.to_string() };
-        store.evidence().put(lease, &self.manifest, origin, &self.render().map_err(lost)?).about(image)
+    /// The manifest that it is about.
+    pub(super) fn manifest(&self) -> Digest {
+        self.manifest
     }
 
     /// Whether the manifest itself is in it.

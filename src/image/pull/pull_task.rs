@@ -11,7 +11,7 @@ use super::layers::{ImageLayers, LayerFetcher};
 use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
-use super::{Progress, PullError, PullLimits, PullMetrics, build, renew};
+use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence};
 use crate::image::access::Rule;
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
@@ -84,7 +84,7 @@ impl PullContext {
         self.layers.fetch_all(&layers, &recipe.parts).await?;
         let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
         // The evidence comes before the image, so that the image never is without.
-        task.evidence.keep(&self.store, &lease, task.rights.origin().name(), image)?;
+        stored_evidence::keep(&self.store, &lease, &task.evidence, task.rights.origin().name(), image)?;
         // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
         let record = match self.store.images().get_or_set_aside(&manifest).about(image)? {
             Some(record) if StoredPart::of(&record) == recipe.stored() => record,

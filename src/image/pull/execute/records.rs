@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Execution;
 use crate::image::pull::error::About as _;
 use crate::image::pull::plan::{Answer, Lookup, NewRecord, Reading};
-use crate::image::pull::{PullError, PullPolicy, recipe};
+use crate::image::pull::{PullError, PullPolicy, recipe, stored_evidence};
 use crate::image::store::ImageRecord;
 use crate::oci::digest::Digest;
 
@@ -32,7 +32,7 @@ impl Execution<'_> {
             }
             NewRecord::Evidence(evidence) => {
                 let origin = self.rights.origin().name();
-                evidence.keep(self.store(), &self.lease, origin, &self.image)?;
+                stored_evidence::keep(self.store(), &self.lease, evidence, origin, &self.image)?;
             }
             NewRecord::Preloaded { manifest, fetched } => {
                 let blobs = fetched.iter().flat_map(|path| recipe::blobs(&path.manifest));
