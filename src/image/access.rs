@@ -1,7 +1,7 @@
 //! Who may have what is in the store: the rule of KEP-2535 for volumes, and for layers.
 //!
 //! A node's store is shared by tenants that need not trust each other. Bytes that one tenant could fetch are given to
-//! another only if [`Rule`] finds a reason in what is on record. Otherwise the registry is asked with the other
+//! another only if [`AccessRule`] finds a reason in what is on record. Otherwise the registry is asked with the other
 //! tenant's own credentials, or the bytes are fetched again. Nothing here does I/O: [`crate::image::store`] has the
 //! records, and [`crate::image::pull`] asks.
 //!
@@ -17,5 +17,5 @@ mod rule;
 
 pub use origin::Origin;
 pub use pattern::{ImagePattern, PatternError};
+pub use rule::{AccessRule, Verification};
 pub(super) use rule::{ImageFacts, LayerFacts};
-pub use rule::{Rule, Verification};

@@ -12,7 +12,7 @@ pub enum Verification {
     /// The images that the operator's command pulled.
     #[default]
     NeverVerifyPreloadedImages,
-    /// The images that [`Rule::allow`] names.
+    /// The images that [`AccessRule::allow`] names.
     NeverVerifyAllowlistedImages,
     /// None, except those that a registry gave without credentials.
     AlwaysVerify,
@@ -20,7 +20,7 @@ pub enum Verification {
 
 /// What decides whether stored bytes are given to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct AccessRule {
     /// Which images are exempt.
     pub verification: Verification,
     /// The images that [`Verification::NeverVerifyAllowlistedImages`] exempts.
@@ -36,7 +36,7 @@ pub struct Rule {
 /// again for the same time while their registry is unreachable.
 const TTL: Duration = Duration::from_secs(3600);
 
-impl Default for Rule {
+impl Default for AccessRule {
     fn default() -> Self {
         Self { verification: Verification::default(), allow: Vec::new(), ttl: TTL }
     }
@@ -77,7 +77,7 @@ pub(in crate::image) enum GrantReason {
     Checked,
 }
 
-impl Rule {
+impl AccessRule {
     /// Why the image is given to the caller. `None`: the registry must be asked, with the caller's own credentials.
     pub(in crate::image) fn image(&self, origin: &Origin, facts: &ImageFacts) -> Option<GrantReason> {
         if self.exempts(origin, facts) {

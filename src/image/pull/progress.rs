@@ -165,12 +165,12 @@ impl Watch {
         self.0.source.get()?.waits()
     }
 
-    pub(super) fn asks(&self, source: &Arc<dyn Source>) {
+    pub(super) fn set_source(&self, source: &Arc<dyn Source>) {
         // One request asks one registry with one credential, so the first source is as good as any later one.
         let _ = self.0.source.set(Arc::clone(source));
     }
 
-    pub(super) fn join(&self, progress: &Arc<Progress>) {
+    pub(super) fn set_progress(&self, progress: &Arc<Progress>) {
         // A request that joins a second pull within one call keeps the counters of the first.
         let _ = self.0.pull.set(Arc::clone(progress));
     }

@@ -12,7 +12,7 @@ use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
 use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence};
-use crate::image::access::Rule;
+use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::metrics::Outcome;
@@ -41,7 +41,7 @@ pub(super) type PulledImage = (ImageRecord, u64);
 pub(super) struct PullContext {
     pub store: Arc<Store>,
     pub sources: Sources,
-    pub rule: Arc<Rule>,
+    pub rule: Arc<AccessRule>,
     pub layers: LayerFetcher,
     pub limits: PullLimits,
     /// Building holds a whole tree in memory, so images are built one after another.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::execute::Execution;
 use super::pulls::Pulls;
 use super::{ImageRequest, Images, PullError, PullLimits, PullMetrics, Ready};
-use crate::image::access::Rule;
+use crate::image::access::AccessRule;
 use crate::image::store::Store;
 use crate::oci::Sources;
 use crate::oci::digest::Digest;
@@ -26,7 +26,7 @@ impl Puller {
         store: Arc<Store>,
         sources: Sources,
         engine: Arc<dyn PolicyEngine>,
-        rule: Rule,
+        rule: AccessRule,
         limits: PullLimits,
     ) -> Self {
         Self { require_digest: false, pulls: Pulls::new(store, sources, engine, rule, limits) }

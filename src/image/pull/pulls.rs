@@ -11,7 +11,7 @@ use super::pull_task::{PullContext, PullTask, PulledImage};
 use super::rights::Rights;
 use super::single_flight::{Lost, SingleFlight};
 use super::{ImageRequest, Progress, PullError, PullLimits, PullMetrics};
-use crate::image::access::{Origin, Rule};
+use crate::image::access::{AccessRule, Origin};
 use crate::image::store::{AccessRecord, ImageRecord, Store};
 use crate::oci::Sources;
 use crate::oci::digest::Digest;
@@ -42,7 +42,7 @@ impl Pulls {
         store: Arc<Store>,
         sources: Sources,
         engine: Arc<dyn PolicyEngine>,
-        rule: Rule,
+        rule: AccessRule,
         limits: PullLimits,
     ) -> Self {
         let control = AdmissionControl { store: Arc::clone(&store), engine };
@@ -120,7 +120,7 @@ impl Pulls {
             let seen = Arc::clone(&progress);
             (progress, async move { context.run(&starter, &seen).await }.instrument(span))
         });
-        request.watch.join(&joined.info);
+        request.watch.set_progress(&joined.info);
         let lost = |Lost(why)| PullError::Lost { image: task.image.clone(), why };
         (joined.completion.await.map_err(lost).flatten(), joined.started)
     }

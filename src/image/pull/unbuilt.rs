@@ -39,7 +39,7 @@ impl Puller {
         let config = read_blob(&**source, &manifest.config, limits.config_bytes).await.about(&image)?;
         let recipe = Recipe::parse(manifest, &config).about(&image)?;
         let progress = Arc::new(Progress::of(digest, manifest));
-        request.watch.join(&progress);
+        request.watch.set_progress(&progress);
         let wanted = ImageLayers {
             image: &image,
             source: &**source,

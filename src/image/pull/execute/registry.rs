@@ -49,7 +49,7 @@ impl Execution<'_> {
         }
         let sources = self.pulls.sources();
         let source = sources.open(&self.request.reference, &self.request.credentials).about(&self.image)?;
-        self.request.watch.asks(&source);
+        self.request.watch.set_source(&source);
         Ok(Arc::clone(self.source.insert(source)))
     }
 
