@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::StoreError;
 use super::disk::Disk;
+use super::error::StoreError;
 
 /// Why a record is put aside, which is what its file name ends in then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use super::StoreError;
+use super::error::StoreError;
 use super::file_name::digest_of;
 use crate::durable_file::{self, StepError, Steps, Temporary, try_lock};
 use crate::oci::digest::Digest;
@@ -75,7 +75,7 @@ impl Disk {
         if new { self.sync_parent(directory) } else { Ok(()) }
     }
 
-    /// Makes a directory that nobody else may look into; one that is there is fine. Returns whether it is new.
+    /// Makes a directory that only its owner may look into; one that is there is fine. Returns whether it is new.
     pub(super) fn make(&self, directory: &Path) -> Result<bool, StoreError> {
         self.step("make", directory, || match DirBuilder::new().mode(0o700).create(directory) {
             Ok(()) => Ok(true),

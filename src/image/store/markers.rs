@@ -13,8 +13,8 @@ use std::path::PathBuf;
 
 use rustix::fs::FlockOperation;
 
-use super::StoreError;
 use super::disk::Disk;
+use super::error::StoreError;
 use crate::durable_file::try_lock;
 
 /// The markers of one store, seen from one boot.
@@ -70,7 +70,7 @@ impl Markers {
             }
             let file = match File::open(&path) {
                 Ok(file) => file,
-                // Its writer has just ended well.
+                // Its writer has committed since the listing.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(self.disk.error("open", &path, error)),
             };

@@ -19,7 +19,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Version`] and [`StoreError::NotAStore`] for what cannot be used, [`StoreError::Busy`] if
-    /// others keep a needed repair from being made, and those of the filesystem.
+    /// another process keeps a needed repair from being made, and those of the filesystem.
     pub fn open(root: &Path, options: Options) -> Result<Self, StoreError> {
         let disk = Disk::new(root, options.steps);
         let boot_id = match options.boot_id {
@@ -69,7 +69,7 @@ fn create(disk: &Disk) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Objects are other people's private images; only the owner (root) may look.
+/// Objects are private images of many tenants; only the owner (root) may look.
 fn close_to_others(disk: &Disk, root: &Path) -> Result<(), StoreError> {
     let mode = fs::metadata(root).map_err(|error| disk.error("inspect", root, error))?.permissions().mode();
     if mode & 0o077 == 0 {
@@ -84,7 +84,7 @@ fn refuse_foreign(disk: &Disk, version: &Path) -> Result<(), StoreError> {
     let ours = |name: &std::ffi::OsStr| name == disk::TEMPORARY || name == lock::FILE || name == "lost+found";
     match disk.list(root)?.into_iter().find(|name| !ours(name)) {
         None => Ok(()),
-        // Somebody else is making it at this very moment.
+        // Another process is making it at this moment.
         Some(_) if version.exists() => Ok(()),
         Some(found) => {
             Err(StoreError::NotAStore { store: root.to_owned(), found: found.to_string_lossy().into_owned() })

@@ -34,7 +34,7 @@ impl<'a> StagedLayer<'a> {
         Ok(Self { layers, _lease: lease, temporary: layers.disk.temporary()? })
     }
 
-    /// Authenticates the record and gives it its name: the DiffID computed over the stream, to which the verified `blob`
+    /// Authenticates the record and names it by the DiffID computed over the stream, to which the verified `blob`
     /// (which may be the same) was decompressed. Every object it names has been stored.
     ///
     /// # Errors
