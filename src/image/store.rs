@@ -54,6 +54,7 @@ mod markers;
 mod metrics;
 mod open;
 mod parts;
+mod pin;
 mod record;
 mod recover;
 mod remove_damaged;

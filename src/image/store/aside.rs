@@ -1,4 +1,4 @@
-//! Records that are no good: renamed, so that nobody takes them for records.
+//! Records that are no good are renamed, so that they are no longer read.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -94,10 +94,12 @@ pub(super) enum CollectionPlan {
 /// Decides. Once the plan was carried out, the next one is [`CollectionPlan::Done`].
 pub(super) fn plan(inventory: &Inventory, policy: &Policy) -> CollectionPlan {
     if !inventory.unknown.is_empty() {
+        // What cannot be read might need any image.
         return CollectionPlan::Refuse(inventory.unknown.join("; "));
     }
     let mut idle: Vec<&Candidate> =
         inventory.images.iter().filter(|image| may_go(image, inventory.now, policy.min_age())).collect();
+    // By manifest as well, so that the same inventory gives the same plan.
     idle.sort_by_key(|image| (image.last_used, image.manifest));
     if let Policy::Watermarks { high, low, .. } = *policy {
         if !inventory.space.exceeds(high) {

@@ -129,6 +129,7 @@ impl NodeKey {
         }
         create(path)?;
         tracing::info!(node_key = %path.display(), "a new node key was made");
+        // Not the bytes just made: another process may have been quicker, and its key is the one that stays.
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         Self::load(path)?.ok_or_else(|| failed("read", path)(gone()))
     }
@@ -149,6 +150,7 @@ impl NodeKey {
         if found.uid() != expected {
             return Err(KeyError::Owner { path: at(), found: found.uid(), expected });
         }
+        // Writing the key is as bad as reading it.
         if found.mode() & 0o077 != 0 {
             return Err(KeyError::Mode { path: at(), mode: found.mode() & 0o7777 });
         }
@@ -184,6 +186,7 @@ impl NodeKey {
     /// release adds to it changes nothing about how the code is checked.
     pub fn append_mac(&self, domain: &str, object: &[u8]) -> Vec<u8> {
         let open = object.strip_suffix(b"}").unwrap_or(object);
+        // Over the bytes as they are written, so that no canonical form of JSON is needed.
         let mac = hex::encode(self.mac(domain, &[open]));
         [open, JSON_BEFORE, mac.as_bytes(), JSON_AFTER].concat()
     }
@@ -219,8 +222,10 @@ fn create(path: &Path) -> Result<(), KeyError> {
         .map(File::from)
         .map_err(|errno| failed("create", path)(errno.into()))?;
     file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed("write", path))?;
+    // By way of /proc: AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH before Linux 6.10.
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
     match rustix::fs::linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        // Another process was quicker; its key is read afterwards.
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(failed("name", path)(errno.into())),
     }

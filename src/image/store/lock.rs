@@ -22,7 +22,7 @@ use crate::durable_file::try_lock;
 pub(super) const FILE: &str = "lock";
 /// How often to try while another process holds the lock.
 const POLL: Duration = Duration::from_millis(5);
-const SWEEPING: &str = "a sweep is removing what nobody needs";
+const SWEEPING: &str = "a sweep is removing what no image needs";
 const LEASED: &str = "pulls or publishes are under way";
 
 /// Keeps the sweep away while it lives. Cheap to clone; the last clone ends it.
@@ -48,6 +48,7 @@ impl Lease {
     /// The marker of this lease's writes, made by `make` if there is none.
     pub(super) fn mark(&self, make: impl FnOnce() -> Result<Marker, StoreError>) -> Result<(), StoreError> {
         let mut marker = self.0.marker.lock().unwrap_or_else(PoisonError::into_inner);
+        // Held while the marker is made: no clone may write before it is durable.
         if marker.is_none() {
             *marker = Some(make()?);
         }
@@ -87,6 +88,7 @@ impl StoreLock {
     pub(super) async fn shared(&self, patience: Duration) -> Result<Lease, StoreError> {
         let deadline = tokio::time::Instant::now() + patience;
         let waiting = Arc::clone(&self.process).read_owned();
+        // This process first: its lock is fair, so no waiting caller is overtaken without end.
         let process = tokio::time::timeout_at(deadline, waiting).await.map_err(|_| self.busy(SWEEPING))?;
         let lock = self.open()?;
         // flock(2) has no waiting with a deadline.
@@ -130,6 +132,7 @@ impl StoreLock {
     ) -> Result<T, StoreError> {
         let deadline = Instant::now() + patience;
         loop {
+            // Tried at least once, even without patience.
             if let Some(value) = attempt()? {
                 return Ok(value);
             }

@@ -48,6 +48,7 @@ impl Markers {
         let path = self.directory.join(format!("{}.{}", self.boot_id, unique.unwrap_or_default()));
         temporary.rename(&path).map_err(|error| self.disk.failed(error))?;
         self.disk.sync_directory(&self.directory)?;
+        // The clone shares the lock, which lasts as long as either is open.
         let file =
             temporary.file().try_clone().map_err(|error| self.disk.error("keep open", &path, error))?;
         Ok(Marker { path, _file: file })

@@ -58,6 +58,7 @@ impl StoreMetrics {
     }
 
     pub(super) fn collected(&self, done: &Collected) {
+        // The gauges as well: objects are removed without counting them down.
         self.objects.removed(done.swept.objects, done.swept.bytes);
         self.gc_images.add(done.images.len() as u64);
         self.gc_objects.add(done.swept.objects);

@@ -41,6 +41,7 @@ impl Store {
         let Options { patience, measure, .. } = options;
         let store = Self { disk, store_lock, parts, filesystem, patience, measure, metrics };
         store.parts.layers.make_staging()?;
+        // Before the first object: a later boot may have fs-verity and must know that these lack it.
         store.parts.objects.note_lack_of_verity()?;
         store.repair()?;
         Ok(store)
@@ -62,6 +63,7 @@ fn create(disk: &Disk) -> Result<(), StoreError> {
             disk.write_durably(&version, version::render().as_bytes())?;
         }
     }
+    // Also in a store that exists: a newer release may have more.
     for name in DIRECTORIES {
         disk.make(&root.join(name))?;
     }
@@ -81,6 +83,7 @@ fn close_to_others(disk: &Disk, root: &Path) -> Result<(), StoreError> {
 /// A directory without `version` must be empty, or one whose creation was interrupted.
 fn refuse_foreign(disk: &Disk, version: &Path) -> Result<(), StoreError> {
     let root = disk.root();
+    // `lost+found` is what a fresh ext4 has.
     let ours = |name: &std::ffi::OsStr| name == disk::TEMPORARY || name == lock::FILE || name == "lost+found";
     match disk.list(root)?.into_iter().find(|name| !ours(name)) {
         None => Ok(()),

@@ -29,6 +29,7 @@ impl Store {
                 images.push(image.record);
             }
         }
+        // In this order: an image that came back after a power cut would name layers that are gone.
         self.parts.images.sync()?;
         self.parts.layers.remove_naming(damaged)?;
         for digest in damaged {

@@ -39,6 +39,7 @@ impl Space {
     /// What must go so that at most `percent` are used, of bytes and of inodes.
     pub(super) fn excess(&self, percent: u8) -> Amount {
         let over = |total: u64, used: u64| {
+            // In 128 bits: the product of a large disk's bytes and a percentage passes 64.
             let allowed = u128::from(total) * u128::from(percent) / 100;
             used.saturating_sub(u64::try_from(allowed).unwrap_or(u64::MAX))
         };

@@ -44,6 +44,7 @@ impl StoredObjects {
             tracing::error!(object = %digest, %measured, "damaged object removed; remove its images and pull them again");
             self.remove(&digest).map(drop)
         })?;
+        // Last, so that an interrupted attempt is made again.
         self.disk.remove(&self.note())?;
         tracing::info!(sealed, "fs-verity enabled on objects");
         self.disk.sync_directory(self.root())
