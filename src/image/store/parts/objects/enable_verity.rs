@@ -33,7 +33,7 @@ impl StoredObjects {
         if !self.lacks_verity() {
             return Ok(());
         }
-        tracing::info!(store = %self.root().display(), "sealing objects: the filesystem has fs-verity now");
+        tracing::info!(store = %self.root().display(), "enabling fs-verity on objects: the filesystem has it now");
         let mut sealed = 0u64;
         self.objects.for_each(|digest| {
             let measured = self.enable_verity(&digest)?;
@@ -44,15 +44,16 @@ impl StoredObjects {
             tracing::error!(object = %digest, %measured, "damaged object removed; remove its images and pull them again");
             self.remove(&digest).map(drop)
         })?;
+        // Last, so that an interrupted attempt is made again.
         self.disk.remove(&self.note())?;
-        tracing::info!(sealed, "objects sealed");
+        tracing::info!(sealed, "fs-verity enabled on objects");
         self.disk.sync_directory(self.root())
     }
 
     fn enable_verity(&self, digest: &VerityDigest) -> Result<VerityDigest, StoreError> {
         let file = self.objects.get(digest)?;
         let path = self.objects.path(digest);
-        self.disk.step("seal", &path, || match enable_verity(&file) {
+        self.disk.step("enable fs-verity on", &path, || match enable_verity(&file) {
             // Enabled already, before an earlier attempt was interrupted.
             Ok(()) | Err(Errno::EXIST) => Ok(VerityDigest(measure_verity(&file)?)),
             Err(errno) => Err(errno.into()),
