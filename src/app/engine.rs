@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::image::access::Rule;
+use crate::image::access::AccessRule;
 use crate::image::pull::{Limits, Puller};
 use crate::image::store::{NodeKey, Options, Store};
 use crate::image::verity::VerityDigest;
@@ -33,7 +33,7 @@ pub struct EngineSettings {
     /// Which images may be mounted.
     pub trust: TrustSettings,
     /// Who may have what is in the store.
-    pub access: Rule,
+    pub access: AccessRule,
     /// Refuse images whose manifest does not carry their composefs digest.
     pub require_digest: bool,
     /// How mounts are labelled for SELinux.

@@ -1,7 +1,7 @@
 //! Who may have what is in the store: the rule of KEP-2535 for volumes, and for layers.
 //!
 //! A node's store is shared by tenants that need not trust each other. Bytes that one of them could fetch are
-//! given to another only where [`Rule`] finds a reason in what is on record; otherwise the registry is asked with
+//! given to another only where [`AccessRule`] finds a reason in what is on record; otherwise the registry is asked with
 //! the other's own credentials, or the bytes are fetched again. Nothing here does I/O: the records are
 //! [`crate::image::store`]'s, and asking is [`crate::image::pull`]'s.
 //!
@@ -17,4 +17,4 @@ mod rule;
 
 pub use origin::Origin;
 pub use pattern::{ImagePattern, PatternError};
-pub use rule::{Given, ImageFacts, LayerFacts, Rule, TTL, Verification};
+pub use rule::{AccessRule, Given, ImageFacts, LayerFacts, TTL, Verification};

@@ -5,22 +5,21 @@
 //! gives the same bytes on every machine, and the same as the composefs project's own tools give.
 
 mod convert;
-mod dump;
 mod error;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::io::Write;
 
 use composefs::erofs::format::FormatVersion;
 use composefs::erofs::reader::collect_objects;
 use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
 use composefs::fsverity::Sha256HashValue;
 
-pub use dump::dump;
 pub use error::ImageError;
 
-use crate::image::tree::CheckedTree;
+use crate::image::tree::{self, CheckedTree};
 use crate::image::verity::VerityDigest;
 
 /// An image, and what it is made of.
@@ -64,6 +63,14 @@ pub fn write_image(tree: CheckedTree) -> Result<ImageBytes, ImageError> {
         Ok(mkfs_erofs_versioned(&valid, FormatVersion::V1))
     })?;
     Ok(ImageBytes { bytes, inodes, file_bytes })
+}
+
+/// Writes the text form of a tree (composefs-dump(5)), in order of paths.
+///
+/// # Errors
+/// `out` fails.
+pub fn dump(tree: &CheckedTree, out: &mut impl Write) -> Result<(), ImageError> {
+    tree::write_dump(tree, out).map_err(|source| ImageError::Write { source })
 }
 
 /// The objects that an image names, sorted, each once.

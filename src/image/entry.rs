@@ -5,7 +5,7 @@ use crate::image::verity::VerityDigest;
 
 /// One entry of a layer, in tar order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct LayerEntry {
     /// Path relative to the root: components joined by `/`, none of them empty, `.` or `..`, no
     /// NUL, no leading or trailing slash. The root itself is the empty path.
     pub path: Box<[u8]>,
@@ -71,7 +71,7 @@ pub enum EntryKind {
 /// The composefs format fixes it; the tests hold it against the composefs crate's constant.
 pub const INLINE_MAX: usize = 64;
 
-/// Whether `path` has the form that [`Entry::path`] promises.
+/// Whether `path` has the form that [`LayerEntry::path`] promises.
 pub fn is_clean(path: &[u8]) -> bool {
     path.is_empty()
         || path

@@ -1,4 +1,4 @@
-//! Layers: from a compressed blob to a list of [`entry::Entry`] and the objects they name.
+//! Layers: from a compressed blob to a list of [`LayerEntry`](crate::image::entry::LayerEntry) and the objects they name.
 //!
 //! [`ingest()`] does it all in one pass. What remains of a layer is its record ([`RecordWriter`],
 //! [`RecordReader`]) and its objects; the tar stream is gone.
@@ -13,9 +13,10 @@ pub mod record;
 mod tests;
 mod unpack;
 
+pub use blob_reader::Blob;
 pub use error::{LayerError, LayerFault};
-pub use ingest::{Blob, LayerOutcome, ingest};
+pub use ingest::{LayerOutcome, ingest};
 pub use record::{RecordError, RecordReader, RecordWriter};
 pub use unpack::Contents;
 
-pub use crate::image::tar::Limits;
+pub use crate::image::tar::TarLimits;

@@ -2,7 +2,7 @@
 //!
 //! [`Archive`] reads a stream once, front to back, and gives [`TarEntry`] after [`TarEntry`] with
 //! their content as borrowed pieces. Nothing is ever extracted, and memory is bounded by
-//! [`Limits`], whatever the stream claims.
+//! [`TarLimits`], whatever the stream claims.
 //!
 //! Where readers of tar differ, this one does as Go's `archive/tar` and containerd do, because
 //! that is what built and tested the images; where that would lose or invent content, it refuses:
@@ -32,9 +32,6 @@ pub(crate) mod testing;
 mod tests;
 
 pub use archive::{Archive, Piece};
-pub use error::{Subject, TarError};
+pub use error::{TarError, TarSubject};
 pub use interpret::{TarEntry, TarKind};
-pub use limits::Limits;
-
-/// Size of a header and unit of padding, in bytes.
-const BLOCK: usize = 512;
+pub use limits::TarLimits;

@@ -25,6 +25,7 @@
 mod arena;
 mod builder;
 mod checked;
+mod dump;
 mod error;
 mod hide;
 mod link;
@@ -40,4 +41,5 @@ pub use checked::CheckedTree;
 pub use error::TreeError;
 pub use rules::{Rules, XattrRule};
 
-pub(crate) use arena::{NodeId, NodeKind, Stat};
+pub(in crate::image) use arena::{NodeId, NodeKind, Stat};
+pub(in crate::image) use dump::write_dump;

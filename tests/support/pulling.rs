@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use composefs_csi::image::access::Rule;
+use composefs_csi::image::access::AccessRule;
 use composefs_csi::image::pull::{Caller, ImageRequest, Limits, PullPolicy, Puller, Watch};
 use composefs_csi::image::store::Store;
 use composefs_csi::oci::platform::Platform;
@@ -26,7 +26,7 @@ pub fn puller(store: &Arc<Store>, hosts: &[String], trust: &TrustSettings, limit
     };
     let engine = Arc::new(SignaturePolicyEngine::new(trust, TrustMetrics::default()));
     let sources = Sources::new(&settings).unwrap();
-    Puller::new(Arc::clone(store), sources, engine, Rule::default(), limits)
+    Puller::new(Arc::clone(store), sources, engine, AccessRule::default(), limits)
 }
 
 /// A pod of the namespace `shop`, without credentials, wants `image` for a new volume.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{ImagePattern, Origin};
+use super::origin::Origin;
+use super::pattern::ImagePattern;
 
 /// Which images are given without asking the registry, by the names of KEP-2535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,7 +13,7 @@ pub enum Verification {
     /// What the operator's command pulled is everybody's.
     #[default]
     NeverVerifyPreloadedImages,
-    /// What [`Rule::allow`] names is everybody's.
+    /// What [`AccessRule::allow`] names is everybody's.
     NeverVerifyAllowlistedImages,
     /// Nothing is, but for what a registry gave to somebody without credentials.
     AlwaysVerify,
@@ -20,7 +21,7 @@ pub enum Verification {
 
 /// What decides whether stored bytes are given to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct AccessRule {
     /// What is exempt.
     pub verification: Verification,
     /// The images that [`Verification::NeverVerifyAllowlistedImages`] exempts.
@@ -36,7 +37,7 @@ pub struct Rule {
 /// private images can be published anew while their registry is away.
 pub const TTL: Duration = Duration::from_secs(3600);
 
-impl Default for Rule {
+impl Default for AccessRule {
     fn default() -> Self {
         Self { verification: Verification::default(), allow: Vec::new(), ttl: TTL }
     }
@@ -77,7 +78,7 @@ pub enum Given {
     Checked,
 }
 
-impl Rule {
+impl AccessRule {
     /// Why the image is given to the one who asks, if it is. `None`: the registry must be asked, with the asker's
     /// own credentials.
     pub fn image(&self, origin: &Origin, facts: &ImageFacts) -> Option<Given> {

@@ -7,7 +7,7 @@ use composefs::fsverity::{FsVerityHashValue, Sha256HashValue};
 use composefs::generic_tree::LeafId;
 use composefs::tree::{self, Directory, FileSystem, Inode, LeafContent, RegularFile};
 
-use super::ImageError;
+use super::error::ImageError;
 use crate::image::tree::{CheckedTree, NodeId, NodeKind, Stat};
 use crate::image::verity::VerityDigest;
 

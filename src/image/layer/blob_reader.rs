@@ -4,9 +4,20 @@ use std::io::{self, BufRead, Read};
 
 use bytes::Bytes;
 
-use super::Blob;
 use super::error::LayerFault;
-use crate::oci::digest::Hasher;
+use crate::oci::digest::{Digest, Hasher};
+use crate::oci::manifest::LayerCompression;
+
+/// A layer's blob, as its descriptor states it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blob {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// Their number.
+    pub size: u64,
+    /// How they are compressed, from the media type.
+    pub compression: LayerCompression,
+}
 
 /// The blob as it comes in.
 pub(super) struct BlobReader<'a, I> {

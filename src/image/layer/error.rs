@@ -4,7 +4,7 @@ use std::io;
 
 use super::record::RecordError;
 use crate::image::objects::ObjectError;
-use crate::image::tar::{Subject, TarError};
+use crate::image::tar::{TarError, TarSubject};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
 use crate::oci::limits::Exceeded;
@@ -75,7 +75,7 @@ pub enum LayerFault {
     #[error("storing {entry}: {error}")]
     Object {
         /// The entry.
-        entry: Subject,
+        entry: TarSubject,
         /// What the store says.
         error: ObjectError,
     },

@@ -23,28 +23,16 @@ use std::thread::{self, ScopedJoinHandle};
 
 use bytes::Bytes;
 
-use super::blob_reader::BlobReader;
+use super::blob_reader::{Blob, BlobReader};
 use super::buffer_pool::{BUFFERS, BeltReader, fill};
 use super::compression::{Decoder, MAGIC_LENGTH, settle};
 use super::error::{LayerError, LayerFault};
 use super::record::RecordWriter;
 use super::unpack::{Contents, unpack};
 use crate::image::objects::Objects;
-use crate::image::tar::{Archive, Limits};
+use crate::image::tar::{Archive, TarLimits};
 use crate::oci::digest::{Digest, Hasher};
 use crate::oci::limits::{Budget, Exceeded};
-use crate::oci::manifest::LayerCompression;
-
-/// A layer's blob, as its descriptor states it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Blob {
-    /// The digest of its bytes.
-    pub digest: Digest,
-    /// Their number.
-    pub size: u64,
-    /// How they are compressed, from the media type.
-    pub compression: LayerCompression,
-}
 
 /// A layer that was taken in completely, every promise of its descriptor checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +60,7 @@ pub fn ingest<W: Write>(
     chunks: impl Iterator<Item = Bytes> + Send,
     objects: &Objects,
     record: W,
-    limits: &Limits,
+    limits: &TarLimits,
     image: &Budget,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(LayerOutcome, W), LayerError> {
@@ -86,7 +74,7 @@ fn pipeline<W: Write>(
     reader: BlobReader<'_, impl Iterator<Item = Bytes> + Send>,
     objects: &Objects,
     record: W,
-    (limits, image): (&Limits, &Budget),
+    (limits, image): (&TarLimits, &Budget),
 ) -> Result<(LayerOutcome, W), LayerFault> {
     // Set by the last thread if knowing the blob's digest is of no use any more.
     let give_up = AtomicBool::new(false);
@@ -145,7 +133,7 @@ struct Filling {
 fn decompress(
     blob: &Blob,
     reader: BlobReader<'_, impl Iterator<Item = Bytes>>,
-    bounds: (&Limits, &Budget),
+    bounds: (&TarLimits, &Budget),
     pool: &Filling,
     give_up: &AtomicBool,
 ) -> Result<(), Stopped> {
@@ -184,7 +172,7 @@ enum Pumped {
     NeighbourGone,
 }
 
-fn pump(decoder: &mut impl std::io::Read, (limits, image): (&Limits, &Budget), pool: &Filling) -> Pumped {
+fn pump(decoder: &mut impl std::io::Read, (limits, image): (&TarLimits, &Budget), pool: &Filling) -> Pumped {
     let mut total = 0u64;
     let mut made = 0;
     loop {

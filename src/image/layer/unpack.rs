@@ -4,9 +4,9 @@ use std::io::{BufRead, Write};
 
 use super::error::LayerFault;
 use super::record::RecordWriter;
-use crate::image::entry::{Entry, EntryKind, INLINE_MAX};
+use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry};
 use crate::image::objects::{ObjectError, Objects, Put};
-use crate::image::tar::{Archive, Piece, Subject, TarEntry, TarKind};
+use crate::image::tar::{Archive, Piece, TarEntry, TarKind, TarSubject};
 
 /// Files up to this many bytes are gathered in memory and hashed before the store is asked for them, so that
 /// content that is there already is never written. Larger ones are written while they are hashed.
@@ -40,7 +40,7 @@ pub(super) fn unpack<R: BufRead, W: Write>(
             TarKind::Other(kind) => kind,
             TarKind::File(size) => {
                 contents.bytes += size;
-                let blame = |error| LayerFault::Object { entry: Subject::Entry(path.clone()), error };
+                let blame = |error| LayerFault::Object { entry: TarSubject::Entry(path.clone()), error };
                 if size <= INLINE_MAX as u64 {
                     EntryKind::Inline(with_content(archive, size, &mut gathered, |content| content.into())?)
                 } else {
@@ -61,7 +61,7 @@ pub(super) fn unpack<R: BufRead, W: Write>(
                 }
             }
         };
-        record.push(&Entry { path, meta, kind })?;
+        record.push(&LayerEntry { path, meta, kind })?;
     }
     contents.entries = record.count();
     Ok(contents)

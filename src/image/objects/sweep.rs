@@ -1,17 +1,18 @@
-//! Finding, listing and removing objects. What may go is the caller's decision: it holds the store's
-//! exclusive lock and knows the roots.
+//! Listing and removing objects. The caller decides which ones to remove: it holds the store's exclusive lock
+//! and knows the roots.
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{ObjectError, Objects, name};
+use super::directory::{Objects, name};
+use super::error::ObjectError;
 use crate::image::verity::VerityDigest;
 
-/// How the names of objects begin that are about to replace a damaged one.
+/// Prefix of the temporary name of an object that is about to replace a damaged one.
 pub(super) const TEMPORARY: &str = ".new-";
 
 impl Objects {
-    /// Calls `visit` for every object, in no particular order. Names that are no objects are skipped.
+    /// Calls `visit` for every object, in no particular order. Other names are skipped.
     ///
     /// # Errors
     /// Those of reading the directories, and those of `visit`.
@@ -22,10 +23,10 @@ impl Objects {
         self.for_each_inode(|digest, _| visit(digest))
     }
 
-    /// The same with the inode number that the directory gives for each.
+    /// As [`Objects::for_each`], with the inode number from the directory entry.
     ///
     /// # Errors
-    /// The same.
+    /// As [`Objects::for_each`].
     pub fn for_each_inode<E: From<ObjectError>>(
         &self,
         mut visit: impl FnMut(VerityDigest, u64) -> Result<(), E>,
@@ -67,6 +68,7 @@ impl Objects {
         }
     }
 
+    /// Calls `visit` with name and inode number of each entry of `directory`.
     fn names<E: From<ObjectError>>(
         &self,
         directory: &str,
@@ -77,6 +79,7 @@ impl Objects {
         let opened = rustix::fs::openat(&self.inner.dir, directory, flags, Mode::empty()).map_err(fail)?;
         for entry in rustix::fs::Dir::new(opened).map_err(fail)? {
             let entry = entry.map_err(fail)?;
+            // Names that are not UTF-8 are not ours.
             if let Ok(name) = entry.file_name().to_str() {
                 visit(name, entry.ino())?;
             }

@@ -13,7 +13,7 @@ use super::locate::{Located, Plan, Search};
 use super::rights::Rights;
 use super::single_flight::{Lost, SingleFlight};
 use super::{ImageRequest, Images, Progress, PullError, PullMetrics, Ready, build, renew};
-use crate::image::access::{Origin, Rule};
+use crate::image::access::{AccessRule, Origin};
 use crate::image::seal::{MERGED_SHA512, Seal, why_unsealed};
 use crate::image::store::{AccessRecord, ImageRecord, Lease, Store};
 use crate::image::tree::Rules;
@@ -75,7 +75,7 @@ type Pulled = (ImageRecord, u64);
 struct Shared {
     store: Arc<Store>,
     sources: Sources,
-    rule: Arc<Rule>,
+    rule: Arc<AccessRule>,
     layers: LayerFetcher,
     limits: Limits,
     /// Building holds a whole tree in memory, so images are built one after another.
@@ -89,7 +89,7 @@ impl Puller {
         store: Arc<Store>,
         sources: Sources,
         engine: Arc<dyn PolicyEngine>,
-        rule: Rule,
+        rule: AccessRule,
         limits: Limits,
     ) -> Self {
         let control = AdmissionControl { store: Arc::clone(&store), engine };
@@ -113,7 +113,7 @@ impl Puller {
     }
 
     /// What bringing layers here needs.
-    pub(super) fn parts(&self) -> (&Arc<Store>, &Sources, &Arc<Rule>, &LayerFetcher) {
+    pub(super) fn parts(&self) -> (&Arc<Store>, &Sources, &Arc<AccessRule>, &LayerFetcher) {
         let Shared { store, sources, rule, layers, .. } = &*self.shared;
         (store, sources, rule, layers)
     }

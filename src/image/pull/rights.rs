@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::About as _;
 use super::{Caller, ImageRequest, PullError};
-use crate::image::access::{Given, ImageFacts, LayerFacts, Origin, Rule};
+use crate::image::access::{AccessRule, Given, ImageFacts, LayerFacts, Origin};
 use crate::image::store::{AccessRecord, AccessSubject, Lease, Store};
 use crate::oci::digest::Digest;
 use crate::oci::{CredentialId, Sources};
@@ -21,7 +21,7 @@ const CLOCK_SKEW: u64 = 60;
 #[derive(Debug, Clone)]
 pub(super) struct Rights {
     store: Arc<Store>,
-    rule: Arc<Rule>,
+    rule: Arc<AccessRule>,
     caller: Caller,
     origin: Origin,
     /// As whom the request reads: [`AccessRecord::Anonymous`] or [`AccessRecord::Reader`].
@@ -37,7 +37,7 @@ impl Rights {
     pub(super) fn of(
         store: &Arc<Store>,
         sources: &Sources,
-        rule: &Arc<Rule>,
+        rule: &Arc<AccessRule>,
         request: &ImageRequest,
     ) -> Result<Self, PullError> {
         let image = request.reference.to_string();

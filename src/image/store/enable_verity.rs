@@ -12,13 +12,17 @@ use rustix::io::Errno;
 impl Store {
     /// Whether there are objects to seal now.
     pub(super) fn lacks_verity(&self) -> bool {
-        self.objects.seals() && self.layout.unsealed().exists()
+        self.objects.requires_verity() && self.layout.unsealed().exists()
     }
 
     /// Notes, before the first object is written, that objects will not be sealed.
     pub(super) fn note_unsealed(&self) -> Result<(), StoreError> {
         let note = self.layout.unsealed();
-        if self.objects.seals() || note.exists() { Ok(()) } else { self.disk.write_durably(&note, b"") }
+        if self.objects.requires_verity() || note.exists() {
+            Ok(())
+        } else {
+            self.disk.write_durably(&note, b"")
+        }
     }
 
     /// Seals every object. One whose content is not what its name says is removed.

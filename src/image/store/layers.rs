@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use super::disk::Temp;
 use super::images::FORGED;
 use super::{Lease, MAC_LENGTH, NodeKey, Store, StoreError};
-use crate::image::entry::Entry;
+use crate::image::entry::LayerEntry;
 use crate::image::layer::record::CHECKSUM_LENGTH;
 use crate::image::layer::{RecordError, RecordReader};
 use crate::kind::Kind;
@@ -142,7 +142,7 @@ impl LayerEntries {
 }
 
 impl Iterator for LayerEntries {
-    type Item = Result<Entry, StoreError>;
+    type Item = Result<LayerEntry, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.reader.has_ended() {

@@ -2,11 +2,10 @@
 
 use std::io::BufRead;
 
-use super::BLOCK;
-use super::error::{Subject, TarError};
-use super::header::{Header, sparse_extension};
+use super::error::{TarError, TarSubject};
+use super::header::{BLOCK, Header, sparse_extension};
 use super::interpret::{Extension, Interpreted, TarEntry, TarKind, interpret};
-use super::limits::Limits;
+use super::limits::TarLimits;
 use super::number::PaxWrong;
 use super::pax::Pax;
 use super::sparse::{self, MapReader, Segment};
@@ -15,14 +14,14 @@ use crate::oci::limits::{Cap, Exceeded};
 /// A tar archive being read.
 pub struct Archive<R> {
     source: R,
-    limits: Limits,
+    limits: TarLimits,
     /// Bytes consumed.
     offset: u64,
     headers: u64,
     /// Bytes of file content, holes included, that may still come.
     budget: u64,
     global: Pax,
-    subject: Subject,
+    subject: TarSubject,
     content: Content,
     /// Bytes of the last piece, consumed when the next one is asked for.
     lent: usize,
@@ -58,7 +57,7 @@ impl<R> std::fmt::Debug for Archive<R> {
 
 impl<R: BufRead> Archive<R> {
     /// Starts to read an archive.
-    pub fn new(source: R, limits: Limits) -> Self {
+    pub fn new(source: R, limits: TarLimits) -> Self {
         Self {
             source,
             limits,
@@ -66,7 +65,7 @@ impl<R: BufRead> Archive<R> {
             headers: 0,
             budget: limits.bytes,
             global: Pax::default(),
-            subject: Subject::Header(0),
+            subject: TarSubject::Header(0),
             content: Content::default(),
             lent: 0,
         }
@@ -85,7 +84,7 @@ impl<R: BufRead> Archive<R> {
     pub fn next_entry(&mut self) -> Result<Option<TarEntry>, TarError> {
         loop {
             self.skip_content()?;
-            self.subject = Subject::Header(self.offset);
+            self.subject = TarSubject::Header(self.offset);
             let at = self.offset;
             let mut extension = Extension { pax: self.global.clone(), ..Extension::default() };
             let mut extended = false;
@@ -150,7 +149,7 @@ impl<R: BufRead> Archive<R> {
 
     /// Reads a header block; `None` at the end of the archive.
     fn header(&mut self, extended: bool) -> Result<Option<Header>, TarError> {
-        let ended = |subject: &Subject| match extended {
+        let ended = |subject: &TarSubject| match extended {
             true => Err(TarError::Truncated(subject.clone())),
             false => Ok(None),
         };
@@ -383,7 +382,7 @@ mod tests {
         let whole = Builder::default().file(b"a", b"first").file(b"b", b"hello").0;
         let content_ends = whole.len() - BLOCK + b"hello".len();
         let entries = |bytes: &[u8]| {
-            let mut archive = Archive::new(bytes, Limits::default());
+            let mut archive = Archive::new(bytes, TarLimits::default());
             let mut count = 0;
             while archive.next_entry()?.is_some() {
                 count += 1;

@@ -14,19 +14,19 @@ pub enum TarError {
     Read(#[source] io::Error),
     /// The stream ends inside an entry.
     #[error("tar {0}: the archive is cut off here; rebuild the image")]
-    Truncated(Subject),
+    Truncated(TarSubject),
     /// A header cannot be what its type says.
     #[error("tar {0}: {1}; rebuild the image with another builder")]
-    Malformed(Subject, &'static str),
+    Malformed(TarSubject, &'static str),
     /// A name would lead out of the tree, or cannot exist on Linux.
     #[error("tar {0}: {1}; rebuild the image with names relative to its root")]
-    Name(Subject, &'static str),
+    Name(TarSubject, &'static str),
     /// A limit was reached.
     #[error("tar {0}: {1}")]
-    Limit(Subject, Exceeded),
+    Limit(TarSubject, Exceeded),
     /// A kind of entry that images do not have.
     #[error("tar {0}: {1} is not supported in an image; rebuild it with the ustar, PAX or GNU format")]
-    Unsupported(Subject, &'static str),
+    Unsupported(TarSubject, &'static str),
 }
 
 impl TarError {
@@ -43,14 +43,14 @@ impl TarError {
 
 /// What an error is about: an entry by its name, or a place in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Subject {
+pub enum TarSubject {
     /// The header that begins at this byte of the decompressed stream.
     Header(u64),
     /// The entry of this name, as the archive has it.
     Entry(Box<[u8]>),
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for TarSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Long enough to recognise, short enough for an event or a gRPC status.
         const SHOWN: usize = 200;

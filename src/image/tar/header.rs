@@ -1,6 +1,7 @@
 //! The 512-byte header block: POSIX.1-1988 ustar, its v7 ancestor, and GNU's and star's variants.
 
-use super::BLOCK;
+/// Size of a header and unit of padding, in bytes.
+pub(super) const BLOCK: usize = 512;
 
 /// Which fields a header has beyond v7's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

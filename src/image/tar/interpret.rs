@@ -1,9 +1,9 @@
 //! From a header and what extended headers said before it to an entry of the layer.
 
-use super::error::{Subject, TarError};
+use super::error::{TarError, TarSubject};
 use super::header::Header;
-use super::limits::Limits;
-use super::path::{self, Place};
+use super::limits::TarLimits;
+use super::path::{self, ParsedName};
 use super::pax::Pax;
 use crate::image::entry::{EntryKind, Meta, Mtime};
 use crate::oci::limits::Cap;
@@ -11,9 +11,9 @@ use crate::oci::limits::Cap;
 /// One entry of an archive; the content of a file follows by [`super::Archive::data`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TarEntry {
-    /// As in [`crate::image::entry::Entry::path`].
+    /// As in [`crate::image::entry::LayerEntry::path`].
     pub path: Box<[u8]>,
-    /// As in [`crate::image::entry::Entry::meta`].
+    /// As in [`crate::image::entry::LayerEntry::meta`].
     pub meta: Meta,
     /// What it is.
     pub kind: TarKind,
@@ -41,7 +41,7 @@ pub(super) struct Extension {
 pub(super) struct Interpreted {
     /// `None`: of no interest to an image; skip its content.
     pub(super) entry: Option<TarEntry>,
-    pub(super) subject: Subject,
+    pub(super) subject: TarSubject,
     /// Bytes of content in the stream, without padding.
     pub(super) stored: u64,
 }
@@ -54,7 +54,7 @@ fn has_content(flag: u8) -> bool {
 pub(super) fn interpret(
     header: &Header,
     extension: Extension,
-    limits: &Limits,
+    limits: &TarLimits,
     at: u64,
 ) -> Result<Interpreted, TarError> {
     let pax = &extension.pax;
@@ -62,7 +62,8 @@ pub(super) fn interpret(
         .or_else(|| pax.path.clone())
         .or(extension.long_name)
         .unwrap_or_else(|| header.name());
-    let subject = if name.is_empty() { Subject::Header(at) } else { Subject::Entry(name.as_slice().into()) };
+    let subject =
+        if name.is_empty() { TarSubject::Header(at) } else { TarSubject::Entry(name.as_slice().into()) };
     let malformed = |what| TarError::Malformed(subject.clone(), what);
     if name.len() > limits.path {
         return Err(TarError::Limit(subject, Cap::PathBytes.exceeded(name.len(), limits.path)));
@@ -84,12 +85,12 @@ pub(super) fn interpret(
     if flag == b'V' {
         return Ok(Interpreted { entry: None, subject, stored });
     }
-    let place = path::place(&name).map_err(|why| TarError::Name(subject.clone(), why))?;
-    let (path, hides) = match place {
-        Place::Ignored => return Ok(Interpreted { entry: None, subject, stored }),
-        Place::Path(path) => (path, None),
-        Place::Whiteout(path) => (path, Some(EntryKind::Whiteout)),
-        Place::Opaque(path) => (path, Some(EntryKind::Opaque)),
+    let parsed = path::parse(&name).map_err(|why| TarError::Name(subject.clone(), why))?;
+    let (path, hides) = match parsed {
+        ParsedName::Ignored => return Ok(Interpreted { entry: None, subject, stored }),
+        ParsedName::Path(path) => (path, None),
+        ParsedName::Whiteout(path) => (path, Some(EntryKind::Whiteout)),
+        ParsedName::Opaque(path) => (path, Some(EntryKind::Opaque)),
     };
     if let Some(kind) = hides {
         let entry = Some(TarEntry { path, meta: Meta::default(), kind: TarKind::Other(kind) });
@@ -110,8 +111,8 @@ fn kind(
     size: u64,
     link: Vec<u8>,
     pax: &Pax,
-    subject: &Subject,
-    limits: &Limits,
+    subject: &TarSubject,
+    limits: &TarLimits,
 ) -> Result<TarKind, TarError> {
     if matches!(flag, b'1' | b'2') {
         if link.len() > limits.path {

@@ -4,7 +4,7 @@ use crate::oci::limits::{self, Cap};
 
 /// Bounds on one layer. Reaching one refuses the layer with [`crate::kind::Kind::Exhausted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct TarLimits {
     /// Length of a path or link target in bytes. Linux takes at most 4095.
     pub path: usize,
     /// Names and values of one entry's extended attributes in bytes.
@@ -22,7 +22,7 @@ pub struct Limits {
     pub bytes_cap: Cap,
 }
 
-impl Limits {
+impl TarLimits {
     /// The bounds for a blob of `size` compressed bytes within those of its image.
     pub fn for_blob(image: &limits::Limits, size: u64) -> Self {
         let (bytes, bytes_cap) = image.unpacked(size);
@@ -39,7 +39,7 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
+impl Default for TarLimits {
     /// The bounds for a blob of any size within an image's default ones.
     fn default() -> Self {
         Self::for_blob(&limits::Limits::default(), u64::MAX)

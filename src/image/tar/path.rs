@@ -8,8 +8,8 @@ pub(super) type Refused = &'static str;
 
 /// Where an entry's name leads.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// A path relative to the root, in the form of [`crate::image::entry::Entry::path`].
+pub(super) enum ParsedName {
+    /// A path relative to the root, in the form of [`crate::image::entry::LayerEntry::path`].
     Path(Box<[u8]>),
     /// What the layers below have at this path is hidden.
     Whiteout(Box<[u8]>),
@@ -43,10 +43,10 @@ pub(super) fn clean(name: &[u8]) -> Result<Box<[u8]>, Refused> {
 }
 
 /// Cleans a name and recognises whiteouts (OCI image-spec, layer.md, "Whiteouts").
-pub(super) fn place(name: &[u8]) -> Result<Place, Refused> {
+pub(super) fn parse(name: &[u8]) -> Result<ParsedName, Refused> {
     let path = clean(name)?;
     if path.split(|byte| *byte == b'/').any(|part| part.starts_with(b".wh..wh.") && part != b".wh..wh..opq") {
-        return Ok(Place::Ignored);
+        return Ok(ParsedName::Ignored);
     }
     let (parent, base) = match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (path.get(..slash).unwrap_or_default(), path.get(slash + 1..).unwrap_or_default()),
@@ -56,11 +56,11 @@ pub(super) fn place(name: &[u8]) -> Result<Place, Refused> {
         return Err("it lies below a whiteout");
     }
     match base.strip_prefix(b".wh.") {
-        None => Ok(Place::Path(path)),
-        Some(b".wh..opq") => Ok(Place::Opaque(parent.into())),
+        None => Ok(ParsedName::Path(path)),
+        Some(b".wh..opq") => Ok(ParsedName::Opaque(parent.into())),
         Some(b"" | b"." | b"..") => Err("it is a whiteout of nothing"),
-        Some(hidden) if parent.is_empty() => Ok(Place::Whiteout(hidden.into())),
-        Some(hidden) => Ok(Place::Whiteout([parent, b"/", hidden].concat().into_boxed_slice())),
+        Some(hidden) if parent.is_empty() => Ok(ParsedName::Whiteout(hidden.into())),
+        Some(hidden) => Ok(ParsedName::Whiteout([parent, b"/", hidden].concat().into_boxed_slice())),
     }
 }
 
@@ -95,22 +95,22 @@ mod tests {
     fn whiteouts_are_recognised() {
         let boxed = |bytes: &[u8]| bytes.to_vec().into_boxed_slice();
         for (name, expected) in [
-            (&b"./a/.wh.b"[..], Place::Whiteout(boxed(b"a/b"))),
-            (b".wh.b", Place::Whiteout(boxed(b"b"))),
-            (b"/a/.wh.b", Place::Whiteout(boxed(b"a/b"))),
-            (b"/.wh..wh..opq", Place::Opaque(boxed(b""))),
-            (b".wh.b/", Place::Whiteout(boxed(b"b"))),
-            (b"a/.wh..hidden", Place::Whiteout(boxed(b"a/.hidden"))),
-            (b"a/.wh..wh..opq", Place::Opaque(boxed(b"a"))),
-            (b".wh..wh..opq", Place::Opaque(boxed(b""))),
-            (b".wh..wh.plnk/12.34", Place::Ignored),
-            (b".wh..wh.aufs", Place::Ignored),
-            (b"a/.whx", Place::Path(boxed(b"a/.whx"))),
+            (&b"./a/.wh.b"[..], ParsedName::Whiteout(boxed(b"a/b"))),
+            (b".wh.b", ParsedName::Whiteout(boxed(b"b"))),
+            (b"/a/.wh.b", ParsedName::Whiteout(boxed(b"a/b"))),
+            (b"/.wh..wh..opq", ParsedName::Opaque(boxed(b""))),
+            (b".wh.b/", ParsedName::Whiteout(boxed(b"b"))),
+            (b"a/.wh..hidden", ParsedName::Whiteout(boxed(b"a/.hidden"))),
+            (b"a/.wh..wh..opq", ParsedName::Opaque(boxed(b"a"))),
+            (b".wh..wh..opq", ParsedName::Opaque(boxed(b""))),
+            (b".wh..wh.plnk/12.34", ParsedName::Ignored),
+            (b".wh..wh.aufs", ParsedName::Ignored),
+            (b"a/.whx", ParsedName::Path(boxed(b"a/.whx"))),
         ] {
-            assert_eq!(place(name), Ok(expected), "{}", name.escape_ascii());
+            assert_eq!(parse(name), Ok(expected), "{}", name.escape_ascii());
         }
         for name in [&b".wh."[..], b".wh..", b".wh...", b"a/.wh.b/c", b".wh..wh..opq/c", b"../.wh.a"] {
-            assert!(place(name).is_err(), "{}", name.escape_ascii());
+            assert!(parse(name).is_err(), "{}", name.escape_ascii());
         }
     }
 }

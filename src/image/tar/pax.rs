@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::limits::Limits;
+use super::limits::TarLimits;
 use super::number::{PaxWrong, decimal};
 use super::sparse::PaxSparse;
 use crate::image::entry::Mtime;
@@ -26,7 +26,7 @@ pub(super) struct Pax {
 
 impl Pax {
     /// Reads a block of records over what is known already; later ones win.
-    pub(super) fn read(&mut self, mut block: &[u8], limits: &Limits) -> Result<(), PaxWrong> {
+    pub(super) fn read(&mut self, mut block: &[u8], limits: &TarLimits) -> Result<(), PaxWrong> {
         while !block.is_empty() {
             let (record, rest) = split(block)?;
             let equals = record.iter().position(|byte| *byte == b'=').ok_or("a PAX record has no =")?;
@@ -46,7 +46,7 @@ impl Pax {
             || self.sparse != PaxSparse::default()
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8], limits: &Limits) -> Result<(), PaxWrong> {
+    fn set(&mut self, key: &[u8], value: &[u8], limits: &TarLimits) -> Result<(), PaxWrong> {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
             return self.set_xattr(name, value, limits);
         }
@@ -68,7 +68,7 @@ impl Pax {
         Ok(())
     }
 
-    fn set_xattr(&mut self, name: &[u8], value: &[u8], limits: &Limits) -> Result<(), PaxWrong> {
+    fn set_xattr(&mut self, name: &[u8], value: &[u8], limits: &TarLimits) -> Result<(), PaxWrong> {
         if name.contains(&0) {
             return Err(PaxWrong::Malformed("an extended attribute's name contains a NUL byte"));
         }
@@ -147,7 +147,7 @@ mod tests {
 
     fn read(block: &[u8]) -> Result<Pax, PaxWrong> {
         let mut pax = Pax::default();
-        pax.read(block, &Limits::default()).map(|()| pax)
+        pax.read(block, &TarLimits::default()).map(|()| pax)
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Sparse files in GNU's four formats: where in a file the stored bytes belong. The rest are zeros.
 
-use super::limits::Limits;
+use super::limits::TarLimits;
 use super::number::{PaxWrong, decimal};
 use crate::oci::limits::Cap;
 
@@ -29,7 +29,7 @@ impl PaxSparse {
         self.map_in_content || self.map.is_some()
     }
 
-    pub(super) fn set(&mut self, key: &[u8], value: &[u8], limits: &Limits) -> Result<(), PaxWrong> {
+    pub(super) fn set(&mut self, key: &[u8], value: &[u8], limits: &TarLimits) -> Result<(), PaxWrong> {
         match key {
             b"name" => self.name = Some(value.to_vec()),
             b"size" | b"realsize" => self.size = decimal(value)?,
@@ -49,7 +49,7 @@ impl PaxSparse {
         Ok(())
     }
 
-    fn push(&mut self, is_offset: bool, value: &[u8], limits: &Limits) -> Result<(), PaxWrong> {
+    fn push(&mut self, is_offset: bool, value: &[u8], limits: &TarLimits) -> Result<(), PaxWrong> {
         let map = self.map.get_or_insert_default();
         if map.len().is_multiple_of(2) != is_offset {
             return Err(PaxWrong::Malformed("its sparse map has offsets and lengths out of turn"));
@@ -107,7 +107,7 @@ pub(super) struct MapReader {
 
 impl MapReader {
     /// Takes a block of the content. `Some` when the map is complete: the next block is data.
-    pub(super) fn block(&mut self, block: &[u8], limits: &Limits) -> Result<Option<Vec<u64>>, PaxWrong> {
+    pub(super) fn block(&mut self, block: &[u8], limits: &TarLimits) -> Result<Option<Vec<u64>>, PaxWrong> {
         for byte in block {
             match byte {
                 b'\n' => {

@@ -1,6 +1,6 @@
 //! Hand-made archives, also those that no tar program would write.
 
-use super::BLOCK;
+use super::header::BLOCK;
 
 /// A PAX record with the right length.
 pub(crate) fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {

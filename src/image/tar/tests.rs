@@ -9,7 +9,7 @@ use crate::kind::Kind;
 use crate::oci::limits;
 
 /// Entries with the content of files, read through a buffer of `buffer` bytes.
-fn read_with(tar: impl Read, limits: Limits, buffer: usize) -> Result<Vec<(TarEntry, Vec<u8>)>, TarError> {
+fn read_with(tar: impl Read, limits: TarLimits, buffer: usize) -> Result<Vec<(TarEntry, Vec<u8>)>, TarError> {
     let mut archive = Archive::new(BufReader::with_capacity(buffer, tar), limits);
     let mut entries = Vec::new();
     while let Some(entry) = archive.next_entry()? {
@@ -26,7 +26,7 @@ fn read_with(tar: impl Read, limits: Limits, buffer: usize) -> Result<Vec<(TarEn
 }
 
 fn read(tar: &[u8]) -> Result<Vec<(TarEntry, Vec<u8>)>, TarError> {
-    read_with(tar, Limits::default(), 1000)
+    read_with(tar, TarLimits::default(), 1000)
 }
 
 fn one(tar: &[u8]) -> (TarEntry, Vec<u8>) {
@@ -100,14 +100,14 @@ fn content_comes_in_pieces_of_any_size() {
     let tar = rich();
     let whole = read(&tar).unwrap();
     for buffer in [1, 3, 511, 512, 513, 100_000] {
-        assert_eq!(read_with(&tar[..], Limits::default(), buffer).unwrap(), whole);
+        assert_eq!(read_with(&tar[..], TarLimits::default(), buffer).unwrap(), whole);
     }
 }
 
 #[test]
 fn what_follows_the_end_is_left_in_the_stream() {
     let tar = Builder::default().file(b"a", b"x").raw(&[0; 1024]).raw(&[7; 5000]).0;
-    let mut archive = Archive::new(&tar[..], Limits::default());
+    let mut archive = Archive::new(&tar[..], TarLimits::default());
     while archive.next_entry().unwrap().is_some() {}
     assert_eq!(archive.into_source(), [7; 5000]);
     // No end at all is an end, too.
@@ -273,9 +273,9 @@ fn lying_extended_headers_are_refused() {
 #[test]
 fn limits_hold() {
     let many = Builder::default().file(b"a", b"").file(b"b", b"").file(b"c", b"").end();
-    let limits = Limits { headers: 2, ..Limits::default() };
+    let limits = TarLimits { headers: 2, ..TarLimits::default() };
     assert_eq!(read_with(&many[..], limits, 512).unwrap_err().kind(), Kind::Exhausted);
-    let limits = Limits { bytes: 1000, ..Limits::default() };
+    let limits = TarLimits { bytes: 1000, ..TarLimits::default() };
     let fits = Builder::default().file(b"a", &[0; 500]).file(b"b", &[0; 500]).end();
     assert_eq!(read_with(&fits[..], limits, 512).unwrap().len(), 2);
     let over = Builder::default().file(b"a", &[0; 500]).file(b"b", &[0; 501]).end();
@@ -283,9 +283,9 @@ fn limits_hold() {
     assert_eq!(error.kind(), Kind::Exhausted);
     assert!(error.to_string().contains("entry \"b\""), "{error}");
     let image = limits::Limits::DEFAULT;
-    assert_eq!(Limits::for_blob(&image, 10).bytes, 1 << 30);
-    assert_eq!(Limits::for_blob(&image, 1 << 30).bytes, 200 << 30);
-    assert_eq!(Limits::for_blob(&image, u64::MAX), Limits::default());
+    assert_eq!(TarLimits::for_blob(&image, 10).bytes, 1 << 30);
+    assert_eq!(TarLimits::for_blob(&image, 1 << 30).bytes, 200 << 30);
+    assert_eq!(TarLimits::for_blob(&image, u64::MAX), TarLimits::default());
 }
 
 mod sparse_files {
@@ -413,7 +413,7 @@ mod sparse_files {
     #[test]
     fn a_hole_of_a_tebibyte_is_refused_before_a_byte_is_made() {
         let tar = old_gnu(&[(0, 1)], 1 << 32, b"x");
-        let mut archive = Archive::new(&tar[..], Limits::for_blob(&limits::Limits::DEFAULT, 100));
+        let mut archive = Archive::new(&tar[..], TarLimits::for_blob(&limits::Limits::DEFAULT, 100));
         let error = archive.next_entry().unwrap_err();
         assert_eq!(error.kind(), Kind::Exhausted);
         assert!(error.to_string().contains("entry \"sparse\""), "{error}");
@@ -443,7 +443,7 @@ proptest! {
         if cut_at_all {
             tar.truncate(cut.index(tar.len()));
         }
-        let limits = Limits { bytes: 1 << 20, ..Limits::default() };
+        let limits = TarLimits { bytes: 1 << 20, ..TarLimits::default() };
         if let Ok(entries) = read_with(&tar[..], limits, 4096) {
             for (entry, content) in entries {
                 prop_assert!(crate::image::entry::is_clean(&entry.path));

@@ -10,7 +10,7 @@ use super::link::{self, Waiting};
 use super::resolve;
 use super::rules::{self, Rules};
 use super::xattrs::{self, XattrTable};
-use crate::image::entry::{Entry, EntryKind, INLINE_MAX, Meta};
+use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta};
 use crate::oci::limits::Limits;
 
 /// Bytes of a symbolic link's target: a path of `PATH_MAX` less its NUL.
@@ -22,7 +22,7 @@ const MAX_FILE: u64 = 1 << 43;
 ///
 /// ```
 /// # use composefs_csi::image::tree::{Builder, Rules, TreeError};
-/// # fn layers() -> Vec<Vec<composefs_csi::image::entry::Entry>> { vec![] }
+/// # fn layers() -> Vec<Vec<composefs_csi::image::entry::LayerEntry>> { vec![] }
 /// let mut builder = Builder::new(Rules::Faithful);
 /// for entries in layers() {
 ///     let mut layer = builder.layer();
@@ -93,8 +93,8 @@ impl Builder {
         Ok(())
     }
 
-    fn apply(&mut self, entry: Entry) -> Result<(), TreeError> {
-        let Entry { path, meta, kind } = entry;
+    fn apply(&mut self, entry: LayerEntry) -> Result<(), TreeError> {
+        let LayerEntry { path, meta, kind } = entry;
         match kind {
             EntryKind::Whiteout => hide::whiteout(&mut self.arena, &mut self.pruned, &path, self.layers),
             EntryKind::Opaque => hide::opaque(&mut self.arena, &mut self.pruned, &path, self.layers),
@@ -194,7 +194,7 @@ impl Layer<'_> {
     ///
     /// # Errors
     /// Every [`TreeError`] but `NoUsr`; the tree is then good for nothing and must be dropped.
-    pub fn apply(&mut self, entry: Entry) -> Result<(), TreeError> {
+    pub fn apply(&mut self, entry: LayerEntry) -> Result<(), TreeError> {
         self.builder.apply(entry)
     }
 

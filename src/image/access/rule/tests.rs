@@ -7,8 +7,8 @@ fn origin() -> Origin {
     Origin::of(&"r.io/team/app:1".parse().unwrap())
 }
 
-fn rule(verification: Verification) -> Rule {
-    Rule { verification, allow: vec!["r.io/team/*".parse().unwrap()], ttl: 10 * MINUTE }
+fn rule(verification: Verification) -> AccessRule {
+    AccessRule { verification, allow: vec!["r.io/team/*".parse().unwrap()], ttl: 10 * MINUTE }
 }
 
 /// The whole table: policy × record.
@@ -53,7 +53,7 @@ fn the_allowlist_is_about_names() {
 
 #[test]
 fn no_ttl_asks_every_time() {
-    let strict = Rule { ttl: Duration::ZERO, ..rule(AlwaysVerify) };
+    let strict = AccessRule { ttl: Duration::ZERO, ..rule(AlwaysVerify) };
     let facts = ImageFacts { checked: Some(Duration::ZERO), from_here: true, ..ImageFacts::default() };
     assert_eq!(strict.image(&origin(), &facts), None);
 }

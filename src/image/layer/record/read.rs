@@ -4,8 +4,10 @@ use std::io::Read;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{CHECKSUM_LENGTH, MAGIC, MAX_BYTES, RecordError, VERSION, tag};
-use crate::image::entry::{Entry, EntryKind, INLINE_MAX, Meta, Mtime, is_clean};
+use super::error::RecordError;
+use super::format::{CHECKSUM_LENGTH, MAGIC, MAX_BYTES, VERSION};
+use super::tag;
+use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta, Mtime, is_clean};
 use crate::image::verity::VerityDigest;
 
 const BUFFER: usize = 64 << 10;
@@ -52,7 +54,7 @@ impl<R: Read> RecordReader<R> {
         self.checksum
     }
 
-    fn entry(&mut self) -> Result<Option<Entry>, RecordError> {
+    fn entry(&mut self) -> Result<Option<LayerEntry>, RecordError> {
         let tag = self.input.byte()?;
         if tag == tag::END {
             return self.end().map(|()| None);
@@ -75,7 +77,7 @@ impl<R: Read> RecordReader<R> {
             _ => (self.meta()?, self.payload(tag)?),
         };
         self.count += 1;
-        Ok(Some(Entry { path, meta, kind }))
+        Ok(Some(LayerEntry { path, meta, kind }))
     }
 
     fn end(&mut self) -> Result<(), RecordError> {
@@ -130,7 +132,7 @@ impl<R: Read> RecordReader<R> {
 }
 
 impl<R: Read> Iterator for RecordReader<R> {
-    type Item = Result<Entry, RecordError>;
+    type Item = Result<LayerEntry, RecordError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {

@@ -4,8 +4,10 @@ use std::io::Write;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{MAGIC, RecordError, VERSION, tag};
-use crate::image::entry::{Entry, EntryKind, Meta};
+use super::error::RecordError;
+use super::format::{MAGIC, VERSION};
+use super::tag;
+use crate::image::entry::{EntryKind, LayerEntry, Meta};
 
 /// Bytes gathered before they are hashed and handed to the file.
 const BUFFER: usize = 64 << 10;
@@ -43,7 +45,7 @@ impl<W: Write> RecordWriter<W> {
     ///
     /// # Errors
     /// Those of the sink.
-    pub fn push(&mut self, entry: &Entry) -> Result<(), RecordError> {
+    pub fn push(&mut self, entry: &LayerEntry) -> Result<(), RecordError> {
         self.buffer.push(tag_of(&entry.kind));
         let shared = entry.path.iter().zip(&self.previous).take_while(|(a, b)| a == b).count();
         self.number(shared as u64);

@@ -6,13 +6,13 @@ use super::*;
 const ALLOWLIST: Rules = Rules::Canonical { xattrs: XattrRule::AllowlistOnly };
 const KEEP_USER: Rules = Rules::Canonical { xattrs: XattrRule::KeepUser };
 
-fn with_xattrs(mut entry: Entry, names: &[&str]) -> Entry {
+fn with_xattrs(mut entry: LayerEntry, names: &[&str]) -> LayerEntry {
     let pair = |name: &&str| (name.as_bytes().into(), b"v".as_slice().into());
     entry.meta.xattrs = names.iter().map(pair).collect();
     entry
 }
 
-fn root_line(rules: Rules, entries: Vec<Entry>) -> String {
+fn root_line(rules: Rules, entries: Vec<LayerEntry>) -> String {
     dump(&build(rules, &[entries]).unwrap()).lines().next().unwrap().to_owned()
 }
 

@@ -3,8 +3,8 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::ImageError;
-use crate::image::tree::{CheckedTree, NodeId, NodeKind};
+use super::arena::{NodeId, NodeKind};
+use super::checked::CheckedTree;
 
 const S_IFIFO: u32 = 0o010_000;
 const S_IFCHR: u32 = 0o020_000;
@@ -17,10 +17,10 @@ const S_IFLNK: u32 = 0o120_000;
 ///
 /// # Errors
 /// `out` fails.
-pub fn dump(tree: &CheckedTree, out: &mut impl Write) -> Result<(), ImageError> {
+pub(in crate::image) fn write_dump(tree: &CheckedTree, out: &mut impl Write) -> io::Result<()> {
     let mut out = BufWriter::new(out);
     let mut dump = Dump { tree, first: vec![None; tree.slots()] };
-    dump.run(&mut out).and_then(|()| out.flush()).map_err(|source| ImageError::Write { source })
+    dump.run(&mut out).and_then(|()| out.flush())
 }
 
 struct Dump<'a> {
