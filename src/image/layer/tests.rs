@@ -200,11 +200,11 @@ fn a_bomb_is_refused_wherever_it_hides() {
     let bytes = encoder.finish().unwrap();
     refused_within(&limits, &blob_of(&bytes, LayerCompression::Zstd), &bytes, Kind::Exhausted, "bomb");
     // In an extended header, which must be gathered in memory.
-    let header = crate::image::tar::testing::Raw::new(b'x', b"pax", 1 << 32).sealed();
+    let header = crate::image::tar::testing::Raw::new(b'x', b"pax", 1 << 32).with_checksum();
     let bytes = zstd(&header);
     refused(&blob_of(&bytes, LayerCompression::Zstd), &bytes, Kind::Exhausted, "extended header");
     // In a file whose header admits it.
-    let header = crate::image::tar::testing::Raw::new(b'0', b"huge", 1 << 32).sealed();
+    let header = crate::image::tar::testing::Raw::new(b'0', b"huge", 1 << 32).with_checksum();
     let bytes = gzip(&header);
     refused(&blob_of(&bytes, LayerCompression::Gzip), &bytes, Kind::Exhausted, "entry \"huge\"");
 }
@@ -272,8 +272,9 @@ fn ending_the_chunks_ends_every_thread_at_once() {
 fn a_refused_layer_stops_taking_chunks() {
     // The rest of a layer is read to learn whether its digest is right, but not if a limit was reached.
     let (_dir, objects) = store();
-    let tar =
-        Builder::default().raw(&crate::image::tar::testing::Raw::new(b'0', b"huge", 1 << 30).sealed()).0;
+    let tar = Builder::default()
+        .raw(&crate::image::tar::testing::Raw::new(b'0', b"huge", 1 << 30).with_checksum())
+        .0;
     let blob = Blob { digest: Digest::of(b""), size: 1 << 34, compression: LayerCompression::None };
     let endless =
         std::iter::once(Bytes::from(tar)).chain(std::iter::repeat_with(|| Bytes::from_static(&[0; 4096])));

@@ -6,16 +6,16 @@ use std::io;
 use crate::kind::Kind;
 use crate::oci::limits::Exceeded;
 
-/// Why a tar stream was refused. Each names the entry, or where in the stream it lies.
+/// Why a tar stream was refused. Each error names the entry, or its place in the stream.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
-    /// The stream could not be read; this is the source's failure, not the archive's.
+    /// The stream could not be read. The source failed, not the archive.
     #[error("reading the tar stream: {0}")]
     Read(#[source] io::Error),
     /// The stream ends inside an entry.
     #[error("tar {0}: the archive is cut off here; rebuild the image")]
     Truncated(TarSubject),
-    /// A header cannot be what its type says.
+    /// A header contradicts itself or the format.
     #[error("tar {0}: {1}; rebuild the image with another builder")]
     Malformed(TarSubject, &'static str),
     /// A name would lead out of the tree, or cannot exist on Linux.
@@ -24,7 +24,7 @@ pub enum TarError {
     /// A limit was reached.
     #[error("tar {0}: {1}")]
     Limit(TarSubject, Exceeded),
-    /// A kind of entry that images do not have.
+    /// A type of entry that images do not have.
     #[error("tar {0}: {1} is not supported in an image; rebuild it with the ustar, PAX or GNU format")]
     Unsupported(TarSubject, &'static str),
 }
@@ -46,7 +46,7 @@ impl TarError {
 pub enum TarSubject {
     /// The header that begins at this byte of the decompressed stream.
     Header(u64),
-    /// The entry of this name, as the archive has it.
+    /// The entry of this name, as written in the archive.
     Entry(Box<[u8]>),
 }
 

@@ -1,27 +1,27 @@
-//! Names: from what an archive says to a place in the tree.
+//! Names: from the name in an archive to a path in the tree.
 
-/// Longest name of one component on Linux (NAME_MAX).
+/// Longest component of a path on Linux in bytes (NAME_MAX).
 const NAME_MAX: usize = 255;
 
 /// Why a name is refused.
-pub(super) type Refused = &'static str;
+pub(super) type NameError = &'static str;
 
-/// Where an entry's name leads.
+/// What an entry's name means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ParsedName {
     /// A path relative to the root, in the form of [`crate::image::entry::LayerEntry::path`].
     Path(Box<[u8]>),
-    /// What the layers below have at this path is hidden.
+    /// The layers below are hidden at this path.
     Whiteout(Box<[u8]>),
-    /// What the layers below have in this directory is hidden.
+    /// The layers below are hidden in this directory.
     Opaque(Box<[u8]>),
-    /// Bookkeeping of aufs; no part of the image.
+    /// Bookkeeping of aufs, which is no part of the image.
     Ignored,
 }
 
 /// Brings a name into its clean form: no empty and `.` components, no slash at either end. An absolute name
-/// is one from the root of the tree, as for every container runtime: ko and kaniko write such names.
-pub(super) fn clean(name: &[u8]) -> Result<Box<[u8]>, Refused> {
+/// begins at the root of the tree, as for every container runtime. ko and kaniko write such names.
+pub(super) fn clean(name: &[u8]) -> Result<Box<[u8]>, NameError> {
     if name.is_empty() {
         return Err("its name is empty");
     }
@@ -43,8 +43,9 @@ pub(super) fn clean(name: &[u8]) -> Result<Box<[u8]>, Refused> {
 }
 
 /// Cleans a name and recognises whiteouts (OCI image-spec, layer.md, "Whiteouts").
-pub(super) fn parse(name: &[u8]) -> Result<ParsedName, Refused> {
+pub(super) fn parse(name: &[u8]) -> Result<ParsedName, NameError> {
     let path = clean(name)?;
+    // In any component: aufs also has directories of its own.
     if path.split(|byte| *byte == b'/').any(|part| part.starts_with(b".wh..wh.") && part != b".wh..wh..opq") {
         return Ok(ParsedName::Ignored);
     }
