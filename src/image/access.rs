@@ -1,15 +1,15 @@
-//! Who may have what is in the store: the rule of KEP-2535 for volumes, and for layers.
+//! Access to stored images: the rule of KEP-2535 for volumes, and for layers.
 //!
-//! A node's store is shared by tenants that need not trust each other. Bytes that one of them could fetch are
-//! given to another only where [`AccessRule`] finds a reason in what is on record; otherwise the registry is asked with
-//! the other's own credentials, or the bytes are fetched again. Nothing here does I/O: the records are
-//! [`crate::image::store`]'s, and asking is [`crate::image::pull`]'s.
+//! Tenants that need not trust each other share a node's store. A tenant gets bytes that another tenant has
+//! fetched only if [`AccessRule`] finds a reason on record. Otherwise the registry is asked with the tenant's own
+//! credentials, or the bytes are fetched again. Nothing here does I/O: the store keeps the records, and the pull
+//! asks the registry.
 //!
-//! Two things make the rule hold (`docs/adr/0011-proof-of-access.md`):
-//! * A registry is believed only about images that came from it. Whoever runs a registry can claim to have any
-//!   manifest; to have the layers' bytes as well, he must have been able to read them.
-//! * Being allowed to read is a fact about a *place* (registry and repository) and a credential. What is known
-//!   about one origin says nothing about another.
+//! The rule rests on two principles (`docs/adr/0011-proof-of-access.md`):
+//! * A registry's answer counts only for images that came from it. The operator of a registry can claim to have
+//!   any manifest. To have the layers' bytes as well, they must have been able to read them.
+//! * The right to read belongs to an *origin* (registry and repository) and a credential. A right at one origin
+//!   says nothing about another.
 
 mod origin;
 mod pattern;
@@ -17,4 +17,5 @@ mod rule;
 
 pub use origin::Origin;
 pub use pattern::{ImagePattern, PatternError};
-pub use rule::{AccessRule, Given, ImageFacts, LayerFacts, TTL, Verification};
+pub use rule::{AccessRule, Verification};
+pub(in crate::image) use rule::{Given, ImageFacts, LayerFacts};

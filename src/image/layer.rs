@@ -1,14 +1,14 @@
 //! Layers: from a compressed blob to a list of [`LayerEntry`](crate::image::entry::LayerEntry) and the objects they name.
 //!
-//! [`ingest()`] does it all in one pass. What remains of a layer is its record ([`RecordWriter`],
-//! [`RecordReader`]) and its objects; the tar stream is gone.
+//! [`ingest()`] does it all in one pass. It keeps a layer as a record ([`RecordWriter`], [`RecordReader`]) and
+//! objects. The tar stream itself is not kept.
 
 mod blob_reader;
 mod buffer_pool;
 mod compression;
 mod error;
 mod ingest;
-pub mod record;
+pub(in crate::image) mod record;
 #[cfg(test)]
 mod tests;
 mod unpack;

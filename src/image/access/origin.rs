@@ -1,4 +1,4 @@
-//! Where an image comes from, as far as rights to read it go.
+//! The origin of an image, to which the right to read it belongs.
 
 use std::fmt;
 
@@ -18,12 +18,12 @@ impl Origin {
         let name = reference.name();
         match reference {
             Reference::Registry(registry) => Self { host: registry.host().to_owned(), name, open: true },
-            // Which layouts a pod may read is decided by their directory, so each is a world of its own.
+            // The right to read a layout depends on its directory alone, so each is a host of its own.
             Reference::Layout(_) => Self { host: name.clone(), name, open: false },
         }
     }
 
-    /// Who knows what a credential stands for here: the registry's host, or the layout's directory.
+    /// The scope of a credential: the registry's host, or the layout's directory.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -33,8 +33,8 @@ impl Origin {
         &self.name
     }
 
-    /// Whether what this origin gives to somebody without credentials may be taken for public.
-    pub fn is_open(&self) -> bool {
+    /// Whether an image that this origin gives to a caller without credentials counts as public.
+    pub(in crate::image) fn is_open(&self) -> bool {
         self.open
     }
 }

@@ -1,5 +1,5 @@
-//! Names of images that need no verification, as the kubelet's configuration writes them
-//! (`preloadedImagesVerificationAllowlist`): a name without tag or digest, or a prefix that ends in `/*`.
+//! Patterns of image names, in the form of the kubelet's configuration (`preloadedImagesVerificationAllowlist`):
+//! a name without tag or digest, or a prefix that ends in `/*`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,10 +11,11 @@ use crate::kind::Kind;
 pub struct ImagePattern {
     /// Without the `/*`.
     name: String,
+    /// Whether it had a `/*`: it matches the names below, and not the name itself.
     below: bool,
 }
 
-/// Why a text is no pattern.
+/// Why a text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{given:?} is not a pattern of images: {problem}; write HOST/REPOSITORY, or HOST/PATH/* for all below"
@@ -63,6 +64,7 @@ impl FromStr for ImagePattern {
         if !below && !name.contains('/') {
             return problem("it names a registry without a repository");
         }
+        // A `:` in the first part is the registry's port.
         if name.contains('@') || name.split('/').skip(1).any(|part| part.contains(':')) {
             return problem("it has a tag or a digest");
         }

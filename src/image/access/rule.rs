@@ -1,87 +1,86 @@
-//! The decision itself, from what is on record: pure.
+//! The decision, from what is on record: a pure function.
 
 use std::time::Duration;
 
 use super::origin::Origin;
 use super::pattern::ImagePattern;
 
-/// Which images are given without asking the registry, by the names of KEP-2535.
+/// Which images a tenant gets without a question to the registry, by the names of KEP-2535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verification {
-    /// Everything that is here is everybody's.
+    /// Every stored image is free for all tenants.
     NeverVerify,
-    /// What the operator's command pulled is everybody's.
+    /// The images that the operator's command pulled are free for all tenants.
     #[default]
     NeverVerifyPreloadedImages,
-    /// What [`AccessRule::allow`] names is everybody's.
+    /// The images that [`AccessRule::allow`] names are free for all tenants.
     NeverVerifyAllowlistedImages,
-    /// Nothing is, but for what a registry gave to somebody without credentials.
+    /// None is, except images that a registry gave to a caller without credentials.
     AlwaysVerify,
 }
 
-/// What decides whether stored bytes are given to a request.
+/// Decides whether a request gets stored bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessRule {
-    /// What is exempt.
+    /// Which images are exempt.
     pub verification: Verification,
     /// The images that [`Verification::NeverVerifyAllowlistedImages`] exempts.
     pub allow: Vec<ImagePattern>,
-    /// For how long a registry's yes to a credential counts.
+    /// For how long a registry's grant to a credential counts.
     pub ttl: Duration,
 }
 
-/// For how long a registry's yes to a credential counts unless the operator says otherwise.
+/// The default of [`AccessRule::ttl`].
 ///
-/// The kubelet keeps it as long as the image. One hour is of the order of the tokens that registries give out: a
-/// credential that is withdrawn reads from the registry for about as long in any case. It also is how long
-/// private images can be published anew while their registry is away.
-pub const TTL: Duration = Duration::from_secs(3600);
+/// The kubelet keeps a grant as long as the image. One hour is about the lifetime of registries' tokens: a revoked
+/// credential reads from the registry for about as long in any case. It also is the time for which private images
+/// can be mounted again while their registry is unreachable.
+const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 
 impl Default for AccessRule {
     fn default() -> Self {
-        Self { verification: Verification::default(), allow: Vec::new(), ttl: TTL }
+        Self { verification: Verification::default(), allow: Vec::new(), ttl: DEFAULT_TTL }
     }
 }
 
-/// What is on record about an image, at one origin and for one who asks.
+/// What is on record about an image, for one origin and one caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ImageFacts {
-    /// All of its bytes came from this origin, or were proven to be the same as there.
+pub(in crate::image) struct ImageFacts {
+    /// All of its bytes came from this origin, or were shown to be the same as there.
     pub from_here: bool,
     /// The operator pulled it from this origin.
     pub preloaded: bool,
-    /// This origin gave it to somebody without credentials.
+    /// This origin gave it to a caller without credentials.
     pub anonymous: bool,
-    /// How long ago this origin gave it to the one who asks.
+    /// How long ago this origin gave it to this caller.
     pub checked: Option<Duration>,
 }
 
-/// What is on record about a layer's blob, for one who asks.
+/// What is on record about a layer's blob, for one caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LayerFacts {
-    /// The operator pulled an image with it.
+pub(in crate::image) struct LayerFacts {
+    /// The operator pulled an image with this layer.
     pub preloaded: bool,
-    /// Some registry gave it to somebody without credentials.
+    /// A registry gave it to a caller without credentials.
     pub anonymous: bool,
-    /// The one who asks fetched it from this very registry.
+    /// This caller fetched it from this registry.
     pub own: bool,
 }
 
-/// Why an image is given without asking the registry.
+/// Why a caller gets an image without a question to the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Given {
+pub(in crate::image) enum Given {
     /// The policy exempts it.
     Exempt,
-    /// Anybody may read it.
+    /// Everybody may read it.
     Public,
-    /// The registry has said yes recently.
+    /// The registry has given it to this caller recently.
     Checked,
 }
 
 impl AccessRule {
-    /// Why the image is given to the one who asks, if it is. `None`: the registry must be asked, with the asker's
-    /// own credentials.
-    pub fn image(&self, origin: &Origin, facts: &ImageFacts) -> Option<Given> {
+    /// Why the caller gets the image. `None`: the registry must be asked, with the caller's own credentials.
+    pub(in crate::image) fn image(&self, origin: &Origin, facts: &ImageFacts) -> Option<Given> {
         if self.exempts(origin, facts) {
             Some(Given::Exempt)
         } else if facts.anonymous {
@@ -91,19 +90,20 @@ impl AccessRule {
         }
     }
 
-    /// Whether a stored layer stands in for fetching it. The answer must not depend on what a manifest says: to
-    /// name a layer proves nothing.
-    pub fn layer(&self, facts: &LayerFacts) -> bool {
+    /// Whether a stored layer may be used instead of fetching it. The answer must not depend on a manifest, since
+    /// naming a layer proves nothing.
+    pub(in crate::image) fn layer(&self, facts: &LayerFacts) -> bool {
         let exempt = match self.verification {
             Verification::NeverVerify => true,
             Verification::NeverVerifyPreloadedImages => facts.preloaded,
+            // The list is of images, and a layer may belong to others as well.
             Verification::NeverVerifyAllowlistedImages | Verification::AlwaysVerify => false,
         };
         exempt || facts.anonymous || facts.own
     }
 
-    /// Whether nobody is ever asked to prove anything, so that there is nothing to hide either.
-    pub fn is_open(&self) -> bool {
+    /// Whether no caller ever has to prove anything, so that the store has nothing to hide.
+    pub(in crate::image) fn is_open(&self) -> bool {
         self.verification == Verification::NeverVerify
     }
 
@@ -111,7 +111,8 @@ impl AccessRule {
         match self.verification {
             Verification::NeverVerify => true,
             Verification::NeverVerifyPreloadedImages => facts.preloaded,
-            // A registry on the list is open to all pods; that does not make it believed about what it never had.
+            // The list opens a registry's own images to all pods. For bytes that came from elsewhere the registry's
+            // word still does not count.
             Verification::NeverVerifyAllowlistedImages => {
                 facts.from_here && self.allow.iter().any(|pattern| pattern.matches(origin.name()))
             }

@@ -1,4 +1,4 @@
-//! Why a layer was refused.
+//! The errors of taking a layer in.
 
 use std::io;
 
@@ -48,10 +48,10 @@ pub enum LayerFault {
         /// Bytes that the descriptor says.
         size: u64,
     },
-    /// The bytes hash to something else than the descriptor says.
+    /// The bytes have another digest than the descriptor says.
     #[error("its bytes are {found}; the registry or a proxy altered it, pull again or from elsewhere")]
     Digest {
-        /// What the bytes hash to.
+        /// The digest of the bytes.
         found: Digest,
     },
     /// The compressed data is damaged although its digest is right.
@@ -68,7 +68,7 @@ pub enum LayerFault {
     /// The decompressed stream is longer than allowed.
     #[error("it unpacks too far, as a bomb does: {0}")]
     TooLong(Exceeded),
-    /// The archive is not acceptable.
+    /// The archive was refused.
     #[error(transparent)]
     Tar(#[from] TarError),
     /// An entry's content could not be stored.
@@ -76,7 +76,7 @@ pub enum LayerFault {
     Object {
         /// The entry.
         entry: TarSubject,
-        /// What the store says.
+        /// Why not.
         error: ObjectError,
     },
     /// The entries could not be recorded.
@@ -89,7 +89,7 @@ pub enum LayerFault {
         name: &'static str,
         /// What happened to it.
         what: String,
-        /// Whether that is a defect of ours.
+        /// Whether this is a defect of the driver.
         bug: bool,
     },
 }
@@ -109,17 +109,17 @@ impl LayerFault {
         }
     }
 
-    /// Puts the decoder's answer into words.
+    /// The fault behind a decoder's error.
     pub(super) fn decompress(compression: LayerCompression, error: io::Error) -> Self {
-        // libzstd's name for ZSTD_error_frameParameter_windowTooLarge; its crate keeps only the text.
+        // libzstd's text for ZSTD_error_frameParameter_windowTooLarge. Its crate passes on no code.
         match compression {
             LayerCompression::Zstd if error.to_string().contains("too much memory") => Self::Window,
             _ => Self::Decompress { compression, error },
         }
     }
 
-    /// Whether the blob's content is to blame rather than this node or a limit, so that it is worth knowing
-    /// whether these are the bytes that the descriptor means.
+    /// Whether the blob's content caused the fault, and not this node or a limit. If so, the blob's digest tells
+    /// whether the registry altered the content or the builder made it so.
     pub(super) fn blames_content(&self) -> bool {
         match self {
             Self::Compression(_) | Self::Decompress { .. } => true,

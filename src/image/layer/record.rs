@@ -1,5 +1,4 @@
-//! The layer record: a layer's entries in tar order, as a file. What remains of a layer once its
-//! contents are objects.
+//! The layer record: a layer's entries in tar order, as a file. With the objects it replaces the layer.
 //!
 //! ```text
 //! record  = magic "cfscsiL", version 1 (one byte), entry*, 0 (one byte), count, sha256 of all bytes before
@@ -8,9 +7,9 @@
 //! meta    = mode, uid, gid, seconds (zigzag), nanoseconds, number of xattrs, (bytes name, bytes value)*
 //! bytes   = length, that many bytes;   all numbers are LEB128 of at most 64 bits
 //! ```
-//! A record that was torn or altered is refused: [`RecordReader`] gives an error in place of its
-//! end. Until that end is reached its entries are well-formed but unproven, so nothing may be
-//! published from them before. Lengths are never trusted with an allocation of more than 1 MiB.
+//! A record that was torn or altered is refused: [`RecordReader`] returns an error in place of its end.
+//! Before that end the entries are well-formed but not yet checked, so nothing may be published from them.
+//! No length in a record causes an allocation of more than 1 MiB.
 
 mod error;
 mod format;
@@ -21,6 +20,6 @@ mod tests;
 mod write;
 
 pub use error::RecordError;
-pub use format::CHECKSUM_LENGTH;
+pub(in crate::image) use format::CHECKSUM_LENGTH;
 pub use read::RecordReader;
 pub use write::RecordWriter;

@@ -27,7 +27,7 @@ impl Objects {
     ///
     /// # Errors
     /// As [`Objects::for_each`].
-    pub fn for_each_inode<E: From<ObjectError>>(
+    pub(in crate::image) fn for_each_inode<E: From<ObjectError>>(
         &self,
         mut visit: impl FnMut(VerityDigest, u64) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -53,7 +53,7 @@ impl Objects {
     ///
     /// # Errors
     /// Those of reading the directory and of unlink(2).
-    pub fn remove_temporaries(&self) -> Result<(), ObjectError> {
+    pub(in crate::image) fn remove_temporaries(&self) -> Result<(), ObjectError> {
         self.names(".", |name, _| match name.starts_with(TEMPORARY) {
             true => self.unlink(name).map(|_| ()),
             false => Ok(()),

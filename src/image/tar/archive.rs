@@ -69,7 +69,7 @@ impl<R: BufRead> Archive<R> {
     }
 
     /// The source, positioned behind what was read of the archive.
-    pub fn into_source(self) -> R {
+    pub(in crate::image) fn into_source(self) -> R {
         self.stream.into_source()
     }
 

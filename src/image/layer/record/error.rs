@@ -4,7 +4,7 @@ use std::io;
 
 use crate::kind::Kind;
 
-/// Why a layer record could not be written or read. The caller adds which one it is.
+/// Why a layer record could not be written or read. The caller adds the record's name.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// The file could not be written or read.
@@ -18,7 +18,7 @@ pub enum RecordError {
         /// What is wrong there.
         what: &'static str,
     },
-    /// Another release of the driver wrote it.
+    /// Another release of the driver wrote the record.
     #[error("layer record has format version {0}, this release reads 1; remove it and pull the image again")]
     Version(u8),
 }

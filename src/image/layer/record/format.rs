@@ -1,8 +1,8 @@
-//! The constants of the format, which reading and writing share.
+//! Constants of the format.
 
 /// Bytes of the checksum that a record ends with.
-pub const CHECKSUM_LENGTH: usize = 32;
-/// What a record begins with.
+pub(in crate::image) const CHECKSUM_LENGTH: usize = 32;
+/// The first bytes of a record.
 pub(super) const MAGIC: [u8; 7] = *b"cfscsiL";
 /// The version of the format that this release writes and reads.
 pub(super) const VERSION: u8 = 1;
