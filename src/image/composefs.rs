@@ -82,6 +82,7 @@ pub fn list_objects(image: &[u8]) -> Result<Vec<VerityDigest>, ImageError> {
     in_own_thread(|| {
         let found = collect_objects::<Sha256HashValue>(image)
             .map_err(|error| ImageError::Corrupt { reason: error.to_string() })?;
+        // The crate's set has no stable order.
         let mut objects: Vec<VerityDigest> = found.iter().map(convert::digest).collect();
         objects.sort_unstable();
         Ok(objects)

@@ -1,4 +1,4 @@
-//! Layers: from a compressed blob to a list of [`LayerEntry`](crate::image::entry::LayerEntry) and the objects they name.
+//! Layers: from a compressed blob to objects and a list of entries that name them.
 //!
 //! [`ingest()`] does it all in one pass. It keeps a layer as a record ([`RecordWriter`], [`RecordReader`]) and
 //! objects. The tar stream itself is not kept.

@@ -10,7 +10,7 @@
 //!   back with the right size and zeros for content. The store therefore keeps a marker while objects are
 //!   unsynced. If it finds a marker of another boot, it removes every object that no synced record reaches
 //!   ([`Objects::for_each`], [`Objects::remove`]). Records are written after the `syncfs` that covers what
-//!   they name, so an object that a record names is complete, and nobody needs the others. Nothing has to
+//!   they name, so an object that a record names is complete, and the others are not needed. Nothing has to
 //!   be hashed.
 //!
 //! Cost: one statx for content that is here already; for new content also open, write, link and close, and
@@ -28,9 +28,8 @@ mod sweep;
 mod tests;
 mod writer;
 
-pub use directory::{ObjectStat, Objects};
+pub use directory::Objects;
 pub use error::ObjectError;
 pub use examine::Corruption;
 pub(in crate::image) use metrics::ObjectMetrics;
 pub use publish::Put;
-pub use writer::ObjectWriter;

@@ -36,6 +36,7 @@ impl ImagePattern {
     /// Whether it matches `name`, which is `HOST/REPOSITORY`.
     pub fn matches(&self, name: &str) -> bool {
         match name.strip_prefix(&self.name) {
+            // The slash keeps `team` from matching `teams/app`.
             Some(rest) if self.below => rest.len() > 1 && rest.starts_with('/'),
             Some(rest) => rest.is_empty(),
             None => false,

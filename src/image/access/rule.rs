@@ -81,6 +81,7 @@ pub(in crate::image) enum Given {
 impl AccessRule {
     /// Why the caller gets the image. `None`: the registry must be asked, with the caller's own credentials.
     pub(in crate::image) fn image(&self, origin: &Origin, facts: &ImageFacts) -> Option<Given> {
+        // Each reason is enough. The first one is reported.
         if self.exempts(origin, facts) {
             Some(Given::Exempt)
         } else if facts.anonymous {

@@ -77,6 +77,7 @@ fn content(kind: &NodeKind) -> Result<LeafContent<Sha256HashValue>, ImageError> 
         NodeKind::CharDevice(number) => LeafContent::CharacterDevice((*number).into()),
         NodeKind::BlockDevice(number) => LeafContent::BlockDevice((*number).into()),
         NodeKind::Fifo => LeafContent::Fifo,
+        // The caller treats directories, and no name of a checked tree leads to the others.
         NodeKind::Directory(_) | NodeKind::Pending | NodeKind::Free => {
             return Err(ImageError::Unsupported { reason: "an inode without content".to_owned() });
         }

@@ -32,7 +32,7 @@ impl LayerError {
 #[derive(Debug, thiserror::Error)]
 pub enum LayerFault {
     /// The bytes are not compressed as the descriptor says, nor in any other way we know.
-    #[error("its media type says {0}, but its bytes are not, nor are they a tar archive; rebuild the image")]
+    #[error("its media type says {0}, but its bytes are neither that nor a tar archive; rebuild the image")]
     Compression(LayerCompression),
     /// Fewer bytes came than the descriptor says.
     #[error("{} bytes short of {size}; the registry or a proxy cut it off, pull again", size - got)]
@@ -43,19 +43,21 @@ pub enum LayerFault {
         size: u64,
     },
     /// More bytes came than the descriptor says.
-    #[error("longer than the {size} bytes that its descriptor says; the registry serves something else")]
+    #[error("longer than the {size} bytes that its descriptor says; the registry serves other content")]
     Long {
         /// Bytes that the descriptor says.
         size: u64,
     },
     /// The bytes have another digest than the descriptor says.
-    #[error("its bytes are {found}; the registry or a proxy altered it, pull again or from elsewhere")]
+    #[error(
+        "its bytes have the digest {found}; the registry or a proxy altered them, pull again or from elsewhere"
+    )]
     Digest {
         /// The digest of the bytes.
         found: Digest,
     },
     /// The compressed data is damaged although its digest is right.
-    #[error("its {compression} data is damaged ({error}); the builder pushed it so, rebuild the image")]
+    #[error("its {compression} data is damaged ({error}); the builder pushed it damaged, rebuild the image")]
     Decompress {
         /// How it is compressed.
         compression: LayerCompression,
@@ -66,7 +68,7 @@ pub enum LayerFault {
     #[error("its zstd window exceeds 32 MiB; recompress the image with a window log of at most 25")]
     Window,
     /// The decompressed stream is longer than allowed.
-    #[error("it unpacks too far, as a bomb does: {0}")]
+    #[error("it unpacks to too many bytes, like a decompression bomb: {0}")]
     TooLong(Exceeded),
     /// The archive was refused.
     #[error(transparent)]

@@ -9,7 +9,7 @@
 //! Invariants:
 //! * An outcome is returned only when every byte of the blob was read, its size and digest are those of
 //!   the descriptor, and every byte of the decompressed stream went into the DiffID. Objects may be stored
-//!   before that: they are named by their content, so they can mislead nobody. The record must not be used
+//!   before that: they are named by their content, so they can do no harm. The record must not be used
 //!   before that; on an error the caller drops it.
 //! * The error names the cause. Where content is refused, the rest of the blob is read first. If its size or
 //!   digest is wrong, *that* is the error.
@@ -92,7 +92,7 @@ fn pipeline<W: Write>(
         let unpacked = unpack(&mut archive, objects, &mut record);
         match &unpacked {
             Ok(_) => archive.into_source().drain(),
-            // Dropping the archive ends the other threads; what they must know is set before.
+            // Dropping the archive ends the other threads, which then read the flag.
             Err(fault) => {
                 give_up.store(!fault.blames_content(), Ordering::Relaxed);
                 drop(archive);

@@ -192,7 +192,7 @@ fn zeros(megabytes: usize, mut encoder: impl std::io::Write) {
 
 #[test]
 fn a_bomb_is_refused_wherever_it_hides() {
-    // After the end of the archive, where nobody looks.
+    // After the end of the archive, which no reader parses.
     let limits = TarLimits { bytes: 50 << 20, ..TarLimits::default() };
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
     encoder.write_all(&Builder::default().file(b"a", b"x").end()).unwrap();

@@ -32,14 +32,14 @@ pub(super) struct Inner {
 
 /// What the filesystem says of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ObjectStat {
+pub(in crate::image) struct ObjectStat {
     /// Length in bytes.
-    pub size: u64,
+    pub(in crate::image) size: u64,
     /// Bytes allocated on the filesystem (st_blocks), without fs-verity's own metadata where the
     /// filesystem does not count that.
-    pub allocated: u64,
+    pub(in crate::image) allocated: u64,
     /// Whether fs-verity is enabled on the file.
-    pub has_verity: bool,
+    pub(super) has_verity: bool,
 }
 
 impl Objects {
@@ -57,6 +57,7 @@ impl Objects {
             _ => Ok(()),
         };
         make(objects.clone())?;
+        // All 256 now, so that no write has to create one.
         (0..=255u8).try_for_each(|byte| make(objects.join(hex::encode([byte]))))
     }
 
@@ -84,7 +85,7 @@ impl Objects {
     }
 
     /// Whether new objects get fs-verity, and objects without it count as absent.
-    pub fn requires_verity(&self) -> bool {
+    pub(in crate::image) fn requires_verity(&self) -> bool {
         self.inner.require_verity
     }
 
@@ -115,7 +116,7 @@ impl Objects {
     ///
     /// # Errors
     /// Those of statx(2) other than `ENOENT`.
-    pub fn stat(&self, digest: &VerityDigest) -> Result<Option<ObjectStat>, ObjectError> {
+    pub(in crate::image) fn stat(&self, digest: &VerityDigest) -> Result<Option<ObjectStat>, ObjectError> {
         let wanted = StatxFlags::SIZE | StatxFlags::BLOCKS | StatxFlags::TYPE;
         match rustix::fs::statx(&self.inner.dir, name(digest), AtFlags::SYMLINK_NOFOLLOW, wanted) {
             Ok(stat) => Ok(Some(ObjectStat {
@@ -124,6 +125,7 @@ impl Objects {
                 allocated: stat.stx_blocks * 512,
                 has_verity: stat.stx_attributes.contains(StatxAttributes::VERITY),
             })),
+            // The usual answer for new content, and not an error.
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(ObjectError::new(errno, "statx", &self.path(digest))),
         }

@@ -67,6 +67,7 @@ impl ObjectError {
     pub(super) fn new(errno: Errno, step: &'static str, path: &Path) -> Self {
         let path = path.to_path_buf();
         match errno {
+            // A quota is a full filesystem for this process.
             Errno::NOSPC | Errno::DQUOT => Self::Full { path, step, errno },
             Errno::OPNOTSUPP | Errno::ISDIR if step == "open(O_TMPFILE)" => {
                 Self::Unsupported { path, feature: "O_TMPFILE", errno }

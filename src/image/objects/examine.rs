@@ -81,6 +81,7 @@ fn hash(mut file: File) -> (u64, Result<VerityDigest, Errno>) {
                 hasher.update(buffer.get(..count).unwrap_or_default());
                 read += count as u64;
             }
+            // A signal arrived: read again.
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return (read, Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
         }

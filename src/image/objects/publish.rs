@@ -28,7 +28,7 @@ impl Objects {
     ///
     /// # Errors
     /// Anything but the kernel's answer that this filesystem has no fs-verity.
-    pub fn supports_verity(store: &Path) -> Result<bool, ObjectError> {
+    pub(in crate::image) fn supports_verity(store: &Path) -> Result<bool, ObjectError> {
         let objects = Self::open(store, true)?;
         let file = objects.unnamed()?;
         write_all(&file, b"probe").map_err(|errno| objects.fail(errno, "write"))?;
@@ -45,6 +45,7 @@ impl Objects {
     /// [`ObjectError::Full`] if the filesystem is; else the step that failed.
     pub fn put(&self, content: &[u8]) -> Result<(VerityDigest, Put), ObjectError> {
         let digest = VerityDigest::of(content);
+        // Content that is here already is never written again.
         if self.contains(&digest, content.len() as u64)? {
             return Ok((digest, Put::Present));
         }
@@ -114,6 +115,7 @@ impl Objects {
     /// opened for reading.
     fn enable_verity(&self, file: OwnedFd, digest: &VerityDigest) -> Result<OwnedFd, ObjectError> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        // FS_IOC_ENABLE_VERITY needs a descriptor that is open for reading only.
         let readable = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| self.fail(errno, "reopen"))?;
         // The kernel refuses a file that anybody has open for writing.

@@ -31,6 +31,7 @@ impl Objects {
         &self,
         mut visit: impl FnMut(VerityDigest, u64) -> Result<(), E>,
     ) -> Result<(), E> {
+        // Directory by directory, so that only one is open.
         for byte in 0..=255u8 {
             let prefix = hex::encode([byte]);
             self.names(&prefix, |rest, inode| match VerityDigest::from_hex(&format!("{prefix}{rest}")) {

@@ -11,7 +11,7 @@ use crate::image::verity::{VerityDigest, VerityHasher};
 
 /// An object being written. It has no name until [`ObjectWriter::finish`], and is gone if dropped before.
 #[derive(Debug)]
-pub struct ObjectWriter {
+pub(in crate::image) struct ObjectWriter {
     objects: Objects,
     file: OwnedFd,
     hasher: VerityHasher,
@@ -24,7 +24,7 @@ impl Objects {
     ///
     /// # Errors
     /// Those of open(2) with `O_TMPFILE`.
-    pub fn writer(&self) -> Result<ObjectWriter, ObjectError> {
+    pub(in crate::image) fn writer(&self) -> Result<ObjectWriter, ObjectError> {
         let file = self.unnamed()?;
         Ok(ObjectWriter {
             objects: self.clone(),
@@ -41,7 +41,7 @@ impl ObjectWriter {
     ///
     /// # Errors
     /// [`ObjectError::Full`] if the filesystem is; else that of write(2).
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
+    pub(in crate::image) fn write(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
         self.ends_in_hole = false;
@@ -52,7 +52,7 @@ impl ObjectWriter {
     ///
     /// # Errors
     /// Those of lseek(2).
-    pub fn zeros(&mut self, count: u64) -> Result<(), ObjectError> {
+    pub(in crate::image) fn zeros(&mut self, count: u64) -> Result<(), ObjectError> {
         const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
         let mut left = count;
         while left > 0 {
@@ -67,7 +67,8 @@ impl ObjectWriter {
     }
 
     /// Bytes written so far.
-    pub fn size(&self) -> u64 {
+    #[cfg(test)]
+    pub(super) fn size(&self) -> u64 {
         self.size
     }
 
@@ -75,7 +76,7 @@ impl ObjectWriter {
     ///
     /// # Errors
     /// As [`Objects::put`].
-    pub fn finish(self) -> Result<(VerityDigest, Put), ObjectError> {
+    pub(in crate::image) fn finish(self) -> Result<(VerityDigest, Put), ObjectError> {
         // A seek alone does not extend the file.
         if self.ends_in_hole {
             rustix::fs::ftruncate(&self.file, self.size)

@@ -18,13 +18,13 @@ use crate::oci::manifest::{Document, ManifestError};
 pub enum EditError {
     /// It is sealed with another digest.
     #[error(
-        "annotation {annotation} says {found}, but the image is {computed}; whoever sealed it built another image. \
+        "annotation {annotation} says {found}, but the image is {computed}; another image was sealed. \
          Find out why, or replace the digest with --force"
     )]
     Sealed {
         /// The annotation.
         annotation: &'static str,
-        /// The digest in it.
+        /// The digest in the manifest.
         found: VerityDigest,
         /// The digest that was computed here.
         computed: VerityDigest,
@@ -87,6 +87,7 @@ pub fn seal_manifest(
     };
     match Seal::of(&manifest) {
         Ok(Some(found)) if found.annotation == seal.annotation => {
+            // Sealed by a tool that follows the other canonical rule: nothing to correct.
             if found.digest == seal.digest || accepted.contains(&found.digest) {
                 return Ok(Edited::Unchanged);
             }
@@ -101,6 +102,7 @@ pub fn seal_manifest(
         Err(_) if force => {}
         Err(error) => return Err(error.into()),
     }
+    // A manifest without a media type is OCI's.
     let mut document = object(bytes)?;
     let oci = |value: &Value| value.as_str().is_some_and(|name| name.starts_with("application/vnd.oci."));
     if document.get("mediaType").is_some_and(|value| !oci(value)) {
@@ -141,6 +143,7 @@ pub fn replace_manifests(
             changed = true;
         }
     }
+    // An index that stays keeps its bytes, and so its digest.
     if !changed {
         return Ok(Edited::Unchanged);
     }

@@ -38,7 +38,7 @@ impl Header {
         if stated == unsigned || stated == signed {
             Ok(header)
         } else {
-            Err("its checksum is wrong: damaged, or no tar archive at all")
+            Err("its checksum is wrong: the data is damaged or not a tar archive")
         }
     }
 

@@ -59,7 +59,7 @@ pub(super) fn parse(name: &[u8]) -> Result<ParsedName, NameError> {
     match base.strip_prefix(b".wh.") {
         None => Ok(ParsedName::Path(path)),
         Some(b".wh..opq") => Ok(ParsedName::Opaque(parent.into())),
-        Some(b"" | b"." | b"..") => Err("it is a whiteout of nothing"),
+        Some(b"" | b"." | b"..") => Err("it is a whiteout without a name"),
         Some(hidden) if parent.is_empty() => Ok(ParsedName::Whiteout(hidden.into())),
         Some(hidden) => Ok(ParsedName::Whiteout([parent, b"/", hidden].concat().into_boxed_slice())),
     }

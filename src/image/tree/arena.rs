@@ -178,6 +178,7 @@ impl Arena {
             _ => 0,
         })?;
         let node = Node { stat, links: 0, kind };
+        // Reuse bounds the table, however often layers replace files.
         if let Some(id) = self.free.pop() {
             self.nodes[id.index()] = node;
             return Ok(id);
@@ -239,6 +240,7 @@ impl Arena {
             if node.links > 0 {
                 continue;
             }
+            // A list instead of recursion: a hostile layer decides how deep the tree is.
             if let NodeKind::Directory(children) = std::mem::replace(&mut node.kind, NodeKind::Free) {
                 doomed.extend(children.into_values().map(|child| child.node));
             }

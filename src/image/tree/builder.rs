@@ -71,6 +71,7 @@ impl Builder {
     /// leave hard links without a target.
     pub fn finish(mut self) -> Result<CheckedTree, TreeError> {
         self.end_layer()?;
+        // In this order: the rules may remove the device nodes that the check refuses.
         self.rules.finish(&mut self.arena)?;
         self.check_whiteouts()?;
         self.arena.shrink();
@@ -160,6 +161,7 @@ impl Builder {
         let stat = self.stat(path, meta)?;
         let (_, name) = resolve::split(path);
         let old = self.arena.children(dir).and_then(|all| all.get(name)).map(|child| child.node);
+        // The inode stays with its children, and the name now belongs to this layer.
         if let Some(old) = old.filter(|old| self.arena.children(*old).is_some()) {
             self.arena.node_mut(old).stat = stat;
             if let Some(child) = self.arena.children_mut(dir).and_then(|all| all.get_mut(name)) {
@@ -179,6 +181,7 @@ impl Builder {
         let (id, bytes) = self.xattrs.intern(set);
         self.arena.charge_xattrs(bytes)?;
         Ok(Stat {
+            // The type is in the node's kind.
             mode: (meta.mode & 0o7777) as u16,
             uid: meta.uid,
             gid: meta.gid,

@@ -96,6 +96,7 @@ fn survives(arena: &Arena, child: &Child, layer: u32) -> bool {
 /// is hidden.
 fn keep(arena: &mut Arena, dir: NodeId, name: &[u8], layer: u32) {
     let Some(child) = arena.children_mut(dir).and_then(|all| all.get_mut(name)) else { return };
+    // The layer has described it itself.
     if child.layer == layer {
         return;
     }

@@ -33,6 +33,7 @@ pub(super) fn hard_link(
     match find(arena, &path, &target)? {
         Some(node) => arena.attach(dir, name, node, layer),
         None => {
+            // A pending link holds both paths, and a layer may have many.
             arena.charge(path.len() + target.len())?;
             let placeholder = arena.add(Stat::IMPLIED, NodeKind::Pending)?;
             arena.attach(dir, name, placeholder, layer)?;
@@ -79,6 +80,7 @@ pub(super) fn resolve_pending(arena: &mut Arena, pending: PendingLinks, layer: u
 fn find(arena: &Arena, path: &[u8], target: &[u8]) -> Result<Option<NodeId>, TreeError> {
     let to_directory = || TreeError::LinkToDirectory { path: shown(path), target: shown(target) };
     let (parent, name) = resolve::split(target);
+    // The target is the root.
     if name.is_empty() {
         return Err(to_directory());
     }
@@ -86,6 +88,7 @@ fn find(arena: &Arena, path: &[u8], target: &[u8]) -> Result<Option<NodeId>, Tre
     let Some(child) = arena.children(dir).and_then(|all| all.get(name)) else { return Ok(None) };
     match arena.node(child.node).kind {
         NodeKind::Directory(_) => Err(to_directory()),
+        // A chain: this link waits for the other one.
         NodeKind::Pending => Ok(None),
         _ => Ok(Some(child.node)),
     }

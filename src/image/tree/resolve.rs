@@ -112,6 +112,7 @@ fn walk(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Walk, TreeError> {
                 if links > MAX_LINKS {
                     return Err(TreeError::SymlinkLoop { path: shown(subject), limit: MAX_LINKS });
                 }
+                // The walk starts again at the root, or goes on in the link's directory.
                 if target.starts_with(b"/") {
                     dirs.truncate(1);
                 }

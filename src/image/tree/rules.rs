@@ -52,7 +52,7 @@ impl Rules {
     }
 
     /// Whether an extended attribute becomes part of the tree.
-    pub fn keeps(&self, name: &[u8]) -> bool {
+    pub(super) fn keeps(&self, name: &[u8]) -> bool {
         match self {
             Self::Faithful | Self::Verbatim => match name {
                 b"security.capability" => true,
@@ -109,6 +109,7 @@ fn canonicalise(arena: &mut Arena) -> Result<(), TreeError> {
     arena.node_mut(NodeId::ROOT).stat = stat;
     if let Some(run) = directory(arena, b"run") {
         arena.node_mut(run).stat.mtime = stat.mtime;
+        // Hard links from elsewhere keep their inodes.
         let children = arena.children_mut(run).map(std::mem::take).unwrap_or_default();
         for child in children.into_values() {
             arena.release(child.node);

@@ -1,4 +1,4 @@
-//! Every rule of the fold, through the dump of the tree it gives.
+//! Every rule of the fold, through the dump of the resulting tree.
 
 use super::*;
 use crate::image::entry::{EntryKind, LayerEntry, Meta, Mtime};

@@ -79,9 +79,11 @@ pub(super) fn check(set: &Xattrs) -> Result<(), String> {
         }
     }
     let bytes = HEADER + size(set) + set.len() * ENTRY;
+    // An inode without attributes has no header either.
     if !set.is_empty() && bytes > MAX_BYTES {
         return Err(format!("they take {bytes} bytes, and {MAX_BYTES} are allowed"));
     }
+    // Sorted, so that equal sets are found; each once, as in a filesystem.
     if set.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
         return Err("the names are not in order, each once".to_owned());
     }
