@@ -93,11 +93,6 @@ impl Objects {
         &self.inner.metrics
     }
 
-    /// The directory `objects/`, for the overlay's data layer.
-    pub fn directory(&self) -> &Path {
-        &self.inner.path
-    }
-
     /// Where an object is or would be.
     pub fn path(&self, digest: &VerityDigest) -> PathBuf {
         self.inner.path.join(name(digest))

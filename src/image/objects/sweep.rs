@@ -46,7 +46,7 @@ impl Objects {
     ///
     /// # Errors
     /// Those of unlink(2) other than `ENOENT`.
-    pub fn remove(&self, digest: &VerityDigest) -> Result<bool, ObjectError> {
+    pub(in crate::image) fn remove(&self, digest: &VerityDigest) -> Result<bool, ObjectError> {
         self.unlink(&name(digest))
     }
 
