@@ -11,13 +11,15 @@ use std::io::{Read as _, Write as _};
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use composefs_csi::oci::digest::Digest;
-use composefs_csi::image::entry::{LayerEntry, EntryKind};
-use composefs_csi::image::layer::{Blob, Contents, LayerError, LayerOutcome, TarLimits, RecordReader, ingest};
-use composefs_csi::oci::limits::Budget;
-use composefs_csi::oci::manifest::LayerCompression;
+use composefs_csi::image::entry::{EntryKind, LayerEntry};
+use composefs_csi::image::layer::{
+    Blob, Contents, LayerError, LayerOutcome, RecordReader, TarLimits, ingest,
+};
 use composefs_csi::image::objects::Objects;
 use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::oci::limits::Budget;
+use composefs_csi::oci::manifest::LayerCompression;
 use composefs_csi_fuzz::archive;
 use libfuzzer_sys::fuzz_target;
 
@@ -79,7 +81,8 @@ fn take(blob: &Blob, bytes: &[u8], chunk: usize, limits: &TarLimits) -> Taken {
     let chunks: Vec<Bytes> = bytes.chunks(chunk).map(Bytes::copy_from_slice).collect();
     let (outcome, record) =
         ingest(blob, chunks.into_iter(), &OBJECTS, Vec::new(), limits, &Budget::new(limits.bytes), &|_| {})?;
-    let entries: Result<Vec<LayerEntry>, _> = RecordReader::new(&record[..]).expect("our own record").collect();
+    let entries: Result<Vec<LayerEntry>, _> =
+        RecordReader::new(&record[..]).expect("our own record").collect();
     Ok((outcome, entries.expect("our own record")))
 }
 

@@ -1,7 +1,7 @@
 //! Archives from arbitrary bytes, and what an archive holds, read without a store.
 
-use composefs_csi::image::entry::{LayerEntry, EntryKind, INLINE_MAX, Meta, is_clean};
-use composefs_csi::image::tar::{Archive, TarLimits, Piece, TarEntry, TarError, TarKind};
+use composefs_csi::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta, is_clean};
+use composefs_csi::image::tar::{Archive, Piece, TarEntry, TarError, TarKind, TarLimits};
 use composefs_csi::image::verity::VerityHasher;
 use std::io::{BufRead, BufReader};
 
@@ -24,7 +24,15 @@ pub fn limits(choice: u8) -> TarLimits {
     if choice & 1 == 0 {
         return TarLimits { bytes: 1 << 30, ..TarLimits::default() };
     }
-    TarLimits { path: 40, xattrs: 64, header: 1024, segments: 3, headers: 20, bytes: 5000, ..TarLimits::default() }
+    TarLimits {
+        path: 40,
+        xattrs: 64,
+        header: 1024,
+        segments: 3,
+        headers: 20,
+        bytes: 5000,
+        ..TarLimits::default()
+    }
 }
 
 /// Reads an archive to its end through a buffer of `buffer` bytes, and holds what it says against the limits.

@@ -2,11 +2,11 @@
 
 use composefs::{dumpfile::write_dumpfile, erofs::reader::erofs_to_filesystem, fsverity::Sha256HashValue};
 use composefs_csi::image::composefs::{dump, list_objects, write_image};
-use composefs_csi::image::entry::{LayerEntry, EntryKind};
+use composefs_csi::image::entry::{EntryKind, LayerEntry};
 use composefs_csi::image::layer::{RecordReader, RecordWriter};
-use composefs_csi::oci::limits::Limits;
 use composefs_csi::image::tree::{Builder, CheckedTree, Rules, TreeError};
 use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::oci::limits::Limits;
 
 /// Bounds on one tree of the fuzzer's.
 pub const LIMITS: Limits = Limits { inodes: 2000, metadata_bytes: 1 << 20, ..Limits::DEFAULT };

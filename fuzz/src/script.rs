@@ -1,6 +1,6 @@
 //! Layers from arbitrary bytes: few names, so that entries meet, and every kind of entry.
 
-use composefs_csi::image::entry::{LayerEntry, EntryKind, Meta, Mtime};
+use composefs_csi::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
 use composefs_csi::image::verity::VerityDigest;
 
 const PARTS: [&[u8]; 16] = [
