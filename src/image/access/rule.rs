@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{ImagePattern, Origin};
+use super::origin::Origin;
+use super::pattern::ImagePattern;
 
 /// Which images are given without asking the registry, by the names of KEP-2535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

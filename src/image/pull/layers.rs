@@ -200,7 +200,7 @@ impl LayerPipeline {
             self.counter.fetch_add(bytes, Ordering::Relaxed);
             self.metrics.fetched.add(bytes);
         };
-        let limits = layer::Limits::for_blob(&self.limits, self.blob.size);
+        let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
         let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.unpacked, &count);
         let (found, record) = taken.about(image)?;
         record.finish(&found.diff_id, &found.blob).about(image)?;

@@ -97,7 +97,7 @@ fn the_root_is_a_directory() {
     assert_eq!(refusal(&[vec![file("", "x")]]), TreeError::RootNotADirectory);
 }
 
-fn limited(limits: Limits, entry: impl Fn(u32) -> Entry) -> TreeError {
+fn limited(limits: Limits, entry: impl Fn(u32) -> LayerEntry) -> TreeError {
     let mut builder = Builder::with_limits(Rules::Faithful, limits);
     let mut layer = builder.layer();
     (0..).find_map(|at| layer.apply(entry(at)).err()).unwrap()
