@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use crate::oci::digest::Digest;
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 use crate::oci::manifest::Descriptor;
 use crate::oci::reference::Version;
 
@@ -45,12 +45,12 @@ pub struct RawManifest {
     pub digest: Digest,
     /// The media type that the registry gave, or that the document or the index names.
     pub media_type: Option<String>,
-    /// At most as many as [`Limits::manifest_bytes`].
+    /// At most as many as [`ImageLimits::manifest_bytes`].
     pub bytes: Bytes,
 }
 
 /// Manifests and indexes larger than this, in bytes, are refused unless a setting says otherwise.
-pub const MANIFEST_MAX: usize = Limits::DEFAULT.manifest_bytes;
+pub const MANIFEST_MAX: usize = ImageLimits::DEFAULT.manifest_bytes;
 
 /// A blob's bytes in order.
 pub type BlobStream = BoxStream<'static, Result<Bytes, SourceError>>;

@@ -4,12 +4,12 @@ use composefs::{dumpfile::write_dumpfile, erofs::reader::erofs_to_filesystem, fs
 use composefs_csi::image::composefs::{dump, list_objects, write_image};
 use composefs_csi::image::entry::{Entry, EntryKind};
 use composefs_csi::image::layer::{RecordReader, RecordWriter};
-use composefs_csi::oci::limits::Limits;
+use composefs_csi::oci::limits::ImageLimits;
 use composefs_csi::image::tree::{Builder, CheckedTree, Rules, TreeError};
 use composefs_csi::image::verity::VerityDigest;
 
 /// Bounds on one tree of the fuzzer's.
-pub const LIMITS: Limits = Limits { inodes: 2000, metadata_bytes: 1 << 20, ..Limits::DEFAULT };
+pub const LIMITS: ImageLimits = ImageLimits { inodes: 2000, metadata_bytes: 1 << 20, ..ImageLimits::DEFAULT };
 
 /// Folds layers, lowest first.
 pub fn fold(layers: &[Vec<Entry>], rules: Rules) -> Result<CheckedTree, TreeError> {

@@ -57,7 +57,7 @@ pub struct LimitArgs {
     pub keep_special_files: bool,
 }
 
-const D: limits::Limits = limits::Limits::DEFAULT;
+const D: limits::ImageLimits = limits::ImageLimits::DEFAULT;
 
 impl LimitArgs {
     /// The limits of a puller that fetches so many layers at a time.
@@ -65,8 +65,8 @@ impl LimitArgs {
         Limits { parallel_layers, image: self.image(), keep_special_files: self.keep_special_files }
     }
 
-    fn image(&self) -> limits::Limits {
-        limits::Limits {
+    fn image(&self) -> limits::ImageLimits {
+        limits::ImageLimits {
             manifest_bytes: self.max_manifest_bytes,
             config_bytes: self.max_config_bytes,
             index_entries: self.max_index_entries,
@@ -118,7 +118,7 @@ mod tests {
         }
         arguments.push("ls".to_owned());
         let limits = Cli::try_parse_from(arguments).unwrap().limits.image();
-        let expected = limits::Limits {
+        let expected = limits::ImageLimits {
             manifest_bytes: 1,
             config_bytes: 2,
             index_entries: 3,

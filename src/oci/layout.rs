@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::{BlobStream, RawManifest, Referrer, Source, SourceError, referrers};
 use crate::oci::digest::Digest;
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 use crate::oci::manifest::{Descriptor, Document, IndexEntry};
 use crate::oci::reference::{LayoutReference, Reference, Version};
 
@@ -27,7 +27,7 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 #[derive(Debug)]
 pub struct LayoutSource {
     directory: PathBuf,
-    limits: Limits,
+    limits: ImageLimits,
 }
 
 #[derive(Deserialize)]
@@ -52,12 +52,12 @@ struct Pointer {
 impl LayoutSource {
     /// Speaks for a layout; the directory is first looked at when something is asked of it.
     pub fn new(reference: &LayoutReference) -> Self {
-        Self { directory: reference.directory().to_owned(), limits: Limits::DEFAULT }
+        Self { directory: reference.directory().to_owned(), limits: ImageLimits::DEFAULT }
     }
 
     /// The same with other caps.
     #[must_use]
-    pub fn with_limits(self, limits: Limits) -> Self {
+    pub fn with_limits(self, limits: ImageLimits) -> Self {
         Self { limits, ..self }
     }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Caps on one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ImageLimits {
     /// Bytes of a manifest or index. distribution-spec 1.1, "Pushing Manifests": registries should
     /// accept at least 4 MiB, and images need no more.
     pub manifest_bytes: usize,
@@ -22,7 +22,7 @@ pub struct Limits {
     pub layers: usize,
     /// Bytes that one layer may unpack to, files with their holes filled.
     pub layer_bytes: u64,
-    /// How many times its compressed size a layer may unpack to, above [`Limits::RATIO_FREE`].
+    /// How many times its compressed size a layer may unpack to, above [`ImageLimits::RATIO_FREE`].
     pub ratio: u64,
     /// Bytes that all layers together may unpack to, and bytes of all files of the image.
     pub image_bytes: u64,
@@ -40,7 +40,7 @@ pub struct Limits {
     pub metadata_bytes: usize,
 }
 
-impl Limits {
+impl ImageLimits {
     /// What holds where nobody says otherwise.
     pub const DEFAULT: Self = Self {
         manifest_bytes: 4 << 20,
@@ -68,7 +68,7 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
+impl Default for ImageLimits {
     fn default() -> Self {
         Self::DEFAULT
     }
@@ -77,31 +77,31 @@ impl Default for Limits {
 /// Every cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cap {
-    /// [`Limits::manifest_bytes`]
+    /// [`ImageLimits::manifest_bytes`]
     ManifestBytes,
-    /// [`Limits::config_bytes`]
+    /// [`ImageLimits::config_bytes`]
     ConfigBytes,
-    /// [`Limits::index_entries`]
+    /// [`ImageLimits::index_entries`]
     IndexEntries,
-    /// [`Limits::layers`]
+    /// [`ImageLimits::layers`]
     Layers,
-    /// [`Limits::layer_bytes`]
+    /// [`ImageLimits::layer_bytes`]
     LayerBytes,
-    /// [`Limits::ratio`]
+    /// [`ImageLimits::ratio`]
     Ratio,
-    /// [`Limits::image_bytes`]
+    /// [`ImageLimits::image_bytes`]
     ImageBytes,
-    /// [`Limits::entries`]
+    /// [`ImageLimits::entries`]
     Entries,
-    /// [`Limits::path_bytes`]
+    /// [`ImageLimits::path_bytes`]
     PathBytes,
-    /// [`Limits::xattr_bytes`]
+    /// [`ImageLimits::xattr_bytes`]
     XattrBytes,
-    /// [`Limits::inodes`]
+    /// [`ImageLimits::inodes`]
     Inodes,
-    /// [`Limits::image_xattr_bytes`]
+    /// [`ImageLimits::image_xattr_bytes`]
     ImageXattrBytes,
-    /// [`Limits::metadata_bytes`]
+    /// [`ImageLimits::metadata_bytes`]
     MetadataBytes,
     /// Bytes of a tar's extended header; fixed.
     HeaderBytes,
@@ -186,7 +186,7 @@ impl fmt::Display for Exceeded {
     }
 }
 
-/// What is left of [`Limits::image_bytes`] for an image whose layers are fetched in parallel.
+/// What is left of [`ImageLimits::image_bytes`] for an image whose layers are fetched in parallel.
 #[derive(Debug)]
 pub struct Budget {
     limit: u64,
@@ -215,13 +215,13 @@ mod tests {
 
     #[test]
     fn the_ratio_counts_between_what_is_free_and_what_no_layer_may_have() {
-        let limits = Limits { layer_bytes: 100 << 30, ..Limits::default() };
+        let limits = ImageLimits { layer_bytes: 100 << 30, ..ImageLimits::default() };
         assert_eq!(limits.unpacked(0), (1 << 30, Cap::Ratio));
         assert_eq!(limits.unpacked(1 << 20), (1 << 30, Cap::Ratio));
         assert_eq!(limits.unpacked(100 << 20), (20_000 << 20, Cap::Ratio));
         assert_eq!(limits.unpacked(1 << 30), (100 << 30, Cap::LayerBytes));
         assert_eq!(limits.unpacked(u64::MAX), (100 << 30, Cap::LayerBytes));
-        let tight = Limits { layer_bytes: 1000, ..limits };
+        let tight = ImageLimits { layer_bytes: 1000, ..limits };
         assert_eq!(tight.unpacked(10), (1000, Cap::LayerBytes), "less than what is free");
     }
 

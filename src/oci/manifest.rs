@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::oci::digest::Digest;
-use crate::oci::limits::{Cap, Limits};
+use crate::oci::limits::{Cap, ImageLimits};
 use crate::oci::platform::{Platform, PlatformError};
 
 mod config;
@@ -126,7 +126,7 @@ impl Document {
     /// # Errors
     /// Those of [`Document::parse_within`].
     pub fn parse(bytes: &[u8], stated: Option<&str>) -> Result<Self, ManifestError> {
-        Self::parse_within(&Limits::default(), bytes, stated)
+        Self::parse_within(&ImageLimits::default(), bytes, stated)
     }
 
     /// Parses a manifest or an index, and refuses one with more layers or entries than `limits` allow.
@@ -136,7 +136,11 @@ impl Document {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn parse_within(limits: &Limits, bytes: &[u8], stated: Option<&str>) -> Result<Self, ManifestError> {
+    pub fn parse_within(
+        limits: &ImageLimits,
+        bytes: &[u8],
+        stated: Option<&str>,
+    ) -> Result<Self, ManifestError> {
         let wire: WireDocument =
             serde_json::from_slice(bytes).map_err(|e| ManifestError::Syntax(e.to_string()))?;
         if wire.fs_layers.is_some() || wire.schema_version == Some(1) {
@@ -175,7 +179,7 @@ fn settle_type(wire: &WireDocument, stated: Option<&str>) -> Result<DocumentType
 }
 
 impl Manifest {
-    fn from_wire(wire: WireDocument, limits: &Limits) -> Result<Self, ManifestError> {
+    fn from_wire(wire: WireDocument, limits: &ImageLimits) -> Result<Self, ManifestError> {
         let config = wire.config.ok_or(ManifestError::Missing("config"))?;
         if !is_image_config(&config.media_type) {
             return Err(ManifestError::NotAnImage {
@@ -204,7 +208,7 @@ impl Layer {
 }
 
 impl Index {
-    fn from_wire(wire: WireDocument, limits: &Limits) -> Result<Self, ManifestError> {
+    fn from_wire(wire: WireDocument, limits: &ImageLimits) -> Result<Self, ManifestError> {
         let entries = wire.manifests.ok_or(ManifestError::Missing("manifests"))?;
         if entries.len() > limits.index_entries {
             return Err(Cap::IndexEntries.exceeded(entries.len(), limits.index_entries).into());

@@ -10,7 +10,7 @@ use super::destination::Destination;
 use super::layout::LayoutSource;
 use super::registry::{Pace, RegistryClient, RegistryMetrics, RegistrySource, RetryPolicy, Transport};
 use super::{Source, SourceError};
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 use crate::oci::reference::{Reference, RegistryReference};
 
 /// How registries are reached.
@@ -31,7 +31,7 @@ pub struct SourceSettings {
     /// The least that a blob's connection must bring.
     pub pace: Pace,
     /// Caps on images.
-    pub limits: Limits,
+    pub limits: ImageLimits,
     /// How failures that are likely to pass are retried.
     pub retry: RetryPolicy,
     /// Whether `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the environment apply.
@@ -50,7 +50,7 @@ impl Default for SourceSettings {
             read_timeout: Duration::from_secs(30),
             document_timeout: Duration::from_secs(120),
             pace: Pace::default(),
-            limits: Limits::default(),
+            limits: ImageLimits::default(),
             retry: RetryPolicy::default(),
             proxy_from_environment: true,
             metrics: RegistryMetrics::default(),

@@ -10,7 +10,7 @@ use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::{self, CheckedTree, Rules};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
-use crate::oci::limits::{Cap, Limits};
+use crate::oci::limits::{Cap, ImageLimits};
 
 /// An image whose layers are all in the store.
 pub(super) struct Work {
@@ -27,7 +27,7 @@ pub(super) struct Work {
     /// What becomes of the layers where it demands nothing.
     pub rules: Rules,
     /// Caps on the image.
-    pub limits: Limits,
+    pub limits: ImageLimits,
 }
 
 /// Folds the layers, writes the image and commits it.
@@ -82,7 +82,7 @@ pub fn write(
     store: &Store,
     layers: &[Digest],
     rules: Rules,
-    limits: &Limits,
+    limits: &ImageLimits,
     image: &str,
 ) -> Result<ImageBytes, PullError> {
     let tree = fold(store, layers, rules, limits, image)?;
@@ -114,7 +114,7 @@ pub fn fold(
     store: &Store,
     layers: &[Digest],
     rules: Rules,
-    limits: &Limits,
+    limits: &ImageLimits,
     image: &str,
 ) -> Result<CheckedTree, PullError> {
     let mut builder = tree::Builder::with_limits(rules, *limits);

@@ -16,7 +16,7 @@ use super::rights::Rights;
 use super::{ImageRequest, PullError, PullPolicy};
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::oci::digest::Digest;
-use crate::oci::limits::{Cap, Limits};
+use crate::oci::limits::{Cap, ImageLimits};
 use crate::oci::manifest::{ImageConfig, Manifest};
 use crate::oci::reference::Version;
 use crate::oci::{Source, Sources, read_blob};
@@ -50,7 +50,7 @@ pub(super) struct Plan {
 /// What finding out needs. The caller holds the lease.
 pub(super) struct Search<'a> {
     pub store: &'a Store,
-    pub limits: &'a Limits,
+    pub limits: &'a ImageLimits,
     pub sources: &'a Sources,
     pub request: &'a ImageRequest,
     pub rights: &'a Rights,
@@ -177,7 +177,7 @@ impl Search<'_> {
 
 impl Plan {
     /// Fetches and parses the image's config, checked against its descriptor.
-    pub(super) async fn config(&self, limits: &Limits) -> Result<ImageConfig, PullError> {
+    pub(super) async fn config(&self, limits: &ImageLimits) -> Result<ImageConfig, PullError> {
         let (config, max) = (&self.manifest.config, limits.config_bytes);
         if config.size > max as u64 {
             let exceeded = Cap::ConfigBytes.exceeded(config.size, max);

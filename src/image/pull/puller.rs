@@ -30,7 +30,7 @@ pub struct Limits {
     /// Layers fetched at the same time, over all pulls. Each holds a few MiB and three threads.
     pub parallel_layers: usize,
     /// Caps on each image.
-    pub image: limits::Limits,
+    pub image: limits::ImageLimits,
     /// Whether images keep their device nodes and named pipes.
     pub keep_special_files: bool,
 }
@@ -44,7 +44,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { parallel_layers: 3, image: limits::Limits::DEFAULT, keep_special_files: false }
+        Self { parallel_layers: 3, image: limits::ImageLimits::DEFAULT, keep_special_files: false }
     }
 }
 

@@ -11,7 +11,7 @@ use super::error::About as _;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::Rules;
 use crate::kind::Kind;
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 
 /// Builds the image of `old` anew, unless that has been done or a volume shows it; returns the record that holds.
 /// `image` is for messages. Blocking.
@@ -23,7 +23,7 @@ pub(super) fn renew(
     lease: &Lease,
     old: ImageRecord,
     rules: Rules,
-    limits: Limits,
+    limits: ImageLimits,
     image: &str,
 ) -> Result<ImageRecord, PullError> {
     let manifest = old.manifest;

@@ -282,7 +282,7 @@ fn limits_hold() {
     let error = read_with(&over[..], limits, 512).unwrap_err();
     assert_eq!(error.kind(), Kind::Exhausted);
     assert!(error.to_string().contains("entry \"b\""), "{error}");
-    let image = limits::Limits::DEFAULT;
+    let image = limits::ImageLimits::DEFAULT;
     assert_eq!(Limits::for_blob(&image, 10).bytes, 1 << 30);
     assert_eq!(Limits::for_blob(&image, 1 << 30).bytes, 200 << 30);
     assert_eq!(Limits::for_blob(&image, u64::MAX), Limits::default());
@@ -413,7 +413,7 @@ mod sparse_files {
     #[test]
     fn a_hole_of_a_tebibyte_is_refused_before_a_byte_is_made() {
         let tar = old_gnu(&[(0, 1)], 1 << 32, b"x");
-        let mut archive = Archive::new(&tar[..], Limits::for_blob(&limits::Limits::DEFAULT, 100));
+        let mut archive = Archive::new(&tar[..], Limits::for_blob(&limits::ImageLimits::DEFAULT, 100));
         let error = archive.next_entry().unwrap_err();
         assert_eq!(error.kind(), Kind::Exhausted);
         assert!(error.to_string().contains("entry \"sparse\""), "{error}");

@@ -9,7 +9,7 @@ use super::error::TreeError;
 use super::xattrs::XattrsId;
 use crate::image::entry::Mtime;
 use crate::image::verity::VerityDigest;
-use crate::oci::limits::{Cap, Limits};
+use crate::oci::limits::{Cap, ImageLimits};
 
 /// Index of an inode. Not reused while a layer is being applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,12 +100,12 @@ pub(crate) struct Arena {
     metadata: usize,
     xattrs: usize,
     pruned: u64,
-    limits: Limits,
+    limits: ImageLimits,
 }
 
 impl Arena {
     /// A root directory and nothing else.
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: ImageLimits) -> Self {
         let root = Node { stat: Stat::IMPLIED, links: 1, kind: NodeKind::Directory(Children::new()) };
         Self {
             nodes: vec![root],

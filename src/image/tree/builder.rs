@@ -11,7 +11,7 @@ use super::resolve;
 use super::rules::{self, Rules};
 use super::xattrs::{self, XattrTable};
 use crate::image::entry::{Entry, EntryKind, INLINE_MAX, Meta};
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 
 /// Bytes of a symbolic link's target: a path of `PATH_MAX` less its NUL.
 const MAX_TARGET: usize = 4095;
@@ -47,11 +47,11 @@ pub struct Builder {
 impl Builder {
     /// An empty root, to be filled by these rules.
     pub fn new(rules: Rules) -> Self {
-        Self::with_limits(rules, Limits::default())
+        Self::with_limits(rules, ImageLimits::default())
     }
 
     /// The same, with other limits than the usual.
-    pub fn with_limits(rules: Rules, limits: Limits) -> Self {
+    pub fn with_limits(rules: Rules, limits: ImageLimits) -> Self {
         let (arena, xattrs) = (Arena::new(limits), XattrTable::new());
         Self { rules, arena, xattrs, layers: 0, waiting: Waiting::default(), pruned: Pruned::default() }
     }

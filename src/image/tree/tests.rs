@@ -4,7 +4,7 @@ use super::*;
 use crate::image::composefs;
 use crate::image::entry::{Entry, EntryKind, Meta, Mtime};
 use crate::image::verity::VerityDigest;
-use crate::oci::limits::{Cap, Limits};
+use crate::oci::limits::{Cap, ImageLimits};
 
 mod fixtures;
 mod hardlinks;

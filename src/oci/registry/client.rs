@@ -16,7 +16,7 @@ use super::retry::RetryPolicy;
 use super::{Transport, failure, has_content};
 use crate::oci::SourceError;
 use crate::oci::credentials::{Credential, Secret};
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 use crate::oci::reference::RegistryReference;
 
 /// A client of one registry with one credential. Its tokens never leave it.
@@ -155,7 +155,7 @@ impl RegistryClient {
     }
 
     /// Caps on images.
-    pub(super) fn limits(&self) -> &Limits {
+    pub(super) fn limits(&self) -> &ImageLimits {
         self.transport.limits()
     }
 

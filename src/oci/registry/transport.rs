@@ -11,7 +11,7 @@ use super::metrics::RegistryMetrics;
 use super::pace::Pace;
 use super::retry::RetryPolicy;
 use crate::oci::SourceError;
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 use crate::oci::sources::SourceSettings;
 
 /// A registry's storage is one redirect away; five leave room for any proxy.
@@ -25,7 +25,7 @@ pub(crate) struct Transport {
     pub(super) read_timeout: Duration,
     pub(super) document_timeout: Duration,
     pub(super) pace: Pace,
-    limits: Limits,
+    limits: ImageLimits,
     insecure: BTreeSet<String>,
     pub(super) metrics: RegistryMetrics,
 }
@@ -61,7 +61,7 @@ impl Transport {
     }
 
     /// Caps on images.
-    pub(crate) fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &ImageLimits {
         &self.limits
     }
 
