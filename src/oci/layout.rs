@@ -21,7 +21,7 @@ use crate::oci::reference::{LayoutReference, Reference, Version};
 mod file;
 mod write;
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const REF_NAME: &str = oci_client::annotations::ORG_OPENCONTAINERS_IMAGE_REF_NAME;
 
 /// The images of one layout directory.
 #[derive(Debug)]

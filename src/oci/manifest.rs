@@ -22,8 +22,8 @@ mod media_type;
 
 pub use config::ImageConfig;
 pub use error::ManifestError;
-pub use media_type::LayerCompression;
 use media_type::{DocumentType, is_image_config};
+pub use media_type::{LayerCompression, OCI_INDEX, OCI_MANIFEST};
 
 /// The media types to ask a registry for.
 pub const ACCEPTED_MEDIA_TYPES: [&str; 4] = media_type::DOCUMENTS;

@@ -1,12 +1,14 @@
 //! Writing manifests into a layout. Every file is whole at any instant; two writers at once are not foreseen, as with
 //! every other tool for layouts.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use oci_client::manifest::OciDescriptor;
+use serde_json::{Map, Value};
 
 use super::{LayoutSource, REF_NAME};
 use crate::oci::SourceError;
@@ -39,26 +41,40 @@ fn rename(mut index: Value, manifest: &NewManifest, name: &NewName) -> Option<Va
         NewName::Tag(tag) => entry["annotations"][REF_NAME].as_str() == Some(tag),
         NewName::PlaceOf(digest) => entry["digest"].as_str() == Some(&digest.to_string()),
     };
-    let describe = |entry: &mut serde_json::Map<String, Value>| {
-        entry.insert("mediaType".to_owned(), manifest.media_type.clone().into());
-        entry.insert("digest".to_owned(), manifest.digest().to_string().into());
-        entry.insert("size".to_owned(), manifest.bytes.len().into());
-        // The content itself, which is another now.
-        entry.remove("data");
-    };
     let mut found = false;
     for entry in entries.iter_mut().filter(|entry| is(entry)) {
-        entry.as_object_mut().map(describe)?;
+        let entry = entry.as_object_mut()?;
+        // Platform, annotations and members that this driver does not know stay.
+        entry.extend(descriptor(manifest, None)?);
+        // The embedded content was that of the old manifest.
+        entry.remove("data");
         found = true;
     }
     match name {
         NewName::Tag(tag) if !found => {
-            let mut entry = json!({"annotations": {REF_NAME: tag}});
-            entry.as_object_mut().map(describe)?;
-            entries.push(entry);
+            let annotations = BTreeMap::from([(REF_NAME.to_owned(), tag.clone())]);
+            entries.push(descriptor(manifest, Some(annotations))?.into());
             Some(index)
         }
         _ => found.then_some(index),
+    }
+}
+
+/// The descriptor of a manifest, as the members of an entry. It always serialises.
+fn descriptor(
+    manifest: &NewManifest,
+    annotations: Option<BTreeMap<String, String>>,
+) -> Option<Map<String, Value>> {
+    let descriptor = OciDescriptor {
+        media_type: manifest.media_type.clone(),
+        digest: manifest.digest().to_string(),
+        size: i64::try_from(manifest.bytes.len()).ok()?,
+        annotations,
+        ..OciDescriptor::default()
+    };
+    match serde_json::to_value(descriptor) {
+        Ok(Value::Object(members)) => Some(members),
+        _ => None,
     }
 }
 
@@ -92,6 +108,8 @@ async fn blocking(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::oci::digest::Digest;
 

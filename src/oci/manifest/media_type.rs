@@ -1,17 +1,21 @@
 //! The media types of images: OCI image-spec 1.1, media-types.md, and Docker's equivalents.
 
+use oci_client::manifest as theirs;
+
 use super::ManifestError;
 
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// An OCI image manifest.
+pub const OCI_MANIFEST: &str = theirs::OCI_IMAGE_MEDIA_TYPE;
+/// An OCI image index.
+pub const OCI_INDEX: &str = theirs::OCI_IMAGE_INDEX_MEDIA_TYPE;
+const DOCKER_MANIFEST: &str = theirs::IMAGE_MANIFEST_MEDIA_TYPE;
+const DOCKER_LIST: &str = theirs::IMAGE_MANIFEST_LIST_MEDIA_TYPE;
 const SCHEMA_ONE: &str = "application/vnd.docker.distribution.manifest.v1+";
 
 pub(super) const DOCUMENTS: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
 
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const OCI_CONFIG: &str = theirs::IMAGE_CONFIG_MEDIA_TYPE;
+const DOCKER_CONFIG: &str = theirs::IMAGE_DOCKER_CONFIG_MEDIA_TYPE;
 
 /// The two shapes of document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

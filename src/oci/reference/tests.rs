@@ -136,6 +136,23 @@ proptest! {
         prop_assert_eq!(reference.to_string().parse::<Reference>(), Ok(reference));
     }
 
+    /// The other grammar knows neither IPv6 hosts nor layouts, and leaves the case of a host as it is.
+    #[test]
+    fn another_grammar_reads_the_same(
+        text in "([a-z0-9]{1,5}\\.){0,2}[a-z0-9]{1,5}(:[1-9][0-9]{0,3})?/[a-z0-9._-]{1,8}(/[a-z0-9_]{1,3}){0,2}(:[a-zA-Z0-9._-]{1,8})?",
+        digest in proptest::option::of(any::<[u8; 32]>()),
+    ) {
+        let text = match digest {
+            Some(digest) => format!("{text}@{}", Digest::from_bytes(digest)),
+            None => text,
+        };
+        if let Ok(Reference::Registry(ours)) = text.parse::<Reference>() {
+            let theirs = text.parse::<oci_client::Reference>();
+            let theirs = theirs.map_err(|e| TestCaseError::fail(format!("{text}: {e}")))?;
+            prop_assert_eq!(theirs.to_string(), Reference::Registry(ours).to_string());
+        }
+    }
+
     #[test]
     fn whatever_parses_round_trips(text in "(oci:)?[a-zA-Z0-9._:@/\\[\\]-]{0,60}") {
         if let Ok(reference) = text.parse::<Reference>() {

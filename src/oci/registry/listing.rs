@@ -4,11 +4,10 @@ use reqwest::{Method, header};
 
 use super::{RegistrySource, Request};
 use crate::oci::digest::Digest;
+use crate::oci::manifest::OCI_INDEX;
 use crate::oci::reference::Version;
 use crate::oci::referrers::{PAGES_MAX, REFERRERS_MAX, fallback_tag, next_page, parse};
 use crate::oci::{Referrer, Source as _, SourceError};
-
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 impl RegistrySource {
     pub(super) async fn list_referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError> {
@@ -43,7 +42,7 @@ impl RegistrySource {
             method: Method::GET,
             repository: self.repository.clone(),
             path: format!("referrers/{subject}{query}"),
-            accept: Some(INDEX.to_owned()),
+            accept: Some(OCI_INDEX.to_owned()),
             offset: 0,
             body: None,
             subject: format!("the referrers of {}@{subject}", self.name),
