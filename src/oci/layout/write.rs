@@ -1,5 +1,5 @@
-//! Writing manifests into a layout. Every file is whole at any instant; two writers at once are not foreseen, as with
-//! every other tool for layouts.
+//! Writes manifests into a layout. Every file is complete at any instant. Two writers at once are not supported, as in
+//! other tools for layouts.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -34,15 +34,15 @@ impl Destination for LayoutSource {
     }
 }
 
-/// The index in which `manifest` has the name; `None` where there is nothing that could have it.
+/// The index with `name` given to `manifest`; `None` if there is no list, or no entry to replace.
 fn rename(mut index: Value, manifest: &NewManifest, name: &NewName) -> Option<Value> {
     let entries = index.get_mut("manifests")?.as_array_mut()?;
-    let is = |entry: &Value| match name {
+    let is_named = |entry: &Value| match name {
         NewName::Tag(tag) => entry["annotations"][REF_NAME].as_str() == Some(tag),
         NewName::PlaceOf(digest) => entry["digest"].as_str() == Some(&digest.to_string()),
     };
     let mut found = false;
-    for entry in entries.iter_mut().filter(|entry| is(entry)) {
+    for entry in entries.iter_mut().filter(|entry| is_named(entry)) {
         let entry = entry.as_object_mut()?;
         // Platform, annotations and members that this driver does not know stay.
         entry.extend(descriptor(manifest, None)?);
@@ -78,7 +78,7 @@ fn descriptor(
     }
 }
 
-/// Puts a whole file in the place of another, or of none.
+/// Writes a file durably, replacing one that exists.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), SourceError> {
     let failed = |source| SourceError::File { path: path.to_owned(), source };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -87,6 +87,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), SourceError> {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
+        // After the sync, so that a crash leaves the old file or the new one.
         fs::rename(&temporary, path)?;
         path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
     };
