@@ -12,7 +12,6 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use crate::oci::digest::Digest;
-use crate::oci::limits::ImageLimits;
 use crate::oci::manifest::Descriptor;
 use crate::oci::reference::Version;
 
@@ -31,9 +30,8 @@ mod registry;
 mod settings;
 mod sources;
 
-pub use credentials::{Credential, CredentialId, Credentials};
+pub use credentials::{CredentialId, Credentials};
 pub use error::SourceError;
-pub use layout::LayoutSource;
 pub use read_blob::read_blob;
 pub use referrers::Referrer;
 pub use registry::{Pace, RegistryMetrics, RetryPolicy, challenge};
@@ -47,12 +45,9 @@ pub struct RawManifest {
     pub digest: Digest,
     /// The media type that the registry, the document or the index states.
     pub media_type: Option<String>,
-    /// At most [`ImageLimits::manifest_bytes`].
+    /// At most [`limits::ImageLimits::manifest_bytes`].
     pub bytes: Bytes,
 }
-
-/// The default limit on a manifest or index, in bytes.
-pub const MANIFEST_MAX: usize = ImageLimits::DEFAULT.manifest_bytes;
 
 /// A blob's bytes in order.
 pub type BlobStream = BoxStream<'static, Result<Bytes, SourceError>>;

@@ -16,7 +16,7 @@ use super::{BlobStream, RawManifest, Referrer, Source, SourceError, referrers};
 use crate::oci::digest::Digest;
 use crate::oci::limits::ImageLimits;
 use crate::oci::manifest::{Descriptor, Document, IndexEntry};
-use crate::oci::reference::{LayoutReference, Reference, Version};
+use crate::oci::reference::{LayoutReference, Version};
 
 mod file;
 mod write;
@@ -26,7 +26,7 @@ const REF_NAME: &str = oci_client::annotations::ORG_OPENCONTAINERS_IMAGE_REF_NAM
 
 /// The images of one layout directory.
 #[derive(Debug)]
-pub struct LayoutSource {
+pub(super) struct LayoutSource {
     directory: PathBuf,
     limits: ImageLimits,
 }
@@ -52,13 +52,13 @@ struct Subject {
 
 impl LayoutSource {
     /// A source for a layout. Does no I/O.
-    pub fn new(reference: &LayoutReference) -> Self {
+    pub(super) fn new(reference: &LayoutReference) -> Self {
         Self { directory: reference.directory().to_owned(), limits: ImageLimits::DEFAULT }
     }
 
     /// The same with other caps.
     #[must_use]
-    pub fn with_limits(self, limits: ImageLimits) -> Self {
+    pub(super) fn with_limits(self, limits: ImageLimits) -> Self {
         Self { limits, ..self }
     }
 
@@ -216,20 +216,6 @@ fn missing(error: SourceError, subject: String) -> SourceError {
             SourceError::NotFound { subject }
         }
         other => other,
-    }
-}
-
-impl LayoutSource {
-    /// References to all images of this layout, in the order of `index.json`.
-    pub async fn references(&self) -> Result<Vec<Reference>, SourceError> {
-        let name = self.name();
-        let entries = self.entries().await?;
-        let texts = entries.iter().map(|entry| match entry.descriptor.annotations.get(REF_NAME) {
-            Some(tag) => format!("{name}:{tag}"),
-            None => format!("{name}@{}", entry.descriptor.digest),
-        });
-        // A tag that is no valid name cannot be requested, so it is left out.
-        Ok(texts.filter_map(|text| text.parse().ok()).collect())
     }
 }
 

@@ -113,7 +113,7 @@ pub enum Cap {
 
 impl Cap {
     /// What the cap counts, for messages.
-    pub fn what(self) -> &'static str {
+    fn what(self) -> &'static str {
         match self {
             Self::ManifestBytes => "bytes of a manifest or index",
             Self::ConfigBytes => "bytes of a config",

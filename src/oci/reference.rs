@@ -11,7 +11,7 @@
 //! A [`Reference`] is only made by parsing, and `parse(display(x)) == x`.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::oci::digest::{Digest, DigestError};
@@ -198,12 +198,12 @@ impl RegistryReference {
     }
 
     /// The host of the registry's API. Docker Hub's differs from its name.
-    pub fn api_host(&self) -> &str {
+    pub(super) fn api_host(&self) -> &str {
         if self.host == "docker.io" { "registry-1.docker.io" } else { &self.host }
     }
 
     /// The repository, for example `library/busybox`.
-    pub fn repository(&self) -> &str {
+    pub(super) fn repository(&self) -> &str {
         &self.repository
     }
 
@@ -217,14 +217,6 @@ impl LayoutReference {
     /// The directory as written.
     pub fn directory(&self) -> &Path {
         Path::new(&self.directory)
-    }
-
-    /// The same reference with its directory made absolute, relative to `base`. `None` if a reference
-    /// cannot hold the resulting path.
-    pub fn absolute(&self, base: &Path) -> Option<Self> {
-        let path: PathBuf = base.join(&self.directory);
-        let directory = path.to_str().filter(|text| !text.contains(':'))?.to_owned();
-        Some(Self { directory, ..self.clone() })
     }
 }
 
@@ -245,7 +237,7 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        // The transport is checked first, because a host may look like one: `docker:5000/x`.
+        // `docker:5000/x` is a host with a port; only `//` makes the word a transport.
         match text.split_once(':') {
             _ if text.is_empty() => Err(ReferenceError::Empty),
             Some(("oci", rest)) => grammar::layout(text, rest).map(Self::Layout),

@@ -39,7 +39,7 @@ pub(super) fn is_image_config(media_type: &str) -> bool {
     matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
 }
 
-/// How a layer's tar archive is compressed, by its media type.
+/// The compression of a layer's tar archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LayerCompression {
     /// A plain tar archive.
@@ -63,8 +63,8 @@ impl std::fmt::Display for LayerCompression {
 impl LayerCompression {
     /// Reads the media type of layer number `index`.
     ///
-    /// Layers marked as not distributable or foreign are pulled from the registry like any
-    /// other; where the bytes are not there the registry says so. Their `urls` are not followed.
+    /// Layers marked as not distributable or foreign are pulled from the registry like others. If the
+    /// registry does not have them, its error says so. Their `urls` are not followed.
     pub(super) fn of(media_type: &str, index: usize) -> Result<Self, ManifestError> {
         match media_type {
             "application/vnd.oci.image.layer.v1.tar"
@@ -81,6 +81,7 @@ impl LayerCompression {
             | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd" => Ok(Self::Zstd),
             other => {
                 let media_type: String = other.chars().take(200).collect();
+                // The common kinds get a remedy of their own.
                 let filesystem = ["erofs", "squashfs", "ext4"].iter().any(|name| other.contains(name));
                 Err(if other.ends_with("+encrypted") {
                     ManifestError::EncryptedLayer { index, media_type }

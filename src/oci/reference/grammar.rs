@@ -35,7 +35,7 @@ pub(super) fn registry(given: &str, rest: &str) -> Result<RegistryReference, Ref
             given: shortened(given),
         });
     }
-    // Docker Hub's official images are in `library`, also in pull secrets and policies.
+    // Clients add `library` for Docker Hub's official images, and users leave it out.
     let repository = match host.as_str() {
         "docker.io" if !repository.contains('/') => format!("library/{repository}"),
         _ => repository.to_owned(),
@@ -52,7 +52,7 @@ pub(super) fn registry(given: &str, rest: &str) -> Result<RegistryReference, Ref
 }
 
 pub(super) fn layout(given: &str, rest: &str) -> Result<LayoutReference, ReferenceError> {
-    // A directory or `ref.name` may contain `@`, so only the last one before an algorithm begins a digest.
+    // A directory or `ref.name` may contain `@`, so only the last `@sha256:` begins a digest.
     let (rest, digest) = match rest.rfind("@sha256:") {
         Some(at) => (&rest[..at], Some(parse_digest(given, &rest[at + 1..])?)),
         None => (rest, None),

@@ -113,6 +113,16 @@ fn malformed_references_are_refused() {
     }
 }
 
+impl LayoutReference {
+    /// The same reference with its directory made absolute, relative to `base`. `None` if a reference
+    /// cannot hold the resulting path.
+    fn absolute(&self, base: &Path) -> Option<Self> {
+        let path = base.join(&self.directory);
+        let directory = path.to_str().filter(|text| !text.contains(':'))?.to_owned();
+        Some(Self { directory, ..self.clone() })
+    }
+}
+
 #[test]
 fn relative_layouts_become_absolute() {
     let Reference::Layout(layout) = parse("oci:img:v1") else { panic!() };

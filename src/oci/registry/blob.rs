@@ -128,7 +128,7 @@ impl Download {
         let starts = match (response.status(), offset) {
             // The server ignored the range, or none was requested.
             (StatusCode::OK, _) => 0,
-            (_, 0) => return Err(self.protocol("partial content that was not asked for".into())),
+            (_, 0) => return Err(self.protocol("partial content that was not requested".into())),
             (_, _) => range_start(&response)
                 .ok_or_else(|| self.protocol("partial content that does not say which part".to_owned()))?,
         };

@@ -38,7 +38,7 @@ impl RegistryClient {
         let Some(wait) = self.hold.current() else { return Ok(()) };
         let left = wait.left();
         if left > self.retry_policy().longest_retry_after {
-            let detail = "it said so to an earlier request".to_owned();
+            let detail = "as it answered an earlier request".to_owned();
             let (subject, host) = (subject.to_owned(), wait.host);
             return Err(SourceError::RateLimited { subject, host, retry_after: Some(left), detail });
         }
