@@ -2,8 +2,7 @@
 //! other tools for layouts.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -11,6 +10,7 @@ use oci_client::manifest::OciDescriptor;
 use serde_json::{Map, Value};
 
 use super::{LayoutSource, REF_NAME};
+use crate::durable_file;
 use crate::oci::SourceError;
 use crate::oci::destination::{Destination, NewManifest, NewName};
 
@@ -80,21 +80,10 @@ fn descriptor(
 
 /// Writes a file durably, replacing one that exists.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), SourceError> {
-    let failed = |source| SourceError::File { path: path.to_owned(), source };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        // After the sync, so that a crash leaves the old file or the new one.
-        fs::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-    };
-    write().map_err(|error| {
-        let _ = fs::remove_file(&temporary);
-        failed(error)
-    })
+    durable_file::replace(path, temporary, bytes)
+        .map_err(|failed| SourceError::File { path: path.to_owned(), source: failed.source })
 }
 
 async fn blocking(
