@@ -111,6 +111,7 @@ struct DockerAuth {
     registrytoken: Option<String>,
 }
 
+/// Parses JSON that holds secrets.
 fn read<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, CredentialError> {
     // The messages of serde_json repeat values, and these values are secrets.
     serde_json::from_slice(json).map_err(|e| {
@@ -200,6 +201,7 @@ impl Credentials {
         match found {
             None => Ok(None),
             Some((_, AuthEntry::Secret(credential))) => Ok(Some(credential.clone())),
+            // A less specific entry would be another identity than docker uses.
             Some((pattern, AuthEntry::Helper(helper))) => {
                 Err(CredentialError::Helper { key: pattern.to_string(), helper: helper.clone() })
             }

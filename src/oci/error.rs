@@ -281,6 +281,7 @@ impl SourceError {
             | Self::Settings { .. } => Kind::Invalid,
             Self::Limit { .. } => Kind::Exhausted,
             Self::WrongDigest { .. } | Self::WrongSize { .. } => Kind::Corrupt,
+            // Other errors of the file system, such as EIO or EMFILE, can pass.
             Self::File { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Kind::NotFound,
                 io::ErrorKind::PermissionDenied => Kind::Denied,

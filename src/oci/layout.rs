@@ -200,6 +200,7 @@ impl Source for LayoutSource {
                 found.push(Referrer { digest, artifact_type });
             }
         }
+        // The tag may also name another kind of document, which then lists nothing.
         if let Some(index) = tagged {
             let index = self.manifest(&Version::Digest(index)).await?;
             found.extend(referrers::parse(&index.bytes).unwrap_or_default());

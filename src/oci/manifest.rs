@@ -142,6 +142,7 @@ impl Document {
     ) -> Result<Self, ManifestError> {
         let wire: WireDocument =
             serde_json::from_slice(bytes).map_err(|e| ManifestError::Syntax(e.to_string()))?;
+        // Schema 1 has a remedy of its own, so it is told apart from other versions.
         if wire.fs_layers.is_some() || wire.schema_version == Some(1) {
             return Err(ManifestError::SchemaOne);
         }
@@ -157,6 +158,7 @@ impl Document {
 
 /// Determines the type of a document from its members and the stated media types. Contradictions are refused.
 fn document_type(wire: &WireDocument, stated: Option<&str>) -> Result<DocumentType, ManifestError> {
+    // The members decide, since they are what the parser reads.
     let shape = match (wire.config.is_some() || wire.layers.is_some(), wire.manifests.is_some()) {
         (true, true) => return Err(ManifestError::Ambiguous),
         (true, false) => DocumentType::Manifest,

@@ -83,6 +83,7 @@ impl Platform {
             "x86_64" => ("amd64", Some(level.as_str())),
             "i386" | "i486" | "i586" | "i686" => ("386", None),
             "aarch64" => ("arm64", None),
+            // `armv8l` is a 32-bit process on a 64-bit kernel.
             "armv8l" | "armv7l" => ("arm", Some("v7")),
             "armv6l" => ("arm", Some("v6")),
             "armv5tel" | "armv5tejl" => ("arm", Some("v5")),
@@ -134,6 +135,7 @@ impl Platform {
         let mut best: Option<(u8, &T)> = None;
         for entry in candidates() {
             let suits = platform_of(entry).and_then(|offered| self.suitability(offered));
+            // `>` and not `>=`: of equals the first wins.
             if let Some(score) = suits
                 && best.is_none_or(|(high, _)| score > high)
             {
@@ -156,6 +158,7 @@ fn base_level(architecture: &str) -> u8 {
     }
 }
 
+/// The canonical names, so that equal platforms compare equal.
 fn canonical(architecture: &str, variant: Option<String>) -> (String, Option<String>) {
     let variant = variant.as_deref();
     let (architecture, variant) = match (architecture, variant) {

@@ -60,6 +60,7 @@ pub(super) fn next_page<'a>(links: impl Iterator<Item = &'a str>) -> Option<Stri
     })?;
     let (_, rest) = next.split_once('<')?;
     let (target, _) = rest.split_once('>')?;
+    // A target without a query would be the first page again.
     let (_, query) = target.split_once('?')?;
     Some(query.split('#').next().unwrap_or_default().to_owned())
 }

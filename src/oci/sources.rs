@@ -128,6 +128,7 @@ impl Sources {
             *used = now;
             return Ok(Arc::clone(client));
         }
+        // Sources that are open keep their client; only the next one gets a new client.
         if clients.kept.len() >= CLIENTS_MAX {
             let oldest = clients.kept.iter().min_by_key(|(_, (_, used))| *used);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {

@@ -24,6 +24,7 @@ impl Destination for LayoutSource {
     }
 
     async fn put_as(&self, manifest: &NewManifest, name: &NewName) -> Result<(), SourceError> {
+        // The blob first, so that the index never names a missing one.
         self.put(manifest).await?;
         let index: Value = serde_json::from_slice(&self.part(INDEX).await?)
             .map_err(|error| self.not_a_layout(format!("its {INDEX} is not valid: {error}")))?;

@@ -47,6 +47,7 @@ impl ImageConfig {
             return Err(ManifestError::RootfsType(wire.rootfs.kind.chars().take(100).collect()));
         }
         let diff_ids = wire.rootfs.diff_ids.unwrap_or_default();
+        // Each layer is compared with its DiffID, so none may be without one.
         if diff_ids.len() != layers {
             return Err(ManifestError::DiffIdCount { diff_ids: diff_ids.len(), layers });
         }

@@ -76,6 +76,7 @@ impl Authorizations {
         lifetime: Option<Duration>,
     ) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        // Finding the oldest is not worth it: each repository costs one more token.
         if held.0.len() >= HELD_MAX {
             held.0.clear();
         }

@@ -125,7 +125,7 @@ impl RegistryClient {
     async fn send_now(&self, request: &Request) -> Result<Response, SourceError> {
         let mut held = self.authorizations.current(&request.repository);
         let mut renewed = false;
-        // A known expiry saves the request that would be refused.
+        // A token that is known to have expired is renewed before the request.
         if held.expired() {
             held = self.renew(request, &held, held.challenge.clone()).await?;
             renewed = true;
@@ -136,6 +136,7 @@ impl RegistryClient {
             if request.is_answered_by(response.status()) {
                 return Ok(response);
             }
+            // A second refusal means that a new token does not help.
             match self.answerable(&response, &held).filter(|_| !renewed) {
                 Some(challenge) => {
                     held = self.renew(request, &held, Some(challenge)).await?;
@@ -199,6 +200,7 @@ impl RegistryClient {
             StatusCode::UNAUTHORIZED => {
                 let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
                 challenge::choose(headers.iter().filter_map(|value| value.to_str().ok()))
+                    // A 401 without a usable challenge may still mean an expired token.
                     .or_else(|| held.challenge.clone())
             }
             StatusCode::FORBIDDEN => match held.authorization {
@@ -220,6 +222,7 @@ impl RegistryClient {
     ) -> Result<Held, SourceError> {
         let repository = &request.repository;
         let current = self.authorizations.current(repository);
+        // One answer serves all requests that were refused together.
         if current.serial != seen.serial && !current.expired() {
             return Ok(current);
         }
@@ -239,6 +242,7 @@ impl RegistryClient {
             }
             // The password was refused already, or there is none.
             (Challenge::Basic, _) => return Err(denied()),
+            // The token is given, so there is nothing to exchange and its lifetime is unknown.
             (Challenge::Bearer { .. }, Some(Secret::RegistryToken(token))) => {
                 (Authorization::Bearer(token.as_str().into()), None)
             }

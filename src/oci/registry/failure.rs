@@ -49,6 +49,7 @@ pub(super) async fn of_response(
         }
         StatusCode::NOT_FOUND => SourceError::NotFound { subject },
         StatusCode::TOO_MANY_REQUESTS => SourceError::RateLimited { subject, host, retry_after, detail },
+        // These are worth a retry; other errors of a server repeat themselves.
         StatusCode::REQUEST_TIMEOUT
         | StatusCode::INTERNAL_SERVER_ERROR
         | StatusCode::BAD_GATEWAY
@@ -131,7 +132,7 @@ pub(super) fn of_transport(
     let (subject, host) = (subject.to_owned(), host.to_owned());
     let lower = detail.to_ascii_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
-    // OpenSSL's reasons reach us as text only.
+    // OpenSSL's reasons are available as text only. A timeout while connecting is an unreachable host and no stall.
     if error.is_redirect() {
         SourceError::Protocol { subject, host, detail }
     } else if says(&["wrong version number", "packet length too long", "http request)"]) {

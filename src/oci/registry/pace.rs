@@ -49,6 +49,7 @@ impl Window {
             return Ok(());
         }
         let rate = (self.bytes as f64 / self.waited.as_secs_f64()) as u64;
+        // Each window counts alone: a fast start does not excuse a slow end.
         (self.bytes, self.waited) = (0, Duration::ZERO);
         if rate >= self.pace.minimum {
             return Ok(());

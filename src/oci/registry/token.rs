@@ -29,6 +29,7 @@ const ANSWER_MAX: usize = 256 << 10;
 
 /// The specification's default, and the minimum for a service that states less.
 const LIFETIME_MIN: Duration = Duration::from_secs(60);
+/// A token is renewed after this time even if the service states more.
 const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl RegistryClient {
@@ -60,6 +61,7 @@ impl RegistryClient {
         // The answer is a secret: no part of it goes into a message.
         let answer: TokenAnswer = serde_json::from_slice(&bytes)
             .map_err(|_| protocol("its token service did not answer with a token"))?;
+        // Services of the OAuth2 variant use the second name, some use both.
         let value = answer.token.filter(|t| !t.is_empty()).or(answer.access_token);
         let value = value
             // Anything else could not stand in a header.
@@ -93,6 +95,7 @@ impl RegistryClient {
 
     fn token_request(&self, mut url: Url, service: Option<&str>, scope: &str) -> RequestBuilder {
         let secret = self.credential().map(|credential| credential.secret());
+        // Only the OAuth2 variant exchanges identity tokens.
         if let Some(Secret::IdentityToken(token)) = secret {
             let pairs = [
                 ("grant_type", "refresh_token"),
@@ -108,6 +111,7 @@ impl RegistryClient {
                 .body(form(&pairs));
         }
         {
+            // Parameters that the realm has already stay.
             let mut query = url.query_pairs_mut();
             if let Some(service) = service {
                 query.append_pair("service", service);
@@ -118,6 +122,7 @@ impl RegistryClient {
             Some(Secret::Password { user, password }) => {
                 self.http().get(url).basic_auth(user, Some(password))
             }
+            // Public repositories need a token as well.
             _ => self.http().get(url),
         }
     }

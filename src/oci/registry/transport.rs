@@ -92,6 +92,7 @@ fn authorities(settings: &SourceSettings) -> Result<Vec<Certificate>, SourceErro
 /// Limits redirects and refuses those from https to http. reqwest itself drops `Authorization`
 /// when scheme, host or port change.
 fn redirect(attempt: Attempt) -> reqwest::redirect::Action {
+    // Content is checked by its digest, but anyone on the network could read it.
     let downgrade = attempt.previous().last().is_some_and(|from| from.scheme() == "https")
         && attempt.url().scheme() != "https";
     if downgrade {
