@@ -6,10 +6,10 @@ use composefs_csi::image::entry::{EntryKind, LayerEntry};
 use composefs_csi::image::layer::{RecordReader, RecordWriter};
 use composefs_csi::image::tree::{Builder, CheckedTree, Rules, TreeError};
 use composefs_csi::image::verity::VerityDigest;
-use composefs_csi::oci::limits::Limits;
+use composefs_csi::oci::limits::ImageLimits;
 
 /// Bounds on one tree of the fuzzer's.
-pub const LIMITS: Limits = Limits { inodes: 2000, metadata_bytes: 1 << 20, ..Limits::DEFAULT };
+pub const LIMITS: ImageLimits = ImageLimits { inodes: 2000, metadata_bytes: 1 << 20, ..ImageLimits::DEFAULT };
 
 /// Folds layers, lowest first.
 pub fn fold(layers: &[Vec<LayerEntry>], rules: Rules) -> Result<CheckedTree, TreeError> {

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::image::pull::PullLimits;
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 
 /// Caps on images: what one image may ask of this node.
 #[derive(Debug, Clone, Args)]
@@ -57,7 +57,7 @@ pub struct LimitArgs {
     pub keep_special_files: bool,
 }
 
-const D: Limits = Limits::DEFAULT;
+const D: ImageLimits = ImageLimits::DEFAULT;
 
 impl LimitArgs {
     /// The limits of a puller that fetches so many layers at a time.
@@ -65,8 +65,8 @@ impl LimitArgs {
         PullLimits { parallel_layers, image: self.image(), keep_special_files: self.keep_special_files }
     }
 
-    fn image(&self) -> Limits {
-        Limits {
+    fn image(&self) -> ImageLimits {
+        ImageLimits {
             manifest_bytes: self.max_manifest_bytes,
             config_bytes: self.max_config_bytes,
             index_entries: self.max_index_entries,
@@ -118,7 +118,7 @@ mod tests {
         }
         arguments.push("ls".to_owned());
         let limits = Cli::try_parse_from(arguments).unwrap().limits.image();
-        let expected = Limits {
+        let expected = ImageLimits {
             manifest_bytes: 1,
             config_bytes: 2,
             index_entries: 3,

@@ -309,7 +309,7 @@ fn the_layers_of_an_image_share_what_they_may_unpack_to() {
 
 #[test]
 fn what_a_layer_may_unpack_to_is_told_by_the_cap_that_counts() {
-    let image = crate::oci::limits::Limits { layer_bytes: 100_000, ..Default::default() };
+    let image = crate::oci::limits::ImageLimits { layer_bytes: 100_000, ..Default::default() };
     let bytes = zstd(&archive());
     let blob = blob_of(&bytes, LayerCompression::Zstd);
     let limits = TarLimits::for_blob(&image, blob.size);

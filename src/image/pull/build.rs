@@ -11,7 +11,7 @@ use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::{self, CheckedTree, Rules};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
-use crate::oci::limits::{Cap, Limits};
+use crate::oci::limits::{Cap, ImageLimits};
 
 /// An image whose parts are all in the store.
 pub(super) struct Work {
@@ -28,7 +28,7 @@ pub(super) struct Work {
     /// How the tree is made where the manifest demands nothing.
     pub rules: Rules,
     /// Caps on the image.
-    pub limits: Limits,
+    pub limits: ImageLimits,
 }
 
 /// Folds the parts, writes the image and commits it.
@@ -86,7 +86,7 @@ pub fn write(
     store: &Store,
     parts: &[StoredPart],
     rules: Rules,
-    limits: &Limits,
+    limits: &ImageLimits,
     image: &str,
 ) -> Result<ImageBytes, PullError> {
     let tree = fold(store, parts, rules, limits, image)?;
@@ -119,7 +119,7 @@ pub fn fold(
     store: &Store,
     parts: &[StoredPart],
     rules: Rules,
-    limits: &Limits,
+    limits: &ImageLimits,
     image: &str,
 ) -> Result<CheckedTree, PullError> {
     let mut builder = tree::Builder::with_limits(rules, *limits);

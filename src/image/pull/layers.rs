@@ -19,7 +19,7 @@ use crate::image::layer;
 use crate::image::store::{AccessRecord, Lease, Store};
 use crate::oci::Source;
 use crate::oci::digest::Digest;
-use crate::oci::limits::{Budget, Limits};
+use crate::oci::limits::{Budget, ImageLimits};
 use crate::oci::manifest::{Descriptor, LayerCompression};
 
 /// Compressed chunks that wait between the network and the decompressor. A chunk has at most a few hundred KiB, so
@@ -32,7 +32,7 @@ pub(super) struct LayerFetcher {
     store: Arc<Store>,
     slots: Semaphore,
     parallel: usize,
-    limits: Limits,
+    limits: ImageLimits,
     metrics: PullMetrics,
     /// One lock per blob under way and credential. The second caller with the same credential finds the layer in the
     /// store. A caller with another credential may not have it, and must not even notice.
@@ -64,7 +64,7 @@ pub(super) struct ImageLayers<'a> {
 
 impl LayerFetcher {
     /// At most `parallel` layers are fetched at a time, over all pulls, and each stays within `limits`.
-    pub(super) fn new(store: Arc<Store>, parallel: usize, limits: Limits, metrics: PullMetrics) -> Self {
+    pub(super) fn new(store: Arc<Store>, parallel: usize, limits: ImageLimits, metrics: PullMetrics) -> Self {
         let parallel = parallel.max(1);
         Self { store, slots: Semaphore::new(parallel), parallel, limits, metrics, busy: Mutex::default() }
     }
@@ -185,7 +185,7 @@ struct LayerPipeline {
     counter: Arc<AtomicU64>,
     shared: Arc<AtomicU64>,
     metrics: PullMetrics,
-    limits: Limits,
+    limits: ImageLimits,
     unpacked: Arc<Budget>,
 }
 

@@ -1,7 +1,7 @@
 //! What a puller does at once, and what it takes.
 
 use crate::image::tree::Rules;
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 
 /// How much a node does at once, and what it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub struct PullLimits {
     /// Layers fetched at the same time, over all pulls. Each holds a few MiB and three threads.
     pub parallel_layers: usize,
     /// Caps on each image.
-    pub image: Limits,
+    pub image: ImageLimits,
     /// Whether images keep their device nodes and named pipes.
     pub keep_special_files: bool,
 }
@@ -23,6 +23,6 @@ impl PullLimits {
 
 impl Default for PullLimits {
     fn default() -> Self {
-        Self { parallel_layers: 3, image: Limits::DEFAULT, keep_special_files: false }
+        Self { parallel_layers: 3, image: ImageLimits::DEFAULT, keep_special_files: false }
     }
 }

@@ -8,7 +8,7 @@ use super::PullError;
 use super::error::About as _;
 use crate::oci::Source;
 use crate::oci::digest::Digest;
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 use crate::oci::manifest::{Descriptor, Document, Manifest, ManifestError};
 use crate::oci::platform::Platform;
 use crate::oci::reference::Version;
@@ -49,7 +49,7 @@ impl ManifestPath {
     pub async fn resolve_platform(
         source: &dyn Source,
         top: Digest,
-        limits: &Limits,
+        limits: &ImageLimits,
         platform: &Platform,
         image: &str,
     ) -> Result<Self, PullError> {

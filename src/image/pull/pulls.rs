@@ -15,7 +15,7 @@ use crate::image::access::{AccessRule, Origin};
 use crate::image::store::{AccessRecord, ImageRecord, Store};
 use crate::oci::Sources;
 use crate::oci::digest::Digest;
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 use crate::trust::PolicyEngine;
 
 /// The pulls into one store.
@@ -74,7 +74,7 @@ impl Pulls {
         &self.context.layers
     }
 
-    pub(super) fn image_limits(&self) -> &Limits {
+    pub(super) fn image_limits(&self) -> &ImageLimits {
         &self.context.limits.image
     }
 

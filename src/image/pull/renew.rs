@@ -13,7 +13,7 @@ use super::recipe::StoredPart;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::Rules;
 use crate::kind::Kind;
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 
 /// Builds the image of `old` again, unless that has been done or a volume shows it. Returns the record that is in
 /// force afterwards. `image` is for messages. Blocking.
@@ -26,7 +26,7 @@ pub(super) fn renew(
     lease: &Lease,
     old: ImageRecord,
     rules: Rules,
-    limits: Limits,
+    limits: ImageLimits,
     image: &str,
 ) -> Result<ImageRecord, PullError> {
     let manifest = old.manifest;

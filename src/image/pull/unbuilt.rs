@@ -8,7 +8,7 @@ use super::recipe::{Recipe, StoredPart};
 use super::{ImageRequest, Progress, PullError, Puller};
 use crate::image::store::Lease;
 use crate::oci::digest::Digest;
-use crate::oci::limits::{Budget, Limits};
+use crate::oci::limits::{Budget, ImageLimits};
 use crate::oci::manifest::Manifest;
 use crate::oci::{Source, read_blob};
 
@@ -31,7 +31,7 @@ impl Puller {
         source: &Arc<dyn Source>,
         digest: Digest,
         manifest: &Manifest,
-        limits: &Limits,
+        limits: &ImageLimits,
     ) -> Result<Unbuilt, PullError> {
         let image = request.reference.to_string();
         let lease = self.pulls().store().lease().await.about(&image)?;

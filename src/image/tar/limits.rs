@@ -24,7 +24,7 @@ pub struct TarLimits {
 
 impl TarLimits {
     /// The bounds for a blob of `size` compressed bytes within those of its image.
-    pub(in crate::image) fn for_blob(image: &limits::Limits, size: u64) -> Self {
+    pub(in crate::image) fn for_blob(image: &limits::ImageLimits, size: u64) -> Self {
         let (bytes, bytes_cap) = image.unpacked(size);
         Self {
             path: image.path_bytes,
@@ -42,6 +42,6 @@ impl TarLimits {
 impl Default for TarLimits {
     /// The bounds for a blob of any size within an image's default ones.
     fn default() -> Self {
-        Self::for_blob(&limits::Limits::default(), u64::MAX)
+        Self::for_blob(&limits::ImageLimits::default(), u64::MAX)
     }
 }

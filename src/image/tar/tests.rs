@@ -288,7 +288,7 @@ fn limits_hold() {
     let error = read_with(&over[..], limits, 512).unwrap_err();
     assert_eq!(error.kind(), Kind::Exhausted);
     assert!(error.to_string().contains("entry \"b\""), "{error}");
-    let image = limits::Limits::DEFAULT;
+    let image = limits::ImageLimits::DEFAULT;
     assert_eq!(TarLimits::for_blob(&image, 10).bytes, 1 << 30);
     assert_eq!(TarLimits::for_blob(&image, 1 << 30).bytes, 200 << 30);
     assert_eq!(TarLimits::for_blob(&image, u64::MAX), TarLimits::default());

@@ -9,7 +9,7 @@ use super::error::TreeError;
 use super::xattrs::XattrsId;
 use crate::image::entry::Mtime;
 use crate::image::verity::VerityDigest;
-use crate::oci::limits::{Cap, Limits};
+use crate::oci::limits::{Cap, ImageLimits};
 
 /// Index of an inode. Not reused while a layer is being applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -103,12 +103,12 @@ pub(super) struct Arena {
     xattrs: usize,
     /// Names that [`Arena::prune`] has removed.
     pruned: u64,
-    limits: Limits,
+    limits: ImageLimits,
 }
 
 impl Arena {
     /// A root directory and nothing else.
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: ImageLimits) -> Self {
         let root = Node { stat: Stat::IMPLIED, links: 1, kind: NodeKind::Directory(Children::new()) };
         Self {
             nodes: vec![root],

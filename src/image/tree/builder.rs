@@ -11,7 +11,7 @@ use super::resolve;
 use super::rules::{self, Rules};
 use super::xattrs::{self, XattrTable};
 use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta};
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 
 /// Longest target of a symbolic link in bytes: `PATH_MAX` less the NUL.
 const MAX_TARGET: usize = 4095;
@@ -49,11 +49,11 @@ pub struct Builder {
 impl Builder {
     /// Starts with an empty root.
     pub fn new(rules: Rules) -> Self {
-        Self::with_limits(rules, Limits::default())
+        Self::with_limits(rules, ImageLimits::default())
     }
 
     /// As [`Builder::new`], with other limits than the default ones.
-    pub fn with_limits(rules: Rules, limits: Limits) -> Self {
+    pub fn with_limits(rules: Rules, limits: ImageLimits) -> Self {
         let (arena, xattrs) = (Arena::new(limits), XattrTable::new());
         Self { rules, arena, xattrs, layers: 0, pending: PendingLinks::default(), pruned: Pruned::default() }
     }

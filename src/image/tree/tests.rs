@@ -3,7 +3,7 @@
 use super::*;
 use crate::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
 use crate::image::verity::VerityDigest;
-use crate::oci::limits::{Cap, Limits};
+use crate::oci::limits::{Cap, ImageLimits};
 
 mod fixtures;
 mod hardlinks;

@@ -124,7 +124,7 @@ fn maps_that_lie_are_refused() {
 #[test]
 fn a_hole_of_a_tebibyte_is_refused_before_a_byte_is_made() {
     let tar = old_gnu(&[(0, 1)], 1 << 32, b"x");
-    let mut archive = Archive::new(&tar[..], TarLimits::for_blob(&limits::Limits::DEFAULT, 100));
+    let mut archive = Archive::new(&tar[..], TarLimits::for_blob(&limits::ImageLimits::DEFAULT, 100));
     let error = archive.next_entry().unwrap_err();
     assert_eq!(error.kind(), Kind::Exhausted);
     assert!(error.to_string().contains("entry \"sparse\""), "{error}");
