@@ -144,7 +144,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("image::verity", &[]),
     ("trust", &["trust::verifier", "oci", "integrity", "metrics", "kind"]),
     // Knows only the protocol: strings in, verdicts out.
-    ("trust::verifier", &["kind"]),
+    ("trust::verifier", &[]),
     ("oci", &["metrics", "kind"]),
     ("metrics", &["kind"]),
     ("sys", &[]),

@@ -1,4 +1,4 @@
-//! Follows the kernel's log, the only place where it says which object it refused to a reader.
+//! Follows the kernel log, the only place where the kernel reports which object failed verification at a read.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use tokio_util::sync::CancellationToken;
 use crate::node::corruption::{Watcher, parse};
 use crate::sys::kernel_log::KernelLog;
 
-/// How long damage is believed before it is looked at again.
-const AGAIN: Duration = Duration::from_secs(60);
+/// How often known corruption is checked again.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Passes every complaint about an object to `watcher`, from the first of this boot on, until the shutdown. Without
-/// access to the log it says so once and does nothing: reads are refused all the same.
+/// Passes every report about an object to `watcher`, from the first one of this boot, until the shutdown. Without
+/// access to the log it warns once and does nothing more; the kernel still refuses the reads.
 pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut log = match KernelLog::open() {
         Ok(log) => log,
@@ -27,8 +27,9 @@ pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow
     loop {
         let complaint = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(AGAIN), if watcher.knows_of_damage() => None,
+            () = tokio::time::sleep(RECHECK_INTERVAL), if watcher.knows_of_damage() => None,
             record = log.next() => match parse(&record?) {
+                // Another message of the kernel.
                 None => continue,
                 complaint => complaint,
             },

@@ -1,7 +1,7 @@
 //! Commands that mount: `mount`, `unmount`, `probe`.
 //!
-//! Such a mount has no record: the mount table alone keeps its image from being removed, and a
-//! reboot takes both.
+//! Such a mount has no volume record. Only its entry in the mount table protects its image from removal, and neither
+//! survives a reboot.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -25,7 +25,7 @@ pub struct Options {
     pub path: Option<PathBuf>,
     /// Refuse to execute programs.
     pub noexec: bool,
-    /// The least integrity level.
+    /// The lowest accepted integrity level.
     pub least: Integrity,
 }
 
@@ -66,7 +66,7 @@ pub async fn mount(
     let demanded = ready.admission.as_ref().and_then(|admission| admission.integrity);
     let least = options.least.max(demanded.unwrap_or_default());
     let started = Instant::now();
-    // The lease in `ready` lives until the mount table itself keeps the image.
+    // `ready` holds the lease of the image until the mount table protects it.
     let integrity = tokio::task::block_in_place(|| mounter.mount_at_least(&spec, least, target))?;
     let mounted = Mounted {
         target,
@@ -114,7 +114,7 @@ pub fn probe(engine: &Engine, output: Output) -> anyhow::Result<()> {
         store: PathBuf,
         filesystem: String,
         integrity: Integrity,
-        /// Why the kernel cannot check each read, if it cannot.
+        /// Why the kernel cannot check every read, if so.
         verity_missing: Option<String>,
         mount: String,
     }

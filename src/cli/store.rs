@@ -19,11 +19,11 @@ use crate::integrity::Integrity;
 struct Row {
     #[serde(flatten)]
     record: ImageRecord,
-    /// Bytes on disk if this were the only image.
+    /// Bytes on disk that this image uses.
     total_bytes: u64,
-    /// Bytes that no other image has: what its removal frees.
+    /// Bytes that no other image uses: what its removal frees.
     alone_bytes: u64,
-    /// Bytes that other images have, too.
+    /// Bytes that other images use too.
     shared_bytes: u64,
     pinned: bool,
     mounted: bool,
@@ -70,6 +70,7 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
         tracing::warn!(error = %unreadable, "an image record cannot be read");
     }
     let rows = listed.images.into_iter().filter_map(|image| {
+        // Without sizes, it was pulled after they were counted.
         let size = sizes.remove(&image.record.manifest)?;
         let since = image.last_used.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Some(Row {
@@ -156,6 +157,7 @@ pub fn prune(
         bytes: u64,
         dry_run: bool,
     }
+    // The operator asked for the removal: an image used a moment ago is not protected.
     let min_age = Duration::ZERO;
     let policy = match watermarks {
         None => Policy::Unneeded { min_age },

@@ -25,9 +25,10 @@ mod root;
 mod simple;
 mod statement;
 
-pub use bundle::MEDIA_TYPE as BUNDLE_MEDIA_TYPE;
+pub(super) use bundle::MEDIA_TYPE as BUNDLE_MEDIA_TYPE;
 pub use check::{Signed, verify};
-pub use claim::{CLAIM_MAX, Claim};
+pub(super) use claim::CLAIM_MAX;
+pub use claim::Claim;
 pub use error::SignatureError;
 pub use expectation::{Authority, Expectation, Formats, Identity, Log, Matcher, SIGNATURE_PREDICATE};
 pub use key::PublicKey;

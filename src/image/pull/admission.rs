@@ -14,7 +14,7 @@ use super::{ImageRequest, PullError, PullPolicy};
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Store};
 use crate::trust::collect::collect;
-use crate::trust::{Admission, PolicyEngine, Refusal};
+use crate::trust::{Admission, PolicyEngine, PolicyRefusal};
 
 /// What a judge needs.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub(super) struct AdmissionControl {
 enum Verdict {
     Admitted(Admission),
     Refused {
-        refusal: Refusal,
+        refusal: PolicyRefusal,
         evidence: Evidence,
         /// Whether a look at the registry could change it.
         open: bool,
@@ -80,7 +80,7 @@ impl AdmissionControl {
             Ok(evidence) => evidence,
             Err(error) => {
                 let why = format!("{refusal}; and no newer signatures could be looked for: {error}");
-                return Err(PullError::Refused(Refusal(why)));
+                return Err(PullError::Refused(PolicyRefusal(why)));
             }
         };
         let subject = evidence.subject(search.request, record.sealed);

@@ -1,7 +1,7 @@
-//! `signedIdentity`: whether the repository that a signature names is the one that is mounted
+//! `signedIdentity`: whether the repository that a signature names is that of the mounted image
 //! (containers-policy.json(5), "signedBy").
 //!
-//! An image that is asked for by digest needs only the right repository: its digest is fixed already.
+//! For a reference by digest only the repository has to match, because the digest is fixed already.
 
 use super::error::{Fault, Problem};
 use super::json::{At, Fields, Node, shortened};
@@ -12,44 +12,44 @@ const TYPES: &str =
 
 /// What the identity in a signature must be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum SignedIdentity {
+pub(super) enum SignedIdentity {
     /// The image's own reference.
     Exact,
-    /// The image's repository, and its tag if it is asked for by tag.
+    /// The image's repository, and also its tag if the reference has one.
     #[default]
     RepoDigestOrExact,
     /// The image's repository, with any tag.
     Repository,
-    /// This reference, for mirrors.
+    /// Exactly this reference, for mirrors.
     ExactReference(Name),
-    /// This repository, for mirrors.
+    /// Exactly this repository, for mirrors.
     ExactRepository(Name),
-    /// As [`Self::RepoDigestOrExact`], after replacing one prefix of the image's name by another.
+    /// As [`Self::RepoDigestOrExact`], after one prefix of the image's name is replaced by another.
     Remap {
         /// The prefix of the image's name: a host, a namespace or a repository.
         prefix: String,
-        /// What stands in its place in signatures.
+        /// The prefix that signatures have instead.
         signed: String,
     },
 }
 
-/// A name in Docker's sense, with short names expanded: signatures may have been made by tools that shorten.
+/// A Docker reference with short names expanded: some signing tools write short names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
+pub(super) struct Name {
     repository: String,
     /// `:TAG`, `@DIGEST`, both, or nothing.
     version: String,
 }
 
 impl Name {
-    /// Reads a name as Docker does: without a host, it is on docker.io.
+    /// Parses a name as Docker does: without a host it is on docker.io.
     fn parse(text: &str) -> Option<Self> {
         let first = text.split_once('/').map(|(first, _)| first);
         let hosted = first.is_some_and(|first| first == "localhost" || first.contains(['.', ':']));
         let full = if hosted { text.to_owned() } else { format!("docker.io/{text}") };
         let reference: Reference = full.parse().ok()?;
         let Reference::Registry(registry) = &reference else { return None };
-        // The grammar adds `latest`, which nobody has signed.
+        // The parser adds the tag `latest`, which the signed text does not contain.
         let tag =
             text.split('@').next().and_then(|name| name.rsplit('/').next()).is_some_and(|n| n.contains(':'));
         let mut version = String::new();
@@ -105,11 +105,11 @@ impl SignedIdentity {
         Ok(identity)
     }
 
-    /// Whether a signature that names `signed` is one of the image `reference`.
+    /// Checks that a signature that names `signed` applies to the image `reference`.
     ///
     /// # Errors
-    /// It is not; says why.
-    pub fn check(&self, reference: &Reference, signed: &str) -> Result<(), String> {
+    /// It does not apply; the text says why.
+    pub(super) fn check(&self, reference: &Reference, signed: &str) -> Result<(), String> {
         let wrong = |wanted: &str| {
             let signed = shortened(signed);
             Err(format!("it is a signature of {signed:?}, and signedIdentity asks for {wanted}"))
@@ -137,6 +137,7 @@ impl SignedIdentity {
         let exact = match version {
             Version::Tag(tag) => format!(":{tag}"),
             Version::Digest(digest) => format!("@{digest}"),
+            // Only a layout has an image without tag and digest.
             Version::Sole => return false,
         };
         let pinned = matches!(version, Version::Digest(_));
@@ -174,7 +175,7 @@ impl SignedIdentity {
     }
 }
 
-/// `name` with `signed` in place of `prefix`, if it begins with that in whole components.
+/// `name` with `signed` in place of `prefix`, if `name` starts with the whole components of `prefix`.
 fn remapped(name: &str, prefix: &str, signed: &str) -> Option<String> {
     let rest = name.strip_prefix(prefix)?;
     (rest.is_empty() || rest.starts_with('/')).then(|| format!("{signed}{rest}"))
@@ -188,11 +189,11 @@ fn name(fields: &mut Fields, field: &'static str, expected: &str) -> Result<Name
     })
 }
 
-/// A host, a namespace, or a repository: what can stand before a slash.
+/// Parses a host, namespace or repository: anything that can stand before a slash.
 fn prefix(fields: &mut Fields, field: &'static str) -> Result<String, Fault> {
     let text = fields.need_text(field)?;
     let tagged = text.split_once('/').is_some_and(|(_, rest)| rest.contains([':', '@']));
-    // Whatever is a prefix of a name makes a name when a component is added.
+    // With one more component a valid prefix becomes a valid name.
     let full = format!("{text}/x");
     let hosted =
         full.split_once('/').is_some_and(|(host, _)| host == "localhost" || host.contains(['.', ':']));

@@ -11,7 +11,7 @@ use super::json::strict;
 use crate::oci::digest::Digest;
 
 /// The media type of the bundle, and of the layer that it is stored as.
-pub const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+pub(in crate::trust) const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 

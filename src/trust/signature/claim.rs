@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The largest claim that is looked at, all its parts together, in bytes. A bundle has some 10 KiB.
-pub const CLAIM_MAX: usize = 1 << 20;
+pub(in crate::trust) const CLAIM_MAX: usize = 1 << 20;
 
 /// Something that claims to be a signature. It keeps the raw text, so that it can be verified again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub enum Claim {
 
 impl Claim {
     /// The length of all its parts together, in bytes.
-    pub fn size(&self) -> usize {
+    pub(in crate::trust) fn size(&self) -> usize {
         match self {
             Self::Simple { payload, signature, certificate, chain, bundle, timestamp } => {
                 let optional = [certificate, chain, bundle, timestamp];

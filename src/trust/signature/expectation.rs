@@ -112,7 +112,7 @@ impl Matcher {
     }
 
     /// Whether `name` matches.
-    pub fn matches(&self, name: &str, is_email: bool) -> bool {
+    pub(super) fn matches(&self, name: &str, is_email: bool) -> bool {
         match self {
             Self::Exact(wanted) => wanted == name,
             Self::Email(wanted) => is_email && wanted == name,
