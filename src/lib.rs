@@ -2,7 +2,8 @@
 //!
 //! Imports point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and [`controller`] → [`csi`] →
 //! [`volume`] → [`image`] → [`trust`] → [`oci`]. The last three know nothing of CSI, Kubernetes or mounting. All layers
-//! may use [`metrics`], [`kind`], [`integrity`] and [`sys`], the system calls that no crate offers.
+//! may use [`metrics`], [`kind`], [`integrity`], [`durable_file`] and [`sys`], the system calls that no crate
+//! offers.
 //! `docs/ARCHITECTURE.md` shows the layers; `tests/architecture.rs` checks them.
 
 pub mod app;
@@ -10,6 +11,7 @@ pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod csi;
+pub mod durable_file;
 pub mod image;
 pub mod integrity;
 pub mod kind;
