@@ -1,7 +1,8 @@
 //! The kinds of failure that callers distinguish.
 //!
-//! Every module has its own error enum, whose `kind()` returns one of these. Only `csi::status` maps kinds to gRPC codes.
-//! A module must not choose a code itself, and must not decide anything by the text of another module's error.
+//! Every module has its own error enum, whose `kind()` returns one of these. Only `csi::status` maps kinds to gRPC
+//! codes. A module must not choose a code itself, and must not decide anything by the text of another module's
+//! error.
 
 /// What sort of failure an error is, independent of transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! Long-running tasks: named, supervised and ended together.
 //!
-//! A task that ends before the shutdown ends the process, whatever it returns, because a plugin without one of its parts
-//! must not seem healthy. Mounts belong to the kernel and stay.
+//! A task that ends before the shutdown ends the process, whatever it returns, because a plugin without one of its
+//! parts must not seem healthy. Mounts belong to the kernel and stay.
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -1,7 +1,7 @@
 //! Logs and traces: their destination, format and level.
 //!
-//! The log level can change while the process runs ([`level`]). Traces ([`otlp`]) have a level of their own, so that a
-//! quiet log does not suppress them.
+//! The log level can change while the process runs ([`level`]). Traces ([`otlp`]) have a level of their own, so that
+//! a quiet log does not suppress them.
 
 use std::path::PathBuf;
 

@@ -18,8 +18,8 @@ pub struct AccessArgs {
         default_value_t = CredentialPolicy::NeverVerifyPreloadedImages
     )]
     pub image_credential_policy: CredentialPolicy,
-    /// An image (`HOST/REPOSITORY`, or `HOST/PATH/*` for all below a path) that NeverVerifyAllowlistedImages exempts; may
-    /// be repeated.
+    /// An image (`HOST/REPOSITORY`, or `HOST/PATH/*` for all below a path) that NeverVerifyAllowlistedImages
+    /// exempts; may be repeated.
     #[arg(long = "image-credential-allow", global = true, value_name = "PATTERN")]
     pub image_credential_allow: Vec<ImagePattern>,
     /// Seconds for which a credential that the registry accepted is not checked again; 0 asks at every publish.

@@ -39,8 +39,8 @@ pub struct Cli {
     /// Limits on images.
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// The SELinux label of mounts, as `user:role:type:level`, on nodes where SELinux is on. `auto` selects one that all
-    /// containers may read and none may write; `none` leaves it to the node's policy.
+    /// The SELinux label of mounts, as `user:role:type:level`, on nodes where SELinux is on. `auto` selects one that
+    /// all containers may read and none may write; `none` leaves it to the node's policy.
     #[arg(
         long,
         global = true,
@@ -161,10 +161,11 @@ pub enum Command {
         #[arg(long)]
         platform: Option<String>,
     },
-    /// Write an image's composefs digest into its manifest, so that a signature covers it. The image gets a new digest.
+    /// Write an image's composefs digest into its manifest, so that a signature covers it. The image gets a new
+    /// digest.
     Seal {
-        /// The image: `oci:DIR[:TAG]` is changed in place, `registry/repository:tag` is pushed under the same tag. In an
-        /// index the images of all platforms are sealed.
+        /// The image: `oci:DIR[:TAG]` is changed in place, `registry/repository:tag` is pushed under the same tag.
+        /// In an index the images of all platforms are sealed.
         image: String,
         /// The rules to build the image by. Other tools know only the canonical ones, which need a /usr.
         #[arg(long, value_enum, default_value_t = RulesArg::Canonical)]
@@ -288,8 +289,8 @@ pub struct NodeArgs {
     /// it they may name none, because pod authors must not be able to read the node's disk.
     #[arg(long = "layout-dir", value_name = "DIR")]
     pub layout_dirs: Vec<PathBuf>,
-    /// The lowest accepted integrity level of every mount. `mount` checks image and objects before the first mount of an
-    /// image unless the kernel checks every read; `read` needs a filesystem with fs-verity.
+    /// The lowest accepted integrity level of every mount. `mount` checks image and objects before the first mount
+    /// of an image unless the kernel checks every read; `read` needs a filesystem with fs-verity.
     #[arg(long, env = "COMPOSEFS_CSI_INTEGRITY", value_enum, default_value_t = Level::Fetch)]
     pub integrity: Level,
     /// Refuse images whose manifest does not carry their composefs digest (see `composefs-csi seal`).
@@ -310,8 +311,8 @@ pub struct NodeArgs {
     /// Where credentials come from.
     #[command(flatten)]
     pub credentials: CredentialArgs,
-    /// Write Events on pods: that an image is pulled, what sharing saved, why it is refused. The plugin needs permission
-    /// to create and patch events.
+    /// Write Events on pods: that an image is pulled, what sharing saved, why it is refused. The plugin needs
+    /// permission to create and patch events.
     #[arg(long)]
     pub kubernetes_events: bool,
     /// Remove the taint `<driver>/agent-not-ready` from this node once the driver is registered. The plugin needs
@@ -338,8 +339,8 @@ pub struct ControllerArgs {
     /// A directory below which volumes may name OCI layouts (`image: oci:DIR`); may be repeated.
     #[arg(long = "layout-dir", value_name = "DIR")]
     pub layout_dirs: Vec<PathBuf>,
-    /// Also take attributes from annotations `<driver>/<attribute>` of the claim, such as `csi.composefs.dev/image`. The
-    /// controller needs permission to get persistentvolumeclaims, and the provisioner must run with
+    /// Also take attributes from annotations `<driver>/<attribute>` of the claim, such as `csi.composefs.dev/image`.
+    /// The controller needs permission to get persistentvolumeclaims, and the provisioner must run with
     /// --extra-create-metadata.
     #[arg(long)]
     pub pvc_annotations: bool,

@@ -51,8 +51,8 @@ pub struct LimitArgs {
     /// The lowest transfer rate of a registry, in bytes per second over a minute; 0 for no limit.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = 10 << 10)]
     pub min_transfer_rate: u64,
-    /// Keep the device nodes and named pipes of images. A volume never gives access to the devices; a pipe connects all
-    /// pods that use the same image on a node.
+    /// Keep the device nodes and named pipes of images. A volume never gives access to the devices; a pipe connects
+    /// all pods that use the same image on a node.
     #[arg(long, global = true)]
     pub keep_special_files: bool,
 }

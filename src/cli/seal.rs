@@ -128,8 +128,8 @@ struct Sealer<'a> {
 }
 
 impl Sealer<'_> {
-    /// Seals a manifest, or all images of an index, and writes what the index leads to. Returns the new document; `None`
-    /// if it was sealed already.
+    /// Seals a manifest, or all images of an index, and writes what the index leads to. Returns the new document;
+    /// `None` if it was sealed already.
     async fn document(&mut self, raw: &RawManifest, depth: usize) -> anyhow::Result<Option<NewManifest>> {
         anyhow::ensure!(depth < INDEX_DEPTH_MAX, "{}: indexes are nested too deeply", self.reference);
         let subject = || format!("manifest {} of {}", raw.digest, self.reference);

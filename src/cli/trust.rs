@@ -13,8 +13,8 @@ pub struct TrustArgs {
     /// The signature policy, a containers-policy.json(5) file. There is none by default.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_POLICY", value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// A directory of `<namespace>.json` files, each the whole policy for the pods of that namespace. Other namespaces
-    /// use `--policy`.
+    /// A directory of `<namespace>.json` files, each the whole policy for the pods of that namespace. Other
+    /// namespaces use `--policy`.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_POLICY_DIR", value_name = "DIR")]
     policy_dir: Option<PathBuf>,
     /// What happens to images without a policy file.

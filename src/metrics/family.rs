@@ -1,7 +1,7 @@
 //! Counters, gauges and durations, each with its description.
 //!
-//! A family that the prometheus crate refuses (a malformed name) counts nothing, and its registration fails. A mistake
-//! in a description therefore fails the start, not a publish.
+//! A family that the prometheus crate refuses (a malformed name) counts nothing, and its registration fails. A
+//! mistake in a description therefore fails the start, not a publish.
 
 use std::marker::PhantomData;
 use std::time::Duration;

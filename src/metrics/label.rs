@@ -19,8 +19,8 @@ pub trait Labels: Copy + Debug + Send + Sync + 'static {
     fn names() -> Vec<&'static str>;
     /// The values of one series.
     fn values(self) -> Vec<&'static str>;
-    /// The series to export before anything is counted, so that a rate or an alert sees the first event. With one label
-    /// these are all series; with two none, because most pairs never occur.
+    /// The series to export before anything is counted, so that a rate or an alert sees the first event. With one
+    /// label these are all series; with two none, because most pairs never occur.
     fn known() -> Vec<Self>;
 }
 

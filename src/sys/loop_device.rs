@@ -98,8 +98,8 @@ fn configure(device: &OwnedFd, image: BorrowedFd<'_>, label: &str) -> Result<(),
     if result == 0 { Ok(()) } else { Err(super::errno()) }
 }
 
-/// Opens `/dev/loopN`, or a temporary node for it in `scratch`: a container's /dev contains only the devices that existed
-/// when it started.
+/// Opens `/dev/loopN`, or a temporary node for it in `scratch`: a container's /dev contains only the devices that
+/// existed when it started.
 fn open_device(number: u32, scratch: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     match rustix::fs::openat(CWD, format!("/dev/loop{number}"), flags, Mode::empty()) {

@@ -1,5 +1,5 @@
-//! `statmount(2)` and `listmount(2)` (Linux 6.8): facts about one mount in constant time. Reading /proc/self/mountinfo
-//! takes time for every mount of the machine.
+//! `statmount(2)` and `listmount(2)` (Linux 6.8): facts about one mount in constant time. Reading
+//! /proc/self/mountinfo takes time for every mount of the machine.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;

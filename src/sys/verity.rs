@@ -39,8 +39,8 @@ const BLOCK_SIZE: u32 = 4096;
 const ENABLE: rustix::ioctl::Opcode = opcode::write::<EnableArg>(b'f', 133);
 const MEASURE: rustix::ioctl::Opcode = opcode::read_write::<DigestHeader>(b'f', 134);
 
-/// Enables fs-verity on a file: the kernel builds the Merkle tree. From then on it checks every read and refuses writes.
-/// `file` must be open for reading only.
+/// Enables fs-verity on a file: the kernel builds the Merkle tree. From then on it checks every read and refuses
+/// writes. `file` must be open for reading only.
 ///
 /// # Errors
 /// `EEXIST`: already enabled. `ETXTBSY`: the file is open for writing. `EOPNOTSUPP`: the feature is off (ext4 without
@@ -65,8 +65,8 @@ pub fn enable_verity(file: impl AsFd) -> Result<(), Errno> {
 /// The fs-verity digest that the kernel enforces for a file. Takes constant time: nothing is read or hashed.
 ///
 /// # Errors
-/// `ENODATA`: fs-verity is not enabled on the file. `ENOTTY`, `EOPNOTSUPP`: as [`enable_verity`], and for every file seen
-/// through overlayfs. `EOVERFLOW`: another algorithm than sha256.
+/// `ENODATA`: fs-verity is not enabled on the file. `ENOTTY`, `EOPNOTSUPP`: as [`enable_verity`], and for every file
+/// seen through overlayfs. `EOVERFLOW`: another algorithm than sha256.
 pub fn measure_verity(file: impl AsFd) -> Result<[u8; 32], Errno> {
     let mut digest = Digest { header: DigestHeader { algorithm: 0, size: 32 }, bytes: [0; 32] };
     // SAFETY: the descriptor is open; the kernel writes the header and at most `header.size` bytes

@@ -102,8 +102,8 @@ async fn simple_claim(source: &dyn Source, layer: Descriptor) -> Result<Option<C
 /// The bundles among the referrers of `digest`.
 async fn bundles(source: &dyn Source, digest: &Digest) -> Result<Vec<Claim>, SourceError> {
     let mut referrers = source.referrers(digest).await?;
-    // The artifact type in the list is often wrong, so all referrers are opened. If there are too many, those with the
-    // right type come first.
+    // The artifact type in the list is often wrong, so all referrers are opened. If there are too many, those with
+    // the right type come first.
     referrers.sort_by_key(|referrer| referrer.artifact_type.as_deref() != Some(BUNDLE_MEDIA_TYPE));
     if referrers.len() > OPENED_MAX {
         tracing::warn!(image = %digest, found = referrers.len(), opened = OPENED_MAX, "too many things refer to an image");

@@ -1,7 +1,7 @@
 //! The engine that the driver uses: the policy in force and the verifier programs.
 //!
-//! Both must admit the image. The policy's judgement is memoised by policy, image and claims. Which policy is in force
-//! is looked up every time.
+//! Both must admit the image. The policy's judgement is memoised by policy, image and claims. Which policy is in
+//! force is looked up every time.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The log level from a file that is read again and again, such as a key of a mounted ConfigMap. An operator can turn on
-//! `debug` on a node without restarting its plugin, and no writable port is needed.
+//! The log level from a file that is read again and again, such as a key of a mounted ConfigMap. An operator can
+//! turn on `debug` on a node without restarting its plugin, and no writable port is needed.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::filter::parse;
 
-/// How often the file is read. Nothing else wakes an idle plugin, so this is rare; the kubelet takes up to a minute to
-/// update a ConfigMap anyway.
+/// How often the file is read. Nothing else wakes an idle plugin, so this is rare; the kubelet takes up to a minute
+/// to update a ConfigMap anyway.
 const READ_INTERVAL: Duration = Duration::from_secs(15);
 /// The longest filter, in characters.
 const FILTER_MAX: usize = 4096;

@@ -1,6 +1,6 @@
-//! Spans for OpenTelemetry: a thread of the SDK sends them in batches over OTLP/HTTP. A slow or missing collector costs
-//! spans, but never delays a call: the queue is bounded, and spans that do not fit are dropped. A failure to send is
-//! logged once until sending works again.
+//! Spans for OpenTelemetry: a thread of the SDK sends them in batches over OTLP/HTTP. A slow or missing collector
+//! costs spans, but never delays a call: the queue is bounded, and spans that do not fit are dropped. A failure to
+//! send is logged once until sending works again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,7 +1,8 @@
 //! The judgement: from requirements and claims, one explained outcome for each requirement. Pure.
 //!
-//! All requirements must hold. A signature requirement holds if at least one claim is a valid signature by an expected
-//! signer, over one of the subject's digests and for the expected repository. Every other claim contributes a reason.
+//! All requirements must hold. A signature requirement holds if at least one claim is a valid signature by an
+//! expected signer, over one of the subject's digests and for the expected repository. Every other claim contributes
+//! a reason.
 
 use super::requirement::{Check, Requirement, SignatureCheck};
 use super::rule::PolicyRule;

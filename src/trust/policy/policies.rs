@@ -1,8 +1,8 @@
 //! Which policy governs a namespace now. The files are read again when they change.
 //!
-//! There is no file watcher. A caller checks the files with `stat`, at most once a second, and reads all of them again
-//! if one has changed: ConfigMaps are mounted as links that are swapped, and keys can change without the policy. A
-//! policy that cannot be read or parsed still governs: it admits nothing until it is repaired.
+//! There is no file watcher. A caller checks the files with `stat`, at most once a second, and reads all of them
+//! again if one has changed: ConfigMaps are mounted as links that are swapped, and keys can change without the
+//! policy. A policy that cannot be read or parsed still governs: it admits nothing until it is repaired.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -26,8 +26,8 @@ pub(super) fn install() {
     let _ = install_default_provider(&OpenSsl);
 }
 
-/// The state of a hash; `None` after a failure. OpenSSL fails only if memory or a provider is missing. The trait cannot
-/// report that, so that `finalize` returns an empty digest, which equals no expected one.
+/// The state of a hash; `None` after a failure. OpenSSL fails only if memory or a provider is missing. The trait
+/// cannot report that, so that `finalize` returns an empty digest, which equals no expected one.
 struct Hash(Option<Hasher>);
 
 impl HashContext for Hash {

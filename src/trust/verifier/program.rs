@@ -13,7 +13,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 /// Bytes kept of standard output and of standard error; the rest is read and dropped.
 const OUTPUT_MAX: usize = 16 << 10;
-/// The largest input, in bytes. A pipe buffers this much, so that a program that does not read cannot block the driver.
+/// The largest input, in bytes. A pipe buffers this much, so that a program that does not read cannot block the
+/// driver.
 const INPUT_MAX: usize = 4096;
 /// The environment: enough to find other programs. A verifier that needs more needs a wrapper script.
 const ENVIRONMENT: [(&str, &str); 3] = [
