@@ -69,7 +69,7 @@ impl Engine {
         // A key inside the store would be copied and restored with the records that it authenticates.
         anyhow::ensure!(
             !key.starts_with(&directory),
-            "--node-key {} is inside the store, whose records it is to protect; choose another place",
+            "--node-key {} is inside the store, whose records it protects; choose another place",
             key.display()
         );
         let key = NodeKey::load_or_create(&key)?;

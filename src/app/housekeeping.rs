@@ -77,10 +77,10 @@ fn report(collected: Result<Collected, StoreError>) {
             images = done.images.len(),
             objects = done.swept.objects,
             bytes = done.swept.bytes,
-            "room was made in the store"
+            "space was freed in the store"
         ),
         // Pulls have priority; the next round tries again.
-        Err(error) if error.kind() == Kind::Busy => tracing::info!("no room was made for now: {error}"),
-        Err(error) => tracing::error!("no room could be made in the store: {error}"),
+        Err(error) if error.kind() == Kind::Busy => tracing::info!("no space was freed for now: {error}"),
+        Err(error) => tracing::error!("no space could be freed in the store: {error}"),
     }
 }

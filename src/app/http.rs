@@ -109,7 +109,7 @@ pub async fn serve(
 impl Monitored {
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         if method != Method::GET && method != Method::HEAD {
-            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "this port only reads\n".to_owned());
+            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "this port is read-only\n".to_owned());
             refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refused;
         }

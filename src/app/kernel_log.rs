@@ -17,8 +17,8 @@ pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow
         Ok(log) => log,
         Err(error) => {
             tracing::warn!(
-                "cannot read the kernel log ({error}), so damage that shows while pods read is not reported here; \
-                 give the container /dev/kmsg and CAP_SYSLOG, or run `composefs-csi verify` now and then"
+                "cannot read the kernel log ({error}), so corruption found while pods read is not reported here; \
+                 give the container /dev/kmsg and CAP_SYSLOG, or run `composefs-csi verify` regularly"
             );
             shutdown.cancelled().await;
             return Ok(());

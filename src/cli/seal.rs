@@ -100,7 +100,7 @@ fn new_name(reference: &Reference, options: &Options) -> anyhow::Result<Option<N
     let tag = match (&options.tag, reference.version()) {
         (Some(tag), _) => {
             let text = format!("registry.example/x:{tag}");
-            text.parse::<Reference>().with_context(|| format!("--tag {tag:?} is no tag"))?;
+            text.parse::<Reference>().with_context(|| format!("--tag {tag:?} is not a tag"))?;
             Some(tag.clone())
         }
         (None, Version::Tag(tag)) => Some(tag),
@@ -156,14 +156,14 @@ impl Sealer<'_> {
         for entry in &index.entries {
             let described = &entry.descriptor;
             if described.annotations.contains_key("vnd.docker.reference.type") {
-                tracing::warn!(manifest = %described.digest, "left as it is: what it says is about the unsealed image");
+                tracing::warn!(manifest = %described.digest, "kept unchanged: it describes the unsealed image");
                 continue;
             }
             let mut raw = self.source.manifest(&Version::Digest(described.digest)).await?;
             raw.media_type = Some(described.media_type.clone());
             let sealed = match Box::pin(self.document(&raw, depth + 1)).await {
                 Err(error) if is_artifact(&error) => {
-                    tracing::warn!(manifest = %described.digest, "left as it is: {error:#}");
+                    tracing::warn!(manifest = %described.digest, "kept unchanged: {error:#}");
                     continue;
                 }
                 other => other?,
@@ -234,7 +234,7 @@ impl Sealer<'_> {
         tokio::select! {
             biased;
             unbuilt = self.engine.images.layers(&request, &self.source, raw.digest, manifest, &self.engine.limits.image) => Ok(unbuilt?),
-            () = progress::show(watch, self.output) => anyhow::bail!("progress ended before the layers were here"),
+            () = progress::show(watch, self.output) => anyhow::bail!("progress ended before the layers were fetched"),
         }
     }
 }

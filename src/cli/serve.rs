@@ -29,7 +29,7 @@ pub(super) async fn node(
     let (high, low) = (args.gc_high, args.gc_low);
     anyhow::ensure!(
         low <= high && high <= 100,
-        "--gc-low {low} and --gc-high {high} do not fit; both are percentages, the low one is not above the high"
+        "--gc-low {low} and --gc-high {high} are inconsistent; both are percentages, and the low one must not be above the high one"
     );
     node::run(NodeRun {
         engine,

@@ -63,7 +63,7 @@ pub async fn collect(source: &dyn Source, digests: &[Digest]) -> Result<Claims, 
         let Some(left) = room.checked_sub(claim.size()) else {
             tracing::warn!(
                 limit = TOTAL_MAX,
-                "the signatures of an image are larger than the limit; the rest is left out"
+                "the signatures of an image are larger than the limit; the rest is ignored"
             );
             break;
         };
@@ -106,7 +106,7 @@ async fn bundles(source: &dyn Source, digest: &Digest) -> Result<Vec<Claim>, Sou
     // the right type come first.
     referrers.sort_by_key(|referrer| referrer.artifact_type.as_deref() != Some(BUNDLE_MEDIA_TYPE));
     if referrers.len() > OPENED_MAX {
-        tracing::warn!(image = %digest, found = referrers.len(), opened = OPENED_MAX, "too many things refer to an image");
+        tracing::warn!(image = %digest, found = referrers.len(), opened = OPENED_MAX, "an image has too many referrers; some are ignored");
     }
     let opened = stream::iter(referrers.into_iter().take(OPENED_MAX))
         .map(|referrer| bundle_claim(source, digest, referrer))
@@ -159,7 +159,7 @@ fn there<T>(result: Result<T, SourceError>, what: &str) -> Result<Option<T>, Sou
             | SourceError::Manifest { .. }
             | SourceError::SeveralImages { .. }),
         ) => {
-            tracing::debug!(what, %error, "passed over what claims to be a signature");
+            tracing::debug!(what, %error, "skipped a claim to be a signature");
             Ok(None)
         }
         Err(other) => Err(other),

@@ -114,7 +114,7 @@ impl Verifiers {
                 |(program, thread): (&Program, std::thread::ScopedJoinHandle<'_, ProgramVerdict>)| {
                     let lost = |_| ProgramVerdict {
                         program: program.name(),
-                        result: Err("asking it failed".to_owned()),
+                        result: Err("could not be run to its end".to_owned()),
                     };
                     thread.join().unwrap_or_else(lost)
                 };

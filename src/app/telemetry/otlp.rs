@@ -130,10 +130,10 @@ impl HttpClient for Post {
         };
         if let Some(why) = failed {
             if !self.failing.swap(true, Ordering::Relaxed) {
-                tracing::warn!("spans are lost, the collector does not take them: {why}");
+                tracing::warn!("spans are lost, the collector does not accept them: {why}");
             }
         } else if self.failing.swap(false, Ordering::Relaxed) {
-            tracing::info!("the collector takes spans again");
+            tracing::info!("the collector accepts spans again");
         }
         Ok(answer?)
     }

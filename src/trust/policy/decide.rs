@@ -135,11 +135,11 @@ fn signature(
     // A missing signature and a wrong one have different remedies.
     if claims.is_empty() {
         return Err(format!(
-            "no signature of {} was found; let it be signed by {signers}",
+            "no signature of {} was found; have it signed by {signers}",
             subject.target.digest
         ));
     }
-    Err(format!("{}; let it be signed by {signers}", reasons.text(claims.len())))
+    Err(format!("{}; have it signed by {signers}", reasons.text(claims.len())))
 }
 
 fn one(
@@ -153,7 +153,7 @@ fn one(
     match claim {
         Claim::Bundle { .. } if !formats.bundle => {
             return Err(
-                "it is a bundle, which names no repository that signedIdentity could check; ask for bundles by \
+                "it is a bundle, which names no repository that signedIdentity could check; accept bundles with \
                         the requirement sigstoreBundle"
                     .to_owned(),
             );
@@ -197,7 +197,7 @@ impl Reasons {
         if self.0.len() > REASONS_MAX {
             reasons.push(format!("and {} more reasons", self.0.len() - REASONS_MAX));
         }
-        format!("{found}, and none will do: {}", reasons.join("; "))
+        format!("{found}, but none satisfies the requirement: {}", reasons.join("; "))
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) enum Problem {
         name: String,
     },
     /// A scope that matches no image.
-    #[error("no image is ever in this scope: {0}")]
+    #[error("no image matches this scope: {0}")]
     Scope(&'static str),
     /// Not exactly one of several fields.
     #[error("exactly one of {choices} must be given, found {found}")]

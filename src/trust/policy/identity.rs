@@ -123,7 +123,7 @@ impl SignedIdentity {
             _ => {
                 let Reference::Registry(image) = reference else {
                     return Err("a layout has no repository name to compare; \
-                                let signedIdentity be exactRepository or exactReference"
+                                set signedIdentity to exactRepository or exactReference"
                         .to_owned());
                 };
                 self.matches_image(image, &reference.version(), &name)
@@ -157,7 +157,7 @@ impl SignedIdentity {
 
     fn wanted(&self, reference: &Reference) -> String {
         let (name, remedy) =
-            (reference.name(), "cosign signs no tag, so let signedIdentity be matchRepository");
+            (reference.name(), "cosign signs no tag, so set signedIdentity to matchRepository");
         match self {
             Self::Exact => format!("exactly {reference} ({remedy})"),
             Self::RepoDigestOrExact if reference.digest().is_some() => {

@@ -40,7 +40,7 @@ pub fn verify(
         Claim::Bundle { .. } => expectation.formats.bundle,
     };
     if !taken {
-        return Err(SignatureError::Invalid(format!("it is {claim}, which the policy does not take")));
+        return Err(SignatureError::Invalid(format!("it is {claim}, which the policy does not accept")));
     }
     // Before parsing: the size bounds what the parsers have to allocate.
     if claim.size() > CLAIM_MAX {
@@ -75,7 +75,7 @@ impl Candidate<'_> {
             return Err(SignatureError::Invalid(format!(
                 "the signature does not verify with {}: another key made it, or what it signs was altered",
                 match &keys[..] {
-                    [] => "any key, for the policy lists none".to_owned(),
+                    [] => "any key, because the policy lists none".to_owned(),
                     [one] => format!("key {one}"),
                     several => format!("any of the keys {}", several.join(", ")),
                 }
@@ -205,7 +205,7 @@ fn matching(result: &VerificationResult, identities: &[Identity]) -> Result<Stri
     let (subject, is_email) = match result.identity() {
         Some(SubjectAltName::Email(name)) => (name.as_str(), true),
         Some(other) => (other.as_str(), false),
-        None => return Err(SignatureError::invalid("the certificate names nobody")),
+        None => return Err(SignatureError::invalid("the certificate names no subject")),
     };
     // Fulcio puts the issuer into every certificate. Without this check, a pattern like .* would match no issuer.
     if issuer.is_empty() {
