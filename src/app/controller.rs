@@ -60,6 +60,7 @@ pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
     }
     let controller = ControllerService::new(provisioner);
     let (ready, metrics) = (Readiness::default(), MetricsRegistry::new()?);
+    // There is nothing to prepare: the state directory was opened above.
     ready.set(true);
     let identity = IdentityService { name: settings.driver, controller: true, ready: ready.clone() };
     let services =

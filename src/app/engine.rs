@@ -104,6 +104,7 @@ impl Engine {
 /// The auth file or a certificate authority cannot be read.
 pub fn sources(settings: &EngineSettings) -> anyhow::Result<Sources> {
     let default_credentials = settings.auth_file.as_deref().map(read_credentials).transpose()?;
+    // All other settings have the same values in every mode.
     Ok(Sources::new(&SourceSettings {
         insecure_registries: settings.insecure_registries.iter().cloned().collect(),
         ca_files: settings.registry_cas.clone(),

@@ -35,6 +35,7 @@ pub async fn keep(
 ) -> anyhow::Result<()> {
     let mut measured: Option<Instant> = None;
     loop {
+        // The first round measures everything: another process may have changed the store.
         let all = measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
         if all {
             measured = Some(Instant::now());
@@ -43,9 +44,11 @@ pub async fn keep(
         tokio::task::spawn_blocking(move || measure(&measured_store, all)).await?;
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
+            // A pull has asked for a round.
             () = wanted.notified() => {}
             () = tokio::time::sleep(schedule.every) => {}
         }
+        // Before the collection, which keeps what the records need.
         match volumes.recover().await {
             Ok(found) if found.dropped > 0 => tracing::info!(?found, "volume records were put in order"),
             Ok(_) => {}

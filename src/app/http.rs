@@ -48,6 +48,7 @@ pub struct Monitored {
 /// Those of bind(2).
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = match (TcpListener::bind(address).await, without_ipv6(address)) {
+        // An occupied port is reported, not avoided by listening on the other family.
         (Err(error), Some(other)) if error.kind() != ErrorKind::AddrInUse => {
             tracing::debug!("there is no IPv6 here: {error}");
             TcpListener::bind(other).await
@@ -72,6 +73,7 @@ pub async fn serve(
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {
+        // Before accepting, so that waiting clients stay in the kernel's queue.
         let slot = Arc::clone(&slots).acquire_owned().await?;
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),

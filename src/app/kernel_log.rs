@@ -20,6 +20,7 @@ pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow
                 "cannot read the kernel log ({error}), so corruption found while pods read is not reported here; \
                  give the container /dev/kmsg and CAP_SYSLOG, or run `composefs-csi verify` regularly"
             );
+            // A supervised task must not end before the shutdown.
             shutdown.cancelled().await;
             return Ok(());
         }
@@ -34,6 +35,7 @@ pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow
                 complaint => complaint,
             },
         };
+        // Checking reads whole objects from disk.
         let task = tokio::task::spawn_blocking(move || {
             let looked = match &complaint {
                 Some(complaint) => watcher.look_into(complaint),

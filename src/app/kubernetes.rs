@@ -46,6 +46,7 @@ impl KubernetesSettings {
         shutdown: &CancellationToken,
     ) -> PodEvents {
         let mut pod_events = PodEvents::default();
+        // No feature needs the API server.
         let Some(cluster) = cluster else { return pod_events };
         if self.events {
             let (events, writer) = Events::new(cluster.clone(), driver.to_owned(), node.to_owned());

@@ -99,6 +99,7 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     metrics.add(&settings.engine.trust_metrics)?;
     let shutdown = CancellationToken::new();
     let mut supervisor = Supervisor::new(shutdown.clone());
+    // Before the store is opened, which may take long: probes need an answer meanwhile.
     if let Some(address) = settings.metrics_listen {
         let (listener, alive) = (http::listen(address).await?, supervisor.alive());
         let monitored = Monitored { metrics: metrics.clone(), alive, ready: ready.clone() };
@@ -116,6 +117,7 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
         "volumes",
         keep_volumes(settings, node, (credential_providers, pod_events), ready, metrics, shutdown),
     );
+    // A second more than the calls get, so that the server can close by itself.
     supervisor.run(DRAIN + Duration::from_secs(1)).await
 }
 

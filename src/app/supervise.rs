@@ -66,6 +66,7 @@ impl Supervisor {
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
         let span = tracing::info_span!("task", name);
+        // Made outside of the task, so that it is dropped even if the task never runs.
         let ending = Ending(name, self.alive.clone());
         let supervised = async move {
             let _ending = ending;
@@ -89,6 +90,7 @@ impl Supervisor {
             Some(ended) = self.tasks.join_next_with_id() => self.judge(ended, false),
         };
         tracing::info!("shutting down; published volumes stay mounted");
+        // Also when a task ended by itself: the others have to end too.
         self.shutdown.cancel();
         let drained = tokio::time::timeout(drain, async {
             while let Some(ended) = self.tasks.join_next_with_id().await {

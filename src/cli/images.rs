@@ -74,6 +74,7 @@ impl Wanted {
             watch: watch.clone(),
         };
         tokio::select! {
+            // The result first: the progress future never ends by itself.
             biased;
             ready = engine.images.ensure(&request) => Ok(ready?),
             () = progress::show(watch, output) => anyhow::bail!("progress ended before the pull"),
@@ -139,6 +140,7 @@ pub async fn digest(
 /// `inspect IMAGE [--files]`.
 pub async fn inspect(engine: &Engine, wanted: Wanted, files: bool, output: Output) -> anyhow::Result<()> {
     let ready = wanted.ensure(engine, PullPolicy::Never, output).await?;
+    // Written directly, because a tree may have millions of lines.
     if files {
         let name = ready.record.manifest.to_string();
         let (rules, limits) = (ready.record.rules, &engine.limits.image);

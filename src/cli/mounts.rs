@@ -63,6 +63,7 @@ pub async fn mount(
         path: options.path.unwrap_or_default(),
         noexec: options.noexec,
     };
+    // The policy may need a higher level than the command asks for.
     let demanded = ready.admission.as_ref().and_then(|admission| admission.integrity);
     let least = options.least.max(demanded.unwrap_or_default());
     let started = Instant::now();
@@ -102,6 +103,7 @@ pub fn unmount(engine: &Engine, target: &Path, output: Output) -> anyhow::Result
         format!("no image is mounted on {}; `findmnt -t overlay` lists them", target.display())
     })?;
     mounter.unmount(target)?;
+    // After its last mount, the private mount of the image goes too.
     mounter.release(&spec.image)?;
     let unmounted = Unmounted { target, composefs: spec.image };
     output::show(output, &unmounted, |u| format!("{} is unmounted", u.target.display()))

@@ -73,6 +73,7 @@ pub(super) async fn check(
         // Whether the digest is right is known only when the image has been built.
         sealed: Seal::of(&path.manifest)?.is_some(),
     };
+    // An engine of its own: nothing is opened or created in the state directory.
     let engine = SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone());
     let explained = tokio::task::spawn_blocking(move || {
         let found = engine.examine(&subject, &claims);
@@ -80,6 +81,7 @@ pub(super) async fn check(
     })
     .await?;
     output::show(output, &explained, text)?;
+    // For scripts, the exit code says the same as the output.
     anyhow::ensure!(explained.admitted, "image {image} is not admitted");
     Ok(())
 }

@@ -79,6 +79,7 @@ pub async fn seal(
         Some(new) => (new, true),
         None => (unchanged(raw), false),
     };
+    // A new tag is written even for an image that was sealed before.
     if changed || sealer.options.tag.is_some() {
         let name = name.unwrap_or(NewName::PlaceOf(top));
         sealer.destination.put_as(&manifest, &name).await?;
@@ -99,6 +100,7 @@ pub async fn seal(
 fn new_name(reference: &Reference, options: &Options) -> anyhow::Result<Option<NewName>> {
     let tag = match (&options.tag, reference.version()) {
         (Some(tag), _) => {
+            // The grammar of references decides what a tag is.
             let text = format!("registry.example/x:{tag}");
             text.parse::<Reference>().with_context(|| format!("--tag {tag:?} is not a tag"))?;
             Some(tag.clone())
@@ -160,6 +162,7 @@ impl Sealer<'_> {
                 continue;
             }
             let mut raw = self.source.manifest(&Version::Digest(described.digest)).await?;
+            // The index decides: a layout stores no media type with its blobs.
             raw.media_type = Some(described.media_type.clone());
             let sealed = match Box::pin(self.document(&raw, depth + 1)).await {
                 Err(error) if is_artifact(&error) => {
@@ -195,6 +198,7 @@ impl Sealer<'_> {
             other => other.into(),
         })?;
         let seal = Seal { annotation: Seal::annotation_for(rules), digest };
+        // A malformed seal counts as none here; `seal_manifest` reports it.
         let found = Seal::of(manifest).ok().flatten();
         // A digest by other rules may be right too: only one that no known rules give is wrong.
         let mut good = Vec::new();

@@ -66,6 +66,7 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
     let pins = engine.store.pins().list()?;
     let mounted = engine.mounted_images()?;
     let listed = engine.store.images().list()?;
+    // Listing is still useful if one record is damaged.
     for unreadable in &listed.unreadable {
         tracing::warn!(error = %unreadable, "an image record cannot be read");
     }
@@ -178,6 +179,7 @@ pub fn prune(
             let verb = if p.dry_run { "would remove" } else { "removed" };
             text.push_str(&format!("{verb} {} {}\n", image.manifest.short(), image.names.join(" ")));
         }
+        // A dry run does not know the sizes: objects are counted when they are removed.
         if !p.dry_run {
             text.push_str(&format!(
                 "{} images, {} layers and {} objects removed, {} freed\n",

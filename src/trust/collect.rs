@@ -76,6 +76,7 @@ pub async fn collect(source: &dyn Source, digests: &[Digest]) -> Result<Claims, 
 /// The claims in the layers of cosign's tag `sha256-<hex>.sig`.
 async fn simple(source: &dyn Source, digest: &Digest) -> Result<Vec<Claim>, SourceError> {
     let tag = format!("sha256-{}.sig", digest.hex());
+    // Most images have no such tag.
     let Some(manifest) = wrapper(source, &Version::Tag(tag)).await? else { return Ok(Vec::new()) };
     let layers =
         manifest.layers.into_iter().filter(|layer| layer.media_type == SIMPLE_SIGNING).take(CLAIMS_MAX);
@@ -96,6 +97,7 @@ async fn simple_claim(source: &dyn Source, layer: Descriptor) -> Result<Option<C
         bundle: take("dev.sigstore.cosign/bundle"),
         timestamp: take("dev.sigstore.cosign/rfc3161timestamp"),
     };
+    // `text` bounds only the payload; the annotations count as well.
     Ok(Some(claim).filter(|claim| claim.size() <= CLAIM_MAX))
 }
 
@@ -123,6 +125,7 @@ async fn bundle_claim(
     let Some(manifest) = wrapper(source, &Version::Digest(referrer.digest)).await? else { return Ok(None) };
     // The list of referrers is unverified; the manifest has to name the digest itself.
     let refers = manifest.subject.as_ref().is_some_and(|subject| subject.digest == *digest);
+    // A bundle has one layer. Other artifacts among the referrers (SBOMs, reports) are common.
     let [layer] = &manifest.layers[..] else { return Ok(None) };
     if !refers
         || manifest.artifact_type.as_deref() != Some(BUNDLE_MEDIA_TYPE)

@@ -73,6 +73,7 @@ impl SignaturePolicyEngine {
             reason: Reason::Rejected,
         };
         match judgement {
+            // The judgement is shared with the memo, hence the clone.
             Ok(judged) => {
                 found.outcomes.clone_from(&judged.outcomes);
                 (found.integrity, found.reason) = (judged.integrity, judged.reason());
@@ -101,6 +102,7 @@ impl SignaturePolicyEngine {
                 judgement: Err(why),
             },
             Governing::Nothing => {
+                // As an outcome, so that the log and `policy check` name the flag that admits everything.
                 let judgement = match self.without {
                     WithoutPolicy::Accept => {
                         let at = "--without-policy".to_owned();
@@ -129,7 +131,9 @@ impl SignaturePolicyEngine {
     ) -> PolicyDecision {
         let directory = layout_directory(&subject.reference);
         let rule = policy.rule(&subject.reference, directory.as_deref());
+        // The digest alone is not enough: one policy has several rules.
         let key = memo::key(&[digest.as_bytes(), rule.scope.as_bytes()], subject, claims);
+        // Counted inside: a memoised judgement verifies no signature.
         let counted = |claim: &Claim, expectation: &Expectation, digests: &[Digest]| {
             let signed = verify(claim, expectation, digests);
             self.metrics.signature(match &signed {
@@ -218,6 +222,7 @@ fn no_policy(subject: &Subject) -> String {
 fn layout_directory(reference: &Reference) -> Option<PathBuf> {
     let Reference::Layout(layout) = reference else { return None };
     let path = layout.directory();
+    // The common case: the directory exists.
     if let Ok(resolved) = path.canonicalize() {
         return Some(resolved);
     }
@@ -235,6 +240,7 @@ fn layout_directory(reference: &Reference) -> Option<PathBuf> {
 /// One line of at most [`MESSAGE_MAX`] characters.
 fn bounded(message: String) -> String {
     let message = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    // By characters, because a cut inside one would not be text.
     match message.char_indices().nth(MESSAGE_MAX) {
         Some((end, _)) => format!("{}…", &message[..end]),
         None => message,

@@ -38,6 +38,7 @@ impl<T: Clone> Memo<T> {
         // Outside the lock: `make` is slow, and a second evaluation does no harm.
         let value = make();
         let mut kept = lock();
+        // Clearing is simpler than evicting, and costs one verification for each image in use.
         if kept.len() >= ENTRIES_MAX {
             kept.clear();
         }
@@ -59,6 +60,7 @@ pub(super) fn key(rule: &[&[u8]], subject: &Subject, claims: &Claims) -> Digest 
     part(subject.reference.to_string().as_bytes());
     part(&[u8::from(subject.sealed)]);
     part(subject.target.digest.as_bytes());
+    // The number of digests separates them from the claims.
     part(&(subject.digests.len() as u64).to_le_bytes());
     subject.digests.iter().for_each(|digest| part(digest.as_bytes()));
     for claim in &claims.claims {
@@ -67,6 +69,7 @@ pub(super) fn key(rule: &[&[u8]], subject: &Subject, claims: &Claims) -> Digest 
                 part(b"simple");
                 part(payload.as_bytes());
                 part(signature.as_bytes());
+                // A missing annotation differs from an empty one.
                 for optional in [certificate, chain, bundle, timestamp] {
                     part(&[u8::from(optional.is_some())]);
                     part(optional.as_deref().unwrap_or_default().as_bytes());

@@ -72,7 +72,9 @@ impl Verifiers {
     /// The directory cannot be used. A program that refuses or fails is a verdict, not an error.
     pub(super) fn ask(&self, question: &Question) -> Result<Vec<ProgramVerdict>, VerifierError> {
         let programs = directory::programs(&self.directory)?;
+        // Programs are part of the key: a replaced program runs again.
         let slot = self.slot((programs.clone(), question.clone()));
+        // Callers with the same question wait here for the first one.
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((when, verdicts)) = &*slot
             && when.elapsed() < TTL
@@ -126,6 +128,7 @@ impl Verifiers {
 fn verdict(program: &Program, ended: Result<Ended, std::io::Error>, timeout: Duration) -> ProgramVerdict {
     let path = program.path.display();
     let result = match ended {
+        // A program that cannot answer refuses the image.
         Err(error) => {
             Err(format!("cannot be run ({path}): {error}; make it an executable that this system runs"))
         }

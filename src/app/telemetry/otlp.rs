@@ -114,6 +114,7 @@ struct Post {
 impl HttpClient for Post {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let http = self.http.clone();
+        // reqwest needs the runtime, and this thread is outside of it.
         let sent = self.runtime.spawn(async move {
             let answer = http.execute(request.try_into()?).await?;
             let status = answer.status();
@@ -129,6 +130,7 @@ impl HttpClient for Post {
             Err(error) => Some(error.to_string()),
         };
         if let Some(why) = failed {
+            // Only the first failure of a series is logged.
             if !self.failing.swap(true, Ordering::Relaxed) {
                 tracing::warn!("spans are lost, the collector does not accept them: {why}");
             }

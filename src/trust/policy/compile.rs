@@ -51,6 +51,7 @@ impl Reader<'_, '_> {
         let (signers, authority, root) = match authority {
             SignedAuthority::Keys(materials) => {
                 let keys = self.each(&materials, PublicKey::parse)?;
+                // Without a Rekor key no log is needed, as in containers-policy.
                 let root = match rekor_at {
                     Some(at) => Some(root_of(&at, &[], &logs)?),
                     None => None,
@@ -60,6 +61,7 @@ impl Reader<'_, '_> {
             SignedAuthority::Fulcio { ca, issuer, email } => {
                 let authorities = self.one(&ca, CertificateAuthorities::parse)?;
                 let root = root_of(&ca.at, &[authorities], &logs)?;
+                // `subjectEmail` must not match a URI of the same text.
                 let identity = Identity { issuer: Matcher::Exact(issuer), subject: Matcher::Email(email) };
                 let signers = vec![identity.to_string()];
                 let identities = vec![identity];

@@ -91,6 +91,7 @@ fn check(check: &Check, subject: &Subject, claims: &[Claim], verify: Verify<'_>)
         Check::Reject => {
             Err("nothing is admitted here; add a scope for this image to the policy if it should be".to_owned())
         }
+        // No reason is needed: the requirement's type says it.
         Check::AcceptAnything => Ok(String::new()),
         Check::Unsupported { why, .. } => Err((*why).to_owned()),
         Check::Signature(check) => signature(check, subject, claims, verify),
@@ -126,6 +127,7 @@ fn signature(
     let mut reasons = Reasons::default();
     for claim in claims {
         match one(check, subject, claim, verify) {
+            // One valid signature is enough; wrong ones beside it do no harm.
             Ok(signed) => return Ok(format!("by {} over {}", printable(&signed.signer), signed.digest)),
             Err(reason) => reasons.add(printable(&reason)),
         }
@@ -167,6 +169,7 @@ fn one(
     match (&check.identity, &signed.docker_reference) {
         (None, _) => Ok(signed),
         (Some(identity), Some(name)) => identity.check(&subject.reference, name).map(|()| signed),
+        // Unreachable while only `.sig` signatures are accepted here; fail closed.
         (Some(_), None) => Err("it names no repository that signedIdentity could check".to_owned()),
     }
 }

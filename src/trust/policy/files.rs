@@ -52,6 +52,7 @@ impl Files {
     /// Reads a file and keeps its stamp.
     pub(super) fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         let read = read(path);
+        // Also after a failure: when the file appears, the policy is read again.
         self.stamps.push((path.to_owned(), read.as_ref().ok().map(|(stamp, _)| *stamp)));
         let (_, bytes) = read?;
         // Lengths separate the parts, so that two lists of files never give the same bytes.
@@ -85,6 +86,7 @@ fn read(path: &Path) -> io::Result<(Stamp, Vec<u8>)> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     let mut bytes = Vec::new();
+    // One byte more than allowed shows that the file is too large, even if it grows meanwhile.
     file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is larger than 4 MiB"));

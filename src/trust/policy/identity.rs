@@ -83,6 +83,7 @@ impl SignedIdentity {
             "matchRepository" => Self::Repository,
             "exactReference" => {
                 let name = name(&mut fields, "dockerReference", "a reference with a tag or digest")?;
+                // Without a version it would be a repository, for which there is another type.
                 if !name.has_version() {
                     let (value, expected) = (name.to_string(), "a reference with a tag or digest".to_owned());
                     return Err(fields.at.field("dockerReference").fault(Problem::Value { value, expected }));
@@ -114,6 +115,7 @@ impl SignedIdentity {
             let signed = shortened(signed);
             Err(format!("it is a signature of {signed:?}, and signedIdentity asks for {wanted}"))
         };
+        // The signed name is compared in its expanded form, like the image's own.
         let Some(name) = Name::parse(signed) else {
             return Err(format!("the repository {:?} that it names is malformed", shortened(signed)));
         };
@@ -140,6 +142,7 @@ impl SignedIdentity {
             // Only a layout has an image without tag and digest.
             Version::Sole => return false,
         };
+        // By digest the signed tag does not matter: the digest is signed as well.
         let pinned = matches!(version, Version::Digest(_));
         let repo_digest_or_exact = |repository: &str| {
             name.repository == repository && name.has_version() && (pinned || name.version == exact)
@@ -149,6 +152,7 @@ impl SignedIdentity {
             Self::RepoDigestOrExact => repo_digest_or_exact(&own),
             Self::Repository => name.repository == own,
             Self::Remap { prefix, signed } => {
+                // A name without the prefix stays unchanged, as in containers-policy.
                 repo_digest_or_exact(&remapped(&own, prefix, signed).unwrap_or(own.clone()))
             }
             Self::ExactReference(_) | Self::ExactRepository(_) => false,

@@ -48,6 +48,7 @@ impl At {
         match (plain, self.0.is_empty()) {
             (true, true) => Self(name.to_owned()),
             (true, false) => Self(format!("{}.{name}", self.0)),
+            // Names with other characters are quoted, as jq does.
             (false, _) => Self(format!("{}[{:?}]", self.0, shortened(name))),
         }
     }
@@ -69,6 +70,7 @@ impl At {
     /// The string here.
     pub(super) fn text(&self, node: Node) -> Result<String, Fault> {
         match node {
+            // No field of a policy has a meaning for the empty string.
             Node::Text(text) if text.is_empty() => Err(self.fault(Problem::Empty)),
             Node::Text(text) => Ok(text),
             other => Err(self.expected("a string", &other)),

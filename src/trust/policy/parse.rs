@@ -63,6 +63,7 @@ fn transport_scopes(
     into: &mut Vec<(Transport, String, Draft)>,
 ) -> Result<(), Fault> {
     for (at, scope, node) in Fields::of(at, node)?.rest() {
+        // Also parsed for unused transports, so that their mistakes are found.
         let draft = list(&at, node)?;
         if let Some(transport) = transport {
             transport.check(&scope).map_err(|problem| at.fault(problem))?;

@@ -70,6 +70,7 @@ impl Policies {
             _ => self.file.clone(),
         };
         let Some(file) = file else { return Governing::Nothing };
+        // The map is locked only briefly; each file has a lock of its own for reading.
         let kept = {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(
@@ -101,7 +102,9 @@ fn own_file(directory: &Path, namespace: &str) -> Result<Option<PathBuf>, String
             path.display()
         )
     };
+    // A label contains no slash and no dot, so the name stays inside the directory.
     let file = directory.join(format!("{namespace}.json"));
+    // Without following links: a dangling link is a broken policy, not a missing one.
     match std::fs::symlink_metadata(&file) {
         Ok(_) => Ok(Some(file)),
         // If the whole directory is missing, a mount is missing. That must not select the general policy.
@@ -148,6 +151,7 @@ impl CachedPolicy {
         if self.checked.elapsed() < CHECK_INTERVAL {
             return;
         }
+        // One change reloads everything: the digest covers all files.
         if self.files.changed() {
             *self = Self::load(file, self.policy.as_ref().err());
         }

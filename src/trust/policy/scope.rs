@@ -53,6 +53,7 @@ impl Transport {
     /// Refuses scopes that match no image: their author meant something else.
     pub(super) fn check(self, scope: &str) -> Result<(), Problem> {
         let wrong = match self {
+            // The transport's own default.
             _ if scope.is_empty() => None,
             Self::Docker => wrong_name(scope),
             Self::Oci => wrong_path(scope),
@@ -127,6 +128,7 @@ fn registry_names(registry: &RegistryReference, version: &Version) -> Vec<String
     };
     let mut left = repository.as_str();
     names.push(left.to_owned());
+    // Namespaces, from the inner to the outer, end with the host and its port.
     while let Some((parent, _)) = left.rsplit_once('/') {
         names.push(parent.to_owned());
         left = parent;

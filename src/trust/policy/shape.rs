@@ -97,6 +97,7 @@ pub(super) fn requirement(at: At, node: Node) -> Result<Shape, Fault> {
             return Err(fields.at.field("type").fault(problem));
         }
     };
+    // Last: an unknown field must not be ignored, because it may restrict.
     fields.end()?;
     Ok(shape)
 }
@@ -115,6 +116,7 @@ fn signed(fields: &mut Fields) -> Result<Shape, Fault> {
         let all = "rekorPublicKeyPath, rekorPublicKeyPaths, rekorPublicKeyData and rekorPublicKeyDatas";
         return Err(fields.at.fault(Problem::NotAtMostOne(all)));
     }
+    // Two authorities would leave open whether one or both must sign.
     let found = keys.len() + usize::from(fulcio.is_some()) + usize::from(pki.is_some());
     if found != 1 {
         let choices = "keyPath, keyPaths, keyData, keyDatas, fulcio and pki";
@@ -255,6 +257,7 @@ fn composefs(fields: &mut Fields) -> Result<Shape, Fault> {
             }
         }),
     };
+    // Probably a mistyped policy: it would always hold.
     if !require_digest && integrity.is_none() {
         let why = "it asks for nothing; say \"requireDigest\": true, or an \"integrity\" level";
         return Err(fields.at.fault(Problem::Together(why)));
@@ -314,6 +317,7 @@ fn inline(at: At, text: &str) -> Result<Material, Fault> {
     match BASE64.decode(text) {
         Ok(bytes) => Ok(Material { at, source: MaterialSource::Inline(bytes) }),
         Err(_) => {
+            // A short excerpt: the data may be long.
             let expected = "base64 (for a file: base64 -w0 FILE)".to_owned();
             Err(at.fault(Problem::Value { value: text.chars().take(20).collect(), expected }))
         }

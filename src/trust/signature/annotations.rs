@@ -77,6 +77,7 @@ impl Annotations<'_> {
         let stamps = self.timestamp.filter(|_| with_time_stamps).map(time_stamp).transpose()?;
         let mut material = match self.certificate {
             Some(leaf) => json!({"x509CertificateChain": {"certificates": certificates(leaf, self.chain)?}}),
+            // The format needs a verification material; the caller checks the key itself.
             None => json!({"publicKey": {"hint": ""}}),
         };
         // Version 0.1 of the format is the one that allows a promise without an inclusion proof.
@@ -126,6 +127,7 @@ fn time_stamp(text: &str) -> Result<Value, SignatureError> {
 fn certificates(leaf: &str, chain: Option<&str>) -> Result<Vec<Value>, SignatureError> {
     let leaf =
         X509::stack_from_pem(leaf.as_bytes()).map_err(|_| malformed("certificate", "it is not PEM"))?;
+    // Several would leave open which one signed.
     let [leaf] = &leaf[..] else { return Err(malformed("certificate", "it is not one certificate")) };
     let chain = X509::stack_from_pem(chain.unwrap_or_default().as_bytes());
     let chain = chain.map_err(|_| malformed("chain", "it is not PEM"))?;

@@ -68,6 +68,7 @@ impl PublicKey {
             ));
         }
         let blocks: Vec<_> = text.match_indices("-----BEGIN ").collect();
+        // With several blocks it would be ambiguous which key counts.
         let [(start, _)] = blocks[..] else {
             return Err(malformed(&format!(
                 "a public key is one PEM block (-----BEGIN PUBLIC KEY-----), found {}",
@@ -99,6 +100,7 @@ impl PublicKey {
                 _ => return Err(refused("the curve of an ECDSA key is not supported".into())),
             },
             Id::RSA if RSA_BITS.contains(&key.bits()) => RSA,
+            // With the size, because that is what to correct.
             Id::RSA => return Err(refused(format!("an RSA key has {} bits", key.bits()))),
             Id::ED25519 => {
                 let raw = key.raw_public_key().map_err(failed)?;
@@ -110,6 +112,7 @@ impl PublicKey {
             }
             _ => return Err(refused("a public key's kind is not supported".into())),
         };
+        // One encoding for all forms of a key, for comparison and fingerprint.
         let spki = key.public_key_to_der().map_err(failed)?;
         Ok(Self { key, scheme, spki })
     }

@@ -51,6 +51,7 @@ impl Payload {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, SignatureError> {
         let document: Document = strict(bytes)
             .map_err(|e| SignatureError::malformed(format!("the signed document is malformed: {e}")))?;
+        // A document of another tool may mean something else.
         if document.critical.kind != TYPE {
             return Err(SignatureError::invalid(format!(
                 "the signed document is of type {}, not {TYPE:?}",

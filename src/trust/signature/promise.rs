@@ -61,6 +61,7 @@ pub(super) fn verify(
     promised(entry, logs)?;
     let invalid =
         |what: &str| SignatureError::invalid(format!("the transparency log's entry does not hold: {what}"));
+    // Other kinds have other bodies.
     if entry.kind_version != KindVersion::HashedRekordV001 {
         return Err(invalid("it is not a hashedrekord of version 0.0.1"));
     }
@@ -73,12 +74,14 @@ pub(super) fn verify(
         other => return Err(invalid(&format!("its hash is {}", quoted(other)))),
     };
     let digest = hash(digest, payload).map_err(|_| invalid("its hash cannot be computed"))?;
+    // The log stores only the hash of the document.
     if hex::encode(digest) != body.spec.data.hash.value {
         return Err(invalid("it is about another document"));
     }
     if STANDARD.decode(&body.spec.signature.content).ok().as_deref() != Some(signature) {
         return Err(invalid("it is about another signature"));
     }
+    // Keys are compared parsed: PEM of the same key may differ in line breaks.
     let logged = STANDARD.decode(&body.spec.signature.public_key.content).ok();
     let logged = logged.and_then(|pem| PublicKey::parse(&pem).ok());
     if logged.as_ref() != Some(key) {

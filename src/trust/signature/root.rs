@@ -39,6 +39,7 @@ impl CertificateAuthorities {
     pub fn parse(pem: &[u8]) -> Result<Self, SignatureError> {
         let certificates =
             X509::stack_from_pem(pem).map_err(|_| malformed("a CA certificate is malformed PEM"))?;
+        // OpenSSL returns an empty list for text without any PEM block.
         if certificates.is_empty() {
             return Err(malformed(
                 "there is no PEM certificate (-----BEGIN CERTIFICATE-----) in the CA data",
@@ -104,6 +105,7 @@ impl TrustedRoot {
     }
 
     fn from_anchors(anchors: &Anchors) -> Result<Self, SignatureError> {
+        // `Verifier` uses the provider of the process.
         provider::install();
         let unusable = |e: &dyn fmt::Display| malformed(&format!("the trusted root cannot be used: {e}"));
         let verifier = Verifier::new(anchors).map_err(|e| unusable(&e))?;

@@ -46,6 +46,7 @@ impl Statement {
         let [subject] = &wire.subject[..] else {
             return Err(malformed(format!("it has {} subjects, expected one", wire.subject.len())));
         };
+        // The grammar of digests refuses upper case and other lengths.
         let digest = format!("sha256:{}", subject.digest.sha256).parse();
         let digest = digest.map_err(|e: DigestError| malformed(e.to_string()))?;
         Ok(Self { predicate_type: wire.predicate_type, digest })

@@ -57,7 +57,9 @@ pub(super) fn programs(directory: &Path) -> Result<Vec<Program>, VerifierError> 
             continue;
         }
         let path = entry.path();
+        // `metadata` follows links, as in a mounted ConfigMap.
         let found = std::fs::metadata(&path).map_err(|error| unreadable(&path, error))?;
+        // Skipping such an entry could skip a verifier that was installed wrongly.
         if !found.is_file() || found.mode() & 0o111 == 0 {
             return Err(VerifierError::NotExecutable(path));
         }
@@ -72,6 +74,7 @@ pub(super) fn programs(directory: &Path) -> Result<Vec<Program>, VerifierError> 
     if programs.is_empty() {
         return Err(VerifierError::Empty(directory.to_owned()));
     }
+    // `read_dir` has no order, and the order shows in messages.
     programs.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(programs)
 }

@@ -50,6 +50,7 @@ pub(super) fn run(program: &Path, arguments: &[&str], input: &[u8], timeout: Dur
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // A group of its own, so that its children can be killed with it.
         .process_group(0)
         .spawn()?;
     let followed = follow(&mut child, input, deadline);
@@ -61,6 +62,7 @@ pub(super) fn run(program: &Path, arguments: &[&str], input: &[u8], timeout: Dur
         let complaint = String::from_utf8_lossy(&complaint);
         tracing::debug!(program = %program.display(), "a verifier says: {}", complaint.escape_debug());
     }
+    // After a timeout the status is that of our own SIGKILL.
     let of_its_own = |value: Option<i32>| value.filter(|_| in_time);
     Ok(Ended { code: of_its_own(status.code()), signal: of_its_own(status.signal()), output })
 }
@@ -79,6 +81,7 @@ fn follow(child: &mut Child, input: &[u8], deadline: Instant) -> io::Result<(boo
     let mut complaint = Collected::of(child.stderr.take().map(OwnedFd::from))?;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
+        // Checked before each wait, so that a talkative program cannot run for ever.
         if left.is_zero() {
             return Ok((false, output.kept, complaint.kept));
         }
@@ -92,6 +95,7 @@ fn follow(child: &mut Child, input: &[u8], deadline: Instant) -> io::Result<(boo
         }
         let ended = !waited[0].revents().is_empty();
         drop(waited);
+        // Drained even when it has ended: the last output is still in the pipes.
         output.drain()?;
         complaint.drain()?;
         if ended {
@@ -124,6 +128,7 @@ impl Collected {
             match pipe.read(&mut buffer) {
                 Ok(0) => self.pipe = None,
                 Ok(count) => {
+                    // Beyond the limit bytes are read and dropped, or the program would block.
                     let room = OUTPUT_MAX - self.kept.len();
                     self.kept.extend_from_slice(&buffer[..count.min(room)]);
                 }
