@@ -146,7 +146,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("image::verity", &[]),
     ("trust", &["trust::verifier", "oci", "integrity", "metrics", "kind"]),
     // Knows only the protocol: strings in, verdicts out.
-    ("trust::verifier", &["kind"]),
+    ("trust::verifier", &[]),
     ("oci", &["durable_file", "metrics", "kind"]),
     ("metrics", &["kind"]),
     ("durable_file", &[]),
