@@ -4,7 +4,7 @@
 //! [`controller`] → [`csi`] → [`volume`]; both services stand on [`image`], which knows nothing of CSI,
 //! Kubernetes or mounting. [`sys`] holds the system calls that no crate offers, [`metrics`] and [`kind`]
 //! are words that every layer uses.
-//! `docs/ARCHITECTURE.md` has the picture; `tests/architecture.rs` keeps it true.
+//! `docs/ARCHITECTURE.md` has the picture; `tests/pure/architecture.rs` keeps it true.
 
 pub mod app;
 pub mod cli;

@@ -9,14 +9,14 @@ use composefs_csi::image::store::{Integrity, NodeKey, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::{Backing, KernelMounter, Layers, MountError, MountSpec, Mounter, Verity};
-use composefs_csi::sys::pages::Mapping;
 use composefs_csi::sys::verity::{enable_verity, measure_verity};
 use rustix::io::Errno;
 
 use crate::disk::{BLOCK, drop_caches, read_block, tamper};
-use crate::mount::{Bench, Node, content, image_by, mounts_below};
 use crate::pulled::{pulled_image, sealed_later};
+use crate::support::mount::{Bench, Node, content, image_by, mounts_below};
 use crate::{Row, damage, mounts, policy, reads, records, selinux};
+use composefs_csi::sys::pages::Mapping;
 
 const DISK: &str = "/disk";
 /// Length of the files that are tampered with.

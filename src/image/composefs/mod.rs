@@ -50,7 +50,7 @@ impl fmt::Debug for ImageBytes {
 }
 
 /// Writes the image of a tree. It consumes the tree, so that the two are never in memory together:
-/// the peak is about 1.7 KB for each file (tests/image_memory.rs).
+/// the peak is about 1.7 KB for each file (tests/pure/image_memory.rs).
 ///
 /// # Errors
 /// The tree holds something that the format cannot express, or the composefs library fails.
