@@ -16,7 +16,7 @@ use rustix::mount::{MountFlags, OpenTreeFlags};
 
 use crate::support::bench::{below, bench, device, small_image, start, unmount_by_hand, whole};
 use crate::support::mount::{Node, content, mounts_below};
-use composefs_csi::sys::pages::{Mapping, read_through};
+use crate::support::pages::{Mapping, read_through};
 
 fn ways() -> Vec<Capabilities> {
     let mut ways = Vec::new();

@@ -8,6 +8,7 @@ mod controller;
 mod image_memory;
 mod node;
 mod operations;
+mod pages;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;

@@ -18,6 +18,7 @@ pub mod impostor;
 pub mod layout;
 pub mod mount;
 pub mod objects;
+pub mod pages;
 pub mod process;
 pub mod program;
 pub mod proxy;

@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use crate::disk::{BLOCK, drop_caches, read_block, tamper};
 use crate::pulled::{pulled_image, sealed_later};
 use crate::support::mount::{Bench, Node, content, image_by, mounts_below};
+use crate::support::pages::Mapping;
 use crate::{Row, damage, mounts, policy, reads, records, selinux};
-use composefs_csi::sys::pages::Mapping;
 
 const DISK: &str = "/disk";
 /// Length of the files that are tampered with.

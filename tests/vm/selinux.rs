@@ -13,7 +13,7 @@ use composefs_csi::node::mount::{KernelMounter, MountError, Mounter as _, Selinu
 
 use crate::guest::{LENGTH, Test, run_rows, whole};
 use crate::support::mount::{Bench, Node, content};
-use composefs_csi::sys::pages::Mapping;
+use crate::support::pages::Mapping;
 
 /// Every row, in order.
 pub const ROWS: &[(&str, Test)] = &[

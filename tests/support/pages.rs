@@ -1,7 +1,9 @@
 //! Which pages of a file are in memory, and which physical pages those are.
 //!
-//! For the demonstration and the benchmarks: sharing is claimed only where it was measured.
+//! For tests, the demonstration and the benchmarks: sharing is claimed only where it was measured.
 //! (`cachestat(2)` answers 0 for any file of an overlay, so it is mincore(2) and pagemap.)
+
+#![allow(unsafe_code, reason = "no crate has these calls safe")]
 
 use std::fs::File;
 use std::io::Read;
@@ -39,7 +41,7 @@ impl Mapping {
                 0,
             )
         };
-        if start == libc::MAP_FAILED { Err(super::errno()) } else { Ok(Self { start, length }) }
+        if start == libc::MAP_FAILED { Err(errno()) } else { Ok(Self { start, length }) }
     }
 
     /// For each page of the file: is it in the page cache? Reads nothing in.
@@ -52,7 +54,7 @@ impl Mapping {
             // SAFETY: the range is our mapping, and `pages` has one byte for each page of it.
             let result = unsafe { libc::mincore(self.start, self.length, pages.as_mut_ptr()) };
             if result != 0 {
-                return Err(super::errno());
+                return Err(errno());
             }
         }
         Ok(pages.into_iter().map(|page| page & 1 != 0).collect())
@@ -65,7 +67,7 @@ impl Mapping {
     pub fn pin(&self) -> Result<(), Errno> {
         // SAFETY: the range is our mapping; locking it changes no bytes.
         if self.length > 0 && unsafe { libc::mlock(self.start, self.length) } != 0 {
-            return Err(super::errno());
+            return Err(errno());
         }
         Ok(())
     }
@@ -83,7 +85,7 @@ impl Mapping {
         // SAFETY: the range is our mapping; populating it changes no bytes, and an unreadable page is
         // an error here, not a signal.
         if unsafe { libc::madvise(self.start, self.length, libc::MADV_POPULATE_READ) } != 0 {
-            return Err(super::errno());
+            return Err(errno());
         }
         let page_size = rustix::param::page_size();
         let mut entries = vec![0u8; self.length.div_ceil(page_size) * 8];
@@ -126,29 +128,7 @@ pub fn read_through(file: &mut File) -> std::io::Result<u64> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_just_read_is_resident_and_two_mappings_share_frames() {
-        let path = std::env::current_exe().unwrap();
-        let mut file = File::open(&path).unwrap();
-        let length = read_through(&mut file).unwrap();
-        let map = Mapping::new(&file).unwrap();
-        let resident = map.resident().unwrap();
-        assert_eq!(resident.len() as u64, length.div_ceil(rustix::param::page_size() as u64));
-        assert!(resident.iter().filter(|page| **page).count() * 10 > resident.len() * 9);
-        if rustix::process::geteuid().is_root() {
-            let again = Mapping::new(File::open(&path).unwrap()).unwrap();
-            assert_eq!(map.frames().unwrap(), again.frames().unwrap());
-        }
-    }
-
-    #[test]
-    fn an_empty_file_has_no_pages() {
-        let map = Mapping::new(File::open("/dev/null").unwrap()).unwrap();
-        assert_eq!(map.resident(), Ok(vec![]));
-        assert_eq!(map.frames(), Ok(vec![]));
-    }
+/// What the last failed call of the C library left in this thread's `errno`.
+fn errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
