@@ -9,6 +9,7 @@ mod image_memory;
 mod node;
 mod operations;
 mod pages;
+mod readme;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;
