@@ -11,7 +11,8 @@ use super::output::{self, bytes};
 use crate::app::engine::Engine;
 use crate::image::pull::PullPolicy;
 use crate::image::store::gc::Policy;
-use crate::image::store::{ImageRecord, Integrity, Request};
+use crate::image::store::{ImageRecord, Request};
+use crate::integrity::Integrity;
 
 /// One line of `ls`.
 #[derive(Debug, Serialize)]
@@ -126,7 +127,7 @@ fn age(ago: Duration) -> String {
 pub async fn pin(engine: &Engine, wanted: Wanted, keep: bool, output: Output) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Pin {
-        manifest: crate::image::digest::Digest,
+        manifest: crate::oci::digest::Digest,
         pinned: bool,
     }
     let manifest = wanted.ensure(engine, PullPolicy::Never, output).await?.record.manifest;

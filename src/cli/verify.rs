@@ -9,9 +9,9 @@ use super::args::Output;
 use super::images::Wanted;
 use super::output::{self, bytes};
 use crate::app::engine::Engine;
-use crate::image::digest::Digest;
 use crate::image::pull::PullPolicy;
 use crate::image::store::ImageRecord;
+use crate::oci::digest::Digest;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -58,7 +58,8 @@ pub async fn verify(
         });
         let damaged: Vec<Row> = damaged.collect();
         let condemned: BTreeSet<_> = found.damaged.keys().copied().collect();
-        let to_pull = if repair && !condemned.is_empty() { store.condemn(&condemned)? } else { Vec::new() };
+        let to_pull =
+            if repair && !condemned.is_empty() { store.remove_damaged(&condemned)? } else { Vec::new() };
         let to_pull = to_pull.iter().map(|record| name(&record.manifest)).collect();
         Ok(Report { images: records.len(), objects: found.objects, bytes: found.bytes, damaged, to_pull })
     })

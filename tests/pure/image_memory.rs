@@ -2,7 +2,7 @@
 //! the 160 MiB that a pull of 50,000 files may take, and below 3 KB a file where files are many.
 
 use composefs_csi::image::composefs::write_image;
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Meta, Mtime};
+use composefs_csi::image::entry::{Entry, EntryKind, Meta, Mtime};
 use composefs_csi::image::tree::{Builder, Rules};
 use composefs_csi::image::verity::VerityDigest;
 

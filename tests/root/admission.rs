@@ -1,4 +1,4 @@
-//! The policy at every mount: the real gate over real signatures, in a registry whose content the test decides, and
+//! The policy at every mount: the real engine over real signatures, in a registry whose content the test decides, and
 //! the program with a policy that is revoked. Needs root.
 
 use std::collections::HashMap;
@@ -10,11 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use composefs_csi::csi::proto::NodeStageVolumeRequest;
 use composefs_csi::csi::proto::volume_capability::access_mode::Mode;
-use composefs_csi::image::digest::Digest;
 use composefs_csi::image::pull::{Images as _, Limits, PullError, PullPolicy, Puller, Ready};
 use composefs_csi::image::store::Store;
-use composefs_csi::image::trust::TrustSettings;
 use composefs_csi::kind::Kind;
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::trust::TrustSettings;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;

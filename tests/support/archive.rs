@@ -1,6 +1,6 @@
 //! Tar archives of a few files, and content for them.
 
-use composefs_csi::image::digest::Digest;
+use composefs_csi::oci::digest::Digest;
 
 /// An archive of files, and of directories where a name ends in a slash, all of one day. Directories have a mode that
 /// nothing has by default.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use composefs_csi::image::layer::entry::Entry;
+use composefs_csi::image::entry::Entry;
 
 use crate::support::driver::Machine;
 use crate::support::registry::{Options, Registry, run};

@@ -1,7 +1,7 @@
 //! The image of a tree is, byte for byte, what the composefs project's own `mkcomposefs` writes for
 //! it, and its digest the one that `mkcomposefs` prints. Needs `scripts/debian-tools.sh mkcomposefs`.
 
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Mtime};
+use composefs_csi::image::entry::{Entry, EntryKind, Mtime};
 
 use crate::support::golden::{check, compare, dir, entry, file, with_xattr};
 

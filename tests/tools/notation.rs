@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use composefs_csi::image::digest::Digest;
+use composefs_csi::oci::digest::Digest;
 use serde_json::{Value, json};
 use tonic::Code;
 

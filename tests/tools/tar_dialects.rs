@@ -7,7 +7,7 @@ use std::io::BufReader;
 use std::path::Path;
 use std::process::Command;
 
-use composefs_csi::image::layer::entry::EntryKind;
+use composefs_csi::image::entry::EntryKind;
 use composefs_csi::image::tar::{Archive, Limits, Piece, TarKind};
 
 use crate::support::dialects::{Features, Node, Tree, build, extracted, file_kind};

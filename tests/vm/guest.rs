@@ -5,8 +5,9 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use composefs_csi::image::store::{Integrity, NodeKey, Options, Store};
+use composefs_csi::image::store::{NodeKey, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::integrity::Integrity;
 use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::{Backing, KernelMounter, Layers, MountError, MountSpec, Mounter, Verity};
 use composefs_csi::sys::verity::{enable_verity, measure_verity};

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use composefs_csi::image::digest::Digest;
 use composefs_csi::image::store::{ImageRecord, NodeKey, Options, Store, StoreError};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::Mounter as _;
+use composefs_csi::oci::digest::Digest;
 
 use crate::guest::{LENGTH, bench, start, whole};
 use crate::pulled::{pull, try_pull};

@@ -1,16 +1,16 @@
-//! From layer records to a committed image. Blocking, and the one place that holds a whole tree.
+//! From layer records to a committed image. Blocking, and the one step that holds a whole tree.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::PullError;
 use super::error::About as _;
 use crate::image::composefs::{self, ImageBytes};
-use crate::image::digest::Digest;
-use crate::image::limits::{Cap, Limits};
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::{self, CheckedTree, Rules};
 use crate::kind::Kind;
+use crate::oci::digest::Digest;
+use crate::oci::limits::{Cap, Limits};
 
 /// An image whose layers are all in the store.
 pub(super) struct Work {

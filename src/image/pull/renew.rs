@@ -8,10 +8,10 @@
 use super::PullError;
 use super::build::{self, Work};
 use super::error::About as _;
-use crate::image::limits::Limits;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::Rules;
 use crate::kind::Kind;
+use crate::oci::limits::Limits;
 
 /// Builds the image of `old` anew, unless that has been done or a volume shows it; returns the record that holds.
 /// `image` is for messages. Blocking.

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::gc::{self, Plan, Policy};
 use super::{ImageRecord, Store, StoreError, Swept};
-use crate::image::digest::Digest;
 use crate::image::verity::VerityDigest;
 use crate::metrics::Outcome;
+use crate::oci::digest::Digest;
 
 /// A garbage collection to make.
 pub struct Request<'a> {
@@ -90,7 +90,7 @@ impl Store {
         request: &Request<'_>,
         frees: &HashMap<Digest, gc::Amount>,
     ) -> Result<Vec<ImageRecord>, StoreError> {
-        let _all = self.gate.exclusive(self.patience)?;
+        let _all = self.store_lock.exclusive(self.patience)?;
         let mounted = (request.mounted)().map_err(StoreError::Blocked)?;
         let manifests = match gc::plan(&self.inventory(&mounted, frees)?, &request.policy) {
             Plan::Done => return Ok(Vec::new()),

@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io;
 
 use super::{ImageRecord, Lease, Store, StoreError, dirty};
-use crate::image::digest::Digest;
+use crate::oci::digest::Digest;
 
 impl Store {
     /// Makes the image exist. Its layers are staged or stored, its composefs image is an object, and

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::images::FORGED;
 use super::layout::digest_of;
 use super::{ImageRecord, Store, StoreError};
-use crate::image::digest::Digest;
 use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
 
 /// Entries kept of manifests that have no image: 16 MiB on disk.
 const KEPT: usize = 4096;

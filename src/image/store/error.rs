@@ -3,12 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::ObjectError;
 use crate::image::composefs::ImageError;
-use crate::image::digest::Digest;
 use crate::image::layer::RecordError;
+use crate::image::objects::ObjectError;
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
+use crate::oci::digest::Digest;
 
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]

@@ -5,44 +5,14 @@
 //! below them is seen when they are read again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::io::Errno;
-
-use super::{ImageRecord, Objects, Store, StoreError};
-use crate::image::digest::Digest;
-use crate::image::verity::{VerityDigest, VerityHasher};
-use crate::kind::Kind;
-use crate::sys::verity::measure_verity;
-
-/// Bytes read at a time.
-const CHUNK: usize = 256 << 10;
-
-/// What is wrong with an object.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
-    /// It is not there.
-    #[error("is missing")]
-    Missing,
-    /// It cannot be read; with fs-verity that is how a tampered block shows.
-    #[error("cannot be read at byte {offset} ({errno})")]
-    Unreadable {
-        /// Where reading stopped, in bytes.
-        offset: u64,
-        /// The kernel's answer.
-        errno: Errno,
-    },
-    /// It holds something else.
-    #[error("holds other content, with the digest {0}")]
-    Differs(VerityDigest),
-    /// The store seals its objects, and this one is not.
-    #[error("is not sealed by fs-verity")]
-    Unsealed,
-}
+use super::{ImageRecord, Store, StoreError};
+use crate::image::objects::Corruption;
+use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
 
 /// What an examination found.
 #[derive(Debug, Default)]
@@ -52,52 +22,7 @@ pub struct Examined {
     /// Bytes read.
     pub bytes: u64,
     /// The damaged ones, and the manifests of the images that have them.
-    pub damaged: BTreeMap<VerityDigest, (Damage, Vec<Digest>)>,
-}
-
-impl Objects {
-    /// Reads one object in full and says what is wrong with it, if anything. Blocking.
-    ///
-    /// # Errors
-    /// It could not be examined: too many open files, for example. That says nothing about the object.
-    pub fn examine(&self, digest: &VerityDigest) -> Result<(u64, Option<Damage>), StoreError> {
-        let file = match self.get(digest) {
-            Ok(file) => File::from(file),
-            Err(error) if error.kind() == Kind::NotFound => return Ok((0, Some(Damage::Missing))),
-            Err(error) => return Err(error.into()),
-        };
-        if self.seals() {
-            match measure_verity(&file) {
-                Ok(found) if found == digest.0 => {}
-                Ok(found) => return Ok((0, Some(Damage::Differs(VerityDigest(found))))),
-                Err(_) => return Ok((0, Some(Damage::Unsealed))),
-            }
-        }
-        let (read, found) = hash(file);
-        Ok(match found {
-            Ok(found) if found == *digest => (read, None),
-            Ok(found) => (read, Some(Damage::Differs(found))),
-            Err(errno) => (read, Some(Damage::Unreadable { offset: read, errno })),
-        })
-    }
-}
-
-/// Hashes a file to its end; also says how many bytes could be read.
-fn hash(mut file: File) -> (u64, Result<VerityDigest, Errno>) {
-    let mut hasher = VerityHasher::default();
-    let mut buffer = vec![0; CHUNK];
-    let mut read = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return (read, Ok(hasher.finish())),
-            Ok(count) => {
-                hasher.update(buffer.get(..count).unwrap_or_default());
-                read += count as u64;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return (read, Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
-        }
-    }
+    pub damaged: BTreeMap<VerityDigest, (Corruption, Vec<Digest>)>,
 }
 
 impl Store {
@@ -135,7 +60,7 @@ impl Store {
                                 }
                             }
                             (found @ Ok(_), Err(error)) => {
-                                *found = Err(error);
+                                *found = Err(error.into());
                                 return;
                             }
                             (Err(_), _) => return,
@@ -151,7 +76,7 @@ impl Store {
     ///
     /// # Errors
     /// The same.
-    pub fn examine_object(&self, digest: &VerityDigest) -> Result<Option<Damage>, StoreError> {
+    pub fn examine_object(&self, digest: &VerityDigest) -> Result<Option<Corruption>, StoreError> {
         let _lease = self.lease_blocking()?;
         Ok(self.objects.examine(digest)?.1)
     }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::objects::ObjectError;
-use super::{Integrity, Objects};
+use crate::image::objects::{ObjectError, Objects};
+use crate::integrity::Integrity;
 
 /// The filesystem that a store lies on.
 #[derive(Debug, Clone, PartialEq, Eq)]

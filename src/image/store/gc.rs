@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 pub use super::space::{Amount, Space};
-use crate::image::digest::Digest;
+use crate::oci::digest::Digest;
 
 /// What the decision is made from.
 #[derive(Debug, Clone)]

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{NodeKey, StoreError};
-use crate::image::digest::Digest;
 use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
 
 /// The format of image records written here. Format 1 carried no code of the node's key, so nothing in it can be
 /// believed: such an image is pulled and verified anew.
@@ -46,29 +46,6 @@ pub struct ImageRecord {
     pub bytes: u64,
     /// When the record was made, seconds since 1970.
     pub created: u64,
-}
-
-/// How far the bytes that a pod reads are checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Integrity {
-    /// Digests were checked when the image was pulled.
-    #[default]
-    Fetch,
-    /// And once more, by this process, before the first mount.
-    Mount,
-    /// By the kernel at every read (fs-verity).
-    Read,
-}
-
-impl std::fmt::Display for Integrity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Fetch => "fetch",
-            Self::Mount => "mount",
-            Self::Read => "read",
-        })
-    }
 }
 
 #[derive(Serialize)]

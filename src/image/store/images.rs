@@ -9,7 +9,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 
 use super::layout::digest_of;
 use super::{ImageRecord, Store, StoreError};
-use crate::image::digest::Digest;
+use crate::oci::digest::Digest;
 
 /// What the file name of a record ends in that a power cut tore. The next sweep removes it.
 const TORN: &str = "torn";

@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use super::disk::Temp;
 use super::images::FORGED;
 use super::{Lease, MAC_LENGTH, NodeKey, Store, StoreError};
-use crate::image::digest::Digest;
-use crate::image::layer::entry::Entry;
+use crate::image::entry::Entry;
 use crate::image::layer::record::CHECKSUM_LENGTH;
 use crate::image::layer::{RecordError, RecordReader};
 use crate::kind::Kind;
+use crate::oci::digest::Digest;
 
 /// The sorts of record, for their codes.
 const LAYER: &str = "layer record";
@@ -50,7 +50,7 @@ impl Store {
 
     /// Where the record of a layer is, synced or staged.
     pub(super) fn layer_path(&self, diff_id: &Digest) -> Result<Option<PathBuf>, StoreError> {
-        // The staged one first: a commit may move it meanwhile, and then the other place has it.
+        // The staged one first: a commit may move it meanwhile, and then the other directory has it.
         for path in [self.layout.staged(diff_id), self.layout.layer(diff_id)] {
             if path.try_exists().map_err(|error| self.disk.error("look for", &path, error))? {
                 return Ok(Some(path));

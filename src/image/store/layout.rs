@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::image::digest::Digest;
+use crate::oci::digest::Digest;
 
 /// Directories of a store, besides its root. `objects/xx` are made by the objects themselves.
 pub(super) const DIRECTORIES: [&str; 14] = [
@@ -91,7 +91,7 @@ impl Layout {
         self.root.join("access")
     }
 
-    pub(super) fn dossiers(&self) -> PathBuf {
+    pub(super) fn evidence(&self) -> PathBuf {
         self.root.join("dossiers")
     }
 

@@ -66,15 +66,15 @@ pub(super) struct Exclusive {
 
 /// Hands out leases.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct StoreLock {
     store: PathBuf,
     path: PathBuf,
     disk: Disk,
     inner: Arc<RwLock<()>>,
 }
 
-impl Gate {
-    /// The gate of the store in `store`, whose lock file is `path`.
+impl StoreLock {
+    /// The lock of the store in `store`, whose lock file is `path`.
     pub(super) fn new(store: &Path, path: PathBuf, disk: Disk) -> Self {
         Self { store: store.to_owned(), path, disk, inner: Arc::default() }
     }
@@ -83,7 +83,7 @@ impl Gate {
     pub(super) async fn shared(&self, patience: Duration) -> Result<Lease, StoreError> {
         let deadline = tokio::time::Instant::now() + patience;
         let waiting = Arc::clone(&self.inner).read_owned();
-        let gate = tokio::time::timeout_at(deadline, waiting).await.map_err(|_| self.busy(SWEEPING))?;
+        let store_lock = tokio::time::timeout_at(deadline, waiting).await.map_err(|_| self.busy(SWEEPING))?;
         let lock = self.open()?;
         while !self.lock(&lock, FlockOperation::NonBlockingLockShared)? {
             if tokio::time::Instant::now() >= deadline {
@@ -91,17 +91,18 @@ impl Gate {
             }
             tokio::time::sleep(POLL).await;
         }
-        Ok(lease(lock, gate))
+        Ok(lease(lock, store_lock))
     }
 
     /// The same for callers that may block.
     pub(super) fn shared_blocking(&self, patience: Duration) -> Result<Lease, StoreError> {
         let lock = self.open()?;
-        let gate = self.wait(patience, SWEEPING, || Ok(Arc::clone(&self.inner).try_read_owned().ok()))?;
+        let store_lock =
+            self.wait(patience, SWEEPING, || Ok(Arc::clone(&self.inner).try_read_owned().ok()))?;
         self.wait(patience, SWEEPING, || {
             Ok(self.lock(&lock, FlockOperation::NonBlockingLockShared)?.then_some(()))
         })?;
-        Ok(lease(lock, gate))
+        Ok(lease(lock, store_lock))
     }
 
     /// The store for oneself, as soon as no lease exists in any process; gives up after `patience`.
@@ -109,11 +110,11 @@ impl Gate {
     pub(super) fn exclusive(&self, patience: Duration) -> Result<Exclusive, StoreError> {
         let lock = self.open()?;
         // Both at once or neither: holding one while waiting for the other would keep leases out.
-        let gate = self.wait(patience, LEASED, || {
-            let Ok(gate) = Arc::clone(&self.inner).try_write_owned() else { return Ok(None) };
-            Ok(self.lock(&lock, FlockOperation::NonBlockingLockExclusive)?.then_some(gate))
+        let store_lock = self.wait(patience, LEASED, || {
+            let Ok(store_lock) = Arc::clone(&self.inner).try_write_owned() else { return Ok(None) };
+            Ok(self.lock(&lock, FlockOperation::NonBlockingLockExclusive)?.then_some(store_lock))
         })?;
-        Ok(Exclusive { lock, _gate: gate })
+        Ok(Exclusive { lock, _gate: store_lock })
     }
 
     fn wait<T>(
@@ -154,6 +155,6 @@ impl Gate {
     }
 }
 
-fn lease(lock: File, gate: OwnedRwLockReadGuard<()>) -> Lease {
-    Lease(Arc::new(Held { marker: Mutex::new(None), lock, _gate: gate }))
+fn lease(lock: File, store_lock: OwnedRwLockReadGuard<()>) -> Lease {
+    Lease(Arc::new(Held { marker: Mutex::new(None), lock, _gate: store_lock }))
 }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{NodeKey, Store, StoreError};
-use crate::image::digest::Digest;
-use crate::image::platform::Platform;
+use crate::oci::digest::Digest;
+use crate::oci::platform::Platform;
 
 /// One name, with what it is about spelled out: the file's name is a hash only.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

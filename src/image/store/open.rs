@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::disk::Disk;
 use super::layout::{DIRECTORIES, Layout};
-use super::lease::Gate;
+use super::lease::StoreLock;
 use super::{Filesystem, Objects, Options, Store, StoreError, StoreMetrics, version};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -36,12 +36,12 @@ impl Store {
         }
         let objects = Objects::open(root, filesystem.verity.is_ok())?;
         let metrics = StoreMetrics::new(objects.metrics().clone());
-        let gate = Gate::new(root, layout.lock(), disk.clone());
+        let store_lock = StoreLock::new(root, layout.lock(), disk.clone());
         let store = Self {
             key: options.key,
             layout,
             disk,
-            gate,
+            store_lock,
             objects,
             filesystem,
             patience: options.patience,

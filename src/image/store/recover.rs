@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::disk::try_lock;
 use super::lease::Exclusive;
-use super::reach::Reach;
+use super::mark::Reach;
 use super::{Store, StoreError, dirty};
 use crate::image::verity::{VerityDigest, VerityHasher};
 use rustix::fs::FlockOperation;
@@ -20,9 +20,9 @@ impl Store {
     /// tidies up if nobody else is using the store.
     pub(super) fn repair(&self) -> Result<(), StoreError> {
         let torn = !dirty::of_other_boots(&self.disk, &self.layout)?.is_empty();
-        let unsealed = self.needs_sealing();
+        let unsealed = self.lacks_verity();
         let patience = if torn || unsealed { self.patience } else { TIDY };
-        let all = match self.gate.exclusive(patience) {
+        let all = match self.store_lock.exclusive(patience) {
             Ok(all) => all,
             Err(StoreError::Busy { .. }) if !torn && !unsealed => return Ok(()),
             Err(other) => return Err(other),
@@ -30,7 +30,7 @@ impl Store {
         self.remove_leftovers()?;
         self.set_bad_images_aside()?;
         self.distrust_unsynced(&all)?;
-        self.seal_all(&all)
+        self.enable_verity_everywhere(&all)
     }
 
     /// Removes temporary files of dead writers and the staging of other boots. Exclusive.

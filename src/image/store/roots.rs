@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::gc::{Facts, Inventory, Need};
 use super::space::Amount;
 use super::{Space, Store, StoreError};
-use crate::image::digest::Digest;
 use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
 
 /// What the store reads of a volume record; the rest is its owner's.
 #[derive(Deserialize)]

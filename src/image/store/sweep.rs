@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::layout::digest_of;
-use super::reach::Reach;
+use super::mark::Reach;
 use super::{Store, StoreError, dirty, names};
 use crate::image::verity::VerityDigest;
 
@@ -46,7 +46,7 @@ impl Store {
         let mut rest = garbage.into_iter().peekable();
         let mut swept = Swept::default();
         loop {
-            let all = self.gate.exclusive(self.patience)?;
+            let all = self.store_lock.exclusive(self.patience)?;
             reach.add_images(self)?;
             reach.add_staged(self, grace)?;
             self.sweep_records(&reach, &mut swept)?;

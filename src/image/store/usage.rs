@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::space::Amount;
 use super::{Store, StoreError};
-use crate::image::digest::Digest;
 use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
 
 /// Blocks that filesystems allocate files in, for estimates.
 const BLOCK: u64 = 4096;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use composefs_csi::image::digest::Digest;
 use composefs_csi::image::store::gc::{Amount, Policy};
 use composefs_csi::image::store::{Measure, Options, Request, Space, Store, StoreError};
+use composefs_csi::oci::digest::Digest;
 
 use composefs_csi::image::composefs;
 use composefs_csi::image::tree::{Builder, Rules};

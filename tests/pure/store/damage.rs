@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use composefs_csi::image::store::Damage;
+use composefs_csi::image::objects::Corruption;
 use composefs_csi::image::verity::VerityDigest;
-use composefs_csi::node::damage::{Complaint, Damages, Watcher};
+use composefs_csi::node::corruption::{Complaint, Damages, Watcher};
 
 use super::fixture::*;
 
@@ -31,11 +31,11 @@ fn damage_is_named_with_its_images_and_the_next_pull_repairs_it() {
     assert_eq!(found.damaged.len(), 2);
     assert_eq!(
         found.damaged[&flipped],
-        (Damage::Differs(VerityDigest::of(&bytes)), vec![a.manifest, b.manifest])
+        (Corruption::Differs(VerityDigest::of(&bytes)), vec![a.manifest, b.manifest])
     );
-    assert_eq!(found.damaged[&gone], (Damage::Missing, vec![a.manifest]));
+    assert_eq!(found.damaged[&gone], (Corruption::Missing, vec![a.manifest]));
 
-    let dropped = store.condemn(&found.damaged.keys().copied().collect::<BTreeSet<_>>()).unwrap();
+    let dropped = store.remove_damaged(&found.damaged.keys().copied().collect::<BTreeSet<_>>()).unwrap();
     assert_eq!(dropped.len(), 2);
     assert_eq!(names(&store), [c.manifest]);
     assert_eq!(store.known_layer(&blob(&["shared"])).unwrap(), None, "a pull must fetch it again");

@@ -5,15 +5,16 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use composefs_csi::image::digest::Digest;
+use composefs_csi::image::entry::{Entry, EntryKind, Meta};
 use composefs_csi::image::layer::RecordWriter;
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Meta};
+use composefs_csi::image::objects::{ObjectError, Objects};
 use composefs_csi::image::store::gc::Policy;
 use composefs_csi::image::store::{
-    Collected, ImageRecord, Lease, NodeKey, ObjectError, Objects, Options, Request, Store, StoreError,
+    Collected, ImageRecord, Lease, NodeKey, Options, Request, Store, StoreError,
 };
 use composefs_csi::image::tree::Rules;
 use composefs_csi::image::verity::{VerityDigest, VerityHasher};
+use composefs_csi::oci::digest::Digest;
 
 pub const BOOT: &str = "11111111-1111-1111-1111-111111111111";
 pub const NEXT_BOOT: &str = "22222222-2222-2222-2222-222222222222";

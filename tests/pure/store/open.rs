@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use composefs_csi::image::store::{Integrity, Steps, Store, StoreError};
+use composefs_csi::image::store::{Steps, Store, StoreError};
+use composefs_csi::integrity::Integrity;
 use composefs_csi::kind::Kind;
 
 use super::fixture::*;

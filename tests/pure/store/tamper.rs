@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use composefs_csi::image::entry::{Entry, EntryKind, Meta};
 use composefs_csi::image::layer::RecordWriter;
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Meta};
 use composefs_csi::image::store::{NodeKey, Options, Store, StoreError};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::kind::Kind;
