@@ -11,6 +11,7 @@ pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod csi;
+pub mod durable_file;
 pub mod image;
 pub mod integrity;
 pub mod kind;

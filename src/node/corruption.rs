@@ -64,8 +64,8 @@ impl Watcher {
     /// The store cannot be read.
     pub fn look_into(&mut self, complaint: &Complaint) -> Result<(), StoreError> {
         let suspects = match complaint {
-            Complaint::Block { inode, .. } => self.store.objects_by_inode(*inode)?,
-            Complaint::Seal { name } => self.store.objects_by_rest(name),
+            Complaint::Block { inode, .. } => self.store.objects().with_inode(*inode)?,
+            Complaint::Seal { name } => self.store.objects().with_last_digits(name),
             Complaint::Lookup => self.store.missing_objects()?,
         };
         for object in suspects {
@@ -127,7 +127,7 @@ impl Watcher {
         let manifests: Vec<_> = images.iter().map(|image| image.manifest.to_string()).collect();
         tracing::error!(
             %object,
-            path = %self.store.object_path(object).display(),
+            path = %self.store.objects().path(object).display(),
             position,
             images = ?names,
             image.digests = ?manifests,
