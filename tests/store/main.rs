@@ -6,6 +6,7 @@ mod collect;
 mod crash;
 mod damage;
 mod fixture;
+mod histories;
 #[path = "../support/images.rs"]
 mod images;
 mod open;
