@@ -4,6 +4,7 @@ mod collect;
 mod crash;
 mod damage;
 mod fixture;
+mod histories;
 mod open;
 mod renew;
 mod sharing;

@@ -10,7 +10,7 @@ use composefs_csi::image::layer::RecordWriter;
 use composefs_csi::image::objects::{ObjectError, Objects};
 use composefs_csi::image::store::gc::Policy;
 use composefs_csi::image::store::{
-    CollectRequest, Collected, ImageRecord, Lease, NodeKey, Options, Store, StoreError,
+    CollectRequest, Collected, ImageRecord, Lease, NodeKey, Options, Store, StoreError, Swept,
 };
 use composefs_csi::image::tree::Rules;
 use composefs_csi::image::verity::{VerityDigest, VerityHasher};
@@ -104,6 +104,11 @@ pub fn pull(store: &Store, name: &str, layers: &[&[&str]]) -> Result<ImageRecord
 pub fn collect(store: &Store, policy: Policy, mounted: &[VerityDigest]) -> Result<Collected, StoreError> {
     let mounted: BTreeSet<_> = mounted.iter().copied().collect();
     store.collect(&CollectRequest { policy, mounted: &|| Ok(mounted.clone()), dry_run: false })
+}
+
+/// A sweep of a node on which nothing is mounted.
+pub fn sweep(store: &Store, grace: Duration) -> Result<Swept, StoreError> {
+    store.sweep(grace, &|| Ok(BTreeSet::new()))
 }
 
 /// Says that the image was last used `ago`.

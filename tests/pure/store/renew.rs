@@ -87,7 +87,7 @@ async fn an_image_of_another_builder_is_built_anew_without_its_source() {
     assert_eq!(node.ensure(PullPolicy::Never).await.unwrap(), now, "once");
     check(&node.store);
     // What only the old image needed goes with the next sweep, and the new one stays whole.
-    node.store.sweep(std::time::Duration::ZERO).unwrap();
+    sweep(&node.store, std::time::Duration::ZERO).unwrap();
     assert!(!is_whole(node.directory.path(), &node.old.image));
     check(&node.store);
 }

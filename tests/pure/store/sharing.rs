@@ -23,14 +23,14 @@ fn a_lease_keeps_the_sweep_away_and_clones_keep_the_lease() {
     add_layer(&store, &lease, &["x"]).unwrap();
     let clone = lease.clone();
     drop(lease);
-    assert!(matches!(store.sweep(Duration::ZERO), Err(StoreError::Busy { .. })));
+    assert!(matches!(sweep(&store, Duration::ZERO), Err(StoreError::Busy { .. })));
     // Another instance on the same directory is as good as another process.
-    assert!(matches!(impatient(dir.path()).sweep(Duration::ZERO), Err(StoreError::Busy { .. })));
+    assert!(matches!(sweep(&impatient(dir.path()), Duration::ZERO), Err(StoreError::Busy { .. })));
     assert_eq!(all_objects(dir.path()).len(), 1);
     drop(clone);
-    assert_eq!(store.sweep(Duration::from_secs(60)).unwrap().objects, 0, "young staged layers stay");
+    assert_eq!(sweep(&store, Duration::from_secs(60)).unwrap().objects, 0, "young staged layers stay");
     assert_eq!(store.layers().of_blob(&blob(&["x"])).unwrap(), Some(diff_id(&["x"])));
-    let swept = store.sweep(Duration::ZERO).unwrap();
+    let swept = sweep(&store, Duration::ZERO).unwrap();
     assert_eq!((swept.layers, swept.objects), (1, 1));
     assert!(swept.bytes >= 5000);
     assert_eq!(store.layers().of_blob(&blob(&["x"])).unwrap(), None);
@@ -71,7 +71,7 @@ fn another_processs_lease_keeps_the_sweep_away_until_it_is_killed() {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "leased"));
-    assert!(matches!(store.sweep(Duration::ZERO), Err(StoreError::Busy { .. })));
+    assert!(matches!(sweep(&store, Duration::ZERO), Err(StoreError::Busy { .. })));
     // Committing does not take the other's marker away.
     pull(&store, "a", &[&["mine"]]).unwrap();
     assert_eq!(std::fs::read_dir(dir.path().join("dirty")).unwrap().count(), 1);
@@ -84,7 +84,7 @@ fn another_processs_lease_keeps_the_sweep_away_until_it_is_killed() {
         "the sync covered the dead too"
     );
     assert_eq!(store.layers().of_blob(&blob(&["of the child"])).unwrap(), Some(diff_id(&["of the child"])));
-    store.sweep(Duration::ZERO).unwrap();
+    sweep(&store, Duration::ZERO).unwrap();
     assert_eq!(all_objects(dir.path()), needed(&store));
 }
 
@@ -110,7 +110,7 @@ fn what_is_pulled_between_two_slices_of_a_sweep_stays() {
     });
     let sweeper = Store::open(dir.path(), Options { steps, ..options(BOOT) }).unwrap();
     let swept = std::thread::scope(|scope| {
-        let sweep = scope.spawn(|| sweeper.sweep(Duration::ZERO).unwrap());
+        let sweep = scope.spawn(|| sweep(&sweeper, Duration::ZERO).unwrap());
         begins.recv().unwrap();
         pull(&store, "a", &[&files]).unwrap();
         assert!(!sweep.is_finished(), "the pull came too late to tell anything");

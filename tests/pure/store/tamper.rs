@@ -47,7 +47,7 @@ fn an_altered_image_record_is_named_put_aside_and_made_again() {
     assert_eq!(listing.images.len(), 1);
     unauthentic(&listing.unreadable[0], &path);
     assert!(
-        matches!(store.sweep(std::time::Duration::ZERO), Err(StoreError::Blocked(_))),
+        matches!(sweep(&store, std::time::Duration::ZERO), Err(StoreError::Blocked(_))),
         "nothing is removed"
     );
     assert_eq!(store.images().get_or_set_aside(&manifest("a")).unwrap(), None);
