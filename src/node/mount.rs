@@ -27,6 +27,7 @@ mod probe;
 mod publish;
 mod relabel;
 mod selinux;
+mod store_mount;
 mod superblock;
 mod table;
 

@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use crate::image::entry::{Entry, EntryKind};
 use super::*;
+use crate::image::entry::{Entry, EntryKind};
 use crate::image::objects::Objects;
 use crate::image::tar::testing::Builder;
 use crate::image::verity::VerityDigest;

@@ -7,8 +7,9 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
+use super::MountError;
 use super::object::ImageFile;
-use super::{MountError, table};
+use super::store_mount::is_mount_root;
 use crate::image::verity::VerityDigest;
 use crate::sys::mount_attr::{MountAttr, Propagation, mount_setattr};
 
@@ -65,7 +66,7 @@ impl Bases {
         match rustix::fs::openat(&self.directory, image.hex(), PLACE, Mode::empty()) {
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(failed(errno)),
-            Ok(place) => Ok(table::is_mount_root(&place).map_err(failed)?.then_some(place)),
+            Ok(place) => Ok(is_mount_root(&place).map_err(failed)?.then_some(place)),
         }
     }
 
@@ -110,7 +111,7 @@ impl Bases {
             match rustix::fs::openat(&self.directory, name, PLACE, Mode::empty()) {
                 Err(Errno::NOENT) => return Ok(()),
                 Err(errno) => return Err(failed("open", errno)),
-                Ok(place) if !table::is_mount_root(&place).map_err(|errno| failed("statx", errno))? => break,
+                Ok(place) if !is_mount_root(&place).map_err(|errno| failed("statx", errno))? => break,
                 Ok(_) => {}
             }
             unmount_lazily(&path).map_err(|errno| failed("umount", errno))?;
@@ -185,7 +186,7 @@ fn make_directory(path: &Path) -> Result<(), Errno> {
 fn own_mount(path: &Path) -> Result<OwnedFd, Errno> {
     let open = || rustix::fs::open(path, PLACE, Mode::empty());
     let mut place = open()?;
-    if !table::is_mount_root(&place)? {
+    if !is_mount_root(&place)? {
         let flags =
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
         let clone = rustix::mount::open_tree(&place, "", flags)?;

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags};
 
 use super::MountError;
-use super::superblock::CONFINED;
+use super::store_mount::CONFINED;
 
 /// An open filesystem context.
 #[derive(Debug)]

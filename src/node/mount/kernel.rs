@@ -13,7 +13,7 @@ use rustix::mount::MountAttrFlags;
 use super::base::{Bases, PLACE, unmount_lazily};
 use super::object::ImageFile;
 use super::publish::{Target, clone_mount, restrict};
-use super::table::StoreId;
+use super::store_mount::{Mount, StoreId};
 use super::{
     Capabilities, MountError, MountSpec, Mounter, SelinuxContext, Verity, check, probe, relabel, selinux,
     table,
@@ -249,7 +249,7 @@ fn device_of(mount: &OwnedFd, image: &VerityDigest) -> Result<u64, MountError> {
 }
 
 /// Opens `target` and says what is mounted there; `None` where nothing is, or `target` is no directory.
-fn look(target: &Path) -> Result<Option<(OwnedFd, table::Mount)>, MountError> {
+fn look(target: &Path) -> Result<Option<(OwnedFd, Mount)>, MountError> {
     let failed = |step: &str, errno| MountError::kernel(step, target.display(), errno);
     let place = match rustix::fs::openat(CWD, target, PLACE, Mode::empty()) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),

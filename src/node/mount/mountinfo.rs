@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use super::table::Mount;
+use super::store_mount::Mount;
 
 /// One line. The id may be used again after the mount has gone.
 #[derive(Debug, Clone, PartialEq, Eq)]

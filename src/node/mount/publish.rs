@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
 use super::base::PLACE;
-use super::superblock::CONFINED;
+use super::store_mount::CONFINED;
 use super::{MountError, MountSpec, table};
 use crate::sys::mount_attr::{MountAttr, Propagation, mount_setattr};
 
@@ -68,7 +68,6 @@ pub(super) fn restrict(clone: &OwnedFd, noexec: MountAttrFlags) -> Result<(), Er
         set: CONFINED | noexec,
         clear: MountAttrFlags::MOUNT_ATTR_NOEXEC.difference(noexec),
         propagation: Some(Propagation::Private),
-        idmap: None,
     };
     mount_setattr(clone, &attr)
 }

@@ -7,19 +7,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
 
 use super::MountError;
 use super::base::Bases;
 use super::context::Context;
 use super::object::ImageFile;
-use super::table::{StoreId, source_of};
+use super::store_mount::{StoreId, source_of};
 use crate::sys::loop_device;
-
-/// What every mount of ours has.
-pub(super) const CONFINED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
-    .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// What EROFS reads an image from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -69,7 +69,10 @@ fn a_mark_of_another_node_is_none() {
     let id = CredentialId::anonymous();
     store.record_access(&lease, AccessSubject::Image(&image), "r.io/x", &AccessRecord::Anonymous, 5).unwrap();
     let other = Store::open(directory.path(), Options::new(NodeKey::from_bytes(&[8; 32]))).unwrap();
-    assert_eq!(other.access_time(AccessSubject::Image(&image), "r.io/x", &AccessRecord::Anonymous).unwrap(), None);
+    assert_eq!(
+        other.access_time(AccessSubject::Image(&image), "r.io/x", &AccessRecord::Anonymous).unwrap(),
+        None
+    );
     assert_ne!(other.reader(&id), store.reader(&id));
     assert_eq!(store.reader(&id), store.reader(&id));
     assert!(!format!("{:?}", store.reader(&id)).contains(&id.hex()));
