@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::node::corruption::{Watcher, parse};
+use crate::node::corruption::{CorruptionWatcher, parse};
 use crate::sys::kernel_log::KernelLog;
 
 /// How long damage is believed before it is looked at again.
@@ -12,7 +12,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 
 /// Passes every complaint about an object to `watcher`, from the first of this boot on, until the shutdown. Without
 /// access to the log it says so once and does nothing: reads are refused all the same.
-pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn follow(mut watcher: CorruptionWatcher, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut log = match KernelLog::open() {
         Ok(log) => log,
         Err(error) => {
@@ -27,7 +27,7 @@ pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow
     loop {
         let complaint = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(AGAIN), if watcher.knows_of_damage() => None,
+            () = tokio::time::sleep(AGAIN), if watcher.has_findings() => None,
             record = log.next() => match parse(&record?) {
                 None => continue,
                 complaint => complaint,
@@ -35,8 +35,8 @@ pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow
         };
         let task = tokio::task::spawn_blocking(move || {
             let looked = match &complaint {
-                Some(complaint) => watcher.look_into(complaint),
-                None => watcher.look_again(),
+                Some(complaint) => watcher.investigate(complaint),
+                None => watcher.recheck(),
             };
             if let Err(error) = looked {
                 tracing::error!(?complaint, "damaged objects cannot be examined: {error}");

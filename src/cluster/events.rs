@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, ClusterError};
-use crate::node::volume::pod_events::{PodEvent, Reason, Reporter};
+use crate::node::volume::pod_events::{EventReason, PodEvent, PodEventRecorder};
 use crate::volume::attributes::PodInfo;
 use crate::volume::id::VolumeId;
 
@@ -53,7 +53,7 @@ pub struct Writer {
 }
 
 /// What one Event is about: a pod by its uid, one of its volumes, and what happened to that.
-type Topic = (String, VolumeId, Reason);
+type Topic = (String, VolumeId, EventReason);
 
 /// An Event that was written.
 #[derive(Debug, Clone)]
@@ -63,8 +63,8 @@ struct Known {
     written: Instant,
 }
 
-impl Reporter for Events {
-    fn report(&self, pod: &PodInfo, event: PodEvent) {
+impl PodEventRecorder for Events {
+    fn record(&self, pod: &PodInfo, event: PodEvent) {
         // A full queue means that the API server is slow; the log has the same event.
         let _ = self.0.try_send((pod.clone(), event));
     }

@@ -1,8 +1,8 @@
 //! Corruption that shows while pods read: the kernel refuses the bytes, and this says which object and whose image.
 //!
-//! fs-verity and overlayfs report to the kernel log only, by inode number or by half a name. [`Watcher::look_into`]
-//! takes such a [`Complaint`] as a hint, examines the objects that it can be about, and keeps the images of those that
-//! are damaged in [`Damages`], where volume statistics find them. A complaint about a file of somebody else's, or
+//! fs-verity and overlayfs report to the kernel log only, by inode number or by half a name. [`CorruptionWatcher::investigate`]
+//! takes such a [`KernelReport`] as a hint, examines the objects that it can be about, and keeps the images of those that
+//! are damaged in [`CorruptImages`], where volume statistics find them. A complaint about a file of somebody else's, or
 //! about an object that was repaired since, leads to nothing.
 
 mod message;
@@ -10,7 +10,7 @@ mod message;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-pub use message::{Complaint, parse};
+pub use message::{KernelReport, parse};
 
 use crate::image::objects::Corruption;
 use crate::image::store::{Store, StoreError};
@@ -18,9 +18,9 @@ use crate::image::verity::VerityDigest;
 
 /// The composefs images that are known to be damaged, and how. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Damages(Arc<RwLock<BTreeMap<VerityDigest, String>>>);
+pub struct CorruptImages(Arc<RwLock<BTreeMap<VerityDigest, String>>>);
 
-impl Damages {
+impl CorruptImages {
     /// What is wrong with an image, for people.
     pub fn of(&self, image: &VerityDigest) -> Option<String> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(image).cloned()
@@ -43,18 +43,18 @@ impl Damages {
 
 /// Looks into complaints of the kernel.
 #[derive(Debug)]
-pub struct Watcher {
+pub struct CorruptionWatcher {
     store: Arc<Store>,
-    damages: Damages,
+    corrupt_images: CorruptImages,
     /// Objects that were reported already and are damaged still, and the images that have them: a reader that
     /// tries again and again must not fill the log.
     reported: BTreeMap<VerityDigest, (Corruption, Vec<VerityDigest>)>,
 }
 
-impl Watcher {
+impl CorruptionWatcher {
     /// A watcher over the objects of `store`.
-    pub fn new(store: Arc<Store>, damages: Damages) -> Self {
-        Self { store, damages, reported: BTreeMap::new() }
+    pub fn new(store: Arc<Store>, corrupt_images: CorruptImages) -> Self {
+        Self { store, corrupt_images, reported: BTreeMap::new() }
     }
 
     /// Finds the objects that a complaint is about, examines them, and reports those that are damaged, once each.
@@ -62,17 +62,17 @@ impl Watcher {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn look_into(&mut self, complaint: &Complaint) -> Result<(), StoreError> {
+    pub fn investigate(&mut self, complaint: &KernelReport) -> Result<(), StoreError> {
         let suspects = match complaint {
-            Complaint::Block { inode, .. } => self.store.objects_by_inode(*inode)?,
-            Complaint::Seal { name } => self.store.objects_by_rest(name),
-            Complaint::Lookup => self.store.missing_objects()?,
+            KernelReport::Block { inode, .. } => self.store.objects_by_inode(*inode)?,
+            KernelReport::Seal { name } => self.store.objects_by_rest(name),
+            KernelReport::Lookup => self.store.missing_objects()?,
         };
         for object in suspects {
             let damage = self.store.examine_object(&object)?;
             let position = match complaint {
-                Complaint::Block { position, .. } => Some(*position),
-                Complaint::Seal { .. } | Complaint::Lookup => None,
+                KernelReport::Block { position, .. } => Some(*position),
+                KernelReport::Seal { .. } | KernelReport::Lookup => None,
             };
             match damage {
                 Some(damage) if !self.reported.contains_key(&object) => {
@@ -87,7 +87,7 @@ impl Watcher {
     }
 
     /// Whether anything is damaged, as far as is known.
-    pub fn knows_of_damage(&self) -> bool {
+    pub fn has_findings(&self) -> bool {
         !self.reported.is_empty()
     }
 
@@ -95,7 +95,7 @@ impl Watcher {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn look_again(&mut self) -> Result<(), StoreError> {
+    pub fn recheck(&mut self) -> Result<(), StoreError> {
         for object in self.reported.keys().copied().collect::<Vec<_>>() {
             // What nothing names any more was condemned, and is on its way back with the next pull.
             let sound = self.store.examine_object(&object)?.is_none();
@@ -112,7 +112,7 @@ impl Watcher {
         let each = self.reported.iter().flat_map(|(object, (damage, images))| {
             images.iter().map(move |image| (*image, format!("object {object} {damage}")))
         });
-        self.damages.replace(each.collect());
+        self.corrupt_images.replace(each.collect());
     }
 
     /// Returns the composefs images that have the object.

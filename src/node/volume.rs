@@ -38,13 +38,13 @@ use self::execute::Io;
 use self::guard::{Guards, VolumeGuard};
 use self::levels::Levels;
 use self::metrics::VolumeMetrics;
-use self::plan::{Plan, Seen};
+use self::plan::{Observed, VolumePlan};
 use self::pod_events::PodEvents;
 use self::record::Records;
 use self::target::TargetPath;
 use crate::image::pull::Images;
 use crate::integrity::Integrity;
-use crate::node::corruption::Damages;
+use crate::node::corruption::CorruptImages;
 use crate::node::credential_providers::CredentialProviders;
 use crate::node::mount::Mounter;
 use crate::oci::platform::Platform;
@@ -81,7 +81,7 @@ pub struct Parts {
     /// Told when room may be short: something was pulled, or something did not fit.
     pub housekeeping: Arc<Notify>,
     /// Images that the kernel refuses to readers in part.
-    pub damages: Damages,
+    pub corrupt_images: CorruptImages,
     /// What is counted.
     pub metrics: VolumeMetrics,
 }
@@ -121,17 +121,17 @@ impl Volumes {
 }
 
 /// Whether anything had to be done.
-fn carry_out(
+fn execute_plan(
     io: Io<'_>,
     guard: &VolumeGuard,
     target: &TargetPath,
-    seen: &Seen,
-    plan: Plan,
+    seen: &Observed,
+    plan: VolumePlan,
 ) -> Result<bool, VolumeError> {
     match plan {
-        Plan::Done => Ok(false),
-        Plan::Refuse(refusal) => Err(refusal.into()),
-        Plan::Run(steps) => {
+        VolumePlan::Done => Ok(false),
+        VolumePlan::Refuse(refusal) => Err(refusal.into()),
+        VolumePlan::Run(steps) => {
             io.run(guard, target, seen.record.as_ref(), &steps)?;
             Ok(true)
         }

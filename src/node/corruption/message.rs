@@ -5,7 +5,7 @@
 
 /// Something that the kernel met.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Complaint {
+pub enum KernelReport {
     /// fs-verity: a block of the file with this inode number is not what it was.
     Block {
         /// Inode number on the filesystem that the message does not name reliably.
@@ -24,13 +24,13 @@ pub enum Complaint {
 
 /// Parses a record of `/dev/kmsg` (Documentation/ABI/testing/dev-kmsg): `prefix;message`, then lines of
 /// key and value that are not looked at.
-pub fn parse(record: &str) -> Option<Complaint> {
+pub fn parse(record: &str) -> Option<KernelReport> {
     let message = record.split_once(';')?.1.lines().next()?;
     if let Some(rest) = message.strip_prefix("fs-verity (") {
         let (place, what) = rest.split_once("): ")?;
         let inode = place.split_once("inode ")?.1.parse().ok()?;
         let position = what.strip_prefix("FILE CORRUPTED! pos=")?.split(',').next()?.parse().ok()?;
-        return Some(Complaint::Block { inode, position });
+        return Some(KernelReport::Block { inode, position });
     }
     let message = message.strip_prefix("overlayfs: ")?;
     if let Some(rest) = message.strip_prefix("lower file '") {
@@ -38,9 +38,9 @@ pub fn parse(record: &str) -> Option<Complaint> {
         let name = path.rsplit('/').next()?;
         let is_object = name.len() == 62 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
         return (is_object && what.contains("fs-verity digest"))
-            .then(|| Complaint::Seal { name: name.to_owned() });
+            .then(|| KernelReport::Seal { name: name.to_owned() });
     }
-    message.contains("lowerdata lookup failed").then_some(Complaint::Lookup)
+    message.contains("lowerdata lookup failed").then_some(KernelReport::Lookup)
 }
 
 #[cfg(test)]
@@ -55,19 +55,19 @@ mod tests {
                 "3,812,9321,-;fs-verity (vda, inode 12): FILE CORRUPTED! pos=28672, level=-1, want_hash=sha256:0, \
                  real_hash=sha256:1\n SUBSYSTEM=x\n"
                     .to_owned(),
-                Some(Complaint::Block { inode: 12, position: 28672 }),
+                Some(KernelReport::Block { inode: 12, position: 28672 }),
             ),
             (
                 format!("4,1,2,-;overlayfs: lower file '{name}' has the wrong fs-verity digest\n"),
-                Some(Complaint::Seal { name: name.clone() }),
+                Some(KernelReport::Seal { name: name.clone() }),
             ),
             (
                 format!("4,1,2,c;overlayfs: lower file 'cd/{name}' has no fs-verity digest"),
-                Some(Complaint::Seal { name: name.clone() }),
+                Some(KernelReport::Seal { name: name.clone() }),
             ),
             (
                 "4,1,2,-;overlayfs: lazy lowerdata lookup failed (d/file, err=-2)".to_owned(),
-                Some(Complaint::Lookup),
+                Some(KernelReport::Lookup),
             ),
             ("4,1,2,-;overlayfs: lower file 'etc' has no fs-verity digest".to_owned(), None),
             ("4,1,2,-;fs-verity (vda, inode x): FILE CORRUPTED! pos=1".to_owned(), None),

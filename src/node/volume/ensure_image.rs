@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::time::error::Elapsed;
 
-use super::plan::Image;
-use super::record::Pinned;
+use super::plan::ImageChoice;
+use super::record::PinnedImage;
 use super::request::VolumeRequest;
 use super::{VolumeError, Volumes};
 use crate::image::pull::{Caller, ImageRequest, PullError, Ready, Watch};
@@ -18,8 +18,8 @@ use crate::oci::digest::Digest;
 const NOTICE: Duration = Duration::from_millis(500);
 
 /// An image to publish, with what keeps it from the sweep until a record does.
-pub(super) struct Chosen {
-    pub pinned: Pinned,
+pub(super) struct ChosenImage {
+    pub pinned: PinnedImage,
     pub fetched: u64,
     pub ready: Ready,
 }
@@ -30,14 +30,14 @@ impl Volumes {
         &self,
         request: &VolumeRequest,
         caller: Caller,
-        image: Image,
-    ) -> Result<Option<Chosen>, VolumeError> {
+        image: ImageChoice,
+    ) -> Result<Option<ChosenImage>, VolumeError> {
         match image {
-            Image::Done => Ok(None),
-            Image::Refuse(refusal) => Err(refusal.into()),
+            ImageChoice::Done => Ok(None),
+            ImageChoice::Refuse(refusal) => Err(refusal.into()),
             // That a volume is in use already is no leave for the one who asks now.
-            Image::Pinned(pinned) => self.ensure(request, caller, Some(pinned.image)).await.map(Some),
-            Image::Resolve => self.ensure(request, caller, None).await.map(Some),
+            ImageChoice::Pinned(pinned) => self.ensure(request, caller, Some(pinned.image)).await.map(Some),
+            ImageChoice::Resolve => self.ensure(request, caller, None).await.map(Some),
         }
     }
 
@@ -46,7 +46,7 @@ impl Volumes {
         request: &VolumeRequest,
         caller: Caller,
         pinned: Option<Digest>,
-    ) -> Result<Chosen, VolumeError> {
+    ) -> Result<ChosenImage, VolumeError> {
         let (image, identity) = (&request.attributes.image, &request.identity);
         let credentials = self.0.credential_providers.complete(image, &request.credentials, identity).await?;
         let watch = Watch::default();
@@ -74,11 +74,11 @@ impl Volumes {
         }
         let (pull, image) =
             (watch.get().map(|pull| (pull, begun.elapsed())), image_request.reference.to_string());
-        self.0.pod_events.ready(&request.volume, &request.identity.pod, &image, &ready, pull);
+        self.0.pod_events.image_ready(&request.volume, &request.identity.pod, &image, &ready, pull);
         let record = &ready.record;
         let (image, composefs) = (record.manifest, record.image);
-        let pinned = Pinned { image, composefs, bytes: record.bytes, inodes: record.inodes };
-        Ok(Chosen { pinned, fetched: ready.fetched, ready })
+        let pinned = PinnedImage { image, composefs, bytes: record.bytes, inodes: record.inodes };
+        Ok(ChosenImage { pinned, fetched: ready.fetched, ready })
     }
 
     /// Waits for an image as long as the caller does, and tells of the pull that it waits for.
@@ -90,15 +90,15 @@ impl Volumes {
     ) -> Result<Result<Ready, PullError>, Elapsed> {
         let mut waiting =
             std::pin::pin!(tokio::time::timeout(request.wait, self.0.images.ensure(image_request)));
-        if !self.0.pod_events.wanted() {
+        if !self.0.pod_events.is_enabled() {
             return waiting.await;
         }
         let image = image_request.reference.to_string();
-        let mut follower = self.0.pod_events.follow(&request.volume, &request.identity.pod, &image, watch);
+        let mut watcher = self.0.pod_events.watch_pull(&request.volume, &request.identity.pod, &image, watch);
         loop {
             tokio::select! {
                 answer = &mut waiting => return answer,
-                () = tokio::time::sleep(NOTICE) => follower.look(),
+                () = tokio::time::sleep(NOTICE) => watcher.record_changes(),
             }
         }
     }

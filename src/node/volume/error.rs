@@ -1,8 +1,8 @@
 //! Why a volume could not be served.
 
 use super::execute::StepError;
-use super::levels::Unreachable;
-use super::plan::Refusal;
+use super::levels::UnreachableLevel;
+use super::plan::VolumeRefusal;
 use super::record::RecordError;
 use crate::image::pull::PullError;
 use crate::kind::Kind;
@@ -19,7 +19,7 @@ pub enum VolumeError {
     Busy(VolumeId),
     /// It must not be done.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] VolumeRefusal),
     /// A step failed.
     #[error(transparent)]
     Step(#[from] StepError),
@@ -42,7 +42,7 @@ pub enum VolumeError {
     Layout(#[from] LayoutError),
     /// The integrity level that is demanded cannot be reached.
     #[error(transparent)]
-    Unreachable(#[from] Unreachable),
+    Unreachable(#[from] UnreachableLevel),
     /// No such volume on this node.
     #[error("volume {0} is not in use on this node; publish it first")]
     Unknown(VolumeId),

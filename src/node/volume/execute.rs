@@ -8,9 +8,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use super::guard::VolumeGuard;
-use super::plan::{Seen, Step};
+use super::plan::{Observed, Step};
 use super::record::{RecordError, Records, VolumeRecord};
-use super::target::{Directory, TargetPath};
+use super::target::{TargetPath, TargetState};
 use crate::kind::Kind;
 use crate::node::mount::{MountError, Mounter};
 
@@ -73,26 +73,26 @@ impl Io<'_> {
     ///
     /// # Errors
     /// The record is unreadable, or something that is not ours is mounted there.
-    pub fn look(&self, guard: &VolumeGuard, target: &TargetPath) -> Result<Seen, StepError> {
+    pub fn observe(&self, guard: &VolumeGuard, target: &TargetPath) -> Result<Observed, StepError> {
         let record = self.records.read(guard.volume())?;
         let directory = target.look().map_err(|error| self.failed("look at", target, error))?;
         let mounted = match directory {
-            Directory::Missing | Directory::Other => None,
-            Directory::Empty | Directory::Filled => self.mounter.mounted(target.path())?,
+            TargetState::Missing | TargetState::Other => None,
+            TargetState::Empty | TargetState::Filled => self.mounter.mounted(target.path())?,
         };
         let owner =
             self.records.claimant(target.path(), self.boot).filter(|id| id != guard.volume().as_str());
-        Ok(Seen { record, directory, mounted, owner, boot: self.boot.to_owned() })
+        Ok(Observed { record, directory, mounted, owner, boot: self.boot.to_owned() })
     }
 
     /// Sees a volume's record only: staging mounts nothing.
     ///
     /// # Errors
     /// The record is unreadable.
-    pub fn look_at_record(&self, guard: &VolumeGuard) -> Result<Seen, StepError> {
+    pub fn observe_record(&self, guard: &VolumeGuard) -> Result<Observed, StepError> {
         let record = self.records.read(guard.volume())?;
         let boot = self.boot.to_owned();
-        Ok(Seen { record, directory: Directory::Missing, mounted: None, owner: None, boot })
+        Ok(Observed { record, directory: TargetState::Missing, mounted: None, owner: None, boot })
     }
 
     /// Takes the steps of a plan in order. Where one fails, what the earlier ones have added is taken back,
@@ -109,7 +109,7 @@ impl Io<'_> {
     ) -> Result<(), StepError> {
         for (at, step) in steps.iter().enumerate() {
             if let Err(error) = self.step(guard, target, step) {
-                self.take_back(guard, target, before, &steps[..at]);
+                self.roll_back(guard, target, before, &steps[..at]);
                 return Err(error);
             }
         }
@@ -140,7 +140,7 @@ impl Io<'_> {
     }
 
     /// Undoes what a failed publish has added. Unpublishing takes nothing back: its next call goes on.
-    fn take_back(
+    fn roll_back(
         &self,
         guard: &VolumeGuard,
         target: &TargetPath,

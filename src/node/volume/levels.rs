@@ -24,12 +24,12 @@ pub struct Levels {
     "integrity level read is demanded (by {by}), and this node reaches mount at the most: {why}. Let the pod run on \
      a node with fs-verity, or demand less"
 )]
-pub struct Unreachable {
+pub struct UnreachableLevel {
     by: &'static str,
     why: String,
 }
 
-impl Unreachable {
+impl UnreachableLevel {
     /// Another node may well do.
     pub fn kind(&self) -> Kind {
         Kind::Unsupported
@@ -45,7 +45,7 @@ impl Levels {
         &self,
         attribute: Option<Integrity>,
         policy: Option<Integrity>,
-    ) -> Result<Integrity, Unreachable> {
+    ) -> Result<Integrity, UnreachableLevel> {
         let asked = [
             (policy, "the policy that admits the image"),
             (attribute, "the volume attribute `verify`"),
@@ -57,7 +57,7 @@ impl Levels {
         }
         let by = asked.iter().find(|(level, _)| *level == Some(least)).map_or("nobody", |(_, by)| by);
         let why = self.no_read.clone().unwrap_or_else(|| "the reason is in the plugin's log".to_owned());
-        Err(Unreachable { by, why })
+        Err(UnreachableLevel { by, why })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariants that every plan keeps:
 //! * the record that names a mount is written before the mount is made and removed after it has gone;
 //! * nothing that another volume published is touched;
-//! * after a plan has been carried out, planning again yields [`Plan::Done`].
+//! * after a plan has been carried out, planning again yields [`VolumePlan::Done`].
 //!
 //! A volume is pinned to one image for as long as it is in use on this node during one boot: all its targets
 //! show the same bytes, even if the tag has moved in between.
@@ -12,12 +12,12 @@ mod publish;
 mod refusal;
 mod stage;
 
-pub use publish::{image_for, publish, unpublish};
-pub use refusal::Refusal;
+pub use publish::{image_to_publish, publish, unpublish};
+pub use refusal::VolumeRefusal;
 pub use stage::{image_to_stage, stage, unstage};
 
-use super::record::{Pinned, Requested, VolumeRecord};
-use super::target::{Directory, TargetPath};
+use super::record::{PinnedImage, Requested, VolumeRecord};
+use super::target::{TargetPath, TargetState};
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 use crate::node::mount::MountSpec;
@@ -26,11 +26,11 @@ use crate::volume::id::VolumeId;
 
 /// What is there, before anything is done.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Seen {
+pub struct Observed {
     /// The volume's record.
     pub record: Option<VolumeRecord>,
     /// What lies at the target.
-    pub directory: Directory,
+    pub directory: TargetState,
     /// What of ours is mounted on the target.
     pub mounted: Option<MountSpec>,
     /// Another volume whose record claims the target during this boot.
@@ -41,7 +41,7 @@ pub struct Seen {
 
 /// What a publish asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct PublishSpec {
     /// The volume.
     pub volume: VolumeId,
     /// Where.
@@ -77,26 +77,26 @@ pub enum Step {
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Plan {
+pub enum VolumePlan {
     /// Nothing: all is as wanted.
     Done,
     /// These steps, in this order.
     Run(Vec<Step>),
     /// It must not be done.
-    Refuse(Refusal),
+    Refuse(VolumeRefusal),
 }
 
 /// Which image a publish is to use.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Image {
+pub enum ImageChoice {
     /// None: the volume is published already.
     Done,
     /// The one to which the volume is pinned.
-    Pinned(Pinned),
+    Pinned(PinnedImage),
     /// It has to be resolved, and pulled if need be.
     Resolve,
     /// It must not be done.
-    Refuse(Refusal),
+    Refuse(VolumeRefusal),
 }
 
 /// A reboot takes the mounts, and what is not mounted may be resolved anew.
@@ -106,7 +106,12 @@ fn is_pinned(record: &VolumeRecord, boot: &str) -> bool {
 
 /// The volume's record with `image`, keeping where else it is in use. Targets of an earlier boot are not
 /// mounted any more; to unpublish them needs no record.
-fn based_on(seen: &Seen, volume: &VolumeId, request: &Requested, image: Pinned) -> VolumeRecord {
+fn record_with_image(
+    seen: &Observed,
+    volume: &VolumeId,
+    request: &Requested,
+    image: PinnedImage,
+) -> VolumeRecord {
     let mut record = VolumeRecord::new(volume, request.clone(), image, &seen.boot);
     if let Some(old) = &seen.record {
         record.staged.clone_from(&old.staged);

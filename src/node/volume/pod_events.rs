@@ -1,7 +1,7 @@
 //! PodEvent of a pull for whoever looks at the pod: that it has begun, what it brought, why there is no volume.
 //!
 //! kubelet repeats every error of a call, all of them as `FailedMount`. What is told here is what no call says, that
-//! a pull goes on and what it brought; and failures under a [`Reason`] that can be searched for, so that a policy's
+//! a pull goes on and what it brought; and failures under a [`EventReason`] that can be searched for, so that a policy's
 //! no is told apart from a network that is down. A request that cannot be read has no pod yet: that is kubelet's alone,
 //! and so is staging, of which kubelet does not say for whom.
 
@@ -16,17 +16,17 @@ use crate::oci::SourceError;
 use crate::volume::attributes::PodInfo;
 use crate::volume::id::VolumeId;
 
-mod follow;
+mod pull_watcher;
 mod reason;
 
-pub use follow::Follower;
-pub use reason::Reason;
+pub use pull_watcher::PullWatcher;
+pub use reason::EventReason;
 
 /// A piece of event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodEvent {
     /// What sort.
-    pub reason: Reason,
+    pub reason: EventReason,
     /// Of which of the pod's volumes.
     pub volume: VolumeId,
     /// One or two sentences. Without secrets.
@@ -34,15 +34,15 @@ pub struct PodEvent {
 }
 
 /// Somebody who passes event on. Never blocks.
-pub trait Reporter: Send + Sync + fmt::Debug {
+pub trait PodEventRecorder: Send + Sync + fmt::Debug {
     /// Passes on event of a pod.
-    fn report(&self, pod: &PodInfo, event: PodEvent);
+    fn record(&self, pod: &PodInfo, event: PodEvent);
 }
 
 /// Follows the pulls that volumes wait for, through as many calls as that takes.
 #[derive(Debug, Default)]
 pub struct PodEvents {
-    reporter: Option<Arc<dyn Reporter>>,
+    recorder: Option<Arc<dyn PodEventRecorder>>,
     waiting: Mutex<HashMap<VolumeId, Waiting>>,
 }
 
@@ -53,29 +53,29 @@ struct Waiting {
 }
 
 impl PodEvents {
-    /// PodEvents to `reporter`.
-    pub fn new(reporter: Arc<dyn Reporter>) -> Self {
-        Self { reporter: Some(reporter), waiting: Mutex::default() }
+    /// PodEvents to `recorder`.
+    pub fn new(recorder: Arc<dyn PodEventRecorder>) -> Self {
+        Self { recorder: Some(recorder), waiting: Mutex::default() }
     }
 
     /// Whether anybody listens.
-    pub(super) fn wanted(&self) -> bool {
-        self.reporter.is_some()
+    pub(super) fn is_enabled(&self) -> bool {
+        self.recorder.is_some()
     }
 
     /// Follows what the call of a pod waits for.
-    pub(super) fn follow<'a>(
+    pub(super) fn watch_pull<'a>(
         &'a self,
         volume: &'a VolumeId,
         pod: &'a PodInfo,
         image: &'a str,
         watch: &'a Watch,
-    ) -> Follower<'a> {
-        Follower { pod_events: self, volume, pod, image, watch, told: None }
+    ) -> PullWatcher<'a> {
+        PullWatcher { pod_events: self, volume, pod, image, watch, reported_until: None }
     }
 
     /// A volume waits for a pull.
-    fn pulling(&self, volume: &VolumeId, pod: &PodInfo, image: &str, pull: &Arc<Progress>) {
+    fn pull_started(&self, volume: &VolumeId, pod: &PodInfo, image: &str, pull: &Arc<Progress>) {
         let waiting = Waiting { since: Instant::now(), pull: Arc::clone(pull) };
         let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if all.get(volume).is_some_and(|before| before.pull.manifest == pull.manifest) {
@@ -85,11 +85,11 @@ impl PodEvents {
         drop(all);
         let megabytes = megabytes(pull.total());
         let text = format!("pulling image {image} ({megabytes} in {} layers)", pull.layers.len());
-        self.report(pod, volume, Reason::Pulling, text);
+        self.record(pod, volume, EventReason::Pulling, text);
     }
 
     /// A volume has its image; `pull` is the one that it waited for in this call, if it did.
-    pub(super) fn ready(
+    pub(super) fn image_ready(
         &self,
         volume: &VolumeId,
         pod: &PodInfo,
@@ -109,12 +109,12 @@ impl PodEvents {
             megabytes(pull.saved()),
             megabytes(ready.record.bytes),
         );
-        self.report(pod, volume, Reason::Pulled, text);
+        self.record(pod, volume, EventReason::Pulled, text);
     }
 
     /// A volume does not get its image, or not yet.
-    pub(super) fn failed(&self, volume: &VolumeId, pod: &PodInfo, image: &str, error: &VolumeError) {
-        let Some(reason) = Reason::of(error) else { return };
+    pub(super) fn publish_failed(&self, volume: &VolumeId, pod: &PodInfo, image: &str, error: &VolumeError) {
+        let Some(reason) = EventReason::of(error) else { return };
         self.forget(volume);
         let text = match error {
             VolumeError::Pull(pull) => match reason::rate_limit(pull) {
@@ -123,7 +123,7 @@ impl PodEvents {
             },
             error => format!("image {image}: {error}"),
         };
-        self.report(pod, volume, reason, text);
+        self.record(pod, volume, reason, text);
     }
 
     /// A volume is gone.
@@ -135,9 +135,9 @@ impl PodEvents {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(volume)
     }
 
-    fn report(&self, pod: &PodInfo, volume: &VolumeId, reason: Reason, text: String) {
-        if let Some(reporter) = &self.reporter {
-            reporter.report(pod, PodEvent { reason, volume: volume.clone(), text });
+    fn record(&self, pod: &PodInfo, volume: &VolumeId, reason: EventReason, text: String) {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(pod, PodEvent { reason, volume: volume.clone(), text });
         }
     }
 }

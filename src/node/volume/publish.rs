@@ -6,10 +6,10 @@ use std::time::Instant;
 use tracing::Span;
 
 use super::guard::VolumeGuard;
-use super::plan::{self, Seen};
+use super::plan::{self, Observed};
 use super::request::VolumeRequest;
 use super::target::TargetPath;
-use super::{VolumeError, Volumes, carry_out, milliseconds};
+use super::{VolumeError, Volumes, execute_plan, milliseconds};
 use crate::image::pull::Caller;
 use crate::metrics::Outcome;
 use crate::volume::id::VolumeId;
@@ -25,7 +25,7 @@ impl Volumes {
         let image = request.attributes.image.to_string();
         let outcome = self.publish_now(request).await;
         if let Err(error) = &outcome {
-            self.0.pod_events.failed(&volume, &pod, &image, error);
+            self.0.pod_events.publish_failed(&volume, &pod, &image, error);
         }
         timing.end(Outcome::of(&outcome, VolumeError::kind));
         outcome
@@ -38,7 +38,8 @@ impl Volumes {
         let mut wanted = request.wanted(least);
         let (guard, seen) = self.look(self.guard(&request.volume)?, &request.target).await?;
         let caller = Caller::Pod { namespace: request.identity.pod.namespace() };
-        let Some(chosen) = self.choose(&request, caller, plan::image_for(&wanted, &seen)).await? else {
+        let Some(chosen) = self.choose(&request, caller, plan::image_to_publish(&wanted, &seen)).await?
+        else {
             return Ok(());
         };
         let (image, fetched) = (chosen.pinned, chosen.fetched);
@@ -52,8 +53,8 @@ impl Volumes {
             .blocking(move |io| {
                 // Held until the record keeps the image.
                 let _chosen = chosen;
-                let seen = io.look(&guard, &wanted.target)?;
-                carry_out(io, &guard, &wanted.target, &seen, plan::publish(&wanted, image, &seen))?;
+                let seen = io.observe(&guard, &wanted.target)?;
+                execute_plan(io, &guard, &wanted.target, &seen, plan::publish(&wanted, image, &seen))?;
                 Ok(io.mounter.level(&image.composefs).max(wanted.least))
             })
             .await?;
@@ -83,8 +84,8 @@ impl Volumes {
         let (shown, images) = (target.clone(), Arc::clone(&self.0.images));
         let changed = self
             .blocking(move |io| {
-                let seen = io.look(&guard, &target)?;
-                let changed = carry_out(io, &guard, &target, &seen, plan::unpublish(&target, &seen))?;
+                let seen = io.observe(&guard, &target)?;
+                let changed = execute_plan(io, &guard, &target, &seen, plan::unpublish(&target, &seen))?;
                 // A volume's image was in use until now, however long ago it was published.
                 if let (true, Some(record)) = (changed, &seen.record) {
                     images.used(&record.image);
@@ -104,10 +105,10 @@ impl Volumes {
         &self,
         guard: VolumeGuard,
         target: &TargetPath,
-    ) -> Result<(VolumeGuard, Seen), VolumeError> {
+    ) -> Result<(VolumeGuard, Observed), VolumeError> {
         let target = target.clone();
         self.blocking(move |io| {
-            let seen = io.look(&guard, &target)?;
+            let seen = io.observe(&guard, &target)?;
             Ok((guard, seen))
         })
         .await

@@ -79,7 +79,7 @@ pub struct Target {
 
 /// An image that was found for a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pinned {
+pub struct PinnedImage {
     /// Digest of the manifest.
     pub image: Digest,
     /// The composefs image.
@@ -92,8 +92,8 @@ pub struct Pinned {
 
 impl VolumeRecord {
     /// A volume that is in use nowhere yet.
-    pub fn new(id: &VolumeId, request: Requested, image: Pinned, boot: &str) -> Self {
-        let Pinned { image, composefs, bytes, inodes } = image;
+    pub fn new(id: &VolumeId, request: Requested, image: PinnedImage, boot: &str) -> Self {
+        let PinnedImage { image, composefs, bytes, inodes } = image;
         let volume_id = id.as_str().to_owned();
         let boot = boot.to_owned();
         let targets = Vec::new();
@@ -130,8 +130,8 @@ impl VolumeRecord {
     }
 
     /// The image this volume shows.
-    pub fn pinned(&self) -> Pinned {
-        Pinned { image: self.image, composefs: self.composefs, bytes: self.bytes, inodes: self.inodes }
+    pub fn pinned(&self) -> PinnedImage {
+        PinnedImage { image: self.image, composefs: self.composefs, bytes: self.bytes, inodes: self.inodes }
     }
 
     /// The entry for `path`.

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::execute::Io;
 use super::guard::Guards;
 use super::record::{RecordError, Target, VolumeRecord};
-use super::target::{Directory, TargetPath};
+use super::target::{TargetPath, TargetState};
 use super::{VolumeError, Volumes};
 use crate::image::verity::VerityDigest;
 
@@ -125,7 +125,7 @@ fn without_gone(record: &VolumeRecord) -> VolumeRecord {
 
 /// Nothing can be mounted on what is not there.
 fn is_gone(path: &Path) -> bool {
-    matches!(TargetPath::recorded(path).look(), Ok(Directory::Missing))
+    matches!(TargetPath::recorded(path).look(), Ok(TargetState::Missing))
 }
 
 fn unreadable(

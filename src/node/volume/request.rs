@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::VolumeError;
-use super::plan::Wanted;
+use super::plan::PublishSpec;
 use super::record::Requested;
 use super::target::TargetPath;
 use crate::integrity::Integrity;
@@ -50,8 +50,8 @@ impl VolumeRequest {
             && !self.credentials.cover(&self.attributes.image)
     }
 
-    pub(super) fn wanted(&self, least: Integrity) -> Wanted {
-        Wanted {
+    pub(super) fn wanted(&self, least: Integrity) -> PublishSpec {
+        PublishSpec {
             volume: self.volume.clone(),
             target: self.target.clone(),
             request: self.requested(),

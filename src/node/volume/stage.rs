@@ -7,7 +7,7 @@ use tracing::Span;
 
 use super::request::VolumeRequest;
 use super::target::TargetPath;
-use super::{VolumeError, Volumes, carry_out, milliseconds, plan};
+use super::{VolumeError, Volumes, execute_plan, milliseconds, plan};
 use crate::image::pull::Caller;
 use crate::volume::id::VolumeId;
 
@@ -27,7 +27,7 @@ impl Volumes {
         let guard = self.guard(&request.volume)?;
         let (guard, seen) = self
             .blocking(move |io| {
-                let seen = io.look_at_record(&guard)?;
+                let seen = io.observe_record(&guard)?;
                 Ok((guard, seen))
             })
             .await?;
@@ -46,9 +46,9 @@ impl Volumes {
         Span::current().record("image.digest", tracing::field::display(image.image));
         self.blocking(move |io| {
             let _chosen = chosen;
-            let seen = io.look_at_record(&guard)?;
+            let seen = io.observe_record(&guard)?;
             let plan = plan::stage(guard.volume(), &wanted, &path, image, &seen);
-            carry_out(io, &guard, &path, &seen, plan)
+            execute_plan(io, &guard, &path, &seen, plan)
         })
         .await?;
         tracing::info!(
@@ -68,8 +68,8 @@ impl Volumes {
     pub async fn unstage(&self, volume: VolumeId, path: TargetPath) -> Result<(), VolumeError> {
         let guard = self.guard(&volume)?;
         self.blocking(move |io| {
-            let seen = io.look_at_record(&guard)?;
-            carry_out(io, &guard, &path, &seen, plan::unstage(&path, &seen))
+            let seen = io.observe_record(&guard)?;
+            execute_plan(io, &guard, &path, &seen, plan::unstage(&path, &seen))
         })
         .await?;
         Ok(())

@@ -45,7 +45,7 @@ impl Volumes {
     /// # Errors
     /// The volume is not in use on this node, or not at `path`.
     pub async fn statistics(&self, volume: VolumeId, path: String) -> Result<Statistics, VolumeError> {
-        let damages = self.0.damages.clone();
+        let corrupt_images = self.0.corrupt_images.clone();
         self.blocking(move |io| {
             let Some(record) = io.records.read(&volume)? else {
                 return Err(VolumeError::Unknown(volume));
@@ -53,7 +53,7 @@ impl Volumes {
             let at = Path::new(&path);
             let abnormal = if record.target(at).is_some() {
                 complaint(&record, at, io.mounter.mounted(at))
-                    .or_else(|| damages.of(&record.composefs).map(damaged))
+                    .or_else(|| corrupt_images.of(&record.composefs).map(damaged))
             } else if record.staged.as_deref() == Some(at) {
                 None
             } else {

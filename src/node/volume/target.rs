@@ -44,7 +44,7 @@ impl TargetError {
 
 /// What is found at a target, symbolic links not followed, mounts not asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Directory {
+pub enum TargetState {
     /// Nothing.
     Missing,
     /// An empty directory.
@@ -103,21 +103,21 @@ impl TargetPath {
     /// # Errors
     /// The system's, other than that nothing is there. Stale handles and the like of a mount that broke
     /// count as a directory in use, so that it can be unmounted.
-    pub fn look(&self) -> io::Result<Directory> {
+    pub fn look(&self) -> io::Result<TargetState> {
         let found = match fs::symlink_metadata(&self.0) {
             Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Directory::Missing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(TargetState::Missing),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::ESTALE)) => {
-                return Ok(Directory::Filled);
+                return Ok(TargetState::Filled);
             }
             Err(error) => return Err(error),
         };
         if !found.is_dir() {
-            return Ok(Directory::Other);
+            return Ok(TargetState::Other);
         }
         match fs::read_dir(&self.0).map(|mut entries| entries.next()) {
-            Ok(None) => Ok(Directory::Empty),
-            Ok(Some(_)) | Err(_) => Ok(Directory::Filled),
+            Ok(None) => Ok(TargetState::Empty),
+            Ok(Some(_)) | Err(_) => Ok(TargetState::Filled),
         }
     }
 }
@@ -168,13 +168,13 @@ mod tests {
     fn looking_follows_no_link() {
         let directory = tempfile::tempdir().unwrap();
         let look = |name: &str| TargetPath(directory.path().join(name)).look().unwrap();
-        assert_eq!(look("nothing"), Directory::Missing);
+        assert_eq!(look("nothing"), TargetState::Missing);
         fs::create_dir(directory.path().join("d")).unwrap();
-        assert_eq!(look("d"), Directory::Empty);
+        assert_eq!(look("d"), TargetState::Empty);
         std::os::unix::fs::symlink("d", directory.path().join("link")).unwrap();
         std::os::unix::fs::symlink("nowhere", directory.path().join("dangling")).unwrap();
-        assert_eq!((look("link"), look("dangling")), (Directory::Other, Directory::Other));
+        assert_eq!((look("link"), look("dangling")), (TargetState::Other, TargetState::Other));
         fs::write(directory.path().join("d/file"), "").unwrap();
-        assert_eq!((look("d"), look("d/file")), (Directory::Filled, Directory::Other));
+        assert_eq!((look("d"), look("d/file")), (TargetState::Filled, TargetState::Other));
     }
 }

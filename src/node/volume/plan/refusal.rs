@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Plan;
+use super::VolumePlan;
 use crate::kind::Kind;
 use crate::node::volume::record::VolumeRecord;
 use crate::node::volume::target::TargetPath;
@@ -10,7 +10,7 @@ use crate::volume::id::VolumeId;
 
 /// Why something must not be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum VolumeRefusal {
     /// In use with other attributes or another capability.
     #[error(
         "volume {volume} is in use at {} with {what} other than this request's; unpublish it there first",
@@ -55,7 +55,7 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl VolumeRefusal {
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
@@ -66,11 +66,11 @@ impl Refusal {
     }
 }
 
-pub(super) fn differs(volume: &VolumeId, record: &VolumeRecord, what: &'static str) -> Refusal {
+pub(super) fn differs(volume: &VolumeId, record: &VolumeRecord, what: &'static str) -> VolumeRefusal {
     let path = record.targets.first().map(|target| target.path.clone()).or_else(|| record.staged.clone());
-    Refusal::Differs { volume: volume.to_string(), path: path.unwrap_or_default(), what }
+    VolumeRefusal::Differs { volume: volume.to_string(), path: path.unwrap_or_default(), what }
 }
 
-pub(super) fn refuse_target(target: &TargetPath, problem: &'static str, kind: Kind) -> Plan {
-    Plan::Refuse(Refusal::Target { target: target.clone(), problem, kind })
+pub(super) fn refuse_target(target: &TargetPath, problem: &'static str, kind: Kind) -> VolumePlan {
+    VolumePlan::Refuse(VolumeRefusal::Target { target: target.clone(), problem, kind })
 }

@@ -13,7 +13,7 @@ use crate::oci::SourceError;
 
 /// What sort of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
+pub enum EventReason {
     /// A pull has begun, and takes a moment.
     Pulling,
     /// It is done.
@@ -27,7 +27,7 @@ pub enum Reason {
     Failed,
 }
 
-impl Reason {
+impl EventReason {
     /// Every reason, for tables and tests.
     pub const ALL: [Self; 5] = [Self::Pulling, Self::Pulled, Self::Refused, Self::RateLimited, Self::Failed];
 

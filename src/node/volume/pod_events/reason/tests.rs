@@ -38,9 +38,9 @@ fn denied() -> SourceError {
     SourceError::Denied { subject, host, credentials_sent: true, detail: String::new() }
 }
 
-fn assert_all(reason: Option<Reason>, errors: impl IntoIterator<Item = VolumeError>) {
+fn assert_all(reason: Option<EventReason>, errors: impl IntoIterator<Item = VolumeError>) {
     for error in errors {
-        assert_eq!(Reason::of(&error), reason, "{error}");
+        assert_eq!(EventReason::of(&error), reason, "{error}");
     }
 }
 
@@ -51,7 +51,7 @@ fn a_no_is_told_apart_from_a_fault() {
     let layout = "oci:/etc".parse().unwrap();
     let pull = |error: PullError| VolumeError::from(error);
     assert_all(
-        Some(Reason::Refused),
+        Some(EventReason::Refused),
         [
             pull(PullError::Refused(trust::Refusal("no signature".into()))),
             pull(PullError::Unsealed { image: "x".into(), why: "no".into() }),
@@ -76,11 +76,11 @@ fn a_no_is_told_apart_from_a_fault() {
         ],
     );
     // Some of these have the very kind, and so the gRPC code, of one above.
-    let single = plan::Refusal::SinglePod { volume: "v".into(), path: PathBuf::new() };
+    let single = plan::VolumeRefusal::SinglePod { volume: "v".into(), path: PathBuf::new() };
     let file = |kind: std::io::ErrorKind| SourceError::File { path: PathBuf::new(), source: kind.into() };
     let exceeded = Cap::ConfigBytes.exceeded(2, 1);
     assert_all(
-        Some(Reason::Failed),
+        Some(EventReason::Failed),
         [
             pull(PullError::Absent("x".into())),
             pull(PullError::Limit { image: "x".into(), exceeded }),
@@ -114,7 +114,7 @@ fn what_goes_on_is_no_news_of_failure() {
 #[test]
 fn a_registry_that_wants_fewer_requests_has_a_reason_of_its_own() {
     assert_all(
-        Some(Reason::RateLimited),
+        Some(EventReason::RateLimited),
         [source(limited(None)), source(limited(Some(Duration::from_secs(90))))],
     );
     let passing = SourceError::Unavailable {
@@ -124,7 +124,7 @@ fn a_registry_that_wants_fewer_requests_has_a_reason_of_its_own() {
         retry_after: Some(Duration::from_secs(1)),
         detail: String::new(),
     };
-    assert_all(Some(Reason::Failed), [source(passing)]);
+    assert_all(Some(EventReason::Failed), [source(passing)]);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn every_reason_is_in_the_operators_handbook() {
     let handbook = include_str!("../../../../../docs/OPERATIONS.md");
     let (_, events) = handbook.split_once("\n## Events on pods\n").unwrap();
     let events = events.split("\n## ").next().unwrap();
-    for reason in Reason::ALL {
+    for reason in EventReason::ALL {
         let sort = if reason.is_bad() { "Warning" } else { "Normal" };
         let row = format!("| {} | {sort} |", reason.name());
         assert!(events.contains(&row), "docs/OPERATIONS.md has no row {row:?}");

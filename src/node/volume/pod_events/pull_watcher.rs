@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{PodEvents, Reason};
+use super::{EventReason, PodEvents};
 use crate::image::pull::Watch;
 use crate::oci::Wait;
 use crate::volume::attributes::PodInfo;
@@ -10,30 +10,37 @@ use crate::volume::id::VolumeId;
 
 /// Follows the request of one call.
 #[derive(Debug)]
-pub struct Follower<'a> {
+pub struct PullWatcher<'a> {
     pub(super) pod_events: &'a PodEvents,
     pub(super) volume: &'a VolumeId,
     pub(super) pod: &'a PodInfo,
     pub(super) image: &'a str,
     pub(super) watch: &'a Watch,
     /// The end of the last wait that was told.
-    pub(super) told: Option<Instant>,
+    pub(super) reported_until: Option<Instant>,
 }
 
-impl Follower<'_> {
+impl PullWatcher<'_> {
     /// Tells what is new since the last look.
-    pub(in crate::node::volume) fn look(&mut self) {
+    pub(in crate::node::volume) fn record_changes(&mut self) {
         if let Some(pull) = self.watch.get() {
-            self.pod_events.pulling(self.volume, self.pod, self.image, pull);
+            self.pod_events.pull_started(self.volume, self.pod, self.image, pull);
         }
-        if let Some(wait) = self.watch.waits().filter(|wait| self.told.is_none_or(|told| told < wait.until)) {
-            self.pod_events.report(self.pod, self.volume, Reason::RateLimited, text(self.image, &wait));
-            self.told = Some(wait.until);
+        if let Some(wait) =
+            self.watch.waits().filter(|wait| self.reported_until.is_none_or(|until| until < wait.until))
+        {
+            self.pod_events.record(
+                self.pod,
+                self.volume,
+                EventReason::RateLimited,
+                rate_limit_text(self.image, &wait),
+            );
+            self.reported_until = Some(wait.until);
         }
     }
 }
 
-fn text(image: &str, wait: &Wait) -> String {
+fn rate_limit_text(image: &str, wait: &Wait) -> String {
     format!(
         "{} limits the rate of requests, and image {image} waits: the next try comes in {} s; use credentials with a \
          higher limit, or a mirror, if this lasts",
@@ -51,7 +58,7 @@ mod tests {
     #[test]
     fn a_wait_is_told_with_who_wants_it_and_until_when() {
         let until = Instant::now() + Duration::from_secs(30);
-        let text = text("r.io/x:1", &Wait { host: "auth.r.io".to_owned(), until });
+        let text = rate_limit_text("r.io/x:1", &Wait { host: "auth.r.io".to_owned(), until });
         assert!(text.starts_with("auth.r.io limits the rate") && text.contains("image r.io/x:1"), "{text}");
         assert!(text.contains("the next try comes in 30 s"), "{text}");
     }
