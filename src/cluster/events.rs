@@ -150,7 +150,7 @@ impl Writer {
             },
             reason: Some(event.reason.name().to_owned()),
             message: Some(cut(&event.text)),
-            type_: Some(if event.reason.is_bad() { "Warning" } else { "Normal" }.to_owned()),
+            type_: Some(if event.reason.is_warning() { "Warning" } else { "Normal" }.to_owned()),
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
             count: Some(1),

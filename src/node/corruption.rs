@@ -1,9 +1,9 @@
-//! Corruption that shows while pods read: the kernel refuses the bytes, and this says which object and whose image.
+//! Corruption that the kernel detects while pods read: finds the object and the images that contain it.
 //!
-//! fs-verity and overlayfs report to the kernel log only, by inode number or by half a name. [`CorruptionWatcher::investigate`]
-//! takes such a [`KernelReport`] as a hint, examines the objects that it can be about, and keeps the images of those that
-//! are damaged in [`CorruptImages`], where volume statistics find them. A complaint about a file of somebody else's, or
-//! about an object that was repaired since, leads to nothing.
+//! fs-verity and overlayfs report to the kernel log only, by inode number or by a part of the object's name.
+//! [`CorruptionWatcher::investigate`] takes such a [`KernelReport`] as a hint, examines the objects that it can be
+//! about, and keeps the affected images in [`CorruptImages`] for volume statistics. A report about a foreign file, or
+//! about an object that has been repaired since, has no effect.
 
 mod message;
 
@@ -16,22 +16,22 @@ use crate::image::objects::Corruption;
 use crate::image::store::{Store, StoreError};
 use crate::image::verity::VerityDigest;
 
-/// The composefs images that are known to be damaged, and how. Clones share it.
+/// The composefs images that are known to be corrupt, and why. Clones share one map.
 #[derive(Debug, Clone, Default)]
 pub struct CorruptImages(Arc<RwLock<BTreeMap<VerityDigest, String>>>);
 
 impl CorruptImages {
-    /// What is wrong with an image, for people.
+    /// What is wrong with an image, as a message.
     pub fn of(&self, image: &VerityDigest) -> Option<String> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(image).cloned()
     }
 
-    /// How many images are damaged.
+    /// The number of corrupt images.
     pub fn len(&self) -> usize {
         self.0.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Whether none is.
+    /// Whether no image is known to be corrupt.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -41,13 +41,13 @@ impl CorruptImages {
     }
 }
 
-/// Looks into complaints of the kernel.
+/// Investigates the kernel's reports of corruption.
 #[derive(Debug)]
 pub struct CorruptionWatcher {
     store: Arc<Store>,
     corrupt_images: CorruptImages,
-    /// Objects that were reported already and are damaged still, and the images that have them: a reader that
-    /// tries again and again must not fill the log.
+    /// Objects that are corrupt and were logged already, with the images that contain them: a reader that retries must
+    /// not fill the log.
     reported: BTreeMap<VerityDigest, (Corruption, Vec<VerityDigest>)>,
 }
 
@@ -57,7 +57,7 @@ impl CorruptionWatcher {
         Self { store, corrupt_images, reported: BTreeMap::new() }
     }
 
-    /// Finds the objects that a complaint is about, examines them, and reports those that are damaged, once each.
+    /// Finds the objects that a report can be about, examines them, and logs those that are corrupt, once each.
     /// Blocking: reads the objects in full.
     ///
     /// # Errors
@@ -86,18 +86,18 @@ impl CorruptionWatcher {
         Ok(())
     }
 
-    /// Whether anything is damaged, as far as is known.
+    /// Whether any object is known to be corrupt.
     pub fn has_findings(&self) -> bool {
         !self.reported.is_empty()
     }
 
-    /// Examines again what was damaged, and forgets what was repaired. Blocking.
+    /// Examines the corrupt objects again, and forgets those that were repaired. Blocking.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn recheck(&mut self) -> Result<(), StoreError> {
         for object in self.reported.keys().copied().collect::<Vec<_>>() {
-            // What nothing names any more was condemned, and is on its way back with the next pull.
+            // An object that no image names any more was removed as damaged; the next pull fetches it again.
             let sound = self.store.examine_object(&object)?.is_none();
             if sound || self.store.images_with(&object)?.is_empty() {
                 tracing::info!(%object, "a damaged object was repaired or removed");
@@ -108,6 +108,7 @@ impl CorruptionWatcher {
         Ok(())
     }
 
+    /// Makes the findings visible to volume statistics.
     fn publish(&self) {
         let each = self.reported.iter().flat_map(|(object, (damage, images))| {
             images.iter().map(move |image| (*image, format!("object {object} {damage}")))
@@ -115,7 +116,7 @@ impl CorruptionWatcher {
         self.corrupt_images.replace(each.collect());
     }
 
-    /// Returns the composefs images that have the object.
+    /// Logs a corrupt object. Returns the composefs images that contain it.
     fn report(
         &self,
         object: &VerityDigest,

@@ -1,29 +1,29 @@
-//! What the kernel says when it meets damage: lines of the kernel log, parsed.
+//! Parses the lines of the kernel log that report corruption.
 //!
-//! The wording is fs/verity/verify.c's and fs/overlayfs/{namei,util}.c's, the same from 6.6 to 7.2. A line that is not
-//! understood is nobody's; a line that is, is only a hint: whoever gets it looks at the object itself.
+//! The wording is from fs/verity/verify.c and fs/overlayfs/{namei,util}.c, unchanged from 6.6 to 7.2. An unknown line
+//! is ignored. A known line is only a hint: the caller examines the object itself.
 
-/// Something that the kernel met.
+/// Corruption that the kernel has reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelReport {
-    /// fs-verity: a block of the file with this inode number is not what it was.
+    /// fs-verity: a block of the file with this inode number does not match its hash.
     Block {
-        /// Inode number on the filesystem that the message does not name reliably.
+        /// Inode number. The message does not name the filesystem reliably.
         inode: u64,
-        /// Where in the file, in bytes.
+        /// Offset of the block in the file, in bytes.
         position: u64,
     },
-    /// overlayfs: a data file is sealed wrongly or not at all.
+    /// overlayfs: a data file has the wrong fs-verity digest or none.
     Seal {
-        /// The last 62 digits of the object's name; the directory is not said.
+        /// The last 62 digits of the object's name; the message omits the directory.
         name: String,
     },
-    /// overlayfs: a data file cannot be found.
+    /// overlayfs: a data file is missing.
     Lookup,
 }
 
-/// Parses a record of `/dev/kmsg` (Documentation/ABI/testing/dev-kmsg): `prefix;message`, then lines of
-/// key and value that are not looked at.
+/// Parses a record of `/dev/kmsg` (Documentation/ABI/testing/dev-kmsg): `prefix;message`, then key-value lines that
+/// are ignored.
 pub fn parse(record: &str) -> Option<KernelReport> {
     let message = record.split_once(';')?.1.lines().next()?;
     if let Some(rest) = message.strip_prefix("fs-verity (") {

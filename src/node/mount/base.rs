@@ -14,19 +14,19 @@ use crate::image::verity::VerityDigest;
 use crate::sys::mount_attr::{MountAttr, Propagation, mount_setattr};
 
 /// Opens a directory as a place, neither following a link nor needing a right to read it.
-pub(super) const PLACE: OFlags =
+pub(super) const PATH_DIRECTORY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 const LOWER: &str = ".lower";
 
 /// `<state>/mounts`.
 #[derive(Debug)]
-pub(super) struct Bases {
+pub(super) struct BaseMounts {
     directory: OwnedFd,
     path: PathBuf,
 }
 
-impl Bases {
+impl BaseMounts {
     /// Makes the directory a mount of its own, unless it is one already.
     ///
     /// Unbindable, so that no container that binds the host's root recursively gets a copy of each base mount and
@@ -63,7 +63,7 @@ impl Bases {
     pub(super) fn find(&self, image: &VerityDigest) -> Result<Option<OwnedFd>, MountError> {
         let failed =
             |errno| MountError::kernel("looking for the base mount", format!("image {image}"), errno);
-        match rustix::fs::openat(&self.directory, image.hex(), PLACE, Mode::empty()) {
+        match rustix::fs::openat(&self.directory, image.hex(), PATH_DIRECTORY, Mode::empty()) {
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(failed(errno)),
             Ok(place) => Ok(is_mount_root(&place).map_err(failed)?.then_some(place)),
@@ -76,12 +76,16 @@ impl Bases {
     }
 
     /// Attaches the EROFS mount alone, for kernels that do not stack on a detached one.
-    pub(super) fn attach_lower(&self, erofs: &OwnedFd, image: &ImageFile) -> Result<Lower<'_>, MountError> {
+    pub(super) fn attach_lower(
+        &self,
+        erofs: &OwnedFd,
+        image: &ImageFile,
+    ) -> Result<AttachedLower<'_>, MountError> {
         let name = format!("{}{LOWER}", image.digest());
         // Under the image's lock nobody else can be using one that is there.
         self.remove(&name)?;
         self.attach_as(erofs, &name, image)?;
-        Ok(Lower { bases: self, name })
+        Ok(AttachedLower { bases: self, name })
     }
 
     fn attach_as(&self, mount: &OwnedFd, name: &str, image: &ImageFile) -> Result<(), MountError> {
@@ -108,7 +112,7 @@ impl Bases {
         let path = self.path.join(name);
         let failed = |step: &str, errno| MountError::kernel(step, path.display(), errno);
         loop {
-            match rustix::fs::openat(&self.directory, name, PLACE, Mode::empty()) {
+            match rustix::fs::openat(&self.directory, name, PATH_DIRECTORY, Mode::empty()) {
                 Err(Errno::NOENT) => return Ok(()),
                 Err(errno) => return Err(failed("open", errno)),
                 Ok(place) if !is_mount_root(&place).map_err(|errno| failed("statx", errno))? => break,
@@ -153,12 +157,12 @@ impl Bases {
 
 /// An EROFS mount attached for the time of stacking.
 #[derive(Debug)]
-pub(super) struct Lower<'a> {
-    bases: &'a Bases,
+pub(super) struct AttachedLower<'a> {
+    bases: &'a BaseMounts,
     name: String,
 }
 
-impl Lower<'_> {
+impl AttachedLower<'_> {
     /// Takes it away again. Without this call (a crash) the sweep does it.
     pub(super) fn remove(self) -> Result<(), MountError> {
         self.bases.remove(&self.name)
@@ -184,7 +188,7 @@ fn make_directory(path: &Path) -> Result<(), Errno> {
 }
 
 fn own_mount(path: &Path) -> Result<OwnedFd, Errno> {
-    let open = || rustix::fs::open(path, PLACE, Mode::empty());
+    let open = || rustix::fs::open(path, PATH_DIRECTORY, Mode::empty());
     let mut place = open()?;
     if !is_mount_root(&place)? {
         let flags =

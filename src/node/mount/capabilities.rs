@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::selinux::Labelling;
-use super::superblock::{Backing, Layers, Way};
+use super::superblock::{Backing, Layers, MountMethod};
 use crate::integrity::Integrity;
 
 /// Whether objects are checked by the kernel at every open and read.
@@ -46,8 +46,8 @@ impl Capabilities {
     }
 
     /// The way to mount images.
-    pub(super) fn way(&self) -> Way {
-        Way {
+    pub(super) fn method(&self) -> MountMethod {
+        MountMethod {
             backing: self.backing,
             layers: self.layers,
             verity: self.verity == Verity::Required,
@@ -117,10 +117,10 @@ mod tests {
             "Linux 6.12.9: EROFS from the image file, overlay layers by path, verity=require; \
              not working here: by descriptor: EBADF"
         );
-        assert!(found.way().verity);
+        assert!(found.method().verity);
         assert_eq!(found.integrity(), Integrity::Read);
         let unusable = Capabilities { verity: Verity::Unusable("EIO".into()), ..found };
-        assert!(!unusable.way().verity);
+        assert!(!unusable.method().verity);
         assert_eq!(unusable.integrity(), Integrity::Fetch, "never more than the kernel enforces");
     }
 }

@@ -148,7 +148,7 @@ pub enum MountError {
          overlayfs and, before 6.12, loop devices, and a store on at most one overlayfs: the kernel log \
          says more", tried.join("; ")
     )]
-    NoWay {
+    NoMountMethod {
         /// The kernel's release.
         kernel: String,
         /// Each way that was tried, and why it failed.
@@ -171,7 +171,7 @@ impl MountError {
             | Self::WrongDigest { .. }
             | Self::BadObject { .. }
             | Self::NotAnImage { .. } => Kind::Corrupt,
-            Self::NoWay { .. } | Self::Unreachable { .. } | Self::Label { .. } => Kind::Unsupported,
+            Self::NoMountMethod { .. } | Self::Unreachable { .. } | Self::Label { .. } => Kind::Unsupported,
             Self::Kernel { errno, .. } => kind_of(*errno),
         }
     }

@@ -10,9 +10,9 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::base::{Bases, PLACE, unmount_lazily};
+use super::base::{BaseMounts, PATH_DIRECTORY, unmount_lazily};
 use super::object::ImageFile;
-use super::publish::{Target, clone_mount, restrict};
+use super::publish::{MountTarget, clone_mount, restrict};
 use super::store_mount::{Mount, StoreId};
 use super::{
     Capabilities, MountError, MountSpec, Mounter, SelinuxContext, Verity, check, probe, relabel, selinux,
@@ -30,7 +30,7 @@ use crate::sys::statmount::mount_id;
 pub struct KernelMounter {
     objects: OwnedFd,
     store: StoreId,
-    bases: Bases,
+    bases: BaseMounts,
     capabilities: Capabilities,
     /// The store's objects and images are sealed by fs-verity.
     sealed: bool,
@@ -50,7 +50,7 @@ impl KernelMounter {
     /// `sealed` says whether the store's objects carry fs-verity.
     ///
     /// # Errors
-    /// [`MountError::NoWay`] where this node cannot mount images at all; it names each way and why it fails.
+    /// [`MountError::NoMountMethod`] where this node cannot mount images at all; it names each way and why it fails.
     pub fn start(store: &Path, state: &Path, sealed: bool) -> Result<Self, MountError> {
         Self::start_labelled(store, state, sealed, &SelinuxContext::Auto)
     }
@@ -65,7 +65,7 @@ impl KernelMounter {
         sealed: bool,
         context: &SelinuxContext,
     ) -> Result<Self, MountError> {
-        let bases = Bases::open(state)?;
+        let bases = BaseMounts::open(state)?;
         let capabilities = probe::run(store, &bases, sealed, context)?;
         Self::assemble(store, bases, capabilities, sealed)
     }
@@ -80,12 +80,12 @@ impl KernelMounter {
         sealed: bool,
         capabilities: Capabilities,
     ) -> Result<Self, MountError> {
-        Self::assemble(store, Bases::open(state)?, capabilities, sealed)
+        Self::assemble(store, BaseMounts::open(state)?, capabilities, sealed)
     }
 
     fn assemble(
         store: &Path,
-        bases: Bases,
+        bases: BaseMounts,
         capabilities: Capabilities,
         sealed: bool,
     ) -> Result<Self, MountError> {
@@ -115,7 +115,7 @@ impl KernelMounter {
     /// The root of the image's base mount: the one that stands, or a copy of a published one, or a new one. Only a
     /// new one can be checked: what an old one has opened already is not what the names lead to now. Whatever is
     /// published of the old one stays.
-    fn base(&self, image: &ImageFile, least: Integrity) -> Result<OwnedFd, MountError> {
+    fn base_mount(&self, image: &ImageFile, least: Integrity) -> Result<OwnedFd, MountError> {
         let digest = image.digest();
         let here = self.capabilities.integrity();
         if least > here.max(Integrity::Mount) {
@@ -143,7 +143,7 @@ impl KernelMounter {
                 if self.sealed {
                     image.measure()?;
                 }
-                self.capabilities.way().mount(image, self.objects.as_fd(), &self.bases)?
+                self.capabilities.method().mount(image, self.objects.as_fd(), &self.bases)?
             }
         };
         if check {
@@ -168,7 +168,7 @@ impl KernelMounter {
         match table::mount_at(base).map_err(failed)? {
             Some(mount) if mount.image() != Some(*image) => Err(mount.foreign(&self.bases.path(image))),
             Some(mount) if !mount.is_of(image, self.store) => Ok(false),
-            _ if !self.labelled(base).map_err(failed)? => Ok(false),
+            _ if !self.has_current_label(base).map_err(failed)? => Ok(false),
             _ => {
                 if let Some(id) = id {
                     self.remember(*image, id);
@@ -179,7 +179,7 @@ impl KernelMounter {
     }
 
     /// Has this mount the label that new ones get?
-    fn labelled(&self, mount: &OwnedFd) -> Result<bool, Errno> {
+    fn has_current_label(&self, mount: &OwnedFd) -> Result<bool, Errno> {
         Ok(selinux::label_of(mount)? == self.capabilities.selinux.label)
     }
 
@@ -199,11 +199,11 @@ impl KernelMounter {
         let verity = self.capabilities.verity == Verity::Required;
         // A mount may be hidden by another, or go away while we look; then the next one serves, or none.
         Ok(table::published_roots(image, self.store, verity)?.iter().find_map(|point| {
-            let place = rustix::fs::openat(CWD, point, PLACE, Mode::empty()).ok()?;
-            if !table::mount_at(&place).ok()??.shows_whole(image, self.store) {
+            let place = rustix::fs::openat(CWD, point, PATH_DIRECTORY, Mode::empty()).ok()?;
+            if !table::mount_at(&place).ok()??.is_whole_image(image, self.store) {
                 return None;
             }
-            if !self.labelled(&place).ok()? {
+            if !self.has_current_label(&place).ok()? {
                 return None;
             }
             let copy = clone_mount(&place).ok()?;
@@ -249,9 +249,9 @@ fn device_of(mount: &OwnedFd, image: &VerityDigest) -> Result<u64, MountError> {
 }
 
 /// Opens `target` and says what is mounted there; `None` where nothing is, or `target` is no directory.
-fn look(target: &Path) -> Result<Option<(OwnedFd, Mount)>, MountError> {
+fn open_mount(target: &Path) -> Result<Option<(OwnedFd, Mount)>, MountError> {
     let failed = |step: &str, errno| MountError::kernel(step, target.display(), errno);
-    let place = match rustix::fs::openat(CWD, target, PLACE, Mode::empty()) {
+    let place = match rustix::fs::openat(CWD, target, PATH_DIRECTORY, Mode::empty()) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         other => other.map_err(|errno| failed("open", errno))?,
     };
@@ -266,9 +266,9 @@ impl Mounter for KernelMounter {
         least: Integrity,
         target: &Path,
     ) -> Result<Integrity, MountError> {
-        let target = Target::open(target)?;
+        let target = MountTarget::open(target)?;
         let image = ImageFile::lock(&self.objects, &spec.image)?;
-        let published = self.base(&image, least).and_then(|base| target.publish(&base, spec));
+        let published = self.base_mount(&image, least).and_then(|base| target.publish(&base, spec));
         if published.is_err()
             && let Err(error) = self.drop_unused_base(&spec.image)
         {
@@ -283,7 +283,7 @@ impl Mounter for KernelMounter {
     }
 
     fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError> {
-        match look(target)? {
+        match open_mount(target)? {
             None => Ok(None),
             Some((_, mount)) => mount.spec().map(Some).ok_or_else(|| mount.foreign(target)),
         }
@@ -291,7 +291,7 @@ impl Mounter for KernelMounter {
 
     fn unmount(&self, target: &Path) -> Result<(), MountError> {
         // The descriptor that `look` returns would keep the mount busy; it is dropped before the call.
-        while let Some(mount) = look(target)?.map(|(_, mount)| mount) {
+        while let Some(mount) = open_mount(target)?.map(|(_, mount)| mount) {
             if mount.image().is_none() {
                 return Err(mount.foreign(target));
             }

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::base::Bases;
+use super::base::BaseMounts;
 use super::object::{ImageFile, object_name};
 use super::selinux::{self, Labelling, SelinuxContext};
-use super::superblock::{Backing, Layers, Way};
+use super::superblock::{Backing, Layers, MountMethod};
 use super::{Capabilities, MountError, Verity};
 use crate::image::composefs::{ImageBytes, write_image};
 use crate::image::entry::{Entry, EntryKind, Meta};
@@ -33,7 +33,7 @@ const DIRECTORY: &str = ".self-test";
 /// Finds the best way to mount images of `store` on this kernel, and the label that `wanted` comes to.
 pub(super) fn run(
     store: &Path,
-    bases: &Bases,
+    bases: &BaseMounts,
     sealed: bool,
     wanted: &SelinuxContext,
 ) -> Result<Capabilities, MountError> {
@@ -41,15 +41,15 @@ pub(super) fn run(
     let scratch = Scratch::new(store)?;
     let image = scratch.fill(sealed)?;
     let mut failed = Vec::new();
-    let (way, verity) = if let Some(way) = scratch.find_way(sealed, &image, bases, &mut failed) {
-        (way, if sealed { Verity::Required } else { Verity::NotInStore })
-    } else if sealed && let Some(way) = scratch.find_way(false, &image, bases, &mut Vec::new()) {
-        (way, Verity::Unusable(std::mem::take(&mut failed).join("; ")))
+    let (method, verity) = if let Some(method) = scratch.find_method(sealed, &image, bases, &mut failed) {
+        (method, if sealed { Verity::Required } else { Verity::NotInStore })
+    } else if sealed && let Some(method) = scratch.find_method(false, &image, bases, &mut Vec::new()) {
+        (method, Verity::Unusable(std::mem::take(&mut failed).join("; ")))
     } else {
-        return Err(MountError::NoWay { kernel, tried: failed });
+        return Err(MountError::NoMountMethod { kernel, tried: failed });
     };
-    let selinux = scratch.find_label(&way, wanted, &image, bases, &mut failed)?;
-    Ok(Capabilities { kernel, backing: way.backing, layers: way.layers, verity, selinux, failed })
+    let selinux = scratch.find_label(&method, wanted, &image, bases, &mut failed)?;
+    Ok(Capabilities { kernel, backing: method.backing, layers: method.layers, verity, selinux, failed })
 }
 
 /// A store of two objects and one image, removed when dropped.
@@ -114,23 +114,23 @@ impl Scratch {
     }
 
     /// The first way that works, best first; notes why those before it do not.
-    fn find_way(
+    fn find_method(
         &self,
         verity: bool,
         image: &ImageFile,
-        bases: &Bases,
+        bases: &BaseMounts,
         failed: &mut Vec<String>,
-    ) -> Option<Way> {
+    ) -> Option<MountMethod> {
         for backing in [Backing::File, Backing::LoopDevice] {
-            let way = |layers| Way { backing, layers, verity, context: None };
+            let method = |layers| MountMethod { backing, layers, verity, context: None };
             // Layers make no difference to this.
-            if let Err(error) = way(Layers::Descriptors).erofs(image, SUBJECT, bases) {
+            if let Err(error) = method(Layers::Descriptors).erofs(image, SUBJECT, bases) {
                 failed.push(format!("{backing}: {}", error.brief()));
                 continue;
             }
             for layers in [Layers::Descriptors, Layers::Paths, Layers::Classic] {
-                match self.try_way(&way(layers), image, bases) {
-                    Ok(_) => return Some(way(layers)),
+                match self.try_method(&method(layers), image, bases) {
+                    Ok(_) => return Some(method(layers)),
                     Err(error) => failed.push(format!("{layers} with {backing}: {}", error.brief())),
                 }
             }
@@ -142,10 +142,10 @@ impl Scratch {
     /// to say.
     fn find_label(
         &self,
-        way: &Way,
+        method: &MountMethod,
         wanted: &SelinuxContext,
         image: &ImageFile,
-        bases: &Bases,
+        bases: &BaseMounts,
         failed: &mut Vec<String>,
     ) -> Result<Labelling, MountError> {
         if !selinux::is_on() {
@@ -154,7 +154,7 @@ impl Scratch {
         let mut refused = Vec::new();
         for label in wanted.candidates() {
             let context = Some(label.to_owned());
-            match self.try_way(&Way { context: context.clone(), ..way.clone() }, image, bases) {
+            match self.try_method(&MountMethod { context: context.clone(), ..method.clone() }, image, bases) {
                 Ok(label) => return Ok(Labelling { context, label }),
                 Err(error) if wanted.is_demanded() => {
                     return Err(MountError::Label { label: label.to_owned(), why: error.brief() });
@@ -162,7 +162,7 @@ impl Scratch {
                 Err(error) => refused.push(format!("label {label}: {}", error.brief())),
             }
         }
-        let label = self.try_way(way, image, bases)?;
+        let label = self.try_method(method, image, bases)?;
         if !refused.is_empty() {
             tracing::warn!(
                 label,
@@ -177,15 +177,20 @@ impl Scratch {
 
     /// Mounts the image, reads the one file, and makes sure that the other is refused if it should be. Returns the
     /// SELinux label.
-    fn try_way(&self, way: &Way, image: &ImageFile, bases: &Bases) -> Result<Option<String>, MountError> {
-        let mount = way.mount(image, self.objects.as_fd(), bases)?;
+    fn try_method(
+        &self,
+        method: &MountMethod,
+        image: &ImageFile,
+        bases: &BaseMounts,
+    ) -> Result<Option<String>, MountError> {
+        let mount = method.mount(image, self.objects.as_fd(), bases)?;
         let failed = |step: &str, errno| MountError::kernel(step, SUBJECT, errno);
         let text = read(&mount, "file").map_err(|errno| failed("reading a file", errno))?;
         if text != CONTENT {
             return Err(failed("reading a file gives other bytes", Errno::IO));
         }
         match read(&mount, "unsealed") {
-            Ok(_) if way.verity => {
+            Ok(_) if method.verity => {
                 Err(failed("verity=require lets an unsealed file through", Errno::OPNOTSUPP))
             }
             _ => selinux::label_of(&mount).map_err(|errno| failed("reading the label", errno)),

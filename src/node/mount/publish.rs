@@ -7,28 +7,29 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
-use super::base::PLACE;
+use super::base::PATH_DIRECTORY;
 use super::store_mount::CONFINED;
 use super::{MountError, MountSpec, table};
 use crate::sys::mount_attr::{MountAttr, Propagation, mount_setattr};
 
 /// A directory on which nothing is mounted.
 #[derive(Debug)]
-pub(super) struct Target<'a> {
+pub(super) struct MountTarget<'a> {
     place: OwnedFd,
     path: &'a Path,
 }
 
-impl<'a> Target<'a> {
+impl<'a> MountTarget<'a> {
     /// Opens the target, so that from here on its name cannot be made to mean something else.
     pub(super) fn open(path: &'a Path) -> Result<Self, MountError> {
         let bad = |problem| MountError::BadTarget { target: path.to_owned(), problem };
         let failed = |step: &str, errno| MountError::kernel(step, path.display(), errno);
-        let place = rustix::fs::openat(CWD, path, PLACE, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOENT => bad("does not exist"),
-            Errno::NOTDIR | Errno::LOOP => bad("is not a directory"),
-            errno => failed("open", errno),
-        })?;
+        let place =
+            rustix::fs::openat(CWD, path, PATH_DIRECTORY, Mode::empty()).map_err(|errno| match errno {
+                Errno::NOENT => bad("does not exist"),
+                Errno::NOTDIR | Errno::LOOP => bad("is not a directory"),
+                errno => failed("open", errno),
+            })?;
         match table::mount_at(&place).map_err(|errno| failed("statx", errno))? {
             None => Ok(Self { place, path }),
             Some(mount) if mount.image().is_some() => Err(MountError::Occupied { target: path.to_owned() }),

@@ -75,7 +75,7 @@ impl Mount {
     }
 
     /// Is this the root of that image, not a directory in it?
-    pub(super) fn shows_whole(&self, image: &VerityDigest, store: StoreId) -> bool {
+    pub(super) fn is_whole_image(&self, image: &VerityDigest, store: StoreId) -> bool {
         self.is_of(image, store) && self.root == Path::new("/")
     }
 
@@ -143,9 +143,9 @@ mod tests {
     fn a_mount_of_another_store_is_ours_but_not_this_ones() {
         let whole = Mount { root: "/".into(), ..ours() };
         let (image, other) = (VerityDigest([0xab; 32]), StoreId { inode: 78, ..STORE });
-        assert!(whole.shows_whole(&image, STORE));
-        assert!(!whole.shows_whole(&image, other) && !whole.shows_whole(&VerityDigest([0; 32]), STORE));
-        assert!(!ours().shows_whole(&image, STORE), "only a directory of it");
+        assert!(whole.is_whole_image(&image, STORE));
+        assert!(!whole.is_whole_image(&image, other) && !whole.is_whole_image(&VerityDigest([0; 32]), STORE));
+        assert!(!ours().is_whole_image(&image, STORE), "only a directory of it");
         let elsewhere = Mount { source: source_of(&image, other).into(), ..ours() };
         assert_eq!(elsewhere.image(), Some(image), "the sweep keeps it all the same");
     }

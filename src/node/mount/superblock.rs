@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::MountError;
-use super::base::Bases;
+use super::base::BaseMounts;
 use super::context::Context;
 use super::object::ImageFile;
 use super::store_mount::{StoreId, source_of};
@@ -37,7 +37,7 @@ pub enum Layers {
 
 /// One way of mounting an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Way {
+pub struct MountMethod {
     /// What EROFS reads from.
     pub backing: Backing,
     /// How the overlay gets its layers.
@@ -48,13 +48,13 @@ pub struct Way {
     pub context: Option<String>,
 }
 
-impl Way {
+impl MountMethod {
     /// Mounts `image` over `objects`, attached nowhere. The caller holds the image's lock.
     pub(super) fn mount(
         &self,
         image: &ImageFile,
         objects: BorrowedFd<'_>,
-        bases: &Bases,
+        bases: &BaseMounts,
     ) -> Result<OwnedFd, MountError> {
         let subject = format!("image {}", image.digest());
         let erofs = self.erofs(image, &subject, bases)?;
@@ -74,7 +74,7 @@ impl Way {
         &self,
         image: &ImageFile,
         subject: &str,
-        bases: &Bases,
+        bases: &BaseMounts,
     ) -> Result<OwnedFd, MountError> {
         let device = match self.backing {
             Backing::File => None,
@@ -139,7 +139,7 @@ impl Way {
     }
 }
 
-fn attach_loop(image: &ImageFile, subject: &str, bases: &Bases) -> Result<OwnedFd, MountError> {
+fn attach_loop(image: &ImageFile, subject: &str, bases: &BaseMounts) -> Result<OwnedFd, MountError> {
     // The device keeps the open file that it is given, and with it a lock on it: it gets one of its own.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own = rustix::fs::open(proc_path(image.as_fd()), flags, Mode::empty())

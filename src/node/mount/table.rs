@@ -73,7 +73,7 @@ pub(super) fn published_roots(
     let text = read_mountinfo()
         .map_err(|errno| MountError::kernel("reading the mount table", "this mount namespace", errno))?;
     let whole = mountinfo::parse(&text)
-        .filter(|line| line.verity == verity && line.mount.shows_whole(image, store))
+        .filter(|line| line.verity == verity && line.mount.is_whole_image(image, store))
         .map(|line| line.mount.point);
     Ok(whole.collect())
 }

@@ -1,9 +1,9 @@
-//! PodEvent of a pull for whoever looks at the pod: that it has begun, what it brought, why there is no volume.
+//! Events on pods: a pull has begun, what it fetched, why a volume is missing.
 //!
-//! kubelet repeats every error of a call, all of them as `FailedMount`. What is told here is what no call says, that
-//! a pull goes on and what it brought; and failures under a [`EventReason`] that can be searched for, so that a policy's
-//! no is told apart from a network that is down. A request that cannot be read has no pod yet: that is kubelet's alone,
-//! and so is staging, of which kubelet does not say for whom.
+//! kubelet reports the errors of calls itself, all with the reason `FailedMount`. The events here add what no call
+//! returns: that a pull goes on, and what it fetched. They also give failures an [`EventReason`] to search for, so
+//! that a policy's refusal can be told apart from a network failure. A request that cannot be parsed has no pod yet,
+//! and kubelet does not say for which pod it stages; those two cases get no events here.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,24 +22,24 @@ mod reason;
 pub use pull_watcher::PullWatcher;
 pub use reason::EventReason;
 
-/// A piece of event.
+/// An event on a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodEvent {
-    /// What sort.
+    /// The reason.
     pub reason: EventReason,
-    /// Of which of the pod's volumes.
+    /// The pod's volume that the event is about.
     pub volume: VolumeId,
     /// One or two sentences. Without secrets.
     pub text: String,
 }
 
-/// Somebody who passes event on. Never blocks.
+/// Records events on pods. Never blocks.
 pub trait PodEventRecorder: Send + Sync + fmt::Debug {
-    /// Passes on event of a pod.
+    /// Records an event on a pod.
     fn record(&self, pod: &PodInfo, event: PodEvent);
 }
 
-/// Follows the pulls that volumes wait for, through as many calls as that takes.
+/// The events of this node's volumes. Tracks the pulls that volumes wait for across retried calls.
 #[derive(Debug, Default)]
 pub struct PodEvents {
     recorder: Option<Arc<dyn PodEventRecorder>>,
@@ -53,17 +53,17 @@ struct Waiting {
 }
 
 impl PodEvents {
-    /// PodEvents to `recorder`.
+    /// Events that go to `recorder`.
     pub fn new(recorder: Arc<dyn PodEventRecorder>) -> Self {
         Self { recorder: Some(recorder), waiting: Mutex::default() }
     }
 
-    /// Whether anybody listens.
+    /// Whether events go anywhere.
     pub(super) fn is_enabled(&self) -> bool {
         self.recorder.is_some()
     }
 
-    /// Follows what the call of a pod waits for.
+    /// Watches the pull that a call waits for.
     pub(super) fn watch_pull<'a>(
         &'a self,
         volume: &'a VolumeId,
@@ -74,10 +74,11 @@ impl PodEvents {
         PullWatcher { pod_events: self, volume, pod, image, watch, reported_until: None }
     }
 
-    /// A volume waits for a pull.
+    /// Records that a volume waits for a pull, once per pull.
     fn pull_started(&self, volume: &VolumeId, pod: &PodInfo, image: &str, pull: &Arc<Progress>) {
         let waiting = Waiting { since: Instant::now(), pull: Arc::clone(pull) };
         let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // A retried call joins the same pull; its event is recorded already.
         if all.get(volume).is_some_and(|before| before.pull.manifest == pull.manifest) {
             return;
         }
@@ -88,7 +89,7 @@ impl PodEvents {
         self.record(pod, volume, EventReason::Pulling, text);
     }
 
-    /// A volume has its image; `pull` is the one that it waited for in this call, if it did.
+    /// Records that a volume has its image. `pull` is the pull that this call waited for, if any.
     pub(super) fn image_ready(
         &self,
         volume: &VolumeId,
@@ -97,9 +98,11 @@ impl PodEvents {
         ready: &Ready,
         pull: Option<(&Arc<Progress>, Duration)>,
     ) {
+        // The wait began with the first call that saw the pull, if there were several.
         let before = self.forget(volume).map(|waiting| (waiting.since.elapsed(), waiting.pull));
         let Some((waited, pull)) = before.or_else(|| pull.map(|(pull, waited)| (waited, Arc::clone(pull))))
         else {
+            // The image was here already: no event.
             return;
         };
         let text = format!(
@@ -112,7 +115,7 @@ impl PodEvents {
         self.record(pod, volume, EventReason::Pulled, text);
     }
 
-    /// A volume does not get its image, or not yet.
+    /// Records why a publish failed, unless its pull goes on.
     pub(super) fn publish_failed(&self, volume: &VolumeId, pod: &PodInfo, image: &str, error: &VolumeError) {
         let Some(reason) = EventReason::of(error) else { return };
         self.forget(volume);
@@ -126,7 +129,7 @@ impl PodEvents {
         self.record(pod, volume, reason, text);
     }
 
-    /// A volume is gone.
+    /// Forgets the pull of a volume that was unpublished.
     pub(super) fn forget_volume(&self, volume: &VolumeId) {
         self.forget(volume);
     }
@@ -142,7 +145,7 @@ impl PodEvents {
     }
 }
 
-/// When the registry is asked again, where it has not said so itself: kubelet's pauses grow to two minutes.
+/// When the next attempt comes, if the registry has not said so itself: kubelet's backoff grows to two minutes.
 fn next_try(limit: &SourceError) -> &'static str {
     match limit.retry_after() {
         Some(_) => "",

@@ -1,5 +1,6 @@
-//! Staging: an image is brought here and kept, so that the pod that comes later need not wait. Nothing is mounted, and
-//! whose pod will come is not known, so no policy is asked yet.
+//! Staging: pulls an image and keeps it, so that the pod that comes later does not wait.
+//!
+//! Staging mounts nothing. The pod is not known yet, so no signature policy is evaluated.
 
 use std::time::Instant;
 
@@ -12,10 +13,10 @@ use crate::image::pull::Caller;
 use crate::volume::id::VolumeId;
 
 impl Volumes {
-    /// Brings a volume's image here and keeps it, before any pod gets it. Repeating it is fine.
+    /// Pulls a volume's image and keeps it, before any pod gets it. Idempotent.
     ///
-    /// No pod is known yet, so neither are its pull secrets nor the tokens of its ServiceAccount. An image that the
-    /// registry keeps from whoever shows none of them is left to the publish, which has them.
+    /// The pod's pull secrets and the tokens of its ServiceAccount are not known yet. An image that needs them is left
+    /// to the publish, which has them.
     ///
     /// # Errors
     /// As for [`Volumes::publish`].
@@ -32,9 +33,9 @@ impl Volumes {
             })
             .await?;
         let image = plan::image_to_stage(&request.volume, &wanted, &request.target, &seen);
-        let chosen = match self.choose(&request, Caller::Staging, image).await {
-            Err(error) if request.is_for_the_pod_to_ask(&error) => {
-                tracing::info!("not staged, the pod's own credentials decide at the publish: {error}");
+        let chosen = match self.ensure_chosen(&request, Caller::Staging, image).await {
+            Err(error) if request.may_need_pod_credentials(&error) => {
+                tracing::info!("not staged, the publish will use the pod's own credentials: {error}");
                 return Ok(());
             }
             other => other?,
@@ -45,7 +46,9 @@ impl Volumes {
         let (image, fetched, path) = (chosen.pinned, chosen.fetched, request.target.clone());
         Span::current().record("image.digest", tracing::field::display(image.image));
         self.blocking(move |io| {
+            // The lease is held until the record protects the image.
             let _chosen = chosen;
+            // A pull takes minutes; the record may have changed since.
             let seen = io.observe_record(&guard)?;
             let plan = plan::stage(guard.volume(), &wanted, &path, image, &seen);
             execute_plan(io, &guard, &path, &seen, plan)
@@ -61,7 +64,7 @@ impl Volumes {
         Ok(())
     }
 
-    /// Lets a staged volume go. That it was not staged is fine.
+    /// Unstages a volume. Succeeds if it is not staged.
     ///
     /// # Errors
     /// The record cannot be changed.

@@ -1,4 +1,4 @@
-//! What publishing needs, and its end.
+//! Plans for publish and unpublish.
 
 use super::refusal::{differs, refuse_target};
 use super::{
@@ -8,11 +8,11 @@ use super::{
 use crate::integrity::Integrity;
 use crate::kind::Kind;
 use crate::node::mount::MountSpec;
-use crate::node::volume::record::{PinnedImage, Target, VolumeRecord};
+use crate::node::volume::record::{PinnedImage, PublishedTarget, VolumeRecord};
 use crate::node::volume::target::{TargetPath, TargetState};
 use crate::volume::access::AccessMode;
 
-/// Which image to publish, before any registry is asked.
+/// Which image to publish. Decided before any registry is contacted.
 pub fn image_to_publish(want: &PublishSpec, seen: &Observed) -> ImageChoice {
     if let Some(refusal) = refusal(want, seen) {
         return ImageChoice::Refuse(refusal);
@@ -39,7 +39,7 @@ pub fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -> Volum
     let spec = MountSpec { image: image.composefs, path: want.request.path.clone(), noexec: want.noexec };
     let mut record = record_with_image(seen, &want.volume, &want.request, image);
     record.targets.retain(|target| target.path != want.target.path());
-    record.targets.push(Target {
+    record.targets.push(PublishedTarget {
         path: want.target.path().to_owned(),
         noexec: want.noexec,
         mode: want.mode,
@@ -47,9 +47,9 @@ pub fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -> Volum
     });
     let mut steps = vec![Step::Record(record)];
     match (&seen.mounted, seen.directory) {
-        // A mount that lost its record is taken over, if it is just what is wanted.
+        // A mount without a record is adopted if it is what the request wants.
         (Some(found), _) if found.image == spec.image && found.noexec == spec.noexec => {
-            // Nobody knows how it was made.
+            // Its integrity level is not recorded, so a demand needs a new mount.
             if want.least > Integrity::Fetch {
                 steps.extend([Step::Unmount, Step::Mount(spec, want.least)]);
             }
@@ -70,11 +70,12 @@ pub fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -> Volum
     VolumePlan::Run(steps)
 }
 
-/// How to take a volume from a target. That there is no such volume, or nothing at the target, is fine; what
-/// another volume has there stays.
+/// How to unpublish a volume from a target. Succeeds if there is no such volume or nothing at the target. A target of
+/// another volume is left alone.
 pub fn unpublish(target: &TargetPath, seen: &Observed) -> VolumePlan {
     let mut steps = Vec::new();
     let ours = seen.record.as_ref().filter(|record| record.target(target.path()).is_some());
+    // Without an owner, a mount there is this volume's, or nobody's after a lost record.
     if seen.owner.is_none() {
         if seen.mounted.is_some() {
             steps.push(Step::Unmount);
@@ -91,6 +92,7 @@ pub fn unpublish(target: &TargetPath, seen: &Observed) -> VolumePlan {
             steps.push(Step::Release(image));
         }
     }
+    // Last: until the unmount has succeeded, the mount needs its record.
     if let Some(record) = ours {
         let mut rest = record.clone();
         rest.targets.retain(|found| found.path != target.path());
@@ -117,6 +119,7 @@ fn refusal(want: &PublishSpec, seen: &Observed) -> Option<VolumeRefusal> {
             return Some(differs(&want.volume, record, "attributes"));
         }
     }
+    // A volume that is also in use elsewhere must show the same content everywhere.
     let elsewhere = record.targets.iter().find(|target| target.path != want.target.path());
     let current = record.boot == seen.boot;
     if current && record.request != want.request && (elsewhere.is_some() || record.staged.is_some()) {
@@ -132,7 +135,11 @@ fn refusal(want: &PublishSpec, seen: &Observed) -> Option<VolumeRefusal> {
     None
 }
 
-/// The record's entry for the target, if it can be about a mount: none outlives its boot.
-fn published<'a>(record: &'a VolumeRecord, want: &PublishSpec, seen: &Observed) -> Option<&'a Target> {
+/// The record's entry for the target, unless it is from an earlier boot, whose mounts are gone.
+fn published<'a>(
+    record: &'a VolumeRecord,
+    want: &PublishSpec,
+    seen: &Observed,
+) -> Option<&'a PublishedTarget> {
     record.target(want.target.path()).filter(|_| record.boot == seen.boot)
 }

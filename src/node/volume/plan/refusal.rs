@@ -1,4 +1,4 @@
-//! Why something must not be done to a volume, whatever its image.
+//! Why a plan refuses a request.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use crate::node::volume::record::VolumeRecord;
 use crate::node::volume::target::TargetPath;
 use crate::volume::id::VolumeId;
 
-/// Why something must not be done.
+/// Why a plan refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VolumeRefusal {
-    /// In use with other attributes or another capability.
+    /// The volume is in use with other attributes or another capability.
     #[error(
         "volume {volume} is in use at {} with {what} other than this request's; unpublish it there first",
         path.display()
@@ -24,7 +24,7 @@ pub enum VolumeRefusal {
         /// What differs.
         what: &'static str,
     },
-    /// The target shows something else.
+    /// The target has another mount.
     #[error("target {target} shows {what}; unpublish that first")]
     Occupied {
         /// The target.
@@ -32,7 +32,7 @@ pub enum VolumeRefusal {
         /// What it shows.
         what: String,
     },
-    /// The target is no directory that this driver made.
+    /// The target is not a directory that this driver made.
     #[error("target {target} {problem}; remove it by hand if nobody needs it")]
     Target {
         /// The target.
@@ -42,7 +42,7 @@ pub enum VolumeRefusal {
         /// What sort of failure this is.
         kind: Kind,
     },
-    /// For one pod only, and another has it.
+    /// The volume is for one pod only, and another pod has it.
     #[error(
         "volume {volume} is for a single pod (ReadWriteOncePod) and is in use at {}; remove that pod first",
         path.display()

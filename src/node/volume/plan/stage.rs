@@ -1,4 +1,4 @@
-//! What staging needs, and its end.
+//! Plans for stage and unstage.
 
 use super::refusal::differs;
 use super::{ImageChoice, Observed, Step, VolumePlan, is_pinned, record_or_forget, record_with_image};
@@ -6,7 +6,7 @@ use crate::node::volume::record::{PinnedImage, Requested};
 use crate::node::volume::target::TargetPath;
 use crate::volume::id::VolumeId;
 
-/// Which image to stage, before any registry is asked.
+/// Which image to stage. Decided before any registry is contacted.
 pub fn image_to_stage(
     volume: &VolumeId,
     request: &Requested,
@@ -25,7 +25,7 @@ pub fn image_to_stage(
     }
 }
 
-/// How to stage: nothing is mounted, the image is only kept here.
+/// How to stage: mount nothing, only keep the image.
 pub fn stage(
     volume: &VolumeId,
     request: &Requested,
@@ -53,6 +53,7 @@ pub fn unstage(path: &TargetPath, seen: &Observed) -> VolumePlan {
             let image = rest.composefs;
             VolumePlan::Run(vec![record_or_forget(rest), Step::Release(image)])
         }
+        // Never staged, or staged elsewhere: nothing of this path remains.
         _ => VolumePlan::Done,
     }
 }

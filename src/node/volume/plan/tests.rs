@@ -68,7 +68,7 @@ impl Node {
         let guard = self.guard(op.volume());
         let target = self.target(op.target());
         let volume = guard.volume().clone();
-        let chosen = |image_of: Image| match image_of {
+        let chosen = |image_of: ImageChoice| match image_of {
             ImageChoice::Pinned(pinned) => pinned,
             _ => image(tag),
         };
@@ -249,7 +249,7 @@ proptest! {
         prop_assert!(node.mounter.bases().is_empty(), "private mounts are released");
         prop_assert!(node.records.all().unwrap().is_empty());
         for target in 0..3 {
-            prop_assert_eq!(node.target(target).look().unwrap(), TargetState::Missing);
+            prop_assert_eq!(node.target(target).inspect().unwrap(), TargetState::Missing);
         }
     }
 }
@@ -356,6 +356,6 @@ fn a_failed_mount_leaves_nothing_behind() {
     let VolumePlan::Run(steps) = plan else { panic!("{plan:?}") };
     node.mounter.fail_next("mount", Errno::INVAL);
     assert!(!node.run(&op, &seen, &steps, usize::MAX));
-    assert_eq!(node.target(0).look().unwrap(), TargetState::Missing);
+    assert_eq!(node.target(0).inspect().unwrap(), TargetState::Missing);
     assert!(node.records.all().unwrap().is_empty());
 }

@@ -1,4 +1,4 @@
-//! Looking at what one call waits for, again and again while it waits.
+//! Watches the pull that one call waits for, and records its changes as events.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::oci::Wait;
 use crate::volume::attributes::PodInfo;
 use crate::volume::id::VolumeId;
 
-/// Follows the request of one call.
+/// Watches the pull of one call.
 #[derive(Debug)]
 pub struct PullWatcher<'a> {
     pub(super) pod_events: &'a PodEvents,
@@ -16,12 +16,12 @@ pub struct PullWatcher<'a> {
     pub(super) pod: &'a PodInfo,
     pub(super) image: &'a str,
     pub(super) watch: &'a Watch,
-    /// The end of the last wait that was told.
+    /// The end of the last rate limit that was recorded.
     pub(super) reported_until: Option<Instant>,
 }
 
 impl PullWatcher<'_> {
-    /// Tells what is new since the last look.
+    /// Records what is new since the last call.
     pub(in crate::node::volume) fn record_changes(&mut self) {
         if let Some(pull) = self.watch.get() {
             self.pod_events.pull_started(self.volume, self.pod, self.image, pull);

@@ -11,7 +11,7 @@ fn record(id: &VolumeId) -> VolumeRecord {
         PinnedImage { image: Digest::of(b"m"), composefs: VerityDigest([3; 32]), bytes: 10, inodes: 2 };
     let mut record = VolumeRecord::new(id, request, pinned, "boot-1");
     let mode = AccessMode::SingleNodeWriter;
-    record.targets.push(Target {
+    record.targets.push(PublishedTarget {
         path: "/k/pods/p/mount".into(),
         noexec: true,
         mode,

@@ -45,7 +45,7 @@ fn assert_all(reason: Option<EventReason>, errors: impl IntoIterator<Item = Volu
 }
 
 #[test]
-fn a_no_is_told_apart_from_a_fault() {
+fn a_refusal_is_told_apart_from_a_fault() {
     let (manifest, image) = (Digest::of(b"m"), VerityDigest::of(b"i"));
     let levels = Levels { here: Integrity::Fetch, least: Integrity::Read, no_read: None };
     let layout = "oci:/etc".parse().unwrap();
@@ -75,7 +75,7 @@ fn a_no_is_told_apart_from_a_fault() {
             MountError::BadObject { image, object: image, damage: Corruption::Missing }.into(),
         ],
     );
-    // Some of these have the very kind, and so the gRPC code, of one above.
+    // Some of these have the same kind, and so the same gRPC code, as one above.
     let single = plan::VolumeRefusal::SinglePod { volume: "v".into(), path: PathBuf::new() };
     let file = |kind: std::io::ErrorKind| SourceError::File { path: PathBuf::new(), source: kind.into() };
     let exceeded = Cap::ConfigBytes.exceeded(2, 1);
@@ -89,7 +89,7 @@ fn a_no_is_told_apart_from_a_fault() {
             source(SourceError::PlainHttp { host: "r.io".into() }),
             source(file(std::io::ErrorKind::PermissionDenied)),
             store(StoreError::NoLayer(manifest)),
-            MountError::NoWay { kernel: "5.4".into(), tried: Vec::new() }.into(),
+            MountError::NoMountMethod { kernel: "5.4".into(), tried: Vec::new() }.into(),
             kernel(Errno::NODEV),
             kernel(Errno::ACCESS),
             VolumeError::Refused(single),
@@ -99,7 +99,7 @@ fn a_no_is_told_apart_from_a_fault() {
 }
 
 #[test]
-fn what_goes_on_is_no_news_of_failure() {
+fn a_pull_that_goes_on_is_not_a_failure() {
     let busy = StoreError::Busy { store: PathBuf::new(), why: "a sweep" };
     assert_all(
         None,
@@ -133,7 +133,7 @@ fn every_reason_is_in_the_operators_handbook() {
     let (_, events) = handbook.split_once("\n## Events on pods\n").unwrap();
     let events = events.split("\n## ").next().unwrap();
     for reason in EventReason::ALL {
-        let sort = if reason.is_bad() { "Warning" } else { "Normal" };
+        let sort = if reason.is_warning() { "Warning" } else { "Normal" };
         let row = format!("| {} | {sort} |", reason.name());
         assert!(events.contains(&row), "docs/OPERATIONS.md has no row {row:?}");
     }
