@@ -1,4 +1,4 @@
-//! Cloning an image's mount, or a directory of it, onto a target.
+//! Clones an image's mount, or a directory of it, onto a target.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::store_mount::CONFINED;
 use super::{MountError, MountSpec, table};
 use crate::sys::mount_attr::{MountAttr, Propagation, mount_setattr};
 
-/// A directory on which nothing is mounted.
+/// A target directory on which nothing is mounted.
 #[derive(Debug)]
 pub(super) struct MountTarget<'a> {
     place: OwnedFd,
@@ -20,7 +20,7 @@ pub(super) struct MountTarget<'a> {
 }
 
 impl<'a> MountTarget<'a> {
-    /// Opens the target, so that from here on its name cannot be made to mean something else.
+    /// Opens the target, so that a later change of its path has no effect.
     pub(super) fn open(path: &'a Path) -> Result<Self, MountError> {
         let bad = |problem| MountError::BadTarget { target: path.to_owned(), problem };
         let failed = |step: &str, errno| MountError::kernel(step, path.display(), errno);
@@ -37,8 +37,8 @@ impl<'a> MountTarget<'a> {
         }
     }
 
-    /// Mounts the sub-directory that `spec` asks for, of the image whose root is `base`. The last of its steps is
-    /// the only one that is seen outside.
+    /// Mounts the sub-directory that `spec` names, of the image whose root is `base`. Only the last step is visible from
+    /// outside, so a failure leaves nothing.
     pub(super) fn publish(&self, base: &OwnedFd, spec: &MountSpec) -> Result<(), MountError> {
         let failed = |step: &str, errno| {
             MountError::kernel(step, format!("image {} on {}", spec.image, self.path.display()), errno)
@@ -56,14 +56,14 @@ impl<'a> MountTarget<'a> {
     }
 }
 
-/// A copy of the mount that shows `directory`, attached nowhere.
+/// A detached clone of the mount, with `directory` as its root.
 pub(super) fn clone_mount(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     rustix::mount::open_tree(directory, "", flags)
 }
 
-/// Gives a clone exactly the flags that it should have; they are its own, not those of what it was cloned from.
+/// Sets the flags of a clone. They are the clone's own; the cloned mount keeps its flags.
 pub(super) fn restrict(clone: &OwnedFd, noexec: MountAttrFlags) -> Result<(), Errno> {
     let attr = MountAttr {
         set: CONFINED | noexec,
@@ -73,9 +73,9 @@ pub(super) fn restrict(clone: &OwnedFd, noexec: MountAttrFlags) -> Result<(), Er
     mount_setattr(clone, &attr)
 }
 
-/// Finds the sub-directory below `base`; `None` for the root itself.
+/// Opens the sub-directory below `base`; `None` for the root itself.
 ///
-/// The kernel does it with `base` as the root: absolute links and `..` in links of the image cannot lead out of it
+/// The kernel resolves the path with `base` as the root: absolute links and `..` in the image's links cannot leave it
 /// (openat2(2), RESOLVE_IN_ROOT).
 fn resolve(base: &OwnedFd, spec: &MountSpec) -> Result<Option<OwnedFd>, MountError> {
     let (image, path) = (spec.image, &spec.path);
@@ -90,7 +90,7 @@ fn resolve(base: &OwnedFd, spec: &MountSpec) -> Result<Option<OwnedFd>, MountErr
     loop {
         return match rustix::fs::openat2(base, path, flags, Mode::empty(), inside) {
             Ok(directory) => Ok(Some(directory)),
-            // A rename anywhere on the machine raced with a `..`; the kernel asks to try again.
+            // A rename anywhere on the machine raced with a `..` (EAGAIN), or a signal came (EINTR).
             Err(Errno::AGAIN | Errno::INTR) => continue,
             Err(Errno::NOENT) => Err(MountError::NoSuchPath { path: path.clone(), image }),
             Err(Errno::NOTDIR | Errno::LOOP) => {

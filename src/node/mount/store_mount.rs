@@ -1,4 +1,4 @@
-//! What a mount of a store's image looks like: its flags, its source, and how it is recognised.
+//! Mounts of a store's images: their flags, their source, and how to recognise them in the mount table.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -12,15 +12,15 @@ use super::{MountError, MountSpec};
 use crate::image::verity::VerityDigest;
 use crate::sys::statmount::MountDetails;
 
-/// What every mount of ours has.
+/// The flags that every image mount has.
 pub(super) const CONFINED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
     .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
     .union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
-/// What stands before the digest in the source of our overlays.
+/// The prefix of the digest in the source of an image's overlay.
 const PREFIX: &str = "composefs:";
 
-/// A mount, as far as it concerns us.
+/// A mount: the fields of the mount table that matter here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
     pub(super) fs_type: OsString,
@@ -28,15 +28,15 @@ pub(super) struct Mount {
     /// The directory of the filesystem that the mount shows.
     pub(super) root: PathBuf,
     pub(super) point: PathBuf,
-    /// Which filesystem it is of: the mounts of one superblock have this in common.
+    /// Major and minor number of the superblock: the same for all mounts of it.
     pub(super) device: (u32, u32),
-    /// Read-only, nosuid and nodev, as everything of ours is.
+    /// Whether it has the flags [`CONFINED`].
     pub(super) confined: bool,
     pub(super) noexec: bool,
 }
 
-/// Which directory of objects an overlay reads: device and inode, which are the same in every mount
-/// namespace. Two stores on one node may hold the same image; a mount of one must not serve the other.
+/// The identity of a store: device and inode of its directory of objects, the same in every mount namespace. Two stores
+/// on one node may hold the same image; a mount of one must not serve the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoreId {
     device: u64,
@@ -44,47 +44,48 @@ pub(super) struct StoreId {
 }
 
 impl StoreId {
-    /// Of the store with these objects.
+    /// The identity of the store with these objects.
     pub(super) fn of(objects: impl AsFd) -> Result<Self, Errno> {
         let stat = rustix::fs::fstat(objects)?;
         Ok(Self { device: stat.st_dev, inode: stat.st_ino })
     }
 }
 
-/// The source string that an image's overlay carries: `composefs:<image digest>@<store>`.
+/// The source of an image's overlay: `composefs:<image digest>@<store>`.
 pub(super) fn source_of(image: &VerityDigest, store: StoreId) -> String {
     format!("{PREFIX}{image}@{:x}.{:x}", store.device, store.inode)
 }
 
 impl Mount {
-    /// The image, if this mount is one of ours.
+    /// The image, if this is an image mount.
     pub(super) fn image(&self) -> Option<VerityDigest> {
         let (digest, _store) = self.source.to_str()?.strip_prefix(PREFIX)?.split_once('@')?;
         if self.fs_type == "overlay" && self.confined { VerityDigest::from_hex(digest) } else { None }
     }
 
-    /// What is published here, if this mount is one of ours.
+    /// The mount's specification, if this is an image mount.
     pub(super) fn spec(&self) -> Option<MountSpec> {
         let path = self.root.strip_prefix("/").unwrap_or(&self.root).to_owned();
         Some(MountSpec { image: self.image()?, path, noexec: self.noexec })
     }
 
-    /// Is this the image, read from that store?
+    /// Whether this is a mount of `image` from `store`.
     pub(super) fn is_of(&self, image: &VerityDigest, store: StoreId) -> bool {
         self.image().is_some() && self.source.to_str() == Some(&source_of(image, store))
     }
 
-    /// Is this the root of that image, not a directory in it?
+    /// Whether this is a mount of the root of `image` from `store`, not of a directory in it.
     pub(super) fn is_whole_image(&self, image: &VerityDigest, store: StoreId) -> bool {
         self.is_of(image, store) && self.root == Path::new("/")
     }
 
-    /// The error for finding this one where one of ours should be.
+    /// The error for this mount at a path where only an image mount may be.
     pub(super) fn foreign(&self, target: &Path) -> MountError {
         let what = format!("{} from `{}`", self.fs_type.display(), self.source.display());
         MountError::Foreign { target: target.to_owned(), what }
     }
 
+    /// From statmount(2); `None` if the kernel does not report the source.
     pub(super) fn from_details(details: MountDetails) -> Option<Self> {
         let has =
             |flags: MountAttrFlags| details.attributes & u64::from(flags.bits()) == u64::from(flags.bits());
@@ -100,7 +101,7 @@ impl Mount {
     }
 }
 
-/// Is `directory` the root of a mount?
+/// Whether `directory` is the root of a mount.
 pub(super) fn is_mount_root(directory: impl AsFd) -> Result<bool, Errno> {
     let stat = rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
     Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))

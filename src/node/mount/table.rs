@@ -1,8 +1,8 @@
-//! The mount table: which mount is this, and which of all are ours.
+//! The mount table: looks up one mount, and scans for the mounts of images.
 //!
-//! One mount is looked up in constant time with statmount(2), since a publish must not grow slower with the
-//! number of volumes. Before Linux 6.13, which does not tell the source that way, and where a sandbox forbids
-//! the call, /proc/self/mountinfo answers.
+//! statmount(2) looks up one mount in constant time, so that a publish does not get slower with the number of volumes.
+//! /proc/self/mountinfo is the fallback before Linux 6.13, which does not report the source that way, and where a
+//! sandbox forbids the call.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -18,7 +18,7 @@ use super::{MountError, mountinfo};
 use crate::image::verity::VerityDigest;
 use crate::sys::statmount::{listmount, mount_id, statmount};
 
-/// The mount that `directory` is the root of; `None` where it is no mount's root.
+/// The mount that `directory` is the root of; `None` if it is not the root of a mount.
 pub(super) fn mount_at(directory: impl AsFd) -> Result<Option<Mount>, Errno> {
     if !is_mount_root(&directory)? {
         return Ok(None);
@@ -32,11 +32,11 @@ pub(super) fn mount_at(directory: impl AsFd) -> Result<Option<Mount>, Errno> {
     let stat = rustix::fs::statx(&directory, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
     let text = read_mountinfo()?;
     let line = mountinfo::parse(&text).find(|line| line.id == stat.stx_mnt_id);
-    // Unmounted in between: as if it never was.
+    // No such line: unmounted meanwhile, so no mount.
     Ok(line.map(|line| line.mount))
 }
 
-/// Shows every mount of this namespace to `visit` until it breaks off.
+/// Calls `visit` for every mount of this namespace until it breaks.
 pub(super) fn scan(mut visit: impl FnMut(Mount) -> ControlFlow<()>) -> Result<(), MountError> {
     let failed = |errno| MountError::kernel("reading the mount table", "this mount namespace", errno);
     match scan_by_id(&mut visit) {
@@ -51,7 +51,7 @@ pub(super) fn scan(mut visit: impl FnMut(Mount) -> ControlFlow<()>) -> Result<()
     Ok(())
 }
 
-/// Every image that is mounted anywhere in this mount namespace, privately or published.
+/// Every image with a base mount or a published mount in this mount namespace.
 ///
 /// # Errors
 /// The mount table cannot be read.
@@ -64,7 +64,7 @@ pub fn mounted_images() -> Result<BTreeSet<VerityDigest>, MountError> {
     Ok(images)
 }
 
-/// Where the whole of `image` is published from `store`, by an overlay that checks objects as `verity` says.
+/// The mount points of the whole `image` from `store`, by an overlay with or without `verity=require` as `verity` says.
 pub(super) fn published_roots(
     image: &VerityDigest,
     store: StoreId,
@@ -78,8 +78,8 @@ pub(super) fn published_roots(
     Ok(whole.collect())
 }
 
-/// Any failure to list, and a kernel that does not tell the source, is `ENOSYS`; a mount visited before that is
-/// visited again by the other way, which callers do not mind.
+/// Scans by listmount(2). Returns `ENOSYS` if listing fails or the kernel does not report the source. The fallback
+/// then visits mounts again; callers tolerate that.
 fn scan_by_id(visit: &mut impl FnMut(Mount) -> ControlFlow<()>) -> Result<(), Errno> {
     let mut after = 0;
     loop {
@@ -88,6 +88,7 @@ fn scan_by_id(visit: &mut impl FnMut(Mount) -> ControlFlow<()>) -> Result<(), Er
         after = *last;
         for id in ids {
             match statmount(id) {
+                // Unmounted since it was listed.
                 Err(Errno::NOENT) => continue,
                 Err(_) => return Err(Errno::NOSYS),
                 Ok(details) => {
@@ -104,7 +105,7 @@ fn read_mountinfo() -> Result<Vec<u8>, Errno> {
     std::fs::read("/proc/self/mountinfo").map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-/// Is `path` a plain way down: relative, every component a name?
+/// Whether `path` only descends: relative, and every component is a name.
 pub(super) fn is_plain_descent(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     bytes.is_empty()

@@ -72,7 +72,7 @@ fn a_refusal_is_told_apart_from_a_fault() {
             MountError::Unreachable { image }.into(),
             MountError::NotSealed { image }.into(),
             MountError::WrongDigest { image, measured: VerityDigest::of(b"j") }.into(),
-            MountError::BadObject { image, object: image, damage: Corruption::Missing }.into(),
+            MountError::BadObject { image, object: image, corruption: Corruption::Missing }.into(),
         ],
     );
     // Some of these have the same kind, and so the same gRPC code, as one above.
