@@ -1,10 +1,10 @@
-//! How long the caller will wait.
+//! The caller's deadline.
 
 use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 
-/// The call's deadline as the caller sent it, counted from its arrival; `None` where it sent none.
+/// The time until the call's deadline, counted from its arrival; `None` if the caller sent no deadline.
 ///
 /// gRPC over HTTP/2, "Requests": `grpc-timeout` is at most eight digits and a unit.
 pub fn remaining(metadata: &MetadataMap) -> Option<Duration> {
@@ -25,8 +25,8 @@ pub fn remaining(metadata: &MetadataMap) -> Option<Duration> {
     })
 }
 
-/// How long to work before answering: `usual`, or less where the caller waits less. A quarter of the
-/// caller's time, at most five seconds, is left for the answer to arrive.
+/// How long to work before answering: `usual`, or less if the caller waits less. A quarter of the caller's time, at most
+/// five seconds, is left for the answer to arrive.
 pub fn time_to_answer(metadata: &MetadataMap, usual: Duration) -> Duration {
     remaining(metadata).map_or(usual, |all| {
         let margin = (all / 4).min(Duration::from_secs(5));

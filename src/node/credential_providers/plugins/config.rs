@@ -1,6 +1,6 @@
 //! kubelet's own `CredentialProviderConfig` (kubelet.config.k8s.io/v1), in YAML or JSON.
 //!
-//! Strict, as kubelet is: a member that means nothing here is an error, because it may be a restriction.
+//! Strict, as in kubelet: an unknown member is an error, because it may be a restriction.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::duration;
 use crate::kind::Kind;
 use crate::oci::credentials::ImageGlob;
 
-/// The version of the exec protocol that is spoken.
+/// The supported version of the exec protocol.
 pub(super) const PROTOCOL: &str = "credentialprovider.kubelet.k8s.io/v1";
 const CONFIG: (&str, &str) = ("CredentialProviderConfig", "kubelet.config.k8s.io/v1");
 
@@ -25,13 +25,13 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The operator's to mend.
+    /// Invalid: the operator must correct the file.
     pub fn kind(&self) -> Kind {
         Kind::Invalid
     }
 }
 
-/// One plugin and when to ask it.
+/// One plugin, and the images for which to run it.
 #[derive(Debug, Clone)]
 pub(super) struct Provider {
     pub name: String,
@@ -43,7 +43,7 @@ pub(super) struct Provider {
     pub token: Option<TokenAttributes>,
 }
 
-/// Variables for a plugin. Their values may be secrets.
+/// Environment variables for a plugin. Their values may be secrets, so `Debug` shows only the names.
 #[derive(Clone, Default)]
 pub(super) struct Environment(pub Vec<(String, String)>);
 
@@ -67,7 +67,7 @@ pub(super) struct TokenAttributes {
     pub optional_annotations: Vec<String>,
 }
 
-/// What an answer that was bought with a token is kept by.
+/// By what an answer for a token is cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(super) enum CacheType {
     Token,
@@ -104,10 +104,10 @@ struct WireVariable {
     value: String,
 }
 
-/// Reads the file's text; `programs` is the directory of the plugins.
+/// Parses the file's text; `programs` is the directory of the plugins.
 pub(super) fn parse(file: &Path, text: &str, programs: &Path) -> Result<Vec<Provider>, ConfigError> {
     let failed = |problem: String| ConfigError { file: file.to_owned(), problem };
-    // The parser's messages quote the text around the fault, where a variable's value may stand.
+    // The parser's messages quote the text around the error, which may contain a variable's value.
     let wire: Wire = serde_saphyr::from_str(text).map_err(|error| {
         let place = error.location().map_or_else(String::new, |at| format!(" at line {}", at.line()));
         failed(format!("it is not a {} of {}{place}", CONFIG.0, CONFIG.1))
@@ -125,7 +125,7 @@ impl WireProvider {
     fn check(self, programs: &Path) -> Result<Provider, String> {
         let name = self.name;
         let about = |problem: &str| format!("provider {name:?} {problem}");
-        // As kubelet: the name is the program's, and no path.
+        // As in kubelet: the name is the program's file name, not a path.
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', ' ', '\0']) {
             return Err(about("has a name that is no program's"));
         }
