@@ -43,7 +43,7 @@ pub enum AccessError {
     #[error("an image is a filesystem and cannot be a block device; set volumeMode: Filesystem")]
     Block,
     /// The request wants writers on several nodes.
-    #[error("an image cannot be written, least of all from several nodes; use accessModes: [ReadOnlyMany]")]
+    #[error("an image cannot be written, and so not from several nodes; use accessModes: [ReadOnlyMany]")]
     Writer,
     /// The request names a filesystem type.
     #[error("fsType {0:?} cannot be chosen, images are composefs; leave fsType empty")]

@@ -86,7 +86,7 @@ pub enum MountError {
     },
     /// An object of the image does not match its digest.
     #[error(
-        "object {object} of image {image} {corruption}: somebody or something changed the store; run `composefs-csi verify \
+        "object {object} of image {image} {corruption}: another program or the disk changed the store; run `composefs-csi verify \
          --repair`, then publish the volume again"
     )]
     BadObject {

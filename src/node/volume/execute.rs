@@ -166,12 +166,12 @@ impl Io<'_> {
 
     fn failed(&self, step: &'static str, target: &TargetPath, error: io::Error) -> StepError {
         let remedy = match error.kind() {
-            io::ErrorKind::NotFound => "its parent must exist, the caller creates it",
+            io::ErrorKind::NotFound => "its parent must exist; the caller creates it",
             io::ErrorKind::DirectoryNotEmpty => {
                 "something was written into it while nothing was mounted there; empty it by hand"
             }
             io::ErrorKind::ResourceBusy => "something is mounted on it in another mount namespace; try again",
-            _ => "check the filesystem and the rights of the plugin",
+            _ => "check the filesystem and the plugin's permissions",
         };
         StepError::Directory { step, path: target.path().to_owned(), error, remedy }
     }

@@ -72,19 +72,19 @@ impl TargetPath {
             return Err(TargetError::Missing(field));
         }
         if text.chars().any(char::is_control) {
-            return Err(refused("holds a control character"));
+            return Err(refused("contains a control character"));
         }
         let path = Path::new(text);
         if !path.is_absolute() {
             return Err(refused("is relative"));
         }
         if path.components().any(|part| part == Component::ParentDir) {
-            return Err(refused("climbs with `..`"));
+            return Err(refused("contains `..`"));
         }
         // `components` also drops doubled slashes, `.` and a final slash.
         let path: PathBuf = path.components().collect();
         if !path.starts_with(root) || path == root {
-            return Err(refused("is elsewhere"));
+            return Err(refused("is not below kubelet's directory"));
         }
         Ok(Self(path))
     }

@@ -127,7 +127,7 @@ impl WireProvider {
         let about = |problem: &str| format!("provider {name:?} {problem}");
         // As in kubelet: the name is the program's file name, not a path.
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', ' ', '\0']) {
-            return Err(about("has a name that is no program's"));
+            return Err(about("has a name that is not a file name"));
         }
         if self.api_version != PROTOCOL {
             return Err(about(&format!("speaks {:?}; {PROTOCOL} is understood", self.api_version)));
@@ -138,7 +138,7 @@ impl WireProvider {
         let images = self.match_images.iter().map(|glob| ImageGlob::parse(glob));
         let images = images.collect::<Result<_, _>>().map_err(|_| about("has a bad entry in matchImages"))?;
         let default_cache = duration::parse(&self.default_cache_duration)
-            .ok_or_else(|| about("has a defaultCacheDuration that is none, such as \"12h\""))?;
+            .ok_or_else(|| about("has a malformed defaultCacheDuration; write for example \"12h\""))?;
         if self.token_attributes.as_ref().is_some_and(|token| token.audience.is_empty()) {
             return Err(about("has an empty serviceAccountTokenAudience"));
         }

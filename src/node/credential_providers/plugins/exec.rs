@@ -103,7 +103,7 @@ pub(super) async fn run(provider: &Provider, request: &ExecRequest<'_>) -> Resul
     // Before the child is reaped: its group id cannot belong to another group yet.
     drop(group);
     let output = exchanged.map_err(|_| format!("it has not answered within {} s", TIMEOUT.as_secs()))??;
-    let status = child.wait().await.map_err(unseen)?;
+    let status = child.wait().await.map_err(unobserved)?;
     if status.success() { read(&output) } else { Err(format!("it ended with {status}")) }
 }
 
@@ -126,7 +126,7 @@ async fn exchange(child: &mut Child, request: &[u8]) -> Result<Vec<u8>, String> 
         return Err("it has no pipes".to_owned());
     };
     let write = async move {
-        // A plugin may ignore its input; a broken pipe is no failure.
+        // A plugin may ignore its input; a broken pipe is not a failure.
         let _ = stdin.write_all(request).await;
         drop(stdin);
     };
@@ -137,7 +137,7 @@ async fn exchange(child: &mut Child, request: &[u8]) -> Result<Vec<u8>, String> 
     if output.len() as u64 > ANSWER_MAX {
         return Err(format!("its answer is longer than {ANSWER_MAX} bytes"));
     }
-    ended(child).await.map_err(unseen)?;
+    ended(child).await.map_err(unobserved)?;
     Ok(output)
 }
 
@@ -152,25 +152,25 @@ async fn ended(child: &Child) -> io::Result<()> {
     Ok(())
 }
 
-fn unseen(error: io::Error) -> String {
-    format!("its end cannot be seen: {error}")
+fn unobserved(error: io::Error) -> String {
+    format!("its exit cannot be observed: {error}")
 }
 
 fn read(output: &[u8]) -> Result<ExecResponse, String> {
     // serde_json's messages quote values, which are secrets here.
     let response: WireResponse = serde_json::from_slice(output)
-        .map_err(|error| format!("its answer is no CredentialProviderResponse (line {})", error.line()))?;
+        .map_err(|error| format!("its answer is not a CredentialProviderResponse (line {})", error.line()))?;
     if (&*response.kind, &*response.api_version) != ("CredentialProviderResponse", PROTOCOL) {
-        return Err(format!("its answer is no CredentialProviderResponse of {PROTOCOL}"));
+        return Err(format!("its answer is not a CredentialProviderResponse of {PROTOCOL}"));
     }
     let keep = match response.cache_duration {
         None => None,
-        Some(text) => Some(duration::parse(&text).ok_or("its answer's cacheDuration is none")?),
+        Some(text) => Some(duration::parse(&text).ok_or("its answer has a malformed cacheDuration")?),
     };
     let auth = response.auth.unwrap_or_default().into_iter();
     let passwords = auth.map(|(key, auth)| (key, (auth.username, auth.password)));
     let credentials = Credentials::of_passwords(passwords).map_err(|_| {
-        "its answer has a key in auth that names no registry, or half a credential".to_owned()
+        "its answer has a key in auth that is not a registry, or an incomplete credential".to_owned()
     })?;
     Ok(ExecResponse { credentials, scope: response.cache_key_type, keep })
 }

@@ -75,7 +75,7 @@ pub fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -> Volum
 pub fn unpublish(target: &TargetPath, seen: &Observed) -> VolumePlan {
     let mut steps = Vec::new();
     let ours = seen.record.as_ref().filter(|record| record.target(target.path()).is_some());
-    // Without an owner, a mount there is this volume's, or nobody's after a lost record.
+    // Without an owner, a mount there is this volume's, or its record was lost.
     if seen.owner.is_none() {
         if seen.mounted.is_some() {
             steps.push(Step::Unmount);

@@ -33,7 +33,7 @@ pub enum VolumeRefusal {
         what: String,
     },
     /// The target is not a directory that this driver made.
-    #[error("target {target} {problem}; remove it by hand if nobody needs it")]
+    #[error("target {target} {problem}; remove it by hand if it is not needed")]
     Target {
         /// The target.
         target: TargetPath,
