@@ -18,13 +18,13 @@ use kube::{Client, Config};
 
 use crate::kind::Kind;
 
-pub mod claims;
-pub mod events;
-pub mod pull_secrets;
-pub mod taint;
+pub(crate) mod claims;
+pub(crate) mod events;
+pub(crate) mod pull_secrets;
+pub(crate) mod taint;
 
 /// Timeout of a connection attempt and of each answer.
-pub const TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client of the API server. Clones share the connections.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Cluster {
 
 /// Why a request to the API server failed.
 #[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
+pub(crate) enum ClusterError {
     /// There are no usable settings for a client.
     #[error(
         "the API server cannot be found {how}: {why}; run in a pod with a ServiceAccount, or give --kubeconfig"
@@ -116,7 +116,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The settings are missing or malformed.
-    pub async fn connect(kubeconfig: Option<&Path>) -> Result<Self, ClusterError> {
+    pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Self, ClusterError> {
         let how =
             kubeconfig.map_or_else(|| "from inside a pod".to_owned(), |p| format!("by {}", p.display()));
         let failed = |why: String| ClusterError::Settings { how: how.clone(), why };

@@ -7,15 +7,15 @@
 //!
 //! Messages with secrets have no `Debug` (see `build.rs`), and must not get one.
 
-pub mod authority;
-pub mod capability;
-pub mod deadline;
+mod authority;
+pub(crate) mod capability;
+pub(crate) mod deadline;
 pub mod endpoint;
 pub mod identity;
-pub mod metrics;
+mod metrics;
 pub mod server;
-pub mod span;
-pub mod status;
+pub(crate) mod span;
+pub(crate) mod status;
 
 /// Generated messages, clients and servers of CSI 1.12.
 #[allow(missing_docs, missing_debug_implementations, clippy::all, clippy::pedantic)]

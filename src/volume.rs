@@ -3,8 +3,8 @@
 //! Each type is parsed once, at the entry of a request, and is valid from then on. This module does no I/O and does not
 //! know gRPC.
 
-pub mod access;
-pub mod attributes;
-pub mod id;
+pub(crate) mod access;
+pub(crate) mod attributes;
+pub(crate) mod id;
 pub mod layouts;
-pub mod secrets;
+pub(crate) mod secrets;

@@ -39,11 +39,11 @@ const GAP: &str = " ... ";
 
 /// The queue's end for recording events.
 #[derive(Debug)]
-pub struct Events(mpsc::Sender<(PodInfo, PodEvent)>);
+pub(crate) struct Events(mpsc::Sender<(PodInfo, PodEvent)>);
 
 /// Writes Events until the shutdown.
 #[derive(Debug)]
-pub struct EventWriter {
+pub(crate) struct EventWriter {
     cluster: Cluster,
     driver: String,
     node: String,

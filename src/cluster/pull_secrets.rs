@@ -22,7 +22,7 @@ use crate::volume::secrets;
 
 /// Reads pull secrets for the pods of one node.
 #[derive(Debug, Clone)]
-pub struct PullSecrets {
+pub(crate) struct PullSecrets {
     cluster: Cluster,
     node: String,
 }

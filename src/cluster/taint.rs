@@ -21,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The taint of a driver on a node.
 #[derive(Debug)]
-pub struct StartupTaint {
+pub(crate) struct StartupTaint {
     cluster: Cluster,
     node: String,
     driver: String,

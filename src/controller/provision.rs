@@ -14,7 +14,7 @@ use crate::volume::attributes::{AttributeError, Attributes};
 use crate::volume::id::{VolumeId, VolumeIdError};
 use crate::volume::layouts::{LayoutError, Layouts};
 
-pub mod claim;
+pub(crate) mod claim;
 
 use claim::{ClaimAnnotations, ClaimError};
 
@@ -34,7 +34,7 @@ impl Resolver for Sources {
 
 /// Why a volume could not be provisioned.
 #[derive(Debug, thiserror::Error)]
-pub enum ProvisionError {
+pub(crate) enum ProvisionError {
     /// The name is not usable as an id.
     #[error("the volume's name cannot be used: {0}")]
     Name(VolumeIdError),
@@ -114,7 +114,7 @@ impl ProvisionError {
 
 /// A provisioned volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Provisioned {
+pub(crate) struct Provisioned {
     /// Its id.
     pub id: VolumeId,
     /// Its `volume_context` for the node.
@@ -139,7 +139,7 @@ impl Provisioner {
 
     /// Also takes attributes from the annotations `<driver>/<attribute>` of claims.
     #[must_use]
-    pub fn with_claims(self, driver: String, claims: Arc<dyn ClaimAnnotations>) -> Self {
+    pub(crate) fn with_claims(self, driver: String, claims: Arc<dyn ClaimAnnotations>) -> Self {
         Self { claims: Some((driver, claims)), ..self }
     }
 
@@ -161,7 +161,7 @@ impl Provisioner {
     ///
     /// # Errors
     /// The parameters are malformed or differ from the existing volume's, or the image cannot be resolved.
-    pub async fn create(
+    pub(crate) async fn create(
         &self,
         name: &str,
         parameters: &HashMap<String, String>,
@@ -199,7 +199,7 @@ impl Provisioner {
     ///
     /// # Errors
     /// The state cannot be removed, or another call for the volume is running.
-    pub fn delete(&self, id: &VolumeId) -> Result<(), ProvisionError> {
+    pub(crate) fn delete(&self, id: &VolumeId) -> Result<(), ProvisionError> {
         let _guard = self.guard(id, id.as_str())?;
         Ok(self.states.remove(id)?)
     }
@@ -208,7 +208,7 @@ impl Provisioner {
     ///
     /// # Errors
     /// The state cannot be read.
-    pub fn context(&self, id: &VolumeId) -> Result<Option<HashMap<String, String>>, ProvisionError> {
+    pub(crate) fn context(&self, id: &VolumeId) -> Result<Option<HashMap<String, String>>, ProvisionError> {
         Ok(self.states.read(id)?.map(|state| state.context.into_iter().collect()))
     }
 

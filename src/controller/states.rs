@@ -31,7 +31,11 @@ pub struct State {
 
 impl State {
     /// The state of a volume whose image was resolved.
-    pub fn new(name: &str, parameters: BTreeMap<String, String>, context: BTreeMap<String, String>) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        parameters: BTreeMap<String, String>,
+        context: BTreeMap<String, String>,
+    ) -> Self {
         Self { format: FORMAT, name: name.to_owned(), parameters, context }
     }
 
@@ -106,7 +110,7 @@ impl States {
     ///
     /// # Errors
     /// The file cannot be read or parsed.
-    pub fn read(&self, id: &VolumeId) -> Result<Option<State>, StateError> {
+    pub(crate) fn read(&self, id: &VolumeId) -> Result<Option<State>, StateError> {
         let path = self.path(id);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -120,7 +124,7 @@ impl States {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&self, id: &VolumeId, state: &State) -> Result<(), StateError> {
+    pub(crate) fn write(&self, id: &VolumeId, state: &State) -> Result<(), StateError> {
         let path = self.path(id);
         let temporary = path.with_extension("tmp");
         let bytes = serde_json::to_vec(state).map_err(|error| failed("encode", &path)(error.into()))?;
@@ -135,7 +139,7 @@ impl States {
     ///
     /// # Errors
     /// The file cannot be removed.
-    pub fn remove(&self, id: &VolumeId) -> Result<(), StateError> {
+    pub(crate) fn remove(&self, id: &VolumeId) -> Result<(), StateError> {
         let path = self.path(id);
         match fs::remove_file(&path) {
             Ok(()) => self.sync(),

@@ -31,7 +31,7 @@ const CHUNK: usize = 4096;
 
 /// A connection that rewrites the authority of requests to one that HTTP/2 allows.
 #[derive(Debug)]
-pub struct AuthorityRewriter<S> {
+pub(crate) struct AuthorityRewriter<S> {
     stream: S,
     filter: FrameFilter,
     /// Filtered bytes; those before `given` have been read.

@@ -9,7 +9,7 @@ use crate::volume::access::{Access, AccessError, AccessMode};
 ///
 /// # Errors
 /// It is absent or incomplete, requests a block device, or requests what an image cannot provide.
-pub fn access(capability: Option<&VolumeCapability>) -> Result<Access, AccessError> {
+pub(crate) fn access(capability: Option<&VolumeCapability>) -> Result<Access, AccessError> {
     let capability = capability.ok_or(AccessError::Missing("volume_capability"))?;
     let mount = match &capability.access_type {
         None => return Err(AccessError::Missing("volume_capability.access_type")),

@@ -60,7 +60,7 @@ impl Readiness {
     }
 
     /// Sets the process not ready: it is busy with `what`.
-    pub fn wait_for(&self, what: &'static str) {
+    pub(crate) fn wait_for(&self, what: &'static str) {
         self.set_waiting_for(Some(what));
     }
 
@@ -70,7 +70,7 @@ impl Readiness {
     }
 
     /// What the process is waiting for; `None` if it is ready.
-    pub fn waiting_for(&self) -> Option<&'static str> {
+    pub(crate) fn waiting_for(&self) -> Option<&'static str> {
         *self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -15,7 +15,7 @@ const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10
 
 /// The metrics of a CSI server. Clones share the counters.
 #[derive(Debug, Clone)]
-pub struct RpcMetrics(Durations<(Rpc, AnswerCode)>);
+pub(crate) struct RpcMetrics(Durations<(Rpc, AnswerCode)>);
 
 impl Default for RpcMetrics {
     fn default() -> Self {
@@ -36,6 +36,7 @@ impl RpcMetrics {
     }
 
     /// The number of calls of `rpc` that were answered with `code`.
+    #[cfg(test)]
     pub fn count(&self, rpc: Rpc, code: Code) -> u64 {
         self.0.count((rpc, AnswerCode(code)))
     }
@@ -63,7 +64,7 @@ impl Drop for CallTimer {
 
 /// A call by its name in the specification; unknown names all count as `other`, so that callers cannot add labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rpc(&'static str);
+pub(crate) struct Rpc(&'static str);
 
 impl Rpc {
     /// From the last part of a request's path.

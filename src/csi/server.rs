@@ -53,7 +53,7 @@ impl Services {
     }
 
     /// The metrics of the calls.
-    pub fn metrics(&self) -> &RpcMetrics {
+    pub(crate) fn metrics(&self) -> &RpcMetrics {
         &self.1
     }
 }

@@ -19,7 +19,7 @@ use super::metrics::{Rpc, RpcMetrics};
 
 /// Wraps the services of a process.
 #[derive(Debug, Clone)]
-pub struct RpcSpan<S> {
+pub(crate) struct RpcSpan<S> {
     inner: S,
     metrics: RpcMetrics,
 }
@@ -66,7 +66,7 @@ where
 }
 
 /// Records in the current span which volume the call is about.
-pub fn note_volume(id: &dyn std::fmt::Display) {
+pub(crate) fn note_volume(id: &dyn std::fmt::Display) {
     Span::current().record("volume.id", field::display(id));
 }
 

@@ -14,7 +14,7 @@ use crate::kind::Kind;
 const MESSAGE_MAX: usize = 2048;
 
 /// The code for a kind of failure, for all calls except CreateVolume.
-pub fn code(kind: Kind) -> Code {
+pub(crate) fn code(kind: Kind) -> Code {
     match kind {
         Kind::Invalid => Code::InvalidArgument,
         Kind::NotFound => Code::NotFound,
@@ -36,7 +36,7 @@ pub fn code(kind: Kind) -> Code {
 /// does not give up and does not let the claim be deleted. Here, nothing goes on after the call, so these become
 /// Internal, which is retried with the same name. Aborted stays: it is only returned while another call for the same
 /// name runs.
-pub fn create_volume_code(kind: Kind) -> Code {
+pub(crate) fn create_volume_code(kind: Kind) -> Code {
     match kind {
         Kind::Transient | Kind::Pending => Code::Internal,
         _ => code(kind),
@@ -44,12 +44,12 @@ pub fn create_volume_code(kind: Kind) -> Code {
 }
 
 /// The status of a failed call.
-pub fn status(kind: Kind, error: &(impl Display + ?Sized)) -> Status {
+pub(crate) fn status(kind: Kind, error: &(impl Display + ?Sized)) -> Status {
     Status::new(code(kind), message(error))
 }
 
 /// The status of a failed CreateVolume.
-pub fn create_volume_status(kind: Kind, error: &(impl Display + ?Sized)) -> Status {
+pub(crate) fn create_volume_status(kind: Kind, error: &(impl Display + ?Sized)) -> Status {
     Status::new(create_volume_code(kind), message(error))
 }
 

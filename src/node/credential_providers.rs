@@ -22,7 +22,7 @@ pub mod plugins;
 
 /// The pod for which an image is pulled.
 #[derive(Debug, Clone, Default)]
-pub struct PodIdentity {
+pub(crate) struct PodIdentity {
     /// The pod; empty if none is known, as for staging.
     pub pod: PodInfo,
     /// The tokens of its ServiceAccount.
@@ -31,7 +31,7 @@ pub struct PodIdentity {
 
 /// A source of credentials.
 #[async_trait]
-pub trait CredentialProvider: Send + Sync + std::fmt::Debug {
+pub(crate) trait CredentialProvider: Send + Sync + std::fmt::Debug {
     /// The credentials for this image and this pod; may be none.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ pub struct CredentialProviders(Vec<Arc<dyn CredentialProvider>>);
 
 impl CredentialProviders {
     /// These providers, in this order.
-    pub fn new(providers: Vec<Arc<dyn CredentialProvider>>) -> Self {
+    pub(crate) fn new(providers: Vec<Arc<dyn CredentialProvider>>) -> Self {
         Self(providers)
     }
 
@@ -80,7 +80,7 @@ impl CredentialProviders {
     ///
     /// # Errors
     /// A provider failed before another one had credentials.
-    pub async fn complete(
+    pub(crate) async fn complete(
         &self,
         image: &Reference,
         own: &Credentials,

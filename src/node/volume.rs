@@ -10,20 +10,20 @@
 //! This module does not know gRPC.
 
 mod ensure_image;
-pub mod error;
-pub mod execute;
+mod error;
+mod execute;
 pub mod guard;
 pub mod levels;
 pub mod metrics;
-pub mod plan;
+mod plan;
 pub mod pod_events;
 mod publish;
 pub mod record;
-pub mod recover;
+mod recover;
 mod request;
 mod stage;
-pub mod statistics;
-pub mod target;
+pub(crate) mod statistics;
+pub(crate) mod target;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 use tracing::Span;
 
 pub use error::VolumeError;
-pub use request::VolumeRequest;
+pub(crate) use request::VolumeRequest;
 
 use self::execute::Io;
 use self::guard::{Guards, VolumeGuard};
@@ -93,12 +93,12 @@ impl Volumes {
     }
 
     /// The integrity level that every mount on this node reaches.
-    pub fn integrity(&self) -> Integrity {
+    pub(crate) fn integrity(&self) -> Integrity {
         self.0.levels.here
     }
 
     /// The metrics of these volumes.
-    pub fn metrics(&self) -> &VolumeMetrics {
+    pub(crate) fn metrics(&self) -> &VolumeMetrics {
         &self.0.metrics
     }
 

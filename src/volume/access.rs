@@ -26,7 +26,7 @@ pub enum AccessMode {
 
 /// How a request wants to use a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Access {
+pub(crate) struct Access {
     /// The access mode.
     pub mode: AccessMode,
     /// Whether the mount flag `noexec` is set.
@@ -35,7 +35,7 @@ pub struct Access {
 
 /// Why a volume cannot be used as requested.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum AccessError {
+pub(crate) enum AccessError {
     /// A required part of the request is missing.
     #[error("{0} is missing; the caller must say how the volume is to be used")]
     Missing(&'static str),

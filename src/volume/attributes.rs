@@ -15,11 +15,12 @@ use crate::oci::platform::{Platform, PlatformError};
 use crate::oci::reference::{Reference, ReferenceError, Version};
 
 /// The known attributes; `reference` is an alias of `image`.
-pub const KEYS: [&str; 7] = ["image", "reference", "pullPolicy", "path", "platform", "noexec", "verify"];
+pub(crate) const KEYS: [&str; 7] =
+    ["image", "reference", "pullPolicy", "path", "platform", "noexec", "verify"];
 
 /// The parsed attributes of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attributes {
+pub(crate) struct Attributes {
     /// The image.
     pub image: Reference,
     /// The pull policy, if the user sets one.
@@ -37,7 +38,7 @@ pub struct Attributes {
 /// The pod that a volume is for. It comes from kubelet if the CSIDriver has `podInfoOnMount`, else possibly from the
 /// volume's author. It is used for log lines, and to find pull secrets after a check with the API server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PodInfo {
+pub(crate) struct PodInfo {
     /// The pod's name.
     pub name: String,
     /// Its namespace.
@@ -63,7 +64,7 @@ impl fmt::Display for PodInfo {
 
 /// Why attributes are refused.
 #[derive(Debug, thiserror::Error)]
-pub enum AttributeError {
+pub(crate) enum AttributeError {
     /// The key is unknown.
     #[error("volume attribute {0:?} is not known; known are {known}", known = KEYS.join(", "))]
     Unknown(String),

@@ -7,7 +7,7 @@ use crate::kind::Kind;
 use crate::oci::digest::Digest;
 
 /// Longest id in bytes (CSI 1.12, "Size Limits": strings hold at most 128 bytes).
-pub const VOLUME_ID_MAX: usize = 128;
+pub(crate) const VOLUME_ID_MAX: usize = 128;
 
 /// A volume's id, chosen by the orchestrator. Opaque: it is neither used as a path nor parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

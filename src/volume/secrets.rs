@@ -19,7 +19,7 @@ const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// Why secrets cannot be used. Errors never contain values.
 #[derive(Debug, thiserror::Error)]
-pub enum SecretError {
+pub(crate) enum SecretError {
     /// None of the keys is a pull secret's.
     #[error(
         "the secret has the keys {} and none is `.dockerconfigjson` or `.dockercfg`; refer to a Secret of type \
@@ -60,7 +60,7 @@ impl SecretError {
 ///
 /// # Errors
 /// There are secrets, but none of them is a usable docker config.
-pub fn credentials(secrets: &HashMap<String, String>) -> Result<Credentials, SecretError> {
+pub(crate) fn credentials(secrets: &HashMap<String, String>) -> Result<Credentials, SecretError> {
     type Parse = fn(&[u8]) -> Result<Credentials, CredentialError>;
     let formats: [(&'static str, Parse); 2] =
         [(CONFIG_JSON, Credentials::parse), (DOCKERCFG, Credentials::parse_dockercfg)];
@@ -84,7 +84,7 @@ pub fn credentials(secrets: &HashMap<String, String>) -> Result<Credentials, Sec
 /// They are taken from secrets only (`serviceAccountTokenInSecrets: true`). The volume's context is not trusted: the
 /// author of a PersistentVolume could put a token there.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Tokens(BTreeMap<String, String>);
+pub(crate) struct Tokens(BTreeMap<String, String>);
 
 #[derive(Deserialize)]
 struct WireToken {

@@ -18,7 +18,7 @@ const NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";
 
 /// Reads the annotations of claims.
 #[async_trait]
-pub trait ClaimAnnotations: Send + Sync + std::fmt::Debug {
+pub(crate) trait ClaimAnnotations: Send + Sync + std::fmt::Debug {
     /// All annotations of a claim.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ pub trait ClaimAnnotations: Send + Sync + std::fmt::Debug {
 /// Why a claim's annotations cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("the annotations of claim {claim} cannot be read: {why}")]
-pub struct ClaimError {
+pub(crate) struct ClaimError {
     /// `namespace/name`.
     pub claim: String,
     /// What happened, with the remedy.

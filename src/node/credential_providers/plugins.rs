@@ -20,7 +20,7 @@ mod exec;
 #[cfg(test)]
 mod tests;
 
-pub use config::ConfigError;
+pub(crate) use config::ConfigError;
 
 use self::cache::{AnswerCache, CacheOwner};
 use self::config::{CacheType, Provider, TokenAttributes};
@@ -35,7 +35,7 @@ const PROCESSES: usize = 4;
 
 /// Reads the annotations of ServiceAccounts.
 #[async_trait]
-pub trait ServiceAccounts: Send + Sync + std::fmt::Debug {
+pub(crate) trait ServiceAccounts: Send + Sync + std::fmt::Debug {
     /// All annotations of a ServiceAccount.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ pub trait ServiceAccounts: Send + Sync + std::fmt::Debug {
 
 /// The plugins of a node.
 #[derive(Debug)]
-pub struct Plugins {
+pub(crate) struct Plugins {
     providers: Vec<ConfiguredPlugin>,
     accounts: Option<Arc<dyn ServiceAccounts>>,
 }

@@ -15,7 +15,7 @@ use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 
 /// The file that makes a mounted target non-empty.
-pub const MARKER: &str = ".fake-mount";
+const MARKER: &str = ".fake-mount";
 
 /// The mount table of a fake node.
 #[derive(Debug, Default)]

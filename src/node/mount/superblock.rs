@@ -37,7 +37,7 @@ pub enum Layers {
 
 /// One method of mounting an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MountMethod {
+pub(super) struct MountMethod {
     /// What EROFS reads from.
     pub backing: Backing,
     /// How the overlay gets its layers.

@@ -59,7 +59,7 @@ impl StepError {
 
 /// Access to records and mounts: the input and output of plans.
 #[derive(Debug, Clone, Copy)]
-pub struct Io<'a> {
+pub(crate) struct Io<'a> {
     /// The records.
     pub records: &'a Records,
     /// The mounts.

@@ -14,14 +14,14 @@ pub struct Guards(Arc<Mutex<HashSet<VolumeId>>>);
 
 /// The exclusive right to work on one volume. Released on drop.
 #[derive(Debug)]
-pub struct VolumeGuard {
+pub(crate) struct VolumeGuard {
     volume: VolumeId,
     guards: Guards,
 }
 
 impl Guards {
     /// Takes the volume's guard; `None` if another call has it.
-    pub fn take(&self, volume: &VolumeId) -> Option<VolumeGuard> {
+    pub(crate) fn take(&self, volume: &VolumeId) -> Option<VolumeGuard> {
         self.lock()
             .insert(volume.clone())
             .then(|| VolumeGuard { volume: volume.clone(), guards: self.clone() })
@@ -35,7 +35,7 @@ impl Guards {
 
 impl VolumeGuard {
     /// The guarded volume.
-    pub fn volume(&self) -> &VolumeId {
+    pub(crate) fn volume(&self) -> &VolumeId {
         &self.volume
     }
 }

@@ -41,7 +41,7 @@ impl Levels {
     ///
     /// # Errors
     /// This node cannot reach it.
-    pub fn demand(
+    pub(crate) fn demand(
         &self,
         attribute: Option<Integrity>,
         policy: Option<Integrity>,

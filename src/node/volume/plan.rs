@@ -12,9 +12,9 @@ mod publish;
 mod refusal;
 mod stage;
 
-pub use publish::{image_to_publish, publish, unpublish};
-pub use refusal::VolumeRefusal;
-pub use stage::{image_to_stage, stage, unstage};
+pub(crate) use publish::{image_to_publish, publish, unpublish};
+pub(crate) use refusal::VolumeRefusal;
+pub(crate) use stage::{image_to_stage, stage, unstage};
 
 use super::record::{PinnedImage, Requested, VolumeRecord};
 use super::target::{TargetPath, TargetState};
@@ -26,7 +26,7 @@ use crate::volume::id::VolumeId;
 
 /// The state of a volume and a target before anything is done.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// The volume's record.
     pub record: Option<VolumeRecord>,
     /// What is at the target path.
@@ -41,7 +41,7 @@ pub struct Observed {
 
 /// What a publish requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublishSpec {
+pub(crate) struct PublishSpec {
     /// The volume.
     pub volume: VolumeId,
     /// The mount point.
@@ -58,7 +58,7 @@ pub struct PublishSpec {
 
 /// One step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Write this record.
     Record(VolumeRecord),
     /// Remove the volume's record.
@@ -77,7 +77,7 @@ pub enum Step {
 
 /// What to do about a volume.
 #[derive(Debug, Clone, PartialEq)]
-pub enum VolumePlan {
+pub(crate) enum VolumePlan {
     /// Nothing: the state is as requested.
     Done,
     /// Take these steps, in this order.
@@ -88,7 +88,7 @@ pub enum VolumePlan {
 
 /// Which image a request gets.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ImageChoice {
+pub(crate) enum ImageChoice {
     /// None: the volume is already published or staged there.
     Done,
     /// The image to which the volume is pinned.

@@ -19,12 +19,12 @@ use crate::volume::id::VolumeId;
 mod pull_watcher;
 mod reason;
 
-pub use pull_watcher::PullWatcher;
-pub use reason::EventReason;
+pub(crate) use pull_watcher::PullWatcher;
+pub(crate) use reason::EventReason;
 
 /// An event on a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodEvent {
+pub(crate) struct PodEvent {
     /// The reason.
     pub reason: EventReason,
     /// The pod's volume that the event is about.
@@ -34,7 +34,7 @@ pub struct PodEvent {
 }
 
 /// Records events on pods. Never blocks.
-pub trait PodEventRecorder: Send + Sync + fmt::Debug {
+pub(crate) trait PodEventRecorder: Send + Sync + fmt::Debug {
     /// Records an event on a pod.
     fn record(&self, pod: &PodInfo, event: PodEvent);
 }
@@ -54,7 +54,7 @@ struct Waiting {
 
 impl PodEvents {
     /// Events that go to `recorder`.
-    pub fn new(recorder: Arc<dyn PodEventRecorder>) -> Self {
+    pub(crate) fn new(recorder: Arc<dyn PodEventRecorder>) -> Self {
         Self { recorder: Some(recorder), waiting: Mutex::default() }
     }
 

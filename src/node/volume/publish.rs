@@ -19,7 +19,7 @@ impl Volumes {
     ///
     /// # Errors
     /// The image is not available (yet), the target cannot be used, or the volume is in use with other attributes.
-    pub async fn publish(&self, request: VolumeRequest) -> Result<(), VolumeError> {
+    pub(crate) async fn publish(&self, request: VolumeRequest) -> Result<(), VolumeError> {
         let timing = self.0.metrics.publish();
         let (volume, pod) = (request.volume.clone(), request.identity.pod.clone());
         let image = request.attributes.image.to_string();
@@ -80,7 +80,7 @@ impl Volumes {
     ///
     /// # Errors
     /// The mount or the directory cannot be removed.
-    pub async fn unpublish(&self, volume: VolumeId, target: TargetPath) -> Result<(), VolumeError> {
+    pub(crate) async fn unpublish(&self, volume: VolumeId, target: TargetPath) -> Result<(), VolumeError> {
         let begun = Instant::now();
         let guard = self.guard(&volume)?;
         let (unpublished, images) = (target.clone(), Arc::clone(&self.0.images));

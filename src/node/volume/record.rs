@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use directory::{Listed, Records};
+pub use directory::Records;
 pub use error::RecordError;
 
 use crate::image::verity::VerityDigest;
@@ -79,7 +79,7 @@ pub struct PublishedTarget {
 
 /// The image to which a volume is pinned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PinnedImage {
+pub(crate) struct PinnedImage {
     /// Digest of the manifest.
     pub image: Digest,
     /// The composefs image.
@@ -92,7 +92,7 @@ pub struct PinnedImage {
 
 impl VolumeRecord {
     /// The record of a volume that is not in use yet.
-    pub fn new(id: &VolumeId, request: Requested, image: PinnedImage, boot: &str) -> Self {
+    pub(crate) fn new(id: &VolumeId, request: Requested, image: PinnedImage, boot: &str) -> Self {
         let PinnedImage { image, composefs, bytes, inodes } = image;
         let volume_id = id.as_str().to_owned();
         let boot = boot.to_owned();
@@ -131,17 +131,17 @@ impl VolumeRecord {
     }
 
     /// The image of this volume.
-    pub fn pinned(&self) -> PinnedImage {
+    pub(crate) fn pinned(&self) -> PinnedImage {
         PinnedImage { image: self.image, composefs: self.composefs, bytes: self.bytes, inodes: self.inodes }
     }
 
     /// The entry for `path`.
-    pub fn target(&self, path: &Path) -> Option<&PublishedTarget> {
+    pub(crate) fn target(&self, path: &Path) -> Option<&PublishedTarget> {
         self.targets.iter().find(|target| target.path == path)
     }
 
     /// Whether the volume is neither staged nor published.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.staged.is_none() && self.targets.is_empty()
     }
 }

@@ -17,7 +17,7 @@ use crate::volume::id::VolumeId;
 
 /// A request for a volume: what it shows, where, and for which pod.
 #[derive(Debug)]
-pub struct VolumeRequest {
+pub(crate) struct VolumeRequest {
     /// The volume.
     pub volume: VolumeId,
     /// Where to publish or stage it.

@@ -20,7 +20,7 @@ impl Volumes {
     ///
     /// # Errors
     /// As for [`Volumes::publish`].
-    pub async fn stage(&self, request: VolumeRequest) -> Result<(), VolumeError> {
+    pub(crate) async fn stage(&self, request: VolumeRequest) -> Result<(), VolumeError> {
         let begun = Instant::now();
         self.0.layouts.check(&request.attributes.image)?;
         self.0.levels.demand(request.attributes.verify, None)?;
@@ -68,7 +68,7 @@ impl Volumes {
     ///
     /// # Errors
     /// The record cannot be changed.
-    pub async fn unstage(&self, volume: VolumeId, path: TargetPath) -> Result<(), VolumeError> {
+    pub(crate) async fn unstage(&self, volume: VolumeId, path: TargetPath) -> Result<(), VolumeError> {
         let guard = self.guard(&volume)?;
         self.blocking(move |io| {
             let seen = io.observe_record(&guard)?;

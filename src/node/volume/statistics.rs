@@ -10,7 +10,7 @@ use crate::volume::id::VolumeId;
 
 /// The size and the condition of a volume. An image is read-only, so all of it is in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Statistics {
+pub(crate) struct Statistics {
     /// Bytes of the image's files.
     pub bytes: u64,
     /// Inodes of the image.
@@ -44,7 +44,7 @@ impl Volumes {
     ///
     /// # Errors
     /// The volume is not in use on this node, or not at `path`.
-    pub async fn statistics(&self, volume: VolumeId, path: String) -> Result<Statistics, VolumeError> {
+    pub(crate) async fn statistics(&self, volume: VolumeId, path: String) -> Result<Statistics, VolumeError> {
         let corrupt_images = self.0.corrupt_images.clone();
         self.blocking(move |io| {
             let Some(record) = io.records.read(&volume)? else {

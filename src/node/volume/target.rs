@@ -17,7 +17,7 @@ pub struct TargetPath(PathBuf);
 
 /// Why a path is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum TargetError {
+pub(crate) enum TargetError {
     /// The path is empty.
     #[error("{0} is missing; the caller must name a path")]
     Missing(&'static str),
@@ -44,7 +44,7 @@ impl TargetError {
 
 /// What is at a target path. Symbolic links are not followed, and mounts are not considered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TargetState {
+pub(crate) enum TargetState {
     /// Nothing.
     Missing,
     /// An empty directory.
@@ -60,7 +60,7 @@ impl TargetPath {
     ///
     /// # Errors
     /// The path is empty, relative, has `..`, or is not below `root`.
-    pub fn parse(field: &'static str, text: &str, root: &Path) -> Result<Self, TargetError> {
+    pub(crate) fn parse(field: &'static str, text: &str, root: &Path) -> Result<Self, TargetError> {
         let refused = |problem| TargetError::Refused {
             field,
             // The caller's text may be long; the error must not be.
@@ -104,7 +104,7 @@ impl TargetPath {
     /// # Errors
     /// The path cannot be examined. `EIO` and `ESTALE` of a broken mount are not errors: they count as
     /// [`TargetState::Filled`], so that the mount can be unmounted.
-    pub fn inspect(&self) -> io::Result<TargetState> {
+    pub(crate) fn inspect(&self) -> io::Result<TargetState> {
         let found = match fs::symlink_metadata(&self.0) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(TargetState::Missing),

@@ -9,7 +9,6 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::duration;
-use crate::kind::Kind;
 use crate::oci::credentials::ImageGlob;
 
 /// The supported version of the exec protocol.
@@ -19,16 +18,9 @@ const CONFIG: (&str, &str) = ("CredentialProviderConfig", "kubelet.config.k8s.io
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("credential provider configuration {}: {problem}; kubelet's documentation has the format", file.display())]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     file: PathBuf,
     problem: String,
-}
-
-impl ConfigError {
-    /// Invalid: the operator must correct the file.
-    pub fn kind(&self) -> Kind {
-        Kind::Invalid
-    }
 }
 
 /// One plugin, and the images for which to run it.

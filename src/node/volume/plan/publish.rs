@@ -13,7 +13,7 @@ use crate::node::volume::target::{TargetPath, TargetState};
 use crate::volume::access::AccessMode;
 
 /// Which image to publish. Decided before any registry is contacted.
-pub fn image_to_publish(want: &PublishSpec, seen: &Observed) -> ImageChoice {
+pub(crate) fn image_to_publish(want: &PublishSpec, seen: &Observed) -> ImageChoice {
     if let Some(refusal) = refusal(want, seen) {
         return ImageChoice::Refuse(refusal);
     }
@@ -30,7 +30,7 @@ pub fn image_to_publish(want: &PublishSpec, seen: &Observed) -> ImageChoice {
 }
 
 /// How to publish `image` at the target.
-pub fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -> VolumePlan {
+pub(crate) fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -> VolumePlan {
     match image_to_publish(want, seen) {
         ImageChoice::Done => return VolumePlan::Done,
         ImageChoice::Refuse(refusal) => return VolumePlan::Refuse(refusal),
@@ -72,7 +72,7 @@ pub fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -> Volum
 
 /// How to unpublish a volume from a target. Succeeds if there is no such volume or nothing at the target. A target of
 /// another volume is left alone.
-pub fn unpublish(target: &TargetPath, seen: &Observed) -> VolumePlan {
+pub(crate) fn unpublish(target: &TargetPath, seen: &Observed) -> VolumePlan {
     let mut steps = Vec::new();
     let ours = seen.record.as_ref().filter(|record| record.target(target.path()).is_some());
     // Without an owner, a mount there is this volume's, or its record was lost.

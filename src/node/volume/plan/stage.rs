@@ -7,7 +7,7 @@ use crate::node::volume::target::TargetPath;
 use crate::volume::id::VolumeId;
 
 /// Which image to stage. Decided before any registry is contacted.
-pub fn image_to_stage(
+pub(crate) fn image_to_stage(
     volume: &VolumeId,
     request: &Requested,
     path: &TargetPath,
@@ -26,7 +26,7 @@ pub fn image_to_stage(
 }
 
 /// How to stage: mount nothing, only keep the image.
-pub fn stage(
+pub(crate) fn stage(
     volume: &VolumeId,
     request: &Requested,
     path: &TargetPath,
@@ -45,7 +45,7 @@ pub fn stage(
 }
 
 /// How to unstage. The staging directory belongs to the orchestrator.
-pub fn unstage(path: &TargetPath, seen: &Observed) -> VolumePlan {
+pub(crate) fn unstage(path: &TargetPath, seen: &Observed) -> VolumePlan {
     match &seen.record {
         Some(record) if record.staged.as_deref() == Some(path.path()) => {
             let mut rest = record.clone();

@@ -10,7 +10,7 @@ use crate::volume::id::VolumeId;
 
 /// Watches the pull of one call.
 #[derive(Debug)]
-pub struct PullWatcher<'a> {
+pub(crate) struct PullWatcher<'a> {
     pub(super) pod_events: &'a PodEvents,
     pub(super) volume: &'a VolumeId,
     pub(super) pod: &'a PodInfo,

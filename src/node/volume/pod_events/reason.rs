@@ -13,7 +13,7 @@ use crate::oci::SourceError;
 
 /// The reason of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EventReason {
+pub(crate) enum EventReason {
     /// A pull has begun and is not done at once.
     Pulling,
     /// The pull is done.
@@ -29,7 +29,8 @@ pub enum EventReason {
 
 impl EventReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 5] = [Self::Pulling, Self::Pulled, Self::Refused, Self::RateLimited, Self::Failed];
+    #[cfg(test)]
+    const ALL: [Self; 5] = [Self::Pulling, Self::Pulled, Self::Refused, Self::RateLimited, Self::Failed];
 
     /// The name in the event: the same as kubelet's for container images. The reporting component tells them apart.
     pub fn name(self) -> &'static str {

@@ -13,7 +13,7 @@ use super::{RecordError, VolumeRecord};
 use crate::volume::id::VolumeId;
 
 /// A record's file, and its record if that can be read.
-pub type Listed = (PathBuf, Result<VolumeRecord, RecordError>);
+type Listed = (PathBuf, Result<VolumeRecord, RecordError>);
 
 /// The directory of records.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Records {
     }
 
     /// The volume whose record claims `target` during `boot`.
-    pub fn claimant(&self, target: &Path, boot: &str) -> Option<String> {
+    pub(crate) fn claimant(&self, target: &Path, boot: &str) -> Option<String> {
         let claims = self.claims();
         claims.get(target).filter(|claim| claim.boot == boot).map(|claim| claim.volume.clone())
     }
@@ -61,7 +61,7 @@ impl Records {
     ///
     /// # Errors
     /// The record cannot be read or parsed.
-    pub fn read(&self, id: &VolumeId) -> Result<Option<VolumeRecord>, RecordError> {
+    pub(crate) fn read(&self, id: &VolumeId) -> Result<Option<VolumeRecord>, RecordError> {
         let path = self.path(id);
         let record = read(&path)?;
         match record {
@@ -78,7 +78,7 @@ impl Records {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&self, id: &VolumeId, record: &VolumeRecord) -> Result<(), RecordError> {
+    pub(crate) fn write(&self, id: &VolumeId, record: &VolumeRecord) -> Result<(), RecordError> {
         let path = self.path(id);
         let failed = |step| move |error| RecordError::System { step, path, error };
         let text = serde_json::to_vec(record).map_err(|error| failed("encode")(error.into()))?;
@@ -91,7 +91,7 @@ impl Records {
     ///
     /// # Errors
     /// The file cannot be removed.
-    pub fn remove(&self, id: &VolumeId) -> Result<(), RecordError> {
+    pub(crate) fn remove(&self, id: &VolumeId) -> Result<(), RecordError> {
         remove(&self.path(id))?;
         self.claims().retain(|_, claim| claim.volume != id.as_str());
         Ok(())
@@ -101,7 +101,7 @@ impl Records {
     ///
     /// # Errors
     /// The directory cannot be listed.
-    pub fn all(&self) -> Result<Vec<Listed>, RecordError> {
+    pub(crate) fn all(&self) -> Result<Vec<Listed>, RecordError> {
         let failed = |error| RecordError::System { step: "list", path: self.directory.clone(), error };
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(failed)? {
