@@ -1,9 +1,9 @@
 //! composefs-csi: image-backed, read-only volumes for Kubernetes.
 //!
 //! The layers point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and
-//! [`controller`] → [`csi`] → [`volume`]; both services stand on [`image`], which knows nothing of CSI,
-//! Kubernetes or mounting. [`sys`] holds the system calls that no crate offers, [`metrics`] and [`kind`]
-//! are words that every layer uses.
+//! [`controller`] → [`csi`] → [`volume`]. Both services stand on [`image`] → [`trust`] → [`oci`], none of which knows CSI,
+//! Kubernetes or mounting. [`sys`] holds the system calls that no crate offers, [`metrics`], [`kind`] and
+//! [`integrity`] are words that every layer uses.
 //! `docs/ARCHITECTURE.md` has the picture; `tests/architecture.rs` keeps it true.
 
 pub mod app;
@@ -11,6 +11,7 @@ pub mod cli;
 mod cluster;
 pub mod controller;
 pub mod csi;
+pub mod durable_file;
 pub mod image;
 pub mod integrity;
 pub mod kind;

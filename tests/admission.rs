@@ -192,7 +192,7 @@ async fn an_image_that_is_refused_costs_no_bytes_and_one_that_is_signed_is_judge
     registry.sign(&index, &key());
     node.refused(&image, PullPolicy::IfNotPresent).await;
     let only_payloads = registry.server.asked("/blobs/");
-    assert!(node.store.images().unwrap().images.is_empty());
+    assert!(node.store.images().list().unwrap().images.is_empty());
     assert_eq!(std::fs::read_dir(node.store.root().join("blobs")).unwrap().count(), 0);
     assert!(only_payloads <= 2, "{only_payloads} blobs: no layer and no config");
 

@@ -178,7 +178,7 @@ fn open(
     let volumes = Volumes::new(Parts {
         images: engine.images.clone(),
         mounter: Arc::clone(&mounter),
-        records: Records::open(engine.store.volumes())?,
+        records: Records::open(engine.store.volumes().directory().to_owned())?,
         boot: boot_id()?,
         levels,
         platform: Platform::host(),

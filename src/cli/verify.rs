@@ -52,7 +52,7 @@ pub async fn verify(
         };
         let damaged = found.damaged.iter().map(|(object, (damage, manifests))| Row {
             object: object.to_string(),
-            path: store.object_path(object).display().to_string(),
+            path: store.objects().path(object).display().to_string(),
             damage: damage.to_string(),
             images: manifests.iter().map(name).collect(),
         });
@@ -78,7 +78,7 @@ pub async fn verify(
 }
 
 fn all(engine: &Engine) -> anyhow::Result<Vec<ImageRecord>> {
-    let listed = engine.store.images()?;
+    let listed = engine.store.images().list()?;
     if let Some(unreadable) = listed.unreadable.into_iter().next() {
         return Err(unreadable.into());
     }

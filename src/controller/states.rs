@@ -5,12 +5,13 @@
 //! again. Once the external-provisioner has written the PersistentVolume, that has the pinned digest in any case.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::durable_file::{self, Step, StepError, Steps};
 use crate::kind::Kind;
 use crate::volume::id::VolumeId;
 
@@ -126,13 +127,8 @@ impl States {
     /// The file cannot be written.
     pub(crate) fn write(&self, id: &VolumeId, state: &State) -> Result<(), StateError> {
         let path = self.path(id);
-        let temporary = path.with_extension("tmp");
         let bytes = serde_json::to_vec(state).map_err(|error| failed("encode", &path)(error.into()))?;
-        let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
-        file.write_all(&bytes).map_err(failed("write", &temporary))?;
-        file.sync_all().map_err(failed("sync", &temporary))?;
-        fs::rename(&temporary, &path).map_err(failed("rename", &temporary))?;
-        self.sync()
+        durable_file::replace(&path, path.with_extension("tmp"), &bytes).map_err(step_failed)
     }
 
     /// Removes the state of a volume. Succeeds if the volume is unknown.
@@ -149,9 +145,7 @@ impl States {
     }
 
     fn sync(&self) -> Result<(), StateError> {
-        File::open(&self.directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed("sync", &self.directory))
+        durable_file::sync_directory(&self.directory, &Steps::default()).map_err(step_failed)
     }
 
     fn path(&self, id: &VolumeId) -> PathBuf {
@@ -162,6 +156,15 @@ impl States {
 fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
     let path = path.to_owned();
     move |error| StateError::System { step, path, error }
+}
+
+fn step_failed(failed: StepError) -> StateError {
+    let step = match failed.step {
+        Step::Rename => "rename",
+        Step::SyncDirectory => "sync",
+        other => other.doing(),
+    };
+    StateError::System { step, path: failed.path, error: failed.source }
 }
 
 #[cfg(test)]

@@ -33,61 +33,61 @@
 //!
 //! The store knows nothing of mounts: whoever asks it to remove images says which ones are mounted.
 
-mod access;
+mod aside;
 mod collect;
 mod commit;
-mod digests;
-mod dirty;
+mod contents;
 mod disk;
-mod enable_verity;
 mod error;
-mod evidence;
 mod examine;
-mod facts;
+mod file_name;
+mod filesystem;
 pub mod gc;
-mod image;
-mod images;
+mod image_record;
+mod inventory;
 mod key;
-mod layers;
-mod layout;
-mod lease;
-mod mark;
+mod lock;
+mod marked;
+mod markers;
 mod metrics;
-mod names;
 mod open;
+mod parts;
+mod record;
 mod recover;
 mod remove_damaged;
-mod roots;
 mod space;
 mod sweep;
 mod usage;
 mod version;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-pub use access::{AccessRecord, AccessSubject};
-pub use collect::{Collected, Request};
-pub use disk::Steps;
+pub use crate::durable_file::Steps;
+pub use collect::{CollectRequest, Collected};
 pub use error::StoreError;
 pub use examine::Examined;
-pub use facts::Filesystem;
-pub use image::ImageRecord;
-pub use images::{Listing, StoredImage};
+pub use filesystem::Filesystem;
+pub use image_record::ImageRecord;
 pub use key::{KEY_LENGTH, KeyError, MAC_LENGTH, NodeKey};
-pub use layers::{LayerEntries, StagedLayer};
-pub use lease::Lease;
+pub use lock::Lease;
 pub use metrics::StoreMetrics;
+pub use parts::access::{Access, AccessRecord, AccessSubject};
+pub use parts::evidence::EvidenceStore;
+pub use parts::images::{Images, Listing, StoredImage};
+pub use parts::layers::{LayerEntries, Layers, StagedLayer};
+pub use parts::names::Names;
+pub use parts::objects::StoredObjects;
+pub use parts::pins::Pins;
+pub use parts::volumes::Volumes;
 pub use space::{Measure, Space};
 pub use sweep::Swept;
 pub use usage::{ImageUsage, Usage};
 
-use crate::image::objects::Objects;
-use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 use disk::Disk;
-use layout::Layout;
-use lease::StoreLock;
+use lock::StoreLock;
+use parts::Parts;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -120,11 +120,9 @@ impl Options {
 /// A node's store. Several processes may have one open at a time.
 #[derive(Debug)]
 pub struct Store {
-    key: NodeKey,
-    layout: Layout,
     disk: Disk,
     store_lock: StoreLock,
-    objects: Objects,
+    parts: Parts,
     filesystem: Filesystem,
     patience: Duration,
     measure: Measure,
@@ -134,22 +132,12 @@ pub struct Store {
 impl Store {
     /// The store's directory.
     pub fn root(&self) -> &Path {
-        self.layout.root()
-    }
-
-    /// Where volume records are kept.
-    pub fn volumes(&self) -> PathBuf {
-        self.layout.volumes()
+        self.disk.root()
     }
 
     /// The filesystem under the store, as probed when it was opened.
     pub fn filesystem(&self) -> &Filesystem {
         &self.filesystem
-    }
-
-    /// What records of this node are authenticated with.
-    pub fn key(&self) -> &NodeKey {
-        &self.key
     }
 
     /// How far the bytes read from here are checked.
@@ -173,23 +161,54 @@ impl Store {
         self.store_lock.shared_blocking(self.patience)
     }
 
-    /// The objects, to write to under `lease` until it is committed. The first call of a lease waits
-    /// for the disk: the marker of its writes must be there before they are.
+    /// How full the store's filesystem is.
     ///
     /// # Errors
-    /// Those of writing the marker.
-    pub fn objects(&self, lease: &Lease) -> Result<Objects, StoreError> {
-        lease.mark(|| dirty::Marker::make(&self.disk, &self.layout))?;
-        Ok(self.objects.clone())
+    /// Those of statvfs(3).
+    pub fn space(&self) -> Result<Space, StoreError> {
+        self.measure.of(self.root()).map_err(|error| self.disk.error("measure", self.root(), error))
     }
 
-    /// The directory of the objects, for the overlay's data layer.
-    pub fn objects_directory(&self) -> &Path {
-        self.objects.directory()
+    /// File contents and composefs images.
+    pub fn objects(&self) -> &StoredObjects {
+        &self.parts.objects
     }
 
-    /// Where an object is, or would be.
-    pub fn object_path(&self, digest: &VerityDigest) -> PathBuf {
-        self.objects.path(digest)
+    /// What the layers of images consist of.
+    pub fn layers(&self) -> &Layers {
+        &self.parts.layers
+    }
+
+    /// The records of images.
+    pub fn images(&self) -> &Images {
+        &self.parts.images
+    }
+
+    /// What references resolved to.
+    pub fn names(&self) -> &Names {
+        &self.parts.names
+    }
+
+    /// Who could read an image or a blob, and where it came from.
+    pub fn access(&self) -> &Access {
+        &self.parts.access
+    }
+
+    /// What images are judged by at every mount.
+    pub fn evidence(&self) -> &EvidenceStore {
+        &self.parts.evidence
+    }
+
+    /// The images that the operator keeps.
+    pub fn pins(&self) -> &Pins {
+        &self.parts.pins
+    }
+
+    /// The volumes that show images.
+    pub fn volumes(&self) -> &Volumes {
+        &self.parts.volumes
     }
 }
+
+#[cfg(test)]
+mod golden;

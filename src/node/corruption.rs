@@ -64,8 +64,8 @@ impl CorruptionWatcher {
     /// The store cannot be read.
     pub fn investigate(&mut self, complaint: &KernelReport) -> Result<(), StoreError> {
         let suspects = match complaint {
-            KernelReport::Block { inode, .. } => self.store.objects_by_inode(*inode)?,
-            KernelReport::Seal { name } => self.store.objects_by_rest(name),
+            KernelReport::Block { inode, .. } => self.store.objects().with_inode(*inode)?,
+            KernelReport::Seal { name } => self.store.objects().with_last_digits(name),
             KernelReport::Lookup => self.store.missing_objects()?,
         };
         for object in suspects {
@@ -128,7 +128,7 @@ impl CorruptionWatcher {
         let manifests: Vec<_> = images.iter().map(|image| image.manifest.to_string()).collect();
         tracing::error!(
             %object,
-            path = %self.store.object_path(object).display(),
+            path = %self.store.objects().path(object).display(),
             position,
             images = ?names,
             image.digests = ?manifests,

@@ -21,11 +21,11 @@ fn damage_is_named_with_its_images_and_the_next_pull_repairs_it() {
     assert_eq!(sound.objects, all_objects(dir.path()).len());
 
     let (flipped, gone) = (VerityDigest::of(&content("shared")), VerityDigest::of(&content("only a")));
-    let path = store.object_path(&flipped);
+    let path = store.objects().path(&flipped);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[4321] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
-    std::fs::remove_file(store.object_path(&gone)).unwrap();
+    std::fs::remove_file(store.objects().path(&gone)).unwrap();
 
     let found = store.examine(&images).unwrap();
     assert_eq!(found.damaged.len(), 2);
@@ -38,8 +38,8 @@ fn damage_is_named_with_its_images_and_the_next_pull_repairs_it() {
     let dropped = store.remove_damaged(&found.damaged.keys().copied().collect::<BTreeSet<_>>()).unwrap();
     assert_eq!(dropped.len(), 2);
     assert_eq!(names(&store), [c.manifest]);
-    assert_eq!(store.known_layer(&blob(&["shared"])).unwrap(), None, "a pull must fetch it again");
-    assert!(store.known_layer(&blob(&["fine"])).unwrap().is_some());
+    assert_eq!(store.layers().of_blob(&blob(&["shared"])).unwrap(), None, "a pull must fetch it again");
+    assert!(store.layers().of_blob(&blob(&["fine"])).unwrap().is_some());
     pull(&store, "a", &[&["shared", "only a"]]).unwrap();
     pull(&store, "b", &[&["shared"]]).unwrap();
     assert!(store.examine(&images).unwrap().damaged.is_empty());
@@ -55,7 +55,7 @@ fn complaints_of_the_kernel_lead_to_the_object_and_no_further() {
     let corrupt_images = CorruptImages::default();
     let mut watcher = CorruptionWatcher::new(store.clone(), corrupt_images.clone());
     let object = VerityDigest::of(&content("x"));
-    let path = store.object_path(&object);
+    let path = store.objects().path(&object);
     let inode = std::fs::metadata(&path).unwrap().ino();
     // Of a good object, of a file of somebody else's, of nothing at all.
     for complaint in [
@@ -80,7 +80,7 @@ fn complaints_of_the_kernel_lead_to_the_object_and_no_further() {
 
     let corrupt_images = CorruptImages::default();
     let mut watcher = CorruptionWatcher::new(store.clone(), corrupt_images.clone());
-    std::fs::remove_file(store.object_path(&VerityDigest::of(&content("y")))).unwrap();
+    std::fs::remove_file(store.objects().path(&VerityDigest::of(&content("y")))).unwrap();
     watcher.investigate(&KernelReport::Lookup).unwrap();
     assert!(corrupt_images.of(&image.image).unwrap().contains("is missing"));
 }

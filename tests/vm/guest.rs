@@ -124,13 +124,13 @@ fn sealed_store() -> String {
     let store = Store::open(&bench.store(), Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
     assert_eq!(store.integrity(), Integrity::Read);
     let lease = store.lease_blocking().unwrap();
-    let objects = store.objects(&lease).unwrap();
+    let objects = store.objects().under(&lease).unwrap();
     let image =
         image_by(&[("file", Node::File(text.clone())), ("s", Node::File(b"inline".to_vec()))], |bytes| {
             objects.put(bytes).unwrap().0
         });
     for digest in [image, VerityDigest::of(&text)] {
-        let object = File::open(store.object_path(&digest)).unwrap();
+        let object = File::open(store.objects().path(&digest)).unwrap();
         assert_eq!(measure_verity(&object), Ok(digest.0));
     }
     let mounter = start(&bench);

@@ -44,7 +44,7 @@ pub fn pulled_image() -> String {
     assert_eq!(store.integrity(), Integrity::Read);
     let ready = pull(&store, &layout.reference("latest"));
     for digest in [ready.record.image, VerityDigest::of(&large)] {
-        let object = File::open(store.object_path(&digest)).unwrap();
+        let object = File::open(store.objects().path(&digest)).unwrap();
         assert_eq!(measure_verity(&object), Ok(digest.0), "sealed with the digest that names it");
     }
     let mounter = start(&bench);

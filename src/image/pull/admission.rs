@@ -96,7 +96,7 @@ impl AdmissionControl {
         let (control, request, record) = (self.clone(), search.request.clone(), record.clone());
         let (origin, image) = (search.rights.origin().name().to_owned(), search.image.to_owned());
         blocking(search.image, move || {
-            let stored = control.store.evidence(&record.manifest, &origin).about(&image)?;
+            let stored = control.store.evidence().get(&record.manifest, &origin).about(&image)?;
             let parsed = stored.and_then(|bytes| Evidence::parse(&bytes, record.manifest));
             let evidence = parsed.unwrap_or_else(|| Evidence::empty(record.manifest));
             let subject = evidence.subject(&request, record.sealed);

@@ -34,7 +34,7 @@ pub(super) struct Work {
 pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRecord, PullError> {
     let (rules, image) =
         make(store, &work).inspect_err(|error| set_bad_layers_aside(store, &work.layers, error))?;
-    let (digest, _) = store.objects(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
+    let (digest, _) = store.objects().under(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
         manifest: work.manifest,
         image: digest,
@@ -100,7 +100,7 @@ fn set_bad_layers_aside(store: &Store, layers: &[Digest], error: &PullError) {
         return;
     }
     for layer in layers {
-        if let Err(error) = store.set_bad_layer_aside(layer) {
+        if let Err(error) = store.layers().set_aside_if_bad(layer) {
             tracing::error!(%layer, %error, "a layer's record that is no good stays");
         }
     }
@@ -120,7 +120,7 @@ pub fn fold(
     let mut builder = tree::Builder::with_limits(rules, *limits);
     for diff_id in layers {
         let mut layer = builder.layer();
-        for entry in store.layer(diff_id).about(image)? {
+        for entry in store.layers().entries(diff_id).about(image)? {
             layer.apply(entry.about(image)?).about(image)?;
         }
         layer.end().about(image)?;

@@ -96,7 +96,7 @@ impl Evidence {
     ) -> Result<(), PullError> {
         let lost =
             |error: serde_json::Error| PullError::Lost { image: image.to_owned(), why: error.to_string() };
-        store.keep_evidence(lease, &self.manifest, origin, &self.render().map_err(lost)?).about(image)
+        store.evidence().put(lease, &self.manifest, origin, &self.render().map_err(lost)?).about(image)
     }
 
     /// Whether the manifest itself is in it.

@@ -178,8 +178,8 @@ impl LayerTask {
     /// Takes the layer in and returns the DiffID that it was found to have.
     fn run(self, mut chunks: mpsc::Receiver<Bytes>) -> Result<Digest, PullError> {
         let image = &self.image;
-        let objects = self.store.objects(&self.lease).about(image)?;
-        let record = self.store.stage_layer(&self.lease).about(image)?;
+        let objects = self.store.objects().under(&self.lease).about(image)?;
+        let record = self.store.layers().stage(&self.lease).about(image)?;
         let chunks = std::iter::from_fn(|| chunks.blocking_recv());
         let count = |bytes| {
             self.counter.fetch_add(bytes, Ordering::Relaxed);

@@ -153,7 +153,7 @@ impl Search<'_> {
 
     /// What the store knows under `name`.
     fn recall(&self, name: &str) -> Result<Option<ImageRecord>, PullError> {
-        match self.store.resolve(name, &self.request.platform).about(self.image)? {
+        match self.store.names().resolve(name, &self.request.platform).about(self.image)? {
             Some(digest) => self.stored(&digest),
             None => Ok(None),
         }
@@ -163,15 +163,15 @@ impl Search<'_> {
     /// answer where it cannot.
     fn stored(&self, manifest: &Digest) -> Result<Option<ImageRecord>, PullError> {
         match self.request.policy {
-            PullPolicy::Never => self.store.image(manifest).about(self.image),
+            PullPolicy::Never => self.store.images().get(manifest).about(self.image),
             PullPolicy::Always | PullPolicy::IfNotPresent => {
-                self.store.image_or_aside(manifest).about(self.image)
+                self.store.images().get_or_set_aside(manifest).about(self.image)
             }
         }
     }
 
     fn remember(&self, names: &[String], record: &ImageRecord) -> Result<(), PullError> {
-        self.store.remember(names, &self.request.platform, record.manifest).about(self.image)
+        self.store.names().remember(names, &self.request.platform, record.manifest).about(self.image)
     }
 }
 

@@ -234,14 +234,18 @@ impl Images for Puller {
                 let layers = plan.manifest.layers.iter().map(|layer| &layer.descriptor.digest);
                 rights.preload(&lease, &record.manifest, layers)?;
                 // Another reference may have led to the same flight.
-                shared.store.remember(&plan.names, &request.platform, record.manifest).about(&image)?;
+                shared
+                    .store
+                    .names()
+                    .remember(&plan.names, &request.platform, record.manifest)
+                    .about(&image)?;
                 Ok(Ready { record, lease, fetched, admission })
             }
         }
     }
 
     fn used(&self, manifest: &Digest) {
-        if let Err(error) = self.shared.store.touch(manifest) {
+        if let Err(error) = self.shared.store.images().touch(manifest) {
             // It only makes the image go earlier than it should.
             tracing::warn!(image.digest = %manifest, "cannot note that an image is used: {error}");
         }
@@ -261,7 +265,7 @@ impl Shared {
         let started = std::time::Instant::now();
         let lease = self.store.lease().await.about(&plan.image)?;
         // Between planning and now another flight may have landed.
-        if let Some(record) = self.store.image_or_aside(&plan.digest).about(&plan.image)?
+        if let Some(record) = self.store.images().get_or_set_aside(&plan.digest).about(&plan.image)?
             && plan.rights.is_from_here(&plan.digest)?
         {
             return Ok((record, 0));
@@ -287,7 +291,7 @@ impl Shared {
         // Before the image is there, so that it never is without.
         plan.evidence.keep(&self.store, &lease, plan.rights.origin().name(), &plan.image)?;
         // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
-        let record = match self.store.image_or_aside(&plan.digest).about(&plan.image)? {
+        let record = match self.store.images().get_or_set_aside(&plan.digest).about(&plan.image)? {
             Some(record) if record.layers == config.diff_ids => record,
             _ => self.build(plan, config, &lease).await?,
         };

@@ -48,7 +48,7 @@ impl Rights {
             rule: Arc::clone(rule),
             caller: request.caller.clone(),
             origin: Origin::of(&request.reference),
-            reader: if anonymous { AccessRecord::Anonymous } else { store.reader(&id) },
+            reader: if anonymous { AccessRecord::Anonymous } else { store.access().reader(&id) },
             image,
         })
     }
@@ -100,7 +100,10 @@ impl Rights {
     }
 
     fn set(&self, manifest: &Digest, mark: &AccessRecord) -> Result<Option<u64>, PullError> {
-        self.store.access_time(AccessSubject::Image(manifest), self.origin.name(), mark).about(&self.image)
+        self.store
+            .access()
+            .time_of(AccessSubject::Image(manifest), self.origin.name(), mark)
+            .about(&self.image)
     }
 
     /// Notes that the origin, which had the image's bytes, has just given it to this request's credential.
@@ -108,16 +111,17 @@ impl Rights {
         // The operator's credential says nothing about others, and he needs no mark.
         let now = now();
         let about = AccessSubject::Image(manifest);
-        self.store.record_access(lease, about, self.origin.name(), &self.reader, now).about(&self.image)?;
+        self.store.access().record(lease, about, self.origin.name(), &self.reader, now).about(&self.image)?;
         let expired = now.saturating_sub(self.rule.ttl.as_secs());
-        self.store.forget_readers(lease, manifest, expired).about(&self.image)
+        self.store.access().forget_readers(lease, manifest, expired).about(&self.image)
     }
 
     /// Notes that all of the image's bytes came from the origin.
     pub(super) fn came_from_here(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
         let about = AccessSubject::Image(manifest);
         self.store
-            .record_access(lease, about, self.origin.name(), &AccessRecord::Origin, now())
+            .access()
+            .record(lease, about, self.origin.name(), &AccessRecord::Origin, now())
             .about(&self.image)
     }
 
@@ -133,14 +137,16 @@ impl Rights {
         }
         for blob in blobs {
             self.store
-                .record_access(lease, AccessSubject::Blob(blob), "", &AccessRecord::Preloaded, now())
+                .access()
+                .record(lease, AccessSubject::Blob(blob), "", &AccessRecord::Preloaded, now())
                 .about(&self.image)?;
         }
         if self.set(manifest, &AccessRecord::Preloaded)?.is_none() {
             let about = AccessSubject::Image(manifest);
             let origin = self.origin.name();
             self.store
-                .record_access(lease, about, origin, &AccessRecord::Preloaded, now())
+                .access()
+                .record(lease, about, origin, &AccessRecord::Preloaded, now())
                 .about(&self.image)?;
         }
         Ok(())
@@ -148,10 +154,11 @@ impl Rights {
 
     /// The DiffID of a blob whose layer is here, if it may stand in for fetching it.
     pub(super) fn layer(&self, blob: &Digest) -> Result<Option<Digest>, PullError> {
-        let Some(diff_id) = self.store.known_layer(blob).about(&self.image)? else { return Ok(None) };
+        let Some(diff_id) = self.store.layers().of_blob(blob).about(&self.image)? else { return Ok(None) };
         let set = |origin: &str, mark: &AccessRecord| {
             self.store
-                .access_time(AccessSubject::Blob(blob), origin, mark)
+                .access()
+                .time_of(AccessSubject::Blob(blob), origin, mark)
                 .about(&self.image)
                 .map(|at| at.is_some())
         };
@@ -168,7 +175,8 @@ impl Rights {
         let public = self.reader == AccessRecord::Anonymous && self.origin.is_open();
         let host = if public { "" } else { self.origin.host() };
         self.store
-            .record_access(lease, AccessSubject::Blob(blob), host, &self.reader, now())
+            .access()
+            .record(lease, AccessSubject::Blob(blob), host, &self.reader, now())
             .about(&self.image)
     }
 }

@@ -182,6 +182,11 @@ impl StoreError {
         Self::Unauthentic { path: path.to_owned(), what }
     }
 
+    /// Whether the record that was to be read will never be read again: it is damaged or gone.
+    pub(super) fn is_lost_record(&self) -> bool {
+        matches!(self.kind(), Kind::Corrupt | Kind::NotFound)
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {

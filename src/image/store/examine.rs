@@ -35,7 +35,7 @@ impl Store {
         let _lease = self.lease_blocking()?;
         let mut owners: BTreeMap<VerityDigest, Vec<Digest>> = BTreeMap::new();
         for image in images {
-            self.each_object(image, |digest, _| {
+            self.parts.contents().each_object(image, |digest, _| {
                 let manifests = owners.entry(digest).or_default();
                 if manifests.last() != Some(&image.manifest) {
                     manifests.push(image.manifest);
@@ -49,7 +49,7 @@ impl Store {
             for _ in 0..threads {
                 scope.spawn(|| {
                     while let Some((digest, manifests)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let answer = self.objects.examine(digest);
+                        let answer = self.parts.objects.all().examine(digest);
                         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                         match (&mut *found, answer) {
                             (Ok(found), Ok((bytes, damage))) => {
@@ -78,28 +78,7 @@ impl Store {
     /// The same.
     pub fn examine_object(&self, digest: &VerityDigest) -> Result<Option<Corruption>, StoreError> {
         let _lease = self.lease_blocking()?;
-        Ok(self.objects.examine(digest)?.1)
-    }
-
-    /// Objects whose file has this inode number: one, or none. Blocking; reads all directories.
-    ///
-    /// # Errors
-    /// Those of reading the directories.
-    pub fn objects_by_inode(&self, inode: u64) -> Result<Vec<VerityDigest>, StoreError> {
-        let mut found = Vec::new();
-        self.objects.for_each_inode(|digest, number| {
-            if number == inode {
-                found.push(digest);
-            }
-            Ok::<(), StoreError>(())
-        })?;
-        Ok(found)
-    }
-
-    /// Objects there are whose name ends in these 62 digits.
-    pub fn objects_by_rest(&self, rest: &str) -> Vec<VerityDigest> {
-        let named = (0..=255u8).filter_map(|byte| VerityDigest::from_hex(&format!("{byte:02x}{rest}")));
-        named.filter(|digest| matches!(self.objects.stat(digest), Ok(Some(_)))).collect()
+        Ok(self.parts.objects.all().examine(digest)?.1)
     }
 
     /// Objects that images in the store name and that are not there. Blocking; looks at every object once.
@@ -109,14 +88,14 @@ impl Store {
     pub fn missing_objects(&self) -> Result<Vec<VerityDigest>, StoreError> {
         let _lease = self.lease_blocking()?;
         let mut named = BTreeSet::new();
-        for image in self.images()?.images {
-            self.each_object(&image.record, |digest, _| {
+        for image in self.parts.images.list()?.images {
+            self.parts.contents().each_object(&image.record, |digest, _| {
                 named.insert(digest);
             })?;
         }
         let mut missing = Vec::new();
         for digest in named {
-            if self.objects.stat(&digest)?.is_none() {
+            if self.parts.objects.all().stat(&digest)?.is_none() {
                 missing.push(digest);
             }
         }
@@ -130,9 +109,9 @@ impl Store {
     pub fn images_with(&self, object: &VerityDigest) -> Result<Vec<ImageRecord>, StoreError> {
         let _lease = self.lease_blocking()?;
         let mut having = Vec::new();
-        for image in self.images()?.images {
+        for image in self.parts.images.list()?.images {
             let mut has = false;
-            self.each_object(&image.record, |digest, _| has |= digest == *object)?;
+            self.parts.contents().each_object(&image.record, |digest, _| has |= digest == *object)?;
             if has {
                 having.push(image.record);
             }

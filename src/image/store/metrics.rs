@@ -4,7 +4,6 @@
 //! operator's `pull` or `prune`), and what rounding adds up to, is put right by [`Store::measure`], which
 //! looks at every object and is for now and then.
 
-use super::layout::digest_of;
 use super::{Collected, Store, StoreError};
 use crate::image::objects::ObjectMetrics;
 use crate::metrics::{Counter, Description, Durations, Family, Gauge, Instruments, Outcome, Timing};
@@ -96,12 +95,7 @@ impl Store {
     /// # Errors
     /// Those of reading directories.
     pub fn measure(&self) -> Result<(), StoreError> {
-        let (mut count, mut bytes) = (0, 0);
-        self.objects.for_each(|digest| {
-            count += 1;
-            bytes += self.objects.stat(&digest)?.map_or(0, |stat| stat.allocated);
-            Ok::<(), StoreError>(())
-        })?;
+        let (count, bytes) = self.parts.objects.total()?;
         self.metrics.objects.set(count, bytes);
         self.measure_room()
     }
@@ -111,9 +105,7 @@ impl Store {
     /// # Errors
     /// Those of reading the directory of images and of statvfs(3).
     pub fn measure_room(&self) -> Result<(), StoreError> {
-        let names = self.disk.list(&self.layout.images())?;
-        let images = names.iter().filter(|name| digest_of(name, ".json").is_some());
-        self.metrics.images.set(images.count() as u64);
+        self.metrics.images.set(self.parts.images.manifests()?.len() as u64);
         let space = self.space()?;
         self.metrics.filesystem.set(space.total.bytes);
         self.metrics.filesystem_used.set(space.used.bytes);

@@ -6,10 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use super::layout::digest_of;
 use super::{ImageRecord, Store, StoreError};
 use crate::image::verity::VerityDigest;
-use crate::oci::digest::Digest;
 
 impl Store {
     /// Removes damaged objects, and the records of all layers and images that have them; returns those images.
@@ -23,41 +21,19 @@ impl Store {
     pub fn remove_damaged(&self, damaged: &BTreeSet<VerityDigest>) -> Result<Vec<ImageRecord>, StoreError> {
         let _all = self.store_lock.exclusive(self.patience)?;
         let mut images = Vec::new();
-        for image in self.images()?.images {
+        for image in self.parts.images.list()?.images {
             let mut has = false;
-            self.each_object(&image.record, |digest, _| has |= damaged.contains(&digest))?;
+            self.parts.contents().each_object(&image.record, |digest, _| has |= damaged.contains(&digest))?;
             if has {
-                self.disk.remove(&self.layout.image(&image.record.manifest))?;
+                self.parts.images.remove(&image.record.manifest)?;
                 images.push(image.record);
             }
         }
-        self.disk.sync_directory(&self.layout.images())?;
-        for directory in [self.layout.staging(), self.layout.layers()] {
-            for name in self.disk.list(&directory)? {
-                let Some(diff_id) = digest_of(&name, "") else { continue };
-                if self.layer_names_any(&diff_id, damaged)? {
-                    self.disk.remove(&directory.join(&name))?;
-                }
-            }
-        }
-        self.disk.sync_directory(&self.layout.layers())?;
+        self.parts.images.sync()?;
+        self.parts.layers.remove_naming(damaged)?;
         for digest in damaged {
-            self.remove_object(digest)?;
+            self.parts.objects.remove(digest)?;
         }
         Ok(images)
-    }
-
-    /// A record that cannot be read is as good as one that names a damaged object.
-    fn layer_names_any(
-        &self,
-        diff_id: &Digest,
-        damaged: &BTreeSet<VerityDigest>,
-    ) -> Result<bool, StoreError> {
-        let mut names = false;
-        match self.each_object_of_layer(diff_id, |digest, _| names |= damaged.contains(&digest)) {
-            Ok(()) => Ok(names),
-            Err(error) if super::mark::is_lost(&error) => Ok(true),
-            Err(error) => Err(error),
-        }
     }
 }

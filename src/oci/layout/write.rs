@@ -1,14 +1,14 @@
 //! Writing manifests into a layout. Every file is whole at any instant; two writers at once are not foreseen, as with
 //! every other tool for layouts.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::{LayoutSource, REF_NAME};
+use crate::durable_file;
 use crate::oci::SourceError;
 use crate::oci::destination::{Destination, NewManifest, NewName};
 
@@ -64,20 +64,10 @@ fn rename(mut index: Value, manifest: &NewManifest, name: &NewName) -> Option<Va
 
 /// Puts a whole file in the place of another, or of none.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), SourceError> {
-    let failed = |source| SourceError::File { path: path.to_owned(), source };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-    };
-    write().map_err(|error| {
-        let _ = fs::remove_file(&temporary);
-        failed(error)
-    })
+    durable_file::replace(path, temporary, bytes)
+        .map_err(|failed| SourceError::File { path: path.to_owned(), source: failed.source })
 }
 
 async fn blocking(

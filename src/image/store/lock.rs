@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,12 @@ use rustix::fs::FlockOperation;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::StoreError;
-use super::dirty::Marker;
-use super::disk::{Disk, try_lock};
+use super::disk::Disk;
+use super::markers::Marker;
+use crate::durable_file::try_lock;
 
+/// The lock file, in the store's directory.
+pub(super) const FILE: &str = "lock";
 /// How often to look whether another process has let go.
 const POLL: Duration = Duration::from_millis(5);
 const SWEEPING: &str = "a sweep is removing what nobody needs";
@@ -74,9 +77,9 @@ pub(super) struct StoreLock {
 }
 
 impl StoreLock {
-    /// The lock of the store in `store`, whose lock file is `path`.
-    pub(super) fn new(store: &Path, path: PathBuf, disk: Disk) -> Self {
-        Self { store: store.to_owned(), path, disk, inner: Arc::default() }
+    pub(super) fn new(disk: &Disk) -> Self {
+        let (store, path) = (disk.root().to_owned(), disk.root().join(FILE));
+        Self { store, path, disk: disk.clone(), inner: Arc::default() }
     }
 
     /// A lease, as soon as no sweep runs; gives up after `patience`.

@@ -4,20 +4,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::record::{self, Record};
 use super::{NodeKey, StoreError};
 use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 
-/// The format of image records written here. Format 1 carried no code of the node's key, so nothing in it can be
-/// believed: such an image is pulled and verified anew.
-const FORMAT: u32 = 2;
 /// Raised whenever the same layers would give other bytes than before by the same rules: digests of different
 /// builders are not compared, and an image of another builder is built anew. 2 leaves out device nodes, named pipes
 /// and the labels of security modules.
 const BUILDER: u32 = 2;
-/// What the store's file `version` says, too.
-const ALGORITHM: &str = "fsverity-sha256-12";
 
 /// What is known of an image that is completely in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,22 +44,18 @@ pub struct ImageRecord {
     pub created: u64,
 }
 
-#[derive(Serialize)]
-struct Written<'a> {
-    format: u32,
-    algorithm: &'static str,
-    #[serde(flatten)]
-    record: &'a ImageRecord,
-}
-
-#[derive(Deserialize)]
-struct Format {
-    format: u32,
+impl Record for ImageRecord {
+    const DOMAIN: &'static str = "image record";
+    /// Format 1 carried no code of the node's key, so nothing in it can be believed: such an image is pulled and
+    /// verified anew.
+    const FORMAT: Option<u32> = Some(2);
+    /// The store's file `version` says it, too.
+    const ALGORITHM: Option<&'static str> = Some("fsverity-sha256-12");
 }
 
 impl ImageRecord {
-    /// The sort of record, for its code.
-    pub const DOMAIN: &str = "image record";
+    /// What the codes of image records are made for.
+    pub const DOMAIN: &str = <Self as Record>::DOMAIN;
     /// The builder of this release.
     pub const BUILDER: u32 = BUILDER;
 
@@ -78,8 +70,7 @@ impl ImageRecord {
     /// # Errors
     /// Those of the encoder.
     pub fn render(&self, key: &NodeKey) -> Result<Vec<u8>, serde_json::Error> {
-        let written = Written { format: FORMAT, algorithm: ALGORITHM, record: self };
-        Ok(key.seal_json(Self::DOMAIN, &serde_json::to_vec(&written)?))
+        record::encode(self, key)
     }
 
     /// Parses what is in the file `path`, whose name says that it is about `manifest`.
@@ -88,20 +79,11 @@ impl ImageRecord {
     /// [`StoreError::Torn`] for what is no record, [`StoreError::Future`] for one of a later release,
     /// [`StoreError::Unauthentic`] for one that was not made with `key`.
     pub fn parse(path: &Path, manifest: &Digest, bytes: &[u8], key: &NodeKey) -> Result<Self, StoreError> {
-        let torn = |why: String| StoreError::Torn { path: path.to_owned(), why };
-        if bytes.is_empty() {
-            return Err(torn("empty, as after a power cut".to_owned()));
-        }
-        let Format { format } = serde_json::from_slice(bytes).map_err(|error| torn(error.to_string()))?;
-        if format > FORMAT {
-            return Err(StoreError::Future { path: path.to_owned(), found: format, known: FORMAT });
-        }
-        if format < FORMAT || !key.authenticates(Self::DOMAIN, bytes) {
-            return Err(StoreError::unauthentic(path, format!("the record of image {manifest}")));
-        }
-        let record: Self = serde_json::from_slice(bytes).map_err(|error| torn(error.to_string()))?;
+        let record: Self = record::decode(bytes, key)
+            .map_err(|fault| fault.at::<Self>(path, || format!("the record of image {manifest}")))?;
         if record.manifest != *manifest {
-            return Err(torn(format!("about {}, not what its name says", record.manifest)));
+            let why = format!("about {}, not what its name says", record.manifest);
+            return Err(StoreError::Torn { path: path.to_owned(), why });
         }
         Ok(record)
     }
