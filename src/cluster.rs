@@ -86,6 +86,7 @@ impl ClusterError {
 
     fn of(action: String, error: &kube::Error) -> Self {
         match error {
+            // 401: the API server does not accept the token of the ServiceAccount.
             kube::Error::Api(status) if status.code == 403 || status.code == 401 => {
                 Self::Forbidden { action }
             }

@@ -81,6 +81,7 @@ impl PullSecrets {
             other => other?,
         };
         let data: BTreeMap<_, _> = secret.data.unwrap_or_default();
+        // Docker configs are JSON; a value that is not UTF-8 cannot be one.
         let texts = data.into_iter().filter_map(|(key, value)| Some((key, String::from_utf8(value.0).ok()?)));
         secrets::credentials(&texts.collect())
             .map_err(|error| PullSecretError::Secret(format!("Secret {namespace}/{name}: {error}")))

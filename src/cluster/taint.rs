@@ -82,6 +82,7 @@ impl StartupTaint {
         let Some(patch) = patch(&taints, &format!("{}/agent-not-ready", self.driver)) else {
             return Ok(Attempt::Gone);
         };
+        // Read only if there is a taint: most nodes have none.
         let registered: Api<CSINode> = Api::all(client.clone());
         let registered = registered.get_opt(&self.node).await.map_err(failed("read CSINode"))?;
         let drivers = registered.map(|found| found.spec.drivers).unwrap_or_default();

@@ -168,6 +168,7 @@ impl Provisioner {
         credentials: &Credentials,
     ) -> Result<Provisioned, ProvisionError> {
         let id = id_for(name)?;
+        // Before the guard, so that a malformed request does not make another call fail as busy.
         let attributes = self.attributes(parameters).await?;
         self.layouts.check(&attributes.image)?;
         let _guard = self.guard(&id, name)?;
@@ -190,6 +191,7 @@ impl Provisioner {
         };
         let context = attributes.context_with(&attributes.image.clone().pinned(digest));
         let state = State::new(name, requested, context.clone().into_iter().collect());
+        // Durable before the answer: the next call must get the same digest.
         self.states.write(&id, &state)?;
         tracing::info!(image.digest = %digest, image = %attributes.image, "volume created");
         Ok(Provisioned { id, context })

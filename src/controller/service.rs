@@ -118,6 +118,7 @@ impl controller_server::Controller for ControllerService {
         let refused = |message: String| {
             Ok(Response::new(ValidateVolumeCapabilitiesResponse { confirmed: None, message }))
         };
+        // An unsupported capability is an answer, not an error (CSI 1.12, ValidateVolumeCapabilities).
         if let Err(error) = check(&request.volume_capabilities) {
             return refused(error.to_string());
         }

@@ -13,6 +13,7 @@ pub(crate) fn remaining(metadata: &MetadataMap) -> Option<Duration> {
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
+    // Eight digits, so that no product below overflows.
     let value: u64 = digits.parse().ok()?;
     Some(match unit {
         "H" => Duration::from_secs(value * 3600),

@@ -96,6 +96,7 @@ impl CorruptionWatcher {
     /// # Errors
     /// The store cannot be read.
     pub fn recheck(&mut self) -> Result<(), StoreError> {
+        // Copied first: the loop removes entries.
         for object in self.reported.keys().copied().collect::<Vec<_>>() {
             // An object that no image names any more was removed as damaged; the next pull fetches it again.
             let sound = self.store.examine_object(&object)?.is_none();

@@ -86,6 +86,7 @@ impl CredentialProviders {
         own: &Credentials,
         identity: &PodIdentity,
     ) -> Result<Credentials, CredentialProviderError> {
+        // A layout is a directory of this node and needs no credentials.
         if own.cover(image) || matches!(image, Reference::Layout(_)) {
             return Ok(own.clone());
         }
@@ -95,6 +96,7 @@ impl CredentialProviders {
                 return Ok(found);
             }
         }
+        // They do not cover the image, so the registry is asked anonymously or with the node's auth file.
         Ok(own.clone())
     }
 }

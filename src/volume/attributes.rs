@@ -109,6 +109,7 @@ impl Attributes {
             context.iter().map(|(key, value)| (key.as_str(), value.as_str())).partition(|(key, _)| {
                 key.starts_with("csi.storage.k8s.io/") || key.starts_with("storage.kubernetes.io/")
             });
+        // A misspelt key must not be ignored: it may be a restriction.
         if let Some(unknown) = given.keys().find(|key| !KEYS.contains(key)) {
             return Err(AttributeError::Unknown(shortened(unknown)));
         }

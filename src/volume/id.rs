@@ -44,6 +44,7 @@ impl FromStr for VolumeId {
         if text.len() > VOLUME_ID_MAX {
             return Err(VolumeIdError::TooLong(text.chars().take(32).collect()));
         }
+        // Control characters could forge log lines.
         if text.chars().any(char::is_control) {
             return Err(VolumeIdError::Control(text.to_owned()));
         }

@@ -65,6 +65,7 @@ pub(crate) fn credentials(secrets: &HashMap<String, String>) -> Result<Credentia
     let formats: [(&'static str, Parse); 2] =
         [(CONFIG_JSON, Credentials::parse), (DOCKERCFG, Credentials::parse_dockercfg)];
     let mut found: Option<Credentials> = None;
+    // A Secret may have both formats; both count.
     for (key, parse) in formats {
         let Some(text) = secrets.get(key) else { continue };
         let parsed = parse(text.as_bytes()).map_err(|error| SecretError::Config { key, error })?;
@@ -76,6 +77,7 @@ pub(crate) fn credentials(secrets: &HashMap<String, String>) -> Result<Credentia
     let mut keys: Vec<String> =
         secrets.keys().filter(|key| !key.starts_with(KUBELET_PREFIX)).cloned().collect();
     keys.sort();
+    // A Secret of another type is a mistake, and must not look like missing credentials.
     if keys.is_empty() { Ok(Credentials::none()) } else { Err(SecretError::Keys(keys)) }
 }
 

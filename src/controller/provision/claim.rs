@@ -60,6 +60,7 @@ pub(super) fn merged(
             Some(fixed) if fixed != value => {
                 return Err(ProvisionError::Fixed { annotation: format!("{driver}/{key}"), key });
             }
+            // Not set by the class, or set to the same value.
             _ => all.insert(key.to_owned(), value.clone()),
         };
     }

@@ -35,7 +35,9 @@ pub fn parse(record: &str) -> Option<KernelReport> {
     let message = message.strip_prefix("overlayfs: ")?;
     if let Some(rest) = message.strip_prefix("lower file '") {
         let (path, what) = rest.split_once('\'')?;
+        // The path may begin with the object's directory.
         let name = path.rsplit('/').next()?;
+        // Other lower files have other names; only objects have 62 digits.
         let is_object = name.len() == 62 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
         return (is_object && what.contains("fs-verity digest"))
             .then(|| KernelReport::Seal { name: name.to_owned() });

@@ -102,6 +102,7 @@ impl Plugins {
                         wanted.audience
                     ));
                 }
+                // The token is optional: the plugin runs with the node's identity.
                 None => (None, BTreeMap::new(), CacheOwner::Node),
             },
         };
@@ -160,6 +161,7 @@ impl CredentialProvider for Plugins {
                 continue;
             }
             match self.credentials_from(plugin, image, identity).await {
+                // Several plugins may match an image; as in kubelet, their credentials are combined.
                 Ok(credentials) => found = found.and(credentials),
                 Err(why) => {
                     let provider = plugin.provider.name.as_str();

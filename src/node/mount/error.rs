@@ -208,6 +208,7 @@ impl MountError {
 fn kind_of(errno: Errno) -> Kind {
     match errno {
         Errno::IO | Errno::BADMSG | Errno::UCLEAN => Kind::Corrupt,
+        // EPERM: the plugin lacks a capability. The node's operator must act, not the caller.
         Errno::NODEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOTBLK | Errno::PERM => {
             Kind::Unsupported
         }

@@ -87,6 +87,7 @@ fn resolve(base: &OwnedFd, spec: &MountSpec) -> Result<Option<OwnedFd>, MountErr
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    // NO_XDEV: nothing is mounted inside an image, so a mount there is not the image's.
     loop {
         return match rustix::fs::openat2(base, path, flags, Mode::empty(), inside) {
             Ok(directory) => Ok(Some(directory)),

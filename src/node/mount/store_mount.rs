@@ -60,6 +60,7 @@ impl Mount {
     /// The image, if this is an image mount.
     pub(super) fn image(&self) -> Option<VerityDigest> {
         let (digest, _store) = self.source.to_str()?.strip_prefix(PREFIX)?.split_once('@')?;
+        // The source alone proves nothing: any mount can have that string.
         if self.fs_type == "overlay" && self.confined { VerityDigest::from_hex(digest) } else { None }
     }
 

@@ -29,6 +29,7 @@ pub(super) fn mount_at(directory: impl AsFd) -> Result<Option<Mount>, Errno> {
     {
         return Ok(Some(mount));
     }
+    // The fallback searches by the reusable id, the only one that mountinfo has.
     let stat = rustix::fs::statx(&directory, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
     let text = read_mountinfo()?;
     let line = mountinfo::parse(&text).find(|line| line.id == stat.stx_mnt_id);
@@ -70,6 +71,7 @@ pub(super) fn published_roots(
     store: StoreId,
     verity: bool,
 ) -> Result<Vec<PathBuf>, MountError> {
+    // statmount(2) does not report the filesystem's options, such as `verity=require`, on every kernel.
     let text = read_mountinfo()
         .map_err(|errno| MountError::kernel("reading the mount table", "this mount namespace", errno))?;
     let whole = mountinfo::parse(&text)

@@ -149,6 +149,7 @@ impl Io<'_> {
         before: Option<&VolumeRecord>,
         taken: &[Step],
     ) {
+        // Newest first, so that the record stays until the directory is gone.
         let undone = taken.iter().rev().try_for_each(|step| match step {
             Step::CreateDirectory => self.step(guard, target, &Step::RemoveDirectory),
             Step::Record(new) if new.targets.len() > before.map_or(0, |old| old.targets.len()) => {

@@ -23,15 +23,15 @@ const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2
 #[derive(Debug, Clone)]
 pub struct VolumeMetrics {
     publish: Durations<Outcome>,
-    published: Gauges<Level>,
+    published: Gauges<LevelLabel>,
     /// The level of each mounted target, as far as this process knows.
     targets: Arc<Mutex<BTreeMap<PathBuf, Integrity>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Level(Integrity);
+struct LevelLabel(Integrity);
 
-impl Label for Level {
+impl Label for LevelLabel {
     const NAME: &'static str = "integrity";
     const ALL: &'static [Self] = &[Self(Integrity::Fetch), Self(Integrity::Mount), Self(Integrity::Read)];
 
@@ -83,7 +83,8 @@ impl VolumeMetrics {
     fn change(&self, change: impl FnOnce(&mut BTreeMap<PathBuf, Integrity>)) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut targets);
-        for level in Level::ALL {
+        // All levels: a target may have moved from one to another.
+        for level in LevelLabel::ALL {
             let count = targets.values().filter(|integrity| **integrity == level.0).count();
             self.published.set(*level, count as u64);
         }
@@ -100,10 +101,10 @@ mod tests {
         for target in ["/a", "/a", "/b"] {
             metrics.mounted(Path::new(target), Integrity::Read);
         }
-        assert_eq!(metrics.published.get(Level(Integrity::Read)), 2);
+        assert_eq!(metrics.published.get(LevelLabel(Integrity::Read)), 2);
         metrics.mounted(Path::new("/a"), Integrity::Fetch);
         metrics.unmounted(Path::new("/b"));
         metrics.unmounted(Path::new("/never"));
-        assert_eq!(Level::ALL.iter().map(|l| metrics.published.get(*l)).collect::<Vec<_>>(), [1, 0, 0]);
+        assert_eq!(LevelLabel::ALL.iter().map(|l| metrics.published.get(*l)).collect::<Vec<_>>(), [1, 0, 0]);
     }
 }

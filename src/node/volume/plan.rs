@@ -122,6 +122,7 @@ fn record_with_image(
     record
 }
 
+/// Keeps a record only while the volume is in use: it would protect the image for ever.
 fn record_or_forget(record: VolumeRecord) -> Step {
     if record.is_idle() { Step::Forget } else { Step::Record(record) }
 }

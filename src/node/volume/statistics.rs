@@ -55,6 +55,7 @@ impl Volumes {
                 mount_problem(&record, at, io.mounter.mounted(at))
                     .or_else(|| corrupt_images.of(&record.composefs).map(corruption_problem))
             } else if record.staged.as_deref() == Some(at) {
+                // Nothing is mounted at a staging path, so nothing can be wrong there.
                 None
             } else {
                 return Err(VolumeError::NotThere { volume, path });

@@ -76,6 +76,7 @@ impl AnswerCache {
             CacheScope::Global => CacheSubject::Global,
         };
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Expired answers first, so that a valid one is evicted only if all are valid.
         kept.retain(|_, (_, until)| *until > now);
         if kept.len() >= MAX {
             let soonest = kept.iter().min_by_key(|(_, (_, until))| *until).map(|(key, _)| key.clone());

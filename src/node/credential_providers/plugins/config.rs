@@ -135,6 +135,7 @@ impl WireProvider {
             return Err(about("has an empty serviceAccountTokenAudience"));
         }
         let program = programs.join(&name);
+        // Checked at the start, so that the operator learns of it and not the first pod.
         if !program.is_file() {
             return Err(about(&format!("has no program {}", program.display())));
         }

@@ -93,6 +93,7 @@ pub(super) async fn run(provider: &Provider, request: &ExecRequest<'_>) -> Resul
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
+        // A group of its own, so that the plugin's children can be killed with it.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
@@ -131,7 +132,9 @@ async fn exchange(child: &mut Child, request: &[u8]) -> Result<Vec<u8>, String> 
         drop(stdin);
     };
     let mut output = Vec::new();
+    // One byte more than the limit shows that the response exceeds it.
     let mut bounded = stdout.take(ANSWER_MAX + 1);
+    // At the same time: a plugin that writes before it has read must not block.
     let ((), read) = tokio::join!(write, bounded.read_to_end(&mut output));
     read.map_err(|error| format!("its answer cannot be read: {error}"))?;
     if output.len() as u64 > ANSWER_MAX {
@@ -146,6 +149,7 @@ async fn ended(child: &Child) -> io::Result<()> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let Some(pid) = pid else { return Ok(()) };
+    // Polled, because tokio's wait would reap the child and free its process id.
     while waitid(WaitId::Pid(pid), options)?.is_none() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

@@ -26,6 +26,7 @@ impl PullWatcher<'_> {
         if let Some(pull) = self.watch.get() {
             self.pod_events.pull_started(self.volume, self.pod, self.image, pull);
         }
+        // One event per wait; a registry that extends its limit gets another one.
         if let Some(wait) =
             self.watch.waits().filter(|wait| self.reported_until.is_none_or(|until| until < wait.until))
         {

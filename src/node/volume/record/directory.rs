@@ -45,6 +45,7 @@ impl Records {
         let records = Self { directory, claims: Mutex::default() };
         records.remove_leftovers()?;
         for (_, record) in records.all()? {
+            // The recovery reports records that cannot be read.
             if let Ok(record) = record {
                 records.claim(&record);
             }
