@@ -1,4 +1,4 @@
-//! The API server: the only module that talks to it, and each thing it does is an opt-in with rights of its own.
+//! The client of the API server. Each use of it is opt-in and needs its own permissions.
 //!
 //! | module | needs | for |
 //! |---|---|---|
@@ -7,8 +7,8 @@
 //! | [`taint`] | get, patch its node; get csinodes | `--startup-taint` |
 //! | [`claims`] | get persistentvolumeclaims | the controller's `--pvc-annotations` |
 //!
-//! Every request ends within [`TIMEOUT`]. What the API server says in an error may be shown; what it says in an
-//! object never is.
+//! Every request ends within [`TIMEOUT`]. The text of an API server's error may be shown; the contents of an object never
+//! are.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,15 +18,15 @@ use kube::{Client, Config};
 
 use crate::kind::Kind;
 
-pub mod claims;
-pub mod events;
-pub mod pull_secrets;
-pub mod taint;
+pub(crate) mod claims;
+pub(crate) mod events;
+pub(crate) mod pull_secrets;
+pub(crate) mod taint;
 
-/// Time limit for connecting and for each answer.
-pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of a connection attempt and of each answer.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client of the API server. Clones share its connections.
+/// A client of the API server. Clones share the connections.
 #[derive(Clone)]
 pub struct Cluster(Client);
 
@@ -36,37 +36,37 @@ impl std::fmt::Debug for Cluster {
     }
 }
 
-/// Why the API server could not be asked, or what it had against it.
+/// Why a request to the API server failed.
 #[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// The settings make no client.
+pub(crate) enum ClusterError {
+    /// There are no usable settings for a client.
     #[error(
         "the API server cannot be found {how}: {why}; run in a pod with a ServiceAccount, or give --kubeconfig"
     )]
     Settings {
-        /// Where the settings should have been.
+        /// Where the settings should be.
         how: String,
         /// What is wrong.
         why: String,
     },
-    /// The ServiceAccount may not.
+    /// The ServiceAccount lacks the permission.
     #[error(
         "the API server does not let the plugin {action}; give its ServiceAccount the right to, see docs/credentials.md"
     )]
     Forbidden {
-        /// What was to be done, an infinitive.
+        /// The attempted action, an infinitive.
         action: String,
     },
-    /// It does not exist.
+    /// The object does not exist.
     #[error("cannot {action}: it does not exist; it may have been deleted")]
     Missing {
-        /// What was to be done, an infinitive.
+        /// The attempted action, an infinitive.
         action: String,
     },
-    /// Anything else.
+    /// Any other failure.
     #[error("cannot {action}: {why}; it is tried again, look at the API server if this lasts")]
     Failed {
-        /// What was to be done, an infinitive.
+        /// The attempted action, an infinitive.
         action: String,
         /// What happened.
         why: String,
@@ -86,17 +86,19 @@ impl ClusterError {
 
     fn of(action: String, error: &kube::Error) -> Self {
         match error {
+            // 401: the API server does not accept the token of the ServiceAccount.
             kube::Error::Api(status) if status.code == 403 || status.code == 401 => {
                 Self::Forbidden { action }
             }
             kube::Error::Api(status) if status.code == 404 => Self::Missing { action },
             kube::Error::Api(status) => Self::Failed { action, why: status.message.clone() },
-            // The causes say more than kube's first word of it.
+            // kube's own message is vague; the causes have the details.
             other => Self::Failed { action, why: chain(other) },
         }
     }
 }
 
+/// An error and its causes, without repetitions.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -111,11 +113,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Cluster {
-    /// A client as a kubeconfig says, or as the pod's ServiceAccount does. Does no request.
+    /// A client with the settings of a kubeconfig, or of the pod's ServiceAccount. Sends no request.
     ///
     /// # Errors
-    /// There is neither, or it is malformed.
-    pub async fn connect(kubeconfig: Option<&Path>) -> Result<Self, ClusterError> {
+    /// The settings are missing or malformed.
+    pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Self, ClusterError> {
         let how =
             kubeconfig.map_or_else(|| "from inside a pod".to_owned(), |p| format!("by {}", p.display()));
         let failed = |why: String| ClusterError::Settings { how: how.clone(), why };
@@ -126,7 +128,7 @@ impl Cluster {
         config.connect_timeout = Some(TIMEOUT);
         config.read_timeout = Some(TIMEOUT);
         config.write_timeout = Some(TIMEOUT);
-        // An idle connection's time must not count against the next answer.
+        // The idle time of a connection must not count against the next answer.
         config.reset_reader_on_write = true;
         Client::try_from(config).map(Self).map_err(|error| failed(error.to_string()))
     }

@@ -1,7 +1,7 @@
-//! The controller: volumes for PersistentVolumeClaims, each pinned to the digest that its tag named.
+//! The controller: provisions volumes for PersistentVolumeClaims, each pinned to the digest that its tag named.
 //!
-//! Nothing is allocated anywhere, so a volume is no more than its record ([`states`]). The controller never
-//! pulls and never mounts; it needs no privileges.
+//! It allocates nothing, so a volume is only its record ([`states`]). The controller neither pulls nor mounts, and needs
+//! no privileges.
 
 pub mod provision;
 pub mod service;

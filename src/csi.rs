@@ -1,24 +1,23 @@
-//! The Container Storage Interface: the wire, and nothing behind it.
+//! The Container Storage Interface: the wire protocol only.
 //!
-//! [`proto`] is what `proto/csi/csi.proto` declares; [`status`] is the only place where a
-//! [`Kind`](crate::kind::Kind) becomes a gRPC code; [`server`] serves on a Unix socket; [`authority`] lets old
-//! kubelets in; [`span`] opens one
-//! span per call and logs how it ended; [`capability`] reads what both services are asked for in the same
-//! words. [`identity`] is the one service that every process answers.
+//! [`proto`] is generated from `proto/csi/csi.proto`. [`status`] is the only place that maps a
+//! [`Kind`](crate::kind::Kind) to a gRPC code. [`server`] serves on a Unix socket, and [`authority`] makes it accept
+//! old kubelets. [`span`] opens one span per call and logs how it ended. [`capability`] parses volume capabilities for
+//! both services. [`identity`] is the service that every process serves.
 //!
-//! No message that carries secrets has a `Debug` (see `build.rs`), and none must get one.
+//! Messages with secrets have no `Debug` (see `build.rs`), and must not get one.
 
-pub mod authority;
-pub mod capability;
-pub mod deadline;
+mod authority;
+pub(crate) mod capability;
+pub(crate) mod deadline;
 pub mod endpoint;
 pub mod identity;
-pub mod metrics;
+mod metrics;
 pub mod server;
-pub mod span;
-pub mod status;
+pub(crate) mod span;
+pub(crate) mod status;
 
-/// Messages, clients and servers of CSI 1.12, generated.
+/// Generated messages, clients and servers of CSI 1.12.
 #[allow(missing_docs, missing_debug_implementations, clippy::all, clippy::pedantic)]
 pub mod proto {
     tonic::include_proto!("csi.v1");

@@ -7,7 +7,7 @@
 
 pub mod app;
 pub mod cli;
-pub mod cluster;
+mod cluster;
 pub mod controller;
 pub mod csi;
 pub mod durable_file;

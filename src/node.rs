@@ -1,4 +1,4 @@
-//! The node plugin: volumes and mounts.
+//! The node plugin: volumes, mounts, registry credentials and detected corruption.
 
 pub mod corruption;
 pub mod credential_providers;

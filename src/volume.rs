@@ -1,10 +1,10 @@
-//! What a volume is, whoever serves it: its id, how it may be used, what its attributes say.
+//! Types of a volume that node and controller share: its id, its access mode, its attributes and its secrets.
 //!
-//! Shared by the node and the controller. Everything here is a type that is parsed once at the door and is
-//! right from then on; nothing here does I/O or knows of gRPC.
+//! Each type is parsed once, at the entry of a request, and is valid from then on. This module does no I/O and does not
+//! know gRPC.
 
-pub mod access;
-pub mod attributes;
-pub mod id;
+pub(crate) mod access;
+pub(crate) mod attributes;
+pub(crate) mod id;
 pub mod layouts;
-pub mod secrets;
+pub(crate) mod secrets;

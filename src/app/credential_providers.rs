@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::cluster::Cluster;
 use crate::cluster::pull_secrets::PullSecrets;
-use crate::node::credential_providers::plugins::{Accounts, Plugins};
+use crate::node::credential_providers::plugins::{Plugins, ServiceAccounts};
 use crate::node::credential_providers::{CredentialProvider, CredentialProviders};
 
 /// Where credentials come from, in addition to those of a request and the auth file.
@@ -30,7 +30,7 @@ pub async fn credential_providers(
     node: &str,
 ) -> anyhow::Result<CredentialProviders> {
     let mut providers: Vec<Arc<dyn CredentialProvider>> = Vec::new();
-    let mut accounts: Option<Arc<dyn Accounts>> = None;
+    let mut accounts: Option<Arc<dyn ServiceAccounts>> = None;
     if settings.pull_secrets {
         let cluster = cluster.context("--pull-secrets needs the API server")?;
         let secrets = Arc::new(PullSecrets::new(cluster.clone(), node.to_owned()));

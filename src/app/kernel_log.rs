@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::node::corruption::{Watcher, parse};
+use crate::node::corruption::{CorruptionWatcher, parse};
 use crate::sys::kernel_log::KernelLog;
 
 /// How often known corruption is checked again.
@@ -12,7 +12,7 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Passes every report about an object to `watcher`, from the first one of this boot, until the shutdown. Without
 /// access to the log it warns once and does nothing more; the kernel still refuses the reads.
-pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn follow(mut watcher: CorruptionWatcher, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut log = match KernelLog::open() {
         Ok(log) => log,
         Err(error) => {
@@ -28,7 +28,7 @@ pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow
     loop {
         let complaint = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(RECHECK_INTERVAL), if watcher.knows_of_damage() => None,
+            () = tokio::time::sleep(RECHECK_INTERVAL), if watcher.has_findings() => None,
             record = log.next() => match parse(&record?) {
                 // Another message of the kernel.
                 None => continue,
@@ -38,8 +38,8 @@ pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow
         // Checking reads whole objects from disk.
         let task = tokio::task::spawn_blocking(move || {
             let looked = match &complaint {
-                Some(complaint) => watcher.look_into(complaint),
-                None => watcher.look_again(),
+                Some(complaint) => watcher.investigate(complaint),
+                None => watcher.recheck(),
             };
             if let Err(error) = looked {
                 tracing::error!(?complaint, "damaged objects cannot be examined: {error}");

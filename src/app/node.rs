@@ -27,7 +27,7 @@ use crate::csi::proto::node_server::NodeServer;
 use crate::csi::server::{Services, serve};
 use crate::integrity::Integrity;
 use crate::metrics::MetricsRegistry;
-use crate::node::corruption::{Damages, Watcher};
+use crate::node::corruption::{CorruptImages, CorruptionWatcher};
 use crate::node::credential_providers::CredentialProviders;
 use crate::node::mount::{KernelMounter, Mounter, Verity};
 use crate::node::service::{NodeService, NodeSettings};
@@ -133,8 +133,8 @@ async fn keep_volumes(
     let housekeeping = Arc::new(Notify::new());
     let wanted = Arc::clone(&housekeeping);
     let (engine, layouts) = (settings.engine, Layouts::below(settings.layout_dirs));
-    let damages = Damages::default();
-    let noted = damages.clone();
+    let corrupt_images = CorruptImages::default();
+    let noted = corrupt_images.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
     let least = settings.integrity;
     let open = move || open(&engine, (credential_providers, pod_events), layouts, wanted, noted, least);
@@ -158,7 +158,7 @@ async fn keep_volumes(
     node.serve_volumes(volumes.clone());
     ready.set(true);
     let store = Arc::clone(&engine.store);
-    let watcher = Watcher::new(Arc::clone(&store), damages);
+    let watcher = CorruptionWatcher::new(Arc::clone(&store), corrupt_images);
     let damage = kernel_log::follow(watcher, shutdown.clone());
     let house = housekeeping::keep(store, mounter, volumes, settings.schedule, housekeeping, shutdown);
     tokio::try_join!(damage, house).map(|_| ())
@@ -169,7 +169,7 @@ fn open(
     (credential_providers, pod_events): (CredentialProviders, PodEvents),
     layouts: Layouts,
     housekeeping: Arc<Notify>,
-    damages: Damages,
+    corrupt_images: CorruptImages,
     least: Integrity,
 ) -> anyhow::Result<(Engine, Arc<dyn Mounter>, Volumes)> {
     let engine = Engine::open(settings)?;
@@ -191,7 +191,7 @@ fn open(
         credential_providers,
         pod_events,
         housekeeping,
-        damages,
+        corrupt_images,
         metrics: VolumeMetrics::default(),
     });
     Ok((engine, mounter, volumes))

@@ -1,11 +1,11 @@
-//! Events on pods: what a pull is doing, where `kubectl describe pod` shows it.
+//! Events on pods about pulls, as `kubectl describe pod` shows them.
 //!
-//! Nothing waits for an Event and nothing fails for one: events go into a bounded queue, what does not fit is
-//! dropped, and what the API server refuses is logged once.
+//! No call waits for an Event or fails because of one: events go into a bounded queue, what does not fit is dropped, and
+//! a refusal by the API server is logged once.
 //!
-//! kubelet repeats a call that fails for as long as the pod is there, and each time there is an event. So there is one
-//! Event per pod, volume and reason: repeated events within [`QUIET`] only count, later ones update the Event that is
-//! there, with the text as it is by then.
+//! kubelet retries a failed call for as long as the pod exists, and each retry makes an event. There is therefore one
+//! Event per pod, volume and reason. Repeated events within [`QUIET`] only increase its count; later ones update the
+//! existing Event with their text.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,65 +21,65 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, ClusterError};
-use crate::node::volume::pod_events::{PodEvent, Reason, Reporter};
+use crate::node::volume::pod_events::{EventReason, PodEvent, PodEventRecorder};
 use crate::volume::attributes::PodInfo;
 use crate::volume::id::VolumeId;
 
-/// Events that wait.
+/// Length of the queue.
 const QUEUE: usize = 128;
-/// An Event is not updated more often.
+/// The shortest time between two updates of an Event.
 const QUIET: Duration = Duration::from_secs(60);
-/// Events that are remembered.
+/// The number of written Events that are remembered.
 const KNOWN_MAX: usize = 1000;
 /// Longest message, in bytes (the API server's limit is 1024).
 const MESSAGE_MAX: usize = 1000;
-/// Of a longer one so many bytes are kept from its end.
+/// The number of bytes kept from the end of a longer message.
 const TAIL: usize = 300;
 const GAP: &str = " ... ";
 
-/// Takes what becomes Events.
+/// The queue's end for recording events.
 #[derive(Debug)]
-pub struct Events(mpsc::Sender<(PodInfo, PodEvent)>);
+pub(crate) struct Events(mpsc::Sender<(PodInfo, PodEvent)>);
 
 /// Writes Events until the shutdown.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct EventWriter {
     cluster: Cluster,
     driver: String,
     node: String,
     queue: mpsc::Receiver<(PodInfo, PodEvent)>,
-    known: HashMap<Topic, Known>,
+    known: HashMap<EventKey, WrittenEvent>,
     failing: AtomicBool,
 }
 
-/// What one Event is about: a pod by its uid, one of its volumes, and what happened to that.
-type Topic = (String, VolumeId, Reason);
+/// What one Event is about: a pod by its uid, one of its volumes, and the reason.
+type EventKey = (String, VolumeId, EventReason);
 
 /// An Event that was written.
 #[derive(Debug, Clone)]
-struct Known {
+struct WrittenEvent {
     name: String,
     count: i32,
     written: Instant,
 }
 
-impl Reporter for Events {
-    fn report(&self, pod: &PodInfo, event: PodEvent) {
-        // A full queue means that the API server is slow; the log has the same event.
+impl PodEventRecorder for Events {
+    fn record(&self, pod: &PodInfo, event: PodEvent) {
+        // A full queue means that the API server is slow. The log has the same information.
         let _ = self.0.try_send((pod.clone(), event));
     }
 }
 
 impl Events {
-    /// Somebody to tell, and somebody who writes it down.
-    pub fn new(cluster: Cluster, driver: String, node: String) -> (Self, Writer) {
+    /// The two ends of a queue: a recorder, and a writer for the API server.
+    pub fn new(cluster: Cluster, driver: String, node: String) -> (Self, EventWriter) {
         let (sender, queue) = mpsc::channel(QUEUE);
         let failing = AtomicBool::new(false);
-        (Self(sender), Writer { cluster, driver, node, queue, known: HashMap::new(), failing })
+        (Self(sender), EventWriter { cluster, driver, node, queue, known: HashMap::new(), failing })
     }
 }
 
-impl Writer {
+impl EventWriter {
     /// Writes until the shutdown.
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
@@ -87,9 +87,11 @@ impl Writer {
                 () = shutdown.cancelled() => return,
                 next = self.queue.recv() => match next {
                     Some(next) => next,
+                    // No recorder is left; an early return would look like a failed task.
                     None => return shutdown.cancelled().await,
                 },
             };
+            // Without podInfoOnMount there is no pod to put an Event on.
             if pod.name.is_empty() || pod.uid.is_empty() {
                 continue;
             }
@@ -98,6 +100,7 @@ impl Writer {
                 Err(error) if !self.failing.swap(true, Ordering::Relaxed) => {
                     tracing::warn!("Events cannot be written: {error}");
                 }
+                // Logged already; once per outage is enough.
                 Err(_) => {}
             }
         }
@@ -113,7 +116,7 @@ impl Writer {
             }
             let known = known.clone();
             if self.update(pod, &known, event).await? {
-                self.known.insert(key, Known { written: now, ..known });
+                self.known.insert(key, WrittenEvent { written: now, ..known });
                 return Ok(());
             }
         }
@@ -122,7 +125,7 @@ impl Writer {
             let oldest = self.known.iter().min_by_key(|(_, known)| known.written).map(|(key, _)| key.clone());
             oldest.and_then(|key| self.known.remove(&key));
         }
-        self.known.insert(key, Known { name, count: 1, written: now });
+        self.known.insert(key, WrittenEvent { name, count: 1, written: now });
         Ok(())
     }
 
@@ -132,7 +135,7 @@ impl Writer {
 
     async fn create(&self, pod: &PodInfo, event: &PodEvent) -> Result<String, ClusterError> {
         let now = Timestamp::now();
-        // As client-go names them: unique without asking.
+        // As client-go names Events: unique without a request.
         let name = format!("{}.{:x}", pod.name, now.as_nanosecond());
         let event = Event {
             metadata: ObjectMeta {
@@ -150,7 +153,7 @@ impl Writer {
             },
             reason: Some(event.reason.name().to_owned()),
             message: Some(cut(&event.text)),
-            type_: Some(if event.reason.is_bad() { "Warning" } else { "Normal" }.to_owned()),
+            type_: Some(if event.reason.is_warning() { "Warning" } else { "Normal" }.to_owned()),
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
             count: Some(1),
@@ -164,8 +167,13 @@ impl Writer {
         Ok(name)
     }
 
-    /// Whether the Event was still there to be updated.
-    async fn update(&self, pod: &PodInfo, known: &Known, event: &PodEvent) -> Result<bool, ClusterError> {
+    /// Updates an Event. Returns false if it no longer exists.
+    async fn update(
+        &self,
+        pod: &PodInfo,
+        known: &WrittenEvent,
+        event: &PodEvent,
+    ) -> Result<bool, ClusterError> {
         let patch = json!({
             "count": known.count,
             "lastTimestamp": Time(Timestamp::now()),
@@ -174,14 +182,14 @@ impl Writer {
         let patched = self.api(pod).patch(&known.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
         match patched.map_err(|error| ClusterError::of("patch events".to_owned(), &error)) {
             Ok(_) => Ok(true),
-            // Events live for an hour.
+            // The API server deletes Events after an hour.
             Err(ClusterError::Missing { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 }
 
-/// Shortens a message in its middle: what it is about stands first, what to do stands last.
+/// Shortens a message in the middle: it begins with its subject and ends with the remedy.
 fn cut(text: &str) -> String {
     if text.len() <= MESSAGE_MAX {
         return text.to_owned();

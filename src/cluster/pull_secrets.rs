@@ -1,9 +1,9 @@
 //! The pull secrets of a pod and of its ServiceAccount, as kubelet uses them for the pod's containers.
 //!
-//! Which pod asks is kubelet's word (`podInfoOnMount`), and where the CSIDriver does not ask for that, it is the
-//! word of whoever wrote the volume. So the pod is looked up and must be the one named, by its unique id, on this
-//! very node: nobody gets the credentials of a pod elsewhere by naming it. Nothing is kept: a Secret that was
-//! changed or taken away counts at the next publish.
+//! kubelet names the pod (`podInfoOnMount`). Without that setting in the CSIDriver, the volume's author could name any
+//! pod. The named pod is therefore read from the API server and must have the named unique id and run on this node, so
+//! that naming a pod elsewhere yields no credentials. Nothing is cached: a changed or deleted Secret takes effect at the
+//! next publish.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use kube::Api;
 
 use super::{Cluster, ClusterError};
 use crate::kind::Kind;
-use crate::node::credential_providers::plugins::Accounts;
+use crate::node::credential_providers::plugins::ServiceAccounts;
 use crate::node::credential_providers::{CredentialProvider, CredentialProviderError, PodIdentity};
 use crate::oci::Credentials;
 use crate::oci::reference::Reference;
@@ -22,54 +22,55 @@ use crate::volume::secrets;
 
 /// Reads pull secrets for the pods of one node.
 #[derive(Debug, Clone)]
-pub struct PullSecrets {
+pub(crate) struct PullSecrets {
     cluster: Cluster,
     node: String,
 }
 
 impl PullSecrets {
-    /// For the pods of `node`.
+    /// Pull secrets for the pods of `node`.
     pub fn new(cluster: Cluster, node: String) -> Self {
         Self { cluster, node }
     }
 
-    async fn of(&self, asked: &PodInfo) -> Result<Credentials, Failure> {
-        let pod = self.pod(asked).await?;
+    async fn of(&self, named: &PodInfo) -> Result<Credentials, PullSecretError> {
+        let pod = self.pod(named).await?;
         let spec = pod.spec.unwrap_or_default();
         let mut names: Vec<String> = listed(spec.image_pull_secrets);
         if let Some(account) = spec.service_account_name {
-            let account = self.account(&asked.namespace, &account).await?;
+            let account = self.account(&named.namespace, &account).await?;
             names.extend(listed(account.image_pull_secrets));
         }
+        // Pod and ServiceAccount often name the same Secret; it is read once.
         let mut seen = Vec::new();
         let mut all = Credentials::none();
         for name in names {
             if !seen.contains(&name) {
-                all = all.and(self.secret(&asked.namespace, &name).await?);
+                all = all.and(self.secret(&named.namespace, &name).await?);
                 seen.push(name);
             }
         }
         Ok(all)
     }
 
-    async fn pod(&self, asked: &PodInfo) -> Result<Pod, Failure> {
-        let pods: Api<Pod> = Api::namespaced(self.cluster.0.clone(), &asked.namespace);
-        let pod = pods.get(&asked.name).await.map_err(failed(format!("read pod {asked}")))?;
+    async fn pod(&self, named: &PodInfo) -> Result<Pod, PullSecretError> {
+        let pods: Api<Pod> = Api::namespaced(self.cluster.0.clone(), &named.namespace);
+        let pod = pods.get(&named.name).await.map_err(failed(format!("read pod {named}")))?;
         let uid = pod.metadata.uid.as_deref();
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        if uid != Some(&*asked.uid) || node != Some(&*self.node) {
-            return Err(Failure::NotHere);
+        if uid != Some(&*named.uid) || node != Some(&*self.node) {
+            return Err(PullSecretError::NotHere);
         }
         Ok(pod)
     }
 
-    async fn account(&self, namespace: &str, name: &str) -> Result<ServiceAccount, Failure> {
+    async fn account(&self, namespace: &str, name: &str) -> Result<ServiceAccount, PullSecretError> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.cluster.0.clone(), namespace);
         Ok(accounts.get(name).await.map_err(failed(format!("read ServiceAccount {namespace}/{name}")))?)
     }
 
-    /// A Secret's credentials; none if it does not exist or is of another type, as kubelet has it.
-    async fn secret(&self, namespace: &str, name: &str) -> Result<Credentials, Failure> {
+    /// A Secret's credentials; none if it does not exist, as in kubelet.
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Credentials, PullSecretError> {
         let secrets: Api<Secret> = Api::namespaced(self.cluster.0.clone(), namespace);
         let read = secrets.get(name).await.map_err(failed(format!("read Secret {namespace}/{name}")));
         let secret = match read {
@@ -80,9 +81,10 @@ impl PullSecrets {
             other => other?,
         };
         let data: BTreeMap<_, _> = secret.data.unwrap_or_default();
+        // Docker configs are JSON; a value that is not UTF-8 cannot be one.
         let texts = data.into_iter().filter_map(|(key, value)| Some((key, String::from_utf8(value.0).ok()?)));
         secrets::credentials(&texts.collect())
-            .map_err(|error| Failure::Secret(format!("Secret {namespace}/{name}: {error}")))
+            .map_err(|error| PullSecretError::Secret(format!("Secret {namespace}/{name}: {error}")))
     }
 }
 
@@ -94,16 +96,16 @@ fn failed(action: String) -> impl FnOnce(kube::Error) -> ClusterError {
     move |error| ClusterError::of(action, &error)
 }
 
-enum Failure {
-    /// The API server.
+enum PullSecretError {
+    /// A request to the API server failed.
     Cluster(ClusterError),
-    /// A Secret that is none.
+    /// A Secret is not a usable pull secret.
     Secret(String),
-    /// Another pod than the one named, or one of another node.
+    /// The pod has another unique id or runs on another node.
     NotHere,
 }
 
-impl From<ClusterError> for Failure {
+impl From<ClusterError> for PullSecretError {
     fn from(error: ClusterError) -> Self {
         Self::Cluster(error)
     }
@@ -129,11 +131,13 @@ impl CredentialProvider for PullSecrets {
             kind,
         };
         self.of(pod).await.map_err(|failure| match failure {
-            Failure::Cluster(error) => {
+            PullSecretError::Cluster(error) => {
                 failed(error.to_string(), "or start the plugin without --pull-secrets", error.kind())
             }
-            Failure::Secret(why) => failed(why, "correct or remove it from imagePullSecrets", Kind::Invalid),
-            Failure::NotHere => failed(
+            PullSecretError::Secret(why) => {
+                failed(why, "correct or remove it from imagePullSecrets", Kind::Invalid)
+            }
+            PullSecretError::NotHere => failed(
                 "there is no such pod on this node".to_owned(),
                 "is podInfoOnMount set in the CSIDriver?",
                 Kind::Denied,
@@ -143,11 +147,11 @@ impl CredentialProvider for PullSecrets {
 }
 
 #[async_trait]
-impl Accounts for PullSecrets {
+impl ServiceAccounts for PullSecrets {
     async fn annotations(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, String> {
         match self.account(namespace, name).await {
             Ok(account) => Ok(account.metadata.annotations.unwrap_or_default()),
-            Err(Failure::Cluster(error)) => Err(error.to_string()),
+            Err(PullSecretError::Cluster(error)) => Err(error.to_string()),
             Err(_) => Err("the ServiceAccount cannot be read".to_owned()),
         }
     }

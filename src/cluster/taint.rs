@@ -1,9 +1,9 @@
-//! The startup taint: `<driver>/agent-not-ready` keeps pods away from a node until the driver can serve them, and
-//! goes once kubelet has registered the driver, which the node's CSINode object shows.
+//! The startup taint: `<driver>/agent-not-ready` keeps pods off a node until the driver can serve them. It is removed
+//! once kubelet has registered the driver, as the node's CSINode object shows.
 //!
-//! The taint is removed by a JSON patch whose test operation has the list of taints as it was read: when somebody
-//! else changes the list in between, the patch fails and everything is looked at again. Nothing else of the node
-//! is touched.
+//! A JSON patch removes the taint. Its test operation has the list of taints as it was read: if another client has
+//! changed the list meanwhile, the patch fails, and the next attempt reads the list again. The patch changes nothing
+//! else of the node.
 
 use std::time::Duration;
 
@@ -15,22 +15,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, ClusterError};
 
-/// The pause after the first round that did not end it; doubled after each further one.
+/// The pause after the first attempt without success; doubled after each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The taint of a driver on a node.
 #[derive(Debug)]
-pub struct StartupTaint {
+pub(crate) struct StartupTaint {
     cluster: Cluster,
     node: String,
     driver: String,
 }
 
-/// What a round found.
+/// The outcome of one attempt.
 #[derive(Debug, PartialEq, Eq)]
-enum Round {
-    /// The taint is not there (any more).
+enum Attempt {
+    /// The node does not have the taint.
     Gone,
     /// It was removed.
     Removed,
@@ -44,20 +44,21 @@ impl StartupTaint {
         Self { cluster, node, driver }
     }
 
-    /// Removes the taint once the driver is registered. Returns when it is gone, or at the shutdown; what fails is
-    /// tried again, for ever: a node that keeps its taint runs no pods.
+    /// Removes the taint once the driver is registered. Returns when it is removed, or at the shutdown. Failures are
+    /// retried without limit, because a node that keeps its taint runs no pods.
     pub async fn remove(&self, shutdown: &CancellationToken) {
-        let (mut pause, mut told) = (FIRST_PAUSE, false);
+        let (mut pause, mut warned) = (FIRST_PAUSE, false);
         loop {
-            match self.round().await {
-                Ok(Round::Gone) => return tracing::debug!("there is no startup taint"),
-                Ok(Round::Removed) => {
+            match self.attempt().await {
+                Ok(Attempt::Gone) => return tracing::debug!("there is no startup taint"),
+                Ok(Attempt::Removed) => {
                     return tracing::info!(node = self.node, "the startup taint was removed");
                 }
-                Ok(Round::NotRegistered) => tracing::debug!("the driver is not registered yet"),
-                Err(error) if told => tracing::debug!("the startup taint stays for now: {error}"),
+                Ok(Attempt::NotRegistered) => tracing::debug!("the driver is not registered yet"),
+                // The first failure is a warning; repetitions are not.
+                Err(error) if warned => tracing::debug!("the startup taint stays for now: {error}"),
                 Err(error) => {
-                    told = true;
+                    warned = true;
                     tracing::warn!("the startup taint stays for now: {error}");
                 }
             }
@@ -69,7 +70,7 @@ impl StartupTaint {
         }
     }
 
-    async fn round(&self) -> Result<Round, ClusterError> {
+    async fn attempt(&self) -> Result<Attempt, ClusterError> {
         let client = &self.cluster.0;
         let nodes: Api<Node> = Api::all(client.clone());
         let failed = |action: &str| {
@@ -79,20 +80,21 @@ impl StartupTaint {
         let node = nodes.get(&self.node).await.map_err(failed("read node"))?;
         let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
         let Some(patch) = patch(&taints, &format!("{}/agent-not-ready", self.driver)) else {
-            return Ok(Round::Gone);
+            return Ok(Attempt::Gone);
         };
+        // Read only if there is a taint: most nodes have none.
         let registered: Api<CSINode> = Api::all(client.clone());
         let registered = registered.get_opt(&self.node).await.map_err(failed("read CSINode"))?;
         let drivers = registered.map(|found| found.spec.drivers).unwrap_or_default();
         if !drivers.iter().any(|driver| driver.name == self.driver) {
-            return Ok(Round::NotRegistered);
+            return Ok(Attempt::NotRegistered);
         }
         send(client, &self.node, &patch).await.map_err(failed("patch node"))?;
-        Ok(Round::Removed)
+        Ok(Attempt::Removed)
     }
 }
 
-/// The patch that takes every taint with this key away, if there is one.
+/// The patch that removes every taint with this key; `None` if there is none.
 fn patch(taints: &[Taint], key: &str) -> Option<serde_json::Value> {
     let kept: Vec<_> = taints.iter().filter(|taint| taint.key != key).collect();
     if kept.len() == taints.len() {

@@ -1,4 +1,4 @@
-//! From a claim's parameters to a volume pinned to a digest.
+//! Provisions volumes: turns a claim's parameters into a volume pinned to a digest.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,14 +14,14 @@ use crate::volume::attributes::{AttributeError, Attributes};
 use crate::volume::id::{VolumeId, VolumeIdError};
 use crate::volume::layouts::{LayoutError, Layouts};
 
-pub mod claim;
+pub(crate) mod claim;
 
-use claim::{ClaimError, Claims};
+use claim::{ClaimAnnotations, ClaimError};
 
-/// Somebody who knows what a reference names now.
+/// Resolves references to digests.
 #[async_trait]
 pub trait Resolver: Send + Sync + std::fmt::Debug {
-    /// The digest of the manifest or index; an index stays an index, the node chooses its platform.
+    /// The digest of the manifest or index. An index is not resolved further: each node chooses its platform.
     async fn resolve(&self, image: &Reference, credentials: &Credentials) -> Result<Digest, SourceError>;
 }
 
@@ -34,17 +34,17 @@ impl Resolver for Sources {
 
 /// Why a volume could not be provisioned.
 #[derive(Debug, thiserror::Error)]
-pub enum ProvisionError {
-    /// No usable name.
+pub(crate) enum ProvisionError {
+    /// The name is not usable as an id.
     #[error("the volume's name cannot be used: {0}")]
     Name(VolumeIdError),
-    /// No image.
+    /// Neither class nor claim names an image.
     #[error(
         "no image is given; set the parameter `image` in the StorageClass, or annotate the claim with \
          <driver>/image where the controller runs with --pvc-annotations"
     )]
     NoImage,
-    /// The claim contradicts its class.
+    /// An annotation of the claim contradicts its class.
     #[error(
         "annotation {annotation:?} of the claim differs from the parameter `{key}` of its StorageClass, which \
          decides; remove the annotation, or use another StorageClass"
@@ -55,37 +55,37 @@ pub enum ProvisionError {
         /// The parameter.
         key: &'static str,
     },
-    /// What the claim says is not known.
+    /// The claim's annotations cannot be read.
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    /// Malformed parameters.
+    /// The parameters are malformed.
     #[error("parameters of the StorageClass or annotations of the claim: {0}")]
     Parameters(AttributeError),
-    /// A directory that volumes may not name.
+    /// The image is a directory that volumes may not name.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// The same name with other parameters.
+    /// The name exists with other parameters.
     #[error(
         "volume {0:?} exists with other parameters; delete that claim first, or give the new one another name"
     )]
     Exists(String),
-    /// Another call for the same name is at work.
+    /// Another call for the same name is running.
     #[error("volume {0:?} is being created or deleted by another call; try again")]
     Busy(String),
-    /// What the image's name means could not be found out.
+    /// The image could not be resolved.
     #[error("image {image}: {error}{}", whose_secret(error))]
     Source {
         /// The image as the user wrote it.
         image: String,
-        /// What the registry said.
+        /// The registry's error.
         error: SourceError,
     },
-    /// The state directory.
+    /// The state could not be read or written.
     #[error(transparent)]
     State(#[from] StateError),
 }
 
-/// Claims name no Secret themselves, so the remedy stands elsewhere than for a pod.
+/// The remedy for a claim: unlike a pod, a claim names no Secret itself.
 fn whose_secret(error: &SourceError) -> &'static str {
     match error {
         SourceError::Denied { .. } => {
@@ -114,10 +114,10 @@ impl ProvisionError {
 
 /// A provisioned volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Provisioned {
+pub(crate) struct Provisioned {
     /// Its id.
     pub id: VolumeId,
-    /// What the node is to be told of it.
+    /// Its `volume_context` for the node.
     pub context: HashMap<String, String>,
 }
 
@@ -127,23 +127,23 @@ pub struct Provisioner {
     resolver: Arc<dyn Resolver>,
     states: States,
     layouts: Layouts,
-    claims: Option<(String, Arc<dyn Claims>)>,
-    at_work: Mutex<HashSet<VolumeId>>,
+    claims: Option<(String, Arc<dyn ClaimAnnotations>)>,
+    in_progress: Mutex<HashSet<VolumeId>>,
 }
 
 impl Provisioner {
-    /// A provisioner that remembers in `states`.
+    /// A provisioner that records volumes in `states`.
     pub fn new(resolver: Arc<dyn Resolver>, states: States, layouts: Layouts) -> Self {
-        Self { resolver, states, layouts, claims: None, at_work: Mutex::default() }
+        Self { resolver, states, layouts, claims: None, in_progress: Mutex::default() }
     }
 
-    /// Takes attributes from annotations `<driver>/<attribute>` of claims as well.
+    /// Also takes attributes from the annotations `<driver>/<attribute>` of claims.
     #[must_use]
-    pub fn with_claims(self, driver: String, claims: Arc<dyn Claims>) -> Self {
+    pub(crate) fn with_claims(self, driver: String, claims: Arc<dyn ClaimAnnotations>) -> Self {
         Self { claims: Some((driver, claims)), ..self }
     }
 
-    /// The class's parameters with what the claim says.
+    /// The class's parameters, completed by the claim's annotations.
     async fn attributes(&self, parameters: &HashMap<String, String>) -> Result<Attributes, ProvisionError> {
         let mut all = parameters.clone();
         if let (Some((driver, claims)), Some((namespace, name))) = (&self.claims, claim::of(parameters)) {
@@ -157,23 +157,26 @@ impl Provisioner {
         }
     }
 
-    /// Makes the volume called `name`, or finds it.
+    /// Creates the volume `name`, or finds the existing one.
     ///
     /// # Errors
-    /// The parameters are wrong, other than before, or the image cannot be resolved.
-    pub async fn create(
+    /// The parameters are malformed or differ from the existing volume's, or the image cannot be resolved.
+    pub(crate) async fn create(
         &self,
         name: &str,
         parameters: &HashMap<String, String>,
         credentials: &Credentials,
     ) -> Result<Provisioned, ProvisionError> {
         let id = id_for(name)?;
+        // Before the guard, so that a malformed request does not make another call fail as busy.
         let attributes = self.attributes(parameters).await?;
         self.layouts.check(&attributes.image)?;
-        let _turn = self.turn(&id, name)?;
-        let asked: BTreeMap<_, _> = attributes.context_with(&attributes.image).into_iter().collect();
+        let _guard = self.guard(&id, name)?;
+        let requested: BTreeMap<_, _> = attributes.context_with(&attributes.image).into_iter().collect();
+        // A retry gets the digest of the first call, even if the tag has moved.
         if let Some(known) = self.states.read(&id)? {
-            if known.name != name || known.parameters != asked {
+            // The names can differ where the id is a hash.
+            if known.name != name || known.parameters != requested {
                 return Err(ProvisionError::Exists(name.to_owned()));
             }
             return Ok(Provisioned { id, context: known.context.into_iter().collect() });
@@ -187,55 +190,56 @@ impl Provisioner {
                 .map_err(|error| ProvisionError::Source { image: attributes.image.to_string(), error })?,
         };
         let context = attributes.context_with(&attributes.image.clone().pinned(digest));
-        let state = State::new(name, asked, context.clone().into_iter().collect());
+        let state = State::new(name, requested, context.clone().into_iter().collect());
+        // Durable before the answer: the next call must get the same digest.
         self.states.write(&id, &state)?;
         tracing::info!(image.digest = %digest, image = %attributes.image, "volume created");
         Ok(Provisioned { id, context })
     }
 
-    /// Forgets a volume; an unknown one is fine.
+    /// Deletes a volume. Succeeds if it is unknown.
     ///
     /// # Errors
-    /// The state cannot be removed.
-    pub fn delete(&self, id: &VolumeId) -> Result<(), ProvisionError> {
-        let _turn = self.turn(id, id.as_str())?;
+    /// The state cannot be removed, or another call for the volume is running.
+    pub(crate) fn delete(&self, id: &VolumeId) -> Result<(), ProvisionError> {
+        let _guard = self.guard(id, id.as_str())?;
         Ok(self.states.remove(id)?)
     }
 
-    /// What the node is told of a volume; `None` for an unknown one.
+    /// The `volume_context` of a volume; `None` if the volume is unknown.
     ///
     /// # Errors
     /// The state cannot be read.
-    pub fn context(&self, id: &VolumeId) -> Result<Option<HashMap<String, String>>, ProvisionError> {
+    pub(crate) fn context(&self, id: &VolumeId) -> Result<Option<HashMap<String, String>>, ProvisionError> {
         Ok(self.states.read(id)?.map(|state| state.context.into_iter().collect()))
     }
 
-    fn turn(&self, id: &VolumeId, name: &str) -> Result<Turn<'_>, ProvisionError> {
-        if self.at_work().insert(id.clone()) {
-            Ok(Turn { provisioner: self, id: id.clone() })
+    fn guard(&self, id: &VolumeId, name: &str) -> Result<ProvisionGuard<'_>, ProvisionError> {
+        if self.in_progress().insert(id.clone()) {
+            Ok(ProvisionGuard { provisioner: self, id: id.clone() })
         } else {
             Err(ProvisionError::Busy(name.to_owned()))
         }
     }
 
-    fn at_work(&self) -> MutexGuard<'_, HashSet<VolumeId>> {
-        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_progress(&self) -> MutexGuard<'_, HashSet<VolumeId>> {
+        self.in_progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Turn<'a> {
+/// The exclusive right to create or delete one volume. Released on drop.
+struct ProvisionGuard<'a> {
     provisioner: &'a Provisioner,
     id: VolumeId,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for ProvisionGuard<'_> {
     fn drop(&mut self) {
-        self.provisioner.at_work().remove(&self.id);
+        self.provisioner.in_progress().remove(&self.id);
     }
 }
 
-/// The id of the volume called `name`: the name itself where it is short and plain, as `pvc-<uid>` is, else
-/// its hash.
+/// The id of the volume `name`: the name itself if it is short and plain, such as `pvc-<uid>`, else its hash.
 fn id_for(name: &str) -> Result<VolumeId, ProvisionError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let text = if name.len() <= 128 && name.chars().all(plain) && !name.starts_with("sha256-") {
@@ -250,7 +254,7 @@ fn id_for(name: &str) -> Result<VolumeId, ProvisionError> {
 mod tests {
     use super::*;
 
-    /// A registry whose one tag moves at every question.
+    /// A registry whose tag moves with every call.
     #[derive(Debug, Default)]
     struct Moving(Mutex<u8>);
 
@@ -279,9 +283,9 @@ mod tests {
     async fn a_name_keeps_its_digest() {
         let directory = tempfile::tempdir().unwrap();
         let none = Credentials::none();
-        let asked = parameters(&[("image", "r.example/a:1"), ("path", "etc")]);
-        let first = provisioner(&directory).create("pvc-1", &asked, &none).await.unwrap();
-        let again = provisioner(&directory).create("pvc-1", &asked, &none).await.unwrap();
+        let requested = parameters(&[("image", "r.example/a:1"), ("path", "etc")]);
+        let first = provisioner(&directory).create("pvc-1", &requested, &none).await.unwrap();
+        let again = provisioner(&directory).create("pvc-1", &requested, &none).await.unwrap();
         assert_eq!(first, again, "across a restart");
         assert_eq!(first.id.as_str(), "pvc-1");
         assert_eq!(first.context["image"], format!("r.example/a:1@sha256:{}", "01".repeat(32)));
@@ -310,12 +314,12 @@ mod tests {
     async fn what_cannot_be_resolved_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let (provisioner, none) = (provisioner(&directory), Credentials::none());
-        for (asked, kind) in [
+        for (requested, kind) in [
             (parameters(&[("image", "r.example/absent:1")]), Kind::NotFound),
             (parameters(&[("image", "oci:/etc")]), Kind::Denied),
             (parameters(&[("imgae", "r.example/a:1")]), Kind::Invalid),
         ] {
-            let error = provisioner.create("pvc-1", &asked, &none).await.unwrap_err();
+            let error = provisioner.create("pvc-1", &requested, &none).await.unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");
         }
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);

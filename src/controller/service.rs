@@ -1,8 +1,9 @@
-//! The Controller service: CreateVolume pins, DeleteVolume forgets, ValidateVolumeCapabilities looks.
+//! The Controller service: CreateVolume pins an image, DeleteVolume removes the state, ValidateVolumeCapabilities checks
+//! a use.
 //!
-//! ListVolumes is not offered: the volumes that exist are the cluster's PersistentVolumes, which this process does
-//! not see. GetCapacity says what is true of volumes that take nothing from any pool: there is no limit to them,
-//! unless the use is one that no volume can have. Room on the nodes is the nodes' affair.
+//! ListVolumes is not supported: the existing volumes are the cluster's PersistentVolumes, which this process does not
+//! see. GetCapacity answers that there is no limit, because volumes take nothing from a pool. For a use that no volume
+//! can have, it answers zero. Each node manages its own disk space.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use crate::volume::access::AccessError;
 use crate::volume::id::{VolumeId, VolumeIdError};
 use crate::volume::secrets;
 
-/// Serves claims of one driver.
+/// The Controller service of one driver.
 #[derive(Debug, Clone)]
 pub struct ControllerService {
     provisioner: Arc<Provisioner>,
@@ -85,7 +86,7 @@ impl controller_server::Controller for ControllerService {
             .create(&request.name, &request.parameters, &credentials)
             .await
             .map_err(|error| create_volume_status(error.kind(), &error))?;
-        // The size of an image is not what a claim asks for: zero says that the capacity is not known.
+        // The size of an image is unrelated to the claim's request. Zero means that the capacity is unknown.
         let volume =
             Volume { volume_id: made.id.to_string(), volume_context: made.context, ..Volume::default() };
         Ok(Response::new(CreateVolumeResponse { volume: Some(volume) }))
@@ -117,6 +118,7 @@ impl controller_server::Controller for ControllerService {
         let refused = |message: String| {
             Ok(Response::new(ValidateVolumeCapabilitiesResponse { confirmed: None, message }))
         };
+        // An unsupported capability is an answer, not an error (CSI 1.12, ValidateVolumeCapabilities).
         if let Err(error) = check(&request.volume_capabilities) {
             return refused(error.to_string());
         }
@@ -138,8 +140,8 @@ impl controller_server::Controller for ControllerService {
         request: Request<GetCapacityRequest>,
     ) -> Result<Response<GetCapacityResponse>, Status> {
         let request = request.into_inner();
-        let asked = request.volume_capabilities.iter();
-        let possible = asked.map(|capability| access(Some(capability))).all(|access| access.is_ok());
+        let mut capabilities = request.volume_capabilities.iter();
+        let possible = capabilities.all(|capability| access(Some(capability)).is_ok());
         let available_capacity = if possible { i64::MAX } else { 0 };
         Ok(Response::new(GetCapacityResponse { available_capacity, ..GetCapacityResponse::default() }))
     }

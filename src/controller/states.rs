@@ -1,9 +1,8 @@
-//! What was provisioned: one durable file per volume, `<state>/controller/<sha256 of the id>.json`.
+//! The provisioned volumes: one durable file per volume, `<state>/controller/<sha256 of the id>.json`.
 //!
-//! The file is what makes CreateVolume idempotent: a retry with the same name gets the digest that the first
-//! call found, even if the tag has moved in between. Where the directory does not survive the controller (an
-//! `emptyDir`), a retry across a restart resolves the tag anew; the PersistentVolume, once written by the
-//! provisioner, holds the pinned digest in any case.
+//! The file makes CreateVolume idempotent: a retry with the same name gets the digest of the first call, even if the tag
+//! has moved. If the directory does not survive the controller (an `emptyDir`), a retry after a restart resolves the tag
+//! again. Once the external-provisioner has written the PersistentVolume, that has the pinned digest in any case.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,22 +24,26 @@ pub struct State {
     format: u32,
     /// The name it was created with.
     pub name: String,
-    /// What was asked for.
+    /// The requested attributes.
     pub parameters: BTreeMap<String, String>,
-    /// What was answered: the same with the image pinned.
+    /// The answer: the same attributes with the image pinned.
     pub context: BTreeMap<String, String>,
 }
 
 impl State {
-    /// A volume that has been resolved.
-    pub fn new(name: &str, parameters: BTreeMap<String, String>, context: BTreeMap<String, String>) -> Self {
+    /// The state of a volume whose image was resolved.
+    pub(crate) fn new(
+        name: &str,
+        parameters: BTreeMap<String, String>,
+        context: BTreeMap<String, String>,
+    ) -> Self {
         Self { format: FORMAT, name: name.to_owned(), parameters, context }
     }
 
-    /// Parses what is in the file `path`.
+    /// Parses the contents of the file `path`.
     ///
     /// # Errors
-    /// [`StateError::Damaged`] for what is no state of this version.
+    /// [`StateError::Damaged`] if it is not a state of this version.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, StateError> {
         let damaged = |why| StateError::Damaged { path: path.to_owned(), why };
         let state: Self = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
@@ -57,14 +60,14 @@ pub enum StateError {
     /// A system call failed.
     #[error("cannot {step} {}: {error}; check the controller's state directory", path.display())]
     System {
-        /// What was tried, a verb.
+        /// The attempted step, a verb.
         step: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         error: io::Error,
     },
-    /// Its contents make no sense to this version.
+    /// The contents are not a state of this version.
     #[error(
         "volume state {} cannot be read ({why}); if no PersistentVolume has this volume, remove the file",
         path.display()
@@ -104,11 +107,11 @@ impl States {
         Ok(Self { directory })
     }
 
-    /// What is known of a volume.
+    /// The state of a volume; `None` if the volume is unknown.
     ///
     /// # Errors
-    /// The file cannot be read or understood.
-    pub fn read(&self, id: &VolumeId) -> Result<Option<State>, StateError> {
+    /// The file cannot be read or parsed.
+    pub(crate) fn read(&self, id: &VolumeId) -> Result<Option<State>, StateError> {
         let path = self.path(id);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -118,21 +121,21 @@ impl States {
         State::parse(&path, &bytes).map(Some)
     }
 
-    /// Writes what is known of a volume, durably.
+    /// Writes the state of a volume, durably.
     ///
     /// # Errors
-    /// The system's.
-    pub fn write(&self, id: &VolumeId, state: &State) -> Result<(), StateError> {
+    /// The file cannot be written.
+    pub(crate) fn write(&self, id: &VolumeId, state: &State) -> Result<(), StateError> {
         let path = self.path(id);
         let bytes = serde_json::to_vec(state).map_err(|error| failed("encode", &path)(error.into()))?;
         durable_file::replace(&path, path.with_extension("tmp"), &bytes).map_err(step_failed)
     }
 
-    /// Forgets a volume; an unknown one is fine.
+    /// Removes the state of a volume. Succeeds if the volume is unknown.
     ///
     /// # Errors
-    /// The system's.
-    pub fn remove(&self, id: &VolumeId) -> Result<(), StateError> {
+    /// The file cannot be removed.
+    pub(crate) fn remove(&self, id: &VolumeId) -> Result<(), StateError> {
         let path = self.path(id);
         match fs::remove_file(&path) {
             Ok(()) => self.sync(),

@@ -1,10 +1,12 @@
-//! Kubelets before Kubernetes 1.24 name the socket's path as the `:authority` of their requests (grpc-go before
-//! 1.42 did). A path is no authority, so the HTTP/2 library refuses each of their calls with PROTOCOL_ERROR.
+//! Makes the server accept kubelets before Kubernetes 1.24.
 //!
-//! [`Lenient`] wraps a connection and puts a plain word in that header's place as it is read. The word has as many
-//! characters as the path had: the compression of headers (HPACK, RFC 7541) counts them on both sides, and both
-//! sides must come to the same count. Nothing here looks at the authority, so it may say anything. Whatever this
-//! module does not understand passes as it is, for the library to judge.
+//! These send the socket's path as the `:authority` of their requests (as grpc-go before 1.42 does). A path is not a
+//! valid authority, so the HTTP/2 library refuses each of their calls with PROTOCOL_ERROR.
+//!
+//! [`AuthorityRewriter`] wraps a connection and replaces the value of that header by a plain word as it is read. The
+//! word has as many characters as the path: header compression (HPACK, RFC 7541) counts the characters on both sides,
+//! and the counts must agree. No code uses the authority, so its value does not matter. Bytes that this module does not
+//! understand pass unchanged, and the library decides about them.
 
 use std::io;
 use std::pin::Pin;
@@ -15,11 +17,11 @@ use tonic::transport::server::Connected;
 
 mod hpack;
 
-/// Length of `PRI * HTTP/2.0...`, with which a client begins.
+/// Length of the connection preface `PRI * HTTP/2.0...`.
 const PREFACE: usize = 24;
-/// A frame's header: length, type, flags, stream.
+/// Length of a frame's header: length, type, flags, stream.
 const HEADER: usize = 9;
-/// The longest frame that this server has agreed to (RFC 9113, SETTINGS_MAX_FRAME_SIZE by default).
+/// The longest frame that this server allows (RFC 9113, the default of SETTINGS_MAX_FRAME_SIZE).
 const MAX_FRAME: usize = 16_384;
 const HEADERS: u8 = 1;
 const PADDED: u8 = 0x8;
@@ -27,24 +29,24 @@ const PRIORITY: u8 = 0x20;
 /// Bytes read from the connection at a time.
 const CHUNK: usize = 4096;
 
-/// A connection whose requests have an authority that HTTP/2 allows.
+/// A connection that rewrites the authority of requests to one that HTTP/2 allows.
 #[derive(Debug)]
-pub struct Lenient<S> {
+pub(crate) struct AuthorityRewriter<S> {
     stream: S,
-    filter: Filter,
-    /// Filtered, and not yet read from `given`.
+    filter: FrameFilter,
+    /// Filtered bytes; those before `given` have been read.
     ready: Vec<u8>,
     given: usize,
 }
 
-impl<S> Lenient<S> {
+impl<S> AuthorityRewriter<S> {
     /// Wraps a connection from which nothing has been read.
     pub fn new(stream: S) -> Self {
-        Self { stream, filter: Filter::default(), ready: Vec::new(), given: 0 }
+        Self { stream, filter: FrameFilter::default(), ready: Vec::new(), given: 0 }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Lenient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for AuthorityRewriter<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -58,7 +60,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lenient<S> {
             let mut buffer = ReadBuf::new(&mut chunk);
             ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer))?;
             if buffer.filled().is_empty() {
-                // The end; what a frame lacks will not come.
+                // The end of the connection: an incomplete frame passes as it is.
                 this.filter.finish(&mut this.ready);
                 if this.ready.is_empty() {
                     return Poll::Ready(Ok(()));
@@ -74,7 +76,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lenient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Lenient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for AuthorityRewriter<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
     }
@@ -100,7 +102,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lenient<S> {
     }
 }
 
-impl<S: Connected> Connected for Lenient<S> {
+impl<S: Connected> Connected for AuthorityRewriter<S> {
     type ConnectInfo = S::ConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
@@ -108,22 +110,22 @@ impl<S: Connected> Connected for Lenient<S> {
     }
 }
 
-/// Bytes in, bytes out: the frames of a connection, with their header blocks changed.
+/// Filters the bytes of a connection: passes frames, and rewrites header blocks.
 #[derive(Debug)]
-struct Filter {
-    /// The beginning of a frame that is not complete.
+struct FrameFilter {
+    /// The beginning of an incomplete frame.
     held: Vec<u8>,
-    /// Bytes that pass before the next frame begins.
+    /// The number of bytes to pass before the next frame begins.
     passing: usize,
 }
 
-impl Default for Filter {
+impl Default for FrameFilter {
     fn default() -> Self {
         Self { held: Vec::new(), passing: PREFACE }
     }
 }
 
-impl Filter {
+impl FrameFilter {
     fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         self.held.extend_from_slice(bytes);
         let mut held = &self.held[..];
@@ -134,6 +136,7 @@ impl Filter {
             held = rest;
             let Some(&[a, b, c, kind, ..]) = held.first_chunk::<HEADER>() else { break };
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            // Only header frames are held back, so that data is not buffered here.
             if kind != HEADERS || length > MAX_FRAME {
                 self.passing = HEADER + length;
             } else if let Some((frame, rest)) = held.split_at_checked(HEADER + length) {
@@ -155,10 +158,11 @@ impl Filter {
     }
 }
 
-/// A HEADERS frame with another authority; nothing if it has none, or is not understood.
+/// A HEADERS frame with the authority replaced; `None` if it has none or cannot be parsed.
 fn rewritten(frame: &[u8]) -> Option<Vec<u8>> {
     let flags = frame[4];
     let padded = usize::from(flags & PADDED != 0);
+    // RFC 9113, 6.2: an optional pad length, then an optional priority of five bytes, then the block.
     let block = HEADER + padded + if flags & PRIORITY != 0 { 5 } else { 0 };
     let value = hpack::authority(frame.get(block..)?)?;
     let (start, end) = (block + value.bytes.start, block + value.bytes.end);

@@ -1,15 +1,15 @@
-//! What a volume is to be used for, from the wire's words into [`Access`].
+//! Parses a volume capability into an [`Access`].
 
 use super::proto::VolumeCapability;
 use super::proto::volume_capability::AccessType;
 use super::proto::volume_capability::access_mode::Mode;
 use crate::volume::access::{Access, AccessError, AccessMode};
 
-/// Reads one capability.
+/// Parses one capability.
 ///
 /// # Errors
-/// It is absent or incomplete, asks for a block device, or for something that an image cannot be.
-pub fn access(capability: Option<&VolumeCapability>) -> Result<Access, AccessError> {
+/// It is absent or incomplete, requests a block device, or requests what an image cannot provide.
+pub(crate) fn access(capability: Option<&VolumeCapability>) -> Result<Access, AccessError> {
     let capability = capability.ok_or(AccessError::Missing("volume_capability"))?;
     let mount = match &capability.access_type {
         None => return Err(AccessError::Missing("volume_capability.access_type")),

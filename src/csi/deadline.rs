@@ -1,18 +1,19 @@
-//! How long the caller will wait.
+//! The caller's deadline.
 
 use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 
-/// The call's deadline as the caller sent it, counted from its arrival; `None` where it sent none.
+/// The time until the call's deadline, counted from its arrival; `None` if the caller sent no deadline.
 ///
 /// gRPC over HTTP/2, "Requests": `grpc-timeout` is at most eight digits and a unit.
-pub fn remaining(metadata: &MetadataMap) -> Option<Duration> {
+pub(crate) fn remaining(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
+    // Eight digits, so that no product below overflows.
     let value: u64 = digits.parse().ok()?;
     Some(match unit {
         "H" => Duration::from_secs(value * 3600),
@@ -25,9 +26,9 @@ pub fn remaining(metadata: &MetadataMap) -> Option<Duration> {
     })
 }
 
-/// How long to work before answering: `usual`, or less where the caller waits less. A quarter of the
-/// caller's time, at most five seconds, is left for the answer to arrive.
-pub fn time_to_answer(metadata: &MetadataMap, usual: Duration) -> Duration {
+/// How long to work before answering: `usual`, or less if the caller waits less. A quarter of the caller's time, at most
+/// five seconds, is left for the answer to arrive.
+pub(crate) fn time_to_answer(metadata: &MetadataMap, usual: Duration) -> Duration {
     remaining(metadata).map_or(usual, |all| {
         let margin = (all / 4).min(Duration::from_secs(5));
         usual.min(all.saturating_sub(margin))

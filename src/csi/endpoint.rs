@@ -1,4 +1,4 @@
-//! The Unix socket: where it is, who may open it, and whose it is when something lies there already.
+//! The Unix socket: its path, its permissions, and what happens if the path exists.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use crate::kind::Kind;
 
 /// Longest path that fits `sockaddr_un` with its final NUL (unix(7)).
 const PATH_MAX: usize = 107;
-/// Connections that may wait to be accepted.
+/// The number of connections that may wait for accept.
 const BACKLOG: u32 = 128;
 
 /// Where to serve: the value of `CSI_ENDPOINT`.
@@ -24,7 +24,7 @@ pub struct Endpoint(PathBuf);
 /// Why there is no socket to serve on.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// Not a Unix socket, or no usable path.
+    /// The setting is not a Unix socket, or its path cannot be used.
     #[error("endpoint {text:?} {problem}; set CSI_ENDPOINT to unix:///path/to/csi.sock")]
     Malformed {
         /// The setting.
@@ -32,13 +32,13 @@ pub enum EndpointError {
         /// What is wrong, a predicate.
         problem: &'static str,
     },
-    /// Another process answers there.
+    /// Another process accepts connections there.
     #[error("a process is serving on {} already; stop it, or choose another CSI_ENDPOINT", path.display())]
     Served {
         /// The socket.
         path: PathBuf,
     },
-    /// Something that is no socket lies there; it is left alone.
+    /// The path exists and is not a socket. It is left alone.
     #[error("{} exists and is not a socket; remove it, or choose another CSI_ENDPOINT", path.display())]
     NotASocket {
         /// The path.
@@ -47,11 +47,11 @@ pub enum EndpointError {
     /// A system call failed.
     #[error("cannot {step} {}: {error}; its directory must exist and be writable", path.display())]
     System {
-        /// What was tried, a verb.
+        /// The attempted step, a verb.
         step: &'static str,
         /// The socket.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         error: io::Error,
     },
 }
@@ -71,7 +71,7 @@ impl EndpointError {
 impl FromStr for Endpoint {
     type Err = EndpointError;
 
-    /// Takes `unix:///path`, `unix://path`, `unix:path` and a plain path.
+    /// Accepts `unix:///path`, `unix://path`, `unix:path` and a plain path.
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         let malformed = |problem| EndpointError::Malformed { text: text.to_owned(), problem };
         let path = match text.strip_prefix("unix:") {
@@ -97,29 +97,30 @@ impl Endpoint {
 
     /// Creates the socket with mode 0600 and listens.
     ///
-    /// A socket that is there already is replaced if nobody answers on it: a killed plugin leaves one.
-    /// Must be called within a Tokio runtime.
+    /// An existing socket on which no process listens is replaced: a killed plugin leaves one. Must be called within a
+    /// Tokio runtime.
     ///
     /// # Errors
-    /// Somebody else serves there, something else lies there, or the system refuses.
-    pub fn listen(&self) -> Result<Listening, EndpointError> {
+    /// Another process serves there, the path is not a socket, or a system call fails.
+    pub fn listen(&self) -> Result<ListeningSocket, EndpointError> {
         let failed =
             |step| move |error: io::Error| EndpointError::System { step, path: self.0.clone(), error };
         self.clear()?;
         let socket = UnixSocket::new_stream().map_err(failed("make a socket for"))?;
-        // The mode of the socket's own inode becomes that of the name which bind(2) creates, less the
-        // umask (net/unix/af_unix.c), so that the name never exists with wider rights.
+        // bind(2) creates the name with the mode of the socket's inode, less the umask (net/unix/af_unix.c), so
+        // that the name never exists with a wider mode.
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| failed("restrict access to")(errno.into()))?;
         socket.bind(&self.0).map_err(failed("bind"))?;
         let listener = socket.listen(BACKLOG).map_err(failed("listen on"))?;
         let made = fs::symlink_metadata(&self.0).map_err(failed("stat"))?;
-        Ok(Listening {
+        Ok(ListeningSocket {
             listener,
             owned: OwnedName { path: self.0.clone(), identity: (made.dev(), made.ino()) },
         })
     }
 
+    /// Removes a stale socket.
     fn clear(&self) -> Result<(), EndpointError> {
         let path = || self.0.clone();
         let failed = |step, error| EndpointError::System { step, path: path(), error };
@@ -131,6 +132,7 @@ impl Endpoint {
             }
             Ok(_) => {}
         }
+        // Only a connection tells a stale socket from one in use.
         match UnixStream::connect(&self.0) {
             Ok(_) => Err(EndpointError::Served { path: path() }),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -143,12 +145,12 @@ impl Endpoint {
 
 /// A socket that accepts connections.
 #[derive(Debug)]
-pub struct Listening {
+pub struct ListeningSocket {
     pub(super) listener: UnixListener,
     pub(super) owned: OwnedName,
 }
 
-/// Removes the socket's name when dropped, unless it is another's by then.
+/// Removes the socket's name when dropped, unless another process has replaced it.
 #[derive(Debug)]
 pub(super) struct OwnedName {
     path: PathBuf,

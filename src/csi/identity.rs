@@ -1,4 +1,4 @@
-//! The Identity service: who this is, what it can do, whether it is ready.
+//! The Identity service: the driver's name, its capabilities, and its readiness.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,11 +9,11 @@ use tonic::{Request, Response, Status, async_trait};
 use super::proto;
 use super::proto::plugin_capability::{Service, Type, service};
 
-/// The driver's name, as CSIDriver objects and PersistentVolumes spell it.
+/// The driver's name, as in CSIDriver objects and PersistentVolumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DriverName(String);
 
-/// Why a string is no driver name.
+/// A string that is not a driver name.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0:?} is not a driver name; at most 63 letters, digits, '-' and '.', beginning and ending with a \
@@ -31,6 +31,7 @@ impl FromStr for DriverName {
         if text.len() <= 63 && text.starts_with(outer) && text.ends_with(outer) && text.chars().all(inner) {
             Ok(Self(text.to_owned()))
         } else {
+            // The text may be long; the error must not be.
             Err(DriverNameError(text.chars().take(80).collect()))
         }
     }
@@ -42,7 +43,7 @@ impl fmt::Display for DriverName {
     }
 }
 
-/// Whether the process can serve yet, and if not, what it is busy with; not at first. Clones share the answer.
+/// Whether the process is ready, and if not, what it is waiting for. Not ready at first. Clones share the state.
 #[derive(Debug, Clone)]
 pub struct Readiness(Arc<RwLock<Option<&'static str>>>);
 
@@ -53,39 +54,39 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// From now on, or no longer.
+    /// Sets whether the process is ready.
     pub fn set(&self, ready: bool) {
-        self.tell((!ready).then_some("not ready"));
+        self.set_waiting_for((!ready).then_some("not ready"));
     }
 
-    /// Not yet: the process is busy with `what`.
-    pub fn wait_for(&self, what: &'static str) {
-        self.tell(Some(what));
+    /// Sets the process not ready: it is busy with `what`.
+    pub(crate) fn wait_for(&self, what: &'static str) {
+        self.set_waiting_for(Some(what));
     }
 
-    /// What Probe answers.
+    /// Whether the process is ready: the answer to Probe.
     pub fn get(&self) -> bool {
         self.waiting_for().is_none()
     }
 
-    /// What the process is busy with, unless it is ready.
-    pub fn waiting_for(&self) -> Option<&'static str> {
+    /// What the process is waiting for; `None` if it is ready.
+    pub(crate) fn waiting_for(&self) -> Option<&'static str> {
         *self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, what: Option<&'static str>) {
+    fn set_waiting_for(&self, what: Option<&'static str>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = what;
     }
 }
 
-/// Answers for one process.
+/// The Identity service of one process.
 #[derive(Debug, Clone)]
 pub struct IdentityService {
     /// The driver's name.
     pub name: DriverName,
     /// Whether this process serves the Controller service.
     pub controller: bool,
-    /// Shared with whoever finds out.
+    /// Shared with the code that starts the process.
     pub ready: Readiness,
 }
 

@@ -1,4 +1,4 @@
-//! Calls counted: which one, how it was answered, how long it took.
+//! Metrics of calls: name, code and duration.
 
 use std::time::Instant;
 
@@ -10,12 +10,12 @@ const RPC_DURATION: Description = Description::new(
     "rpc_duration_seconds",
     "CSI calls by how they were answered; Cancelled where the caller was gone before the answer",
 );
-/// From a record that is read to a pull that is waited for.
+/// From the read of a record (1 ms) to a wait for a pull (up to 120 s).
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 120.0];
 
-/// The metrics of a CSI server. Clones count into the same.
+/// The metrics of a CSI server. Clones share the counters.
 #[derive(Debug, Clone)]
-pub struct RpcMetrics(Durations<(Rpc, Answer)>);
+pub(crate) struct RpcMetrics(Durations<(Rpc, AnswerCode)>);
 
 impl Default for RpcMetrics {
     fn default() -> Self {
@@ -30,43 +30,44 @@ impl Instruments for RpcMetrics {
 }
 
 impl RpcMetrics {
-    /// Times one call.
-    pub(super) fn start(&self, rpc: Rpc) -> Call {
-        Call { metrics: self.clone(), rpc, begun: Instant::now(), code: Code::Cancelled }
+    /// Starts the timing of one call.
+    pub(super) fn start(&self, rpc: Rpc) -> CallTimer {
+        CallTimer { metrics: self.clone(), rpc, begun: Instant::now(), code: Code::Cancelled }
     }
 
-    /// How many calls were answered so.
+    /// The number of calls of `rpc` that were answered with `code`.
+    #[cfg(test)]
     pub fn count(&self, rpc: Rpc, code: Code) -> u64 {
-        self.0.count((rpc, Answer(code)))
+        self.0.count((rpc, AnswerCode(code)))
     }
 }
 
-/// A call under way. Dropped without an answer, it was cancelled.
-pub(super) struct Call {
+/// A running call. If it is dropped without an answer, it counts as cancelled.
+pub(super) struct CallTimer {
     metrics: RpcMetrics,
     rpc: Rpc,
     begun: Instant,
     code: Code,
 }
 
-impl Call {
+impl CallTimer {
     pub(super) fn answered(mut self, code: Code) {
         self.code = code;
     }
 }
 
-impl Drop for Call {
+impl Drop for CallTimer {
     fn drop(&mut self) {
-        self.metrics.0.observe((self.rpc, Answer(self.code)), self.begun.elapsed());
+        self.metrics.0.observe((self.rpc, AnswerCode(self.code)), self.begun.elapsed());
     }
 }
 
-/// A call by its name in the specification; whatever else is called counts as one.
+/// A call by its name in the specification; unknown names all count as `other`, so that callers cannot add labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rpc(&'static str);
+pub(crate) struct Rpc(&'static str);
 
 impl Rpc {
-    /// Of the last part of a request's path.
+    /// From the last part of a request's path.
     pub fn named(name: &str) -> Self {
         Self::ALL.iter().find(|rpc| rpc.0 == name).copied().unwrap_or(Self("other"))
     }
@@ -99,11 +100,11 @@ impl Label for Rpc {
     }
 }
 
-/// A gRPC code, spelled as Go and the CSI sidecars do.
+/// A gRPC code, spelled as in Go and the CSI sidecars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Answer(Code);
+struct AnswerCode(Code);
 
-impl Label for Answer {
+impl Label for AnswerCode {
     const NAME: &'static str = "code";
     const ALL: &'static [Self] = &[
         Self(Code::Ok),

@@ -104,7 +104,7 @@ fn services_have_every_call() {
     assert_eq!(counts, [("Identity".into(), 3), ("Controller".into(), 15), ("Node".into(), 8)]);
 }
 
-/// Whoever adds a message with secrets must take its `Debug` away in `build.rs`.
+/// A new message with secrets must be added to the list in `build.rs`.
 #[test]
 fn messages_with_secrets_have_no_debug() {
     let build = include_str!("../../build.rs");

@@ -1,4 +1,4 @@
-//! Serving the CSI services on a Unix socket until told to stop.
+//! Serves the CSI services on a Unix socket until the shutdown.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,15 +17,15 @@ use tonic::{Code, Status};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
-use super::authority::Lenient;
-use super::endpoint::Listening;
+use super::authority::AuthorityRewriter;
+use super::endpoint::ListeningSocket;
 use super::metrics::RpcMetrics;
 use super::span::RpcSpan;
 use crate::kind::Kind;
 
 type Route = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// The gRPC services of one process, by name, and the counts of their calls.
+/// The gRPC services of one process by name, and the metrics of their calls.
 #[derive(Clone, Default)]
 pub struct Services(BTreeMap<&'static str, Route>, RpcMetrics);
 
@@ -52,8 +52,8 @@ impl Services {
         self
     }
 
-    /// What is counted of the calls.
-    pub fn metrics(&self) -> &RpcMetrics {
+    /// The metrics of the calls.
+    pub(crate) fn metrics(&self) -> &RpcMetrics {
         &self.1
     }
 }
@@ -68,6 +68,7 @@ impl Service<Request<Body>> for Services {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The path is `/package.Service/Method`.
         let name = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
         match self.0.get(name) {
             Some(route) => Box::pin(route.clone().oneshot(request)),
@@ -85,30 +86,30 @@ impl Service<Request<Body>> for Services {
 pub struct ServeError(#[from] tonic::transport::Error);
 
 impl ServeError {
-    /// The transport only fails when the process is in no state to go on.
+    /// A bug: the transport only fails if the process cannot go on.
     pub fn kind(&self) -> Kind {
         Kind::Bug
     }
 }
 
-/// Serves until `shutdown`, then lets the calls under way finish, for at most `drain`.
+/// Serves until `shutdown`, then lets the running calls finish, for at most `drain`.
 ///
-/// The socket's name is removed before this returns. Calls that outlast `drain` are dropped, which by
-/// design stops neither a pull nor a mount half-way.
+/// The socket's name is removed before this returns. Calls that outlast `drain` are dropped. By design, that interrupts
+/// neither a pull nor a mount.
 ///
 /// # Errors
 /// The transport failed.
 pub async fn serve(
-    listening: Listening,
+    listening: ListeningSocket,
     services: Services,
     shutdown: CancellationToken,
     drain: Duration,
 ) -> Result<(), ServeError> {
-    let Listening { listener, owned } = listening;
+    let ListeningSocket { listener, owned } = listening;
     let metrics = services.metrics().clone();
     let serving = tonic::transport::Server::builder().serve_with_incoming_shutdown(
         RpcSpan::new(services, metrics),
-        UnixListenerStream::new(listener).map_ok(Lenient::new),
+        UnixListenerStream::new(listener).map_ok(AuthorityRewriter::new),
         shutdown.cancelled(),
     );
     let overdue = async {
@@ -118,10 +119,11 @@ pub async fn serve(
     let outcome = tokio::select! {
         outcome = serving => outcome.map_err(ServeError),
         () = overdue => {
-            tracing::warn!(seconds = drain.as_secs(), "calls still under way at shutdown are dropped");
+            tracing::warn!(seconds = drain.as_secs(), "dropping calls that still run at shutdown");
             Ok(())
         }
     };
+    // Last: while calls drain, another process must not take the name for a stale one.
     drop(owned);
     outcome
 }

@@ -1,8 +1,8 @@
-//! One span per call, and one line where it ends badly.
+//! One span per call, and one log line if the call fails.
 //!
-//! This is the edge where errors are logged, once: whoever returns an error does not log it. The fields
-//! `volume.id`, `image.digest` and `target_path` are filled in by the services as soon as they are known, with
-//! [`tracing::Span::record`]. Requests themselves are never printed: they may carry secrets.
+//! Errors are logged here, once; code that returns an error does not log it. The services fill in the fields
+//! `volume.id`, `image.digest` and `target_path` as soon as they know them, with [`tracing::Span::record`]. Requests
+//! themselves are never logged: they may contain secrets.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -19,13 +19,13 @@ use super::metrics::{Rpc, RpcMetrics};
 
 /// Wraps the services of a process.
 #[derive(Debug, Clone)]
-pub struct RpcSpan<S> {
+pub(crate) struct RpcSpan<S> {
     inner: S,
     metrics: RpcMetrics,
 }
 
 impl<S> RpcSpan<S> {
-    /// Gives every call to `inner` a span, and counts it.
+    /// Opens a span for every call to `inner`, and counts the call.
     pub fn new(inner: S, metrics: RpcMetrics) -> Self {
         Self { inner, metrics }
     }
@@ -65,21 +65,22 @@ where
     }
 }
 
-/// Notes which volume the current call is about.
-pub fn note_volume(id: &dyn std::fmt::Display) {
+/// Records in the current span which volume the call is about.
+pub(crate) fn note_volume(id: &dyn std::fmt::Display) {
     Span::current().record("volume.id", field::display(id));
 }
 
-/// Logs an answer where it is worth a line, and returns its code.
+/// Logs the answer at a level that fits its code, and returns the code.
 fn log(response: &Response<Body>, begun: Instant) -> Code {
     let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    // A failed unary call answers with headers only, which carry the status.
+    // The answer to a failed unary call has headers only, and they contain the status.
     let Some(status) = Status::from_header_map(response.headers()) else {
         tracing::debug!(milliseconds, "answered");
         return Code::Ok;
     };
     let (code, message) = (status.code(), status.message());
     match code {
+        // Expected in operation: unsupported calls of the sidecars, retries, and pulls that go on.
         Code::Ok => tracing::debug!(milliseconds, "answered"),
         Code::Unimplemented | Code::Aborted | Code::DeadlineExceeded => {
             tracing::info!(milliseconds, ?code, "{message}");
@@ -89,7 +90,7 @@ fn log(response: &Response<Body>, begun: Instant) -> Code {
         }
         _ => tracing::warn!(milliseconds, ?code, "{message}"),
     }
-    // After the line, which has it already.
+    // After the line, which has the code as a field of its own.
     Span::current().record("code", field::debug(code));
     code
 }

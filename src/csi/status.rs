@@ -1,8 +1,8 @@
-//! From a kind of failure to a gRPC code. The only file that does this.
+//! Maps a kind of failure to a gRPC code. No other file does this.
 //!
-//! The codes are those of the CSI specification 1.12, "Error Scheme", as the kubelet and the sidecars
-//! read them. Messages go into pod Events, so they are written for the pod's owner, and cut to a length
-//! that an Event and an HTTP/2 header can carry.
+//! The codes are those of the CSI specification 1.12, "Error Scheme", as kubelet and the sidecars interpret them.
+//! Messages appear in pod Events, so they address the pod's owner, and are cut to a length that fits an Event and an
+//! HTTP/2 header.
 
 use std::fmt::Display;
 
@@ -10,11 +10,11 @@ use tonic::{Code, Status};
 
 use crate::kind::Kind;
 
-/// Longest message sent, in bytes. Events hold 1024; the rest helps those who read the sidecar's log.
+/// Longest message sent, in bytes. An Event holds 1024; the rest is for the sidecar's log.
 const MESSAGE_MAX: usize = 2048;
 
-/// The code for a kind of failure, for every call but CreateVolume.
-pub fn code(kind: Kind) -> Code {
+/// The code for a kind of failure, for all calls except CreateVolume.
+pub(crate) fn code(kind: Kind) -> Code {
     match kind {
         Kind::Invalid => Code::InvalidArgument,
         Kind::NotFound => Code::NotFound,
@@ -32,27 +32,28 @@ pub fn code(kind: Kind) -> Code {
 
 /// The code for a kind of failure of CreateVolume.
 ///
-/// The external-provisioner takes Unavailable, Cancelled and DeadlineExceeded for "a volume may be on its
-/// way": it neither gives up nor lets the claim be deleted. Here nothing goes on once the call has
-/// returned, so those become Internal, which is retried with the same name. Aborted stays: it is only
-/// answered while another call for the same name is at work.
-pub fn create_volume_code(kind: Kind) -> Code {
+/// The external-provisioner takes Unavailable, Cancelled and DeadlineExceeded as "the volume may be in creation": it
+/// does not give up and does not let the claim be deleted. Here, nothing goes on after the call, so these become
+/// Internal, which is retried with the same name. Aborted stays: it is only returned while another call for the same
+/// name runs.
+pub(crate) fn create_volume_code(kind: Kind) -> Code {
     match kind {
         Kind::Transient | Kind::Pending => Code::Internal,
         _ => code(kind),
     }
 }
 
-/// The answer to a call that failed.
-pub fn status(kind: Kind, error: &(impl Display + ?Sized)) -> Status {
+/// The status of a failed call.
+pub(crate) fn status(kind: Kind, error: &(impl Display + ?Sized)) -> Status {
     Status::new(code(kind), message(error))
 }
 
-/// The answer to a CreateVolume that failed.
-pub fn create_volume_status(kind: Kind, error: &(impl Display + ?Sized)) -> Status {
+/// The status of a failed CreateVolume.
+pub(crate) fn create_volume_status(kind: Kind, error: &(impl Display + ?Sized)) -> Status {
     Status::new(create_volume_code(kind), message(error))
 }
 
+/// The error's text, cut to [`MESSAGE_MAX`].
 fn message(error: &(impl Display + ?Sized)) -> String {
     let mut text = error.to_string();
     if text.len() > MESSAGE_MAX {

@@ -1,37 +1,37 @@
-//! Corruption that shows while pods read: the kernel refuses the bytes, and this says which object and whose image.
+//! Corruption that the kernel detects while pods read: finds the object and the images that contain it.
 //!
-//! fs-verity and overlayfs report to the kernel log only, by inode number or by half a name. [`Watcher::look_into`]
-//! takes such a [`Complaint`] as a hint, examines the objects that it can be about, and keeps the images of those that
-//! are damaged in [`Damages`], where volume statistics find them. A complaint about a file of somebody else's, or
-//! about an object that was repaired since, leads to nothing.
+//! fs-verity and overlayfs report to the kernel log only, by inode number or by a part of the object's name.
+//! [`CorruptionWatcher::investigate`] takes such a [`KernelReport`] as a hint, examines the objects that it can be
+//! about, and keeps the affected images in [`CorruptImages`] for volume statistics. A report about a foreign file, or
+//! about an object that has been repaired since, has no effect.
 
 mod message;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-pub use message::{Complaint, parse};
+pub use message::{KernelReport, parse};
 
 use crate::image::objects::Corruption;
 use crate::image::store::{Store, StoreError};
 use crate::image::verity::VerityDigest;
 
-/// The composefs images that are known to be damaged, and how. Clones share it.
+/// The composefs images that are known to be corrupt, and why. Clones share one map.
 #[derive(Debug, Clone, Default)]
-pub struct Damages(Arc<RwLock<BTreeMap<VerityDigest, String>>>);
+pub struct CorruptImages(Arc<RwLock<BTreeMap<VerityDigest, String>>>);
 
-impl Damages {
-    /// What is wrong with an image, for people.
+impl CorruptImages {
+    /// What is wrong with an image, as a message.
     pub fn of(&self, image: &VerityDigest) -> Option<String> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(image).cloned()
     }
 
-    /// How many images are damaged.
+    /// The number of corrupt images.
     pub fn len(&self) -> usize {
         self.0.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Whether none is.
+    /// Whether no image is known to be corrupt.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -41,38 +41,38 @@ impl Damages {
     }
 }
 
-/// Looks into complaints of the kernel.
+/// Investigates the kernel's reports of corruption.
 #[derive(Debug)]
-pub struct Watcher {
+pub struct CorruptionWatcher {
     store: Arc<Store>,
-    damages: Damages,
-    /// Objects that were reported already and are damaged still, and the images that have them: a reader that
-    /// tries again and again must not fill the log.
+    corrupt_images: CorruptImages,
+    /// Objects that are corrupt and were logged already, with the images that contain them: a reader that retries must
+    /// not fill the log.
     reported: BTreeMap<VerityDigest, (Corruption, Vec<VerityDigest>)>,
 }
 
-impl Watcher {
+impl CorruptionWatcher {
     /// A watcher over the objects of `store`.
-    pub fn new(store: Arc<Store>, damages: Damages) -> Self {
-        Self { store, damages, reported: BTreeMap::new() }
+    pub fn new(store: Arc<Store>, corrupt_images: CorruptImages) -> Self {
+        Self { store, corrupt_images, reported: BTreeMap::new() }
     }
 
-    /// Finds the objects that a complaint is about, examines them, and reports those that are damaged, once each.
+    /// Finds the objects that a report can be about, examines them, and logs those that are corrupt, once each.
     /// Blocking: reads the objects in full.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn look_into(&mut self, complaint: &Complaint) -> Result<(), StoreError> {
+    pub fn investigate(&mut self, complaint: &KernelReport) -> Result<(), StoreError> {
         let suspects = match complaint {
-            Complaint::Block { inode, .. } => self.store.objects().with_inode(*inode)?,
-            Complaint::Seal { name } => self.store.objects().with_last_digits(name),
-            Complaint::Lookup => self.store.missing_objects()?,
+            KernelReport::Block { inode, .. } => self.store.objects().with_inode(*inode)?,
+            KernelReport::Seal { name } => self.store.objects().with_last_digits(name),
+            KernelReport::Lookup => self.store.missing_objects()?,
         };
         for object in suspects {
             let damage = self.store.examine_object(&object)?;
             let position = match complaint {
-                Complaint::Block { position, .. } => Some(*position),
-                Complaint::Seal { .. } | Complaint::Lookup => None,
+                KernelReport::Block { position, .. } => Some(*position),
+                KernelReport::Seal { .. } | KernelReport::Lookup => None,
             };
             match damage {
                 Some(damage) if !self.reported.contains_key(&object) => {
@@ -86,18 +86,19 @@ impl Watcher {
         Ok(())
     }
 
-    /// Whether anything is damaged, as far as is known.
-    pub fn knows_of_damage(&self) -> bool {
+    /// Whether any object is known to be corrupt.
+    pub fn has_findings(&self) -> bool {
         !self.reported.is_empty()
     }
 
-    /// Examines again what was damaged, and forgets what was repaired. Blocking.
+    /// Examines the corrupt objects again, and forgets those that were repaired. Blocking.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn look_again(&mut self) -> Result<(), StoreError> {
+    pub fn recheck(&mut self) -> Result<(), StoreError> {
+        // Copied first: the loop removes entries.
         for object in self.reported.keys().copied().collect::<Vec<_>>() {
-            // What nothing names any more was condemned, and is on its way back with the next pull.
+            // An object that no image names any more was removed as damaged; the next pull fetches it again.
             let sound = self.store.examine_object(&object)?.is_none();
             if sound || self.store.images_with(&object)?.is_empty() {
                 tracing::info!(%object, "a damaged object was repaired or removed");
@@ -108,14 +109,15 @@ impl Watcher {
         Ok(())
     }
 
+    /// Makes the findings visible to volume statistics.
     fn publish(&self) {
         let each = self.reported.iter().flat_map(|(object, (damage, images))| {
             images.iter().map(move |image| (*image, format!("object {object} {damage}")))
         });
-        self.damages.replace(each.collect());
+        self.corrupt_images.replace(each.collect());
     }
 
-    /// Returns the composefs images that have the object.
+    /// Logs a corrupt object. Returns the composefs images that contain it.
     fn report(
         &self,
         object: &VerityDigest,

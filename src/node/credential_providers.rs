@@ -1,12 +1,12 @@
-//! Whose credentials a pull shows the registry, least privilege first.
+//! Which credentials a pull sends to the registry, least privilege first.
 //!
-//! 1. the Secret that came with the request (`nodePublishSecretRef`): the pod's author chose it for this volume;
-//! 2. the pull secrets of the pod and of its ServiceAccount, where the operator lets the plugin read them;
+//! 1. the Secret of the request (`nodePublishSecretRef`): the pod's author chose it for this volume;
+//! 2. the pull secrets of the pod and of its ServiceAccount, if the operator lets the plugin read them;
 //! 3. kubelet's credential-provider plugins ([`plugins`]);
-//! 4. the node's auth file, which [`Sources`](crate::oci::Sources) falls back to.
+//! 4. the node's auth file, the fallback of [`Sources`](crate::oci::Sources).
 //!
-//! The first that has something for the image decides. Nothing falls through because it was refused: that would
-//! try one tenant's image with another's credentials.
+//! The first source with credentials for the image decides. A refusal by the registry does not lead to the next source:
+//! that would try one tenant's image with another's credentials.
 
 use std::sync::Arc;
 
@@ -20,22 +20,22 @@ use crate::volume::secrets::Tokens;
 
 pub mod plugins;
 
-/// Who asks for an image.
+/// The pod for which an image is pulled.
 #[derive(Debug, Clone, Default)]
-pub struct PodIdentity {
-    /// The pod; empty where none is known, as when a volume is staged.
+pub(crate) struct PodIdentity {
+    /// The pod; empty if none is known, as for staging.
     pub pod: PodInfo,
-    /// Tokens of its ServiceAccount.
+    /// The tokens of its ServiceAccount.
     pub tokens: Tokens,
 }
 
-/// Somebody who may have credentials.
+/// A source of credentials.
 #[async_trait]
-pub trait CredentialProvider: Send + Sync + std::fmt::Debug {
-    /// What it has for this image and this pod; nothing is an answer, too.
+pub(crate) trait CredentialProvider: Send + Sync + std::fmt::Debug {
+    /// The credentials for this image and this pod; may be none.
     ///
     /// # Errors
-    /// It cannot be known whether there is something.
+    /// The provider cannot tell whether it has credentials.
     async fn credentials(
         &self,
         image: &Reference,
@@ -43,11 +43,11 @@ pub trait CredentialProvider: Send + Sync + std::fmt::Debug {
     ) -> Result<Credentials, CredentialProviderError>;
 }
 
-/// Why it is not known which credentials there are.
+/// Why a provider cannot tell which credentials it has.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{what} for image {image}: {why}; {remedy}")]
 pub struct CredentialProviderError {
-    /// What was tried and failed, such as "cannot read the pull secrets of pod a/b".
+    /// What failed, such as "the pull secrets of pod a/b cannot be had".
     pub what: String,
     /// The image that they were for.
     pub image: String,
@@ -66,35 +66,37 @@ impl CredentialProviderError {
     }
 }
 
-/// The keyrings of a node, in order.
+/// The credential providers of a node, in order.
 #[derive(Debug, Clone, Default)]
 pub struct CredentialProviders(Vec<Arc<dyn CredentialProvider>>);
 
 impl CredentialProviders {
-    /// These keyrings, in this order.
-    pub fn new(providers: Vec<Arc<dyn CredentialProvider>>) -> Self {
+    /// These providers, in this order.
+    pub(crate) fn new(providers: Vec<Arc<dyn CredentialProvider>>) -> Self {
         Self(providers)
     }
 
-    /// What to show the registry of `image`: `own` where it has something for it.
+    /// The credentials for `image`: `own` if they cover it, else those of the first provider that has some.
     ///
     /// # Errors
-    /// A keyring that comes before the first with an answer failed.
-    pub async fn complete(
+    /// A provider failed before another one had credentials.
+    pub(crate) async fn complete(
         &self,
         image: &Reference,
         own: &Credentials,
         identity: &PodIdentity,
     ) -> Result<Credentials, CredentialProviderError> {
+        // A layout is a directory of this node and needs no credentials.
         if own.cover(image) || matches!(image, Reference::Layout(_)) {
             return Ok(own.clone());
         }
-        for ring in &self.0 {
-            let found = ring.credentials(image, identity).await?;
+        for provider in &self.0 {
+            let found = provider.credentials(image, identity).await?;
             if found.cover(image) {
                 return Ok(found);
             }
         }
+        // They do not cover the image, so the registry is asked anonymously or with the node's auth file.
         Ok(own.clone())
     }
 }
@@ -104,10 +106,10 @@ mod tests {
     use super::*;
 
     #[derive(Debug)]
-    struct Ring(&'static str, Result<(), ()>);
+    struct Fake(&'static str, Result<(), ()>);
 
     #[async_trait]
-    impl CredentialProvider for Ring {
+    impl CredentialProvider for Fake {
         async fn credentials(
             &self,
             image: &Reference,
@@ -130,9 +132,9 @@ mod tests {
     #[tokio::test]
     async fn the_first_that_has_something_decides() {
         let chain = CredentialProviders::new(vec![
-            Arc::new(Ring("a.io", Ok(()))),
-            Arc::new(Ring("b.io", Ok(()))),
-            Arc::new(Ring("c.io", Err(()))),
+            Arc::new(Fake("a.io", Ok(()))),
+            Arc::new(Fake("b.io", Ok(()))),
+            Arc::new(Fake("c.io", Err(()))),
         ]);
         let ask = async |image: &str, own: &str| {
             let image = image.parse().unwrap();

@@ -1,18 +1,17 @@
-//! Mounting images once and cloning them per publish.
+//! Mounts each image once and clones that mount for every publish.
 //!
-//! One superblock pair per image; every publish is a clone of it, with the caller's flags and
-//! sub-directory. An overlay made here carries the source `composefs:<image digest>@<store>`, so that the
-//! mount table alone tells which image stands where, after any crash: this module keeps no state of
-//! its own on disk.
+//! An image has one pair of superblocks. Every publish is a clone of its mount, with the caller's flags and
+//! sub-directory. An overlay made here has the source `composefs:<image digest>@<store>`, so that after any crash the
+//! mount table alone shows which image is mounted where. This module keeps no state of its own on disk.
 //!
 //! ```text
-//! <state>/mounts/               a mount of its own, unbindable: what hangs below reaches no other namespace
+//! <state>/mounts/               a mount of its own, unbindable: mounts below it reach no other namespace
 //! <state>/mounts/<64 hex>       the base mount of an image: EROFS below an overlay, read-only
 //! <state>/mounts/<64 hex>.lower the EROFS mount alone, for a moment, on kernels before 6.15
 //! ```
 //!
-//! All work on one image's base mount is done under an exclusive flock on the image's object, which holds
-//! between threads and between processes (the plugin and an operator's command), and ends with them.
+//! All work on an image's base mount is done under an exclusive flock on the image's object. The lock works between
+//! threads and between processes (the plugin and an operator's command), and is released when they end.
 
 mod base;
 mod capabilities;
@@ -27,6 +26,7 @@ mod probe;
 mod publish;
 mod relabel;
 mod selinux;
+mod store_mount;
 mod superblock;
 mod table;
 
@@ -43,14 +43,14 @@ pub use table::mounted_images;
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 
-/// What is to be mounted on a target.
+/// What to mount on a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountSpec {
     /// The composefs image, an object in the store.
     pub image: VerityDigest,
     /// Sub-directory of the image to publish, relative, no `.` or `..`; empty for the root.
     pub path: PathBuf,
-    /// Refuse to execute programs from this mount.
+    /// Mount `noexec`.
     pub noexec: bool,
 }
 
@@ -65,12 +65,12 @@ pub trait Mounter: Send + Sync + std::fmt::Debug {
         self.mount_at_least(spec, Integrity::Fetch, target).map(drop)
     }
 
-    /// The same, of a base mount that reaches the integrity level `least`: one that does not is made anew, after image
-    /// and objects were checked, which takes as long as reading them. Returns the level reached.
+    /// As [`Mounter::mount`], from a base mount that reaches the integrity level `least`. A base mount that does not is
+    /// replaced, after a check of the image and its objects that reads them in full. Returns the level reached.
     ///
     /// # Errors
-    /// Besides those of mounting: [`MountError::Unreachable`] for `read` where the kernel does not check reads, and
-    /// [`MountError::WrongDigest`] and [`MountError::BadObject`] where the check fails.
+    /// Besides those of mounting: [`MountError::Unreachable`] for `read` if the kernel does not check reads, and
+    /// [`MountError::WrongDigest`] and [`MountError::BadObject`] if the check fails.
     fn mount_at_least(
         &self,
         spec: &MountSpec,
@@ -78,26 +78,25 @@ pub trait Mounter: Send + Sync + std::fmt::Debug {
         target: &Path,
     ) -> Result<Integrity, MountError>;
 
-    /// The integrity level of the image's private mount as far as this process knows: after a restart, what every
-    /// mount reaches here.
+    /// The integrity level of the image's base mount as far as this process knows. After a restart, that is the level
+    /// that every mount reaches.
     fn level(&self, image: &VerityDigest) -> Integrity;
 
-    /// What of ours is mounted on `target` now (the topmost mount); `None` where nothing is, or where
-    /// `target` does not exist. A foreign mount is [`MountError::Foreign`].
+    /// The image mount on `target` (the topmost mount); `None` if nothing is mounted or `target` does not exist. A
+    /// foreign mount is [`MountError::Foreign`].
     ///
-    /// `path` is as the kernel knows it, with symbolic links resolved: for a spec whose path leads through
-    /// a link it differs from what was asked for. Compare image and flags, and take the path from the
-    /// volume's record.
+    /// The kernel reports `path` with symbolic links resolved, so it may differ from the requested path. Compare the
+    /// image and the flags, and take the path from the volume's record.
     fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError>;
 
-    /// Removes every mount of ours stacked on `target`; nothing there is fine. Refuses to touch
-    /// a foreign mount. The directory stays.
+    /// Removes every image mount stacked on `target`. Succeeds if there is none. Refuses to remove a foreign mount. The
+    /// directory stays.
     fn unmount(&self, target: &Path) -> Result<(), MountError>;
 
-    /// Drops the private mount of `image` unless a published clone of it remains.
+    /// Drops the base mount of `image` unless a published clone of it remains.
     fn release(&self, image: &VerityDigest) -> Result<(), MountError>;
 
-    /// Every image that is mounted anywhere in this mount namespace, privately or published: the garbage
-    /// collector must not remove what these need.
+    /// Every image with a base mount or a published mount in this mount namespace. The garbage collector must keep the
+    /// objects of these.
     fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError>;
 }

@@ -1,5 +1,5 @@
-//! The Node service: requests become typed at this door, errors become codes, everything between is
-//! [`volume`](super::volume)'s.
+//! The Node service: parses requests into types, and maps errors to gRPC codes. The work is done by
+//! [`volume`](super::volume).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -31,25 +31,25 @@ use crate::volume::attributes::Attributes;
 use crate::volume::id::{VolumeId, VolumeIdError};
 use crate::volume::secrets::{self, Tokens};
 
-/// What this node says of itself and expects of callers.
+/// Settings of the node service.
 #[derive(Debug, Clone)]
 pub struct NodeSettings {
-    /// The node's name, as Kubernetes knows it.
+    /// The node's name in Kubernetes.
     pub node_id: String,
-    /// The kubelet's directory; targets lie below it.
+    /// The kubelet's directory; targets must be below it.
     pub kubelet_dir: PathBuf,
     /// How long a call waits for a pull, unless its own deadline is shorter.
     pub pull_wait: Duration,
 }
 
-/// Serves one node. Clones share the volumes.
+/// The Node service of one node. Clones share the volumes.
 #[derive(Debug, Clone)]
 pub struct NodeService {
     settings: NodeSettings,
     volumes: Arc<OnceLock<Volumes>>,
 }
 
-/// What the node answers besides publishing. NodeExpandVolume is left out: an image does not grow.
+/// The optional RPCs that the node supports. NodeExpandVolume is not among them: an image does not grow.
 const CAPABILITIES: [rpc::Type; 4] = [
     rpc::Type::StageUnstageVolume,
     rpc::Type::GetVolumeStats,
@@ -58,14 +58,14 @@ const CAPABILITIES: [rpc::Type; 4] = [
 ];
 
 impl NodeService {
-    /// A service that is not ready until it has its volumes.
+    /// A service that answers `Unavailable` until it has its volumes.
     pub fn new(settings: NodeSettings) -> Self {
         Self { settings, volumes: Arc::default() }
     }
 
-    /// From now on calls about volumes are served.
+    /// Serves calls about volumes from now on.
     pub fn serve_volumes(&self, volumes: Volumes) {
-        // A second start does not exist; the first volumes stay.
+        // The process starts once, so this is called once; a second call would change nothing.
         let _ = self.volumes.set(volumes);
     }
 
@@ -89,8 +89,8 @@ fn failed(error: VolumeError) -> Status {
     status(error.kind(), &error)
 }
 
-/// The parts that stage and publish have in common.
-struct Asked {
+/// The fields that stage and publish requests have in common, not parsed yet.
+struct RawVolumeRequest {
     volume_id: String,
     field: &'static str,
     path: String,
@@ -101,18 +101,18 @@ struct Asked {
 }
 
 impl NodeService {
-    fn read(&self, asked: Asked) -> Result<VolumeRequest, Status> {
-        let volume = volume_id(&asked.volume_id)?;
-        let target = self.path(asked.field, &asked.path)?;
+    fn parse(&self, raw: RawVolumeRequest) -> Result<VolumeRequest, Status> {
+        // The volume id first: every later error is then logged with it.
+        let volume = volume_id(&raw.volume_id)?;
+        let target = self.path(raw.field, &raw.path)?;
         Span::current().record("target_path", tracing::field::display(&target));
-        let access = access(asked.capability.as_ref()).map_err(|error| status(error.kind(), &error))?;
+        let access = access(raw.capability.as_ref()).map_err(|error| status(error.kind(), &error))?;
         let (attributes, pod) =
-            Attributes::parse(&asked.context).map_err(|error| status(error.kind(), &error))?;
-        let credentials =
-            secrets::credentials(&asked.secrets).map_err(|error| status(error.kind(), &error))?;
-        let tokens = Tokens::of(&asked.secrets).map_err(|error| status(error.kind(), &error))?;
+            Attributes::parse(&raw.context).map_err(|error| status(error.kind(), &error))?;
+        let credentials = secrets::credentials(&raw.secrets).map_err(|error| status(error.kind(), &error))?;
+        let tokens = Tokens::of(&raw.secrets).map_err(|error| status(error.kind(), &error))?;
         let identity = PodIdentity { pod, tokens };
-        Ok(VolumeRequest { volume, target, attributes, access, identity, credentials, wait: asked.wait })
+        Ok(VolumeRequest { volume, target, attributes, access, identity, credentials, wait: raw.wait })
     }
 }
 
@@ -124,7 +124,7 @@ impl node_server::Node for NodeService {
     ) -> Result<Response<NodeStageVolumeResponse>, Status> {
         let wait = time_to_answer(request.metadata(), self.settings.pull_wait);
         let request = request.into_inner();
-        let request = self.read(Asked {
+        let request = self.parse(RawVolumeRequest {
             volume_id: request.volume_id,
             field: "staging_target_path",
             path: request.staging_target_path,
@@ -154,7 +154,7 @@ impl node_server::Node for NodeService {
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
         let wait = time_to_answer(request.metadata(), self.settings.pull_wait);
         let request = request.into_inner();
-        let request = self.read(Asked {
+        let request = self.parse(RawVolumeRequest {
             volume_id: request.volume_id,
             field: "target_path",
             path: request.target_path,
@@ -187,7 +187,7 @@ impl node_server::Node for NodeService {
         if request.volume_path.is_empty() {
             return Err(status(Kind::Invalid, "volume_path is missing; the caller must name a path"));
         }
-        // Only a path from the volume's own record is ever looked at, so any text may be asked for.
+        // The path is only compared with the volume's record, so any text is safe.
         let found = self.volumes()?.statistics(volume, request.volume_path).await.map_err(failed)?;
         Ok(Response::new(statistics(found)))
     }
@@ -211,7 +211,7 @@ impl node_server::Node for NodeService {
     }
 }
 
-/// All of an image is in use, and nothing can be added.
+/// An image is read-only: all of it is in use, and nothing is available.
 fn statistics(found: Statistics) -> NodeGetVolumeStatsResponse {
     let usage = |amount: u64, unit: Unit| {
         let amount = i64::try_from(amount).unwrap_or(i64::MAX);

@@ -1,29 +1,29 @@
-//! Volumes on this node: published, staged, measured, put in order again after a crash.
+//! Volumes on this node: published, staged, measured, and recovered after a crash.
 //!
-//! Decisions are [`plan`]'s, pure; [`execute`] looks and carries out; [`record`] keeps one file per volume.
-//! [`Volumes`] ties them to the images and to the calls (`publish`, `stage`, `bring`), with these rules:
-//! * one call per volume at a time ([`guard`]); a second is told to try again;
-//! * what touches the disk or the mount table is one blocking closure that owns the volume's guard and the
+//! [`plan`] decides and is pure; [`execute`] observes and carries out plans; [`record`] keeps one file per volume.
+//! [`Volumes`] connects them to the images and to the calls (`publish`, `stage`, `ensure_image`), with these rules:
+//! * one call per volume at a time ([`guard`]); a second call gets an error that says to try again;
+//! * one blocking closure does all work on the disk and the mount table; it owns the volume's guard and the
 //!   image's lease, so that a call whose future is dropped never leaves a mount half made;
-//! * a pull is waited for, never owned: it goes on without the call.
+//! * a call waits for a pull but does not own it: the pull goes on without the call.
 //!
-//! Nothing here knows of gRPC.
+//! This module does not know gRPC.
 
 mod ensure_image;
-pub mod error;
-pub mod execute;
+mod error;
+mod execute;
 pub mod guard;
 pub mod levels;
 pub mod metrics;
-pub mod plan;
+mod plan;
 pub mod pod_events;
 mod publish;
 pub mod record;
-pub mod recover;
+mod recover;
 mod request;
 mod stage;
-pub mod statistics;
-pub mod target;
+pub(crate) mod statistics;
+pub(crate) mod target;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,73 +32,73 @@ use tokio::sync::Notify;
 use tracing::Span;
 
 pub use error::VolumeError;
-pub use request::VolumeRequest;
+pub(crate) use request::VolumeRequest;
 
 use self::execute::Io;
 use self::guard::{Guards, VolumeGuard};
 use self::levels::Levels;
 use self::metrics::VolumeMetrics;
-use self::plan::{Plan, Seen};
+use self::plan::{Observed, VolumePlan};
 use self::pod_events::PodEvents;
 use self::record::Records;
 use self::target::TargetPath;
 use crate::image::pull::Images;
 use crate::integrity::Integrity;
-use crate::node::corruption::Damages;
+use crate::node::corruption::CorruptImages;
 use crate::node::credential_providers::CredentialProviders;
 use crate::node::mount::Mounter;
 use crate::oci::platform::Platform;
 use crate::volume::id::VolumeId;
 use crate::volume::layouts::Layouts;
 
-/// The volumes of this node. Clones share them.
+/// The volumes of this node. Clones share one set.
 #[derive(Debug, Clone)]
 pub struct Volumes(Arc<Parts>);
 
-/// What the volumes stand on.
+/// What [`Volumes`] is made of.
 #[derive(Debug)]
 pub struct Parts {
-    /// Who makes images available.
+    /// Makes images available.
     pub images: Arc<dyn Images>,
-    /// Who mounts them.
+    /// Mounts them.
     pub mounter: Arc<dyn Mounter>,
-    /// Where volumes are recorded.
+    /// One record per volume.
     pub records: Records,
     /// The boot that is running (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
-    /// How far the bytes that pods read are checked on this node.
+    /// The integrity levels that this node reaches and demands.
     pub levels: Levels,
     /// The node's own platform.
     pub platform: Platform,
-    /// Which directories volumes may name as images.
+    /// The directories that volumes may name as images.
     pub layouts: Layouts,
-    /// Who works on what. Empty at first.
+    /// The volumes that calls are working on. Empty at first.
     pub guards: Guards,
-    /// Whose credentials a pull shows.
+    /// Sources of the credentials for a pull.
     pub credential_providers: CredentialProviders,
-    /// Who is told of pulls.
+    /// Events about pulls, for pods.
     pub pod_events: PodEvents,
-    /// Told when room may be short: something was pulled, or something did not fit.
+    /// Notified when space may be short: something was pulled, or something did not fit.
     pub housekeeping: Arc<Notify>,
-    /// Images that the kernel refuses to readers in part.
-    pub damages: Damages,
-    /// What is counted.
+    /// Images with objects that the kernel refuses to read.
+    pub corrupt_images: CorruptImages,
+    /// The metrics.
     pub metrics: VolumeMetrics,
 }
 
 impl Volumes {
-    /// The volumes that stand on these parts.
+    /// Volumes made of these parts.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
     }
 
-    /// How far the bytes that pods read here are checked.
-    pub fn integrity(&self) -> Integrity {
+    /// The integrity level that every mount on this node reaches.
+    pub(crate) fn integrity(&self) -> Integrity {
         self.0.levels.here
     }
 
-    /// What is counted of these volumes.
-    pub fn metrics(&self) -> &VolumeMetrics {
+    /// The metrics of these volumes.
+    pub(crate) fn metrics(&self) -> &VolumeMetrics {
         &self.0.metrics
     }
 
@@ -106,7 +106,7 @@ impl Volumes {
         self.0.guards.take(volume).ok_or_else(|| VolumeError::Busy(volume.clone()))
     }
 
-    /// Runs `work` to its end on a thread of its own, whether or not anybody waits for it.
+    /// Runs `work` to its end on a blocking thread, even if the caller's future is dropped.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(Io<'_>) -> Result<T, VolumeError> + Send + 'static,
@@ -120,18 +120,18 @@ impl Volumes {
     }
 }
 
-/// Whether anything had to be done.
-fn carry_out(
+/// Executes `plan`. Returns whether anything had to be done.
+fn execute_plan(
     io: Io<'_>,
     guard: &VolumeGuard,
     target: &TargetPath,
-    seen: &Seen,
-    plan: Plan,
+    seen: &Observed,
+    plan: VolumePlan,
 ) -> Result<bool, VolumeError> {
     match plan {
-        Plan::Done => Ok(false),
-        Plan::Refuse(refusal) => Err(refusal.into()),
-        Plan::Run(steps) => {
+        VolumePlan::Done => Ok(false),
+        VolumePlan::Refuse(refusal) => Err(refusal.into()),
+        VolumePlan::Run(steps) => {
             io.run(guard, target, seen.record.as_ref(), &steps)?;
             Ok(true)
         }

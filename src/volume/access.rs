@@ -1,15 +1,14 @@
-//! How a volume may be used.
+//! Access modes and mount options of a volume.
 //!
-//! An image has no writer, so every mount is read-only whatever the mode says. The single-node writer modes
-//! are accepted all the same: inline volumes and claims with `ReadWriteOnce` arrive that way, and refusing
-//! them would refuse the usual pod. The multi-node writer modes promise that writes are seen elsewhere;
-//! those are refused.
+//! Every mount is read-only, whatever the mode. The single-node writer modes are accepted nevertheless: inline volumes
+//! and claims with `ReadWriteOnce` have them, so a refusal would affect the usual pod. The multi-node writer modes are
+//! refused, because they promise that other nodes see the writes.
 
 use serde::{Deserialize, Serialize};
 
 use crate::kind::Kind;
 
-/// The access modes that are served, all of them read-only.
+/// The supported access modes. All of them are read-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AccessMode {
@@ -19,63 +18,63 @@ pub enum AccessMode {
     SingleNodeReaderOnly,
     /// `ReadOnlyMany`.
     MultiNodeReaderOnly,
-    /// `ReadWriteOncePod`: at one target only.
+    /// `ReadWriteOncePod`: one target only.
     SingleNodeSingleWriter,
-    /// `ReadWriteOnce` where the orchestrator tells the two apart.
+    /// `ReadWriteOnce`, if the orchestrator distinguishes it from `ReadWriteOncePod`.
     SingleNodeMultiWriter,
 }
 
-/// How one caller wants to use a volume.
+/// How a request wants to use a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Access {
-    /// Who shares it.
+pub(crate) struct Access {
+    /// The access mode.
     pub mode: AccessMode,
-    /// The mount flag `noexec` was given.
+    /// Whether the mount flag `noexec` is set.
     pub noexec: bool,
 }
 
-/// Why a volume cannot be used like that.
+/// Why a volume cannot be used as requested.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum AccessError {
-    /// A part of the request that must be there.
+pub(crate) enum AccessError {
+    /// A required part of the request is missing.
     #[error("{0} is missing; the caller must say how the volume is to be used")]
     Missing(&'static str),
-    /// Raw block access.
+    /// The request wants a block device.
     #[error("an image is a filesystem and cannot be a block device; set volumeMode: Filesystem")]
     Block,
-    /// Writers on several nodes.
-    #[error("an image cannot be written, least of all from several nodes; use accessModes: [ReadOnlyMany]")]
+    /// The request wants writers on several nodes.
+    #[error("an image cannot be written, and so not from several nodes; use accessModes: [ReadOnlyMany]")]
     Writer,
-    /// A filesystem was asked for by name.
+    /// The request names a filesystem type.
     #[error("fsType {0:?} cannot be chosen, images are composefs; leave fsType empty")]
     FsType(String),
-    /// An SELinux label, which kubelet passes for a CSIDriver with `seLinuxMount: true`, or a claim's mountOptions do.
+    /// The request has an SELinux label, from kubelet for a CSIDriver with `seLinuxMount: true` or from mountOptions.
     #[error(
         "mount option {0:?} is not taken: all pods of a node share an image's mount, whose SELinux label is the node \
          plugin's to choose (--selinux-context); set seLinuxMount: false in the CSIDriver object, as installed, or remove \
          it from mountOptions"
     )]
     Context(&'static str),
-    /// A mount option that is not passed on.
+    /// The mount option is not supported.
     #[error("mount option {0:?} is not supported; ro, nosuid and nodev always hold, noexec may be added")]
     Flag(String),
-    /// A group to own the files.
+    /// The request wants a group to own the files.
     #[error("group {0:?} cannot be given the files of an image; remove the pod's fsGroup")]
     Group(String),
 }
 
 impl AccessError {
-    /// A use that an image cannot have is the caller's fault.
+    /// Invalid: the caller chose the use.
     pub fn kind(&self) -> Kind {
         Kind::Invalid
     }
 }
 
 impl Access {
-    /// Checks what comes with a mode in a capability of type mount.
+    /// Checks the other fields of a capability of type mount.
     ///
     /// # Errors
-    /// A filesystem type, option or group that would not be honoured: nothing is ignored silently.
+    /// A filesystem type, option or group cannot be honoured. Nothing is ignored silently.
     pub fn new(mode: AccessMode, fs_type: &str, flags: &[String], group: &str) -> Result<Self, AccessError> {
         if !matches!(fs_type, "" | "composefs") {
             return Err(AccessError::FsType(fs_type.to_owned()));
@@ -86,6 +85,7 @@ impl Access {
         let mut noexec = false;
         for flag in flags.iter().flat_map(|flags| flags.split(',')) {
             match flag {
+                // Set on every mount anyway.
                 "ro" | "nosuid" | "nodev" => {}
                 "noexec" => noexec = true,
                 other => return Err(refusal(other)),
@@ -95,7 +95,8 @@ impl Access {
     }
 }
 
-/// Of a label only the option's name is told: its categories may have a comma, at which it was split.
+/// The error for an option. For a label it names only the option: the value may be incomplete, because options are split
+/// at commas and a label's categories may contain one.
 fn refusal(flag: &str) -> AccessError {
     let name = flag.split('=').next().unwrap_or_default();
     let label =

@@ -1,8 +1,7 @@
-//! Volume attributes: the one vocabulary of inline volumes, PersistentVolumes and StorageClasses.
+//! Volume attributes: the same for inline volumes, PersistentVolumes and StorageClasses.
 //!
-//! What Kubernetes adds of its own (`csi.storage.k8s.io/*`, `storage.kubernetes.io/*`) is split off first. A
-//! user can write such keys too where the kubelet does not overwrite them, so nothing here trusts them: they
-//! only make log lines better.
+//! The keys that Kubernetes adds (`csi.storage.k8s.io/*`, `storage.kubernetes.io/*`) are separated first. A user can
+//! also write such keys where kubelet does not overwrite them, so their values are not trusted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,30 +14,31 @@ use crate::kind::Kind;
 use crate::oci::platform::{Platform, PlatformError};
 use crate::oci::reference::{Reference, ReferenceError, Version};
 
-/// The attributes that are understood; `reference` is another name for `image`.
-pub const KEYS: [&str; 7] = ["image", "reference", "pullPolicy", "path", "platform", "noexec", "verify"];
+/// The known attributes; `reference` is an alias of `image`.
+pub(crate) const KEYS: [&str; 7] =
+    ["image", "reference", "pullPolicy", "path", "platform", "noexec", "verify"];
 
-/// What a volume's attributes say.
+/// The parsed attributes of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attributes {
+pub(crate) struct Attributes {
     /// The image.
     pub image: Reference,
-    /// When to ask the registry, if the user says so.
+    /// The pull policy, if the user sets one.
     pub pull_policy: Option<PullPolicy>,
-    /// The sub-directory to show, relative; empty for the root.
+    /// The sub-directory to mount, relative; empty for the root.
     pub path: PathBuf,
     /// The platform to choose from an index, if not the node's own.
     pub platform: Option<Platform>,
-    /// Refuse to execute programs.
+    /// Mount `noexec`.
     pub noexec: bool,
-    /// The least integrity level, if the user demands one.
+    /// The lowest integrity level, if the user demands one.
     pub verify: Option<Integrity>,
 }
 
-/// Which pod asks, as kubelet says where the CSIDriver has `podInfoOnMount`, and else whoever wrote the volume. It
-/// makes log lines better, and says whose pull secrets to look for; whoever does so checks it with the API server.
+/// The pod that a volume is for. It comes from kubelet if the CSIDriver has `podInfoOnMount`, else possibly from the
+/// volume's author. It is used for log lines, and to find pull secrets after a check with the API server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PodInfo {
+pub(crate) struct PodInfo {
     /// The pod's name.
     pub name: String,
     /// Its namespace.
@@ -64,51 +64,52 @@ impl fmt::Display for PodInfo {
 
 /// Why attributes are refused.
 #[derive(Debug, thiserror::Error)]
-pub enum AttributeError {
-    /// A key that means nothing here.
+pub(crate) enum AttributeError {
+    /// The key is unknown.
     #[error("volume attribute {0:?} is not known; known are {known}", known = KEYS.join(", "))]
     Unknown(String),
-    /// No image.
+    /// There is no image.
     #[error("volume attribute `image` is missing; write for example image: docker.io/library/busybox:1.36")]
     NoImage,
-    /// Two images.
+    /// There are two images.
     #[error("volume attributes `image` and `reference` mean the same; give only `image`")]
     TwoImages,
-    /// A malformed image reference.
+    /// The image reference is malformed.
     #[error("volume attribute `image`: {0}")]
     Image(#[from] ReferenceError),
-    /// A malformed platform.
+    /// The platform is malformed.
     #[error("volume attribute `platform`: {0}")]
     Platform(#[from] PlatformError),
-    /// Another malformed value.
+    /// Another value is malformed.
     #[error("volume attribute `{key}` is {value:?}; {rule}")]
     Value {
         /// The attribute.
         key: &'static str,
         /// Its value, shortened.
         value: String,
-        /// What it may be.
+        /// The allowed values.
         rule: &'static str,
     },
 }
 
 impl AttributeError {
-    /// What the user wrote is the user's to change.
+    /// Invalid: the user wrote the attributes.
     pub fn kind(&self) -> Kind {
         Kind::Invalid
     }
 }
 
 impl Attributes {
-    /// Reads a `volume_context`, or the `parameters` of a StorageClass.
+    /// Parses a `volume_context`, or the `parameters` of a StorageClass.
     ///
     /// # Errors
-    /// A key is unknown, a value malformed, or there is no image.
+    /// A key is unknown, a value is malformed, or there is no image.
     pub fn parse(context: &HashMap<String, String>) -> Result<(Self, PodInfo), AttributeError> {
         let (added, given): (BTreeMap<&str, &str>, BTreeMap<&str, &str>) =
             context.iter().map(|(key, value)| (key.as_str(), value.as_str())).partition(|(key, _)| {
                 key.starts_with("csi.storage.k8s.io/") || key.starts_with("storage.kubernetes.io/")
             });
+        // A misspelt key must not be ignored: it may be a restriction.
         if let Some(unknown) = given.keys().find(|key| !KEYS.contains(key)) {
             return Err(AttributeError::Unknown(shortened(unknown)));
         }
@@ -135,7 +136,7 @@ impl Attributes {
         Ok((attributes, pod))
     }
 
-    /// When to ask the registry: as for containers, `Always` by default where the tag is `latest`.
+    /// The pull policy: as for containers, the default is `Always` for the tag `latest`, else `IfNotPresent`.
     pub fn policy(&self) -> PullPolicy {
         self.pull_policy.unwrap_or_else(|| match self.image.version() {
             Version::Tag(tag) if tag == "latest" => PullPolicy::Always,
@@ -143,7 +144,7 @@ impl Attributes {
         })
     }
 
-    /// The `volume_context` that says the same, with another image.
+    /// A `volume_context` with these attributes and another image.
     pub fn context_with(&self, image: &Reference) -> HashMap<String, String> {
         let mut context = HashMap::from([("image".to_owned(), image.to_string())]);
         if let Some(policy) = self.pull_policy {
@@ -199,7 +200,7 @@ fn level(text: &str) -> Result<Integrity, AttributeError> {
     }
 }
 
-/// The image's root is the root of its paths, so a slash in front changes nothing.
+/// Parses `path`. Paths are relative to the image's root, so a leading slash is ignored.
 fn sub_path(text: &str) -> Result<PathBuf, AttributeError> {
     let refused = || malformed("path", text, "it must be a directory inside the image, without `..`");
     if text.chars().any(char::is_control) {

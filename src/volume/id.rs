@@ -7,19 +7,19 @@ use crate::kind::Kind;
 use crate::oci::digest::Digest;
 
 /// Longest id in bytes (CSI 1.12, "Size Limits": strings hold at most 128 bytes).
-pub const VOLUME_ID_MAX: usize = 128;
+pub(crate) const VOLUME_ID_MAX: usize = 128;
 
-/// A volume's id as the orchestrator knows it. Opaque: never a path, never parsed.
+/// A volume's id, chosen by the orchestrator. Opaque: it is neither used as a path nor parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VolumeId(String);
 
-/// Why a string is no volume id.
+/// Why a string is not a volume id.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum VolumeIdError {
-    /// Nothing was given.
+    /// It is empty.
     #[error("volume_id is missing; the caller must name the volume")]
     Missing,
-    /// More than [`VOLUME_ID_MAX`] bytes.
+    /// It has more than [`VOLUME_ID_MAX`] bytes.
     #[error("volume_id {0:?}... is longer than 128 bytes; choose a shorter volumeHandle")]
     TooLong(String),
     /// It holds a control character.
@@ -28,7 +28,7 @@ pub enum VolumeIdError {
 }
 
 impl VolumeIdError {
-    /// A malformed id is always the input's fault.
+    /// Invalid: the caller chose the id.
     pub fn kind(&self) -> Kind {
         Kind::Invalid
     }
@@ -44,6 +44,7 @@ impl FromStr for VolumeId {
         if text.len() > VOLUME_ID_MAX {
             return Err(VolumeIdError::TooLong(text.chars().take(32).collect()));
         }
+        // Control characters could forge log lines.
         if text.chars().any(char::is_control) {
             return Err(VolumeIdError::Control(text.to_owned()));
         }
@@ -57,7 +58,7 @@ impl VolumeId {
         &self.0
     }
 
-    /// A file name for this volume: the sha256 of the id, for ids may hold slashes and dots.
+    /// A file name for this volume: the sha256 of the id, because ids may contain slashes and dots.
     pub fn file_stem(&self) -> String {
         Digest::of(self.0.as_bytes()).hex()
     }

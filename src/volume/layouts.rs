@@ -1,7 +1,7 @@
 //! Which directories volumes may name as OCI layouts.
 //!
-//! Whoever may write a pod may write `image: oci:DIR`, and must not read the machine's disk that way. So
-//! layouts are only taken from below directories that the operator names, and by default from none.
+//! Every author of a pod can write `image: oci:DIR`, and must not get access to the machine's disk by that. Layouts are
+//! therefore only accepted below directories that the operator names; by default there are none.
 
 use std::path::{Component, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::oci::reference::Reference;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layouts(Vec<PathBuf>);
 
-/// A directory that volumes may not name.
+/// The image is a directory that volumes may not name.
 #[derive(Debug, thiserror::Error)]
 #[error("image {image} is a directory, and volumes may name layouts only {}; put it there, or start the \
          plugin with --layout-dir", .allowed)]
@@ -22,7 +22,7 @@ pub struct LayoutError {
 }
 
 impl LayoutError {
-    /// The operator has not allowed it.
+    /// Denied: the operator has not allowed the directory.
     pub fn kind(&self) -> Kind {
         Kind::Denied
     }
@@ -34,13 +34,14 @@ impl Layouts {
         Self(directories)
     }
 
-    /// Whether a volume may show `image`: any from a registry may.
+    /// Checks that volumes may use `image`. Every image from a registry is allowed.
     ///
     /// # Errors
-    /// It is a layout somewhere else.
+    /// It is a layout outside the allowed directories.
     pub fn check(&self, image: &Reference) -> Result<(), LayoutError> {
         let Reference::Layout(layout) = image else { return Ok(()) };
         let directory = layout.directory();
+        // `starts_with` compares components and would accept `/allowed/../etc`.
         let climbs = directory.components().any(|part| part == Component::ParentDir);
         if !climbs && self.0.iter().any(|root| directory.starts_with(root)) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What comes with a request in `secrets`: a pull secret of Kubernetes, and the tokens of a ServiceAccount.
+//! The `secrets` of a request: a Kubernetes pull secret, and the tokens of a ServiceAccount.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -13,20 +13,20 @@ use crate::oci::credentials::CredentialError;
 const CONFIG_JSON: &str = ".dockerconfigjson";
 /// The key of a `kubernetes.io/dockercfg` Secret.
 const DOCKERCFG: &str = ".dockercfg";
-/// What kubelet adds. No Secret can have such a key: `/` is not allowed in one.
-const KUBELETS: &str = "csi.storage.k8s.io/";
+/// The prefix of the keys that kubelet adds. No Secret can have such a key: `/` is not allowed in one.
+const KUBELET_PREFIX: &str = "csi.storage.k8s.io/";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
-/// Why secrets cannot be used. Values are never repeated.
+/// Why secrets cannot be used. Errors never contain values.
 #[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    /// Other keys than a pull secret's.
+pub(crate) enum SecretError {
+    /// None of the keys is a pull secret's.
     #[error(
         "the secret has the keys {} and none is `.dockerconfigjson` or `.dockercfg`; refer to a Secret of type \
          kubernetes.io/dockerconfigjson", list(.0)
     )]
     Keys(Vec<String>),
-    /// A malformed docker config.
+    /// The docker config is malformed.
     #[error("key `{key}` of the secret: {error}")]
     Config {
         /// The key.
@@ -34,7 +34,7 @@ pub enum SecretError {
         /// What is wrong with its value.
         error: CredentialError,
     },
-    /// Tokens that kubelet never writes so.
+    /// The tokens are not in kubelet's format.
     #[error(
         "the service account tokens that came with the request are not the JSON that kubelet writes; \
              is the caller kubelet?"
@@ -56,15 +56,16 @@ impl SecretError {
     }
 }
 
-/// The credentials in a request's secrets; none where there are no secrets.
+/// The credentials in a request's secrets; none if there are no secrets.
 ///
 /// # Errors
-/// There are secrets, but no usable docker config among them.
-pub fn credentials(secrets: &HashMap<String, String>) -> Result<Credentials, SecretError> {
+/// There are secrets, but none of them is a usable docker config.
+pub(crate) fn credentials(secrets: &HashMap<String, String>) -> Result<Credentials, SecretError> {
     type Parse = fn(&[u8]) -> Result<Credentials, CredentialError>;
     let formats: [(&'static str, Parse); 2] =
         [(CONFIG_JSON, Credentials::parse), (DOCKERCFG, Credentials::parse_dockercfg)];
     let mut found: Option<Credentials> = None;
+    // A Secret may have both formats; both count.
     for (key, parse) in formats {
         let Some(text) = secrets.get(key) else { continue };
         let parsed = parse(text.as_bytes()).map_err(|error| SecretError::Config { key, error })?;
@@ -73,17 +74,19 @@ pub fn credentials(secrets: &HashMap<String, String>) -> Result<Credentials, Sec
     if let Some(found) = found {
         return Ok(found);
     }
-    let mut keys: Vec<String> = secrets.keys().filter(|key| !key.starts_with(KUBELETS)).cloned().collect();
+    let mut keys: Vec<String> =
+        secrets.keys().filter(|key| !key.starts_with(KUBELET_PREFIX)).cloned().collect();
     keys.sort();
+    // A Secret of another type is a mistake, and must not look like missing credentials.
     if keys.is_empty() { Ok(Credentials::none()) } else { Err(SecretError::Keys(keys)) }
 }
 
-/// Tokens of the pod's ServiceAccount by audience: those that the CSIDriver's `tokenRequests` ask for.
+/// Tokens of the pod's ServiceAccount by audience, as listed in the CSIDriver's `tokenRequests`.
 ///
-/// They are taken from secrets only (`serviceAccountTokenInSecrets: true`). In a volume's context anybody who
-/// writes a PersistentVolume could put one there.
+/// They are taken from secrets only (`serviceAccountTokenInSecrets: true`). The volume's context is not trusted: the
+/// author of a PersistentVolume could put a token there.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Tokens(BTreeMap<String, String>);
+pub(crate) struct Tokens(BTreeMap<String, String>);
 
 #[derive(Deserialize)]
 struct WireToken {
@@ -91,10 +94,10 @@ struct WireToken {
 }
 
 impl Tokens {
-    /// The tokens that came with a request.
+    /// The tokens in a request's secrets.
     ///
     /// # Errors
-    /// They are not what kubelet writes.
+    /// They are not in kubelet's format.
     pub fn of(secrets: &HashMap<String, String>) -> Result<Self, SecretError> {
         let Some(text) = secrets.get(TOKENS).filter(|text| !text.is_empty()) else {
             return Ok(Self::default());

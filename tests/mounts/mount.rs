@@ -1,7 +1,7 @@
 //! Mounting images: every way of it, what a volume shows and refuses, what is found and left.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -10,7 +10,6 @@ use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::{
     Backing, Capabilities, KernelMounter, Labelling, Layers, MountError, MountSpec, Mounter, Verity,
 };
-use composefs_csi::sys::mount_attr::{MountAttr, mount_setattr};
 use rustix::fs::StatVfsMountFlags;
 use rustix::mount::{MountFlags, OpenTreeFlags};
 
@@ -250,7 +249,7 @@ fn a_store_on_overlayfs_works_and_on_two_of_them_is_refused_in_the_kernels_words
     mount_overlay(&bench.store(), &twice, &bench.store());
     let error = KernelMounter::start(&bench.store(), &bench.state(), false).unwrap_err();
     println!("{error}");
-    assert!(matches!(error, MountError::NoWay { .. }));
+    assert!(matches!(error, MountError::NoMountMethod { .. }));
     assert_eq!(error.kind(), Kind::Unsupported);
     let text = error.to_string();
     assert!(
@@ -279,9 +278,33 @@ fn a_mount_shows_its_owners_through_an_id_mapping() {
     let userns = File::open(proc.join("ns/user")).unwrap();
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let clone = rustix::mount::open_tree(rustix::fs::CWD, &bench.root, flags).unwrap();
-    mount_setattr(&clone, &MountAttr { idmap: Some(userns.as_fd()), ..MountAttr::default() }).unwrap();
+    map_ids(clone.as_fd(), userns.as_fd()).unwrap();
     let stat = rustix::fs::statat(&clone, "store", rustix::fs::AtFlags::empty()).unwrap();
     assert_eq!((stat.st_uid, stat.st_gid), (100_000, 100_000));
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// mount_setattr(2) with MOUNT_ATTR_IDMAP, of a detached mount.
+#[allow(unsafe_code)]
+fn map_ids(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> std::io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: userns.as_raw_fd().unsigned_abs().into(),
+    };
+    // SAFETY: both descriptors are open for the call; the path is a NUL-terminated literal; the kernel reads
+    // `size_of::<libc::mount_attr>()` bytes of `attr`.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }

@@ -184,7 +184,7 @@ impl Node {
             credential_providers: composefs_csi::node::credential_providers::CredentialProviders::default(),
             pod_events: composefs_csi::node::volume::pod_events::PodEvents::default(),
             housekeeping: Arc::default(),
-            damages: composefs_csi::node::corruption::Damages::default(),
+            corrupt_images: composefs_csi::node::corruption::CorruptImages::default(),
             metrics: VolumeMetrics::default(),
         });
         volumes.recover().await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use composefs_csi::image::store::{NodeKey, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
-use composefs_csi::node::corruption::{Complaint, Damages, Watcher, parse};
+use composefs_csi::node::corruption::{CorruptImages, CorruptionWatcher, KernelReport, parse};
 use composefs_csi::node::mount::Mounter as _;
 use composefs_csi::sys::kernel_log::KernelLog;
 
@@ -18,7 +18,7 @@ use crate::support::images::{Image, Layout};
 use crate::support::mount::{Bench, content};
 
 /// All complaints in the log, those of earlier rows (whose objects are gone) included.
-fn complaints() -> Vec<Complaint> {
+fn complaints() -> Vec<KernelReport> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut log = KernelLog::open().unwrap();
@@ -46,13 +46,13 @@ fn noticed(name: &str, seed: u8, damage: impl Fn(&Bench, &VerityDigest, &[u8])) 
     damage(&bench, &object, &text);
     drop_caches();
     let errno = std::fs::read(target.join("bad")).unwrap_err();
-    let damages = Damages::default();
-    let mut watcher = Watcher::new(store, damages.clone());
+    let corrupt_images = CorruptImages::default();
+    let mut watcher = CorruptionWatcher::new(store, corrupt_images.clone());
     let complaints = complaints();
     for complaint in &complaints {
-        watcher.look_into(complaint).unwrap();
+        watcher.investigate(complaint).unwrap();
     }
-    let what = damages.of(&image.image);
+    let what = corrupt_images.of(&image.image);
     let what = what.unwrap_or_else(|| panic!("{errno}, and nothing is noticed in {complaints:?}"));
     assert!(what.contains(&object.hex()), "{what}");
     format!("{errno}; {:?}; {what}", complaints.last())

@@ -1,8 +1,8 @@
-//! What a claim itself may say: annotations `<driver>/<attribute>` of a PersistentVolumeClaim stand beside the
-//! parameters of its StorageClass.
+//! Attributes from a claim: annotations `<driver>/<attribute>` of a PersistentVolumeClaim complete the parameters of its
+//! StorageClass.
 //!
-//! What the StorageClass says stays said: a class that fixes the image is the operator's decision about every
-//! claim of the class, and a claim that says something else is refused rather than ignored.
+//! The StorageClass has priority: a class that sets the image is the operator's decision for every claim of the class. A
+//! claim that contradicts it is refused, not ignored.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,38 +16,38 @@ use crate::volume::attributes::KEYS;
 const NAME: &str = "csi.storage.k8s.io/pvc/name";
 const NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";
 
-/// Somebody who can read the annotations of claims.
+/// Reads the annotations of claims.
 #[async_trait]
-pub trait Claims: Send + Sync + std::fmt::Debug {
+pub(crate) trait ClaimAnnotations: Send + Sync + std::fmt::Debug {
     /// All annotations of a claim.
     ///
     /// # Errors
-    /// They cannot be had.
+    /// They cannot be read.
     async fn annotations(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, ClaimError>;
 }
 
-/// Why a claim's annotations cannot be had.
+/// Why a claim's annotations cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("the annotations of claim {claim} cannot be read: {why}")]
-pub struct ClaimError {
+pub(crate) struct ClaimError {
     /// `namespace/name`.
     pub claim: String,
     /// What happened, with the remedy.
     pub why: String,
-    /// What sort of failure it is.
+    /// What sort of failure this is.
     pub kind: Kind,
 }
 
-/// Which claim a volume is made for, as the provisioner says.
+/// Namespace and name of the claim for which a volume is created, as the external-provisioner says.
 pub(super) fn of(parameters: &HashMap<String, String>) -> Option<(&str, &str)> {
     let filled = |key| parameters.get(key).map(String::as_str).filter(|text| !text.is_empty());
     filled(NAMESPACE).zip(filled(NAME))
 }
 
-/// The class's parameters and the claim's annotations together.
+/// The class's parameters together with the claim's annotations.
 ///
 /// # Errors
-/// Both say something of one attribute, and not the same.
+/// Both set an attribute, to different values.
 pub(super) fn merged(
     driver: &str,
     parameters: &HashMap<String, String>,
@@ -60,6 +60,7 @@ pub(super) fn merged(
             Some(fixed) if fixed != value => {
                 return Err(ProvisionError::Fixed { annotation: format!("{driver}/{key}"), key });
             }
+            // Not set by the class, or set to the same value.
             _ => all.insert(key.to_owned(), value.clone()),
         };
     }

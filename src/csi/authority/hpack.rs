@@ -1,30 +1,30 @@
-//! As much of HPACK (RFC 7541) as it takes to find one literal value in a header block and to know its length.
+//! The part of HPACK (RFC 7541) that is needed to find one literal value in a header block, and its length.
 
 use std::ops::Range;
 
 /// Index of `:authority` in the static table (appendix A).
 const AUTHORITY: usize = 1;
-/// How many of the 257 symbols have a Huffman code of so many bits (appendix B). Codes of one length are
-/// consecutive and follow those that are shorter, so that the counts say where each code ends.
+/// The number of symbols, of 257, whose Huffman code has as many bits as the index (appendix B). Codes of one length are
+/// consecutive and follow the shorter ones, so the counts determine where each code ends.
 const CODES: [u32; 31] =
     [0, 0, 0, 0, 0, 10, 26, 32, 6, 0, 5, 3, 2, 6, 2, 3, 0, 0, 0, 3, 8, 13, 26, 29, 12, 4, 15, 19, 29, 0, 4];
-/// The last of all codes is the end of a string, which no string may contain.
+/// The last code is the end of a string (EOS), which no string may contain.
 const END: u32 = 0x3fff_ffff;
 
 /// A string literal in a header block.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Literal {
-    /// Where it stands, its length included.
+    /// Its range in the block, length prefix included.
     pub(super) bytes: Range<usize>,
-    /// How many characters it has.
+    /// The number of its characters.
     pub(super) characters: usize,
 }
 
-/// The value of `:authority`, if it is written out in this block.
+/// The value of `:authority`, if it is a literal in this block.
 pub(super) fn authority(block: &[u8]) -> Option<Literal> {
     let mut at = 0;
     while let Some(&first) = block.get(at) {
-        // Section 6: indexed field, literal to be indexed, size of the table, literal not to be indexed.
+        // Section 6: indexed field, literal with indexing, table size update, literal without indexing.
         let (prefix, literal) = match first {
             0x80.. => (7, false),
             0x40.. => (6, true),
@@ -35,6 +35,7 @@ pub(super) fn authority(block: &[u8]) -> Option<Literal> {
         if !literal {
             continue;
         }
+        // Index 0: the name is a literal as well.
         if index == 0 {
             string(block, &mut at)?;
         }
@@ -48,7 +49,7 @@ pub(super) fn authority(block: &[u8]) -> Option<Literal> {
     None
 }
 
-/// A string literal of so many characters that are good in a host's name.
+/// A string literal with this number of characters, all valid in a host name.
 pub(super) fn plain_string(characters: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(characters + 3);
     // Section 5.1, with a prefix of 7 bits and no Huffman bit.
@@ -65,7 +66,7 @@ pub(super) fn plain_string(characters: usize) -> Vec<u8> {
     out
 }
 
-/// Section 5.1. Header blocks are at most a frame long, so that four bytes of continuation are plenty.
+/// Section 5.1. A header block is at most one frame long, so four continuation bytes are enough.
 fn integer(block: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
     let mask = (1 << prefix) - 1;
     let mut value = usize::from(*block.get(*at)?) & mask;
@@ -84,7 +85,7 @@ fn integer(block: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
     None
 }
 
-/// Section 5.2: the bytes, and whether they are a Huffman code.
+/// Section 5.2: the bytes, and whether they are Huffman-coded.
 fn string<'a>(block: &'a [u8], at: &mut usize) -> Option<(&'a [u8], bool)> {
     let huffman = block.get(*at)? & 0x80 != 0;
     let length = integer(block, at, 7)?;
@@ -93,7 +94,7 @@ fn string<'a>(block: &'a [u8], at: &mut usize) -> Option<(&'a [u8], bool)> {
     Some((bytes, huffman))
 }
 
-/// How many characters a Huffman code stands for.
+/// The number of characters that Huffman-coded bytes stand for.
 fn huffman_characters(bytes: &[u8]) -> Option<usize> {
     let (mut characters, mut code, mut first, mut length) = (0, 0_u32, 0_u32, 0_usize);
     let bits = bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| u32::from(byte >> bit & 1)));
@@ -111,7 +112,7 @@ fn huffman_characters(bytes: &[u8]) -> Option<usize> {
             first += count;
         }
     }
-    // Padding: fewer than eight ones.
+    // Section 5.2: the padding is fewer than eight bits, all ones.
     (length < 8 && code == (1 << length) - 1).then_some(characters)
 }
 

@@ -38,7 +38,7 @@ proptest! {
     #[test]
     fn only_header_blocks_change_however_the_bytes_arrive(cuts in prop::collection::vec(1_usize..40, 1..20)) {
         let (sent, expected) = conversation();
-        let (mut filter, mut arrived, mut at) = (Filter::default(), Vec::new(), 0);
+        let (mut filter, mut arrived, mut at) = (FrameFilter::default(), Vec::new(), 0);
         for cut in cuts.iter().cycle() {
             let end = (at + cut).min(sent.len());
             filter.push(&sent[at..end], &mut arrived);
@@ -52,7 +52,7 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_of_what_is_not_understood(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let mut filter = Filter { held: Vec::new(), passing: 0 };
+        let mut filter = FrameFilter { held: Vec::new(), passing: 0 };
         let mut arrived = Vec::new();
         let sent = frame(HEADERS, 0xff, &bytes);
         filter.push(&sent, &mut arrived);

@@ -1,8 +1,7 @@
-//! kubelet's credential-provider plugins: the same configuration, the same programs, the same protocol
-//! (credentialprovider.kubelet.k8s.io/v1), so that a node which can run an image can mount it, too.
+//! kubelet's credential-provider plugins, with the same configuration, programs and protocol
+//! (credentialprovider.kubelet.k8s.io/v1), so that a node that can run an image can also mount it.
 //!
-//! A plugin that fails is reported and passed over, as kubelet does: what it would have said is then missing,
-//! and the registry decides.
+//! As in kubelet, a failed plugin is logged and skipped. Its credentials are then missing, and the registry decides.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,45 +20,46 @@ mod exec;
 #[cfg(test)]
 mod tests;
 
-pub use config::ConfigError;
+pub(crate) use config::ConfigError;
 
-use self::cache::{Cache, Owner};
+use self::cache::{AnswerCache, CacheOwner};
 use self::config::{CacheType, Provider, TokenAttributes};
-use self::exec::Question;
+use self::exec::ExecRequest;
 use super::{CredentialProvider, CredentialProviderError, PodIdentity};
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
 
-/// Processes of one plugin at a time.
+/// The number of concurrent processes of one plugin.
 const PROCESSES: usize = 4;
 
-/// Somebody who can say which annotations a ServiceAccount has.
+/// Reads the annotations of ServiceAccounts.
 #[async_trait]
-pub trait Accounts: Send + Sync + std::fmt::Debug {
+pub(crate) trait ServiceAccounts: Send + Sync + std::fmt::Debug {
     /// All annotations of a ServiceAccount.
     ///
     /// # Errors
-    /// A sentence, if they cannot be had.
+    /// Why they cannot be read, a sentence.
     async fn annotations(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, String>;
 }
 
 /// The plugins of a node.
 #[derive(Debug)]
-pub struct Plugins {
-    providers: Vec<Asked>,
-    accounts: Option<Arc<dyn Accounts>>,
+pub(crate) struct Plugins {
+    providers: Vec<ConfiguredPlugin>,
+    accounts: Option<Arc<dyn ServiceAccounts>>,
 }
 
+/// One plugin, with its cached answers and the permits for its processes.
 #[derive(Debug)]
-struct Asked {
+struct ConfiguredPlugin {
     provider: Provider,
-    cache: Cache,
-    turns: Semaphore,
+    cache: AnswerCache,
+    permits: Semaphore,
 }
 
 impl Plugins {
-    /// The plugins that `text`, the content of `file`, configures; their programs are in `programs`.
+    /// The plugins that `text`, the contents of `file`, configures. Their programs are in the directory `programs`.
     ///
     /// # Errors
     /// The configuration is malformed, or a program is missing.
@@ -67,29 +67,33 @@ impl Plugins {
         file: &Path,
         text: &str,
         programs: &Path,
-        accounts: Option<Arc<dyn Accounts>>,
+        accounts: Option<Arc<dyn ServiceAccounts>>,
     ) -> Result<Self, ConfigError> {
-        let asked = |provider| Asked { provider, cache: Cache::default(), turns: Semaphore::new(PROCESSES) };
-        let providers = config::parse(file, text, programs)?.into_iter().map(asked).collect();
+        let configured = |provider| ConfiguredPlugin {
+            provider,
+            cache: AnswerCache::default(),
+            permits: Semaphore::new(PROCESSES),
+        };
+        let providers = config::parse(file, text, programs)?.into_iter().map(configured).collect();
         Ok(Self { providers, accounts })
     }
 
-    /// Asks one plugin, unless it has answered before.
-    async fn ask(
+    /// The credentials from one plugin, cached or by running it.
+    async fn credentials_from(
         &self,
-        asked: &Asked,
+        plugin: &ConfiguredPlugin,
         image: &Reference,
         identity: &PodIdentity,
     ) -> Result<Credentials, String> {
         let Reference::Registry(registry) = image else { return Ok(Credentials::none()) };
-        let provider = &asked.provider;
+        let provider = &plugin.provider;
         let (name, host) = (registry.name(), registry.host());
         let (token, annotations, owner) = match &provider.token {
-            None => (None, BTreeMap::new(), Owner::Node),
+            None => (None, BTreeMap::new(), CacheOwner::Node),
             Some(wanted) => match identity.tokens.get(&wanted.audience) {
                 Some(token) => {
                     let annotations = self.annotations(wanted, identity).await?;
-                    (Some(token), annotations.clone(), owner(wanted, token, annotations))
+                    (Some(token), annotations.clone(), cache_owner(wanted, token, annotations))
                 }
                 None if wanted.require_service_account => {
                     return Err(format!(
@@ -98,26 +102,30 @@ impl Plugins {
                         wanted.audience
                     ));
                 }
-                None => (None, BTreeMap::new(), Owner::Node),
+                // The token is optional: the plugin runs with the node's identity.
+                None => (None, BTreeMap::new(), CacheOwner::Node),
             },
         };
-        let cached = || asked.cache.get(&name, host, &owner, Instant::now());
+        let cached = || plugin.cache.get(&name, host, &owner, Instant::now());
         if let Some(credentials) = cached() {
             return Ok(credentials);
         }
-        let _turn = asked.turns.acquire().await;
-        // Whoever was before us may have asked the same.
+        let _permit = plugin.permits.acquire().await;
+        // A call that had the permit before may have fetched the same answer.
         if let Some(credentials) = cached() {
             return Ok(credentials);
         }
-        let question =
-            Question { image: &name, service_account_token: token, service_account_annotations: annotations };
-        let answer = exec::ask(provider, &question).await?;
-        asked.cache.keep(&name, host, owner.clone(), &answer, provider.default_cache, Instant::now());
+        let request = ExecRequest {
+            image: &name,
+            service_account_token: token,
+            service_account_annotations: annotations,
+        };
+        let answer = exec::run(provider, &request).await?;
+        plugin.cache.keep(&name, host, owner.clone(), &answer, provider.default_cache, Instant::now());
         Ok(answer.credentials)
     }
 
-    /// Those annotations of the pod's ServiceAccount that the plugin is to be shown.
+    /// The annotations of the pod's ServiceAccount that the plugin's configuration lists.
     async fn annotations(
         &self,
         wanted: &TokenAttributes,
@@ -148,14 +156,15 @@ impl CredentialProvider for Plugins {
         identity: &PodIdentity,
     ) -> Result<Credentials, CredentialProviderError> {
         let mut found = Credentials::none();
-        for asked in &self.providers {
-            if !asked.provider.images.iter().any(|glob| glob.matches(image)) {
+        for plugin in &self.providers {
+            if !plugin.provider.images.iter().any(|glob| glob.matches(image)) {
                 continue;
             }
-            match self.ask(asked, image, identity).await {
+            match self.credentials_from(plugin, image, identity).await {
+                // Several plugins may match an image; as in kubelet, their credentials are combined.
                 Ok(credentials) => found = found.and(credentials),
                 Err(why) => {
-                    let provider = asked.provider.name.as_str();
+                    let provider = plugin.provider.name.as_str();
                     tracing::warn!(provider, image = %image, "no credentials from a credential provider: {why}");
                 }
             }
@@ -164,13 +173,13 @@ impl CredentialProvider for Plugins {
     }
 }
 
-/// Whose answer is bought with a token.
-fn owner(wanted: &TokenAttributes, token: &str, annotations: BTreeMap<String, String>) -> Owner {
-    let by_token = || Owner::Token(Digest::of(token.as_bytes()));
+/// The owner of an answer that was given for a token.
+fn cache_owner(wanted: &TokenAttributes, token: &str, annotations: BTreeMap<String, String>) -> CacheOwner {
+    let by_token = || CacheOwner::Token(Digest::of(token.as_bytes()));
     match wanted.cache_type {
         CacheType::Token => by_token(),
-        // A token whose owner cannot be read is its own.
-        CacheType::ServiceAccount => claims(token).map_or_else(by_token, |claims| Owner::Account {
+        // Without a readable ServiceAccount the answer belongs to the token itself.
+        CacheType::ServiceAccount => claims(token).map_or_else(by_token, |claims| CacheOwner::Account {
             namespace: claims.namespace,
             name: claims.serviceaccount.name,
             uid: claims.serviceaccount.uid,
@@ -182,11 +191,11 @@ fn owner(wanted: &TokenAttributes, token: &str, annotations: BTreeMap<String, St
 #[derive(Deserialize)]
 struct Payload {
     #[serde(rename = "kubernetes.io")]
-    kubernetes: Claims,
+    kubernetes: TokenClaims,
 }
 
 #[derive(Deserialize)]
-struct Claims {
+struct TokenClaims {
     namespace: String,
     serviceaccount: Account,
 }
@@ -197,8 +206,8 @@ struct Account {
     uid: String,
 }
 
-/// What a ServiceAccount's token says of its owner. Not verified: it came from kubelet, in secrets.
-fn claims(token: &str) -> Option<Claims> {
+/// The owner of a ServiceAccount's token. Not verified: kubelet sent the token, in the request's secrets.
+fn claims(token: &str) -> Option<TokenClaims> {
     let payload = token.split('.').nth(1)?;
     let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;
     serde_json::from_slice::<Payload>(&json).ok().map(|payload| payload.kubernetes)

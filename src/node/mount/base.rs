@@ -1,4 +1,4 @@
-//! The directory of base mounts: one mount per image, seen by this process's namespace only.
+//! The directory of base mounts: one mount per image, visible in this process's mount namespace only.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -7,36 +7,38 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
+use super::MountError;
 use super::object::ImageFile;
-use super::{MountError, table};
+use super::store_mount::is_mount_root;
 use crate::image::verity::VerityDigest;
 use crate::sys::mount_attr::{MountAttr, Propagation, mount_setattr};
 
-/// Opens a directory as a place, neither following a link nor needing a right to read it.
-pub(super) const PLACE: OFlags =
+/// Opens a directory with O_PATH: follows no link and needs no read permission.
+pub(super) const PATH_DIRECTORY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 const LOWER: &str = ".lower";
 
 /// `<state>/mounts`.
 #[derive(Debug)]
-pub(super) struct Bases {
+pub(super) struct BaseMounts {
     directory: OwnedFd,
     path: PathBuf,
 }
 
-impl Bases {
+impl BaseMounts {
     /// Makes the directory a mount of its own, unless it is one already.
     ///
-    /// Unbindable, so that no container that binds the host's root recursively gets a copy of each base mount and
-    /// keeps its image alive. The kernel lets nothing unbindable be moved to a shared mount, hence the two steps.
+    /// The mount is unbindable. Otherwise a container that binds the host's root recursively would get a copy of each
+    /// base mount and keep its image alive. The kernel does not move an unbindable mount into a shared one, so the
+    /// mount is moved first and made unbindable then.
     pub(super) fn open(state: &Path) -> Result<Self, MountError> {
         let failed = |step: &str, errno| MountError::kernel(step, state.display(), errno);
         make_directory(state).map_err(|errno| failed("creating the state directory", errno))?;
         let state_fd =
             rustix::fs::open(state, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|errno| failed("opening the state directory", errno))?;
-        // Against another process that starts at the same time: two mounts here would hide each other's.
+        // Another process may start at the same time: the second of two mounts would hide the first.
         rustix::fs::flock(&state_fd, FlockOperation::LockExclusive)
             .map_err(|errno| failed("flock", errno))?;
         let path = std::fs::canonicalize(state)
@@ -53,34 +55,38 @@ impl Bases {
         self.directory.as_fd()
     }
 
-    /// Where the base mount of `image` is or would be.
+    /// The path of the base mount of `image`, mounted or not.
     pub(super) fn path(&self, image: &VerityDigest) -> PathBuf {
         self.path.join(image.hex())
     }
 
-    /// The root of the base mount of `image`, if it stands.
+    /// The root of the base mount of `image`, if it is mounted.
     pub(super) fn find(&self, image: &VerityDigest) -> Result<Option<OwnedFd>, MountError> {
         let failed =
             |errno| MountError::kernel("looking for the base mount", format!("image {image}"), errno);
-        match rustix::fs::openat(&self.directory, image.hex(), PLACE, Mode::empty()) {
+        match rustix::fs::openat(&self.directory, image.hex(), PATH_DIRECTORY, Mode::empty()) {
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(failed(errno)),
-            Ok(place) => Ok(table::is_mount_root(&place).map_err(failed)?.then_some(place)),
+            Ok(place) => Ok(is_mount_root(&place).map_err(failed)?.then_some(place)),
         }
     }
 
-    /// Attaches `mount` as the base mount of the image whose lock is held.
+    /// Attaches `mount` as the base mount of `image`, whose lock the caller holds.
     pub(super) fn attach(&self, mount: &OwnedFd, image: &ImageFile) -> Result<(), MountError> {
         self.attach_as(mount, &image.digest().hex(), image)
     }
 
-    /// Attaches the EROFS mount alone, for kernels that do not stack on a detached one.
-    pub(super) fn attach_lower(&self, erofs: &OwnedFd, image: &ImageFile) -> Result<Lower<'_>, MountError> {
+    /// Attaches the EROFS mount alone, for kernels that do not stack an overlay on a detached mount.
+    pub(super) fn attach_lower(
+        &self,
+        erofs: &OwnedFd,
+        image: &ImageFile,
+    ) -> Result<AttachedLower<'_>, MountError> {
         let name = format!("{}{LOWER}", image.digest());
-        // Under the image's lock nobody else can be using one that is there.
+        // The caller holds the image's lock, so an existing one is a crashed process's.
         self.remove(&name)?;
         self.attach_as(erofs, &name, image)?;
-        Ok(Lower { bases: self, name })
+        Ok(AttachedLower { bases: self, name })
     }
 
     fn attach_as(&self, mount: &OwnedFd, name: &str, image: &ImageFile) -> Result<(), MountError> {
@@ -98,7 +104,7 @@ impl Bases {
         })
     }
 
-    /// Unmounts whatever is stacked on the base of `image` and removes its directory; nothing there is fine.
+    /// Unmounts everything stacked on the base of `image` and removes its directory. Succeeds if there is nothing.
     pub(super) fn drop_base(&self, image: &VerityDigest) -> Result<(), MountError> {
         self.remove(&image.hex())
     }
@@ -106,11 +112,12 @@ impl Bases {
     fn remove(&self, name: &str) -> Result<(), MountError> {
         let path = self.path.join(name);
         let failed = |step: &str, errno| MountError::kernel(step, path.display(), errno);
+        // Mounts may be stacked; each pass removes the topmost.
         loop {
-            match rustix::fs::openat(&self.directory, name, PLACE, Mode::empty()) {
+            match rustix::fs::openat(&self.directory, name, PATH_DIRECTORY, Mode::empty()) {
                 Err(Errno::NOENT) => return Ok(()),
                 Err(errno) => return Err(failed("open", errno)),
-                Ok(place) if !table::is_mount_root(&place).map_err(|errno| failed("statx", errno))? => break,
+                Ok(place) if !is_mount_root(&place).map_err(|errno| failed("statx", errno))? => break,
                 Ok(_) => {}
             }
             unmount_lazily(&path).map_err(|errno| failed("umount", errno))?;
@@ -121,8 +128,8 @@ impl Bases {
         }
     }
 
-    /// Removes what a killed process left: EROFS mounts that were needed for a moment, and directories without
-    /// a mount. An image that somebody works on right now is passed over.
+    /// Removes what a killed process left: temporary EROFS mounts, and directories without a mount. Skips an image that
+    /// another process has locked.
     pub(super) fn sweep(&self, objects: impl AsFd) -> Result<(), MountError> {
         let failed = |error: std::io::Error| {
             MountError::kernel(
@@ -136,13 +143,14 @@ impl Bases {
             let Some(name) = name.to_str() else { continue };
             let Some(image) = VerityDigest::from_hex(name.trim_end_matches(LOWER)) else { continue };
             let lock = ImageFile::try_lock(&objects, &image);
+            // Other errors are no obstacle: an image that was collected cannot be locked.
             if matches!(&lock, Err(MountError::Kernel { errno: Errno::WOULDBLOCK, .. })) {
                 continue;
             }
             if name.ends_with(LOWER) {
                 self.remove(name)?;
             } else if self.find(&image)?.is_none() {
-                // Fails where a mount came in between, which is right.
+                // Fails with EBUSY if a mount was attached meanwhile, which is right.
                 let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::REMOVEDIR);
             }
         }
@@ -150,22 +158,22 @@ impl Bases {
     }
 }
 
-/// An EROFS mount attached for the time of stacking.
+/// An EROFS mount that is attached only while an overlay is stacked on it.
 #[derive(Debug)]
-pub(super) struct Lower<'a> {
-    bases: &'a Bases,
+pub(super) struct AttachedLower<'a> {
+    bases: &'a BaseMounts,
     name: String,
 }
 
-impl Lower<'_> {
-    /// Takes it away again. Without this call (a crash) the sweep does it.
+impl AttachedLower<'_> {
+    /// Detaches it. After a crash, [`BaseMounts::sweep`] does this.
     pub(super) fn remove(self) -> Result<(), MountError> {
         self.bases.remove(&self.name)
     }
 }
 
-/// Unmounts what is on top of `path`. A reader that holds it open does not stop this: the content is immutable, so he
-/// loses nothing, and a leaked process must not keep a pod from being torn down.
+/// Unmounts the topmost mount on `path`. Open files do not prevent this: the content is immutable, so a reader loses
+/// nothing, and a leaked process must not block the teardown of a pod.
 pub(super) fn unmount_lazily(path: &Path) -> Result<(), Errno> {
     match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
         Err(Errno::BUSY) => {
@@ -182,10 +190,11 @@ fn make_directory(path: &Path) -> Result<(), Errno> {
     made.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
+/// The directory `path` as a mount of its own, made one if necessary.
 fn own_mount(path: &Path) -> Result<OwnedFd, Errno> {
-    let open = || rustix::fs::open(path, PLACE, Mode::empty());
+    let open = || rustix::fs::open(path, PATH_DIRECTORY, Mode::empty());
     let mut place = open()?;
-    if !table::is_mount_root(&place)? {
+    if !is_mount_root(&place)? {
         let flags =
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
         let clone = rustix::mount::open_tree(&place, "", flags)?;
@@ -194,6 +203,7 @@ fn own_mount(path: &Path) -> Result<OwnedFd, Errno> {
             &MountAttr { propagation: Some(Propagation::Private), ..MountAttr::default() },
         )?;
         rustix::mount::move_mount(&clone, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        // The first descriptor is of the directory below the new mount.
         place = open()?;
     }
     mount_setattr(&place, &MountAttr { propagation: Some(Propagation::Unbindable), ..MountAttr::default() })?;

@@ -1,23 +1,23 @@
-//! What this kernel, with this store's filesystem, can do: found out by doing it, not from version numbers.
+//! What this kernel can do with this store's filesystem. A self-test finds out; version numbers do not tell.
 //!
-//! Kernels differ in which way of stacking works (6.12 takes no descriptors of detached mounts), distributions leave
+//! Kernels differ in which stacking method works (6.12 takes no descriptors of detached mounts), distributions leave
 //! modules out, point releases break things (7.0.1 to 7.0.6 refuse every object under `verity=require`), and an image
-//! on overlayfs or tmpfs needs a loop device. So a tiny image is mounted and read at the start.
+//! on overlayfs or tmpfs needs a loop device. The start therefore mounts and reads a tiny image.
 
 use std::fmt;
 
 use super::selinux::Labelling;
-use super::superblock::{Backing, Layers, Way};
+use super::superblock::{Backing, Layers, MountMethod};
 use crate::integrity::Integrity;
 
-/// Whether objects are checked by the kernel at every open and read.
+/// Whether the kernel checks objects at every open and read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verity {
     /// `verity=require`: an object that is not sealed, or has another digest, cannot be opened.
     Required,
-    /// The store has no fs-verity, so there is nothing to demand.
+    /// The store has no fs-verity.
     NotInStore,
-    /// The store has fs-verity but this kernel's overlayfs cannot use it; the reason.
+    /// The store has fs-verity, but this kernel's overlayfs cannot use it; the reason.
     Unusable(String),
 }
 
@@ -28,26 +28,25 @@ pub struct Capabilities {
     pub kernel: String,
     /// What EROFS reads an image from.
     pub backing: Backing,
-    /// How the overlay is told its layers.
+    /// How the overlay gets its layers.
     pub layers: Layers,
-    /// Whether the kernel checks objects as they are read.
+    /// Whether the kernel checks objects at every read.
     pub verity: Verity,
     /// How mounts are labelled for SELinux.
     pub selinux: Labelling,
-    /// The ways that were tried before and do not work here, with the kernel's reason.
+    /// The methods that were tried first and do not work here, with the kernel's reason.
     pub failed: Vec<String>,
 }
 
 impl Capabilities {
-    /// How far the bytes read from a mount are checked: what the store promises counts only where the
-    /// kernel enforces it.
+    /// The integrity level that every mount reaches: `read` only if the kernel enforces the store's fs-verity.
     pub fn integrity(&self) -> Integrity {
         if self.verity == Verity::Required { Integrity::Read } else { Integrity::Fetch }
     }
 
-    /// The way to mount images.
-    pub(super) fn way(&self) -> Way {
-        Way {
+    /// The method of mounting images.
+    pub(super) fn method(&self) -> MountMethod {
+        MountMethod {
             backing: self.backing,
             layers: self.layers,
             verity: self.verity == Verity::Required,
@@ -117,10 +116,10 @@ mod tests {
             "Linux 6.12.9: EROFS from the image file, overlay layers by path, verity=require; \
              not working here: by descriptor: EBADF"
         );
-        assert!(found.way().verity);
+        assert!(found.method().verity);
         assert_eq!(found.integrity(), Integrity::Read);
         let unusable = Capabilities { verity: Verity::Unusable("EIO".into()), ..found };
-        assert!(!unusable.way().verity);
+        assert!(!unusable.method().verity);
         assert_eq!(unusable.integrity(), Integrity::Fetch, "never more than the kernel enforces");
     }
 }

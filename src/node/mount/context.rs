@@ -1,4 +1,4 @@
-//! A filesystem being configured (fsopen, fsconfig, fsmount), whose errors carry the kernel's own words.
+//! A filesystem context (fsopen, fsconfig, fsmount). Its errors include the kernel's own messages.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags};
 
 use super::MountError;
-use super::superblock::CONFINED;
+use super::store_mount::CONFINED;
 
 /// An open filesystem context.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl<'a> Context<'a> {
         self.check(key, rustix::mount::fsconfig_set_fd(self.fd.as_fd(), key, value))
     }
 
-    /// Makes a superblock and a mount of it that is not attached anywhere: it goes with its descriptor.
+    /// Makes a superblock and a detached mount of it. The mount ends when its descriptor is closed.
     pub(super) fn mount(self) -> Result<OwnedFd, MountError> {
         self.check("create", rustix::mount::fsconfig_create(self.fd.as_fd()))?;
         let result = rustix::mount::fsmount(self.fd.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, CONFINED);
@@ -52,12 +52,12 @@ impl<'a> Context<'a> {
         MountError::logged(step, self.subject, errno, self.messages())
     }
 
-    /// The log of the context: one message per read, `ENODATA` at its end. Of levels (`e `, `w `, `i `) only
-    /// errors and warnings matter here.
+    /// The messages of the context: one per read, `ENODATA` at the end. Of the levels (`e `, `w `, `i `), only errors
+    /// and warnings are kept.
     fn messages(&self) -> Vec<String> {
         let mut buffer = [0; 1024];
         let mut messages = Vec::new();
-        // The kernel keeps eight messages.
+        // The kernel keeps eight messages; the bound only prevents an endless loop.
         for _ in 0..16 {
             let Ok(length) = rustix::io::read(&self.fd, &mut buffer) else { break };
             let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());

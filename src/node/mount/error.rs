@@ -1,4 +1,4 @@
-//! Why a mount could not be made or removed, in words that say what to do.
+//! Why a mount could not be made or removed, and what to do about it.
 
 use std::path::PathBuf;
 
@@ -16,18 +16,18 @@ pub enum MountError {
     NoSuchPath {
         /// The attribute's value.
         path: PathBuf,
-        /// The image looked into.
+        /// The image.
         image: VerityDigest,
     },
-    /// The sub-path is a file, a device, or goes through one, or its links run in a circle.
+    /// The sub-path is a file or a device, goes through one, or its links form a loop.
     #[error("path {path:?} of image {image} is not a directory; the volume attribute `path` must name one")]
     PathNotDirectory {
         /// The attribute's value.
         path: PathBuf,
-        /// The image looked into.
+        /// The image.
         image: VerityDigest,
     },
-    /// The sub-path would leave the image, or is not a path.
+    /// The sub-path could leave the image, or is not a path.
     #[error("path {path:?} is not a relative path without `.` and `..`; correct the volume attribute `path`")]
     BadPath {
         /// The attribute's value.
@@ -36,18 +36,18 @@ pub enum MountError {
     /// Nothing can be mounted on this target.
     #[error("target {} {problem}; it must be an existing directory, not a symbolic link", target.display())]
     BadTarget {
-        /// Where the mount was to go.
+        /// The target.
         target: PathBuf,
         /// What is wrong, a predicate.
         problem: &'static str,
     },
-    /// Something is mounted on the target already.
+    /// An image is already mounted on the target.
     #[error("target {} is a mount point already; unpublish the volume there first", target.display())]
     Occupied {
-        /// Where the mount was to go.
+        /// The target.
         target: PathBuf,
     },
-    /// A mount that this driver did not make.
+    /// The mount is not one that this driver made.
     #[error(
         "{} carries a mount of {what} that this driver did not make, and is left alone; unmount it by hand",
         target.display()
@@ -64,7 +64,7 @@ pub enum MountError {
         /// The image.
         image: VerityDigest,
     },
-    /// The store promises fs-verity, but the image's object is not sealed.
+    /// The store has fs-verity, but the image's object does not.
     #[error(
         "image {image} is not sealed by fs-verity although the store promises it: the file was replaced or \
          copied here; remove the image from the store and pull it again"
@@ -73,7 +73,7 @@ pub enum MountError {
         /// The image.
         image: VerityDigest,
     },
-    /// The kernel measures other bytes than the image's name says.
+    /// The fs-verity digest of the image's object is not the image's name.
     #[error(
         "image {image} is damaged: the kernel measures fs-verity digest {measured}; remove the image from \
          the store and pull it again"
@@ -81,12 +81,12 @@ pub enum MountError {
     WrongDigest {
         /// The image.
         image: VerityDigest,
-        /// What the kernel measured.
+        /// The measured digest.
         measured: VerityDigest,
     },
-    /// An object of the image is not what its name says.
+    /// An object of the image does not match its digest.
     #[error(
-        "object {object} of image {image} {damage}: somebody or something changed the store; run `composefs-csi verify \
+        "object {object} of image {image} {corruption}: another program or the disk changed the store; run `composefs-csi verify \
          --repair`, then publish the volume again"
     )]
     BadObject {
@@ -95,9 +95,9 @@ pub enum MountError {
         /// The object.
         object: VerityDigest,
         /// What is wrong with it.
-        damage: Corruption,
+        corruption: Corruption,
     },
-    /// The kernel does not check reads here.
+    /// The level `read` is demanded, and the kernel does not check reads here.
     #[error(
         "image {image} cannot be mounted at integrity level read: the kernel does not check reads on this node; \
          `composefs-csi probe` says why"
@@ -106,7 +106,7 @@ pub enum MountError {
         /// The image.
         image: VerityDigest,
     },
-    /// The kernel's EROFS does not take the image.
+    /// The kernel's EROFS rejects the image.
     #[error(
         "image {image} is not an EROFS image that this kernel accepts ({errno}; the kernel log may say more): it \
          is damaged; remove it from the store and pull it again"
@@ -114,7 +114,7 @@ pub enum MountError {
     NotAnImage {
         /// The image.
         image: VerityDigest,
-        /// The kernel's answer.
+        /// The kernel's error.
         errno: Errno,
     },
     /// A system call failed.
@@ -122,16 +122,16 @@ pub enum MountError {
     Kernel {
         /// The call and its main argument, such as `fsconfig(overlay, create)`.
         step: String,
-        /// The image, target or directory that it was about.
+        /// The image, target or directory.
         subject: String,
-        /// The kernel's answer.
+        /// The kernel's error.
         errno: Errno,
         /// What the kernel wrote to the log of the filesystem context.
         messages: Vec<String>,
         /// What to do.
         remedy: &'static str,
     },
-    /// SELinux does not let this process mount with the label that was asked for.
+    /// SELinux does not let this process mount with the configured label.
     #[error(
         "SELinux refuses mounts with the label {label}: {why}; give --selinux-context a label of this node's policy that \
          the plugin may mount with, or auto"
@@ -139,19 +139,19 @@ pub enum MountError {
     Label {
         /// The value of --selinux-context.
         label: String,
-        /// The step, and the kernel's answer.
+        /// The step, and the kernel's error.
         why: String,
     },
-    /// No way of mounting works on this node.
+    /// No method of mounting works on this node.
     #[error(
         "this node (Linux {kernel}) cannot mount composefs images: {}; they need Linux 6.6 or later with EROFS, \
          overlayfs and, before 6.12, loop devices, and a store on at most one overlayfs: the kernel log \
          says more", tried.join("; ")
     )]
-    NoWay {
+    NoMountMethod {
         /// The kernel's release.
         kernel: String,
-        /// Each way that was tried, and why it failed.
+        /// Each method that was tried, and why it failed.
         tried: Vec<String>,
     },
 }
@@ -171,12 +171,12 @@ impl MountError {
             | Self::WrongDigest { .. }
             | Self::BadObject { .. }
             | Self::NotAnImage { .. } => Kind::Corrupt,
-            Self::NoWay { .. } | Self::Unreachable { .. } | Self::Label { .. } => Kind::Unsupported,
+            Self::NoMountMethod { .. } | Self::Unreachable { .. } | Self::Label { .. } => Kind::Unsupported,
             Self::Kernel { errno, .. } => kind_of(*errno),
         }
     }
 
-    /// The kernel's answer alone, for lists in which step, subject and remedy would be repeated.
+    /// The step and the kernel's error alone, for lists that would repeat subject and remedy.
     pub(super) fn brief(&self) -> String {
         match self {
             Self::Kernel { step, errno, messages, .. } => format!("{step}: {errno}{}", log(messages)),
@@ -208,6 +208,7 @@ impl MountError {
 fn kind_of(errno: Errno) -> Kind {
     match errno {
         Errno::IO | Errno::BADMSG | Errno::UCLEAN => Kind::Corrupt,
+        // EPERM: the plugin lacks a capability. The node's operator must act, not the caller.
         Errno::NODEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOTBLK | Errno::PERM => {
             Kind::Unsupported
         }

@@ -1,8 +1,8 @@
-//! A mounter for tests that need no kernel and no privilege, with the kernel's rules.
+//! A mounter for tests without a kernel or privilege. It enforces the kernel's rules.
 //!
-//! A target must be a real directory and no symbolic link, a second mount on it is refused, an image that was
-//! not announced does not exist. Like a real mount point, the target cannot be removed while it is mounted
-//! on: the fake puts a file into it. Faults can be ordered in advance.
+//! A target must be a real directory, not a symbolic link. A second mount on it is refused. Only images that were added
+//! exist. As with a real mount point, a target with a mount cannot be removed: the fake puts a file into it. Tests can
+//! inject faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use super::{MountError, MountSpec, Mounter};
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 
-/// The file that makes a target of the fake non-empty.
-pub const MARK: &str = ".fake-mount";
+/// The file that makes a mounted target non-empty.
+const MARKER: &str = ".fake-mount";
 
-/// The mount table of an imaginary node.
+/// The mount table of a fake node.
 #[derive(Debug, Default)]
 pub struct FakeMounter {
     state: Mutex<State>,
@@ -39,23 +39,23 @@ enum Stacked {
 }
 
 impl FakeMounter {
-    /// A node without images and mounts.
+    /// A node without images or mounts.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Lets `image` exist, with these sub-directories.
+    /// Adds `image` with these sub-directories.
     pub fn add_image(&self, image: VerityDigest, directories: &[&str]) {
         self.lock().images.insert(image, directories.iter().map(PathBuf::from).collect());
     }
 
-    /// Lets the next call of `operation` (`mount`, `mounted`, `unmount`, `release`) fail with `errno`,
-    /// before it has done anything.
+    /// Makes the next call of `operation` (`mount`, `mounted`, `unmount`, `release`) fail with `errno`, before it does
+    /// anything.
     pub fn fail_next(&self, operation: &'static str, errno: Errno) {
         self.lock().faults.insert(operation, errno);
     }
 
-    /// Mounts something that is not ours on `target`.
+    /// Adds a foreign mount on `target`.
     pub fn mount_foreign(&self, target: &Path) {
         self.lock().mounts.entry(target.to_owned()).or_default().push(Stacked::Foreign);
     }
@@ -64,17 +64,17 @@ impl FakeMounter {
     pub fn reboot(&self) {
         let mut state = self.lock();
         for target in std::mem::take(&mut state.mounts).keys() {
-            let _ = std::fs::remove_file(target.join(MARK));
+            let _ = std::fs::remove_file(target.join(MARKER));
         }
         state.bases.clear();
     }
 
-    /// Where something of ours is mounted.
+    /// The targets with a mount.
     pub fn targets(&self) -> Vec<PathBuf> {
         self.lock().mounts.keys().cloned().collect()
     }
 
-    /// The images with a private mount.
+    /// The images with a base mount.
     pub fn bases(&self) -> BTreeSet<VerityDigest> {
         self.lock().bases.keys().copied().collect()
     }
@@ -132,7 +132,7 @@ impl Mounter for FakeMounter {
         if !path.as_os_str().is_empty() && !directories.contains(path) {
             return Err(MountError::NoSuchPath { path: path.clone(), image });
         }
-        std::fs::write(target.join(MARK), image.hex()).map_err(|_| bad("is not writable"))?;
+        std::fs::write(target.join(MARKER), image.hex()).map_err(|_| bad("is not writable"))?;
         if least == Integrity::Read {
             return Err(MountError::Unreachable { image });
         }
@@ -159,7 +159,7 @@ impl Mounter for FakeMounter {
             stack.pop();
             if stack.is_empty() {
                 state.mounts.remove(target);
-                let _ = std::fs::remove_file(target.join(MARK));
+                let _ = std::fs::remove_file(target.join(MARKER));
             }
         }
         Ok(())

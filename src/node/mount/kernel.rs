@@ -1,4 +1,4 @@
-//! The mounter that mounts.
+//! The mounter that mounts images through the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -10,10 +10,10 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::base::{Bases, PLACE, unmount_lazily};
+use super::base::{BaseMounts, PATH_DIRECTORY, unmount_lazily};
 use super::object::ImageFile;
-use super::publish::{Target, clone_mount, restrict};
-use super::table::StoreId;
+use super::publish::{MountTarget, clone_mount, restrict};
+use super::store_mount::{Mount, StoreId};
 use super::{
     Capabilities, MountError, MountSpec, Mounter, SelinuxContext, Verity, check, probe, relabel, selinux,
     table,
@@ -25,18 +25,18 @@ use crate::sys::statmount::mount_id;
 
 /// Mounts images of one store through the kernel. Needs CAP_SYS_ADMIN in the initial user namespace.
 ///
-/// Holds no state that a restart would miss: base mounts and published clones are found in the mount table.
+/// A restart loses no state: the mount table shows the base mounts and the published clones.
 #[derive(Debug)]
 pub struct KernelMounter {
     objects: OwnedFd,
     store: StoreId,
-    bases: Bases,
+    bases: BaseMounts,
     capabilities: Capabilities,
-    /// The store's objects and images are sealed by fs-verity.
+    /// Whether the store's objects and images have fs-verity.
     sealed: bool,
-    /// Base mounts that were looked at, by unique mount id: kernels before 6.13 tell a mount's source only in the
+    /// Unique mount ids of base mounts that were recognised. Kernels before 6.13 report a mount's source only in the
     /// whole mount table, which must not be read at every publish.
-    seen: Mutex<BTreeMap<VerityDigest, u64>>,
+    recognised: Mutex<BTreeMap<VerityDigest, u64>>,
     /// The store's objects, to examine them.
     contents: Objects,
     /// Base mounts that were checked, by the device of their overlay.
@@ -44,33 +44,33 @@ pub struct KernelMounter {
 }
 
 impl KernelMounter {
-    /// Opens the store at `store`, makes `state` the home of the base mounts, finds out what the kernel can do by
-    /// mounting a tiny image that lies in the store's filesystem, and removes what a crash left.
+    /// Opens the store at `store` and the directory of base mounts below `state`, runs the self-test on the store's
+    /// filesystem, and removes what a crash left.
     ///
-    /// `sealed` says whether the store's objects carry fs-verity.
+    /// `sealed` says whether the store's objects have fs-verity.
     ///
     /// # Errors
-    /// [`MountError::NoWay`] where this node cannot mount images at all; it names each way and why it fails.
+    /// [`MountError::NoMountMethod`] if this node cannot mount images at all; it names each method and why it fails.
     pub fn start(store: &Path, state: &Path, sealed: bool) -> Result<Self, MountError> {
         Self::start_labelled(store, state, sealed, &SelinuxContext::Auto)
     }
 
-    /// As [`KernelMounter::start`], with mounts labelled otherwise than by the best label that SELinux accepts.
+    /// As [`KernelMounter::start`], with the SELinux label that `context` says.
     ///
     /// # Errors
-    /// Besides the above, [`MountError::Label`] where SELinux refuses the one label that was asked for.
+    /// Besides the above, [`MountError::Label`] if SELinux refuses the configured label.
     pub fn start_labelled(
         store: &Path,
         state: &Path,
         sealed: bool,
         context: &SelinuxContext,
     ) -> Result<Self, MountError> {
-        let bases = Bases::open(state)?;
+        let bases = BaseMounts::open(state)?;
         let capabilities = probe::run(store, &bases, sealed, context)?;
         Self::assemble(store, bases, capabilities, sealed)
     }
 
-    /// As [`KernelMounter::start`], but mounts in the way that `capabilities` say, unproven.
+    /// As [`KernelMounter::start`], but takes the method from `capabilities`, without a self-test.
     ///
     /// # Errors
     /// The store or the state directory cannot be opened or prepared.
@@ -80,12 +80,12 @@ impl KernelMounter {
         sealed: bool,
         capabilities: Capabilities,
     ) -> Result<Self, MountError> {
-        Self::assemble(store, Bases::open(state)?, capabilities, sealed)
+        Self::assemble(store, BaseMounts::open(state)?, capabilities, sealed)
     }
 
     fn assemble(
         store: &Path,
-        bases: Bases,
+        bases: BaseMounts,
         capabilities: Capabilities,
         sealed: bool,
     ) -> Result<Self, MountError> {
@@ -103,8 +103,8 @@ impl KernelMounter {
         if let Some(label) = capabilities.selinux.of_objects() {
             relabel::relabel(&objects, label);
         }
-        let (seen, checked) = (Mutex::default(), Mutex::default());
-        Ok(Self { objects, store, bases, capabilities, sealed, seen, contents, checked })
+        let (recognised, checked) = (Mutex::default(), Mutex::default());
+        Ok(Self { objects, store, bases, capabilities, sealed, recognised, contents, checked })
     }
 
     /// What the self-test found.
@@ -112,10 +112,11 @@ impl KernelMounter {
         &self.capabilities
     }
 
-    /// The root of the image's base mount: the one that stands, or a copy of a published one, or a new one. Only a
-    /// new one can be checked: what an old one has opened already is not what the names lead to now. Whatever is
-    /// published of the old one stays.
-    fn base(&self, image: &ImageFile, least: Integrity) -> Result<OwnedFd, MountError> {
+    /// The root of the image's base mount: the existing one, a copy of a published one, or a new one.
+    ///
+    /// Only a new one can be checked: an existing one may hold files open that the names no longer lead to. Published
+    /// clones of a replaced base mount stay.
+    fn base_mount(&self, image: &ImageFile, least: Integrity) -> Result<OwnedFd, MountError> {
         let digest = image.digest();
         let here = self.capabilities.integrity();
         if least > here.max(Integrity::Mount) {
@@ -130,12 +131,13 @@ impl KernelMounter {
             if check {
                 check::check(image, &self.contents)?;
             }
-            // Or the store was replaced under the mount, or labels changed. What is published of it stays; nothing more is.
+            // Unchecked, from a store that was replaced meanwhile, or with another label: no new clones of it.
             drop(base);
             self.bases.drop_base(&digest)?;
         } else if check {
             check::check(image, &self.contents)?;
         }
+        // A published mount was not checked by this process, so a check needs a new mount.
         let copy = if check { None } else { self.copy_of_published(&digest)? };
         let mount = match copy {
             Some(copy) => copy,
@@ -143,7 +145,7 @@ impl KernelMounter {
                 if self.sealed {
                     image.measure()?;
                 }
-                self.capabilities.way().mount(image, self.objects.as_fd(), &self.bases)?
+                self.capabilities.method().mount(image, self.objects.as_fd(), &self.bases)?
             }
         };
         if check {
@@ -151,24 +153,28 @@ impl KernelMounter {
             lock(&self.checked).insert(digest, device);
         }
         self.bases.attach(&mount, image)?;
+        // Without an id (before Linux 6.8) the next publish reads the mount table.
         if let Ok(Some(id)) = mount_id(&mount) {
             self.remember(digest, id);
         }
         Ok(mount)
     }
 
-    /// Makes sure that what stands in the base's place is the image. Whether it is this store's, labelled as now.
+    /// Whether the base mount is from this store and has the current label.
+    ///
+    /// # Errors
+    /// [`MountError::Foreign`] if it is not a mount of the image at all.
     fn recognise(&self, base: &OwnedFd, image: &VerityDigest) -> Result<bool, MountError> {
         let failed = |errno| MountError::kernel("looking at the base mount", format!("image {image}"), errno);
         let id = mount_id(base).map_err(failed)?;
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(image).copied();
-        if id.is_some() && id == seen {
+        // A unique mount id is never reused, so the earlier answer still holds.
+        if id.is_some() && id == lock(&self.recognised).get(image).copied() {
             return Ok(true);
         }
         match table::mount_at(base).map_err(failed)? {
             Some(mount) if mount.image() != Some(*image) => Err(mount.foreign(&self.bases.path(image))),
             Some(mount) if !mount.is_of(image, self.store) => Ok(false),
-            _ if !self.labelled(base).map_err(failed)? => Ok(false),
+            _ if !self.has_current_label(base).map_err(failed)? => Ok(false),
             _ => {
                 if let Some(id) = id {
                     self.remember(*image, id);
@@ -178,8 +184,8 @@ impl KernelMounter {
         }
     }
 
-    /// Has this mount the label that new ones get?
-    fn labelled(&self, mount: &OwnedFd) -> Result<bool, Errno> {
+    /// Whether this mount has the label that new mounts get.
+    fn has_current_label(&self, mount: &OwnedFd) -> Result<bool, Errno> {
         Ok(selinux::label_of(mount)? == self.capabilities.selinux.label)
     }
 
@@ -189,21 +195,22 @@ impl KernelMounter {
     }
 
     fn remember(&self, image: VerityDigest, id: u64) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(image, id);
+        lock(&self.recognised).insert(image, id);
     }
 
-    /// A detached copy of a published mount of the whole image. After the plugin's container was replaced, its new
-    /// namespace has the published mounts but no base mounts; a second superblock would share neither inodes nor
-    /// dentries with them.
+    /// A detached copy of a published mount of the whole image.
+    ///
+    /// After the plugin's container is replaced, its new namespace has the published mounts but no base mounts. A second
+    /// superblock would share neither inodes nor dentries with them.
     fn copy_of_published(&self, image: &VerityDigest) -> Result<Option<OwnedFd>, MountError> {
         let verity = self.capabilities.verity == Verity::Required;
-        // A mount may be hidden by another, or go away while we look; then the next one serves, or none.
+        // A mount may be hidden by another or be unmounted meanwhile; then the next one is tried.
         Ok(table::published_roots(image, self.store, verity)?.iter().find_map(|point| {
-            let place = rustix::fs::openat(CWD, point, PLACE, Mode::empty()).ok()?;
-            if !table::mount_at(&place).ok()??.shows_whole(image, self.store) {
+            let place = rustix::fs::openat(CWD, point, PATH_DIRECTORY, Mode::empty()).ok()?;
+            if !table::mount_at(&place).ok()??.is_whole_image(image, self.store) {
                 return None;
             }
-            if !self.labelled(&place).ok()? {
+            if !self.has_current_label(&place).ok()? {
                 return None;
             }
             let copy = clone_mount(&place).ok()?;
@@ -212,8 +219,8 @@ impl KernelMounter {
         }))
     }
 
-    /// Drops the base mount unless a clone of it is in the table. The caller holds the image's lock, or the image
-    /// is gone from the store.
+    /// Drops the base mount unless the mount table has a clone of it. The caller holds the image's lock, or the image
+    /// is no longer in the store.
     fn drop_unused_base(&self, image: &VerityDigest) -> Result<(), MountError> {
         let Some(base) = self.bases.find(image)? else { return Ok(()) };
         let device = table::mount_at(&base)
@@ -221,7 +228,7 @@ impl KernelMounter {
                 MountError::kernel("looking at the base mount", format!("image {image}"), errno)
             })?
             .map(|mount| mount.device);
-        // It would keep the mount busy.
+        // An open descriptor would keep the mount busy.
         drop(base);
         let path = self.bases.path(image);
         let mut held = false;
@@ -232,7 +239,7 @@ impl KernelMounter {
         if held {
             return Ok(());
         }
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(image);
+        lock(&self.recognised).remove(image);
         lock(&self.checked).remove(image);
         self.bases.drop_base(image)
     }
@@ -242,16 +249,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Which superblock a mount is of. It is not given to another one as long as the mount stands.
+/// The device number of a mount's superblock. The kernel does not reuse it while the mount exists.
 fn device_of(mount: &OwnedFd, image: &VerityDigest) -> Result<u64, MountError> {
     let stat = rustix::fs::fstat(mount);
     stat.map(|stat| stat.st_dev).map_err(|errno| MountError::kernel("fstat", format!("image {image}"), errno))
 }
 
-/// Opens `target` and says what is mounted there; `None` where nothing is, or `target` is no directory.
-fn look(target: &Path) -> Result<Option<(OwnedFd, table::Mount)>, MountError> {
+/// Opens `target` and looks up the mount there; `None` if nothing is mounted or `target` is not a directory.
+fn open_mount(target: &Path) -> Result<Option<(OwnedFd, Mount)>, MountError> {
     let failed = |step: &str, errno| MountError::kernel(step, target.display(), errno);
-    let place = match rustix::fs::openat(CWD, target, PLACE, Mode::empty()) {
+    let place = match rustix::fs::openat(CWD, target, PATH_DIRECTORY, Mode::empty()) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         other => other.map_err(|errno| failed("open", errno))?,
     };
@@ -266,13 +273,14 @@ impl Mounter for KernelMounter {
         least: Integrity,
         target: &Path,
     ) -> Result<Integrity, MountError> {
-        let target = Target::open(target)?;
+        let target = MountTarget::open(target)?;
         let image = ImageFile::lock(&self.objects, &spec.image)?;
-        let published = self.base(&image, least).and_then(|base| target.publish(&base, spec));
+        // A failed publish must not leave a base mount that nothing else would release.
+        let published = self.base_mount(&image, least).and_then(|base| target.publish(&base, spec));
         if published.is_err()
             && let Err(error) = self.drop_unused_base(&spec.image)
         {
-            tracing::warn!(image = %spec.image, %error, "base mount of a failed publish remains");
+            tracing::warn!(image = %spec.image, %error, "the base mount of a failed publish remains");
         }
         published.map(|()| self.level(&spec.image))
     }
@@ -283,20 +291,20 @@ impl Mounter for KernelMounter {
     }
 
     fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError> {
-        match look(target)? {
+        match open_mount(target)? {
             None => Ok(None),
             Some((_, mount)) => mount.spec().map(Some).ok_or_else(|| mount.foreign(target)),
         }
     }
 
     fn unmount(&self, target: &Path) -> Result<(), MountError> {
-        // The descriptor that `look` returns would keep the mount busy; it is dropped before the call.
-        while let Some(mount) = look(target)?.map(|(_, mount)| mount) {
+        // The descriptor from `open_mount` would keep the mount busy, so it is dropped before the unmount.
+        while let Some(mount) = open_mount(target)?.map(|(_, mount)| mount) {
             if mount.image().is_none() {
                 return Err(mount.foreign(target));
             }
             match unmount_lazily(target) {
-                // Gone in between.
+                // EINVAL and ENOENT: unmounted meanwhile.
                 Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
                 Err(errno) => return Err(MountError::kernel("umount", target.display(), errno)),
             }
@@ -305,6 +313,7 @@ impl Mounter for KernelMounter {
     }
 
     fn release(&self, image: &VerityDigest) -> Result<(), MountError> {
+        // An image that was collected has no object to lock; its base mount must go all the same.
         let _lock = match ImageFile::lock(&self.objects, image) {
             Err(MountError::NoSuchImage { .. }) => None,
             other => Some(other?),

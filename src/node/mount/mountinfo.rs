@@ -1,12 +1,12 @@
-//! A parser of /proc/self/mountinfo (proc_pid_mountinfo(5)); pure, and indifferent to nonsense.
+//! A parser for /proc/self/mountinfo (proc_pid_mountinfo(5)). Pure; skips malformed lines.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use super::table::Mount;
+use super::store_mount::Mount;
 
-/// One line. The id may be used again after the mount has gone.
+/// One line. The kernel may reuse the id after the unmount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) id: u64,
@@ -15,7 +15,7 @@ pub(super) struct Line {
     pub(super) mount: Mount,
 }
 
-/// The lines that make sense, in order; the kernel writes no others.
+/// The well-formed lines, in order. The kernel writes no others.
 pub(super) fn parse(text: &[u8]) -> impl Iterator<Item = Line> {
     text.split(|byte| *byte == b'\n').filter_map(parse_line)
 }
@@ -30,7 +30,7 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     let root = unescape(fields.next()?);
     let point = unescape(fields.next()?);
     let options: Vec<&[u8]> = fields.next()?.split(|byte| *byte == b',').collect();
-    // Optional fields of any number end with a lone hyphen.
+    // Any number of optional fields ends with a lone hyphen.
     fields.find(|field| *field == b"-")?;
     let fs_type = unescape(fields.next()?);
     let source = unescape(fields.next()?);
@@ -53,7 +53,7 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     })
 }
 
-/// Undoes the octal escapes of blanks and backslashes (`\040`).
+/// Decodes the octal escapes of blanks and backslashes (`\040`).
 fn unescape(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,4 +1,4 @@
-//! The image's object in the store: opened, locked, and measured before it is trusted.
+//! An image's object in the store: opened, locked, and measured before use.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -9,8 +9,8 @@ use super::MountError;
 use crate::image::verity::VerityDigest;
 use crate::sys::verity::measure_verity;
 
-/// An image's object, open for reading. Whoever has it holds the image's lock (an exclusive flock), without which
-/// its base mount is neither made nor removed; the lock goes with the descriptor, also at a crash.
+/// An image's object, open for reading. Its owner holds the image's lock (an exclusive flock), which every change of
+/// the image's base mount needs. The lock ends with the descriptor, also at a crash.
 #[derive(Debug)]
 pub(super) struct ImageFile {
     file: OwnedFd,
@@ -18,7 +18,7 @@ pub(super) struct ImageFile {
     has_acl: bool,
 }
 
-/// The name of an object below the objects' directory.
+/// The path of an object below the directory of objects.
 pub(super) fn object_name(digest: &VerityDigest) -> String {
     let hex = digest.hex();
     let (directory, rest) = hex.split_at(2);
@@ -26,12 +26,12 @@ pub(super) fn object_name(digest: &VerityDigest) -> String {
 }
 
 impl ImageFile {
-    /// Opens and locks `image`, waiting for whoever works on it.
+    /// Opens and locks `image`; waits for another holder of the lock.
     pub(super) fn lock(objects: impl AsFd, image: &VerityDigest) -> Result<Self, MountError> {
         Self::open(objects, image, FlockOperation::LockExclusive)
     }
 
-    /// Opens and locks `image`; `EWOULDBLOCK` where somebody works on it.
+    /// Opens and locks `image`; `EWOULDBLOCK` if the lock is held.
     pub(super) fn try_lock(objects: impl AsFd, image: &VerityDigest) -> Result<Self, MountError> {
         Self::open(objects, image, FlockOperation::NonBlockingLockExclusive)
     }
@@ -46,6 +46,7 @@ impl ImageFile {
         };
         loop {
             match rustix::fs::flock(&file, how) {
+                // Interrupted by a signal.
                 Err(Errno::INTR) => {}
                 other => break other.map_err(|errno| failed("flock", errno))?,
             }
@@ -54,13 +55,13 @@ impl ImageFile {
         Ok(Self { file, digest, has_acl })
     }
 
-    /// Asks the kernel for the file's fs-verity digest, which it enforces at every read from then on.
+    /// Compares the file's fs-verity digest with the image's name. The kernel enforces that digest at every read.
     pub(super) fn measure(&self) -> Result<(), MountError> {
         let image = self.digest;
         match measure_verity(&self.file) {
             Ok(found) if found == image.0 => Ok(()),
             Ok(found) => Err(MountError::WrongDigest { image, measured: VerityDigest(found) }),
-            // The last two: the store moved to a filesystem that cannot do it.
+            // EOPNOTSUPP and ENOTTY: the store was moved to a filesystem without fs-verity.
             Err(Errno::NODATA | Errno::OVERFLOW | Errno::OPNOTSUPP | Errno::NOTTY) => {
                 Err(MountError::NotSealed { image })
             }
@@ -68,7 +69,7 @@ impl ImageFile {
         }
     }
 
-    /// The whole of it, by the descriptor that will be mounted.
+    /// Reads the whole image by the descriptor that will be mounted.
     pub(super) fn read(&self) -> Result<Vec<u8>, MountError> {
         let failed = |errno| MountError::kernel("reading the image", format!("image {}", self.digest), errno);
         let size = rustix::fs::fstat(&self.file).map_err(failed)?.st_size;
@@ -76,7 +77,7 @@ impl ImageFile {
         let mut filled = 0;
         while filled < bytes.len() {
             match rustix::io::pread(&self.file, &mut bytes[filled..], filled as u64) {
-                // Shorter than it was a moment ago: its digest will be another.
+                // Truncated meanwhile; the caller's digest check will fail.
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(Errno::INTR) => {}
@@ -103,8 +104,8 @@ impl AsFd for ImageFile {
     }
 }
 
-/// Bit 0 of the flags in the composefs header (magic, version, flags: three little-endian words). Bytes that are no
-/// such header say nothing, which is safe: ACLs stay on, and EROFS will judge the file.
+/// Bit 0 of the flags in the composefs header (magic, version, flags: three little-endian words). Without such a header
+/// the answer is yes, which is safe: ACLs stay on, and EROFS rejects a bad file.
 fn has_acl(file: &OwnedFd) -> Result<bool, Errno> {
     let mut header = [0; 12];
     let length = rustix::io::pread(file, &mut header, 0)?;

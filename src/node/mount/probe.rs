@@ -1,7 +1,7 @@
-//! The self-test: mounts a tiny image in every way until one works, and reads it.
+//! The self-test: mounts a tiny image by each method until one works, and reads it.
 //!
-//! Everything happens in a directory of its own in the store's filesystem, on mounts that are attached nowhere (or,
-//! on old kernels, for a moment in the state directory). Nothing is left.
+//! It uses a directory of its own on the store's filesystem and detached mounts (on old kernels, mounts that are
+//! attached temporarily in the state directory). It leaves nothing behind.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::base::Bases;
+use super::base::BaseMounts;
 use super::object::{ImageFile, object_name};
 use super::selinux::{self, Labelling, SelinuxContext};
-use super::superblock::{Backing, Layers, Way};
+use super::superblock::{Backing, Layers, MountMethod};
 use super::{Capabilities, MountError, Verity};
 use crate::image::composefs::{ImageBytes, write_image};
 use crate::image::entry::{EntryKind, LayerEntry, Meta};
@@ -22,18 +22,18 @@ use crate::image::tree::{Builder, Rules};
 use crate::image::verity::VerityDigest;
 use crate::sys::verity::enable_verity;
 
-/// Longer than what composefs keeps in the image itself.
+/// Longer than the files that composefs stores inline in the image.
 const CONTENT: &[u8] = b"If you can read this through a mount, then this node can serve composefs images. \n";
-/// Of an object that is never sealed, and so must be refused where fs-verity is required.
+/// The content of an object without fs-verity, which the kernel must refuse under `verity=require`.
 const UNSEALED: &[u8] =
     b"If you can read this although fs-verity is required, then it is not required at all. \n";
 const SUBJECT: &str = "the self-test's image";
 const DIRECTORY: &str = ".self-test";
 
-/// Finds the best way to mount images of `store` on this kernel, and the label that `wanted` comes to.
+/// Finds the best method of mounting images of `store` on this kernel, and the label that `wanted` results in.
 pub(super) fn run(
     store: &Path,
-    bases: &Bases,
+    bases: &BaseMounts,
     sealed: bool,
     wanted: &SelinuxContext,
 ) -> Result<Capabilities, MountError> {
@@ -41,15 +41,16 @@ pub(super) fn run(
     let scratch = Scratch::new(store)?;
     let image = scratch.fill(sealed)?;
     let mut failed = Vec::new();
-    let (way, verity) = if let Some(way) = scratch.find_way(sealed, &image, bases, &mut failed) {
-        (way, if sealed { Verity::Required } else { Verity::NotInStore })
-    } else if sealed && let Some(way) = scratch.find_way(false, &image, bases, &mut Vec::new()) {
-        (way, Verity::Unusable(std::mem::take(&mut failed).join("; ")))
+    let (method, verity) = if let Some(method) = scratch.find_method(sealed, &image, bases, &mut failed) {
+        (method, if sealed { Verity::Required } else { Verity::NotInStore })
+        // A store with fs-verity still serves where only `verity=require` fails, at a lower level.
+    } else if sealed && let Some(method) = scratch.find_method(false, &image, bases, &mut Vec::new()) {
+        (method, Verity::Unusable(std::mem::take(&mut failed).join("; ")))
     } else {
-        return Err(MountError::NoWay { kernel, tried: failed });
+        return Err(MountError::NoMountMethod { kernel, tried: failed });
     };
-    let selinux = scratch.find_label(&way, wanted, &image, bases, &mut failed)?;
-    Ok(Capabilities { kernel, backing: way.backing, layers: way.layers, verity, selinux, failed })
+    let selinux = scratch.find_label(&method, wanted, &image, bases, &mut failed)?;
+    Ok(Capabilities { kernel, backing: method.backing, layers: method.layers, verity, selinux, failed })
 }
 
 /// A store of two objects and one image, removed when dropped.
@@ -57,7 +58,7 @@ pub(super) fn run(
 struct Scratch {
     path: PathBuf,
     objects: OwnedFd,
-    /// The store's directory, locked: one self-test at a time, so what is found there is a dead one's.
+    /// The store's directory, locked. Only one self-test runs at a time, so an existing directory is a crashed one's.
     _lock: OwnedFd,
 }
 
@@ -78,7 +79,7 @@ impl Scratch {
         Ok(Self { path, objects, _lock: lock })
     }
 
-    /// Writes the objects and the image, sealed if the store is.
+    /// Writes the objects and the image, with fs-verity if the store has it.
     fn fill(&self, sealed: bool) -> Result<ImageFile, MountError> {
         let failed = |step: &str, errno| MountError::kernel(step, self.path.display(), errno);
         let image = tiny_image().map_err(|why| {
@@ -113,24 +114,24 @@ impl Scratch {
         Ok(digest)
     }
 
-    /// The first way that works, best first; notes why those before it do not.
-    fn find_way(
+    /// The best method that works. Adds to `failed` why the better ones do not.
+    fn find_method(
         &self,
         verity: bool,
         image: &ImageFile,
-        bases: &Bases,
+        bases: &BaseMounts,
         failed: &mut Vec<String>,
-    ) -> Option<Way> {
+    ) -> Option<MountMethod> {
         for backing in [Backing::File, Backing::LoopDevice] {
-            let way = |layers| Way { backing, layers, verity, context: None };
-            // Layers make no difference to this.
-            if let Err(error) = way(Layers::Descriptors).erofs(image, SUBJECT, bases) {
+            let method = |layers| MountMethod { backing, layers, verity, context: None };
+            // EROFS alone first: if it fails, no kind of layers can work.
+            if let Err(error) = method(Layers::Descriptors).erofs(image, SUBJECT, bases) {
                 failed.push(format!("{backing}: {}", error.brief()));
                 continue;
             }
             for layers in [Layers::Descriptors, Layers::Paths, Layers::Classic] {
-                match self.try_way(&way(layers), image, bases) {
-                    Ok(_) => return Some(way(layers)),
+                match self.try_method(&method(layers), image, bases) {
+                    Ok(_) => return Some(method(layers)),
                     Err(error) => failed.push(format!("{layers} with {backing}: {}", error.brief())),
                 }
             }
@@ -138,14 +139,14 @@ impl Scratch {
         None
     }
 
-    /// The first label that the policy lets this process mount with. Whether containers may read it is the policy's
-    /// to say.
+    /// The first label that the SELinux policy lets this process mount with. The test cannot tell whether the policy
+    /// lets containers read it.
     fn find_label(
         &self,
-        way: &Way,
+        method: &MountMethod,
         wanted: &SelinuxContext,
         image: &ImageFile,
-        bases: &Bases,
+        bases: &BaseMounts,
         failed: &mut Vec<String>,
     ) -> Result<Labelling, MountError> {
         if !selinux::is_on() {
@@ -154,7 +155,7 @@ impl Scratch {
         let mut refused = Vec::new();
         for label in wanted.candidates() {
             let context = Some(label.to_owned());
-            match self.try_way(&Way { context: context.clone(), ..way.clone() }, image, bases) {
+            match self.try_method(&MountMethod { context: context.clone(), ..method.clone() }, image, bases) {
                 Ok(label) => return Ok(Labelling { context, label }),
                 Err(error) if wanted.is_demanded() => {
                     return Err(MountError::Label { label: label.to_owned(), why: error.brief() });
@@ -162,30 +163,36 @@ impl Scratch {
                 Err(error) => refused.push(format!("label {label}: {}", error.brief())),
             }
         }
-        let label = self.try_way(way, image, bases)?;
+        // No label of ours: the policy decides how files without labels count.
+        let label = self.try_method(method, image, bases)?;
         if !refused.is_empty() {
             tracing::warn!(
                 label,
                 refused = refused.join("; "),
-                "SELinux lets volumes be mounted with no label that containers can be expected to read; give \
-                 --selinux-context one of this node's policy"
+                "SELinux refuses every label that containers are known to be allowed to read; give --selinux-context a \
+                 label of this node's policy"
             );
         }
         failed.append(&mut refused);
         Ok(Labelling { context: None, label })
     }
 
-    /// Mounts the image, reads the one file, and makes sure that the other is refused if it should be. Returns the
-    /// SELinux label.
-    fn try_way(&self, way: &Way, image: &ImageFile, bases: &Bases) -> Result<Option<String>, MountError> {
-        let mount = way.mount(image, self.objects.as_fd(), bases)?;
+    /// Mounts the image, reads the file with fs-verity, and checks that the file without is refused if it must be.
+    /// Returns the SELinux label.
+    fn try_method(
+        &self,
+        method: &MountMethod,
+        image: &ImageFile,
+        bases: &BaseMounts,
+    ) -> Result<Option<String>, MountError> {
+        let mount = method.mount(image, self.objects.as_fd(), bases)?;
         let failed = |step: &str, errno| MountError::kernel(step, SUBJECT, errno);
         let text = read(&mount, "file").map_err(|errno| failed("reading a file", errno))?;
         if text != CONTENT {
             return Err(failed("reading a file gives other bytes", Errno::IO));
         }
         match read(&mount, "unsealed") {
-            Ok(_) if way.verity => {
+            Ok(_) if method.verity => {
                 Err(failed("verity=require lets an unsealed file through", Errno::OPNOTSUPP))
             }
             _ => selinux::label_of(&mount).map_err(|errno| failed("reading the label", errno)),
@@ -208,7 +215,7 @@ fn read(mount: &OwnedFd, name: &str) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// An image with `file` and `unsealed` in its root. The error is a defect of ours, in words.
+/// An image with `file` and `unsealed` in its root. An error is a defect of this program.
 fn tiny_image() -> Result<ImageBytes, String> {
     let mut builder = Builder::new(Rules::Faithful);
     let mut layer = builder.layer();

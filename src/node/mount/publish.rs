@@ -1,4 +1,4 @@
-//! Cloning an image's mount, or a directory of it, onto a target.
+//! Clones an image's mount, or a directory of it, onto a target.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -7,28 +7,29 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
-use super::base::PLACE;
-use super::superblock::CONFINED;
+use super::base::PATH_DIRECTORY;
+use super::store_mount::CONFINED;
 use super::{MountError, MountSpec, table};
 use crate::sys::mount_attr::{MountAttr, Propagation, mount_setattr};
 
-/// A directory on which nothing is mounted.
+/// A target directory on which nothing is mounted.
 #[derive(Debug)]
-pub(super) struct Target<'a> {
+pub(super) struct MountTarget<'a> {
     place: OwnedFd,
     path: &'a Path,
 }
 
-impl<'a> Target<'a> {
-    /// Opens the target, so that from here on its name cannot be made to mean something else.
+impl<'a> MountTarget<'a> {
+    /// Opens the target, so that a later change of its path has no effect.
     pub(super) fn open(path: &'a Path) -> Result<Self, MountError> {
         let bad = |problem| MountError::BadTarget { target: path.to_owned(), problem };
         let failed = |step: &str, errno| MountError::kernel(step, path.display(), errno);
-        let place = rustix::fs::openat(CWD, path, PLACE, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOENT => bad("does not exist"),
-            Errno::NOTDIR | Errno::LOOP => bad("is not a directory"),
-            errno => failed("open", errno),
-        })?;
+        let place =
+            rustix::fs::openat(CWD, path, PATH_DIRECTORY, Mode::empty()).map_err(|errno| match errno {
+                Errno::NOENT => bad("does not exist"),
+                Errno::NOTDIR | Errno::LOOP => bad("is not a directory"),
+                errno => failed("open", errno),
+            })?;
         match table::mount_at(&place).map_err(|errno| failed("statx", errno))? {
             None => Ok(Self { place, path }),
             Some(mount) if mount.image().is_some() => Err(MountError::Occupied { target: path.to_owned() }),
@@ -36,8 +37,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Mounts the sub-directory that `spec` asks for, of the image whose root is `base`. The last of its steps is
-    /// the only one that is seen outside.
+    /// Mounts the sub-directory that `spec` names, of the image whose root is `base`. Only the last step is visible from
+    /// outside, so a failure leaves nothing.
     pub(super) fn publish(&self, base: &OwnedFd, spec: &MountSpec) -> Result<(), MountError> {
         let failed = |step: &str, errno| {
             MountError::kernel(step, format!("image {} on {}", spec.image, self.path.display()), errno)
@@ -55,27 +56,26 @@ impl<'a> Target<'a> {
     }
 }
 
-/// A copy of the mount that shows `directory`, attached nowhere.
+/// A detached clone of the mount, with `directory` as its root.
 pub(super) fn clone_mount(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     rustix::mount::open_tree(directory, "", flags)
 }
 
-/// Gives a clone exactly the flags that it should have; they are its own, not those of what it was cloned from.
+/// Sets the flags of a clone. They are the clone's own; the cloned mount keeps its flags.
 pub(super) fn restrict(clone: &OwnedFd, noexec: MountAttrFlags) -> Result<(), Errno> {
     let attr = MountAttr {
         set: CONFINED | noexec,
         clear: MountAttrFlags::MOUNT_ATTR_NOEXEC.difference(noexec),
         propagation: Some(Propagation::Private),
-        idmap: None,
     };
     mount_setattr(clone, &attr)
 }
 
-/// Finds the sub-directory below `base`; `None` for the root itself.
+/// Opens the sub-directory below `base`; `None` for the root itself.
 ///
-/// The kernel does it with `base` as the root: absolute links and `..` in links of the image cannot lead out of it
+/// The kernel resolves the path with `base` as the root: absolute links and `..` in the image's links cannot leave it
 /// (openat2(2), RESOLVE_IN_ROOT).
 fn resolve(base: &OwnedFd, spec: &MountSpec) -> Result<Option<OwnedFd>, MountError> {
     let (image, path) = (spec.image, &spec.path);
@@ -87,10 +87,11 @@ fn resolve(base: &OwnedFd, spec: &MountSpec) -> Result<Option<OwnedFd>, MountErr
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    // NO_XDEV: nothing is mounted inside an image, so a mount there is not the image's.
     loop {
         return match rustix::fs::openat2(base, path, flags, Mode::empty(), inside) {
             Ok(directory) => Ok(Some(directory)),
-            // A rename anywhere on the machine raced with a `..`; the kernel asks to try again.
+            // A rename anywhere on the machine raced with a `..` (EAGAIN), or a signal came (EINTR).
             Err(Errno::AGAIN | Errno::INTR) => continue,
             Err(Errno::NOENT) => Err(MountError::NoSuchPath { path: path.clone(), image }),
             Err(Errno::NOTDIR | Errno::LOOP) => {

@@ -1,12 +1,12 @@
-//! SELinux labels of a store's objects, for kernels whose overlayfs lets them show through.
+//! SELinux labels of a store's objects, for kernels that check them behind the overlay.
 //!
-//! Who opens a file of a mount is checked against the mount's label. But when a mapping of it is changed later
-//! (mprotect(2), with which every dynamic linker protects what it has relocated), SELinux before Linux 7.0.4
-//! (6.12.96 in its series) checks the process against the object below, which on a host's disk has a label that no
-//! container may read: shared libraries of a volume could not be loaded. So the objects get the label of the mounts.
+//! The open of a file is checked against the mount's label. But a later change of a mapping (mprotect(2), by which a
+//! dynamic linker protects what it has relocated) is checked against the object below, before Linux 7.0.4 (6.12.96 in
+//! its series). On a host's disk that object has a label that no container may read, so the shared libraries of a
+//! volume could not be loaded. The objects therefore get the label of the mounts.
 //!
-//! The order makes it safe to be interrupted, and beside somebody who pulls: `objects/` first, from which new objects
-//! inherit; the last of its directories last, by whose label a finished store is known.
+//! The order makes interruptions and concurrent pulls safe. `objects/` comes first, because new objects inherit its
+//! label. The last of its directories comes last, because its label marks a finished store.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -18,13 +18,14 @@ use rustix::io::Errno;
 use super::selinux::{ATTRIBUTE, label_at};
 use super::superblock::proc_path;
 
+/// The last directory of objects in order.
 const LAST: &str = "ff";
 
-/// Gives all objects this label, unless they have it. A store that cannot be labelled still serves: it is said in
-/// the log, and only programs of volumes on older kernels suffer.
+/// Gives all objects this label, unless they have it. A failure is only logged: it affects only programs in volumes on
+/// older kernels.
 pub(super) fn relabel(objects: &OwnedFd, label: &str) {
     let begun = Instant::now();
-    // With its dot: the directory itself, not the link in /proc.
+    // The dot makes it the directory itself, not the link in /proc.
     let path = format!("{}/.", proc_path(objects.as_fd()));
     match relabel_below(Path::new(&path), label) {
         Ok(0) => {}
@@ -34,7 +35,7 @@ pub(super) fn relabel(objects: &OwnedFd, label: &str) {
                 label,
                 objects = count,
                 seconds,
-                "the store's objects got the SELinux label of the mounts"
+                "gave the store's objects the SELinux label of the mounts"
             );
         }
         Err(error) => tracing::warn!(
@@ -46,7 +47,7 @@ pub(super) fn relabel(objects: &OwnedFd, label: &str) {
     }
 }
 
-/// How many objects were labelled.
+/// Returns the number of objects that were labelled.
 fn relabel_below(objects: &Path, label: &str) -> std::io::Result<usize> {
     let has = |path: &Path| match label_at(path) {
         Ok(found) => Ok(found.as_deref() == Some(label)),
@@ -61,7 +62,7 @@ fn relabel_below(objects: &Path, label: &str) -> std::io::Result<usize> {
     directories.sort();
     let mut count = 0;
     for directory in directories.iter().map(|name| objects.join(name)) {
-        // What lies in `objects/` itself for a moment inherits.
+        // A temporary file directly in `objects/` has inherited the label.
         if !directory.is_dir() {
             continue;
         }
@@ -79,10 +80,10 @@ fn names(directory: &Path) -> std::io::Result<Vec<std::ffi::OsString>> {
 }
 
 fn set(path: &Path, label: &str) -> Result<(), Errno> {
-    // With its end, as all tools write it.
+    // With the terminating NUL, as all tools write it.
     let value = [label.as_bytes(), b"\0"].concat();
     match rustix::fs::lsetxattr(path, ATTRIBUTE, &value, XattrFlags::empty()) {
-        // Collected in between.
+        // Collected meanwhile.
         Err(Errno::NOENT) => Ok(()),
         other => other,
     }

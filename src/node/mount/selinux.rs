@@ -1,10 +1,10 @@
 //! SELinux labels of mounts.
 //!
-//! The files of an image carry no labels: what one node's policy calls them is no business of the image's. Without a
-//! `context=` the kernel takes them for unlabelled, and an enforcing policy lets no container read that. So each image
-//! is mounted with one label that every container may read and none may write, without categories, so that
-//! containers of different categories share the mount. A mount with a context does not show `seclabel`, by which
-//! kubelet tells volumes that it must have relabelled: it leaves these alone, read-only or not.
+//! The files of an image have no labels, because labels belong to a node's policy. Without `context=` the kernel treats
+//! them as unlabelled, and an enforcing policy lets no container read unlabelled files. Each image is therefore mounted
+//! with one label that every container may read and none may write. The label has no categories, so that containers of
+//! different categories share the mount. kubelet asks for a relabel only of mounts with the option `seclabel`, which a
+//! mount with a context does not show.
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,31 +15,31 @@ use rustix::io::Errno;
 
 use super::superblock::proc_path;
 
-/// What container runtimes give to read-only layers of container images.
+/// The label that container runtimes give to read-only layers of container images.
 const READ_ONLY: &str = "system_u:object_r:container_ro_file_t:s0";
-/// What they give to containers' own files. Policies that keep the former for the runtime (Bottlerocket's) let plugins
-/// mount with this one. Containers may write by it, which a read-only mount does not care about.
+/// The label that they give to containers' own files. Policies that reserve [`READ_ONLY`] for the runtime
+/// (Bottlerocket's) let plugins mount with this one. It allows containers to write, which a read-only mount prevents.
 const WRITABLE: &str = "system_u:object_r:container_file_t:s0";
 
-/// The extended attribute that is a file's label.
+/// The extended attribute with a file's label.
 pub(super) const ATTRIBUTE: &str = "security.selinux";
 
-/// How mounts are to be labelled.
+/// The setting for labels of mounts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SelinuxContext {
-    /// Where SELinux is on, with the first label that it accepts of those that all containers may read.
+    /// If SELinux is on, the first label that it accepts of those that all containers may read.
     #[default]
     Auto,
-    /// Not at all: the policy says what files without labels are.
+    /// No label: the policy decides how files without labels count.
     Policy,
-    /// With this label, where SELinux is on.
+    /// This label, if SELinux is on.
     Label(String),
 }
 
-/// A text that is no setting.
+/// A text that is not a valid setting.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "{0:?} is no SELinux label; give auto, none, or user:role:type:level such as system_u:object_r:container_ro_file_t:s0"
+    "{0:?} is not a SELinux label; give auto, none, or user:role:type:level such as system_u:object_r:container_ro_file_t:s0"
 )]
 pub struct BadContext(String);
 
@@ -52,7 +52,7 @@ impl FromStr for SelinuxContext {
             "none" => return Ok(Self::Policy),
             _ => {}
         }
-        // The level has colons of its own (s0:c1,c2), and policies without levels have none.
+        // The level may contain colons (s0:c1,c2); policies without MLS have no level.
         let mut parts = text.splitn(4, ':');
         let sound = |part: Option<&str>| {
             part.is_some_and(|part| {
@@ -80,7 +80,7 @@ impl fmt::Display for SelinuxContext {
 }
 
 impl SelinuxContext {
-    /// The labels to try where SELinux is on, best first; none where none is wanted.
+    /// The labels to try if SELinux is on, best first; empty if none is wanted.
     pub(super) fn candidates(&self) -> Vec<&str> {
         match self {
             Self::Auto => vec![READ_ONLY, WRITABLE],
@@ -89,7 +89,7 @@ impl SelinuxContext {
         }
     }
 
-    /// Whether a node must not start without the label.
+    /// Whether the node must not start without the label.
     pub(super) fn is_demanded(&self) -> bool {
         matches!(self, Self::Label(_))
     }
@@ -100,27 +100,27 @@ impl SelinuxContext {
 pub struct Labelling {
     /// The mount option `context=`.
     pub context: Option<String>,
-    /// What files are then labelled, in the policy's own words (a context may name an alias); a mount with another
-    /// label was made with another setting. Without SELinux there is none.
+    /// The label that files then have, as the policy names it (a context may name an alias). A mount with another label
+    /// was made with another setting. `None` without SELinux.
     pub label: Option<String>,
 }
 
 impl Labelling {
-    /// The label for the store's objects, if it is one for them: not that by which containers may write.
+    /// The label for the store's objects; `None` if it would let containers write to them.
     pub(super) fn of_objects(&self) -> Option<&str> {
         let context = self.context.as_deref()?;
         if context == WRITABLE { None } else { self.label.as_deref() }
     }
 }
 
-/// Whether SELinux is on and has a policy. In a container, too, where /sys/fs/selinux usually is not mounted.
+/// Whether SELinux is on and has a policy. Works in containers, where /sys/fs/selinux is usually not mounted.
 pub(super) fn is_on() -> bool {
     let read = |path: &str| std::fs::read(path).unwrap_or_default();
     has_policy(&read("/proc/filesystems"), &read("/proc/thread-self/attr/current"))
 }
 
-/// The kernel registers selinuxfs where SELinux was not switched off at boot. Before there is a policy every process
-/// is called `kernel`.
+/// The kernel registers selinuxfs unless SELinux was disabled at boot. Before a policy is loaded, every process has the
+/// label `kernel`.
 fn has_policy(filesystems: &[u8], own_label: &[u8]) -> bool {
     let selinux = filesystems.split(|byte| *byte == b'\n').any(|line| line.ends_with(b"\tselinuxfs"));
     selinux && own_label.contains(&b':')
@@ -128,7 +128,7 @@ fn has_policy(filesystems: &[u8], own_label: &[u8]) -> bool {
 
 /// The label of a mount's root.
 pub(super) fn label_of(mount: &OwnedFd) -> Result<Option<String>, Errno> {
-    // By path: the descriptor may be one that cannot be read from.
+    // By path: the descriptor may be O_PATH, which fgetxattr(2) refuses.
     label_at(Path::new(&proc_path(mount.as_fd())))
 }
 

@@ -1,25 +1,19 @@
-//! Making an image's pair of superblocks: EROFS from the image, overlay of it over the objects.
+//! Makes an image's pair of superblocks: EROFS from the image, and an overlay of it with the objects as data layer.
 //!
-//! There are several ways, and which of them works depends on the kernel and on the filesystem of the store;
-//! [`super::Capabilities::probe`] finds out once.
+//! There are several methods. Which one works depends on the kernel and on the store's filesystem; the self-test
+//! finds out once, at the start.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
 
 use super::MountError;
-use super::base::Bases;
+use super::base::BaseMounts;
 use super::context::Context;
 use super::object::ImageFile;
-use super::table::{StoreId, source_of};
+use super::store_mount::{StoreId, source_of};
 use crate::sys::loop_device;
-
-/// What every mount of ours has.
-pub(super) const CONFINED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
-    .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// What EROFS reads an image from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,37 +24,37 @@ pub enum Backing {
     LoopDevice,
 }
 
-/// How the overlay is told its layers.
+/// How the overlay gets its layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layers {
-    /// By descriptor, of an EROFS mount that was never attached (Linux 6.15).
+    /// By descriptor, from an EROFS mount that is never attached (Linux 6.15).
     Descriptors,
-    /// By `lowerdir+` and `datadir+` paths, of an EROFS mount attached for the moment (Linux 6.8).
+    /// By `lowerdir+` and `datadir+` paths, from an EROFS mount that is attached temporarily (Linux 6.8).
     Paths,
-    /// By one `lowerdir=image::objects` (Linux 6.6).
+    /// By one option `lowerdir=image::objects` (Linux 6.6).
     Classic,
 }
 
-/// One way of mounting an image.
+/// One method of mounting an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Way {
+pub(super) struct MountMethod {
     /// What EROFS reads from.
     pub backing: Backing,
     /// How the overlay gets its layers.
     pub layers: Layers,
     /// Whether the overlay demands every object's fs-verity digest at open (`verity=require`).
     pub verity: bool,
-    /// The SELinux label of all files, if they get one.
+    /// The SELinux label of all files (`context=`), if any.
     pub context: Option<String>,
 }
 
-impl Way {
-    /// Mounts `image` over `objects`, attached nowhere. The caller holds the image's lock.
+impl MountMethod {
+    /// Mounts `image` over `objects`, detached. The caller holds the image's lock.
     pub(super) fn mount(
         &self,
         image: &ImageFile,
         objects: BorrowedFd<'_>,
-        bases: &Bases,
+        bases: &BaseMounts,
     ) -> Result<OwnedFd, MountError> {
         let subject = format!("image {}", image.digest());
         let erofs = self.erofs(image, &subject, bases)?;
@@ -69,18 +63,18 @@ impl Way {
         }
         let lower = bases.attach_lower(&erofs, image)?;
         let overlay = self.overlay(image, &erofs, objects, &subject);
-        // The overlay has clones of its layers' mounts; before the removal of this one the descriptor goes.
+        // The overlay has its own clones of the layers' mounts. An open descriptor would keep the lower mount busy.
         drop(erofs);
         lower.remove()?;
         overlay
     }
 
-    /// Mounts the image's metadata alone, attached nowhere.
+    /// Mounts the image's metadata alone, detached.
     pub(super) fn erofs(
         &self,
         image: &ImageFile,
         subject: &str,
-        bases: &Bases,
+        bases: &BaseMounts,
     ) -> Result<OwnedFd, MountError> {
         let device = match self.backing {
             Backing::File => None,
@@ -89,15 +83,15 @@ impl Way {
         let context = Context::open("erofs", subject)?;
         context.flag("ro")?;
         if !image.has_acl() {
-            // Spares overlayfs a look for ACLs at every inode.
+            // Saves overlayfs a lookup of ACLs for every inode.
             context.flag("noacl")?;
         }
         self.label(&context)?;
-        // By descriptor, so that what was measured is what is mounted; EROFS takes paths only.
+        // The path of the measured descriptor, so that the measured file is mounted. EROFS takes only paths.
         let source = device.as_ref().map_or(image.as_fd(), AsFd::as_fd);
         context.string("source", &proc_path(source))?;
         context.mount().map_err(|error| match error {
-            // Of the image, not of the kernel: the self-test has mounted one.
+            // The self-test has mounted an image here, so the image is at fault and not the kernel.
             MountError::Kernel { errno: errno @ (Errno::INVAL | Errno::UCLEAN | Errno::BADMSG), .. } => {
                 MountError::NotAnImage { image: image.digest(), errno }
             }
@@ -139,14 +133,14 @@ impl Way {
         context.mount()
     }
 
-    /// Of EROFS as well: where a file lies in the image itself, it is EROFS's inode that a mapping is checked against.
+    /// Sets the label. EROFS needs it as well: SELinux checks the mapping of an inline file against EROFS's inode.
     fn label(&self, context: &Context<'_>) -> Result<(), MountError> {
         self.context.as_deref().map_or(Ok(()), |label| context.string("context", label))
     }
 }
 
-fn attach_loop(image: &ImageFile, subject: &str, bases: &Bases) -> Result<OwnedFd, MountError> {
-    // The device keeps the open file that it is given, and with it a lock on it: it gets one of its own.
+fn attach_loop(image: &ImageFile, subject: &str, bases: &BaseMounts) -> Result<OwnedFd, MountError> {
+    // The device holds its file open, and with it any flock. A file of its own keeps the image's lock out of it.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own = rustix::fs::open(proc_path(image.as_fd()), flags, Mode::empty())
         .map_err(|errno| MountError::kernel("reopening the image", subject, errno))?;
@@ -157,7 +151,7 @@ fn attach_loop(image: &ImageFile, subject: &str, bases: &Bases) -> Result<OwnedF
     })
 }
 
-/// A path that leads to an open file whatever its name.
+/// A path to an open file, independent of the file's name.
 pub(super) fn proc_path(file: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }

@@ -1,52 +1,54 @@
-//! Bringing a volume's image here: with whose credentials, how long the call waits, and who hears of it.
+//! Ensures that a volume's image is on this node: which credentials to use, how long to wait, which events to record.
 //!
-//! A pull is waited for, never owned: it goes on without the call, and the next call joins it.
+//! A call waits for a pull but does not own it: the pull goes on without the call, and the next call joins it.
 
 use std::time::{Duration, Instant};
 
 use tokio::time::error::Elapsed;
 
-use super::plan::Image;
-use super::record::Pinned;
+use super::plan::ImageChoice;
+use super::record::PinnedImage;
 use super::request::VolumeRequest;
 use super::{VolumeError, Volumes};
 use crate::image::pull::{Caller, ImageRequest, PullError, Ready, Watch};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
 
-/// A pull that is done sooner is not worth saying that it has begun. Later it is looked at as often.
-const NOTICE: Duration = Duration::from_millis(500);
+/// How often a pull is checked for changes. A pull that takes less than this gets no event that it has begun.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// An image to publish, with what keeps it from the sweep until a record does.
-pub(super) struct Chosen {
-    pub pinned: Pinned,
+/// An image to publish. Its lease protects it from garbage collection until a record does.
+pub(super) struct ChosenImage {
+    pub pinned: PinnedImage,
     pub fetched: u64,
     pub ready: Ready,
 }
 
 impl Volumes {
-    /// The image that a plan asks for; `None` where there is nothing to do.
-    pub(super) async fn choose(
+    /// Makes available the image that a plan chose; `None` if there is nothing to do.
+    pub(super) async fn ensure_chosen(
         &self,
         request: &VolumeRequest,
         caller: Caller,
-        image: Image,
-    ) -> Result<Option<Chosen>, VolumeError> {
-        match image {
-            Image::Done => Ok(None),
-            Image::Refuse(refusal) => Err(refusal.into()),
-            // That a volume is in use already is no leave for the one who asks now.
-            Image::Pinned(pinned) => self.ensure(request, caller, Some(pinned.image)).await.map(Some),
-            Image::Resolve => self.ensure(request, caller, None).await.map(Some),
+        choice: ImageChoice,
+    ) -> Result<Option<ChosenImage>, VolumeError> {
+        match choice {
+            ImageChoice::Done => Ok(None),
+            ImageChoice::Refuse(refusal) => Err(refusal.into()),
+            // Every caller must be authorised, even if the volume is already in use.
+            ImageChoice::Pinned(pinned) => {
+                self.ensure_image(request, caller, Some(pinned.image)).await.map(Some)
+            }
+            ImageChoice::Resolve => self.ensure_image(request, caller, None).await.map(Some),
         }
     }
 
-    async fn ensure(
+    async fn ensure_image(
         &self,
         request: &VolumeRequest,
         caller: Caller,
         pinned: Option<Digest>,
-    ) -> Result<Chosen, VolumeError> {
+    ) -> Result<ChosenImage, VolumeError> {
         let (image, identity) = (&request.attributes.image, &request.identity);
         let credentials = self.0.credential_providers.complete(image, &request.credentials, identity).await?;
         let watch = Watch::default();
@@ -60,11 +62,13 @@ impl Volumes {
             watch: watch.clone(),
         };
         let begun = Instant::now();
-        let Ok(answer) = self.wait(request, &image_request, &watch).await else {
+        let Ok(answer) = self.wait_for_pull(request, &image_request, &watch).await else {
+            // The caller's time is up. The pull goes on, and the retry joins it.
             let progress = watch.get().map_or_else(|| "not begun".to_owned(), ToString::to_string);
             return Err(VolumeError::Pulling { image: image_request.reference.to_string(), progress });
         };
         let ready = answer.inspect_err(|error| {
+            // A garbage collection may make the space that the retry needs.
             if error.kind() == Kind::Exhausted {
                 self.0.housekeeping.notify_one();
             }
@@ -74,15 +78,15 @@ impl Volumes {
         }
         let (pull, image) =
             (watch.get().map(|pull| (pull, begun.elapsed())), image_request.reference.to_string());
-        self.0.pod_events.ready(&request.volume, &request.identity.pod, &image, &ready, pull);
+        self.0.pod_events.image_ready(&request.volume, &request.identity.pod, &image, &ready, pull);
         let record = &ready.record;
         let (image, composefs) = (record.manifest, record.image);
-        let pinned = Pinned { image, composefs, bytes: record.bytes, inodes: record.inodes };
-        Ok(Chosen { pinned, fetched: ready.fetched, ready })
+        let pinned = PinnedImage { image, composefs, bytes: record.bytes, inodes: record.inodes };
+        Ok(ChosenImage { pinned, fetched: ready.fetched, ready })
     }
 
-    /// Waits for an image as long as the caller does, and tells of the pull that it waits for.
-    async fn wait(
+    /// Waits for an image as long as the caller does, and records events of the pull meanwhile.
+    async fn wait_for_pull(
         &self,
         request: &VolumeRequest,
         image_request: &ImageRequest,
@@ -90,15 +94,16 @@ impl Volumes {
     ) -> Result<Result<Ready, PullError>, Elapsed> {
         let mut waiting =
             std::pin::pin!(tokio::time::timeout(request.wait, self.0.images.ensure(image_request)));
-        if !self.0.pod_events.wanted() {
+        if !self.0.pod_events.is_enabled() {
+            // Without a recorder there is no reason to wake up in between.
             return waiting.await;
         }
         let image = image_request.reference.to_string();
-        let mut follower = self.0.pod_events.follow(&request.volume, &request.identity.pod, &image, watch);
+        let mut watcher = self.0.pod_events.watch_pull(&request.volume, &request.identity.pod, &image, watch);
         loop {
             tokio::select! {
                 answer = &mut waiting => return answer,
-                () = tokio::time::sleep(NOTICE) => follower.look(),
+                () = tokio::time::sleep(PROGRESS_INTERVAL) => watcher.record_changes(),
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Why a volume could not be served.
 
 use super::execute::StepError;
-use super::levels::Unreachable;
-use super::plan::Refusal;
+use super::levels::UnreachableLevel;
+use super::plan::VolumeRefusal;
 use super::record::RecordError;
 use crate::image::pull::PullError;
 use crate::kind::Kind;
@@ -14,19 +14,19 @@ use crate::volume::layouts::LayoutError;
 /// Why a volume could not be served.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
-    /// Another call has it.
+    /// Another call is working on it.
     #[error("another call for volume {0} is under way; try again when it has ended")]
     Busy(VolumeId),
-    /// It must not be done.
+    /// The plan refuses the request.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] VolumeRefusal),
     /// A step failed.
     #[error(transparent)]
     Step(#[from] StepError),
     /// The image could not be made available.
     #[error(transparent)]
     Pull(#[from] PullError),
-    /// The pull takes longer than the caller waits. It goes on.
+    /// The pull takes longer than the call waits. It goes on.
     #[error("image {image} is still being pulled ({progress}); the pull goes on, try again")]
     Pulling {
         /// The image as the user wrote it.
@@ -34,24 +34,24 @@ pub enum VolumeError {
         /// How far it has come.
         progress: String,
     },
-    /// Whose credentials to use is not known.
+    /// A credential provider failed.
     #[error(transparent)]
     CredentialProvider(#[from] CredentialProviderError),
-    /// A directory that volumes may not name.
+    /// The image is a directory that volumes may not name.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// The integrity level that is demanded cannot be reached.
+    /// This node cannot reach the demanded integrity level.
     #[error(transparent)]
-    Unreachable(#[from] Unreachable),
-    /// No such volume on this node.
+    Unreachable(#[from] UnreachableLevel),
+    /// The volume has no record on this node.
     #[error("volume {0} is not in use on this node; publish it first")]
     Unknown(VolumeId),
-    /// The volume is not there.
+    /// The volume is not at that path.
     #[error("volume {volume} is not published at {path:?}; ask for one of its own paths")]
     NotThere {
         /// The volume.
         volume: VolumeId,
-        /// The path asked for.
+        /// The requested path.
         path: String,
     },
     /// The thread that did the work ended without an answer.

@@ -1,4 +1,4 @@
-//! Looking at what is there, and carrying out plans: dull on purpose, blocking throughout.
+//! Observes the state of a volume and carries out plans. It decides nothing, and everything blocks.
 //!
 //! Everything here runs inside one `spawn_blocking` closure that owns the volume's guard.
 
@@ -8,34 +8,34 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use super::guard::VolumeGuard;
-use super::plan::{Seen, Step};
+use super::plan::{Observed, Step};
 use super::record::{RecordError, Records, VolumeRecord};
-use super::target::{Directory, TargetPath};
+use super::target::{TargetPath, TargetState};
 use crate::kind::Kind;
 use crate::node::mount::{MountError, Mounter};
 
-/// Rights of a target until something is mounted on it: the kubelet's own for volume directories.
+/// Mode of a target directory before the mount: the same as kubelet's for volume directories.
 const TARGET_MODE: u32 = 0o750;
 
-/// Why a volume could not be looked at, or a step not be taken.
+/// Why a volume could not be observed, or a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    /// The record.
+    /// The record failed.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The mount.
+    /// The mount failed.
     #[error(transparent)]
     Mount(#[from] MountError),
-    /// The target directory.
+    /// The target directory failed.
     #[error("cannot {step} target {}: {error}; {remedy}", path.display())]
     Directory {
-        /// What was tried, a verb.
+        /// The attempted step, a verb.
         step: &'static str,
         /// The target.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         error: io::Error,
-        /// What to do.
+        /// What to do about it.
         remedy: &'static str,
     },
 }
@@ -57,9 +57,9 @@ impl StepError {
     }
 }
 
-/// What looking and stepping need.
+/// Access to records and mounts: the input and output of plans.
 #[derive(Debug, Clone, Copy)]
-pub struct Io<'a> {
+pub(crate) struct Io<'a> {
     /// The records.
     pub records: &'a Records,
     /// The mounts.
@@ -69,37 +69,38 @@ pub struct Io<'a> {
 }
 
 impl Io<'_> {
-    /// Sees how things stand for a volume at a target.
+    /// Observes a volume at a target.
     ///
     /// # Errors
-    /// The record is unreadable, or something that is not ours is mounted there.
-    pub fn look(&self, guard: &VolumeGuard, target: &TargetPath) -> Result<Seen, StepError> {
+    /// The record is unreadable, or a foreign mount is on the target.
+    pub fn observe(&self, guard: &VolumeGuard, target: &TargetPath) -> Result<Observed, StepError> {
         let record = self.records.read(guard.volume())?;
-        let directory = target.look().map_err(|error| self.failed("look at", target, error))?;
+        let directory = target.inspect().map_err(|error| self.failed("look at", target, error))?;
         let mounted = match directory {
-            Directory::Missing | Directory::Other => None,
-            Directory::Empty | Directory::Filled => self.mounter.mounted(target.path())?,
+            // Only a directory can have a mount of this driver.
+            TargetState::Missing | TargetState::Other => None,
+            TargetState::Empty | TargetState::Filled => self.mounter.mounted(target.path())?,
         };
         let owner =
             self.records.claimant(target.path(), self.boot).filter(|id| id != guard.volume().as_str());
-        Ok(Seen { record, directory, mounted, owner, boot: self.boot.to_owned() })
+        Ok(Observed { record, directory, mounted, owner, boot: self.boot.to_owned() })
     }
 
-    /// Sees a volume's record only: staging mounts nothing.
+    /// Observes a volume's record only: staging mounts nothing.
     ///
     /// # Errors
     /// The record is unreadable.
-    pub fn look_at_record(&self, guard: &VolumeGuard) -> Result<Seen, StepError> {
+    pub fn observe_record(&self, guard: &VolumeGuard) -> Result<Observed, StepError> {
         let record = self.records.read(guard.volume())?;
         let boot = self.boot.to_owned();
-        Ok(Seen { record, directory: Directory::Missing, mounted: None, owner: None, boot })
+        Ok(Observed { record, directory: TargetState::Missing, mounted: None, owner: None, boot })
     }
 
-    /// Takes the steps of a plan in order. Where one fails, what the earlier ones have added is taken back,
-    /// and nothing else: what was there before, or belongs to others, stays.
+    /// Takes the steps of a plan in order. If one fails, what the earlier steps added is rolled back. What was there
+    /// before, or belongs to another volume, stays.
     ///
     /// # Errors
-    /// The step's.
+    /// A step failed.
     pub fn run(
         &self,
         guard: &VolumeGuard,
@@ -109,7 +110,7 @@ impl Io<'_> {
     ) -> Result<(), StepError> {
         for (at, step) in steps.iter().enumerate() {
             if let Err(error) = self.step(guard, target, step) {
-                self.take_back(guard, target, before, &steps[..at]);
+                self.roll_back(guard, target, before, &steps[..at]);
                 return Err(error);
             }
         }
@@ -128,6 +129,7 @@ impl Io<'_> {
                 self.mounter.mount_at_least(spec, *least, target.path())?;
             }
             Step::Unmount => self.mounter.unmount(target.path())?,
+            // Another process may have removed it first.
             Step::RemoveDirectory => match fs::remove_dir(target.path()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(self.failed("remove", target, error));
@@ -139,14 +141,15 @@ impl Io<'_> {
         Ok(())
     }
 
-    /// Undoes what a failed publish has added. Unpublishing takes nothing back: its next call goes on.
-    fn take_back(
+    /// Rolls back what a failed publish has added. A failed unpublish is not rolled back: its retry continues.
+    fn roll_back(
         &self,
         guard: &VolumeGuard,
         target: &TargetPath,
         before: Option<&VolumeRecord>,
         taken: &[Step],
     ) {
+        // Newest first, so that the record stays until the directory is gone.
         let undone = taken.iter().rev().try_for_each(|step| match step {
             Step::CreateDirectory => self.step(guard, target, &Step::RemoveDirectory),
             Step::Record(new) if new.targets.len() > before.map_or(0, |old| old.targets.len()) => {
@@ -158,18 +161,18 @@ impl Io<'_> {
             _ => Ok(()),
         });
         if let Err(error) = undone {
-            tracing::warn!("a failed publish was not taken back entirely, unpublish will: {error}");
+            tracing::warn!("a failed publish was not rolled back completely, unpublish will do it: {error}");
         }
     }
 
     fn failed(&self, step: &'static str, target: &TargetPath, error: io::Error) -> StepError {
         let remedy = match error.kind() {
-            io::ErrorKind::NotFound => "its parent must exist, the caller creates it",
+            io::ErrorKind::NotFound => "its parent must exist; the caller creates it",
             io::ErrorKind::DirectoryNotEmpty => {
                 "something was written into it while nothing was mounted there; empty it by hand"
             }
             io::ErrorKind::ResourceBusy => "something is mounted on it in another mount namespace; try again",
-            _ => "check the filesystem and the rights of the plugin",
+            _ => "check the filesystem and the plugin's permissions",
         };
         StepError::Directory { step, path: target.path().to_owned(), error, remedy }
     }

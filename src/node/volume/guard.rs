@@ -1,41 +1,41 @@
 //! One call per volume at a time.
 //!
-//! A guard is taken before anything of a volume is looked at and moved into the blocking closure that does
-//! the work, so that a call whose future is dropped keeps its volume until the work has ended.
+//! A call takes the guard before it looks at anything of the volume, and moves it into the blocking closure that does
+//! the work. A call whose future is dropped thus keeps its volume until the work has ended.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::volume::id::VolumeId;
 
-/// The volumes that are being worked on.
+/// The volumes that calls are working on.
 #[derive(Debug, Clone, Default)]
 pub struct Guards(Arc<Mutex<HashSet<VolumeId>>>);
 
-/// The right to touch one volume. Given back when dropped.
+/// The exclusive right to work on one volume. Released on drop.
 #[derive(Debug)]
-pub struct VolumeGuard {
+pub(crate) struct VolumeGuard {
     volume: VolumeId,
     guards: Guards,
 }
 
 impl Guards {
-    /// Takes the volume, unless somebody has it.
-    pub fn take(&self, volume: &VolumeId) -> Option<VolumeGuard> {
+    /// Takes the volume's guard; `None` if another call has it.
+    pub(crate) fn take(&self, volume: &VolumeId) -> Option<VolumeGuard> {
         self.lock()
             .insert(volume.clone())
             .then(|| VolumeGuard { volume: volume.clone(), guards: self.clone() })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<VolumeId>> {
-        // A set of ids is right whatever its last user was doing when it panicked.
+        // A panic elsewhere cannot leave a set of ids inconsistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl VolumeGuard {
-    /// Which volume.
-    pub fn volume(&self) -> &VolumeId {
+    /// The guarded volume.
+    pub(crate) fn volume(&self) -> &VolumeId {
         &self.volume
     }
 }

@@ -1,36 +1,36 @@
 //! Integrity levels: what this node reaches, and what is demanded of it. Pure.
 //!
 //! Demands come from the node's setting (`--integrity`), the volume attribute `verify` and the policy that admitted
-//! the image; the highest counts. A node that cannot reach it refuses and says why: nothing is ever mounted at a lower
-//! level than was asked for.
+//! the image. The highest demand counts. A node that cannot reach it refuses and says why: a mount never has a lower
+//! level than the demanded one.
 
 use crate::integrity::Integrity;
 use crate::kind::Kind;
 
-/// What this node reaches, and what it demands of itself.
+/// The levels that this node reaches and demands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Levels {
-    /// What every mount reaches here without further effort.
+    /// The level that every mount reaches here without an extra check.
     pub here: Integrity,
-    /// The least that every mount must reach.
+    /// The lowest level that a mount may have.
     pub least: Integrity,
     /// Why the kernel does not check every read here, if it does not.
     pub no_read: Option<String>,
 }
 
-/// A level that cannot be reached here.
+/// A demanded level that this node cannot reach.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "integrity level read is demanded (by {by}), and this node reaches mount at the most: {why}. Let the pod run on \
      a node with fs-verity, or demand less"
 )]
-pub struct Unreachable {
+pub struct UnreachableLevel {
     by: &'static str,
     why: String,
 }
 
-impl Unreachable {
-    /// Another node may well do.
+impl UnreachableLevel {
+    /// Unsupported: another node may reach the level.
     pub fn kind(&self) -> Kind {
         Kind::Unsupported
     }
@@ -41,23 +41,24 @@ impl Levels {
     ///
     /// # Errors
     /// This node cannot reach it.
-    pub fn demand(
+    pub(crate) fn demand(
         &self,
         attribute: Option<Integrity>,
         policy: Option<Integrity>,
-    ) -> Result<Integrity, Unreachable> {
-        let asked = [
+    ) -> Result<Integrity, UnreachableLevel> {
+        // Ordered by what the error should name first when demands are equal.
+        let demands = [
             (policy, "the policy that admits the image"),
             (attribute, "the volume attribute `verify`"),
             (Some(self.least), "the node's setting --integrity"),
         ];
-        let least = asked.iter().filter_map(|(level, _)| *level).max().unwrap_or_default();
+        let least = demands.iter().filter_map(|(level, _)| *level).max().unwrap_or_default();
         if least < Integrity::Read || self.here == Integrity::Read {
             return Ok(least);
         }
-        let by = asked.iter().find(|(level, _)| *level == Some(least)).map_or("nobody", |(_, by)| by);
+        let by = demands.iter().find(|(level, _)| *level == Some(least)).map_or("nobody", |(_, by)| by);
         let why = self.no_read.clone().unwrap_or_else(|| "the reason is in the plugin's log".to_owned());
-        Err(Unreachable { by, why })
+        Err(UnreachableLevel { by, why })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Publishes timed, and what is published counted by how far its reads are checked.
+//! Metrics: the duration of publishes, and the number of published volumes by integrity level.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,22 +16,22 @@ const PUBLISHED: Description = Description::new(
     "Targets on which a volume is mounted, by what is checked when a pod reads: nothing since the pull (fetch), \
      nothing since the first mount (mount), every page by the kernel (read)",
 );
-/// From a clone of a mount that exists to a pull that is waited for.
+/// From the clone of an existing mount (under 1 ms) to a wait for a pull (up to 120 s).
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0, 60.0, 120.0];
 
-/// The metrics of the volumes of a node. Clones count into the same.
+/// The metrics of a node's volumes. Clones share the counters.
 #[derive(Debug, Clone)]
 pub struct VolumeMetrics {
     publish: Durations<Outcome>,
-    published: Gauges<Level>,
-    /// What is mounted where, as far as this process has seen.
+    published: Gauges<LevelLabel>,
+    /// The level of each mounted target, as far as this process knows.
     targets: Arc<Mutex<BTreeMap<PathBuf, Integrity>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Level(Integrity);
+struct LevelLabel(Integrity);
 
-impl Label for Level {
+impl Label for LevelLabel {
     const NAME: &'static str = "integrity";
     const ALL: &'static [Self] = &[Self(Integrity::Fetch), Self(Integrity::Mount), Self(Integrity::Read)];
 
@@ -61,19 +61,19 @@ impl Instruments for VolumeMetrics {
 }
 
 impl VolumeMetrics {
-    /// Times one publish.
+    /// Starts the timing of one publish.
     pub(super) fn publish(&self) -> Timing {
         Timing::start(&self.publish)
     }
 
-    /// A volume is mounted on `target`.
+    /// Counts the volume on `target` as mounted.
     pub(super) fn mounted(&self, target: &Path, integrity: Integrity) {
         self.change(|targets| {
             targets.insert(target.to_owned(), integrity);
         });
     }
 
-    /// No volume is mounted on `target` any more.
+    /// No longer counts a volume on `target`.
     pub(super) fn unmounted(&self, target: &Path) {
         self.change(|targets| {
             targets.remove(target);
@@ -83,7 +83,8 @@ impl VolumeMetrics {
     fn change(&self, change: impl FnOnce(&mut BTreeMap<PathBuf, Integrity>)) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut targets);
-        for level in Level::ALL {
+        // All levels: a target may have moved from one to another.
+        for level in LevelLabel::ALL {
             let count = targets.values().filter(|integrity| **integrity == level.0).count();
             self.published.set(*level, count as u64);
         }
@@ -100,10 +101,10 @@ mod tests {
         for target in ["/a", "/a", "/b"] {
             metrics.mounted(Path::new(target), Integrity::Read);
         }
-        assert_eq!(metrics.published.get(Level(Integrity::Read)), 2);
+        assert_eq!(metrics.published.get(LevelLabel(Integrity::Read)), 2);
         metrics.mounted(Path::new("/a"), Integrity::Fetch);
         metrics.unmounted(Path::new("/b"));
         metrics.unmounted(Path::new("/never"));
-        assert_eq!(Level::ALL.iter().map(|l| metrics.published.get(*l)).collect::<Vec<_>>(), [1, 0, 0]);
+        assert_eq!(LevelLabel::ALL.iter().map(|l| metrics.published.get(*l)).collect::<Vec<_>>(), [1, 0, 0]);
     }
 }

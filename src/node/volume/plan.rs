@@ -1,9 +1,9 @@
-//! What is to be done about one volume: pure decisions, from what is wanted and what is seen.
+//! What to do about one volume: pure decisions, from the request and the observed state.
 //!
 //! Invariants that every plan keeps:
-//! * the record that names a mount is written before the mount is made and removed after it has gone;
-//! * nothing that another volume published is touched;
-//! * after a plan has been carried out, planning again yields [`Plan::Done`].
+//! * the record that names a mount is written before the mount is made and removed after the unmount;
+//! * nothing that another volume published is changed;
+//! * after a plan has been carried out, planning again yields [`VolumePlan::Done`].
 //!
 //! A volume is pinned to one image for as long as it is in use on this node during one boot: all its targets
 //! show the same bytes, even if the tag has moved in between.
@@ -12,26 +12,26 @@ mod publish;
 mod refusal;
 mod stage;
 
-pub use publish::{image_for, publish, unpublish};
-pub use refusal::Refusal;
-pub use stage::{image_to_stage, stage, unstage};
+pub(crate) use publish::{image_to_publish, publish, unpublish};
+pub(crate) use refusal::VolumeRefusal;
+pub(crate) use stage::{image_to_stage, stage, unstage};
 
-use super::record::{Pinned, Requested, VolumeRecord};
-use super::target::{Directory, TargetPath};
+use super::record::{PinnedImage, Requested, VolumeRecord};
+use super::target::{TargetPath, TargetState};
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 use crate::node::mount::MountSpec;
 use crate::volume::access::AccessMode;
 use crate::volume::id::VolumeId;
 
-/// What is there, before anything is done.
+/// The state of a volume and a target before anything is done.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Seen {
+pub(crate) struct Observed {
     /// The volume's record.
     pub record: Option<VolumeRecord>,
-    /// What lies at the target.
-    pub directory: Directory,
-    /// What of ours is mounted on the target.
+    /// What is at the target path.
+    pub directory: TargetState,
+    /// The image mount on the target, if this driver mounted one.
     pub mounted: Option<MountSpec>,
     /// Another volume whose record claims the target during this boot.
     pub owner: Option<String>,
@@ -39,74 +39,79 @@ pub struct Seen {
     pub boot: String,
 }
 
-/// What a publish asks for.
+/// What a publish requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct PublishSpec {
     /// The volume.
     pub volume: VolumeId,
-    /// Where.
+    /// The mount point.
     pub target: TargetPath,
-    /// What it shows.
+    /// Its content.
     pub request: Requested,
-    /// Refuse to execute programs.
+    /// Mount `noexec`.
     pub noexec: bool,
-    /// Who shares it.
+    /// The access mode.
     pub mode: AccessMode,
     /// The integrity level that the mount must reach.
     pub least: Integrity,
 }
 
-/// One thing to do.
+/// One step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Write this record.
     Record(VolumeRecord),
     /// Remove the volume's record.
     Forget,
-    /// Create the target; its parent exists.
+    /// Create the target directory; its parent exists.
     CreateDirectory,
     /// Mount on the target, at this integrity level or a higher one.
     Mount(MountSpec, Integrity),
-    /// Unmount what is on the target.
+    /// Unmount the target.
     Unmount,
-    /// Remove the target, which must be empty by now.
+    /// Remove the target directory, which must be empty by now.
     RemoveDirectory,
-    /// Let the private mount of this image go, if nobody else needs it.
+    /// Release the base mount of this image, unless a published clone remains.
     Release(VerityDigest),
 }
 
-/// What to do.
+/// What to do about a volume.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Plan {
-    /// Nothing: all is as wanted.
+pub(crate) enum VolumePlan {
+    /// Nothing: the state is as requested.
     Done,
-    /// These steps, in this order.
+    /// Take these steps, in this order.
     Run(Vec<Step>),
-    /// It must not be done.
-    Refuse(Refusal),
+    /// Refuse the request.
+    Refuse(VolumeRefusal),
 }
 
-/// Which image a publish is to use.
+/// Which image a request gets.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Image {
-    /// None: the volume is published already.
+pub(crate) enum ImageChoice {
+    /// None: the volume is already published or staged there.
     Done,
-    /// The one to which the volume is pinned.
-    Pinned(Pinned),
-    /// It has to be resolved, and pulled if need be.
+    /// The image to which the volume is pinned.
+    Pinned(PinnedImage),
+    /// The image that the reference resolves to now.
     Resolve,
-    /// It must not be done.
-    Refuse(Refusal),
+    /// Refuse the request.
+    Refuse(VolumeRefusal),
 }
 
-/// A reboot takes the mounts, and what is not mounted may be resolved anew.
+/// Whether the volume must keep its image. A reboot removes the mounts, and what is not mounted may be resolved anew.
 fn is_pinned(record: &VolumeRecord, boot: &str) -> bool {
     record.boot == boot && !record.is_idle()
 }
 
-/// The volume's record with `image`, keeping where else it is in use. Targets of an earlier boot are not
-/// mounted any more; to unpublish them needs no record.
-fn based_on(seen: &Seen, volume: &VolumeId, request: &Requested, image: Pinned) -> VolumeRecord {
+/// A record of the volume with `image` that keeps where else the volume is in use. Targets of an earlier boot are
+/// dropped: they are no longer mounted, and an unpublish of them needs no record.
+fn record_with_image(
+    seen: &Observed,
+    volume: &VolumeId,
+    request: &Requested,
+    image: PinnedImage,
+) -> VolumeRecord {
     let mut record = VolumeRecord::new(volume, request.clone(), image, &seen.boot);
     if let Some(old) = &seen.record {
         record.staged.clone_from(&old.staged);
@@ -117,6 +122,7 @@ fn based_on(seen: &Seen, volume: &VolumeId, request: &Requested, image: Pinned) 
     record
 }
 
+/// Keeps a record only while the volume is in use: it would protect the image for ever.
 fn record_or_forget(record: VolumeRecord) -> Step {
     if record.is_idle() { Step::Forget } else { Step::Record(record) }
 }

@@ -1,9 +1,9 @@
-//! PodEvent of a pull for whoever looks at the pod: that it has begun, what it brought, why there is no volume.
+//! Events on pods: a pull has begun, what it fetched, why a volume is missing.
 //!
-//! kubelet repeats every error of a call, all of them as `FailedMount`. What is told here is what no call says, that
-//! a pull goes on and what it brought; and failures under a [`Reason`] that can be searched for, so that a policy's
-//! no is told apart from a network that is down. A request that cannot be read has no pod yet: that is kubelet's alone,
-//! and so is staging, of which kubelet does not say for whom.
+//! kubelet reports the errors of calls itself, all with the reason `FailedMount`. The events here add what no call
+//! returns: that a pull goes on, and what it fetched. They also give failures an [`EventReason`] to search for, so
+//! that a policy's refusal can be told apart from a network failure. A request that cannot be parsed has no pod yet,
+//! and kubelet does not say for which pod it stages; those two cases get no events here.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,33 +16,33 @@ use crate::oci::SourceError;
 use crate::volume::attributes::PodInfo;
 use crate::volume::id::VolumeId;
 
-mod follow;
+mod pull_watcher;
 mod reason;
 
-pub use follow::Follower;
-pub use reason::Reason;
+pub(crate) use pull_watcher::PullWatcher;
+pub(crate) use reason::EventReason;
 
-/// A piece of event.
+/// An event on a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodEvent {
-    /// What sort.
-    pub reason: Reason,
-    /// Of which of the pod's volumes.
+pub(crate) struct PodEvent {
+    /// The reason.
+    pub reason: EventReason,
+    /// The pod's volume that the event is about.
     pub volume: VolumeId,
     /// One or two sentences. Without secrets.
     pub text: String,
 }
 
-/// Somebody who passes event on. Never blocks.
-pub trait Reporter: Send + Sync + fmt::Debug {
-    /// Passes on event of a pod.
-    fn report(&self, pod: &PodInfo, event: PodEvent);
+/// Records events on pods. Never blocks.
+pub(crate) trait PodEventRecorder: Send + Sync + fmt::Debug {
+    /// Records an event on a pod.
+    fn record(&self, pod: &PodInfo, event: PodEvent);
 }
 
-/// Follows the pulls that volumes wait for, through as many calls as that takes.
+/// The events of this node's volumes. Tracks the pulls that volumes wait for across retried calls.
 #[derive(Debug, Default)]
 pub struct PodEvents {
-    reporter: Option<Arc<dyn Reporter>>,
+    recorder: Option<Arc<dyn PodEventRecorder>>,
     waiting: Mutex<HashMap<VolumeId, Waiting>>,
 }
 
@@ -53,31 +53,32 @@ struct Waiting {
 }
 
 impl PodEvents {
-    /// PodEvents to `reporter`.
-    pub fn new(reporter: Arc<dyn Reporter>) -> Self {
-        Self { reporter: Some(reporter), waiting: Mutex::default() }
+    /// Events that go to `recorder`.
+    pub(crate) fn new(recorder: Arc<dyn PodEventRecorder>) -> Self {
+        Self { recorder: Some(recorder), waiting: Mutex::default() }
     }
 
-    /// Whether anybody listens.
-    pub(super) fn wanted(&self) -> bool {
-        self.reporter.is_some()
+    /// Whether events go anywhere.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.recorder.is_some()
     }
 
-    /// Follows what the call of a pod waits for.
-    pub(super) fn follow<'a>(
+    /// Watches the pull that a call waits for.
+    pub(super) fn watch_pull<'a>(
         &'a self,
         volume: &'a VolumeId,
         pod: &'a PodInfo,
         image: &'a str,
         watch: &'a Watch,
-    ) -> Follower<'a> {
-        Follower { pod_events: self, volume, pod, image, watch, told: None }
+    ) -> PullWatcher<'a> {
+        PullWatcher { pod_events: self, volume, pod, image, watch, reported_until: None }
     }
 
-    /// A volume waits for a pull.
-    fn pulling(&self, volume: &VolumeId, pod: &PodInfo, image: &str, pull: &Arc<Progress>) {
+    /// Records that a volume waits for a pull, once per pull.
+    fn pull_started(&self, volume: &VolumeId, pod: &PodInfo, image: &str, pull: &Arc<Progress>) {
         let waiting = Waiting { since: Instant::now(), pull: Arc::clone(pull) };
         let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // A retried call joins the same pull; its event is recorded already.
         if all.get(volume).is_some_and(|before| before.pull.manifest == pull.manifest) {
             return;
         }
@@ -85,11 +86,11 @@ impl PodEvents {
         drop(all);
         let megabytes = megabytes(pull.total());
         let text = format!("pulling image {image} ({megabytes} in {} layers)", pull.layers.len());
-        self.report(pod, volume, Reason::Pulling, text);
+        self.record(pod, volume, EventReason::Pulling, text);
     }
 
-    /// A volume has its image; `pull` is the one that it waited for in this call, if it did.
-    pub(super) fn ready(
+    /// Records that a volume has its image. `pull` is the pull that this call waited for, if any.
+    pub(super) fn image_ready(
         &self,
         volume: &VolumeId,
         pod: &PodInfo,
@@ -97,9 +98,11 @@ impl PodEvents {
         ready: &Ready,
         pull: Option<(&Arc<Progress>, Duration)>,
     ) {
+        // The wait began with the first call that saw the pull, if there were several.
         let before = self.forget(volume).map(|waiting| (waiting.since.elapsed(), waiting.pull));
         let Some((waited, pull)) = before.or_else(|| pull.map(|(pull, waited)| (waited, Arc::clone(pull))))
         else {
+            // The image was here already: no event.
             return;
         };
         let text = format!(
@@ -109,12 +112,12 @@ impl PodEvents {
             megabytes(pull.saved()),
             megabytes(ready.record.bytes),
         );
-        self.report(pod, volume, Reason::Pulled, text);
+        self.record(pod, volume, EventReason::Pulled, text);
     }
 
-    /// A volume does not get its image, or not yet.
-    pub(super) fn failed(&self, volume: &VolumeId, pod: &PodInfo, image: &str, error: &VolumeError) {
-        let Some(reason) = Reason::of(error) else { return };
+    /// Records why a publish failed, unless its pull goes on.
+    pub(super) fn publish_failed(&self, volume: &VolumeId, pod: &PodInfo, image: &str, error: &VolumeError) {
+        let Some(reason) = EventReason::of(error) else { return };
         self.forget(volume);
         let text = match error {
             VolumeError::Pull(pull) => match reason::rate_limit(pull) {
@@ -123,10 +126,10 @@ impl PodEvents {
             },
             error => format!("image {image}: {error}"),
         };
-        self.report(pod, volume, reason, text);
+        self.record(pod, volume, reason, text);
     }
 
-    /// A volume is gone.
+    /// Forgets the pull of a volume that was unpublished.
     pub(super) fn forget_volume(&self, volume: &VolumeId) {
         self.forget(volume);
     }
@@ -135,14 +138,14 @@ impl PodEvents {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(volume)
     }
 
-    fn report(&self, pod: &PodInfo, volume: &VolumeId, reason: Reason, text: String) {
-        if let Some(reporter) = &self.reporter {
-            reporter.report(pod, PodEvent { reason, volume: volume.clone(), text });
+    fn record(&self, pod: &PodInfo, volume: &VolumeId, reason: EventReason, text: String) {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(pod, PodEvent { reason, volume: volume.clone(), text });
         }
     }
 }
 
-/// When the registry is asked again, where it has not said so itself: kubelet's pauses grow to two minutes.
+/// When the next attempt comes, if the registry has not said so itself: kubelet's backoff grows to two minutes.
 fn next_try(limit: &SourceError) -> &'static str {
     match limit.retry_after() {
         Some(_) => "",

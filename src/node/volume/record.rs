@@ -1,12 +1,12 @@
 //! One file per volume that is in use on this node: `<store>/volumes/<sha256 of the id>.json`.
 //!
-//! A record is written before the mount that it describes (an intent) and removed after the last one has
-//! gone, so that at any instruction every mount has its record. Records must survive a killed process, not
-//! a power cut, which takes the mounts as well: they are renamed into place without fsync and carry the boot
-//! id. `<store>/volumes/boot` says for which boot the directory was last put in order; a record that a power
-//! cut has torn can therefore be told from damage.
+//! A record is written before the mount that it describes (an intent) and removed after the last unmount, so that
+//! every mount has its record at any time. Records must survive a killed process, but not a power cut, which
+//! removes the mounts as well: they are renamed into place without fsync and carry the boot id.
+//! `<store>/volumes/boot` holds the boot id of the last recovery. It distinguishes a record that a power cut has
+//! torn from a corrupt one.
 //!
-//! The sweep of the store reads `image` and keeps that image; it writes nothing here.
+//! The store's garbage collection reads `image` and keeps that image; it writes nothing here.
 
 mod directory;
 mod error;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use directory::{Listed, Records};
+pub use directory::Records;
 pub use error::RecordError;
 
 use crate::image::verity::VerityDigest;
@@ -27,13 +27,13 @@ use crate::volume::id::VolumeId;
 /// The format that this version reads and writes.
 const FORMAT: u32 = 1;
 
-/// What a volume on this node is and where it is in use.
+/// A volume on this node: its image, and where it is in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeRecord {
     format: u32,
     /// The volume's id.
     pub volume_id: String,
-    /// Digest of the manifest: what the sweep keeps.
+    /// Digest of the manifest. Garbage collection keeps this image.
     pub image: Digest,
     /// The composefs image that is mounted.
     pub composefs: VerityDigest,
@@ -41,7 +41,7 @@ pub struct VolumeRecord {
     pub bytes: u64,
     /// Inodes of the image.
     pub inodes: u64,
-    /// What was asked for when the image was resolved.
+    /// The request for which the image was resolved.
     pub request: Requested,
     /// The boot during which the image was resolved.
     pub boot: String,
@@ -49,37 +49,37 @@ pub struct VolumeRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<PathBuf>,
     /// Where the volume is, or is about to be, published.
-    pub targets: Vec<Target>,
+    pub targets: Vec<PublishedTarget>,
 }
 
-/// The part of a volume's attributes that decides what it shows.
+/// The part of a volume's attributes that determines its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requested {
     /// The image as the user wrote it.
     pub image: String,
     /// The sub-directory, empty for the root.
     pub path: PathBuf,
-    /// The platform, if not this node's own.
+    /// The platform, if the volume names one.
     pub platform: Option<String>,
 }
 
 /// One published mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
-    /// Where.
+pub struct PublishedTarget {
+    /// The mount point.
     pub path: PathBuf,
-    /// Whether programs in it may not be executed.
+    /// Whether the mount is `noexec`.
     pub noexec: bool,
-    /// The access mode asked for.
+    /// The requested access mode.
     pub mode: AccessMode,
     /// The integrity level that was demanded of the mount.
     #[serde(default)]
     pub least: Integrity,
 }
 
-/// An image that was found for a volume.
+/// The image to which a volume is pinned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pinned {
+pub(crate) struct PinnedImage {
     /// Digest of the manifest.
     pub image: Digest,
     /// The composefs image.
@@ -91,9 +91,9 @@ pub struct Pinned {
 }
 
 impl VolumeRecord {
-    /// A volume that is in use nowhere yet.
-    pub fn new(id: &VolumeId, request: Requested, image: Pinned, boot: &str) -> Self {
-        let Pinned { image, composefs, bytes, inodes } = image;
+    /// The record of a volume that is not in use yet.
+    pub(crate) fn new(id: &VolumeId, request: Requested, image: PinnedImage, boot: &str) -> Self {
+        let PinnedImage { image, composefs, bytes, inodes } = image;
         let volume_id = id.as_str().to_owned();
         let boot = boot.to_owned();
         let targets = Vec::new();
@@ -111,10 +111,10 @@ impl VolumeRecord {
         }
     }
 
-    /// Parses what is in the file `path`.
+    /// Parses the contents of the file `path`.
     ///
     /// # Errors
-    /// [`RecordError::Damaged`] for what is no record, [`RecordError::Format`] for one of another version.
+    /// [`RecordError::Damaged`] if it is not a record, [`RecordError::Format`] if it has another version.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, RecordError> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -122,6 +122,7 @@ impl VolumeRecord {
         }
         let damaged =
             |error: serde_json::Error| RecordError::Damaged { path: path.to_owned(), why: error.to_string() };
+        // The version first: a newer record may lack fields, and must not be reported as damaged.
         let Versioned { format } = serde_json::from_slice(bytes).map_err(damaged)?;
         if format != FORMAT {
             return Err(RecordError::Format { path: path.to_owned(), found: format });
@@ -129,18 +130,18 @@ impl VolumeRecord {
         serde_json::from_slice(bytes).map_err(damaged)
     }
 
-    /// The image this volume shows.
-    pub fn pinned(&self) -> Pinned {
-        Pinned { image: self.image, composefs: self.composefs, bytes: self.bytes, inodes: self.inodes }
+    /// The image of this volume.
+    pub(crate) fn pinned(&self) -> PinnedImage {
+        PinnedImage { image: self.image, composefs: self.composefs, bytes: self.bytes, inodes: self.inodes }
     }
 
     /// The entry for `path`.
-    pub fn target(&self, path: &Path) -> Option<&Target> {
+    pub(crate) fn target(&self, path: &Path) -> Option<&PublishedTarget> {
         self.targets.iter().find(|target| target.path == path)
     }
 
-    /// Whether the volume is in use nowhere.
-    pub fn is_idle(&self) -> bool {
+    /// Whether the volume is neither staged nor published.
+    pub(crate) fn is_idle(&self) -> bool {
         self.staged.is_none() && self.targets.is_empty()
     }
 }

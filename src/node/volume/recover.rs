@@ -1,35 +1,35 @@
-//! Putting records in order: after a crash, after a reboot, and now and then.
+//! Recovery of records: after a crash, after a reboot, and periodically.
 //!
-//! A record outlives its reason when the orchestrator never calls again: the pod was deleted while the node
-//! was down, or a call failed for good. Then its directories are gone, and so is its claim on an image.
-//! Records whose directories remain are kept even when nothing is mounted, because the orchestrator will
-//! publish or unpublish them again.
+//! A record becomes stale when the orchestrator never calls again: the pod was deleted while the node was down, or
+//! a call failed for good. Its directories are then gone, and so is its claim on an image. A record whose
+//! directories remain is kept even when nothing is mounted, because the orchestrator will publish or unpublish it
+//! again.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::execute::Io;
 use super::guard::Guards;
-use super::record::{RecordError, Target, VolumeRecord};
-use super::target::{Directory, TargetPath};
+use super::record::{PublishedTarget, RecordError, VolumeRecord};
+use super::target::{TargetPath, TargetState};
 use super::{VolumeError, Volumes};
 use crate::image::verity::VerityDigest;
 
-/// What putting in order found.
+/// What a recovery found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recovered {
     /// Volumes with a live mount.
     pub mounted: usize,
     /// Volumes that are recorded, but not mounted.
     pub waiting: usize,
-    /// Records that were dropped or shortened.
+    /// Records that were removed, or from which targets were removed.
     pub dropped: usize,
     /// Records that could not be read.
     pub unreadable: usize,
 }
 
 impl Volumes {
-    /// Drops what records claim in vain, and lets private mounts go that no record needs.
+    /// Removes stale targets from records, and releases base mounts that no record needs.
     ///
     /// # Errors
     /// The records or the mount table cannot be listed. A single record that cannot be read is logged and
@@ -38,12 +38,12 @@ impl Volumes {
         let (guards, metrics, integrity) =
             (self.0.guards.clone(), self.0.metrics.clone(), self.0.levels.here);
         self.blocking(move |io| {
-            // Listed before the records are: whatever is mounted later than this is not looked at.
+            // Listed before the records: a mount made after this must not be released for want of a record.
             let images = io.mounter.mounted_images()?;
             let rebooted = io.records.boot().as_deref() != Some(io.boot);
             let mut found = Recovered::default();
             let mut needed = BTreeSet::new();
-            let count = |target: &Target, mounted: bool| match mounted {
+            let count = |target: &PublishedTarget, mounted: bool| match mounted {
                 true => metrics.mounted(&target.path, integrity.max(target.least)),
                 false => metrics.unmounted(&target.path),
             };
@@ -51,13 +51,14 @@ impl Volumes {
                 match record {
                     Ok(record) => {
                         needed.insert(record.composefs);
-                        settle(io, &guards, &record, &count, &mut found)?;
+                        recover_record(io, &guards, &record, &count, &mut found)?;
                     }
-                    Err(error) => unreadable(io, &file, &error, rebooted, &mut found)?,
+                    Err(error) => drop_or_report(io, &file, &error, rebooted, &mut found)?,
                 }
             }
+            // An unreadable record may need any of the images.
             if found.unreadable == 0 {
-                release(io, images.difference(&needed));
+                release_unneeded(io, images.difference(&needed));
             }
             if rebooted {
                 io.records.set_boot(io.boot)?;
@@ -68,25 +69,25 @@ impl Volumes {
     }
 }
 
-fn settle(
+fn recover_record(
     io: Io<'_>,
     guards: &Guards,
     record: &VolumeRecord,
-    count: &dyn Fn(&Target, bool),
+    count: &dyn Fn(&PublishedTarget, bool),
     found: &mut Recovered,
 ) -> Result<(), VolumeError> {
-    // Only a record that claims something in vain is touched: to hold each volume for a moment would turn
-    // away the calls that come in that moment.
-    let kept = if without_gone(record) == *record {
+    // Only a stale record is guarded: a guard on every volume would fail the calls that arrive meanwhile.
+    let kept = if without_missing(record) == *record {
         record.clone()
     } else {
+        // A call that has the volume now also knows its state; the next recovery looks again.
         let Some(guard) = record.volume_id.parse().ok().and_then(|id| guards.take(&id)) else {
             found.waiting += 1;
             return Ok(());
         };
-        // Read again, now that nobody else can change it.
+        // Read again under the guard: a call may have changed it since it was listed.
         let Some(record) = io.records.read(guard.volume())? else { return Ok(()) };
-        let kept = without_gone(&record);
+        let kept = without_missing(&record);
         if kept.is_idle() {
             io.records.remove(guard.volume())?;
         } else if kept != record {
@@ -115,20 +116,21 @@ fn settle(
     Ok(())
 }
 
-/// The record without the places that are no longer there.
-fn without_gone(record: &VolumeRecord) -> VolumeRecord {
+/// The record without the paths that no longer exist.
+fn without_missing(record: &VolumeRecord) -> VolumeRecord {
     let mut kept = record.clone();
-    kept.targets.retain(|target| !is_gone(&target.path));
-    kept.staged = kept.staged.filter(|path| !is_gone(path));
+    kept.targets.retain(|target| !is_missing(&target.path));
+    kept.staged = kept.staged.filter(|path| !is_missing(path));
     kept
 }
 
-/// Nothing can be mounted on what is not there.
-fn is_gone(path: &Path) -> bool {
-    matches!(TargetPath::recorded(path).look(), Ok(Directory::Missing))
+/// Whether `path` does not exist, so that nothing can be mounted on it.
+fn is_missing(path: &Path) -> bool {
+    matches!(TargetPath::recorded(path).inspect(), Ok(TargetState::Missing))
 }
 
-fn unreadable(
+/// Removes an unreadable record if the reboot explains it, and reports it otherwise.
+fn drop_or_report(
     io: Io<'_>,
     file: &Path,
     error: &RecordError,
@@ -136,8 +138,8 @@ fn unreadable(
     found: &mut Recovered,
 ) -> Result<(), VolumeError> {
     if rebooted && error.is_torn() {
-        // Records are not fsynced, and what this one described went with the last boot.
-        tracing::warn!("a record that the reboot has torn is dropped: {error}");
+        // Records are not fsynced, and the mounts that this one described ended with the last boot.
+        tracing::warn!("dropping a volume record that the reboot has torn: {error}");
         io.records.discard(file)?;
         found.dropped += 1;
     } else {
@@ -147,10 +149,10 @@ fn unreadable(
     Ok(())
 }
 
-fn release<'a>(io: Io<'_>, images: impl Iterator<Item = &'a VerityDigest>) {
+fn release_unneeded<'a>(io: Io<'_>, images: impl Iterator<Item = &'a VerityDigest>) {
     for image in images {
         if let Err(error) = io.mounter.release(image) {
-            tracing::warn!("the private mount of image {image} stays for now: {error}");
+            tracing::warn!("the base mount of image {image} cannot be released yet: {error}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What a call asks of a volume, typed.
+//! A stage or publish request, typed.
 
 use std::time::Duration;
 
 use super::VolumeError;
-use super::plan::Wanted;
+use super::plan::PublishSpec;
 use super::record::Requested;
 use super::target::TargetPath;
 use crate::integrity::Integrity;
@@ -15,22 +15,22 @@ use crate::volume::access::Access;
 use crate::volume::attributes::Attributes;
 use crate::volume::id::VolumeId;
 
-/// What a volume shows, and who asks.
+/// A request for a volume: what it shows, where, and for which pod.
 #[derive(Debug)]
-pub struct VolumeRequest {
+pub(crate) struct VolumeRequest {
     /// The volume.
     pub volume: VolumeId,
-    /// Where it is to be published or staged.
+    /// Where to publish or stage it.
     pub target: TargetPath,
     /// What it shows.
     pub attributes: Attributes,
-    /// How it is used.
+    /// The access mode and mount options.
     pub access: Access,
-    /// Which pod asks.
+    /// The pod, and the tokens of its ServiceAccount.
     pub identity: PodIdentity,
-    /// What came with the request to be shown to the registry.
+    /// Registry credentials from the request itself.
     pub credentials: Credentials,
-    /// How long to wait for a pull before saying that it goes on.
+    /// How long to wait for a pull before the call answers that it goes on.
     pub wait: Duration,
 }
 
@@ -43,15 +43,17 @@ impl VolumeRequest {
         }
     }
 
-    /// Whether a failure may be one for want of credentials that only the pod has. Registries say "not found" of
-    /// what they keep to themselves, too; the Secret for staging, where there is one for the image, was the right one.
-    pub(super) fn is_for_the_pod_to_ask(&self, error: &VolumeError) -> bool {
+    /// Whether an error may be due to missing credentials that only the pod has.
+    ///
+    /// Registries also answer "not found" for private images. If the staging Secret covers the image, its credentials
+    /// are the right ones, and the error stands.
+    pub(super) fn may_need_pod_credentials(&self, error: &VolumeError) -> bool {
         matches!(error, VolumeError::Pull(error) if matches!(error.kind(), Kind::Denied | Kind::NotFound))
             && !self.credentials.cover(&self.attributes.image)
     }
 
-    pub(super) fn wanted(&self, least: Integrity) -> Wanted {
-        Wanted {
+    pub(super) fn publish_spec(&self, least: Integrity) -> PublishSpec {
+        PublishSpec {
             volume: self.volume.clone(),
             target: self.target.clone(),
             request: self.requested(),

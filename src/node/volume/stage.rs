@@ -1,5 +1,6 @@
-//! Staging: an image is brought here and kept, so that the pod that comes later need not wait. Nothing is mounted, and
-//! whose pod will come is not known, so no policy is asked yet.
+//! Staging: pulls an image and keeps it, so that the pod that comes later does not wait.
+//!
+//! Staging mounts nothing. The pod is not known yet, so no signature policy is evaluated.
 
 use std::time::Instant;
 
@@ -7,19 +8,19 @@ use tracing::Span;
 
 use super::request::VolumeRequest;
 use super::target::TargetPath;
-use super::{VolumeError, Volumes, carry_out, milliseconds, plan};
+use super::{VolumeError, Volumes, execute_plan, milliseconds, plan};
 use crate::image::pull::Caller;
 use crate::volume::id::VolumeId;
 
 impl Volumes {
-    /// Brings a volume's image here and keeps it, before any pod gets it. Repeating it is fine.
+    /// Pulls a volume's image and keeps it, before any pod gets it. Idempotent.
     ///
-    /// No pod is known yet, so neither are its pull secrets nor the tokens of its ServiceAccount. An image that the
-    /// registry keeps from whoever shows none of them is left to the publish, which has them.
+    /// The pod's pull secrets and the tokens of its ServiceAccount are not known yet. An image that needs them is left
+    /// to the publish, which has them.
     ///
     /// # Errors
     /// As for [`Volumes::publish`].
-    pub async fn stage(&self, request: VolumeRequest) -> Result<(), VolumeError> {
+    pub(crate) async fn stage(&self, request: VolumeRequest) -> Result<(), VolumeError> {
         let begun = Instant::now();
         self.0.layouts.check(&request.attributes.image)?;
         self.0.levels.demand(request.attributes.verify, None)?;
@@ -27,14 +28,14 @@ impl Volumes {
         let guard = self.guard(&request.volume)?;
         let (guard, seen) = self
             .blocking(move |io| {
-                let seen = io.look_at_record(&guard)?;
+                let seen = io.observe_record(&guard)?;
                 Ok((guard, seen))
             })
             .await?;
         let image = plan::image_to_stage(&request.volume, &wanted, &request.target, &seen);
-        let chosen = match self.choose(&request, Caller::Staging, image).await {
-            Err(error) if request.is_for_the_pod_to_ask(&error) => {
-                tracing::info!("not staged, the pod's own credentials decide at the publish: {error}");
+        let chosen = match self.ensure_chosen(&request, Caller::Staging, image).await {
+            Err(error) if request.may_need_pod_credentials(&error) => {
+                tracing::info!("not staged, the publish will use the pod's own credentials: {error}");
                 return Ok(());
             }
             other => other?,
@@ -45,10 +46,12 @@ impl Volumes {
         let (image, fetched, path) = (chosen.pinned, chosen.fetched, request.target.clone());
         Span::current().record("image.digest", tracing::field::display(image.image));
         self.blocking(move |io| {
+            // The lease is held until the record protects the image.
             let _chosen = chosen;
-            let seen = io.look_at_record(&guard)?;
+            // A pull takes minutes; the record may have changed since.
+            let seen = io.observe_record(&guard)?;
             let plan = plan::stage(guard.volume(), &wanted, &path, image, &seen);
-            carry_out(io, &guard, &path, &seen, plan)
+            execute_plan(io, &guard, &path, &seen, plan)
         })
         .await?;
         tracing::info!(
@@ -61,15 +64,15 @@ impl Volumes {
         Ok(())
     }
 
-    /// Lets a staged volume go. That it was not staged is fine.
+    /// Unstages a volume. Succeeds if it is not staged.
     ///
     /// # Errors
     /// The record cannot be changed.
-    pub async fn unstage(&self, volume: VolumeId, path: TargetPath) -> Result<(), VolumeError> {
+    pub(crate) async fn unstage(&self, volume: VolumeId, path: TargetPath) -> Result<(), VolumeError> {
         let guard = self.guard(&volume)?;
         self.blocking(move |io| {
-            let seen = io.look_at_record(&guard)?;
-            carry_out(io, &guard, &path, &seen, plan::unstage(&path, &seen))
+            let seen = io.observe_record(&guard)?;
+            execute_plan(io, &guard, &path, &seen, plan::unstage(&path, &seen))
         })
         .await?;
         Ok(())

@@ -1,4 +1,4 @@
-//! What a volume holds, and whether it is well.
+//! The size and the condition of a volume.
 
 use std::path::Path;
 
@@ -8,28 +8,28 @@ use crate::integrity::Integrity;
 use crate::node::mount::{MountError, MountSpec};
 use crate::volume::id::VolumeId;
 
-/// What a volume holds: all of it in use, none of it free.
+/// The size and the condition of a volume. An image is read-only, so all of it is in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Statistics {
+pub(crate) struct Statistics {
     /// Bytes of the image's files.
     pub bytes: u64,
     /// Inodes of the image.
     pub inodes: u64,
-    /// How far what a pod reads there is checked; nothing where it is only staged.
+    /// The integrity level of the mount; `None` if the volume is only staged.
     pub integrity: Option<Integrity>,
-    /// What is wrong with the volume at the path asked for, if anything.
+    /// What is wrong with the volume at the requested path, if anything.
     pub abnormal: Option<String>,
 }
 
 impl Statistics {
     /// The volume's condition, for people.
     pub fn message(&self) -> String {
-        self.abnormal.clone().unwrap_or_else(|| well(self.integrity))
+        self.abnormal.clone().unwrap_or_else(|| healthy(self.integrity))
     }
 }
 
-/// What is said of a volume with which nothing is wrong.
-fn well(level: Option<Integrity>) -> String {
+/// The message for a volume without problems.
+fn healthy(level: Option<Integrity>) -> String {
     let Some(level) = level else { return "staged: the image is on this node".to_owned() };
     let what = match level {
         Integrity::Read => "the kernel checks every read (fs-verity)",
@@ -40,21 +40,22 @@ fn well(level: Option<Integrity>) -> String {
 }
 
 impl Volumes {
-    /// Measures a volume at one of its targets, or where it is staged.
+    /// The statistics of a volume at one of its targets, or at its staging path.
     ///
     /// # Errors
     /// The volume is not in use on this node, or not at `path`.
-    pub async fn statistics(&self, volume: VolumeId, path: String) -> Result<Statistics, VolumeError> {
-        let damages = self.0.damages.clone();
+    pub(crate) async fn statistics(&self, volume: VolumeId, path: String) -> Result<Statistics, VolumeError> {
+        let corrupt_images = self.0.corrupt_images.clone();
         self.blocking(move |io| {
             let Some(record) = io.records.read(&volume)? else {
                 return Err(VolumeError::Unknown(volume));
             };
             let at = Path::new(&path);
             let abnormal = if record.target(at).is_some() {
-                complaint(&record, at, io.mounter.mounted(at))
-                    .or_else(|| damages.of(&record.composefs).map(damaged))
+                mount_problem(&record, at, io.mounter.mounted(at))
+                    .or_else(|| corrupt_images.of(&record.composefs).map(corruption_problem))
             } else if record.staged.as_deref() == Some(at) {
+                // Nothing is mounted at a staging path, so nothing can be wrong there.
                 None
             } else {
                 return Err(VolumeError::NotThere { volume, path });
@@ -67,13 +68,13 @@ impl Volumes {
     }
 }
 
-fn damaged(what: String) -> String {
+fn corruption_problem(what: String) -> String {
     format!(
         "{what}; reading it fails; the node's operator runs `composefs-csi verify --repair` and pulls the image again"
     )
 }
 
-fn complaint(
+fn mount_problem(
     record: &VolumeRecord,
     path: &Path,
     mounted: Result<Option<MountSpec>, MountError>,

@@ -1,4 +1,4 @@
-//! Paths that the orchestrator names: where a volume is published or staged.
+//! Target paths: where the orchestrator wants a volume published or staged.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -8,20 +8,20 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::kind::Kind;
 
-/// A path below the kubelet's directory: absolute, without `..`, written in one way only.
+/// A path below the kubelet's directory: absolute, without `..`, normalised.
 ///
-/// That nothing follows a symbolic link in its last component is for whoever uses it: see
-/// [`TargetPath::look`].
+/// A symbolic link in its last component is possible. Code that uses the path must not follow it: see
+/// [`TargetPath::inspect`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetPath(PathBuf);
 
 /// Why a path is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum TargetError {
-    /// Nothing was given.
+pub(crate) enum TargetError {
+    /// The path is empty.
     #[error("{0} is missing; the caller must name a path")]
     Missing(&'static str),
-    /// Not a path that this driver touches.
+    /// The path is not one that this driver works on.
     #[error("{field} {path:?} {problem}; it must be an absolute path below {}", root.display())]
     Refused {
         /// The request's field.
@@ -36,33 +36,34 @@ pub enum TargetError {
 }
 
 impl TargetError {
-    /// A path out of place is always the input's fault.
+    /// Invalid: the caller named the path.
     pub fn kind(&self) -> Kind {
         Kind::Invalid
     }
 }
 
-/// What is found at a target, symbolic links not followed, mounts not asked for.
+/// What is at a target path. Symbolic links are not followed, and mounts are not considered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Directory {
+pub(crate) enum TargetState {
     /// Nothing.
     Missing,
     /// An empty directory.
     Empty,
-    /// A directory with something in it (or whatever is mounted there).
+    /// A directory that is not empty, possibly by a mount.
     Filled,
-    /// A symbolic link, a file, a device: not made by this driver.
+    /// A symbolic link, a file or a device: not made by this driver.
     Other,
 }
 
 impl TargetPath {
-    /// Reads the request's `field`; `root` is the kubelet's directory.
+    /// Parses the request's `field`; `root` is the kubelet's directory.
     ///
     /// # Errors
-    /// The path is empty, relative, climbs, or is not below `root`.
-    pub fn parse(field: &'static str, text: &str, root: &Path) -> Result<Self, TargetError> {
+    /// The path is empty, relative, has `..`, or is not below `root`.
+    pub(crate) fn parse(field: &'static str, text: &str, root: &Path) -> Result<Self, TargetError> {
         let refused = |problem| TargetError::Refused {
             field,
+            // The caller's text may be long; the error must not be.
             path: text.chars().take(256).collect(),
             problem,
             root: root.to_owned(),
@@ -71,24 +72,24 @@ impl TargetPath {
             return Err(TargetError::Missing(field));
         }
         if text.chars().any(char::is_control) {
-            return Err(refused("holds a control character"));
+            return Err(refused("contains a control character"));
         }
         let path = Path::new(text);
         if !path.is_absolute() {
             return Err(refused("is relative"));
         }
         if path.components().any(|part| part == Component::ParentDir) {
-            return Err(refused("climbs with `..`"));
+            return Err(refused("contains `..`"));
         }
         // `components` also drops doubled slashes, `.` and a final slash.
         let path: PathBuf = path.components().collect();
         if !path.starts_with(root) || path == root {
-            return Err(refused("is elsewhere"));
+            return Err(refused("is not below kubelet's directory"));
         }
         Ok(Self(path))
     }
 
-    /// A path that came from this driver's own records.
+    /// A path from this driver's own records.
     pub(super) fn recorded(path: &Path) -> Self {
         Self(path.to_owned())
     }
@@ -98,26 +99,26 @@ impl TargetPath {
         &self.0
     }
 
-    /// What is there now.
+    /// What is at the path now.
     ///
     /// # Errors
-    /// The system's, other than that nothing is there. Stale handles and the like of a mount that broke
-    /// count as a directory in use, so that it can be unmounted.
-    pub fn look(&self) -> io::Result<Directory> {
+    /// The path cannot be examined. `EIO` and `ESTALE` of a broken mount are not errors: they count as
+    /// [`TargetState::Filled`], so that the mount can be unmounted.
+    pub(crate) fn inspect(&self) -> io::Result<TargetState> {
         let found = match fs::symlink_metadata(&self.0) {
             Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Directory::Missing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(TargetState::Missing),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::ESTALE)) => {
-                return Ok(Directory::Filled);
+                return Ok(TargetState::Filled);
             }
             Err(error) => return Err(error),
         };
         if !found.is_dir() {
-            return Ok(Directory::Other);
+            return Ok(TargetState::Other);
         }
         match fs::read_dir(&self.0).map(|mut entries| entries.next()) {
-            Ok(None) => Ok(Directory::Empty),
-            Ok(Some(_)) | Err(_) => Ok(Directory::Filled),
+            Ok(None) => Ok(TargetState::Empty),
+            Ok(Some(_)) | Err(_) => Ok(TargetState::Filled),
         }
     }
 }
@@ -167,14 +168,14 @@ mod tests {
     #[test]
     fn looking_follows_no_link() {
         let directory = tempfile::tempdir().unwrap();
-        let look = |name: &str| TargetPath(directory.path().join(name)).look().unwrap();
-        assert_eq!(look("nothing"), Directory::Missing);
+        let look = |name: &str| TargetPath(directory.path().join(name)).inspect().unwrap();
+        assert_eq!(look("nothing"), TargetState::Missing);
         fs::create_dir(directory.path().join("d")).unwrap();
-        assert_eq!(look("d"), Directory::Empty);
+        assert_eq!(look("d"), TargetState::Empty);
         std::os::unix::fs::symlink("d", directory.path().join("link")).unwrap();
         std::os::unix::fs::symlink("nowhere", directory.path().join("dangling")).unwrap();
-        assert_eq!((look("link"), look("dangling")), (Directory::Other, Directory::Other));
+        assert_eq!((look("link"), look("dangling")), (TargetState::Other, TargetState::Other));
         fs::write(directory.path().join("d/file"), "").unwrap();
-        assert_eq!((look("d"), look("d/file")), (Directory::Filled, Directory::Other));
+        assert_eq!((look("d"), look("d/file")), (TargetState::Filled, TargetState::Other));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use composefs_csi::image::objects::Corruption;
 use composefs_csi::image::verity::VerityDigest;
-use composefs_csi::node::corruption::{Complaint, Damages, Watcher};
+use composefs_csi::node::corruption::{CorruptImages, CorruptionWatcher, KernelReport};
 
 use super::fixture::*;
 
@@ -52,35 +52,35 @@ fn complaints_of_the_kernel_lead_to_the_object_and_no_further() {
     let dir = tempfile::tempdir().unwrap();
     let store = std::sync::Arc::new(open(dir.path()));
     let image = pull(&store, "a", &[&["x", "y"]]).unwrap();
-    let damages = Damages::default();
-    let mut watcher = Watcher::new(store.clone(), damages.clone());
+    let corrupt_images = CorruptImages::default();
+    let mut watcher = CorruptionWatcher::new(store.clone(), corrupt_images.clone());
     let object = VerityDigest::of(&content("x"));
     let path = store.objects().path(&object);
     let inode = std::fs::metadata(&path).unwrap().ino();
     // Of a good object, of a file of somebody else's, of nothing at all.
     for complaint in [
-        Complaint::Block { inode, position: 0 },
-        Complaint::Block { inode: 1, position: 0 },
-        Complaint::Seal { name: object.hex()[2..].to_owned() },
-        Complaint::Seal { name: "0".repeat(62) },
-        Complaint::Lookup,
+        KernelReport::Block { inode, position: 0 },
+        KernelReport::Block { inode: 1, position: 0 },
+        KernelReport::Seal { name: object.hex()[2..].to_owned() },
+        KernelReport::Seal { name: "0".repeat(62) },
+        KernelReport::Lookup,
     ] {
-        watcher.look_into(&complaint).unwrap();
-        assert!(damages.is_empty(), "{complaint:?}");
+        watcher.investigate(&complaint).unwrap();
+        assert!(corrupt_images.is_empty(), "{complaint:?}");
     }
     std::fs::write(&path, b"something else").unwrap();
-    watcher.look_into(&Complaint::Block { inode, position: 4096 }).unwrap();
-    let what = damages.of(&image.image).unwrap();
+    watcher.investigate(&KernelReport::Block { inode, position: 4096 }).unwrap();
+    let what = corrupt_images.of(&image.image).unwrap();
     assert!(what.contains(&object.hex()) && what.contains("other content"), "{what}");
-    watcher.look_again().unwrap();
-    assert_eq!((damages.len(), watcher.knows_of_damage()), (1, true));
+    watcher.recheck().unwrap();
+    assert_eq!((corrupt_images.len(), watcher.has_findings()), (1, true));
     std::fs::write(&path, content("x")).unwrap();
-    watcher.look_again().unwrap();
-    assert_eq!((damages.len(), watcher.knows_of_damage()), (0, false));
+    watcher.recheck().unwrap();
+    assert_eq!((corrupt_images.len(), watcher.has_findings()), (0, false));
 
-    let damages = Damages::default();
-    let mut watcher = Watcher::new(store.clone(), damages.clone());
+    let corrupt_images = CorruptImages::default();
+    let mut watcher = CorruptionWatcher::new(store.clone(), corrupt_images.clone());
     std::fs::remove_file(store.objects().path(&VerityDigest::of(&content("y")))).unwrap();
-    watcher.look_into(&Complaint::Lookup).unwrap();
-    assert!(damages.of(&image.image).unwrap().contains("is missing"));
+    watcher.investigate(&KernelReport::Lookup).unwrap();
+    assert!(corrupt_images.of(&image.image).unwrap().contains("is missing"));
 }

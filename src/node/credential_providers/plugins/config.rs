@@ -1,6 +1,6 @@
 //! kubelet's own `CredentialProviderConfig` (kubelet.config.k8s.io/v1), in YAML or JSON.
 //!
-//! Strict, as kubelet is: a member that means nothing here is an error, because it may be a restriction.
+//! Strict, as in kubelet: an unknown member is an error, because it may be a restriction.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,29 +9,21 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::duration;
-use crate::kind::Kind;
 use crate::oci::credentials::ImageGlob;
 
-/// The version of the exec protocol that is spoken.
+/// The supported version of the exec protocol.
 pub(super) const PROTOCOL: &str = "credentialprovider.kubelet.k8s.io/v1";
 const CONFIG: (&str, &str) = ("CredentialProviderConfig", "kubelet.config.k8s.io/v1");
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("credential provider configuration {}: {problem}; kubelet's documentation has the format", file.display())]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     file: PathBuf,
     problem: String,
 }
 
-impl ConfigError {
-    /// The operator's to mend.
-    pub fn kind(&self) -> Kind {
-        Kind::Invalid
-    }
-}
-
-/// One plugin and when to ask it.
+/// One plugin, and the images for which to run it.
 #[derive(Debug, Clone)]
 pub(super) struct Provider {
     pub name: String,
@@ -43,7 +35,7 @@ pub(super) struct Provider {
     pub token: Option<TokenAttributes>,
 }
 
-/// Variables for a plugin. Their values may be secrets.
+/// Environment variables for a plugin. Their values may be secrets, so `Debug` shows only the names.
 #[derive(Clone, Default)]
 pub(super) struct Environment(pub Vec<(String, String)>);
 
@@ -67,7 +59,7 @@ pub(super) struct TokenAttributes {
     pub optional_annotations: Vec<String>,
 }
 
-/// What an answer that was bought with a token is kept by.
+/// By what an answer for a token is cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(super) enum CacheType {
     Token,
@@ -104,10 +96,10 @@ struct WireVariable {
     value: String,
 }
 
-/// Reads the file's text; `programs` is the directory of the plugins.
+/// Parses the file's text; `programs` is the directory of the plugins.
 pub(super) fn parse(file: &Path, text: &str, programs: &Path) -> Result<Vec<Provider>, ConfigError> {
     let failed = |problem: String| ConfigError { file: file.to_owned(), problem };
-    // The parser's messages quote the text around the fault, where a variable's value may stand.
+    // The parser's messages quote the text around the error, which may contain a variable's value.
     let wire: Wire = serde_saphyr::from_str(text).map_err(|error| {
         let place = error.location().map_or_else(String::new, |at| format!(" at line {}", at.line()));
         failed(format!("it is not a {} of {}{place}", CONFIG.0, CONFIG.1))
@@ -125,9 +117,9 @@ impl WireProvider {
     fn check(self, programs: &Path) -> Result<Provider, String> {
         let name = self.name;
         let about = |problem: &str| format!("provider {name:?} {problem}");
-        // As kubelet: the name is the program's, and no path.
+        // As in kubelet: the name is the program's file name, not a path.
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', ' ', '\0']) {
-            return Err(about("has a name that is no program's"));
+            return Err(about("has a name that is not a file name"));
         }
         if self.api_version != PROTOCOL {
             return Err(about(&format!("speaks {:?}; {PROTOCOL} is understood", self.api_version)));
@@ -138,11 +130,12 @@ impl WireProvider {
         let images = self.match_images.iter().map(|glob| ImageGlob::parse(glob));
         let images = images.collect::<Result<_, _>>().map_err(|_| about("has a bad entry in matchImages"))?;
         let default_cache = duration::parse(&self.default_cache_duration)
-            .ok_or_else(|| about("has a defaultCacheDuration that is none, such as \"12h\""))?;
+            .ok_or_else(|| about("has a malformed defaultCacheDuration; write for example \"12h\""))?;
         if self.token_attributes.as_ref().is_some_and(|token| token.audience.is_empty()) {
             return Err(about("has an empty serviceAccountTokenAudience"));
         }
         let program = programs.join(&name);
+        // Checked at the start, so that the operator learns of it and not the first pod.
         if !program.is_file() {
             return Err(about(&format!("has no program {}", program.display())));
         }

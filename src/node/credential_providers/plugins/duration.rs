@@ -1,8 +1,8 @@
-//! Durations as Go writes them: `12h`, `1h30m0s`, `1.5s`, `0`.
+//! Durations in Go's notation: `12h`, `1h30m0s`, `1.5s`, `0`.
 
 use std::time::Duration;
 
-/// Parses one; `None` for anything else, negative ones included.
+/// Parses a duration; `None` if it is malformed or negative.
 pub(super) fn parse(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);

@@ -1,7 +1,7 @@
-//! Asking one plugin: the request on its standard input, the answer on its standard output, bounded in time and
-//! size, in an environment of its own.
+//! Runs one plugin: the request on its standard input, the response on its standard output, with limits on time and
+//! size, in a clean environment.
 //!
-//! What a plugin says on standard error is thrown away: it may be a secret, and the log is not the place for it.
+//! Standard error is discarded, because it may contain secrets that must not reach the log.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,17 +17,17 @@ use super::config::{PROTOCOL, Provider};
 use super::duration;
 use crate::oci::Credentials;
 
-/// As kubelet's.
+/// The same as kubelet's.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Answers are a few KiB.
+/// Longest response, in bytes. Usual ones have a few KiB.
 const ANSWER_MAX: u64 = 1 << 20;
-/// Enough to find other programs; what else a plugin needs stands in its configuration.
+/// Enough to find other programs. Other variables come from the plugin's configuration.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What a plugin is asked. Never printed: it may hold a token.
+/// A request to a plugin. Without `Debug`, because it may hold a token.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Question<'a> {
+pub(super) struct ExecRequest<'a> {
     pub image: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account_token: Option<&'a str>,
@@ -37,25 +37,25 @@ pub(super) struct Question<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Request<'a> {
+struct WireRequest<'a> {
     kind: &'static str,
     api_version: &'static str,
     #[serde(flatten)]
-    question: &'a Question<'a>,
+    request: &'a ExecRequest<'a>,
 }
 
-/// What a plugin answers.
+/// A plugin's response.
 #[derive(Debug, Clone)]
-pub(super) struct Answer {
+pub(super) struct ExecResponse {
     pub credentials: Credentials,
-    pub scope: Scope,
-    /// How long it may be kept; `None` for what the configuration says.
+    pub scope: CacheScope,
+    /// How long it may be cached; `None` for the configured duration.
     pub keep: Option<Duration>,
 }
 
-/// What an answer is good for.
+/// The images that a response is valid for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(super) enum Scope {
+pub(super) enum CacheScope {
     Image,
     Registry,
     Global,
@@ -63,10 +63,10 @@ pub(super) enum Scope {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Response {
+struct WireResponse {
     kind: String,
     api_version: String,
-    cache_key_type: Scope,
+    cache_key_type: CacheScope,
     cache_duration: Option<String>,
     #[serde(default)]
     auth: Option<BTreeMap<String, Auth>>,
@@ -81,8 +81,8 @@ struct Auth {
 }
 
 /// Runs the plugin. The error is a sentence without secrets.
-pub(super) async fn ask(provider: &Provider, question: &Question<'_>) -> Result<Answer, String> {
-    let request = Request { kind: "CredentialProviderRequest", api_version: PROTOCOL, question };
+pub(super) async fn run(provider: &Provider, request: &ExecRequest<'_>) -> Result<ExecResponse, String> {
+    let request = WireRequest { kind: "CredentialProviderRequest", api_version: PROTOCOL, request };
     let request = serde_json::to_vec(&request).map_err(|_| "the request cannot be written".to_owned())?;
     let mut child = Command::new(&provider.program)
         .args(&provider.arguments)
@@ -93,24 +93,25 @@ pub(super) async fn ask(provider: &Provider, question: &Question<'_>) -> Result<
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
+        // A group of its own, so that the plugin's children can be killed with it.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("it cannot be started: {error}"))?;
-    // Whatever the plugin has started goes with it, also when nobody waits any more.
-    let group = Group(child.id());
-    let talked = tokio::time::timeout(TIMEOUT, talk(&mut child, &request)).await;
-    // Not reaped yet, so that the number is still this group's and nobody else's.
+    // Processes that the plugin has started are killed with it, also if this future is dropped.
+    let group = ProcessGroup(child.id());
+    let exchanged = tokio::time::timeout(TIMEOUT, exchange(&mut child, &request)).await;
+    // Before the child is reaped: its group id cannot belong to another group yet.
     drop(group);
-    let output = talked.map_err(|_| format!("it has not answered within {} s", TIMEOUT.as_secs()))??;
-    let status = child.wait().await.map_err(unseen)?;
+    let output = exchanged.map_err(|_| format!("it has not answered within {} s", TIMEOUT.as_secs()))??;
+    let status = child.wait().await.map_err(unobserved)?;
     if status.success() { read(&output) } else { Err(format!("it ended with {status}")) }
 }
 
 /// A process group, killed when dropped.
-struct Group(Option<u32>);
+struct ProcessGroup(Option<u32>);
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         let pid = self.0.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
@@ -119,57 +120,61 @@ impl Drop for Group {
     }
 }
 
-async fn talk(child: &mut Child, request: &[u8]) -> Result<Vec<u8>, String> {
+/// Writes the request, reads the output, and waits until the plugin has ended.
+async fn exchange(child: &mut Child, request: &[u8]) -> Result<Vec<u8>, String> {
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
         return Err("it has no pipes".to_owned());
     };
     let write = async move {
-        // A plugin need not read.
+        // A plugin may ignore its input; a broken pipe is not a failure.
         let _ = stdin.write_all(request).await;
         drop(stdin);
     };
     let mut output = Vec::new();
+    // One byte more than the limit shows that the response exceeds it.
     let mut bounded = stdout.take(ANSWER_MAX + 1);
+    // At the same time: a plugin that writes before it has read must not block.
     let ((), read) = tokio::join!(write, bounded.read_to_end(&mut output));
     read.map_err(|error| format!("its answer cannot be read: {error}"))?;
     if output.len() as u64 > ANSWER_MAX {
         return Err(format!("its answer is longer than {ANSWER_MAX} bytes"));
     }
-    ended(child).await.map_err(unseen)?;
+    ended(child).await.map_err(unobserved)?;
     Ok(output)
 }
 
-/// Waits for the end of a program, which is near once its output has ended, and leaves it to be reaped.
+/// Waits until a program has ended, without reaping it. It ends soon after its output has ended.
 async fn ended(child: &Child) -> io::Result<()> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let Some(pid) = pid else { return Ok(()) };
+    // Polled, because tokio's wait would reap the child and free its process id.
     while waitid(WaitId::Pid(pid), options)?.is_none() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     Ok(())
 }
 
-fn unseen(error: io::Error) -> String {
-    format!("its end cannot be seen: {error}")
+fn unobserved(error: io::Error) -> String {
+    format!("its exit cannot be observed: {error}")
 }
 
-fn read(output: &[u8]) -> Result<Answer, String> {
-    // serde_json repeats values in its messages, and these are secrets.
-    let response: Response = serde_json::from_slice(output)
-        .map_err(|error| format!("its answer is no CredentialProviderResponse (line {})", error.line()))?;
+fn read(output: &[u8]) -> Result<ExecResponse, String> {
+    // serde_json's messages quote values, which are secrets here.
+    let response: WireResponse = serde_json::from_slice(output)
+        .map_err(|error| format!("its answer is not a CredentialProviderResponse (line {})", error.line()))?;
     if (&*response.kind, &*response.api_version) != ("CredentialProviderResponse", PROTOCOL) {
-        return Err(format!("its answer is no CredentialProviderResponse of {PROTOCOL}"));
+        return Err(format!("its answer is not a CredentialProviderResponse of {PROTOCOL}"));
     }
     let keep = match response.cache_duration {
         None => None,
-        Some(text) => Some(duration::parse(&text).ok_or("its answer's cacheDuration is none")?),
+        Some(text) => Some(duration::parse(&text).ok_or("its answer has a malformed cacheDuration")?),
     };
     let auth = response.auth.unwrap_or_default().into_iter();
     let passwords = auth.map(|(key, auth)| (key, (auth.username, auth.password)));
     let credentials = Credentials::of_passwords(passwords).map_err(|_| {
-        "its answer has a key in auth that names no registry, or half a credential".to_owned()
+        "its answer has a key in auth that is not a registry, or an incomplete credential".to_owned()
     })?;
-    Ok(Answer { credentials, scope: response.cache_key_type, keep })
+    Ok(ExecResponse { credentials, scope: response.cache_key_type, keep })
 }

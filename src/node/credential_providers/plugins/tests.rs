@@ -36,7 +36,7 @@ impl Node {
         fs::read_to_string(self.log()).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    fn plugins(&self, extra: &str, accounts: Option<Arc<dyn Accounts>>) -> Plugins {
+    fn plugins(&self, extra: &str, accounts: Option<Arc<dyn ServiceAccounts>>) -> Plugins {
         let config = format!(
             "kind: CredentialProviderConfig\napiVersion: kubelet.config.k8s.io/v1\nproviders:\n- name: helper\n  \
              matchImages: ['*.r.example']\n  defaultCacheDuration: 1h\n  \
@@ -134,7 +134,7 @@ async fn a_token_buys_for_its_own_account_only() {
 struct Annotated;
 
 #[async_trait]
-impl Accounts for Annotated {
+impl ServiceAccounts for Annotated {
     async fn annotations(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, String> {
         assert_eq!((namespace, name), ("ns", "a"));
         Ok([("role", "reader"), ("secret", "hunter3")].map(|(k, v)| (k.to_owned(), v.to_owned())).into())
@@ -166,7 +166,11 @@ async fn answers_that_are_none() {
         let node = Node::new(body);
         let plugins = node.plugins("", None);
         let why = plugins
-            .ask(&plugins.providers[0], &"x.r.example/app:1".parse().unwrap(), &PodIdentity::default())
+            .credentials_from(
+                &plugins.providers[0],
+                &"x.r.example/app:1".parse().unwrap(),
+                &PodIdentity::default(),
+            )
             .await
             .unwrap_err();
         assert!(!why.contains("hunter2"), "{body}: {why}");

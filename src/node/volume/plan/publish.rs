@@ -1,42 +1,45 @@
-//! What publishing needs, and its end.
+//! Plans for publish and unpublish.
 
 use super::refusal::{differs, refuse_target};
-use super::{Image, Plan, Refusal, Seen, Step, Wanted, based_on, is_pinned, record_or_forget};
+use super::{
+    ImageChoice, Observed, PublishSpec, Step, VolumePlan, VolumeRefusal, is_pinned, record_or_forget,
+    record_with_image,
+};
 use crate::integrity::Integrity;
 use crate::kind::Kind;
 use crate::node::mount::MountSpec;
-use crate::node::volume::record::{Pinned, Target, VolumeRecord};
-use crate::node::volume::target::{Directory, TargetPath};
+use crate::node::volume::record::{PinnedImage, PublishedTarget, VolumeRecord};
+use crate::node::volume::target::{TargetPath, TargetState};
 use crate::volume::access::AccessMode;
 
-/// Which image to publish, before any registry is asked.
-pub fn image_for(want: &Wanted, seen: &Seen) -> Image {
+/// Which image to publish. Decided before any registry is contacted.
+pub(crate) fn image_to_publish(want: &PublishSpec, seen: &Observed) -> ImageChoice {
     if let Some(refusal) = refusal(want, seen) {
-        return Image::Refuse(refusal);
+        return ImageChoice::Refuse(refusal);
     }
-    let Some(record) = &seen.record else { return Image::Resolve };
+    let Some(record) = &seen.record else { return ImageChoice::Resolve };
     if published(record, want, seen).is_some()
         && seen.mounted.as_ref().is_some_and(|spec| spec.image == record.composefs)
     {
-        return Image::Done;
+        return ImageChoice::Done;
     }
     if is_pinned(record, &seen.boot) && record.request == want.request {
-        return Image::Pinned(record.pinned());
+        return ImageChoice::Pinned(record.pinned());
     }
-    Image::Resolve
+    ImageChoice::Resolve
 }
 
 /// How to publish `image` at the target.
-pub fn publish(want: &Wanted, image: Pinned, seen: &Seen) -> Plan {
-    match image_for(want, seen) {
-        Image::Done => return Plan::Done,
-        Image::Refuse(refusal) => return Plan::Refuse(refusal),
-        Image::Pinned(_) | Image::Resolve => {}
+pub(crate) fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -> VolumePlan {
+    match image_to_publish(want, seen) {
+        ImageChoice::Done => return VolumePlan::Done,
+        ImageChoice::Refuse(refusal) => return VolumePlan::Refuse(refusal),
+        ImageChoice::Pinned(_) | ImageChoice::Resolve => {}
     }
     let spec = MountSpec { image: image.composefs, path: want.request.path.clone(), noexec: want.noexec };
-    let mut record = based_on(seen, &want.volume, &want.request, image);
+    let mut record = record_with_image(seen, &want.volume, &want.request, image);
     record.targets.retain(|target| target.path != want.target.path());
-    record.targets.push(Target {
+    record.targets.push(PublishedTarget {
         path: want.target.path().to_owned(),
         noexec: want.noexec,
         mode: want.mode,
@@ -44,66 +47,70 @@ pub fn publish(want: &Wanted, image: Pinned, seen: &Seen) -> Plan {
     });
     let mut steps = vec![Step::Record(record)];
     match (&seen.mounted, seen.directory) {
-        // A mount that lost its record is taken over, if it is just what is wanted.
+        // A mount without a record is adopted if it is what the request wants.
         (Some(found), _) if found.image == spec.image && found.noexec == spec.noexec => {
-            // Nobody knows how it was made.
+            // Its integrity level is not recorded, so a demand needs a new mount.
             if want.least > Integrity::Fetch {
                 steps.extend([Step::Unmount, Step::Mount(spec, want.least)]);
             }
         }
         (Some(found), _) => {
             let what = format!("image {} without a record", found.image);
-            return Plan::Refuse(Refusal::Occupied { target: want.target.clone(), what });
+            return VolumePlan::Refuse(VolumeRefusal::Occupied { target: want.target.clone(), what });
         }
-        (None, Directory::Missing) => steps.extend([Step::CreateDirectory, Step::Mount(spec, want.least)]),
-        (None, Directory::Empty) => steps.push(Step::Mount(spec, want.least)),
-        (None, Directory::Filled) => {
+        (None, TargetState::Missing) => steps.extend([Step::CreateDirectory, Step::Mount(spec, want.least)]),
+        (None, TargetState::Empty) => steps.push(Step::Mount(spec, want.least)),
+        (None, TargetState::Filled) => {
             return refuse_target(&want.target, "is a directory with files in it", Kind::Conflict);
         }
-        (None, Directory::Other) => {
+        (None, TargetState::Other) => {
             return refuse_target(&want.target, "is a symbolic link or a file", Kind::Invalid);
         }
     }
-    Plan::Run(steps)
+    VolumePlan::Run(steps)
 }
 
-/// How to take a volume from a target. That there is no such volume, or nothing at the target, is fine; what
-/// another volume has there stays.
-pub fn unpublish(target: &TargetPath, seen: &Seen) -> Plan {
+/// How to unpublish a volume from a target. Succeeds if there is no such volume or nothing at the target. A target of
+/// another volume is left alone.
+pub(crate) fn unpublish(target: &TargetPath, seen: &Observed) -> VolumePlan {
     let mut steps = Vec::new();
     let ours = seen.record.as_ref().filter(|record| record.target(target.path()).is_some());
+    // Without an owner, a mount there is this volume's, or its record was lost.
     if seen.owner.is_none() {
         if seen.mounted.is_some() {
             steps.push(Step::Unmount);
         }
         match seen.directory {
-            Directory::Missing => {}
-            Directory::Empty | Directory::Filled => steps.push(Step::RemoveDirectory),
-            Directory::Other => return refuse_target(target, "is a symbolic link or a file", Kind::Invalid),
+            TargetState::Missing => {}
+            TargetState::Empty | TargetState::Filled => steps.push(Step::RemoveDirectory),
+            TargetState::Other => {
+                return refuse_target(target, "is a symbolic link or a file", Kind::Invalid);
+            }
         }
         let mounted = seen.mounted.as_ref().map(|spec| spec.image);
         if let Some(image) = mounted.or(ours.map(|record| record.composefs)) {
             steps.push(Step::Release(image));
         }
     }
+    // Last: until the unmount has succeeded, the mount needs its record.
     if let Some(record) = ours {
         let mut rest = record.clone();
         rest.targets.retain(|found| found.path != target.path());
         steps.push(record_or_forget(rest));
     }
-    if steps.is_empty() { Plan::Done } else { Plan::Run(steps) }
+    if steps.is_empty() { VolumePlan::Done } else { VolumePlan::Run(steps) }
 }
 
-fn refusal(want: &Wanted, seen: &Seen) -> Option<Refusal> {
+fn refusal(want: &PublishSpec, seen: &Observed) -> Option<VolumeRefusal> {
     if let Some(owner) = &seen.owner {
         let what = format!("volume {owner}");
-        return Some(Refusal::Occupied { target: want.target.clone(), what });
+        return Some(VolumeRefusal::Occupied { target: want.target.clone(), what });
     }
     let record = seen.record.as_ref()?;
     if let (Some(found), Some(mounted)) = (published(record, want, seen), &seen.mounted) {
         if mounted.image != record.composefs {
             let what = format!("image {} instead of {}", mounted.image, record.composefs);
-            return Some(Refusal::Occupied { target: want.target.clone(), what });
+            return Some(VolumeRefusal::Occupied { target: want.target.clone(), what });
         }
         if found.mode != want.mode || found.noexec != want.noexec {
             return Some(differs(&want.volume, record, "an access mode or options"));
@@ -112,6 +119,7 @@ fn refusal(want: &Wanted, seen: &Seen) -> Option<Refusal> {
             return Some(differs(&want.volume, record, "attributes"));
         }
     }
+    // A volume that is also in use elsewhere must show the same content everywhere.
     let elsewhere = record.targets.iter().find(|target| target.path != want.target.path());
     let current = record.boot == seen.boot;
     if current && record.request != want.request && (elsewhere.is_some() || record.staged.is_some()) {
@@ -122,12 +130,16 @@ fn refusal(want: &Wanted, seen: &Seen) -> Option<Refusal> {
         current && (want.mode == single || other.mode == single)
     }) {
         let (volume, path) = (want.volume.to_string(), other.path.clone());
-        return Some(Refusal::SinglePod { volume, path });
+        return Some(VolumeRefusal::SinglePod { volume, path });
     }
     None
 }
 
-/// The record's entry for the target, if it can be about a mount: none outlives its boot.
-fn published<'a>(record: &'a VolumeRecord, want: &Wanted, seen: &Seen) -> Option<&'a Target> {
+/// The record's entry for the target, unless it is from an earlier boot, whose mounts are gone.
+fn published<'a>(
+    record: &'a VolumeRecord,
+    want: &PublishSpec,
+    seen: &Observed,
+) -> Option<&'a PublishedTarget> {
     record.target(want.target.path()).filter(|_| record.boot == seen.boot)
 }

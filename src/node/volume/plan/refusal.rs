@@ -1,17 +1,17 @@
-//! Why something must not be done to a volume, whatever its image.
+//! Why a plan refuses a request.
 
 use std::path::PathBuf;
 
-use super::Plan;
+use super::VolumePlan;
 use crate::kind::Kind;
 use crate::node::volume::record::VolumeRecord;
 use crate::node::volume::target::TargetPath;
 use crate::volume::id::VolumeId;
 
-/// Why something must not be done.
+/// Why a plan refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// In use with other attributes or another capability.
+pub enum VolumeRefusal {
+    /// The volume is in use with other attributes or another capability.
     #[error(
         "volume {volume} is in use at {} with {what} other than this request's; unpublish it there first",
         path.display()
@@ -24,7 +24,7 @@ pub enum Refusal {
         /// What differs.
         what: &'static str,
     },
-    /// The target shows something else.
+    /// The target has another mount.
     #[error("target {target} shows {what}; unpublish that first")]
     Occupied {
         /// The target.
@@ -32,8 +32,8 @@ pub enum Refusal {
         /// What it shows.
         what: String,
     },
-    /// The target is no directory that this driver made.
-    #[error("target {target} {problem}; remove it by hand if nobody needs it")]
+    /// The target is not a directory that this driver made.
+    #[error("target {target} {problem}; remove it by hand if it is not needed")]
     Target {
         /// The target.
         target: TargetPath,
@@ -42,7 +42,7 @@ pub enum Refusal {
         /// What sort of failure this is.
         kind: Kind,
     },
-    /// For one pod only, and another has it.
+    /// The volume is for one pod only, and another pod has it.
     #[error(
         "volume {volume} is for a single pod (ReadWriteOncePod) and is in use at {}; remove that pod first",
         path.display()
@@ -55,7 +55,7 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl VolumeRefusal {
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
@@ -66,11 +66,11 @@ impl Refusal {
     }
 }
 
-pub(super) fn differs(volume: &VolumeId, record: &VolumeRecord, what: &'static str) -> Refusal {
+pub(super) fn differs(volume: &VolumeId, record: &VolumeRecord, what: &'static str) -> VolumeRefusal {
     let path = record.targets.first().map(|target| target.path.clone()).or_else(|| record.staged.clone());
-    Refusal::Differs { volume: volume.to_string(), path: path.unwrap_or_default(), what }
+    VolumeRefusal::Differs { volume: volume.to_string(), path: path.unwrap_or_default(), what }
 }
 
-pub(super) fn refuse_target(target: &TargetPath, problem: &'static str, kind: Kind) -> Plan {
-    Plan::Refuse(Refusal::Target { target: target.clone(), problem, kind })
+pub(super) fn refuse_target(target: &TargetPath, problem: &'static str, kind: Kind) -> VolumePlan {
+    VolumePlan::Refuse(VolumeRefusal::Target { target: target.clone(), problem, kind })
 }

@@ -24,9 +24,9 @@ struct Node {
     guards: Guards,
 }
 
-fn image(number: u8) -> Pinned {
+fn image(number: u8) -> PinnedImage {
     let composefs = VerityDigest([number; 32]);
-    Pinned { image: Digest::from_bytes([number; 32]), composefs, bytes: 1, inodes: 1 }
+    PinnedImage { image: Digest::from_bytes([number; 32]), composefs, bytes: 1, inodes: 1 }
 }
 
 impl Node {
@@ -46,8 +46,8 @@ impl Node {
         self.guards.take(&format!("v{volume}").parse().unwrap()).unwrap()
     }
 
-    fn want(&self, op: &Publish) -> Wanted {
-        Wanted {
+    fn want(&self, op: &Publish) -> PublishSpec {
+        PublishSpec {
             volume: format!("v{}", op.volume).parse().unwrap(),
             target: self.target(op.target),
             request: request(op.request),
@@ -62,36 +62,36 @@ impl Node {
     }
 
     /// Plans, as a call does; `tag` is what the registry would say now.
-    fn plan(&self, op: &Op, tag: u8) -> (Seen, Plan) {
+    fn plan(&self, op: &Op, tag: u8) -> (Observed, VolumePlan) {
         let boot = self.boot.to_string();
         let io = Io { records: &self.records, mounter: &self.mounter, boot: &boot };
         let guard = self.guard(op.volume());
         let target = self.target(op.target());
         let volume = guard.volume().clone();
-        let chosen = |image_of: Image| match image_of {
-            Image::Pinned(pinned) => pinned,
+        let chosen = |image_of: ImageChoice| match image_of {
+            ImageChoice::Pinned(pinned) => pinned,
             _ => image(tag),
         };
         match op {
             Op::Publish(publish_op) => {
-                let (want, seen) = (self.want(publish_op), io.look(&guard, &target).unwrap());
-                let plan = publish(&want, chosen(image_for(&want, &seen)), &seen);
+                let (want, seen) = (self.want(publish_op), io.observe(&guard, &target).unwrap());
+                let plan = publish(&want, chosen(image_to_publish(&want, &seen)), &seen);
                 (seen, plan)
             }
             Op::Unpublish { .. } => {
-                let seen = io.look(&guard, &target).unwrap();
+                let seen = io.observe(&guard, &target).unwrap();
                 let plan = unpublish(&target, &seen);
                 (seen, plan)
             }
             Op::Stage { request: number, .. } => {
-                let (seen, path) = (io.look_at_record(&guard).unwrap(), self.staging(op.volume()));
+                let (seen, path) = (io.observe_record(&guard).unwrap(), self.staging(op.volume()));
                 let request = request(*number);
                 let chosen = chosen(image_to_stage(&volume, &request, &path, &seen));
                 let plan = stage(&volume, &request, &path, chosen, &seen);
                 (seen, plan)
             }
             Op::Unstage { .. } => {
-                let seen = io.look_at_record(&guard).unwrap();
+                let seen = io.observe_record(&guard).unwrap();
                 let plan = unstage(&self.staging(op.volume()), &seen);
                 (seen, plan)
             }
@@ -103,7 +103,7 @@ impl Node {
     }
 
     /// Carries out at most `limit` steps: a process killed after that many.
-    fn run(&self, op: &Op, seen: &Seen, steps: &[Step], limit: usize) -> bool {
+    fn run(&self, op: &Op, seen: &Observed, steps: &[Step], limit: usize) -> bool {
         let boot = self.boot.to_string();
         let io = Io { records: &self.records, mounter: &self.mounter, boot: &boot };
         let steps = &steps[..limit.min(steps.len())];
@@ -218,14 +218,14 @@ proptest! {
                 node.boot += 1;
             }
             let (seen, plan) = node.plan(&act.op, act.tag);
-            if let Plan::Run(steps) = &plan {
+            if let VolumePlan::Run(steps) = &plan {
                 if let Some(operation) = act.fault {
                     node.mounter.fail_next(operation, Errno::BUSY);
                 }
                 let complete = node.run(&act.op, &seen, steps, act.limit) && act.limit >= steps.len();
                 if complete {
                     let again = node.plan(&act.op, 1 - act.tag).1;
-                    prop_assert_eq!(again, Plan::Done, "after {:?} of {:?}", &plan, &act.op);
+                    prop_assert_eq!(again, VolumePlan::Done, "after {:?} of {:?}", &plan, &act.op);
                 }
                 // A fault that was not met must not wait for a later call.
                 let _ = (node.mounter.unmount(Path::new("/x")), node.mounter.release(&VerityDigest([9; 32])));
@@ -236,7 +236,7 @@ proptest! {
         for volume in 0..2 {
             for op in (0..3).map(|target| Op::Unpublish { volume, target }).chain([Op::Unstage { volume }]) {
                 let (seen, plan) = node.plan(&op, 0);
-                if let Plan::Run(steps) = plan {
+                if let VolumePlan::Run(steps) = plan {
                     prop_assert!(node.run(&op, &seen, &steps, usize::MAX));
                 }
             }
@@ -249,7 +249,7 @@ proptest! {
         prop_assert!(node.mounter.bases().is_empty(), "private mounts are released");
         prop_assert!(node.records.all().unwrap().is_empty());
         for target in 0..3 {
-            prop_assert_eq!(node.target(target).look().unwrap(), Directory::Missing);
+            prop_assert_eq!(node.target(target).inspect().unwrap(), TargetState::Missing);
         }
     }
 }
@@ -264,13 +264,13 @@ fn publish_op(volume: u8, target: u8) -> Publish {
 
 fn done(node: &Node, op: &Op, tag: u8) {
     let (seen, plan) = node.plan(op, tag);
-    let Plan::Run(steps) = plan else { panic!("{plan:?}") };
+    let VolumePlan::Run(steps) = plan else { panic!("{plan:?}") };
     assert!(node.run(op, &seen, &steps, usize::MAX));
 }
 
-fn refusal_of(node: &Node, op: Op) -> Refusal {
+fn refusal_of(node: &Node, op: Op) -> VolumeRefusal {
     match node.plan(&op, 0).1 {
-        Plan::Refuse(refusal) => refusal,
+        VolumePlan::Refuse(refusal) => refusal,
         other => panic!("{other:?}"),
     }
 }
@@ -311,7 +311,7 @@ fn a_volume_for_one_pod_is_not_given_to_a_second() {
 fn unpublishing_the_wrong_volume_touches_nothing() {
     let node = Node::new();
     done(&node, &Op::Publish(publish_op(0, 0)), 0);
-    assert_eq!(node.plan(&Op::Unpublish { volume: 1, target: 0 }, 0).1, Plan::Done);
+    assert_eq!(node.plan(&Op::Unpublish { volume: 1, target: 0 }, 0).1, VolumePlan::Done);
     assert_eq!(node.mounter.targets().len(), 1);
 }
 
@@ -323,14 +323,14 @@ fn a_mount_without_record_is_taken_over_or_removed() {
     done(&node, &Op::Publish(publish_op(0, 0)), 0);
     node.check();
     node.records.remove(&"v0".parse().unwrap()).unwrap();
-    assert!(matches!(refusal_of_other_image(&node), Refusal::Occupied { .. }));
+    assert!(matches!(refusal_of_other_image(&node), VolumeRefusal::Occupied { .. }));
     done(&node, &Op::Unpublish { volume: 0, target: 0 }, 0);
     assert!(node.mounter.targets().is_empty());
 }
 
-fn refusal_of_other_image(node: &Node) -> Refusal {
+fn refusal_of_other_image(node: &Node) -> VolumeRefusal {
     match node.plan(&Op::Publish(publish_op(0, 0)), 1).1 {
-        Plan::Refuse(refusal) => refusal,
+        VolumePlan::Refuse(refusal) => refusal,
         other => panic!("{other:?}"),
     }
 }
@@ -353,9 +353,9 @@ fn a_failed_mount_leaves_nothing_behind() {
     let node = Node::new();
     let op = Op::Publish(publish_op(0, 0));
     let (seen, plan) = node.plan(&op, 0);
-    let Plan::Run(steps) = plan else { panic!("{plan:?}") };
+    let VolumePlan::Run(steps) = plan else { panic!("{plan:?}") };
     node.mounter.fail_next("mount", Errno::INVAL);
     assert!(!node.run(&op, &seen, &steps, usize::MAX));
-    assert_eq!(node.target(0).look().unwrap(), Directory::Missing);
+    assert_eq!(node.target(0).inspect().unwrap(), TargetState::Missing);
     assert!(node.records.all().unwrap().is_empty());
 }

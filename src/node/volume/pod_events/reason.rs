@@ -1,7 +1,7 @@
-//! Under which reason a pod's event stand, and which failure is event of which sort. Pure.
+//! The reason of a pod's event, and which error has which reason. Pure.
 //!
-//! What decides is what happened, the error's variant; neither its text nor its gRPC code. `FailedPrecondition`
-//! alone stands for a policy's no, which waits for a person, and for a kernel without EROFS, which is a fault.
+//! The error's variant decides, not its text or its gRPC code. For example, `FailedPrecondition` stands both for a
+//! policy's refusal, which needs a person's decision, and for a kernel without EROFS, which is a fault.
 
 use crate::image::pull::PullError;
 use crate::image::store::StoreError;
@@ -11,27 +11,28 @@ use crate::node::volume::VolumeError;
 use crate::node::volume::execute::StepError;
 use crate::oci::SourceError;
 
-/// What sort of event.
+/// The reason of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// A pull has begun, and takes a moment.
+pub(crate) enum EventReason {
+    /// A pull has begun and is not done at once.
     Pulling,
-    /// It is done.
+    /// The pull is done.
     Pulled,
-    /// Somebody decided that the pod does not get the image: the registry, the node's operator or policy, or a check
-    /// that found the image or its records not to be what they were. Trying again changes nothing.
+    /// A decision denies the image to the pod: by the registry, the operator, a policy, or a check that found the image
+    /// or its records changed. A retry does not help.
     Refused,
-    /// The registry wants fewer requests; the volume comes later.
+    /// The registry limits the rate of requests; the volume comes later.
     RateLimited,
-    /// It did not work.
+    /// The publish failed.
     Failed,
 }
 
-impl Reason {
+impl EventReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 5] = [Self::Pulling, Self::Pulled, Self::Refused, Self::RateLimited, Self::Failed];
+    #[cfg(test)]
+    const ALL: [Self; 5] = [Self::Pulling, Self::Pulled, Self::Refused, Self::RateLimited, Self::Failed];
 
-    /// As it is shown: kubelet's words for the images of containers. Who reports tells them apart.
+    /// The name in the event: the same as kubelet's for container images. The reporting component tells them apart.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pulling => "Pulling",
@@ -42,12 +43,12 @@ impl Reason {
         }
     }
 
-    /// Whether somebody should do something.
-    pub fn is_bad(self) -> bool {
+    /// Whether the event is a warning.
+    pub fn is_warning(self) -> bool {
         matches!(self, Self::Refused | Self::RateLimited | Self::Failed)
     }
 
-    /// Under which reason a publish failed; `None` where it has not failed but goes on.
+    /// The reason for which a publish failed; `None` if it has not failed but goes on.
     pub(super) fn of(error: &VolumeError) -> Option<Self> {
         match error {
             _ if matches!(error.kind(), Kind::Pending | Kind::Busy) => None,
@@ -58,7 +59,7 @@ impl Reason {
     }
 }
 
-/// The registry's answer that it wants fewer requests, if that is why there is no image.
+/// The registry's rate limit, if that is why there is no image.
 pub(super) fn rate_limit(error: &PullError) -> Option<&SourceError> {
     match error {
         PullError::Source { source, .. } => {
@@ -70,11 +71,11 @@ pub(super) fn rate_limit(error: &PullError) -> Option<&SourceError> {
 
 fn is_refusal(error: &VolumeError) -> bool {
     match error {
-        // The operator demands a level of integrity, or has not named the directory.
+        // The operator demands a level of integrity, or has not allowed the directory.
         VolumeError::Unreachable(_) | VolumeError::Layout(_) => true,
-        VolumeError::Pull(error) => is_no_to_pull(error),
-        VolumeError::Step(StepError::Mount(error)) => is_no_to_mount(error),
-        // The volume is in use otherwise, or the work could not be done.
+        VolumeError::Pull(error) => is_refused_pull(error),
+        VolumeError::Step(StepError::Mount(error)) => is_refused_mount(error),
+        // The volume is in use with other attributes, or the work failed.
         VolumeError::Refused(_)
         | VolumeError::Step(_)
         | VolumeError::Busy(_)
@@ -86,19 +87,19 @@ fn is_refusal(error: &VolumeError) -> bool {
     }
 }
 
-fn is_no_to_pull(error: &PullError) -> bool {
+fn is_refused_pull(error: &PullError) -> bool {
     match error {
-        // The policy; the node's demand for sealed images; a seal that is none, or belongs to another image.
+        // The policy; the node's demand for sealed images; a seal that is malformed or belongs to another image.
         PullError::Refused(_)
         | PullError::Unsealed { .. }
         | PullError::Seal { .. }
         | PullError::NotAsSealed { .. } => true,
         PullError::Source { source, .. } => matches!(**source, SourceError::Denied { .. }),
-        // Records that the node's key did not write, or that contradict its memory.
+        // Records that the node's key did not authenticate, or that contradict what it built before.
         PullError::Store { source, .. } => {
             matches!(**source, StoreError::Unauthentic { .. } | StoreError::OtherDigest { .. })
         }
-        // It is not here and must not be looked for, goes beyond a cap, came damaged, or cannot be used.
+        // The image is absent and the policy forbids a pull, exceeds a limit, arrived corrupt, or is unusable.
         PullError::Absent(_)
         | PullError::Limit { .. }
         | PullError::DiffId { .. }
@@ -113,15 +114,15 @@ fn is_no_to_pull(error: &PullError) -> bool {
     }
 }
 
-fn is_no_to_mount(error: &MountError) -> bool {
+fn is_refused_mount(error: &MountError) -> bool {
     match error {
-        // The level cannot be had, or what lies in the store is not what was pulled.
+        // The integrity level cannot be reached, or the store's content is not what was pulled.
         MountError::Unreachable { .. }
         | MountError::NotSealed { .. }
         | MountError::WrongDigest { .. }
         | MountError::BadObject { .. } => true,
-        // The node cannot (no EROFS, no loop devices, no rights), or the request does not fit what is there.
-        MountError::NoWay { .. }
+        // The node cannot mount (no EROFS, no loop devices, no privilege), or the request does not fit the state.
+        MountError::NoMountMethod { .. }
         | MountError::Label { .. }
         | MountError::Kernel { .. }
         | MountError::NotAnImage { .. }

@@ -1,7 +1,7 @@
 //! The directory of records: read, written and removed one by one.
 //!
-//! Who claims which target is kept in memory as well, so that a publish need not read every record. This
-//! process is the only one that writes here.
+//! An index in memory says which volume claims which target, so that a publish does not read every record. It stays
+//! correct because no other process writes here.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,16 +13,18 @@ use super::{RecordError, VolumeRecord};
 use crate::durable_file::{self, Step};
 use crate::volume::id::VolumeId;
 
-/// A record's file, and what it holds if that can be read.
-pub type Listed = (PathBuf, Result<VolumeRecord, RecordError>);
+/// A record's file, and its record if that can be read.
+type Listed = (PathBuf, Result<VolumeRecord, RecordError>);
 
 /// The directory of records.
 #[derive(Debug)]
 pub struct Records {
     directory: PathBuf,
+    /// The index: one claim per target.
     claims: Mutex<HashMap<PathBuf, Claim>>,
 }
 
+/// The volume that a target belongs to, and the boot during which it was recorded.
 #[derive(Debug)]
 struct Claim {
     volume: String,
@@ -43,6 +45,7 @@ impl Records {
         let records = Self { directory, claims: Mutex::default() };
         records.remove_leftovers()?;
         for (_, record) in records.all()? {
+            // The recovery reports records that cannot be read.
             if let Ok(record) = record {
                 records.claim(&record);
             }
@@ -51,16 +54,16 @@ impl Records {
     }
 
     /// The volume whose record claims `target` during `boot`.
-    pub fn claimant(&self, target: &Path, boot: &str) -> Option<String> {
+    pub(crate) fn claimant(&self, target: &Path, boot: &str) -> Option<String> {
         let claims = self.claims();
         claims.get(target).filter(|claim| claim.boot == boot).map(|claim| claim.volume.clone())
     }
 
-    /// The record of a volume; `None` where it is in use nowhere.
+    /// The record of a volume; `None` if the volume is not in use.
     ///
     /// # Errors
-    /// It cannot be read, or not be understood.
-    pub fn read(&self, id: &VolumeId) -> Result<Option<VolumeRecord>, RecordError> {
+    /// The record cannot be read or parsed.
+    pub(crate) fn read(&self, id: &VolumeId) -> Result<Option<VolumeRecord>, RecordError> {
         let path = self.path(id);
         let record = read(&path)?;
         match record {
@@ -72,12 +75,12 @@ impl Records {
         }
     }
 
-    /// Writes the record of a volume, atomically for everybody who reads it while the system runs. The
-    /// caller holds the volume's guard.
+    /// Writes the record of a volume, atomically for every reader while the system runs. The caller holds the volume's
+    /// guard.
     ///
     /// # Errors
-    /// The system's.
-    pub fn write(&self, id: &VolumeId, record: &VolumeRecord) -> Result<(), RecordError> {
+    /// The file cannot be written.
+    pub(crate) fn write(&self, id: &VolumeId, record: &VolumeRecord) -> Result<(), RecordError> {
         let path = self.path(id);
         let failed = |step| move |error| RecordError::System { step, path, error };
         let text = serde_json::to_vec(record).map_err(|error| failed("encode")(error.into()))?;
@@ -86,27 +89,28 @@ impl Records {
         Ok(())
     }
 
-    /// Removes the record of a volume; none is fine.
+    /// Removes the record of a volume. Succeeds if there is none.
     ///
     /// # Errors
-    /// The system's.
-    pub fn remove(&self, id: &VolumeId) -> Result<(), RecordError> {
+    /// The file cannot be removed.
+    pub(crate) fn remove(&self, id: &VolumeId) -> Result<(), RecordError> {
         remove(&self.path(id))?;
         self.claims().retain(|_, claim| claim.volume != id.as_str());
         Ok(())
     }
 
-    /// Every record with its file, in no order; those that cannot be read come as errors.
+    /// Every record with its file, in no particular order. A record that cannot be read is an error in the list.
     ///
     /// # Errors
     /// The directory cannot be listed.
-    pub fn all(&self) -> Result<Vec<Listed>, RecordError> {
+    pub(crate) fn all(&self) -> Result<Vec<Listed>, RecordError> {
         let failed = |error| RecordError::System { step: "list", path: self.directory.clone(), error };
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
                 match read(&path) {
+                    // Removed since the directory was listed.
                     Ok(None) => {}
                     Ok(Some(record)) => records.push((path, Ok(record))),
                     Err(error) => records.push((path, Err(error))),
@@ -116,7 +120,7 @@ impl Records {
         Ok(records)
     }
 
-    /// Removes what a process that was killed between writing and renaming has left.
+    /// Removes the temporary files of a process that was killed between writing and renaming.
     fn remove_leftovers(&self) -> Result<(), RecordError> {
         let failed = |error| RecordError::System { step: "list", path: self.directory.clone(), error };
         for entry in fs::read_dir(&self.directory).map_err(failed)? {
@@ -128,7 +132,7 @@ impl Records {
         Ok(())
     }
 
-    /// The boot for which the directory was last put in order.
+    /// The boot id of the last recovery.
     pub(in crate::node::volume) fn boot(&self) -> Option<String> {
         fs::read_to_string(self.directory.join("boot")).ok()
     }
@@ -143,6 +147,7 @@ impl Records {
 
     fn claim(&self, record: &VolumeRecord) {
         let mut claims = self.claims();
+        // The new record replaces every earlier claim of its volume.
         claims.retain(|_, claim| claim.volume != record.volume_id);
         for target in &record.targets {
             let claim = Claim { volume: record.volume_id.clone(), boot: record.boot.clone() };

@@ -11,14 +11,14 @@ pub enum RecordError {
     /// A system call failed.
     #[error("cannot {step} the volume record {}: {error}; check the filesystem that holds it", path.display())]
     System {
-        /// What was tried, a verb.
+        /// The attempted step, a verb.
         step: &'static str,
         /// The record.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         error: io::Error,
     },
-    /// Its contents make no sense.
+    /// Its contents are not a valid record.
     #[error(
         "volume record {} is damaged ({why}); unmount what the volume has mounted, then remove the file",
         path.display()
@@ -26,7 +26,7 @@ pub enum RecordError {
     Damaged {
         /// The record.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's message.
         why: String,
     },
     /// It was written by another version.
@@ -53,7 +53,7 @@ impl RecordError {
         }
     }
 
-    /// Whether the file can be what a power cut leaves of a record.
+    /// Whether a power cut during a write can have left this file.
     pub(in crate::node::volume) fn is_torn(&self) -> bool {
         matches!(self, Self::Damaged { .. })
     }

@@ -114,7 +114,7 @@ fn marks_go_with_what_they_are_about() {
     store.access().record(&lease, AccessSubject::Image(&image), "r.io/x", &AccessRecord::Origin, 1).unwrap();
     store.access().record(&lease, AccessSubject::Blob(&blob), "r.io", &AccessRecord::Anonymous, 1).unwrap();
     drop(lease);
-    store.sweep(std::time::Duration::ZERO).unwrap();
+    store.sweep(std::time::Duration::ZERO, &|| Ok(std::collections::BTreeSet::new())).unwrap();
     for name in ["access", "fetched"] {
         assert_eq!(fs::read_dir(directory.path().join(name)).unwrap().count(), 0, "{name}");
     }

@@ -38,20 +38,20 @@ fn denied() -> SourceError {
     SourceError::Denied { subject, host, credentials_sent: true, detail: String::new() }
 }
 
-fn assert_all(reason: Option<Reason>, errors: impl IntoIterator<Item = VolumeError>) {
+fn assert_all(reason: Option<EventReason>, errors: impl IntoIterator<Item = VolumeError>) {
     for error in errors {
-        assert_eq!(Reason::of(&error), reason, "{error}");
+        assert_eq!(EventReason::of(&error), reason, "{error}");
     }
 }
 
 #[test]
-fn a_no_is_told_apart_from_a_fault() {
+fn a_refusal_is_told_apart_from_a_fault() {
     let (manifest, image) = (Digest::of(b"m"), VerityDigest::of(b"i"));
     let levels = Levels { here: Integrity::Fetch, least: Integrity::Read, no_read: None };
     let layout = "oci:/etc".parse().unwrap();
     let pull = |error: PullError| VolumeError::from(error);
     assert_all(
-        Some(Reason::Refused),
+        Some(EventReason::Refused),
         [
             pull(PullError::Refused(trust::PolicyRefusal("no signature".into()))),
             pull(PullError::Unsealed { image: "x".into(), why: "no".into() }),
@@ -72,15 +72,15 @@ fn a_no_is_told_apart_from_a_fault() {
             MountError::Unreachable { image }.into(),
             MountError::NotSealed { image }.into(),
             MountError::WrongDigest { image, measured: VerityDigest::of(b"j") }.into(),
-            MountError::BadObject { image, object: image, damage: Corruption::Missing }.into(),
+            MountError::BadObject { image, object: image, corruption: Corruption::Missing }.into(),
         ],
     );
-    // Some of these have the very kind, and so the gRPC code, of one above.
-    let single = plan::Refusal::SinglePod { volume: "v".into(), path: PathBuf::new() };
+    // Some of these have the same kind, and so the same gRPC code, as one above.
+    let single = plan::VolumeRefusal::SinglePod { volume: "v".into(), path: PathBuf::new() };
     let file = |kind: std::io::ErrorKind| SourceError::File { path: PathBuf::new(), source: kind.into() };
     let exceeded = Cap::ConfigBytes.exceeded(2, 1);
     assert_all(
-        Some(Reason::Failed),
+        Some(EventReason::Failed),
         [
             pull(PullError::Absent("x".into())),
             pull(PullError::Limit { image: "x".into(), exceeded }),
@@ -89,7 +89,7 @@ fn a_no_is_told_apart_from_a_fault() {
             source(SourceError::PlainHttp { host: "r.io".into() }),
             source(file(std::io::ErrorKind::PermissionDenied)),
             store(StoreError::NoLayer(manifest)),
-            MountError::NoWay { kernel: "5.4".into(), tried: Vec::new() }.into(),
+            MountError::NoMountMethod { kernel: "5.4".into(), tried: Vec::new() }.into(),
             kernel(Errno::NODEV),
             kernel(Errno::ACCESS),
             VolumeError::Refused(single),
@@ -99,7 +99,7 @@ fn a_no_is_told_apart_from_a_fault() {
 }
 
 #[test]
-fn what_goes_on_is_no_news_of_failure() {
+fn a_pull_that_goes_on_is_not_a_failure() {
     let busy = StoreError::Busy { store: PathBuf::new(), why: "a sweep" };
     assert_all(
         None,
@@ -114,7 +114,7 @@ fn what_goes_on_is_no_news_of_failure() {
 #[test]
 fn a_registry_that_wants_fewer_requests_has_a_reason_of_its_own() {
     assert_all(
-        Some(Reason::RateLimited),
+        Some(EventReason::RateLimited),
         [source(limited(None)), source(limited(Some(Duration::from_secs(90))))],
     );
     let passing = SourceError::Unavailable {
@@ -124,7 +124,7 @@ fn a_registry_that_wants_fewer_requests_has_a_reason_of_its_own() {
         retry_after: Some(Duration::from_secs(1)),
         detail: String::new(),
     };
-    assert_all(Some(Reason::Failed), [source(passing)]);
+    assert_all(Some(EventReason::Failed), [source(passing)]);
 }
 
 #[test]
@@ -132,8 +132,8 @@ fn every_reason_is_in_the_operators_handbook() {
     let handbook = include_str!("../../../../../docs/OPERATIONS.md");
     let (_, events) = handbook.split_once("\n## Events on pods\n").unwrap();
     let events = events.split("\n## ").next().unwrap();
-    for reason in Reason::ALL {
-        let sort = if reason.is_bad() { "Warning" } else { "Normal" };
+    for reason in EventReason::ALL {
+        let sort = if reason.is_warning() { "Warning" } else { "Normal" };
         let row = format!("| {} | {sort} |", reason.name());
         assert!(events.contains(&row), "docs/OPERATIONS.md has no row {row:?}");
     }

@@ -1,0 +1,154 @@
+//! Mounts of a store's images: their flags, their source, and how to recognise them in the mount table.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use super::{MountError, MountSpec};
+use crate::image::verity::VerityDigest;
+use crate::sys::statmount::MountDetails;
+
+/// The flags that every image mount has.
+pub(super) const CONFINED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
+    .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV);
+
+/// The prefix of the digest in the source of an image's overlay.
+const PREFIX: &str = "composefs:";
+
+/// A mount: the fields of the mount table that matter here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mount {
+    pub(super) fs_type: OsString,
+    pub(super) source: OsString,
+    /// The directory of the filesystem that the mount shows.
+    pub(super) root: PathBuf,
+    pub(super) point: PathBuf,
+    /// Major and minor number of the superblock: the same for all mounts of it.
+    pub(super) device: (u32, u32),
+    /// Whether it has the flags [`CONFINED`].
+    pub(super) confined: bool,
+    pub(super) noexec: bool,
+}
+
+/// The identity of a store: device and inode of its directory of objects, the same in every mount namespace. Two stores
+/// on one node may hold the same image; a mount of one must not serve the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StoreId {
+    device: u64,
+    inode: u64,
+}
+
+impl StoreId {
+    /// The identity of the store with these objects.
+    pub(super) fn of(objects: impl AsFd) -> Result<Self, Errno> {
+        let stat = rustix::fs::fstat(objects)?;
+        Ok(Self { device: stat.st_dev, inode: stat.st_ino })
+    }
+}
+
+/// The source of an image's overlay: `composefs:<image digest>@<store>`.
+pub(super) fn source_of(image: &VerityDigest, store: StoreId) -> String {
+    format!("{PREFIX}{image}@{:x}.{:x}", store.device, store.inode)
+}
+
+impl Mount {
+    /// The image, if this is an image mount.
+    pub(super) fn image(&self) -> Option<VerityDigest> {
+        let (digest, _store) = self.source.to_str()?.strip_prefix(PREFIX)?.split_once('@')?;
+        // The source alone proves nothing: any mount can have that string.
+        if self.fs_type == "overlay" && self.confined { VerityDigest::from_hex(digest) } else { None }
+    }
+
+    /// The mount's specification, if this is an image mount.
+    pub(super) fn spec(&self) -> Option<MountSpec> {
+        let path = self.root.strip_prefix("/").unwrap_or(&self.root).to_owned();
+        Some(MountSpec { image: self.image()?, path, noexec: self.noexec })
+    }
+
+    /// Whether this is a mount of `image` from `store`.
+    pub(super) fn is_of(&self, image: &VerityDigest, store: StoreId) -> bool {
+        self.image().is_some() && self.source.to_str() == Some(&source_of(image, store))
+    }
+
+    /// Whether this is a mount of the root of `image` from `store`, not of a directory in it.
+    pub(super) fn is_whole_image(&self, image: &VerityDigest, store: StoreId) -> bool {
+        self.is_of(image, store) && self.root == Path::new("/")
+    }
+
+    /// The error for this mount at a path where only an image mount may be.
+    pub(super) fn foreign(&self, target: &Path) -> MountError {
+        let what = format!("{} from `{}`", self.fs_type.display(), self.source.display());
+        MountError::Foreign { target: target.to_owned(), what }
+    }
+
+    /// From statmount(2); `None` if the kernel does not report the source.
+    pub(super) fn from_details(details: MountDetails) -> Option<Self> {
+        let has =
+            |flags: MountAttrFlags| details.attributes & u64::from(flags.bits()) == u64::from(flags.bits());
+        Some(Self {
+            confined: has(CONFINED),
+            noexec: has(MountAttrFlags::MOUNT_ATTR_NOEXEC),
+            fs_type: details.fs_type,
+            source: details.source?,
+            root: PathBuf::from(details.root),
+            point: PathBuf::from(details.point),
+            device: details.device,
+        })
+    }
+}
+
+/// Whether `directory` is the root of a mount.
+pub(super) fn is_mount_root(directory: impl AsFd) -> Result<bool, Errno> {
+    let stat = rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORE: StoreId = StoreId { device: 0x801, inode: 77 };
+
+    fn ours() -> Mount {
+        Mount {
+            fs_type: "overlay".into(),
+            source: source_of(&VerityDigest([0xab; 32]), STORE).into(),
+            root: "/usr/share".into(),
+            point: "/target".into(),
+            device: (0, 99),
+            confined: true,
+            noexec: true,
+        }
+    }
+
+    #[test]
+    fn ours_is_known_by_type_source_and_flags() {
+        let spec = MountSpec { image: VerityDigest([0xab; 32]), path: "usr/share".into(), noexec: true };
+        assert_eq!(ours().spec(), Some(spec));
+        let others = [
+            Mount { fs_type: "erofs".into(), ..ours() },
+            Mount { source: "overlay".into(), ..ours() },
+            Mount { source: "composefs:abab".into(), ..ours() },
+            Mount { confined: false, ..ours() },
+        ];
+        for other in others {
+            assert_eq!(other.spec(), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_mount_of_another_store_is_ours_but_not_this_ones() {
+        let whole = Mount { root: "/".into(), ..ours() };
+        let (image, other) = (VerityDigest([0xab; 32]), StoreId { inode: 78, ..STORE });
+        assert!(whole.is_whole_image(&image, STORE));
+        assert!(!whole.is_whole_image(&image, other) && !whole.is_whole_image(&VerityDigest([0; 32]), STORE));
+        assert!(!ours().is_whole_image(&image, STORE), "only a directory of it");
+        let elsewhere = Mount { source: source_of(&image, other).into(), ..ours() };
+        assert_eq!(elsewhere.image(), Some(image), "the sweep keeps it all the same");
+    }
+}
