@@ -160,6 +160,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Words that only these layers may use, and why.
 const RESERVED: &[(&str, &[&str], &str)] = &[
     ("tonic::", &["csi", "node::service", "controller::service"], "gRPC ends at the services"),
+    ("oci_client::", &["oci"], "one room knows whose constants and descriptors the field's are"),
     ("clap::", &["cli"], "only the command line knows of arguments"),
     ("kube::", &["cluster"], "only one module knows of the API server"),
     ("prometheus::", &["metrics"], "owners describe their metrics; one module exports them"),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::image::access::Rule;
-use crate::image::pull::{Limits, Puller};
+use crate::image::access::AccessRule;
+use crate::image::pull::{PullLimits, Puller};
 use crate::image::store::{NodeKey, Options, Store};
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
@@ -33,7 +33,7 @@ pub struct EngineSettings {
     /// Which images may be mounted.
     pub trust: TrustSettings,
     /// Who may have what is in the store.
-    pub access: Rule,
+    pub access: AccessRule,
     /// Refuse images whose manifest does not carry their composefs digest.
     pub require_digest: bool,
     /// How mounts are labelled for SELinux.
@@ -41,7 +41,7 @@ pub struct EngineSettings {
     /// Bytes per second that a registry must send at least; 0 for no bound.
     pub min_transfer_rate: u64,
     /// How much is done at once, and what is taken.
-    pub limits: Limits,
+    pub limits: PullLimits,
     /// Where requests to registries are counted.
     pub registry_metrics: RegistryMetrics,
     /// Where judgements are counted.
@@ -56,7 +56,7 @@ pub struct Engine {
     /// Makes images available in it.
     pub images: Arc<Puller>,
     /// How much is done at once, and what is taken.
-    pub limits: Limits,
+    pub limits: PullLimits,
     /// Says which of them may be mounted.
     pub engine: Arc<SignaturePolicyEngine>,
     state_dir: PathBuf,

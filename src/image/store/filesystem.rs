@@ -19,7 +19,7 @@ impl Filesystem {
     pub(super) fn probe(store: &Path) -> Result<Self, ObjectError> {
         // A failing statfs costs only the name.
         let name = rustix::fs::statfs(store).map_or_else(|_| "unknown".to_owned(), |stat| name(stat.f_type));
-        let verity = if Objects::can_seal(store)? { Ok(()) } else { Err(missing(&name)) };
+        let verity = if Objects::supports_verity(store)? { Ok(()) } else { Err(missing(&name)) };
         Ok(Self { name, verity })
     }
 

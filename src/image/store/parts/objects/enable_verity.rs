@@ -16,13 +16,17 @@ use crate::sys::verity::{enable_verity, measure_verity};
 impl StoredObjects {
     /// Whether there are objects to enable fs-verity on now.
     pub(in crate::image::store) fn lacks_verity(&self) -> bool {
-        self.objects.seals() && self.note().exists()
+        self.objects.requires_verity() && self.note().exists()
     }
 
     /// Notes, before the first object is written, that objects will not have fs-verity.
     pub(in crate::image::store) fn note_lack_of_verity(&self) -> Result<(), StoreError> {
         let note = self.note();
-        if self.objects.seals() || note.exists() { Ok(()) } else { self.disk.write_durably(&note, b"") }
+        if self.objects.requires_verity() || note.exists() {
+            Ok(())
+        } else {
+            self.disk.write_durably(&note, b"")
+        }
     }
 
     /// Enables fs-verity on every object. One whose content is not what its name says is removed.
