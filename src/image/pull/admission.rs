@@ -9,7 +9,7 @@ use super::evidence::Evidence;
 use super::plan::StoredVerdict;
 use super::{ImageRequest, PullError, stored_evidence};
 use crate::image::store::{ImageRecord, Store};
-use crate::trust::{Admission, PolicyEngine, Refusal, Subject};
+use crate::trust::{Admission, PolicyEngine, PolicyRefusal, Subject};
 
 /// Consults the policy engine.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ impl AdmissionControl {
         image: &str,
         subject: Subject,
         evidence: Arc<Evidence>,
-    ) -> Result<Result<Admission, Refusal>, PullError> {
+    ) -> Result<Result<Admission, PolicyRefusal>, PullError> {
         let engine = Arc::clone(&self.engine);
         blocking(image, move || engine.admit(&subject, &evidence.signatures)).await
     }

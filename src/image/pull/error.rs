@@ -15,7 +15,7 @@ use crate::oci::digest::Digest;
 use crate::oci::limits::Exceeded;
 use crate::oci::manifest::ManifestError;
 use crate::oci::platform::PlatformError;
-use crate::trust::Refusal;
+use crate::trust::PolicyRefusal;
 
 /// Why an image could not be made available. Cheap to clone: every caller that waited for the same pull gets the same
 /// error.
@@ -26,7 +26,7 @@ pub enum PullError {
     Absent(String),
     /// The policy does not admit it.
     #[error(transparent)]
-    Refused(Refusal),
+    Refused(PolicyRefusal),
     /// The source gave no bytes, or refused.
     #[error("{image}: {source}")]
     Source {

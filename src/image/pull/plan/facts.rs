@@ -8,7 +8,7 @@ use crate::image::pull::evidence::Evidence;
 use crate::image::pull::manifest_path::ManifestPath;
 use crate::image::store::ImageRecord;
 use crate::oci::digest::Digest;
-use crate::trust::{Admission, Refusal};
+use crate::trust::{Admission, PolicyRefusal};
 
 /// Everything that the steps so far have found out. `None` means not known yet.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -20,7 +20,7 @@ pub(in crate::image::pull) struct Facts {
     pub(super) signatures: Option<Arc<Evidence>>,
     pub(super) stored_verdict: Option<StoredVerdict>,
     pub(super) newer_evidence: Option<Result<Arc<Evidence>, String>>,
-    pub(super) verdict: Option<Result<Admission, Refusal>>,
+    pub(super) verdict: Option<Result<Admission, PolicyRefusal>>,
     pub(super) fetched: Option<(Arc<ImageRecord>, u64)>,
     pub(super) renewed: Option<Arc<ImageRecord>>,
     recorded: Vec<NewRecord>,
@@ -43,7 +43,7 @@ pub(in crate::image::pull) enum StoredVerdict {
     /// It is refused.
     Refused {
         /// Why.
-        refusal: Refusal,
+        refusal: PolicyRefusal,
         /// The evidence stored with it.
         evidence: Arc<Evidence>,
         /// Whether newer evidence could change the verdict.
@@ -75,7 +75,7 @@ pub(in crate::image::pull) enum Answer {
     /// Newer evidence, or why there is none.
     NewerEvidence(Result<Arc<Evidence>, String>),
     /// The policy on other evidence.
-    Verdict(Result<Admission, Refusal>),
+    Verdict(Result<Admission, PolicyRefusal>),
     /// The image of a pull, and how many compressed bytes the pull fetched.
     Fetched(Arc<ImageRecord>, u64),
     /// The record that holds after building again. A volume may require that the old image stays.

@@ -9,7 +9,7 @@ use crate::image::pull::evidence::Evidence;
 use crate::image::pull::manifest_path::ManifestPath;
 use crate::image::seal::{Seal, why_unsealed};
 use crate::image::store::ImageRecord;
-use crate::trust::{Admission, Refusal};
+use crate::trust::{Admission, PolicyRefusal};
 
 /// Provides an image that is in the store.
 pub(super) fn provide_stored(terms: &Terms, facts: &Facts, stored: Arc<ImageRecord>) -> Result<Step, Step> {
@@ -67,7 +67,7 @@ fn readmit(terms: &Terms, facts: &Facts, stored: &Arc<ImageRecord>) -> Result<Ad
     let newer = facts.newer_evidence.clone();
     let newer = newer.ok_or_else(|| Step::Ask(Question::NewerEvidence(stored.manifest, evidence)))?;
     let newer = newer.map_err(|error| {
-        refused(Refusal(format!("{refusal}; and no newer signatures could be looked for: {error}")))
+        refused(PolicyRefusal(format!("{refusal}; and no newer signatures could be looked for: {error}")))
     })?;
     let admission = admit(facts, &newer, stored.sealed)?;
     // What did not help is not kept.
@@ -99,6 +99,6 @@ fn current(facts: &Facts, record: Arc<ImageRecord>) -> Result<Arc<ImageRecord>, 
     facts.renewed.clone().ok_or(Step::Renew(record))
 }
 
-fn refused(refusal: Refusal) -> Step {
+fn refused(refusal: PolicyRefusal) -> Step {
     Step::Refuse(Obstacle::Refused(refusal))
 }

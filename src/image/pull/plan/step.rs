@@ -9,7 +9,7 @@ use crate::image::seal::SealError;
 use crate::image::store::ImageRecord;
 use crate::oci::digest::Digest;
 use crate::oci::reference::Version;
-use crate::trust::{Admission, Refusal};
+use crate::trust::{Admission, PolicyRefusal};
 
 /// What of a request, and of the node's settings, decides how it is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +145,7 @@ pub(in crate::image::pull) enum Obstacle {
     /// The image is not here, and `Never` forbids to pull it.
     Absent,
     /// The policy does not admit it.
-    Refused(Refusal),
+    Refused(PolicyRefusal),
     /// The manifest's seal is malformed.
     Seal(SealError),
     /// It carries no composefs digest, for this reason, and the node demands one.

@@ -7,7 +7,7 @@ use super::world::{admission, image, number, path, signed};
 use crate::image::pull::PullPolicy;
 use crate::image::pull::evidence::Evidence;
 use crate::image::store::ImageRecord;
-use crate::trust::Refusal;
+use crate::trust::PolicyRefusal;
 
 fn pod() -> Terms {
     Terms {
@@ -141,7 +141,7 @@ fn an_image_without_a_grant_is_confirmed_by_its_registry() {
 #[test]
 fn a_refused_image_is_given_if_it_has_been_signed_since() {
     let evidence = Arc::new(Evidence::empty(number(1)));
-    let refusal = Refusal("unsigned".to_owned());
+    let refusal = PolicyRefusal("unsigned".to_owned());
     let refused = StoredVerdict::Refused { refusal, evidence: Arc::clone(&evidence), open: true };
     let mut answers = vec![
         Answer::Image(Lookup::Request, stored(1)),
@@ -167,7 +167,7 @@ fn a_refused_image_is_given_if_it_has_been_signed_since() {
     let mut facts = Facts::default();
     answers[..4].iter().for_each(|answer| facts.note(answer.clone()));
     let why = "unsigned; and no newer signatures could be looked for: the registry is away";
-    assert_eq!(next(&pod(), &facts), Step::Refuse(Obstacle::Refused(Refusal(why.to_owned()))));
+    assert_eq!(next(&pod(), &facts), Step::Refuse(Obstacle::Refused(PolicyRefusal(why.to_owned()))));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{Descriptor, Manifest};
 use crate::trust::signature::Claim;
-use crate::trust::{Admission, Claims, Refusal};
+use crate::trust::{Admission, Claims, PolicyRefusal};
 
 /// More steps than any request needs.
 const STEPS_MAX: usize = 24;
@@ -53,14 +53,14 @@ impl World {
             Step::Judge(Case::Stored(record)) => Answer::StoredVerdict(match self.choose(3) {
                 0 => StoredVerdict::Admitted(admission("stored")),
                 open => StoredVerdict::Refused {
-                    refusal: Refusal("unsigned".to_owned()),
+                    refusal: PolicyRefusal("unsigned".to_owned()),
                     evidence: Arc::new(Evidence::empty(record.manifest)),
                     open: open == 1,
                 },
             }),
             Step::Judge(Case::Evidence { .. }) => Answer::Verdict(match self.choose(2) {
                 0 => Ok(admission("evidence")),
-                _ => Err(Refusal("still unsigned".to_owned())),
+                _ => Err(PolicyRefusal("still unsigned".to_owned())),
             }),
             Step::Record(entry) => Answer::Recorded(entry.clone()),
             Step::Fetch(path, _) => {
