@@ -97,7 +97,7 @@ fn the_root_is_a_directory() {
     assert_eq!(refusal(&[vec![file("", "x")]]), TreeError::RootNotADirectory);
 }
 
-fn limited(limits: ImageLimits, entry: impl Fn(u32) -> Entry) -> TreeError {
+fn limited(limits: ImageLimits, entry: impl Fn(u32) -> LayerEntry) -> TreeError {
     let mut builder = Builder::with_limits(Rules::Faithful, limits);
     let mut layer = builder.layer();
     (0..).find_map(|at| layer.apply(entry(at)).err()).unwrap()
@@ -132,8 +132,7 @@ fn inodes_and_metadata_are_bounded() {
 
 #[test]
 fn inodes_freed_by_a_layer_are_used_again_by_the_next() {
-    let mut builder =
-        Builder::with_limits(Rules::Faithful, ImageLimits { inodes: 10, ..ImageLimits::default() });
+    let mut builder = Builder::with_limits(Rules::Faithful, ImageLimits { inodes: 10, ..ImageLimits::default() });
     for round in 0..100 {
         let mut layer = builder.layer();
         for at in 0..4 {
