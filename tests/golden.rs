@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use composefs_csi::image::entry::{Entry, EntryKind, Mtime};
+use composefs_csi::image::entry::{EntryKind, LayerEntry, Mtime};
 
 mod support {
     pub mod golden;
@@ -147,7 +147,7 @@ fn access_control_lists() {
 
 #[test]
 fn names_of_every_length_and_byte() {
-    let mut entries: Vec<Entry> =
+    let mut entries: Vec<LayerEntry> =
         (1..=255).map(|length| file("n".repeat(length), 70, length as u8)).collect();
     for byte in (1..=255).filter(|byte| ![b'/', b'.'].contains(byte)) {
         entries.push(file([byte], 3, byte));
@@ -248,7 +248,7 @@ mod random {
         ]
     }
 
-    fn random_entry() -> impl Strategy<Value = Entry> {
+    fn random_entry() -> impl Strategy<Value = LayerEntry> {
         let xattr_name = prop::sample::select(vec![
             "security.capability",
             "security.selinux",

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::image::access::Rule;
-use crate::image::pull::{Limits, Puller};
+use crate::image::access::AccessRule;
+use crate::image::pull::{PullLimits, Puller};
 use crate::image::store::{NodeKey, Options, Store};
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
@@ -33,15 +33,15 @@ pub struct EngineSettings {
     /// Which images may be mounted.
     pub trust: TrustSettings,
     /// Who may use the images in the store.
-    pub access: Rule,
+    pub access: AccessRule,
     /// Refuse images whose manifest does not carry their composefs digest.
     pub require_digest: bool,
     /// How mounts are labelled for SELinux.
     pub selinux_context: SelinuxContext,
     /// The lowest transfer rate of a registry, in bytes per second; 0 for no limit.
     pub min_transfer_rate: u64,
-    /// Limits on concurrency and on images.
-    pub limits: Limits,
+    /// PullLimits on concurrency and on images.
+    pub limits: PullLimits,
     /// Counts requests to registries.
     pub registry_metrics: RegistryMetrics,
     /// Counts decisions about images.
@@ -55,8 +55,8 @@ pub struct Engine {
     pub store: Arc<Store>,
     /// Makes images available in it.
     pub images: Arc<Puller>,
-    /// Limits on concurrency and on images.
-    pub limits: Limits,
+    /// PullLimits on concurrency and on images.
+    pub limits: PullLimits,
     state_dir: PathBuf,
     selinux_context: SelinuxContext,
 }

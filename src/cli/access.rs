@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::image::access::{ImagePattern, Rule, Verification};
+use crate::image::access::{ImagePattern, AccessRule, Verification};
 
 /// Who may use the images in the store.
 #[derive(Debug, Clone, Args)]
@@ -50,8 +50,8 @@ pub enum CredentialPolicy {
 
 impl AccessArgs {
     /// The arguments as an access rule.
-    pub fn rule(&self) -> Rule {
-        Rule {
+    pub fn rule(&self) -> AccessRule {
+        AccessRule {
             verification: match self.image_credential_policy {
                 CredentialPolicy::NeverVerify => Verification::NeverVerify,
                 CredentialPolicy::NeverVerifyPreloadedImages => Verification::NeverVerifyPreloadedImages,

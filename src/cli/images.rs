@@ -8,7 +8,7 @@ use super::args::{Output, Policy, RulesArg};
 use super::{output, progress};
 use crate::app::engine::Engine;
 use crate::image::composefs;
-use crate::image::pull::{self, Caller, ImageRequest, Images as _, PullPolicy, Ready, Watch};
+use crate::image::pull::{self, Caller, ImageRequest, Images as _, PullPolicy, Ready, StoredPart, Watch};
 use crate::image::store::ImageRecord;
 use crate::image::tree::{Rules, XattrRule};
 use crate::oci::Credentials;
@@ -130,7 +130,7 @@ pub async fn digest(
         None => record.image,
         Some(rules) => {
             let (limits, name) = (&engine.limits.image, record.manifest.to_string());
-            pull::write(&engine.store, &record.layers, rules, limits, &name)?.digest()
+            pull::write(&engine.store, &StoredPart::of(&record), rules, limits, &name)?.digest()
         }
     };
     let digests = Digests { manifest: record.manifest, composefs: composefs.hex() };
@@ -144,7 +144,7 @@ pub async fn inspect(engine: &Engine, wanted: Wanted, files: bool, output: Outpu
     if files {
         let name = ready.record.manifest.to_string();
         let (rules, limits) = (ready.record.rules, &engine.limits.image);
-        let tree = pull::fold(&engine.store, &ready.record.layers, rules, limits, &name)?;
+        let tree = pull::fold(&engine.store, &StoredPart::of(&ready.record), rules, limits, &name)?;
         let mut out = BufWriter::new(std::io::stdout().lock());
         composefs::dump(&tree, &mut out)?;
         return Ok(out.flush()?);

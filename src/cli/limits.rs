@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::image::pull::Limits;
-use crate::oci::limits;
+use crate::image::pull::PullLimits;
+use crate::oci::limits::ImageLimits;
 
 /// Limits on the resources that one image may use on this node.
 #[derive(Debug, Clone, Args)]
@@ -57,16 +57,16 @@ pub struct LimitArgs {
     pub keep_special_files: bool,
 }
 
-const D: limits::Limits = limits::Limits::DEFAULT;
+const D: ImageLimits = ImageLimits::DEFAULT;
 
 impl LimitArgs {
     /// The limits of a puller that fetches `parallel_layers` at a time.
-    pub fn limits(&self, parallel_layers: usize) -> Limits {
-        Limits { parallel_layers, image: self.image(), keep_special_files: self.keep_special_files }
+    pub fn limits(&self, parallel_layers: usize) -> PullLimits {
+        PullLimits { parallel_layers, image: self.image(), keep_special_files: self.keep_special_files }
     }
 
-    fn image(&self) -> limits::Limits {
-        limits::Limits {
+    fn image(&self) -> ImageLimits {
+        ImageLimits {
             manifest_bytes: self.max_manifest_bytes,
             config_bytes: self.max_config_bytes,
             index_entries: self.max_index_entries,
@@ -118,7 +118,7 @@ mod tests {
         }
         arguments.push("ls".to_owned());
         let limits = Cli::try_parse_from(arguments).unwrap().limits.image();
-        let expected = limits::Limits {
+        let expected = ImageLimits {
             manifest_bytes: 1,
             config_bytes: 2,
             index_entries: 3,
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn without_flags_the_defaults_hold() {
         let cli = Cli::try_parse_from(["composefs-csi", "ls"]).unwrap();
-        assert_eq!(cli.limits.limits(3), Limits::default());
+        assert_eq!(cli.limits.limits(3), PullLimits::default());
         assert_eq!(cli.limits.min_transfer_rate, crate::oci::Pace::default().minimum);
     }
 }

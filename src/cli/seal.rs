@@ -17,15 +17,13 @@ use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
 use crate::oci::destination::{Destination, NewManifest, NewName};
 use crate::oci::digest::Digest;
-use crate::oci::manifest::{Document, Index, Manifest, ManifestError};
+use crate::oci::manifest::{Document, Index, Manifest, ManifestError, OCI_INDEX, OCI_MANIFEST};
 use crate::oci::platform::Platform;
 use crate::oci::reference::{Reference, Version};
 use crate::oci::{Credentials, RawManifest, Source};
 
 /// The deepest nesting of indexes, as in a pull.
 const INDEX_DEPTH_MAX: usize = 4;
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// How to seal.
 pub struct Options {
@@ -116,7 +114,7 @@ fn new_name(reference: &Reference, options: &Options) -> anyhow::Result<Option<N
 }
 
 fn unchanged(raw: RawManifest) -> NewManifest {
-    NewManifest { media_type: raw.media_type.unwrap_or_else(|| MANIFEST.to_owned()), bytes: raw.bytes }
+    NewManifest { media_type: raw.media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned()), bytes: raw.bytes }
 }
 
 struct Sealer<'a> {
@@ -137,10 +135,10 @@ impl Sealer<'_> {
         let subject = || format!("manifest {} of {}", raw.digest, self.reference);
         let parsed = Document::parse(&raw.bytes, raw.media_type.as_deref()).with_context(subject)?;
         let (edited, default) = match parsed {
-            Document::Image(manifest) => (self.manifest(raw, &manifest).await?, MANIFEST),
+            Document::Image(manifest) => (self.manifest(raw, &manifest).await?, OCI_MANIFEST),
             Document::Index(index) => {
                 let replacements = Box::pin(self.entries(&index, depth)).await?;
-                (replace_manifests(&raw.bytes, &replacements)?, INDEX)
+                (replace_manifests(&raw.bytes, &replacements)?, OCI_INDEX)
             }
         };
         let Edited::Changed(bytes) = edited else { return Ok(None) };
@@ -185,7 +183,7 @@ impl Sealer<'_> {
         let built = |rules: Rules| -> Result<VerityDigest, PullError> {
             let name = self.reference.to_string();
             let image = tokio::task::block_in_place(|| {
-                pull::write(&self.engine.store, &unbuilt.layers, rules, &self.engine.limits.image, &name)
+                pull::write(&self.engine.store, &unbuilt.parts, rules, &self.engine.limits.image, &name)
             })?;
             Ok(image.digest())
         };
