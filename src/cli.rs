@@ -1,4 +1,4 @@
-//! The operator's commands: the same library, without Kubernetes and without a running plugin.
+//! The command line: the run modes, and the operator's commands, which need neither Kubernetes nor a running plugin.
 
 mod access;
 mod args;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use self::args::{Cli, Command, LogFormat, PolicyCommand};
+use self::args::{Cli, Command, LogFormat, PARALLEL_LAYERS, PolicyCommand};
 use self::images::Wanted;
 use crate::app::engine::{Engine, EngineSettings};
 use crate::app::telemetry::level::LevelFile;
@@ -27,16 +27,13 @@ use crate::app::telemetry::{self, Telemetry, TelemetrySettings};
 use crate::oci::RegistryMetrics;
 use crate::trust::metrics::TrustMetrics;
 
-/// Layers fetched at the same time by a command, and by a node plugin that is not told otherwise.
-const PARALLEL_LAYERS: usize = 3;
-
-/// Runs the program and returns its exit code: 0 done, 1 failed, 2 wrong usage.
+/// Runs the program and returns its exit code: 0 success, 1 failure, 2 wrong usage.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(&error);
+            output::print_error(&error);
             ExitCode::FAILURE
         }
     }
@@ -50,10 +47,12 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         "warn,composefs_csi::progress=info"
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // The exporter of spans starts tasks of the runtime.
     let entered = runtime.enter();
     let Telemetry { level, exporter } = telemetry::init(cli.telemetry(level))?;
     drop(entered);
     let outcome = runtime.block_on(dispatch(cli, level));
+    // Also after a failure: its spans are the most wanted.
     if let Some(exporter) = exporter {
         exporter.end();
     }
@@ -62,16 +61,16 @@ fn start(cli: Cli) -> anyhow::Result<()> {
 
 impl Cli {
     fn telemetry(&self, filter: &str) -> TelemetrySettings {
-        let (watch, service, node) = match &self.command {
-            Command::Node(args) => (Some(&args.watch), "composefs-csi-node", Some(args.node_id.clone())),
-            Command::Controller(args) => (Some(&args.watch), "composefs-csi-controller", None),
+        let (monitoring, service, node) = match &self.command {
+            Command::Node(args) => (Some(&args.monitoring), "composefs-csi-node", Some(args.node_id.clone())),
+            Command::Controller(args) => (Some(&args.monitoring), "composefs-csi-controller", None),
             _ => (None, "composefs-csi", None),
         };
-        let endpoint = watch.and_then(|watch| watch.otlp_endpoint.clone());
+        let endpoint = monitoring.and_then(|args| args.otlp_endpoint.clone());
         TelemetrySettings {
             filter: filter.to_owned(),
             json: self.log_format == LogFormat::Json,
-            level_file: watch.and_then(|watch| watch.log_level_file.clone()),
+            level_file: monitoring.and_then(|args| args.log_level_file.clone()),
             export: endpoint.map(|endpoint| Export { endpoint, service, node }),
         }
     }

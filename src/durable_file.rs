@@ -12,22 +12,10 @@ mod steps;
 mod temporary;
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
-pub use steps::{Step, Steps};
+pub use steps::{Step, StepError, Steps};
 pub use temporary::{Temporary, try_lock};
-
-/// A step that failed. Each caller makes an error of its own of it, with the remedy for its files.
-#[derive(Debug)]
-pub struct StepError {
-    /// The step.
-    pub step: Step,
-    /// The file or directory that the step was about.
-    pub path: PathBuf,
-    /// What the kernel said.
-    pub source: io::Error,
-}
 
 /// Makes `path` hold exactly `bytes`, by way of `temporary` in the same directory; survives a power cut.
 ///

@@ -1,11 +1,14 @@
-//! From an image reference to a verified composefs image in the node's object store.
+//! From the bytes of layers to a verified composefs image in the node's object store.
 //!
-//! This part knows nothing of CSI, Kubernetes or mounting. Reading order:
-//! [`reference`] and [`source`] (where an image comes from), [`manifest`] (what it says),
-//! [`tar`] and [`layer`] (its bytes as a stream), [`store`] (what is kept),
-//! [`tree`] (the layers folded into one), [`seal`] (the digest that a manifest carries), [`composefs`] (the image that the kernel mounts), [`trust`] (whether
-//! it may be mounted), [`access`] (who may have it) and
-//! [`pull`] (all of it together).
+//! This room knows nothing of CSI, Kubernetes or mounting. Reading order, from the ground up:
+//! * [`verity`] and [`entry`]: the names of objects, and the metadata of a path.
+//! * [`objects`]: file contents by their digest.
+//! * [`tar`] and [`layer`]: a layer's bytes as a stream, and what is kept of it.
+//! * [`tree`]: the layers folded into one.
+//! * [`composefs`]: the image that the kernel mounts.
+//! * [`seal`] and [`access`]: the digest that a manifest carries, and who may have an image.
+//! * [`store`]: what the node keeps.
+//! * [`pull`]: all of it together.
 
 pub mod access;
 pub mod composefs;

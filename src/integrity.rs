@@ -1,17 +1,17 @@
-//! Integrity levels: how far the bytes that a pod reads are checked. A word that every layer uses.
+//! Integrity levels: how thoroughly the data that a pod reads is checked.
 
 use serde::{Deserialize, Serialize};
 
-/// How far the bytes that a pod reads are checked.
+/// How thoroughly the data that a pod reads is checked. Later levels include earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Integrity {
     /// Digests were checked when the image was pulled.
     #[default]
     Fetch,
-    /// And once more, by this process, before the first mount.
+    /// Also checked by this process before the first mount.
     Mount,
-    /// By the kernel at every read (fs-verity).
+    /// Checked by the kernel at every read (fs-verity).
     Read,
 }
 

@@ -1,8 +1,8 @@
-//! The kinds of failure that callers tell apart.
+//! The kinds of failure that callers distinguish.
 //!
-//! Every module has an error enum of its own whose `kind()` says which of these it is;
-//! `csi::status` is the only place that turns a kind into a gRPC code. A module must not
-//! invent a code, and must not look at another module's message to decide anything.
+//! Every module has its own error enum, whose `kind()` returns one of these. Only `csi::status` maps kinds to gRPC
+//! codes. A module must not choose a code itself, and must not decide anything by the text of another module's
+//! error.
 
 /// What sort of failure an error is, independent of transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,23 +11,23 @@ pub enum Kind {
     Invalid,
     /// The named thing does not exist.
     NotFound,
-    /// The named thing exists already and differs from what is asked for.
+    /// The named thing already exists and differs from the request.
     Conflict,
-    /// Another operation on the same thing is under way; try again.
+    /// Another operation on the same thing is in progress; try again.
     Busy,
-    /// The caller may not have it, or the credentials are missing or wrong.
+    /// The caller is not permitted, or its credentials are missing or wrong.
     Denied,
-    /// A limit was reached: disk space, a configured cap.
+    /// A limit was reached: disk space or a configured limit.
     Exhausted,
-    /// A fault of the network or the far side that is likely to pass.
+    /// A failure of the network or the remote side that is likely to be temporary.
     Transient,
-    /// Bytes are not what their digest or size promised.
+    /// Bytes do not match their digest or size.
     Corrupt,
     /// This node (its kernel, filesystem or settings) cannot do it.
     Unsupported,
-    /// The work goes on in the background; ask again.
+    /// The work continues in the background; ask again.
     Pending,
-    /// A defect of ours.
+    /// A defect of this program.
     Bug,
 }
 

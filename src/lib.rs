@@ -1,10 +1,9 @@
 //! composefs-csi: image-backed, read-only volumes for Kubernetes.
 //!
-//! The layers point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and
-//! [`controller`] → [`csi`] → [`volume`]. Both services stand on [`image`] → [`trust`] → [`oci`], none of which knows CSI,
-//! Kubernetes or mounting. [`sys`] holds the system calls that no crate offers, [`metrics`], [`kind`] and
-//! [`integrity`] are words that every layer uses.
-//! `docs/ARCHITECTURE.md` has the picture; `tests/pure/architecture.rs` keeps it true.
+//! Imports point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and [`controller`] → [`csi`]
+//! → [`volume`] → [`image`] → [`trust`] → [`oci`]. The last three know nothing of CSI, Kubernetes or mounting. All
+//! layers may use [`metrics`], [`kind`], [`integrity`], [`durable_file`] and [`sys`], the system calls that no crate
+//! offers. `docs/ARCHITECTURE.md` shows the layers; `tests/pure/architecture.rs` checks them.
 
 pub mod app;
 pub mod cli;

@@ -1,41 +1,21 @@
-//! Metrics: the vocabulary that owners describe theirs in, and the registry that exports them.
+//! Metrics: the types that owners describe their metrics with, and the registry that exports them.
 //!
-//! An owner (a service, the puller, the store) makes its families itself, beside the code that moves them,
-//! and hands them out by [`Instruments`]; the run mode puts them into one [`MetricsRegistry`]. There is no global
-//! state, and code that nobody watches counts into families that nobody reads.
+//! An owner (a service, the puller, the store) makes its families beside the code that updates them, and exposes them
+//! through [`Instruments`]. The run mode adds them to one [`MetricsRegistry`]. There is no global state; without a
+//! registry, the families are simply not read.
 //!
-//! Labels are enums ([`Label`]), so that the number of series is known before the first pod arrives: never
-//! an image, a pod or an error's text. Counting is an atomic addition; only a family with two labels takes a
-//! lock to find its series, and nothing here is called per byte.
+//! Labels are enums ([`Label`]), never an image, a pod or an error's text, so that the number of series is bounded.
+//! Counting is an atomic addition; only a family with two labels takes a lock to find its series. Nothing here is
+//! called per byte.
 
+mod description;
 mod family;
 mod label;
 mod outcome;
 mod registry;
 
-pub use family::{Counter, Counters, Durations, Family, Gauge, Gauges};
+pub use description::Description;
+pub use family::{Counter, Counters, Durations, Family, Gauge, Gauges, Instruments};
 pub use label::{Label, Labels};
 pub use outcome::{Outcome, Timing};
 pub use registry::{MetricsError, MetricsRegistry};
-
-/// What a metric is, for whoever reads it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Description {
-    /// Its name after the namespace, ending in the unit, and in `_total` where it only grows.
-    pub name: &'static str,
-    /// What it counts or measures, one sentence without the full stop.
-    pub help: &'static str,
-}
-
-impl Description {
-    /// A metric called `composefs_csi_<name>`.
-    pub const fn new(name: &'static str, help: &'static str) -> Self {
-        Self { name, help }
-    }
-}
-
-/// Somebody who has metrics.
-pub trait Instruments {
-    /// All of them.
-    fn families(&self) -> Vec<&dyn Family>;
-}

@@ -1,8 +1,7 @@
 //! System calls that no crate offers, each behind a small safe function.
 //!
-//! The only place with unsafe code. What is here decides nothing: it passes arguments to the
-//! kernel and gives its answer back, the error as the plain [`rustix::io::Errno`], so that callers
-//! can tell the kernel's cases apart and put them into words.
+//! This is the only place with unsafe code. It decides nothing: it passes arguments to the kernel and returns the result.
+//! Errors are plain [`rustix::io::Errno`] values, so that callers can distinguish the cases and describe them.
 
 #![allow(unsafe_code)]
 
@@ -12,8 +11,8 @@ pub mod mount_attr;
 pub mod statmount;
 pub mod verity;
 
-/// Gives memory that was freed back to the kernel: after an image was built, tens of MiB that the
-/// allocator would keep (malloc_trim(3)). Does nothing where the C library has no such call.
+/// Returns freed memory to the kernel (malloc_trim(3)): after an image was built, the allocator would keep tens of MiB.
+/// Does nothing if the C library has no such call.
 pub fn release_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the function takes no pointer and may be called from any thread at any time.
@@ -22,7 +21,7 @@ pub fn release_free_memory() {
     }
 }
 
-/// What the last failed call of the C library left in this thread's `errno`.
+/// The `errno` of the last failed call of the C library in this thread.
 fn errno() -> rustix::io::Errno {
     std::io::Error::last_os_error()
         .raw_os_error()

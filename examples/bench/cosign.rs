@@ -6,10 +6,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Signs `image` with a P-256 key of `cache`, unless it has signed it before; gives the public key, and the
-/// repository that the signature names: the registry's port was another one in the run that made it.
+/// Signs `image` with a P-256 key of `cache` if it is not signed yet. Returns the public key and the repository that
+/// the signature names, since an earlier run had another port of the registry.
 ///
-/// The signature is one manifest tagged `sha256-….sig`, as `sigstoreSigned` wants it, and no log knows of it.
+/// The signature is one manifest tagged `sha256-….sig`, as `sigstoreSigned` needs it, and is not in a log.
 pub fn sign(cache: &Path, image: &str) -> Result<(PathBuf, String)> {
     let tool = Tool::find(cache)?;
     let (private, public) = (cache.join("signing.key"), cache.join("signing.pub"));
@@ -50,7 +50,7 @@ impl<'a> Tool<'a> {
 
     fn run(&self, first: &[&str], file: &Path, last: &[&str]) -> Result<()> {
         let mut command = Command::new(&self.program);
-        // The key is for measuring: its password is empty.
+        // The key is only for measuring, so its password is empty.
         command.env("HOME", self.home).env("COSIGN_PASSWORD", "").env_remove("DOCKER_CONFIG");
         let output = command.args(first).arg(file).args(last).output().context("cannot run cosign")?;
         let complaint = String::from_utf8_lossy(&output.stderr);

@@ -12,7 +12,7 @@ use crate::support::layout::{Image, Layer, Layout};
 use crate::support::tarball::{Kind, Member};
 use crate::support::walk::{Edit, Limit, Walk, as_it_is};
 
-/// Counts up when the images change, so that nobody measures old ones.
+/// Raised when the images change, so that old ones are not measured.
 const VERSION: u64 = 2;
 
 /// Every image, in the layout and in the registry.
@@ -104,8 +104,8 @@ fn from_packages(layout: &Layout, directories: &[std::path::PathBuf], edit: Edit
         .collect()
 }
 
-/// What a rebuild on another day does: other times everywhere, so that no layer is the same; a tenth
-/// of the files has changed. (The remainder is one that takes a tenth of the bytes, too.)
+/// The effect of a rebuild on another day: other times everywhere, so that no layer is the same, and a tenth of the
+/// files changed. (The remainder is chosen so that they are also a tenth of the bytes.)
 fn rebuilt(member: &mut Member) -> &'static [u8] {
     member.mtime += 86_400;
     let hash =
@@ -116,7 +116,7 @@ fn rebuilt(member: &mut Member) -> &'static [u8] {
 /// `files` files of `size` bytes each, 300 to a directory.
 fn generated(layout: &Layout, files: u64, size: u64) -> io::Result<Layer> {
     let mut layer = layout.layer()?;
-    // cfsctl takes no image without /usr.
+    // cfsctl refuses images without /usr.
     let member = |path: String, kind, mode, size| Member {
         path: path.into_bytes(),
         kind,
@@ -138,7 +138,7 @@ fn generated(layout: &Layout, files: u64, size: u64) -> io::Result<Layer> {
     layer.finish()
 }
 
-/// An endless stream of bytes of its own for each seed, compressing to about a half (hexadecimal digits).
+/// An endless stream of bytes that differs for each seed and compresses to about a half (hexadecimal digits).
 struct Noise(u64);
 
 impl Noise {

@@ -1,4 +1,4 @@
-//! Where and with what was measured.
+//! The machine and the programs of a measurement.
 
 use std::fs;
 use std::process::Command;

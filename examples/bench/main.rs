@@ -38,7 +38,7 @@ struct Arguments {
     /// Rounds of each peer, taken in turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Publishes of an image that is there.
+    /// Publishes of a stored image.
     #[arg(long, default_value_t = 1000)]
     publishes: u32,
     /// Pods that read the same files.
@@ -53,7 +53,7 @@ struct Arguments {
     /// Where stores and mounts of a run are, on a disk; emptied before and after.
     #[arg(long, default_value = "/var/tmp/composefs-csi-bench")]
     work: PathBuf,
-    /// Where the report goes.
+    /// Where to write the report.
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
 }
@@ -102,7 +102,7 @@ fn run(arguments: &Arguments) -> Result<String> {
     report.finish()
 }
 
-/// The driver's program lies beside the examples.
+/// The driver's program is in the directory above the examples.
 fn program() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let program = here.ancestors().nth(2).map(|target| target.join("composefs-csi"));

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::support::layout::architecture;
 
-/// Three layers as a builder would have them.
+/// Three layers as a builder would make them.
 pub const LAYERS: [(&str, &[&str]); 3] = [
     (
         "system",
@@ -52,7 +52,7 @@ pub const LAYERS: [(&str, &[&str]); 3] = [
 /// Stands for the package of the current kernel's common headers, whose name has a version.
 const KERNEL_HEADERS: &str = "linux-headers-common";
 
-/// Unpacks the packages of every layer below `cache`; gives the layers' directories in order.
+/// Unpacks the packages of every layer below `cache`; returns the layers' directories in order.
 pub fn unpack(cache: &Path) -> Result<Vec<PathBuf>> {
     LAYERS
         .iter()

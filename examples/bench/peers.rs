@@ -1,4 +1,4 @@
-//! The programs that are measured: ours and those that people use today.
+//! The measured programs: this driver and its peers.
 //!
 //! Each one starts from nothing, fetches an image from the registry and ends with its files readable
 //! below a directory.
@@ -14,7 +14,7 @@ use crate::support::mounts::{remove, unmount_below};
 
 /// One way from a registry to readable files.
 pub trait Peer {
-    /// As the table names it.
+    /// Its name in the table.
     fn name(&self) -> &'static str;
 
     /// Fetches `reference` and makes its files readable; gives the cost and the directory.
@@ -34,7 +34,7 @@ impl Podman {
     pub fn new(work: &Path) -> Result<Self> {
         let work = work.join("podman");
         fs::create_dir_all(&work)?;
-        // The kernel's overlayfs and no options, whatever this machine has configured.
+        // The kernel's overlayfs without options, independent of this machine's configuration.
         let (root, run) = (work.join("root"), work.join("run"));
         let settings = format!("[storage]\ndriver = \"overlay\"\ngraphroot = {root:?}\nrunroot = {run:?}\n");
         fs::write(work.join("storage.conf"), settings)?;
@@ -118,7 +118,7 @@ impl Cfsctl {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        // It passes skopeo no option for registries without TLS.
+        // It cannot tell skopeo that a registry has no TLS.
         command.env("HOME", &self.home);
         command.arg("--repo").arg(self.work.join("repository"));
         command

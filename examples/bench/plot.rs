@@ -1,4 +1,4 @@
-//! Plots as SVG, by hand: no plotting library for four pictures.
+//! Plots as SVG, without a plotting library.
 
 use std::fmt::Write as _;
 

@@ -1,8 +1,8 @@
-//! What a signature policy costs a publish: the same image, in the same plugin, for pods whose namespaces differ in
-//! nothing but their policy.
+//! The cost of a signature policy for a publish: the same image in the same plugin, for pods whose namespaces differ
+//! only in their policy.
 //!
-//! A judgement is remembered while policy, image and signature stay what they are. So there are two prices: that of
-//! a pod like those before it, and that of a pod whose policy nobody has asked for yet.
+//! A judgement is cached while policy, image and signature do not change. So there are two costs: that of a pod whose
+//! policy has judged the image before, and that of a pod whose policy has not.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,11 +16,12 @@ use crate::support::node::{Node, Volume};
 /// By which policy images are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judge {
-    /// One that demands nothing.
+    /// A policy without requirements.
     AcceptAll,
-    /// A signature by one key. It has judged this image before.
+    /// A policy that requires a signature by one key, and has judged this image before.
     Signature,
-    /// The same demand in a policy of the namespace's own, which is read, and the signature verified, for this pod.
+    /// The same requirement in a policy of the namespace, which is read for this pod; the signature is verified
+    /// again.
     SignatureAnew,
 }
 
@@ -37,7 +38,7 @@ impl Judge {
     }
 }
 
-/// Milliseconds that publishes took, by who judged.
+/// Milliseconds of the publishes, by policy.
 #[derive(Debug)]
 pub struct Judged {
     all: Vec<(Judge, Vec<f64>)>,
@@ -54,9 +55,9 @@ impl Judged {
     }
 }
 
-/// Publishes `image`, which `key` has signed as of `repository`, `count` times by each judge in turn.
+/// Publishes `image`, which `key` has signed as of `repository`, `count` times with each policy in turn.
 ///
-/// One pod of every judge keeps it mounted throughout: bytes and signature are here.
+/// One pod of every policy keeps it mounted throughout, so that image and signature are stored.
 pub fn measure(
     program: &Path,
     base: &Path,
@@ -78,7 +79,7 @@ pub fn measure(
     }
     let mut all = Judge::ALL.map(|judge| (judge, Vec::new()));
     for number in 1..=count {
-        // Who goes first changes, so that nobody always has what the others left.
+        // The order changes, so that no policy always profits from the one before it.
         all.rotate_left(1);
         for (place, (judge, times)) in (0u32..).zip(&mut all) {
             let volume = volume(*judge, number, number * 3 + place);

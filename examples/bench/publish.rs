@@ -1,4 +1,4 @@
-//! Publishing an image that is already there, many times.
+//! Publishes a stored image many times.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::stats::percentile;
 use crate::support::node::{Node, Volume};
 
-/// What a thousand publishes took, in milliseconds.
+/// The times of a thousand publishes, in milliseconds.
 #[derive(Debug)]
 pub struct Latency {
     pub publish: Vec<f64>,
@@ -26,7 +26,7 @@ impl Latency {
 
 /// Publishes `image` `count` times to one pod after another, over the socket as kubelet does.
 ///
-/// One pod keeps it mounted throughout: this is the n-th pod's cost, not the first one's.
+/// One pod keeps it mounted throughout, so that this measures the n-th pod and not the first one.
 pub fn measure(program: &Path, base: &Path, registry: &str, image: &str, count: u32) -> Result<Latency> {
     let mut node = Node::start(program, base, &["--insecure-registry", registry])?;
     let keeper = Volume::new("keeper", 0, image);

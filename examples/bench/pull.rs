@@ -53,7 +53,7 @@ pub fn rounds(
             cold()?;
             let (cost, directory) = peer.fetch(&reference).with_context(|| peer.name())?;
             if round == 0 {
-                // A fast wrong answer is none.
+                // A fast but wrong result does not count.
                 let files = count_files(&directory)?;
                 ensure!(
                     files == fixture.files,
@@ -78,7 +78,7 @@ pub fn rounds(
     Ok(all)
 }
 
-/// Regular files below `directory`, each once however many names it has.
+/// Regular files below `directory`; a file with several names counts once.
 fn count_files(directory: &Path) -> Result<u64> {
     let mut inodes = HashSet::new();
     let mut left = vec![directory.to_owned()];

@@ -53,7 +53,7 @@ fn measure_one(
         work(composefs)?;
     }
     for round in 0..rounds {
-        // Who goes first changes, so that neither always finds the disk as the other left it.
+        // The order changes, so that neither side always finds the disk as the other left it.
         let mut pairs = [(overlay, &mut reads.overlay), (composefs, &mut reads.ours)];
         if round % 2 == 1 {
             pairs.reverse();

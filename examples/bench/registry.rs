@@ -76,7 +76,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Blobs that are there already are not sent again.
+    /// Existing blobs are not sent again.
     fn push(&self, layout: &Path, tag: &str) -> Result<()> {
         let output = Command::new("skopeo")
             .args(["--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"])

@@ -24,12 +24,12 @@ pub struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// Starts a report whose pictures go beside it into `directory`.
+    /// Starts a report; it and its pictures are written into `directory`.
     pub fn new(directory: &'a Path, introduction: &str) -> Self {
         Self { text: introduction.to_owned(), directory }
     }
 
-    /// Writes `benchmarks.md` and gives its text.
+    /// Writes `benchmarks.md` and returns its text.
     pub fn finish(self) -> Result<String> {
         fs::write(self.directory.join("benchmarks.md"), &self.text)?;
         Ok(self.text)
@@ -117,7 +117,7 @@ impl<'a> Report<'a> {
         self.add("\n`half` and `whole` have equally many files; those of `whole` are twice as large.");
     }
 
-    /// Publishes of an image already there.
+    /// Publishes of a stored image.
     pub fn publish(&mut self, latency: &Latency) -> Result<()> {
         self.add(&format!(
             "\n## Publishing an image that is there\n\n{} NodePublishVolume calls over the socket, another pod \
@@ -135,7 +135,7 @@ impl<'a> Report<'a> {
         self.picture("publish.svg", "Publish latency by percentile", &svg)
     }
 
-    /// Publishes by policies.
+    /// Publishes with different policies.
     pub fn policy(&mut self, judged: &Judged) {
         self.add(&format!(
             "\n## What a signature policy costs a publish\n\n{} NodePublishVolume calls by each policy, in turn, to one \

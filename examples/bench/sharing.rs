@@ -1,4 +1,4 @@
-//! Memory of many pods: are the pages of shared files there once, exactly?
+//! Memory of many pods: whether each page of a shared file is in memory exactly once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::support::node::{Node, Volume};
 /// Files up to this size are in the composefs image itself, not in an object (the format's constant).
 const INLINE: u64 = 64;
 
-/// What fifty pods' files take.
+/// The memory of the files of fifty pods.
 #[derive(Debug)]
 pub struct Sharing {
     pub pods: usize,
@@ -62,7 +62,7 @@ pub fn measure(program: &Path, base: &Path, registry: &str, images: &[String], p
     })
 }
 
-/// What an image's files hold.
+/// The content of an image's files.
 #[derive(Debug)]
 struct Contents {
     /// By path: the content's digest and the file's size and inode.
@@ -115,7 +115,7 @@ fn expected(images: &[Contents]) -> u64 {
     objects.values().sum::<u64>() + inline
 }
 
-/// Part of the last image's bytes whose content the first has as well.
+/// The share of the last image's bytes whose content is also in the first one.
 fn common(images: &[Contents]) -> f64 {
     let (Some(first), Some(last)) = (images.first(), images.last()) else { return 1.0 };
     let known: HashMap<_, _> = first.files.values().map(|(digest, size, _)| (*digest, *size)).collect();

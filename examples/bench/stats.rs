@@ -1,4 +1,4 @@
-//! What is said of many measurements.
+//! Statistics of many measurements.
 
 /// The middle one; of an even number, the lower of the two in the middle.
 pub fn median(values: &[f64]) -> f64 {

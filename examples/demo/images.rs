@@ -13,7 +13,7 @@ use crate::support::layout::{Image, Layer, Layout};
 use crate::support::tarball::{Kind, Member};
 use crate::support::walk::{Limit, Walk};
 
-/// Directories of this machine, each becoming a layer, and how much of them is taken.
+/// Directories of this machine that become one layer each, and limits on them.
 const SOURCES: [(&str, Limit); 2] = [
     ("/usr/lib", Limit { files: 2_500, bytes: 70_000_000, file_bytes: 6_000_000 }),
     ("/usr/share", Limit { files: 6_000, bytes: 70_000_000, file_bytes: 3_000_000 }),
@@ -22,11 +22,11 @@ const SOURCES: [(&str, Limit); 2] = [
 /// SHA-256 of the content of each file, by its path in the image.
 pub type Contents = BTreeMap<PathBuf, [u8; 32]>;
 
-/// An image and what its files must read like.
+/// An image and the expected content of its files.
 #[derive(Debug)]
 pub struct Version {
     pub image: Image,
-    /// As a volume names it.
+    /// Its reference in a volume.
     pub reference: String,
     pub contents: Contents,
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C: the step under way ends, then everything is cleaned up.
+//! Ctrl-C: the current step ends, then everything is cleaned up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on, SIGINT, SIGTERM and SIGHUP only leave a note.
+/// From now on, SIGINT, SIGTERM and SIGHUP only set a flag.
 pub fn watch() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let [mut interrupt, mut terminate, mut hangup] = {
@@ -23,7 +23,7 @@ pub fn watch() -> Result<()> {
             }
         });
         INTERRUPTED.store(true, Ordering::Relaxed);
-        // The runtime's end would give the signals their deadly meaning back.
+        // The end of the runtime would restore the default action of the signals, which ends the process.
         std::mem::forget(runtime);
     });
     Ok(())

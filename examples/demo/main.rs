@@ -1,8 +1,7 @@
-//! Shows the driver to somebody who has never seen it: `make demo`.
+//! Demonstrates the driver: `make demo`.
 //!
-//! Two versions of an image are made of this machine's own files; the real node plugin is started, and
-//! this program acts as kubelet for three pods. Everything lies below one temporary directory, and at the
-//! end, also after Ctrl-C, nothing of it is left.
+//! It makes two versions of an image from this machine's own files, starts the real node plugin, and acts as kubelet
+//! for three pods. Everything is below one temporary directory, which is removed at the end, also after Ctrl-C.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 #![allow(missing_docs, reason = "not a library")]
 
@@ -40,13 +39,13 @@ fn show() -> Result<()> {
     // Not /tmp, which may be in memory: composefs images are mounted from a disk.
     let base = tempfile::Builder::new().prefix("composefs-csi-demo-").tempdir_in("/var/tmp")?;
     let told = story::tell(&program, base.path());
-    // Whatever happened: first the mounts, then the files.
+    // Also after a failure: first the mounts, then the files.
     let swept = sweep(base);
     told?;
     swept
 }
 
-/// The driver's program lies beside the examples.
+/// The driver's program is in the directory above the examples.
 fn program() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let program = here.ancestors().nth(2).map(|target| target.join("composefs-csi"));

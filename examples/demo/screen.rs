@@ -1,9 +1,9 @@
-//! What the demonstration prints, and how.
+//! The output of the demonstration.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
-/// A heading, in bold where that shows.
+/// A heading, in bold on a terminal.
 pub fn heading(text: &str) {
     if std::io::stdout().is_terminal() {
         println!("\n\x1b[1m{text}\x1b[0m");

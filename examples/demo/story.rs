@@ -1,4 +1,4 @@
-//! What happens, in order, and what is said of it.
+//! The steps of the demonstration, and their explanations.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -91,7 +91,7 @@ fn describe(versions: &[Version; 2]) {
     line("owners and times. Sharing by layer would share nothing.");
 }
 
-/// What an operator's command, run beside the plugin, answers.
+/// The output of an operator's command that runs beside the plugin.
 fn ask(program: &Path, node: &Node, command: &[&str]) -> Result<Value> {
     let state = node.state();
     let output = Command::new(program)
@@ -142,7 +142,7 @@ fn on_disk(directory: &Path) -> Result<u64> {
         for entry in std::fs::read_dir(&next)? {
             let entry = entry?;
             let metadata = entry.path().symlink_metadata()?;
-            // The private mounts of images lie here, too, and take nothing.
+            // The private mounts of images are here too, and take no space.
             if metadata.dev() != device {
                 continue;
             }
@@ -174,7 +174,7 @@ fn memory(node: &Node, volumes: &[(Volume, &Version)]) -> Result<()> {
     Ok(())
 }
 
-/// Ends the plugin and looks for anything that it should have taken away.
+/// Ends the plugin and looks for anything that it should have removed.
 fn leave(node: Node, base: &Path) -> Result<()> {
     let status = node.stop()?;
     ensure!(status.success(), "the plugin ended with {status}");

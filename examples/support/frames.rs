@@ -1,7 +1,7 @@
 //! How much physical memory the files of several directories occupy together.
 //!
-//! Counted by page frame numbers, which the kernel tells root in /proc/self/pagemap: two files that share
-//! memory have the same frames. Nothing is estimated.
+//! It counts page frame numbers, which root can read in /proc/self/pagemap. Two files that share memory have the same
+//! frames. Nothing is estimated.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 pub struct Count {
     /// Pages of all files that an owner sees.
     pub seen: Vec<u64>,
-    /// Page frames that no owner before it has brought into memory.
+    /// Page frames that no earlier owner uses.
     pub added: Vec<u64>,
 }
 
@@ -27,10 +27,10 @@ impl Count {
     }
 }
 
-/// Counts the frames of files that are given as groups of equal content, each file with its owner's number.
+/// Counts the frames of groups of files with equal content; each file has the number of its owner.
 ///
-/// Groups share nothing with each other, and while one is counted its pages are pinned: a page that the kernel
-/// drops and reads again elsewhere (proactive reclaim) is not mistaken for a second copy.
+/// Groups share nothing with each other. While a group is counted its pages are pinned, so that a page that the
+/// kernel drops and reads again (proactive reclaim) is not counted as a second copy.
 pub fn count(owners: usize, groups: impl IntoIterator<Item = Vec<(usize, PathBuf)>>) -> Result<Count> {
     let mut count = Count { seen: vec![0; owners], added: vec![0; owners] };
     for mut group in groups {

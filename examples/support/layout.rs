@@ -1,6 +1,6 @@
 //! Writes OCI image layouts: gzip layers streamed into their blobs, a config, a manifest, an index.
 //!
-//! The same input gives the same digests: nothing of this machine's clock or users gets in.
+//! The same input gives the same digests: the output does not depend on this machine's clock or users.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -28,7 +28,7 @@ pub struct Image {
     /// Files of all layers, and the bytes in them.
     pub files: u64,
     pub content: u64,
-    /// What those files take on a disk with 4 KiB blocks.
+    /// The space of those files on a disk with 4 KiB blocks.
     pub blocks: u64,
 }
 
@@ -53,7 +53,7 @@ pub struct LayerWriter {
 }
 
 impl Layout {
-    /// Starts a layout in `root`; what is there is replaced.
+    /// Starts a layout in `root`; existing content is replaced.
     pub fn create(root: &Path) -> io::Result<Self> {
         if root.exists() {
             fs::remove_dir_all(root)?;
@@ -144,7 +144,7 @@ impl LayerWriter {
     }
 }
 
-/// Hashes and counts what passes.
+/// Hashes and counts the bytes that pass through.
 struct Hashing<W> {
     inner: W,
     hash: Sha256,

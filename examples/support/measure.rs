@@ -1,4 +1,4 @@
-//! Runs programs and measures what they cost.
+//! Runs programs and measures their cost.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -17,16 +17,16 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// This cost and then that one.
+    /// The cost of both, one after the other.
     pub fn then(self, next: Self) -> Self {
         Self { wall: self.wall + next.wall, cpu: self.cpu + next.cpu, peak: self.peak.max(next.peak) }
     }
 }
 
-/// Runs `command` to its end under time(1); gives its standard output as well.
+/// Runs `command` to its end under time(1); also returns its standard output.
 ///
 /// # Errors
-/// It failed: the message has what it wrote to standard error.
+/// It failed; the message contains its standard error.
 pub fn run(command: &Command) -> Result<(Cost, String)> {
     let report = tempfile::NamedTempFile::new()?;
     let mut timed = Command::new("time");
@@ -59,7 +59,7 @@ pub fn run(command: &Command) -> Result<(Cost, String)> {
     Ok((cost, String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
-/// Writes everything to disk and forgets what the kernel has cached: pages, dentries and inodes.
+/// Writes everything to disk and drops the kernel's caches: pages, dentries and inodes.
 pub fn cold() -> Result<()> {
     rustix::fs::sync();
     fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the caches; run as root")

@@ -1,4 +1,4 @@
-//! What the demonstration and the benchmark share: making images, running things, measuring them.
+//! Code that the demonstration and the benchmark share: making images, running and measuring programs.
 #![allow(dead_code, reason = "each of the two uses its part")]
 
 pub mod frames;

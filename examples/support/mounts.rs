@@ -1,4 +1,4 @@
-//! What is mounted below a directory, and getting rid of it.
+//! Lists and removes the mounts below a directory.
 
 use std::fs;
 use std::io;

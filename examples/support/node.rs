@@ -1,4 +1,4 @@
-//! The node plugin as a process of its own, and kubelet's side of its socket.
+//! The node plugin as a separate process, and kubelet's side of its socket.
 
 use std::collections::HashMap;
 use std::fs;
@@ -25,7 +25,7 @@ pub struct Node {
     base: PathBuf,
 }
 
-/// A volume in a pod, as kubelet makes it of an inline CSI volume.
+/// A volume in a pod, as kubelet makes it from an inline CSI volume.
 #[derive(Debug, Clone)]
 pub struct Volume {
     pub pod: String,
@@ -60,10 +60,10 @@ impl Node {
             .arg(base.join("kubelet"))
             .arg("--state-dir")
             .arg(base.join("state"))
-            // The images are of our own making, and only a policy among the arguments says more of them.
+            // The images are made here. Signatures matter only if the arguments name a policy.
             .args(["--without-policy", "accept"])
             .args(arguments)
-            // An interrupt from the terminal is for us; we tell the plugin when everything is unmounted.
+            // Ctrl-C must reach only this program, which ends the plugin when everything is unmounted.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -93,7 +93,7 @@ impl Node {
         pod.join("volumes/kubernetes.io~csi/files/mount")
     }
 
-    /// NodePublishVolume as kubelet calls it; gives the time until the answer.
+    /// NodePublishVolume as kubelet calls it; returns the time until the answer.
     pub fn publish(&mut self, volume: &Volume) -> Result<Duration> {
         let target = self.target(volume);
         fs::create_dir_all(target.parent().context("a target has a parent")?)?;
@@ -185,7 +185,7 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// Only reached with a live plugin when something else failed.
+    /// The plugin is still running here only if something else failed.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

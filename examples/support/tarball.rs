@@ -1,4 +1,4 @@
-//! Writes tar archives as image builders do: ustar headers, PAX records for what does not fit in them.
+//! Writes tar archives as image builders do: ustar headers, and PAX records for values that do not fit in them.
 
 use std::io::{self, Read, Write};
 
@@ -10,7 +10,7 @@ pub enum Kind {
     Directory,
     File,
     Symlink(Vec<u8>),
-    /// Another name of a member that was written before.
+    /// Another name of an earlier member.
     Hardlink(Vec<u8>),
 }
 
@@ -112,13 +112,13 @@ fn header(name: &[u8], typeflag: u8, target: &[u8], member: &Member) -> [u8; BLO
     block
 }
 
-/// Copies as much as fits; a PAX record has the rest.
+/// Copies as much as fits; a PAX record has the whole value.
 fn put(field: &mut [u8], value: &[u8]) {
     let length = value.len().min(field.len());
     field[..length].copy_from_slice(&value[..length]);
 }
 
-/// Octal digits that fill the field but for its last byte, a NUL.
+/// Octal digits that fill the field except its last byte, a NUL.
 fn octal(field: &mut [u8], value: u64) {
     let digits = field.len() - 1;
     put(field, format!("{value:0digits$o}").as_bytes());

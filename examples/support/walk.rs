@@ -1,4 +1,4 @@
-//! Puts directories of this machine into image layers, in a fixed order, edited on the way.
+//! Writes directories of this machine into image layers, in a fixed order, with optional edits.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -10,7 +10,7 @@ use std::path::Path;
 use super::layout::LayerWriter;
 use super::tarball::{Kind, Member};
 
-/// How much to take; walking ends where one is reached, and larger files are left out.
+/// Limits of a walk. It ends when a limit is reached; larger files are skipped.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
     pub files: u64,
@@ -25,7 +25,7 @@ impl Limit {
 /// Changes a member before it is written, and says what to append to a file's content.
 pub type Edit<'a> = &'a dyn Fn(&mut Member) -> &'static [u8];
 
-/// Takes every member as it is.
+/// Keeps every member unchanged.
 pub fn as_it_is(_: &mut Member) -> &'static [u8] {
     b""
 }

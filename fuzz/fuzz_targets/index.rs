@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use composefs_csi::oci::limits::Limits;
+use composefs_csi::oci::limits::ImageLimits;
 use composefs_csi::oci::manifest::{Document, Index};
 use composefs_csi::oci::platform::Platform;
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +20,7 @@ const WANTED: [&str; 5] = ["linux/amd64", "linux/amd64/v3", "linux/arm64", "linu
 fuzz_target!(|input: &[u8]| {
     let Some((choice, bytes)) = input.split_first() else { return };
     let Ok(Document::Index(index)) = Document::parse(bytes, STATED[usize::from(choice % 3)]) else { return };
-    assert!(index.entries.len() <= Limits::DEFAULT.index_entries);
+    assert!(index.entries.len() <= ImageLimits::DEFAULT.index_entries);
     for wanted in WANTED {
         let wanted: Platform = wanted.parse().expect("a platform");
         let suits = |platform: &Option<Platform>| {

@@ -11,13 +11,15 @@ use std::io::{Read as _, Write as _};
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use composefs_csi::oci::digest::Digest;
-use composefs_csi::image::entry::{Entry, EntryKind};
-use composefs_csi::image::layer::{Blob, Contents, LayerError, LayerOutcome, Limits, RecordReader, ingest};
-use composefs_csi::oci::limits::Budget;
-use composefs_csi::oci::manifest::LayerCompression;
+use composefs_csi::image::entry::{EntryKind, LayerEntry};
+use composefs_csi::image::layer::{
+    Blob, Contents, LayerError, LayerOutcome, RecordReader, TarLimits, ingest,
+};
 use composefs_csi::image::objects::Objects;
 use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::oci::limits::Budget;
+use composefs_csi::oci::manifest::LayerCompression;
 use composefs_csi_fuzz::archive;
 use libfuzzer_sys::fuzz_target;
 
@@ -50,7 +52,7 @@ fuzz_target!(|input: &[u8]| {
             (tar.clone(), Some(tar))
         }
     };
-    let limits = Limits { bytes: 1 << 20, ..archive::limits(how >> 4) };
+    let limits = TarLimits { bytes: 1 << 20, ..archive::limits(how >> 4) };
     let stated = Blob { digest: Digest::of(&blob), size: blob.len() as u64, compression };
     let whole = take(&stated, &blob, blob.len().max(1), &limits);
     let pieces = take(&stated, &blob, usize::from(*chunk) + 1, &limits);
@@ -73,13 +75,14 @@ fuzz_target!(|input: &[u8]| {
     assert!(take(&longer, &blob, 1 << 16, &limits).is_err(), "a short blob passed");
 });
 
-type Taken = Result<(LayerOutcome, Vec<Entry>), LayerError>;
+type Taken = Result<(LayerOutcome, Vec<LayerEntry>), LayerError>;
 
-fn take(blob: &Blob, bytes: &[u8], chunk: usize, limits: &Limits) -> Taken {
+fn take(blob: &Blob, bytes: &[u8], chunk: usize, limits: &TarLimits) -> Taken {
     let chunks: Vec<Bytes> = bytes.chunks(chunk).map(Bytes::copy_from_slice).collect();
     let (outcome, record) =
         ingest(blob, chunks.into_iter(), &OBJECTS, Vec::new(), limits, &Budget::new(limits.bytes), &|_| {})?;
-    let entries: Result<Vec<Entry>, _> = RecordReader::new(&record[..]).expect("our own record").collect();
+    let entries: Result<Vec<LayerEntry>, _> =
+        RecordReader::new(&record[..]).expect("our own record").collect();
     Ok((outcome, entries.expect("our own record")))
 }
 
@@ -94,7 +97,7 @@ fn decompressed(bytes: &[u8]) -> Option<Digest> {
 }
 
 /// Every object that the entries name is there and has the content of its name.
-fn check(entries: &[Entry]) {
+fn check(entries: &[LayerEntry]) {
     for entry in entries {
         if let EntryKind::Object(digest, size) = &entry.kind
             && *size < 1 << 16

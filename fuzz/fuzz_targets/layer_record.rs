@@ -6,7 +6,7 @@
 
 #![no_main]
 
-use composefs_csi::image::entry::{Entry, is_clean};
+use composefs_csi::image::entry::{LayerEntry, is_clean};
 use composefs_csi::image::layer::{RecordError, RecordReader, RecordWriter};
 use composefs_csi::image::tree::Rules;
 use composefs_csi_fuzz::image;
@@ -38,7 +38,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-fn read(record: &[u8]) -> Result<Vec<Entry>, RecordError> {
+fn read(record: &[u8]) -> Result<Vec<LayerEntry>, RecordError> {
     RecordReader::new(record)?.collect()
 }
 

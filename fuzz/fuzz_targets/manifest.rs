@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use composefs_csi::oci::limits::Limits;
+use composefs_csi::oci::limits::ImageLimits;
 use composefs_csi::oci::manifest::{Document, ImageConfig, Manifest};
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
     match Document::parse(bytes, stated) {
         Ok(Document::Image(manifest)) => {
             assert_ne!(choice % 4, 3, "an index was announced");
-            assert!(manifest.layers.len() <= Limits::DEFAULT.layers);
+            assert!(manifest.layers.len() <= ImageLimits::DEFAULT.layers);
             assert_eq!(Document::parse(&print(&manifest), stated), Ok(Document::Image(manifest)));
         }
         Ok(Document::Index(_)) => assert!(matches!(choice % 4, 0 | 3), "a manifest was announced"),

@@ -1,7 +1,7 @@
 //! Archives from arbitrary bytes, and what an archive holds, read without a store.
 
-use composefs_csi::image::entry::{Entry, EntryKind, INLINE_MAX, Meta, is_clean};
-use composefs_csi::image::tar::{Archive, Limits, Piece, TarEntry, TarError, TarKind};
+use composefs_csi::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta, is_clean};
+use composefs_csi::image::tar::{Archive, Piece, TarEntry, TarError, TarKind, TarLimits};
 use composefs_csi::image::verity::VerityHasher;
 use std::io::{BufRead, BufReader};
 
@@ -20,15 +20,23 @@ pub fn with_checksums(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Limits small enough to be met by the fuzzer, for every second input.
-pub fn limits(choice: u8) -> Limits {
+pub fn limits(choice: u8) -> TarLimits {
     if choice & 1 == 0 {
-        return Limits { bytes: 1 << 30, ..Limits::default() };
+        return TarLimits { bytes: 1 << 30, ..TarLimits::default() };
     }
-    Limits { path: 40, xattrs: 64, header: 1024, segments: 3, headers: 20, bytes: 5000, ..Limits::default() }
+    TarLimits {
+        path: 40,
+        xattrs: 64,
+        header: 1024,
+        segments: 3,
+        headers: 20,
+        bytes: 5000,
+        ..TarLimits::default()
+    }
 }
 
 /// Reads an archive to its end through a buffer of `buffer` bytes, and holds what it says against the limits.
-pub fn read(tar: &[u8], limits: Limits, buffer: usize) -> Result<Vec<Entry>, TarError> {
+pub fn read(tar: &[u8], limits: TarLimits, buffer: usize) -> Result<Vec<LayerEntry>, TarError> {
     let mut archive = Archive::new(BufReader::with_capacity(buffer, tar), limits);
     let (mut entries, mut content, mut files) = (Vec::new(), Vec::new(), 0u64);
     while let Some(TarEntry { path, meta, kind }) = archive.next_entry()? {
@@ -60,7 +68,7 @@ pub fn read(tar: &[u8], limits: Limits, buffer: usize) -> Result<Vec<Entry>, Tar
         // What means nothing is not recorded.
         let bare = matches!(kind, EntryKind::Whiteout | EntryKind::Opaque | EntryKind::Hardlink(_));
         let meta = if bare { Meta::default() } else { meta };
-        entries.push(Entry { path, meta, kind });
+        entries.push(LayerEntry { path, meta, kind });
         assert!(entries.len() as u64 <= limits.headers);
     }
     Ok(entries)

@@ -2,17 +2,17 @@
 
 use composefs::{dumpfile::write_dumpfile, erofs::reader::erofs_to_filesystem, fsverity::Sha256HashValue};
 use composefs_csi::image::composefs::{dump, list_objects, write_image};
-use composefs_csi::image::entry::{Entry, EntryKind};
+use composefs_csi::image::entry::{EntryKind, LayerEntry};
 use composefs_csi::image::layer::{RecordReader, RecordWriter};
-use composefs_csi::oci::limits::Limits;
 use composefs_csi::image::tree::{Builder, CheckedTree, Rules, TreeError};
 use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::oci::limits::ImageLimits;
 
 /// Bounds on one tree of the fuzzer's.
-pub const LIMITS: Limits = Limits { inodes: 2000, metadata_bytes: 1 << 20, ..Limits::DEFAULT };
+pub const LIMITS: ImageLimits = ImageLimits { inodes: 2000, metadata_bytes: 1 << 20, ..ImageLimits::DEFAULT };
 
 /// Folds layers, lowest first.
-pub fn fold(layers: &[Vec<Entry>], rules: Rules) -> Result<CheckedTree, TreeError> {
+pub fn fold(layers: &[Vec<LayerEntry>], rules: Rules) -> Result<CheckedTree, TreeError> {
     let mut builder = Builder::with_limits(rules, LIMITS);
     for entries in layers {
         let mut layer = builder.layer();
@@ -60,18 +60,18 @@ pub fn is_sampled(input: &[u8]) -> bool {
 
 /// Whether the composefs crate's *reader* is known to read an image differently: it takes a whiteout device
 /// of the image's own for one of the 256 that hide object directories (see tests/tools/golden.rs).
-pub fn reader_errs_on(entries: &[Entry]) -> bool {
+pub fn reader_errs_on(entries: &[LayerEntry]) -> bool {
     entries.iter().any(|entry| matches!(entry.kind, EntryKind::CharDevice(0, 0)))
 }
 
 /// Writes a layer record and reads it back. Panics where the two differ.
-pub fn record_round_trip(entries: &[Entry]) {
+pub fn record_round_trip(entries: &[LayerEntry]) {
     let mut writer = RecordWriter::new(Vec::new());
     for entry in entries {
         writer.push(entry).expect("memory does not fail");
     }
     let record = writer.finish().expect("memory does not fail");
-    let read: Result<Vec<Entry>, _> = RecordReader::new(&record[..]).expect("our own record").collect();
+    let read: Result<Vec<LayerEntry>, _> = RecordReader::new(&record[..]).expect("our own record").collect();
     assert_eq!(read.expect("our own record"), entries);
 }
 

@@ -1,6 +1,6 @@
 //! Layers from arbitrary bytes: few names, so that entries meet, and every kind of entry.
 
-use composefs_csi::image::entry::{Entry, EntryKind, Meta, Mtime};
+use composefs_csi::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
 use composefs_csi::image::verity::VerityDigest;
 
 const PARTS: [&[u8]; 16] = [
@@ -97,7 +97,7 @@ impl Script<'_> {
     }
 
     /// Up to eight layers of entries.
-    pub fn layers(mut self) -> Vec<Vec<Entry>> {
+    pub fn layers(mut self) -> Vec<Vec<LayerEntry>> {
         let mut layers = vec![Vec::new()];
         while !self.0.is_empty() {
             if self.byte() > 0xf0 && layers.len() < 8 {
@@ -107,7 +107,7 @@ impl Script<'_> {
             let bare = matches!(kind, EntryKind::Whiteout | EntryKind::Opaque | EntryKind::Hardlink(_));
             let meta = if bare { Meta::default() } else { self.meta() };
             if let Some(layer) = layers.last_mut() {
-                layer.push(Entry { path, meta, kind });
+                layer.push(LayerEntry { path, meta, kind });
             }
         }
         layers

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{self, EngineSettings};
-use super::http::{self, Watched};
+use super::http::{self, Monitored};
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
 use crate::cluster::Cluster;
@@ -23,7 +23,7 @@ use crate::csi::server::{Services, serve};
 use crate::metrics::MetricsRegistry;
 use crate::volume::layouts::Layouts;
 
-/// How long calls may go on after a signal.
+/// How long calls may continue after a signal.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Settings of the controller.
@@ -31,23 +31,23 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub struct ControllerSettings {
     /// The state directory and the registries.
     pub engine: EngineSettings,
-    /// Where to serve.
+    /// The socket to listen on.
     pub endpoint: Endpoint,
     /// The driver's name.
     pub driver: DriverName,
     /// Directories below which volumes may name OCI layouts.
     pub layout_dirs: Vec<PathBuf>,
-    /// Take attributes from annotations of claims as well.
+    /// Also take attributes from annotations of claims.
     pub pvc_annotations: bool,
-    /// How to reach the API server from outside a pod.
+    /// The kubeconfig for running outside a pod.
     pub kubeconfig: Option<PathBuf>,
-    /// Where to tell machines that watch.
+    /// Where to serve metrics and probes.
     pub metrics_listen: Option<SocketAddr>,
-    /// Follows the file of the log's level.
+    /// Follows the file with the log level.
     pub level: Option<LevelFile>,
 }
 
-/// Serves until a signal, or until something fails.
+/// Serves until a termination signal or a failure.
 ///
 /// # Errors
 /// The socket, the state directory or the registry settings cannot be used, or serving failed.
@@ -60,6 +60,7 @@ pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
     }
     let controller = ControllerService::new(provisioner);
     let (ready, metrics) = (Readiness::default(), MetricsRegistry::new()?);
+    // There is nothing to prepare: the state directory was opened above.
     ready.set(true);
     let identity = IdentityService { name: settings.driver, controller: true, ready: ready.clone() };
     let services =
@@ -72,7 +73,7 @@ pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
     if let Some(address) = settings.metrics_listen {
         let (listener, alive) = (http::listen(address).await?, supervisor.alive());
         supervisor
-            .start("metrics", http::serve(listener, Watched { metrics, alive, ready }, shutdown.clone()));
+            .start("metrics", http::serve(listener, Monitored { metrics, alive, ready }, shutdown.clone()));
     }
     if let Some(level) = settings.level {
         supervisor.start("log-level", level.follow(shutdown.clone()));
@@ -81,7 +82,7 @@ pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
     supervisor.run(DRAIN + Duration::from_secs(1)).await
 }
 
-/// The Controller service on these settings.
+/// The Controller service with these settings.
 ///
 /// # Errors
 /// The state directory or the registry settings cannot be used.

@@ -1,4 +1,4 @@
-//! Which keyrings a node has, by its settings.
+//! The credential providers of a node, by its settings.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use crate::cluster::pull_secrets::PullSecrets;
 use crate::node::credential_providers::plugins::{Accounts, Plugins};
 use crate::node::credential_providers::{CredentialProvider, CredentialProviders};
 
-/// Where credentials come from besides a request's own and the auth file.
+/// Where credentials come from, in addition to those of a request and the auth file.
 #[derive(Debug, Clone, Default)]
-pub struct KeychainSettings {
+pub struct CredentialProviderSettings {
     /// Read the pull secrets of pods and ServiceAccounts.
     pub pull_secrets: bool,
     /// kubelet's configuration of credential providers, and the directory of their programs.
     pub providers: Option<(PathBuf, PathBuf)>,
 }
 
-/// The keyrings, least privilege first.
+/// Makes the credential providers, least privilege first.
 ///
 /// # Errors
-/// The configuration of credential providers cannot be read or used, or a keyring needs the API server and there
-/// is none.
+/// The configuration of credential providers cannot be read or used, or a provider needs the API server and there is
+/// none.
 pub async fn credential_providers(
-    settings: &KeychainSettings,
+    settings: &CredentialProviderSettings,
     cluster: Option<&Cluster>,
     node: &str,
 ) -> anyhow::Result<CredentialProviders> {

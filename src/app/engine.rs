@@ -1,5 +1,5 @@
-//! What every run mode and command stands on: the store, the puller and the mount table of one state
-//! directory. Opening it is safe beside a running plugin.
+//! The basis of every run mode and command: the store, the puller and the mount table of one state directory. Opening
+//! it is safe while a plugin uses the same directory.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::image::access::Rule;
-use crate::image::pull::{Limits, Puller};
+use crate::image::access::AccessRule;
+use crate::image::pull::{PullLimits, Puller};
 use crate::image::store::{NodeKey, Options, Store};
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
@@ -26,25 +26,25 @@ pub struct EngineSettings {
     pub node_key: Option<PathBuf>,
     /// A docker config.json with credentials.
     pub auth_file: Option<PathBuf>,
-    /// Registries spoken to over plain http.
+    /// Registries to contact over plain http.
     pub insecure_registries: Vec<String>,
-    /// PEM files with certificate authorities besides the system's.
+    /// PEM files with certificate authorities, in addition to the system's.
     pub registry_cas: Vec<PathBuf>,
     /// Which images may be mounted.
     pub trust: TrustSettings,
-    /// Who may have what is in the store.
-    pub access: Rule,
+    /// Who may use the images in the store.
+    pub access: AccessRule,
     /// Refuse images whose manifest does not carry their composefs digest.
     pub require_digest: bool,
     /// How mounts are labelled for SELinux.
     pub selinux_context: SelinuxContext,
-    /// Bytes per second that a registry must send at least; 0 for no bound.
+    /// The lowest transfer rate of a registry, in bytes per second; 0 for no limit.
     pub min_transfer_rate: u64,
-    /// How much is done at once, and what is taken.
-    pub limits: Limits,
-    /// Where requests to registries are counted.
+    /// PullLimits on concurrency and on images.
+    pub limits: PullLimits,
+    /// Counts requests to registries.
     pub registry_metrics: RegistryMetrics,
-    /// Where judgements are counted.
+    /// Counts decisions about images.
     pub trust_metrics: TrustMetrics,
 }
 
@@ -55,35 +55,34 @@ pub struct Engine {
     pub store: Arc<Store>,
     /// Makes images available in it.
     pub images: Arc<Puller>,
-    /// How much is done at once, and what is taken.
-    pub limits: Limits,
-    /// Says which of them may be mounted.
-    pub engine: Arc<SignaturePolicyEngine>,
+    /// PullLimits on concurrency and on images.
+    pub limits: PullLimits,
     state_dir: PathBuf,
     selinux_context: SelinuxContext,
 }
 
 impl Engine {
-    /// Opens the state directory, making it if need be. Blocking.
+    /// Opens the state directory, and creates it if necessary. Blocking.
     pub fn open(settings: &EngineSettings) -> anyhow::Result<Self> {
         let key = settings.node_key.clone().unwrap_or_else(|| settings.state_dir.join("node.key"));
         let directory = settings.state_dir.join("store");
+        // A key inside the store would be copied and restored with the records that it authenticates.
         anyhow::ensure!(
             !key.starts_with(&directory),
-            "--node-key {} is inside the store, whose records it is to protect; choose another place",
+            "--node-key {} is inside the store, whose records it protects; choose another place",
             key.display()
         );
         let key = NodeKey::load_or_create(&key)?;
         let store = Arc::new(Store::open(&directory, Options::new(key))?);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
-        let engine = Arc::new(SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone()));
+        let policy = Arc::new(SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone()));
         let images = Arc::new(
-            Puller::new(Arc::clone(&store), sources, engine.clone(), rule, settings.limits)
+            Puller::new(Arc::clone(&store), sources, policy, rule, settings.limits)
                 .with_digest_required(settings.require_digest),
         );
         let (limits, state_dir) = (settings.limits, settings.state_dir.clone());
         let selinux_context = settings.selinux_context.clone();
-        Ok(Self { store, images, engine, limits, state_dir, selinux_context })
+        Ok(Self { store, images, limits, state_dir, selinux_context })
     }
 
     /// The composefs images that are mounted anywhere in this mount namespace.
@@ -91,7 +90,7 @@ impl Engine {
         Ok(mount::mounted_images()?)
     }
 
-    /// Tests what the kernel can do, and mounts from this store from then on.
+    /// Tests what the kernel can do, and returns a mounter for this store.
     pub fn mounter(&self) -> anyhow::Result<KernelMounter> {
         let sealed = self.store.integrity() == Integrity::Read;
         let (store, state) = (self.store.root(), &self.state_dir);
@@ -99,12 +98,13 @@ impl Engine {
     }
 }
 
-/// Opens registries and layouts by the same settings. Does no I/O but reading the files that they name.
+/// Makes the sources of images. The only I/O is reading the files that the settings name.
 ///
 /// # Errors
 /// The auth file or a certificate authority cannot be read.
 pub fn sources(settings: &EngineSettings) -> anyhow::Result<Sources> {
     let default_credentials = settings.auth_file.as_deref().map(read_credentials).transpose()?;
+    // All other settings have the same values in every mode.
     Ok(Sources::new(&SourceSettings {
         insecure_registries: settings.insecure_registries.iter().cloned().collect(),
         ca_files: settings.registry_cas.clone(),
@@ -117,7 +117,7 @@ pub fn sources(settings: &EngineSettings) -> anyhow::Result<Sources> {
 }
 
 fn read_credentials(file: &Path) -> anyhow::Result<Credentials> {
-    // Neither the file's content nor a parser's excerpt of it may reach the message.
+    // The message must contain no part of the file, which holds secrets.
     let bytes =
         std::fs::read(file).with_context(|| format!("cannot read the auth file {}", file.display()))?;
     Credentials::parse(&bytes).with_context(|| format!("in the auth file {}", file.display()))

@@ -1,4 +1,4 @@
-//! What a node does now and then: put volume records in order, make room before the disk is full.
+//! Periodic work of a node: repair volume records, and free space before the disk is full.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,19 +12,19 @@ use crate::kind::Kind;
 use crate::node::mount::Mounter;
 use crate::node::volume::Volumes;
 
-/// When and how much.
+/// When housekeeping runs, and what it may remove.
 #[derive(Debug, Clone, Copy)]
 pub struct Schedule {
-    /// How often at least.
+    /// The longest time between two rounds.
     pub every: Duration,
-    /// Which images may go.
+    /// Which images may be removed.
     pub policy: Policy,
 }
 
-/// How often every object is looked at for the metrics. In between they follow what this process does.
+/// How often all objects are measured for the metrics. In between, the metrics follow the changes by this process.
 const MEASURE_EVERY: Duration = Duration::from_secs(3600);
 
-/// Keeps house until the shutdown.
+/// Runs housekeeping until the shutdown.
 pub async fn keep(
     store: Arc<Store>,
     mounter: Arc<dyn Mounter>,
@@ -35,17 +35,20 @@ pub async fn keep(
 ) -> anyhow::Result<()> {
     let mut measured: Option<Instant> = None;
     loop {
+        // The first round measures everything: another process may have changed the store.
         let all = measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
         if all {
             measured = Some(Instant::now());
         }
-        let looked_at = Arc::clone(&store);
-        tokio::task::spawn_blocking(move || measure(&looked_at, all)).await?;
+        let measured_store = Arc::clone(&store);
+        tokio::task::spawn_blocking(move || measure(&measured_store, all)).await?;
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
+            // A pull has asked for a round.
             () = wanted.notified() => {}
             () = tokio::time::sleep(schedule.every) => {}
         }
+        // Before the collection, which keeps what the records need.
         match volumes.recover().await {
             Ok(found) if found.dropped > 0 => tracing::info!(?found, "volume records were put in order"),
             Ok(_) => {}
@@ -77,10 +80,10 @@ fn report(collected: Result<Collected, StoreError>) {
             images = done.images.len(),
             objects = done.swept.objects,
             bytes = done.swept.bytes,
-            "room was made in the store"
+            "space was freed in the store"
         ),
-        // Pulls come first; the next round tries again.
-        Err(error) if error.kind() == Kind::Busy => tracing::info!("no room was made for now: {error}"),
-        Err(error) => tracing::error!("no room could be made in the store: {error}"),
+        // Pulls have priority; the next round tries again.
+        Err(error) if error.kind() == Kind::Busy => tracing::info!("no space was freed for now: {error}"),
+        Err(error) => tracing::error!("no space could be freed in the store: {error}"),
     }
 }

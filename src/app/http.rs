@@ -1,5 +1,5 @@
-//! The port for machines that watch: `/metrics`, `/healthz`, `/readyz`. It reads and never changes anything,
-//! asks for no credentials, and tells nothing of any tenant.
+//! The monitoring port: `/metrics`, `/healthz`, `/readyz`. It changes nothing, needs no credentials, and reveals
+//! nothing about tenants.
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
@@ -25,14 +25,14 @@ use super::supervise::Alive;
 use crate::csi::identity::Readiness;
 use crate::metrics::MetricsRegistry;
 
-/// Connections at a time: a scraper, kubelet, and some to spare. More wait to be accepted.
+/// Concurrent connections: a scraper, the kubelet, and a reserve. More have to wait.
 const CONNECTIONS_MAX: usize = 32;
-/// How long a client may take over its request's head.
+/// How long a client may take to send the head of its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the port tells.
+/// The sources of the answers.
 #[derive(Debug, Clone)]
-pub struct Watched {
+pub struct Monitored {
     /// Answers `/metrics`.
     pub metrics: MetricsRegistry,
     /// Answers `/healthz`.
@@ -41,13 +41,14 @@ pub struct Watched {
     pub ready: Readiness,
 }
 
-/// Listens, so that a port that is taken is known at once. `[::]` is every address of both families (ipv6(7)), and
-/// those of IPv4 on a node without IPv6: a cluster has the one or the other, and the chart does not know which.
+/// Listens, so that an occupied port is reported at the start. `[::]` stands for all addresses of both families
+/// (ipv6(7)), and on a node without IPv6 for those of IPv4: the chart does not know which family a cluster uses.
 ///
 /// # Errors
 /// Those of bind(2).
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = match (TcpListener::bind(address).await, without_ipv6(address)) {
+        // An occupied port is reported, not avoided by listening on the other family.
         (Err(error), Some(other)) if error.kind() != ErrorKind::AddrInUse => {
             tracing::debug!("there is no IPv6 here: {error}");
             TcpListener::bind(other).await
@@ -57,21 +58,22 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     bound.with_context(|| format!("cannot listen on {address}; choose another --metrics-listen"))
 }
 
-/// What is listened on instead where the kernel has no IPv6.
+/// The address to use instead if the kernel has no IPv6.
 fn without_ipv6(address: SocketAddr) -> Option<SocketAddr> {
     let every = address.is_ipv6() && address.ip().is_unspecified();
     every.then(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
 }
 
-/// Serves until the shutdown; connections that are open then are dropped.
+/// Serves until the shutdown, and then drops open connections.
 pub async fn serve(
     listener: TcpListener,
-    watched: Watched,
+    monitored: Monitored,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {
+        // Before accepting, so that waiting clients stay in the kernel's queue.
         let slot = Arc::clone(&slots).acquire_owned().await?;
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -80,16 +82,16 @@ pub async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Too many open files, or a client that is gone again: neither ends the plugin.
+                // Too many open files, or a client that has gone: neither may end the plugin.
                 tracing::warn!("a connection for metrics cannot be accepted: {error}");
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             }
         };
-        let (watched, token) = (watched.clone(), shutdown.clone());
+        let (monitored, token) = (monitored.clone(), shutdown.clone());
         connections.spawn(async move {
             let answer = service_fn(move |request: Request<Incoming>| {
-                let response = watched.answer(request.method(), request.uri().path());
+                let response = monitored.answer(request.method(), request.uri().path());
                 async move { Ok::<_, Infallible>(response) }
             });
             let serving = http1::Builder::new()
@@ -98,7 +100,7 @@ pub async fn serve(
                 .serve_connection(TokioIo::new(stream), answer);
             tokio::select! {
                 () = token.cancelled() => {}
-                // A client that breaks off is its own affair.
+                // A broken connection concerns only its client.
                 _ = serving => {}
             }
             drop(slot);
@@ -106,10 +108,10 @@ pub async fn serve(
     }
 }
 
-impl Watched {
+impl Monitored {
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         if method != Method::GET && method != Method::HEAD {
-            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "this port only reads\n".to_owned());
+            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "this port is read-only\n".to_owned());
             refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refused;
         }
@@ -165,17 +167,17 @@ mod tests {
 
     #[test]
     fn answers_say_what_is_missing() {
-        let watched = Watched {
+        let monitored = Monitored {
             metrics: MetricsRegistry::new().unwrap(),
             alive: Alive::default(),
             ready: Readiness::default(),
         };
-        let status = |method: Method, path| watched.answer(&method, path).status();
+        let status = |method: Method, path| monitored.answer(&method, path).status();
         assert_eq!(status(Method::GET, "/healthz"), StatusCode::OK);
         assert_eq!(status(Method::GET, "/readyz"), StatusCode::SERVICE_UNAVAILABLE);
-        watched.ready.set(true);
+        monitored.ready.set(true);
         assert_eq!(status(Method::GET, "/readyz"), StatusCode::OK);
-        watched.alive.note_end("volumes");
+        monitored.alive.note_end("volumes");
         assert_eq!(status(Method::GET, "/healthz"), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(status(Method::PUT, "/metrics"), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(status(Method::GET, "/metrics/../etc"), StatusCode::NOT_FOUND);

@@ -1,9 +1,8 @@
-//! One node plugin at a time works in a state directory.
+//! Only one node plugin at a time may use a state directory.
 //!
-//! Volume records are put in order at the start, which takes for granted that nobody is in the middle of a publish.
-//! Two releases of the chart side by side, each with a driver's name of its own, would share the default directory;
-//! the second must say so instead of tidying up behind the first. Commands (`composefs-csi pull`, `prune`) touch no
-//! volume records and need no such turn.
+//! The recovery of volume records at the start assumes that no publish is in progress. Two releases of the chart with
+//! different driver names would share the default directory; the second must fail instead of removing records of the
+//! first. Commands (`composefs-csi pull`, `prune`) change no volume records and need no such lock.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -11,16 +10,16 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-/// Whoever has this is the state directory's node plugin. The kernel takes it back when the process ends.
+/// The lock of a state directory. The kernel releases it when the process ends.
 #[derive(Debug)]
-pub struct Alone(#[expect(dead_code, reason = "held for its lock")] File);
+pub struct InstanceLock(#[expect(dead_code, reason = "held for its lock")] File);
 
-impl Alone {
-    /// Takes the turn, making the directory if need be. Blocking, but never for long.
+impl InstanceLock {
+    /// Takes the lock, and creates the directory if necessary. Does file I/O, but never waits for the lock.
     ///
     /// # Errors
-    /// Another node plugin has it, or the directory cannot be used.
-    pub fn in_directory(state: &Path) -> anyhow::Result<Self> {
+    /// Another node plugin holds the lock, or the directory cannot be used.
+    pub fn acquire(state: &Path) -> anyhow::Result<Self> {
         let path = state.join("plugin.lock");
         let failed = || format!("cannot lock {}; the state directory must be writable", path.display());
         std::fs::create_dir_all(state).with_context(failed)?;
@@ -46,10 +45,10 @@ mod tests {
     fn one_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("a/state");
-        let first = Alone::in_directory(&state).unwrap();
-        let refused = Alone::in_directory(&state).unwrap_err().to_string();
+        let first = InstanceLock::acquire(&state).unwrap();
+        let refused = InstanceLock::acquire(&state).unwrap_err().to_string();
         assert!(refused.starts_with("another node plugin works in"), "{refused}");
         drop(first);
-        Alone::in_directory(&state).unwrap();
+        InstanceLock::acquire(&state).unwrap();
     }
 }

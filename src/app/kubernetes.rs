@@ -1,4 +1,4 @@
-//! What a node plugin does with the API server: nothing, unless it is asked to.
+//! What a node plugin does with the API server: nothing by default.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::cluster::taint::StartupTaint;
 use crate::csi::identity::Readiness;
 use crate::node::volume::pod_events::PodEvents;
 
-/// What is asked for.
+/// The enabled features.
 #[derive(Debug, Clone, Default)]
 pub struct KubernetesSettings {
-    /// How to reach the API server from outside a pod.
+    /// The kubeconfig for running outside a pod.
     pub kubeconfig: Option<PathBuf>,
     /// Write Events on pods.
     pub events: bool,
@@ -25,10 +25,10 @@ pub struct KubernetesSettings {
 }
 
 impl KubernetesSettings {
-    /// A client, where anything needs one; `others` says whether something else does.
+    /// A client, if a feature needs one; `others` says whether something outside these settings does.
     ///
     /// # Errors
-    /// The settings make no client.
+    /// No client can be made from the settings.
     pub async fn cluster(&self, others: bool) -> anyhow::Result<Option<Cluster>> {
         if !(self.events || self.startup_taint || others) {
             return Ok(None);
@@ -36,7 +36,7 @@ impl KubernetesSettings {
         Ok(Some(Cluster::connect(self.kubeconfig.as_deref()).await?))
     }
 
-    /// Starts what is asked for, on `node` as `driver`, and says whom to tell of pulls.
+    /// Starts the enabled features, on `node` as `driver`, and returns the receiver of pod events.
     pub fn start(
         &self,
         cluster: Option<&Cluster>,
@@ -45,11 +45,12 @@ impl KubernetesSettings {
         supervisor: &mut Supervisor,
         shutdown: &CancellationToken,
     ) -> PodEvents {
-        let mut reports = PodEvents::default();
-        let Some(cluster) = cluster else { return reports };
+        let mut pod_events = PodEvents::default();
+        // No feature needs the API server.
+        let Some(cluster) = cluster else { return pod_events };
         if self.events {
             let (events, writer) = Events::new(cluster.clone(), driver.to_owned(), node.to_owned());
-            reports = PodEvents::new(Arc::new(events));
+            pod_events = PodEvents::new(Arc::new(events));
             let token = shutdown.clone();
             supervisor.start("events", async move {
                 writer.run(token).await;
@@ -65,10 +66,11 @@ impl KubernetesSettings {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 taint.remove(&token).await;
+                // A supervised task must not end before the shutdown.
                 token.cancelled().await;
                 Ok(())
             });
         }
-        reports
+        pod_events
     }
 }

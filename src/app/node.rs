@@ -1,5 +1,5 @@
-//! The run mode `node`: the socket first, so that the kubelet's registrar finds somebody to ask, then the
-//! store and the kernel's self-test, then volumes.
+//! The run mode `node`. The socket opens first, so that the registrar of the kubelet gets an answer; then come the
+//! store and the test of the kernel, then volumes.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use anyhow::Context as _;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::credential_providers::{KeychainSettings, credential_providers};
+use super::credential_providers::{CredentialProviderSettings, credential_providers};
 use super::engine::{Engine, EngineSettings};
 use super::housekeeping::{self, Schedule};
-use super::http::{self, Watched};
-use super::instance_lock::Alone;
+use super::http::{self, Monitored};
+use super::instance_lock::InstanceLock;
 use super::kernel_log;
 use super::kubernetes::KubernetesSettings;
 use super::supervise::Supervisor;
@@ -40,7 +40,7 @@ use crate::node::volume::{Parts, Volumes};
 use crate::oci::platform::Platform;
 use crate::volume::layouts::Layouts;
 
-/// How long calls may go on after a signal: kubelet kills a pod after 30 seconds.
+/// How long calls may continue after a signal. The kubelet kills a pod after 30 seconds.
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// Settings of the node plugin.
@@ -48,38 +48,38 @@ const DRAIN: Duration = Duration::from_secs(20);
 pub struct NodeRun {
     /// The state directory and the registries.
     pub engine: EngineSettings,
-    /// Where to serve.
+    /// The socket to listen on.
     pub endpoint: Endpoint,
     /// The driver's name.
     pub driver: DriverName,
-    /// What the Node service needs.
+    /// Settings of the Node service.
     pub node: NodeSettings,
     /// Directories below which volumes may name OCI layouts.
     pub layout_dirs: Vec<PathBuf>,
-    /// When to keep house, and which images may go.
+    /// When housekeeping runs, and which images may be removed.
     pub schedule: Schedule,
-    /// The least integrity level of every mount.
+    /// The lowest accepted integrity level of every mount.
     pub integrity: Integrity,
-    /// Serve the Controller service as well: for clusters of one node.
+    /// Also serve the Controller service, for clusters of one node.
     pub with_controller: bool,
     /// Where credentials come from.
-    pub credential_providers: KeychainSettings,
-    /// What is done with the API server.
+    pub credential_providers: CredentialProviderSettings,
+    /// Features that use the API server.
     pub kubernetes: KubernetesSettings,
-    /// Where to tell machines that watch.
+    /// Where to serve metrics and probes.
     pub metrics_listen: Option<SocketAddr>,
-    /// Follows the file of the log's level.
+    /// Follows the file with the log level.
     pub level: Option<LevelFile>,
 }
 
-/// Serves until a signal, or until something fails. Mounts stay.
+/// Serves until a termination signal or a failure. Mounts stay.
 ///
 /// # Errors
 /// The socket, the store or the registry settings cannot be used, this kernel cannot mount images, or
 /// serving failed.
 pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     let listening = settings.endpoint.listen()?;
-    let _alone = Alone::in_directory(&settings.engine.state_dir)?;
+    let _lock = InstanceLock::acquire(&settings.engine.state_dir)?;
     let (ready, metrics) = (Readiness::default(), MetricsRegistry::new()?);
     let cluster = settings.kubernetes.cluster(settings.credential_providers.pull_secrets).await?;
     let credential_providers =
@@ -99,26 +99,29 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     metrics.add(&settings.engine.trust_metrics)?;
     let shutdown = CancellationToken::new();
     let mut supervisor = Supervisor::new(shutdown.clone());
+    // Before the store is opened, which may take long: probes need an answer meanwhile.
     if let Some(address) = settings.metrics_listen {
         let (listener, alive) = (http::listen(address).await?, supervisor.alive());
-        let watched = Watched { metrics: metrics.clone(), alive, ready: ready.clone() };
-        supervisor.start("metrics", http::serve(listener, watched, shutdown.clone()));
+        let monitored = Monitored { metrics: metrics.clone(), alive, ready: ready.clone() };
+        supervisor.start("metrics", http::serve(listener, monitored, shutdown.clone()));
     }
     if let Some(level) = settings.level.take() {
         supervisor.start("log-level", level.follow(shutdown.clone()));
     }
-    let whose = (settings.node.node_id.as_str(), &*settings.driver.to_string());
-    let pod_events = settings.kubernetes.start(cluster.as_ref(), whose, &ready, &mut supervisor, &shutdown);
+    let identity = (settings.node.node_id.as_str(), &*settings.driver.to_string());
+    let pod_events =
+        settings.kubernetes.start(cluster.as_ref(), identity, &ready, &mut supervisor, &shutdown);
     let token = shutdown.clone();
     supervisor.start("csi", async move { Ok(serve(listening, services, token, DRAIN).await?) });
     supervisor.start(
         "volumes",
         keep_volumes(settings, node, (credential_providers, pod_events), ready, metrics, shutdown),
     );
+    // A second more than the calls get, so that the server can close by itself.
     supervisor.run(DRAIN + Duration::from_secs(1)).await
 }
 
-/// Opens the store, tests the kernel, puts the volumes in order, and keeps house from then on.
+/// Opens the store, tests the kernel and recovers the volumes. Then it runs housekeeping until the shutdown.
 async fn keep_volumes(
     settings: NodeRun,
     node: NodeService,
@@ -151,6 +154,7 @@ async fn keep_volumes(
         unreadable = found.unreadable,
         "ready; serving volumes"
     );
+    // Only now: a publish during the recovery would meet records that are being repaired.
     node.serve_volumes(volumes.clone());
     ready.set(true);
     let store = Arc::clone(&engine.store);
@@ -172,7 +176,7 @@ fn open(
     let mounter = engine.mounter()?;
     tracing::info!("this node mounts images with {}", mounter.capabilities());
     let levels = levels(&engine, &mounter, least);
-    // Rather no start than a node that refuses everything.
+    // Fail at the start rather than at every publish.
     levels.demand(None, None)?;
     let mounter: Arc<dyn Mounter> = Arc::new(mounter);
     let volumes = Volumes::new(Parts {

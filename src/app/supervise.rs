@@ -1,7 +1,7 @@
-//! Long-running tasks: named, watched, ended together.
+//! Long-running tasks: named, supervised and ended together.
 //!
-//! A task that ends before the shutdown ends the process, whatever it returns: a plugin without one of its
-//! parts must not look alive. Mounts are the kernel's and stay.
+//! A task that ends before the shutdown ends the process, whatever it returns, because a plugin without one of its
+//! parts must not seem healthy. Mounts belong to the kernel and stay.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,23 +23,23 @@ pub struct Supervisor {
     alive: Alive,
 }
 
-/// Whether all tasks run. Clones share the answer.
+/// Whether all tasks are running. Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub struct Alive(Arc<OnceLock<&'static str>>);
 
 impl Alive {
-    /// The first task that has ended, if any has.
+    /// The first task that has ended, if any.
     pub fn ended(&self) -> Option<&'static str> {
         self.0.get().copied()
     }
 
-    /// From now on the process is not whole.
+    /// Records that a task has ended. Only the first one is kept.
     pub(super) fn note_end(&self, task: &'static str) {
         let _ = self.0.set(task);
     }
 }
 
-/// Notes a task's end, however it comes.
+/// Records the end of a task when dropped: also after a panic or a cancellation.
 struct Ending(&'static str, Alive);
 
 impl Drop for Ending {
@@ -54,28 +54,29 @@ impl Supervisor {
         Self { tasks: JoinSet::new(), names: HashMap::new(), shutdown, alive: Alive::default() }
     }
 
-    /// Tells whether all tasks run.
+    /// A handle that says whether all tasks are running.
     pub fn alive(&self) -> Alive {
         self.alive.clone()
     }
 
-    /// Starts a task that is to run until the shutdown.
+    /// Starts a task that must run until the shutdown.
     pub fn start(
         &mut self,
         name: &'static str,
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
         let span = tracing::info_span!("task", name);
+        // Made outside of the task, so that it is dropped even if the task never runs.
         let ending = Ending(name, self.alive.clone());
-        let watched = async move {
+        let supervised = async move {
             let _ending = ending;
             task.await
         };
-        let handle = self.tasks.spawn(watched.instrument(span));
+        let handle = self.tasks.spawn(supervised.instrument(span));
         self.names.insert(handle.id(), name);
     }
 
-    /// Runs until SIGTERM, SIGINT, the shutdown, or a task's end; then gives the tasks `drain` to end.
+    /// Runs until SIGTERM, SIGINT, the shutdown or the end of a task. Then the tasks have the time `drain` to end.
     ///
     /// # Errors
     /// A task ended by itself, failed, or panicked.
@@ -89,9 +90,11 @@ impl Supervisor {
             Some(ended) = self.tasks.join_next_with_id() => self.judge(ended, false),
         };
         tracing::info!("shutting down; published volumes stay mounted");
+        // Also when a task ended by itself: the others have to end too.
         self.shutdown.cancel();
         let drained = tokio::time::timeout(drain, async {
             while let Some(ended) = self.tasks.join_next_with_id().await {
+                // The first failure is reported: later ones may follow from it.
                 let judged = self.judge(ended, true);
                 outcome = std::mem::replace(&mut outcome, Ok(())).and(judged);
             }

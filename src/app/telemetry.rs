@@ -1,69 +1,60 @@
-//! Logs and traces: where they go, how they look, how much of them.
+//! Logs and traces: their destination, format and level.
 //!
-//! The log's level can change while the process runs ([`level`]); traces ([`otlp`]) have a level of their own,
-//! so that a quiet log does not make them disappear.
+//! The log level can change while the process runs ([`level`]). Traces ([`otlp`]) have a level of their own, so that
+//! a quiet log does not suppress them.
 
 use std::path::PathBuf;
 
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
+mod filter;
 pub mod level;
 pub mod otlp;
 
+use filter::BadFilter;
 use level::LevelFile;
 use otlp::{Export, ExportError, Exporter};
 
-/// What is logged, and where it and the spans go.
+/// What is logged, and where logs and spans are sent.
 #[derive(Debug, Clone, Default)]
 pub struct TelemetrySettings {
     /// Level or filter of the log.
     pub filter: String,
     /// One JSON object per line instead of text for people.
     pub json: bool,
-    /// A file with the filter, re-read while the process runs.
+    /// A file with the filter, read again while the process runs.
     pub level_file: Option<PathBuf>,
     /// Where spans are sent.
     pub export: Option<Export>,
 }
 
-/// A log filter that cannot be parsed.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "log level {filter:?} is not understood ({why}); use error, warn, info, debug, trace or module=level"
-)]
-pub struct BadFilter {
-    filter: String,
-    why: String,
-}
-
 /// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter.
+    /// The filter is malformed.
     #[error(transparent)]
     Filter(#[from] BadFilter),
-    /// The exporter of spans.
+    /// The exporter of spans cannot be used.
     #[error(transparent)]
     Export(#[from] ExportError),
 }
 
-/// What has to be kept going, and ended.
+/// The parts that the caller must run and end.
 #[derive(Debug)]
 pub struct Telemetry {
-    /// Follows the file of the level, where there is one.
+    /// Follows the file with the level, if there is one.
     pub level: Option<LevelFile>,
-    /// Sends spans, where there is somewhere to send them.
+    /// Sends spans, if there is a collector.
     pub exporter: Option<Exporter>,
 }
 
-/// Sends the log to standard error from now on, and spans where the settings say. Needs a runtime if spans
-/// are sent.
+/// Starts logging to standard error, and sending spans if the settings say so. The latter needs a runtime.
 ///
 /// # Errors
 /// A filter or an endpoint is malformed.
 pub fn init(settings: TelemetrySettings) -> Result<Telemetry, TelemetryError> {
-    let (filter, handle) = reload::Layer::new(parse(&settings.filter)?);
+    let (filter, handle) = reload::Layer::new(filter::parse(&settings.filter)?);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = if settings.json {
         lines.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed()
@@ -78,18 +69,4 @@ pub fn init(settings: TelemetrySettings) -> Result<Telemetry, TelemetryError> {
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layers));
     let level = settings.level_file.map(|path| LevelFile::new(path, settings.filter, handle));
     Ok(Telemetry { level, exporter })
-}
-
-fn parse(filter: &str) -> Result<EnvFilter, BadFilter> {
-    EnvFilter::try_new(filter)
-        .map_err(|error| BadFilter { filter: filter.to_owned(), why: error.to_string() })
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_bad_filter_is_named() {
-        let error = super::parse("composefs_csi=loud").unwrap_err().to_string();
-        assert!(error.contains("composefs_csi=loud"), "{error}");
-    }
 }

@@ -1,15 +1,15 @@
-//! Flags for who may have the images that are here.
+//! Flags for who may use the images in the store.
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::image::access::{ImagePattern, Rule, Verification};
+use crate::image::access::{ImagePattern, AccessRule, Verification};
 
-/// Who may have the images that are here.
+/// Who may use the images in the store.
 #[derive(Debug, Clone, Args)]
 pub struct AccessArgs {
-    /// Which images pods get without having shown the registry credentials that may read them.
+    /// Which images pods may use without registry credentials that can read them.
     #[arg(
         long,
         global = true,
@@ -18,11 +18,11 @@ pub struct AccessArgs {
         default_value_t = CredentialPolicy::NeverVerifyPreloadedImages
     )]
     pub image_credential_policy: CredentialPolicy,
-    /// An image (`HOST/REPOSITORY`, or `HOST/PATH/*` for all below) that NeverVerifyAllowlistedImages exempts; may
-    /// be repeated.
+    /// An image (`HOST/REPOSITORY`, or `HOST/PATH/*` for all below a path) that NeverVerifyAllowlistedImages
+    /// exempts; may be repeated.
     #[arg(long = "image-credential-allow", global = true, value_name = "PATTERN")]
     pub image_credential_allow: Vec<ImagePattern>,
-    /// Seconds for which the registry's yes to a credential counts; 0 asks at every publish.
+    /// Seconds for which a credential that the registry accepted is not checked again; 0 asks at every publish.
     #[arg(
         long,
         global = true,
@@ -33,25 +33,25 @@ pub struct AccessArgs {
     pub access_ttl: u64,
 }
 
-/// Which images pods get without having shown the registry credentials that may read them, by the names of the
-/// kubelet's imagePullCredentialsVerificationPolicy.
+/// Which images pods may use without registry credentials that can read them. The names are those of the kubelet's
+/// imagePullCredentialsVerificationPolicy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum CredentialPolicy {
-    /// All that are here.
+    /// All images in the store.
     NeverVerify,
-    /// Those that `composefs-csi pull` brought.
+    /// Images that `composefs-csi pull` fetched.
     NeverVerifyPreloadedImages,
-    /// Those that --image-credential-allow names.
+    /// Images that --image-credential-allow names.
     NeverVerifyAllowlistedImages,
-    /// None, but for what anybody can read.
+    /// None, except images that anybody can read.
     AlwaysVerify,
 }
 
 impl AccessArgs {
-    /// The rule that they make.
-    pub fn rule(&self) -> Rule {
-        Rule {
+    /// The arguments as an access rule.
+    pub fn rule(&self) -> AccessRule {
+        AccessRule {
             verification: match self.image_credential_policy {
                 CredentialPolicy::NeverVerify => Verification::NeverVerify,
                 CredentialPolicy::NeverVerifyPreloadedImages => Verification::NeverVerifyPreloadedImages,

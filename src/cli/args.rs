@@ -10,6 +10,9 @@ use super::limits::LimitArgs;
 use super::trust::TrustArgs;
 use crate::node::mount::SelinuxContext;
 
+/// Layers fetched at the same time by a command, and by a node plugin without --parallel-layers.
+pub(super) const PARALLEL_LAYERS: usize = 3;
+
 /// Image-backed, read-only volumes for Kubernetes, verified file by file.
 #[derive(Debug, Parser)]
 #[command(name = "composefs-csi", version, propagate_version = true, arg_required_else_help = true)]
@@ -20,24 +23,24 @@ pub struct Cli {
     /// Where images, records and private mounts are kept.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_STATE_DIR", default_value = "/var/lib/composefs-csi")]
     pub state_dir: PathBuf,
-    /// The node key, with which the store's records are authenticated: 32 bytes, made at the first start, never inside
-    /// the store. By default `node.key` in the state directory.
+    /// The file of the node key, which authenticates the store's records: 32 bytes, created at the first start, never
+    /// inside the store. By default `node.key` in the state directory.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_NODE_KEY", value_name = "FILE")]
     pub node_key: Option<PathBuf>,
-    /// Settings for talking to registries.
+    /// Settings for registries.
     #[command(flatten)]
     pub registry: RegistryArgs,
     /// Settings for which images may be mounted.
     #[command(flatten)]
     pub trust: TrustArgs,
-    /// Who may have the images that are here.
+    /// Who may use the images in the store.
     #[command(flatten)]
     pub access: AccessArgs,
-    /// Caps on images.
+    /// Limits on images.
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// The SELinux label of mounts, as `user:role:type:level`, on nodes where SELinux is on. `auto` takes one that all
-    /// containers may read and none may write; `none` leaves it to the node's policy.
+    /// The SELinux label of mounts, as `user:role:type:level`, on nodes where SELinux is on. `auto` selects one that
+    /// all containers may read and none may write; `none` leaves it to the node's policy.
     #[arg(
         long,
         global = true,
@@ -75,16 +78,16 @@ pub enum LogFormat {
     Json,
 }
 
-/// Settings for talking to registries.
+/// Settings for registries.
 #[derive(Debug, Clone, Args)]
 pub struct RegistryArgs {
     /// A docker config.json with credentials.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_AUTH_FILE", value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
-    /// A registry (`host` or `host:port`) that is spoken to over plain http; may be repeated.
+    /// A registry (`host` or `host:port`) to contact over plain http; may be repeated.
     #[arg(long = "insecure-registry", global = true, value_name = "HOST")]
     pub insecure_registries: Vec<String>,
-    /// A PEM file with certificate authorities to trust besides the system's; may be repeated.
+    /// A PEM file with certificate authorities to trust in addition to the system's; may be repeated.
     #[arg(long = "registry-ca", global = true, value_name = "FILE")]
     pub registry_cas: Vec<PathBuf>,
 }
@@ -100,14 +103,14 @@ pub enum Command {
     Pull {
         /// The image, as `registry/repository[:tag][@digest]` or `oci:DIR[:TAG]`.
         image: String,
-        /// The platform to choose from an index, as `os/arch[/variant]`; the machine's by default.
+        /// The platform to select from an index, as `os/arch[/variant]`; the machine's by default.
         #[arg(long)]
         platform: Option<String>,
         /// When to ask the registry.
         #[arg(long, value_enum, default_value_t = Policy::Always)]
         pull_policy: Policy,
     },
-    /// Mount an image read-only on a directory, fetching it if need be.
+    /// Mount an image read-only on a directory, fetching it if necessary.
     Mount {
         /// The image, as for `pull`.
         image: String,
@@ -119,7 +122,7 @@ pub enum Command {
         /// Refuse to execute programs from the mount.
         #[arg(long)]
         noexec: bool,
-        /// The least integrity level, as for the node plugin's --integrity.
+        /// The lowest accepted integrity level, as for the node plugin's --integrity.
         #[arg(long, value_enum, default_value_t = Level::Fetch)]
         verify: Level,
         /// The platform, as for `pull`.
@@ -129,12 +132,12 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Policy::IfNotPresent)]
         pull_policy: Policy,
     },
-    /// Remove a mount that `mount` made.
+    /// Remove a mount made by `mount`.
     Unmount {
         /// The directory it is mounted on.
         target: PathBuf,
     },
-    /// Show what is known of an image in the store.
+    /// Show details of an image in the store.
     Inspect {
         /// The image, by reference or digest.
         image: String,
@@ -145,31 +148,32 @@ pub enum Command {
         #[arg(long)]
         platform: Option<String>,
     },
-    /// List the images in the store with their sizes, alone and shared.
+    /// List the images in the store with their exclusive and shared sizes.
     Ls,
-    /// Print the composefs digest of an image, fetching it if need be.
+    /// Print the composefs digest of an image, fetching it if necessary.
     Digest {
         /// The image, as for `pull`.
         image: String,
-        /// Build by the rules of the composefs project's tools, for comparison with a sealed image.
+        /// Build by these rules instead, for comparison with a sealed image or with other composefs tools.
         #[arg(long, value_enum)]
         rules: Option<RulesArg>,
         /// The platform, as for `pull`.
         #[arg(long)]
         platform: Option<String>,
     },
-    /// Write an image's composefs digest into its manifest, to be signed with it. The image gets a new digest.
+    /// Write an image's composefs digest into its manifest, so that a signature covers it. The image gets a new
+    /// digest.
     Seal {
-        /// The image: `oci:DIR[:TAG]` is changed in place, `registry/repository:tag` is pushed under the same tag. Of
-        /// an index every platform's image is sealed.
+        /// The image: `oci:DIR[:TAG]` is changed in place, `registry/repository:tag` is pushed under the same tag.
+        /// In an index the images of all platforms are sealed.
         image: String,
-        /// The rules by which the image is built. Other tools know the canonical ones only, and those need a /usr.
+        /// The rules to build the image by. Other tools know only the canonical ones, which need a /usr.
         #[arg(long, value_enum, default_value_t = RulesArg::Canonical)]
         rules: RulesArg,
-        /// Give the sealed image this tag, and leave the other where it is.
+        /// Give the sealed image this tag, and leave the original tag unchanged.
         #[arg(long)]
         tag: Option<String>,
-        /// Replace a digest that is there and is another.
+        /// Replace a different digest that is already in the manifest.
         #[arg(long)]
         force: bool,
     },
@@ -183,37 +187,37 @@ pub enum Command {
         /// The image, by reference or digest.
         image: String,
     },
-    /// Remove the images that no volume, mount or pin needs, and everything only they held.
+    /// Remove the images that no volume, mount or pin needs, with all data that only they use.
     Prune {
         /// Remove only down to the low-water mark, least recently used first, and only if the
         /// filesystem has passed the high-water mark.
         #[arg(long)]
         watermark: bool,
-        /// Say what would go, and remove nothing.
+        /// Show what would be removed, and remove nothing.
         #[arg(long)]
         dry_run: bool,
     },
-    /// Read every object of the images in the store, and name what is damaged. Fails if anything is.
+    /// Read every object of the images in the store and list damaged ones. Fails if there are any.
     Verify {
         /// Only this image, by reference or digest.
         image: Option<String>,
-        /// Remove damaged objects and the records of images that have them, so that the next pull puts them back.
+        /// Remove damaged objects and the records of images that use them, so that the next pull restores them.
         #[arg(long)]
         repair: bool,
     },
-    /// Ask the signature policy.
+    /// Query the signature policy.
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Test what this kernel and the store's filesystem can do.
     Probe,
 }
 
-/// Questions to the signature policy.
+/// Queries of the signature policy.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
     /// Explain, requirement by requirement, whether an image would be mounted; fails if it would not.
     Check {
-        /// The image, as for `pull`. Its manifest and signatures are fetched, and nothing else.
+        /// The image, as for `pull`. Only its manifest and signatures are fetched.
         image: String,
         /// The Kubernetes namespace of the pod that would mount it.
         #[arg(long)]
@@ -230,31 +234,31 @@ pub enum PolicyCommand {
 pub enum Policy {
     /// Resolve the reference every time.
     Always,
-    /// Ask only for what is not here.
+    /// Ask only if the image is not in the store.
     IfNotPresent,
     /// Never ask.
     Never,
 }
 
-/// How far what a pod reads is checked.
+/// How thoroughly the data that a pod reads is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Level {
     /// Digests are checked when the image is pulled.
     Fetch,
-    /// And once more before the first mount of an image.
+    /// Also checked once more before the first mount of an image.
     Mount,
-    /// By the kernel, at every read.
+    /// Checked by the kernel at every read.
     Read,
 }
 
-/// The rules a tree is built by.
+/// The rules to build a file tree by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RulesArg {
-    /// As the layers say, without device nodes and named pipes: what this driver mounts.
+    /// As in the layers, but without device nodes and named pipes: what this driver mounts.
     Faithful,
     /// The same with device nodes and named pipes.
     Verbatim,
-    /// The composefs project's rules for OCI images; of the extended attributes only file capabilities.
+    /// The composefs project's rules for OCI images; keeps no extended attributes but file capabilities.
     Canonical,
     /// The same with `user.*` attributes kept.
     CanonicalUserXattrs,
@@ -263,10 +267,10 @@ pub enum RulesArg {
 /// Settings of the node plugin.
 #[derive(Debug, Args)]
 pub struct NodeArgs {
-    /// The Unix socket to serve on, as `unix:///path`.
+    /// The Unix socket to listen on, as `unix:///path`.
     #[arg(long, env = "CSI_ENDPOINT", default_value = "unix:///csi/csi.sock")]
     pub endpoint: String,
-    /// This node's name, as Kubernetes knows it.
+    /// The name of this node in Kubernetes.
     #[arg(long, env = "NODE_ID")]
     pub node_id: String,
     /// The driver's name, as in the CSIDriver object.
@@ -275,18 +279,18 @@ pub struct NodeArgs {
     /// Kubelet's directory; target paths must lie below it.
     #[arg(long, env = "KUBELET_DIR", default_value = "/var/lib/kubelet")]
     pub kubelet_dir: PathBuf,
-    /// Layers fetched at the same time, over all pulls.
-    #[arg(long, default_value_t = super::PARALLEL_LAYERS)]
+    /// Layers fetched at the same time, in all pulls together.
+    #[arg(long, default_value_t = PARALLEL_LAYERS)]
     pub parallel_layers: usize,
     /// Seconds that a publish waits for a pull before it answers "still pulling".
     #[arg(long, default_value_t = 110)]
     pub pull_wait: u64,
     /// A directory below which volumes may name OCI layouts (`image: oci:DIR`); may be repeated. Without
-    /// it they may name none: whoever may write a pod must not read the node's disk.
+    /// it they may name none, because pod authors must not be able to read the node's disk.
     #[arg(long = "layout-dir", value_name = "DIR")]
     pub layout_dirs: Vec<PathBuf>,
-    /// The least integrity level of every mount. `mount` checks image and objects before the first mount of an image,
-    /// where the kernel does not check every read; `read` needs a filesystem with fs-verity.
+    /// The lowest accepted integrity level of every mount. `mount` checks image and objects before the first mount
+    /// of an image unless the kernel checks every read; `read` needs a filesystem with fs-verity.
     #[arg(long, env = "COMPOSEFS_CSI_INTEGRITY", value_enum, default_value_t = Level::Fetch)]
     pub integrity: Level,
     /// Refuse images whose manifest does not carry their composefs digest (see `composefs-csi seal`).
@@ -295,10 +299,10 @@ pub struct NodeArgs {
     /// Serve the Controller service on the same socket, for clusters of one node.
     #[arg(long)]
     pub with_controller: bool,
-    /// Seconds between two rounds of housekeeping; a pull starts one as well.
+    /// Seconds between two rounds of housekeeping; a pull also starts one.
     #[arg(long, default_value_t = 300)]
     pub gc_interval: u64,
-    /// Percent of the filesystem in use at which least recently used images go.
+    /// Percent of the filesystem in use at which removal of the least recently used images starts.
     #[arg(long, default_value_t = 85)]
     pub gc_high: u8,
     /// Percent of the filesystem in use at which removal stops.
@@ -307,26 +311,26 @@ pub struct NodeArgs {
     /// Where credentials come from.
     #[command(flatten)]
     pub credentials: CredentialArgs,
-    /// Write Events on pods: that an image is pulled, what sharing saved, why it is refused. The plugin must have the
-    /// right to create and patch events.
+    /// Write Events on pods: that an image is pulled, what sharing saved, why it is refused. The plugin needs
+    /// permission to create and patch events.
     #[arg(long)]
     pub kubernetes_events: bool,
-    /// Remove the taint `<driver>/agent-not-ready` from this node once the driver is registered. The plugin must have
-    /// the right to get and patch its node, and to get csinodes.
+    /// Remove the taint `<driver>/agent-not-ready` from this node once the driver is registered. The plugin needs
+    /// permission to get and patch its node, and to get csinodes.
     #[arg(long)]
     pub startup_taint: bool,
     /// How the API server is reached.
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,
-    /// How operators watch it.
+    /// How operators monitor it.
     #[command(flatten)]
-    pub watch: WatchArgs,
+    pub monitoring: MonitoringArgs,
 }
 
 /// Settings of the controller.
 #[derive(Debug, Args)]
 pub struct ControllerArgs {
-    /// The Unix socket to serve on, as `unix:///path`.
+    /// The Unix socket to listen on, as `unix:///path`.
     #[arg(long, env = "CSI_ENDPOINT", default_value = "unix:///csi/csi.sock")]
     pub endpoint: String,
     /// The driver's name, as in the CSIDriver object.
@@ -335,24 +339,24 @@ pub struct ControllerArgs {
     /// A directory below which volumes may name OCI layouts (`image: oci:DIR`); may be repeated.
     #[arg(long = "layout-dir", value_name = "DIR")]
     pub layout_dirs: Vec<PathBuf>,
-    /// Take attributes from annotations `<driver>/<attribute>` of the claim as well, such as
-    /// `csi.composefs.dev/image`. The controller must have the right to get persistentvolumeclaims, and the provisioner
-    /// must run with --extra-create-metadata.
+    /// Also take attributes from annotations `<driver>/<attribute>` of the claim, such as `csi.composefs.dev/image`.
+    /// The controller needs permission to get persistentvolumeclaims, and the provisioner must run with
+    /// --extra-create-metadata.
     #[arg(long)]
     pub pvc_annotations: bool,
     /// How the API server is reached.
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,
-    /// How operators watch it.
+    /// How operators monitor it.
     #[command(flatten)]
-    pub watch: WatchArgs,
+    pub monitoring: MonitoringArgs,
 }
 
-/// Where credentials come from, besides the volume's own Secret and --auth-file.
+/// Where credentials come from, in addition to the volume's own Secret and --auth-file.
 #[derive(Debug, Args)]
 pub struct CredentialArgs {
-    /// Use the pull secrets of pods and their ServiceAccounts, as their containers do. The plugin must have the right
-    /// to read pods, serviceaccounts and secrets.
+    /// Use the pull secrets of pods and their ServiceAccounts, as their containers do. The plugin needs permission to
+    /// read pods, serviceaccounts and secrets.
     #[arg(long)]
     pub pull_secrets: bool,
     /// kubelet's configuration of credential providers (its --image-credential-provider-config).
@@ -366,19 +370,19 @@ pub struct CredentialArgs {
 /// How the API server is reached.
 #[derive(Debug, Args)]
 pub struct KubernetesArgs {
-    /// How to reach the API server from outside a pod.
+    /// The kubeconfig for running outside a pod.
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 }
 
-/// How operators watch a run mode.
+/// How operators monitor a run mode.
 #[derive(Debug, Args)]
-pub struct WatchArgs {
-    /// Serve /metrics, /healthz and /readyz on this address, as `ADDRESS:PORT`; off when not given.
+pub struct MonitoringArgs {
+    /// Serve /metrics, /healthz and /readyz on this address, as `ADDRESS:PORT`; off by default.
     #[arg(long, env = "METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<SocketAddr>,
-    /// A file with the log's level or filter, such as a mounted ConfigMap's; it is re-read every few seconds, and
-    /// --log-level holds while it is missing or empty.
+    /// A file with the log level or filter, for example from a mounted ConfigMap. It is read again every few seconds;
+    /// --log-level applies while it is missing or empty.
     #[arg(long, env = "LOG_LEVEL_FILE", value_name = "FILE")]
     pub log_level_file: Option<PathBuf>,
     /// Send spans by OTLP over HTTP to the collector with this base URL, such as `http://collector:4318`.

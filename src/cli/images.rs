@@ -1,4 +1,4 @@
-//! Commands about images in the store: `pull`, `digest`, `inspect`, `ls`, `pin`, `unpin`.
+//! Commands about one image: `pull`, `digest`, `inspect`.
 
 use std::io::{BufWriter, Write as _};
 
@@ -8,7 +8,7 @@ use super::args::{Output, Policy, RulesArg};
 use super::{output, progress};
 use crate::app::engine::Engine;
 use crate::image::composefs;
-use crate::image::pull::{self, Caller, ImageRequest, Images as _, PullPolicy, Ready, Watch};
+use crate::image::pull::{self, Caller, ImageRequest, Images as _, PullPolicy, Ready, StoredPart, Watch};
 use crate::image::store::ImageRecord;
 use crate::image::tree::{Rules, XattrRule};
 use crate::oci::Credentials;
@@ -37,25 +37,25 @@ impl From<RulesArg> for Rules {
     }
 }
 
-/// An image as the user names it, with what chooses among its manifests.
+/// An image as the user names it, and the platform to select from an index.
 pub struct Wanted {
     pub reference: Reference,
     pub platform: Platform,
 }
 
 impl Wanted {
-    /// Parses what stands on the command line.
+    /// Parses arguments of the command line.
     pub fn parse(image: &str, platform: Option<&str>) -> anyhow::Result<Self> {
         let platform = platform.map(str::parse).transpose()?.unwrap_or_else(Platform::host);
         Ok(Self { reference: image.parse()?, platform })
     }
 
-    /// Waits for the image, showing progress.
+    /// Ensures that the image is in the store, and shows progress.
     pub async fn ensure(self, engine: &Engine, policy: PullPolicy, output: Output) -> anyhow::Result<Ready> {
         self.ensure_for(Caller::Operator, engine, policy, output).await
     }
 
-    /// The same for `caller`.
+    /// The same on behalf of `caller`.
     pub async fn ensure_for(
         self,
         caller: Caller,
@@ -74,6 +74,7 @@ impl Wanted {
             watch: watch.clone(),
         };
         tokio::select! {
+            // The result first: the progress future never ends by itself.
             biased;
             ready = engine.images.ensure(&request) => Ok(ready?),
             () = progress::show(watch, output) => anyhow::bail!("progress ended before the pull"),
@@ -125,10 +126,11 @@ pub async fn digest(
     let ready = wanted.ensure(engine, PullPolicy::IfNotPresent, output).await?;
     let record = ready.record;
     let composefs = match rules.map(Rules::from).filter(|rules| *rules != record.rules) {
+        // The stored image was built by these rules.
         None => record.image,
         Some(rules) => {
             let (limits, name) = (&engine.limits.image, record.manifest.to_string());
-            pull::write(&engine.store, &record.layers, rules, limits, &name)?.digest()
+            pull::write(&engine.store, &StoredPart::of(&record), rules, limits, &name)?.digest()
         }
     };
     let digests = Digests { manifest: record.manifest, composefs: composefs.hex() };
@@ -138,10 +140,11 @@ pub async fn digest(
 /// `inspect IMAGE [--files]`.
 pub async fn inspect(engine: &Engine, wanted: Wanted, files: bool, output: Output) -> anyhow::Result<()> {
     let ready = wanted.ensure(engine, PullPolicy::Never, output).await?;
+    // Written directly, because a tree may have millions of lines.
     if files {
         let name = ready.record.manifest.to_string();
         let (rules, limits) = (ready.record.rules, &engine.limits.image);
-        let tree = pull::fold(&engine.store, &ready.record.layers, rules, limits, &name)?;
+        let tree = pull::fold(&engine.store, &StoredPart::of(&ready.record), rules, limits, &name)?;
         let mut out = BufWriter::new(std::io::stdout().lock());
         composefs::dump(&tree, &mut out)?;
         return Ok(out.flush()?);

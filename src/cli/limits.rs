@@ -1,13 +1,13 @@
-//! The flags for caps on images.
+//! Flags for limits on images.
 
 use clap::Args;
 
-use crate::image::pull::Limits;
-use crate::oci::limits;
+use crate::image::pull::PullLimits;
+use crate::oci::limits::ImageLimits;
 
-/// Caps on images: what one image may ask of this node.
+/// Limits on the resources that one image may use on this node.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Caps on images")]
+#[command(next_help_heading = "Limits on images")]
 pub struct LimitArgs {
     /// Bytes of a manifest or index.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = D.manifest_bytes)]
@@ -24,10 +24,10 @@ pub struct LimitArgs {
     /// Bytes that one layer may unpack to.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = D.layer_bytes)]
     pub max_layer_bytes: u64,
-    /// How many times its compressed size a layer may unpack to; 1 GiB is allowed in any case.
+    /// The largest ratio of a layer's unpacked to its compressed size; 1 GiB is always allowed.
     #[arg(long, global = true, value_name = "N", default_value_t = D.ratio)]
     pub max_ratio: u64,
-    /// Bytes that all layers of an image may unpack to, and of its files.
+    /// Bytes that all layers of an image may unpack to together, and bytes of its files.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = D.image_bytes)]
     pub max_image_bytes: u64,
     /// Tar headers of one layer.
@@ -39,34 +39,34 @@ pub struct LimitArgs {
     /// Bytes of the extended attributes of one file.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = D.xattr_bytes)]
     pub max_xattr_bytes: usize,
-    /// Inodes of an image. Building one takes about 1.7 KB of memory for each.
+    /// Inodes of an image. Building it takes about 1.7 KB of memory for each.
     #[arg(long, global = true, value_name = "N", default_value_t = D.inodes)]
     pub max_inodes: usize,
-    /// Bytes of the extended attributes of an image, equal sets of them counted once.
+    /// Bytes of the extended attributes of an image, with equal sets counted once.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = D.image_xattr_bytes)]
     pub max_image_xattr_bytes: usize,
     /// Bytes of names, link targets, attributes and small files of all layers.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = D.metadata_bytes)]
     pub max_metadata_bytes: usize,
-    /// Bytes per second that a registry must send at least, over a minute; 0 for no bound.
+    /// The lowest transfer rate of a registry, in bytes per second over a minute; 0 for no limit.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = 10 << 10)]
     pub min_transfer_rate: u64,
-    /// Keep the device nodes and named pipes of images. A volume allows no access to the devices in any
-    /// case; the pipes join all pods that use the same image on a node.
+    /// Keep the device nodes and named pipes of images. A volume never gives access to the devices; a pipe connects
+    /// all pods that use the same image on a node.
     #[arg(long, global = true)]
     pub keep_special_files: bool,
 }
 
-const D: limits::Limits = limits::Limits::DEFAULT;
+const D: ImageLimits = ImageLimits::DEFAULT;
 
 impl LimitArgs {
-    /// The limits of a puller that fetches so many layers at a time.
-    pub fn limits(&self, parallel_layers: usize) -> Limits {
-        Limits { parallel_layers, image: self.image(), keep_special_files: self.keep_special_files }
+    /// The limits of a puller that fetches `parallel_layers` at a time.
+    pub fn limits(&self, parallel_layers: usize) -> PullLimits {
+        PullLimits { parallel_layers, image: self.image(), keep_special_files: self.keep_special_files }
     }
 
-    fn image(&self) -> limits::Limits {
-        limits::Limits {
+    fn image(&self) -> ImageLimits {
+        ImageLimits {
             manifest_bytes: self.max_manifest_bytes,
             config_bytes: self.max_config_bytes,
             index_entries: self.max_index_entries,
@@ -118,7 +118,7 @@ mod tests {
         }
         arguments.push("ls".to_owned());
         let limits = Cli::try_parse_from(arguments).unwrap().limits.image();
-        let expected = limits::Limits {
+        let expected = ImageLimits {
             manifest_bytes: 1,
             config_bytes: 2,
             index_entries: 3,
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn without_flags_the_defaults_hold() {
         let cli = Cli::try_parse_from(["composefs-csi", "ls"]).unwrap();
-        assert_eq!(cli.limits.limits(3), Limits::default());
+        assert_eq!(cli.limits.limits(3), PullLimits::default());
         assert_eq!(cli.limits.min_transfer_rate, crate::oci::Pace::default().minimum);
     }
 }

@@ -1,7 +1,7 @@
 //! Commands that mount: `mount`, `unmount`, `probe`.
 //!
-//! Such a mount has no record: the mount table alone keeps its image from being removed, and a
-//! reboot takes both.
+//! Such a mount has no volume record. Only its entry in the mount table protects its image from removal, and neither
+//! survives a reboot.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -25,7 +25,7 @@ pub struct Options {
     pub path: Option<PathBuf>,
     /// Refuse to execute programs.
     pub noexec: bool,
-    /// The least integrity level.
+    /// The lowest accepted integrity level.
     pub least: Integrity,
 }
 
@@ -63,10 +63,11 @@ pub async fn mount(
         path: options.path.unwrap_or_default(),
         noexec: options.noexec,
     };
+    // The policy may need a higher level than the command asks for.
     let demanded = ready.admission.as_ref().and_then(|admission| admission.integrity);
     let least = options.least.max(demanded.unwrap_or_default());
     let started = Instant::now();
-    // The lease in `ready` lives until the mount table itself keeps the image.
+    // `ready` holds the lease of the image until the mount table protects it.
     let integrity = tokio::task::block_in_place(|| mounter.mount_at_least(&spec, least, target))?;
     let mounted = Mounted {
         target,
@@ -102,6 +103,7 @@ pub fn unmount(engine: &Engine, target: &Path, output: Output) -> anyhow::Result
         format!("no image is mounted on {}; `findmnt -t overlay` lists them", target.display())
     })?;
     mounter.unmount(target)?;
+    // After its last mount, the private mount of the image goes too.
     mounter.release(&spec.image)?;
     let unmounted = Unmounted { target, composefs: spec.image };
     output::show(output, &unmounted, |u| format!("{} is unmounted", u.target.display()))
@@ -114,7 +116,7 @@ pub fn probe(engine: &Engine, output: Output) -> anyhow::Result<()> {
         store: PathBuf,
         filesystem: String,
         integrity: Integrity,
-        /// Why the kernel cannot check each read, if it cannot.
+        /// Why the kernel cannot check every read, if so.
         verity_missing: Option<String>,
         mount: String,
     }

@@ -1,4 +1,4 @@
-//! Printing results: text for people, JSON for programs, both to standard output.
+//! Prints results to standard output: text for people, JSON for programs.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::Output;
 
-/// Prints `value` as JSON or, for people, what `text` makes of it.
+/// Prints `value` as JSON, or as the text that `text` makes of it.
 pub fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
     let mut shown = match output {
         Output::Json => serde_json::to_string_pretty(value)?,
@@ -17,18 +17,18 @@ pub fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce(&T) -> St
         shown.push('\n');
     }
     match std::io::stdout().lock().write_all(shown.as_bytes()) {
-        // `composefs-csi ls | head` is no failure.
+        // `composefs-csi ls | head` closes the pipe early, and is no failure.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
 }
 
-/// Tells the user what went wrong, causes and all. Standard error may be closed; then nobody is told.
-pub fn complain(error: &anyhow::Error) {
+/// Prints an error with its causes to standard error. If that is closed, the message is lost.
+pub fn print_error(error: &anyhow::Error) {
     let _ = writeln!(std::io::stderr().lock(), "composefs-csi: {error:#}");
 }
 
-/// Bytes with a decimal unit, as registries and disks count them.
+/// Bytes with a decimal unit, as registries and disks use.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = count as f64;
@@ -40,7 +40,7 @@ pub fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// Lays rows out in columns; the first row is the heading. Columns named in `right` are flush right.
+/// Aligns rows in columns; the first row is the heading. Columns in `right` are right-aligned.
 pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)

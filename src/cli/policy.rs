@@ -1,4 +1,4 @@
-//! `policy check`: why an image would be mounted, or why not, requirement by requirement.
+//! `policy check`: explains, requirement by requirement, whether an image would be mounted.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -32,11 +32,11 @@ struct Explained {
     obstacle: Option<String>,
     integrity: Option<String>,
     admitted: bool,
-    /// By what it is admitted, or why it is not.
+    /// What admitted it, or why it is refused.
     because: String,
 }
 
-/// What one requirement, or one verifier program, says.
+/// The result of one requirement or one verifier program.
 #[derive(Debug, Serialize)]
 struct Answer {
     name: String,
@@ -46,11 +46,11 @@ struct Answer {
     because: String,
 }
 
-/// Resolves the image, looks for its signatures, and judges it as a pod of `namespace` would be judged. Nothing is
-/// pulled, and nothing on this node is changed.
+/// Resolves the image, collects its claims, and judges it as for a pod of `namespace`. It pulls nothing, and changes
+/// nothing on this node.
 ///
 /// # Errors
-/// The image is not admitted, after that has been explained; or it cannot be found.
+/// The image is not admitted (the explanation is printed before), or it cannot be found.
 pub(super) async fn check(
     settings: &EngineSettings,
     wanted: Wanted,
@@ -60,26 +60,28 @@ pub(super) async fn check(
     let image = wanted.reference.to_string();
     let source = engine::sources(settings)?.open(&wanted.reference, &Credentials::none())?;
     let top = source.resolve(&wanted.reference.version()).await?;
-    let chain =
+    let path =
         ManifestPath::resolve_platform(&*source, top, &settings.limits.image, &wanted.platform, &image)
             .await?;
-    let digests = chain.digests();
-    let evidence = collect(&*source, &digests).await?;
+    let digests = path.digests();
+    let claims = collect(&*source, &digests).await?;
     let subject = Subject {
         namespace,
         reference: wanted.reference,
         digests,
-        target: chain.target,
-        // Whether it is the right one is found out when the image is built.
-        sealed: Seal::of(&chain.manifest)?.is_some(),
+        target: path.target,
+        // Whether the digest is right is known only when the image has been built.
+        sealed: Seal::of(&path.manifest)?.is_some(),
     };
+    // An engine of its own: nothing is opened or created in the state directory.
     let engine = SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone());
     let explained = tokio::task::spawn_blocking(move || {
-        let found = engine.examine(&subject, &evidence);
-        explain(subject, evidence.claims.len(), found)
+        let found = engine.examine(&subject, &claims);
+        explain(subject, claims.claims.len(), found)
     })
     .await?;
     output::show(output, &explained, text)?;
+    // For scripts, the exit code says the same as the output.
     anyhow::ensure!(explained.admitted, "image {image} is not admitted");
     Ok(())
 }

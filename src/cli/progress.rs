@@ -1,4 +1,4 @@
-//! Showing a pull as it goes: a bar per layer on a terminal, plain lines elsewhere.
+//! Shows the progress of a pull: a bar per layer on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -10,13 +10,15 @@ use super::args::Output;
 use super::output::bytes;
 use crate::image::pull::{LayerState, Progress, Watch};
 
-/// How often a terminal is redrawn, and how often a line is written where there is none.
+/// How often a terminal is redrawn.
 const REDRAW: Duration = Duration::from_millis(100);
+/// How often a line is written without a terminal.
 const LINE: Duration = Duration::from_secs(5);
 
 /// Shows the pull that `watch` joins until the returned future is dropped. Progress goes to
 /// standard error, so that results can be piped.
 pub async fn show(watch: Watch, output: Output) {
+    // Before the manifest is read, the layers are not known.
     let progress = loop {
         if let Some(progress) = watch.get() {
             break Arc::clone(progress);

@@ -1,5 +1,5 @@
-//! `seal`: computes an image's composefs digest and writes it into the image's manifest, so that whoever signs the
-//! manifest signs every file.
+//! `seal`: computes an image's composefs digest and writes it into the image's manifest, so that a signature of the
+//! manifest covers every file.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,29 +17,27 @@ use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
 use crate::oci::destination::{Destination, NewManifest, NewName};
 use crate::oci::digest::Digest;
-use crate::oci::manifest::{Document, Index, Manifest, ManifestError};
+use crate::oci::manifest::{Document, Index, Manifest, ManifestError, OCI_INDEX, OCI_MANIFEST};
 use crate::oci::platform::Platform;
 use crate::oci::reference::{Reference, Version};
 use crate::oci::{Credentials, RawManifest, Source};
 
-/// Indexes within indexes beyond this depth are refused, as in a pull.
+/// The deepest nesting of indexes, as in a pull.
 const INDEX_DEPTH_MAX: usize = 4;
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// How to seal.
 pub struct Options {
-    /// The rules by which the image is built.
+    /// The rules to build the image by.
     pub rules: Rules,
-    /// Another tag than the image's own.
+    /// A tag to use instead of the image's own.
     pub tag: Option<String>,
-    /// Replace a seal that is wrong.
+    /// Replace a wrong seal.
     pub force: bool,
 }
 
 #[derive(Serialize)]
 struct Sealed {
-    /// What to sign.
+    /// The image to sign, by digest.
     image: String,
     manifest: Digest,
     changed: bool,
@@ -79,6 +77,7 @@ pub async fn seal(
         Some(new) => (new, true),
         None => (unchanged(raw), false),
     };
+    // A new tag is written even for an image that was sealed before.
     if changed || sealer.options.tag.is_some() {
         let name = name.unwrap_or(NewName::PlaceOf(top));
         sealer.destination.put_as(&manifest, &name).await?;
@@ -95,12 +94,13 @@ pub async fn seal(
     })
 }
 
-/// The name that the sealed image gets; none for the place that the image has in its layout.
+/// The name of the sealed image; `None` keeps the image's place in its layout.
 fn new_name(reference: &Reference, options: &Options) -> anyhow::Result<Option<NewName>> {
     let tag = match (&options.tag, reference.version()) {
         (Some(tag), _) => {
+            // The grammar of references decides what a tag is.
             let text = format!("registry.example/x:{tag}");
-            text.parse::<Reference>().with_context(|| format!("--tag {tag:?} is no tag"))?;
+            text.parse::<Reference>().with_context(|| format!("--tag {tag:?} is not a tag"))?;
             Some(tag.clone())
         }
         (None, Version::Tag(tag)) => Some(tag),
@@ -114,7 +114,7 @@ fn new_name(reference: &Reference, options: &Options) -> anyhow::Result<Option<N
 }
 
 fn unchanged(raw: RawManifest) -> NewManifest {
-    NewManifest { media_type: raw.media_type.unwrap_or_else(|| MANIFEST.to_owned()), bytes: raw.bytes }
+    NewManifest { media_type: raw.media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned()), bytes: raw.bytes }
 }
 
 struct Sealer<'a> {
@@ -128,16 +128,17 @@ struct Sealer<'a> {
 }
 
 impl Sealer<'_> {
-    /// The document with all that it leads to sealed, which has been written; `None` if it is so already.
+    /// Seals a manifest, or all images of an index, and writes what the index leads to. Returns the new document;
+    /// `None` if it was sealed already.
     async fn document(&mut self, raw: &RawManifest, depth: usize) -> anyhow::Result<Option<NewManifest>> {
         anyhow::ensure!(depth < INDEX_DEPTH_MAX, "{}: indexes are nested too deeply", self.reference);
         let subject = || format!("manifest {} of {}", raw.digest, self.reference);
         let parsed = Document::parse(&raw.bytes, raw.media_type.as_deref()).with_context(subject)?;
         let (edited, default) = match parsed {
-            Document::Image(manifest) => (self.manifest(raw, &manifest).await?, MANIFEST),
+            Document::Image(manifest) => (self.manifest(raw, &manifest).await?, OCI_MANIFEST),
             Document::Index(index) => {
                 let replacements = Box::pin(self.entries(&index, depth)).await?;
-                (replace_manifests(&raw.bytes, &replacements)?, INDEX)
+                (replace_manifests(&raw.bytes, &replacements)?, OCI_INDEX)
             }
         };
         let Edited::Changed(bytes) = edited else { return Ok(None) };
@@ -145,7 +146,7 @@ impl Sealer<'_> {
         Ok(Some(NewManifest { media_type, bytes: bytes.into() }))
     }
 
-    /// Seals the images of an index. Attestations and other artifacts stay as they are, and stay listed.
+    /// Seals the images of an index. Attestations and other artifacts are kept unchanged.
     async fn entries(
         &mut self,
         index: &Index,
@@ -155,18 +156,20 @@ impl Sealer<'_> {
         for entry in &index.entries {
             let described = &entry.descriptor;
             if described.annotations.contains_key("vnd.docker.reference.type") {
-                tracing::warn!(manifest = %described.digest, "left as it is: what it says is about the unsealed image");
+                tracing::warn!(manifest = %described.digest, "kept unchanged: it describes the unsealed image");
                 continue;
             }
             let mut raw = self.source.manifest(&Version::Digest(described.digest)).await?;
+            // The index decides: a layout stores no media type with its blobs.
             raw.media_type = Some(described.media_type.clone());
             let sealed = match Box::pin(self.document(&raw, depth + 1)).await {
                 Err(error) if is_artifact(&error) => {
-                    tracing::warn!(manifest = %described.digest, "left as it is: {error:#}");
+                    tracing::warn!(manifest = %described.digest, "kept unchanged: {error:#}");
                     continue;
                 }
                 other => other?,
             };
+            // Children first: a registry refuses an index whose manifests it does not have.
             if let Some(new) = sealed {
                 self.destination.put(&new).await?;
                 replacements.insert(described.digest, (new.digest(), new.bytes.len() as u64));
@@ -180,7 +183,7 @@ impl Sealer<'_> {
         let built = |rules: Rules| -> Result<VerityDigest, PullError> {
             let name = self.reference.to_string();
             let image = tokio::task::block_in_place(|| {
-                pull::write(&self.engine.store, &unbuilt.layers, rules, &self.engine.limits.image, &name)
+                pull::write(&self.engine.store, &unbuilt.parts, rules, &self.engine.limits.image, &name)
             })?;
             Ok(image.digest())
         };
@@ -193,7 +196,9 @@ impl Sealer<'_> {
             other => other.into(),
         })?;
         let seal = Seal { annotation: Seal::annotation_for(rules), digest };
+        // A malformed seal counts as none here; `seal_manifest` reports it.
         let found = Seal::of(manifest).ok().flatten();
+        // A digest by other rules may be right too: only one that no known rules give is wrong.
         let mut good = Vec::new();
         if let Some(found) =
             found.filter(|found| found.annotation == seal.annotation && found.digest != digest)
@@ -216,7 +221,7 @@ impl Sealer<'_> {
         Ok(edited)
     }
 
-    /// The layers of one manifest, in the store for as long as the answer lives.
+    /// Fetches the layers of one manifest. The store keeps them while the returned value lives.
     async fn layers(&self, raw: &RawManifest, manifest: &Manifest) -> anyhow::Result<Unbuilt> {
         let watch = Watch::default();
         let request = ImageRequest {
@@ -231,12 +236,12 @@ impl Sealer<'_> {
         tokio::select! {
             biased;
             unbuilt = self.engine.images.layers(&request, &self.source, raw.digest, manifest, &self.engine.limits.image) => Ok(unbuilt?),
-            () = progress::show(watch, self.output) => anyhow::bail!("progress ended before the layers were here"),
+            () = progress::show(watch, self.output) => anyhow::bail!("progress ended before the layers were fetched"),
         }
     }
 }
 
-/// Whether a document is refused for being no image: something else that an index may list.
+/// Whether the error says that the document is not an image. An index may list such artifacts.
 fn is_artifact(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(ManifestError::NotAnImage { .. }))
 }

@@ -1,10 +1,10 @@
-//! The run modes: arguments into settings.
+//! The run modes: turns arguments into settings.
 
 use std::time::Duration;
 
 use super::args::{ControllerArgs, NodeArgs};
 use crate::app::controller::{self, ControllerSettings};
-use crate::app::credential_providers::KeychainSettings;
+use crate::app::credential_providers::CredentialProviderSettings;
 use crate::app::engine::EngineSettings;
 use crate::app::housekeeping::Schedule;
 use crate::app::kubernetes::KubernetesSettings;
@@ -13,11 +13,11 @@ use crate::app::telemetry::level::LevelFile;
 use crate::image::store::gc::Policy;
 use crate::node::service::NodeSettings;
 
-/// Images used within this time stay even when room is short, so that what a pod is about to get is not
-/// taken away while the kubelet retries.
+/// Images used within this time are kept even when space is short, so that an image that a pod waits for is not
+/// removed while the kubelet retries.
 const MIN_AGE: Duration = Duration::from_secs(120);
 
-/// Runs the node plugin until a signal.
+/// Runs the node plugin until a termination signal.
 ///
 /// # Errors
 /// An argument is malformed, or the plugin failed.
@@ -29,7 +29,7 @@ pub(super) async fn node(
     let (high, low) = (args.gc_high, args.gc_low);
     anyhow::ensure!(
         low <= high && high <= 100,
-        "--gc-low {low} and --gc-high {high} do not fit; both are percentages, the low one is not above the high"
+        "--gc-low {low} and --gc-high {high} are inconsistent; both are percentages, and the low one must not be above the high one"
     );
     node::run(NodeRun {
         engine,
@@ -47,7 +47,7 @@ pub(super) async fn node(
         },
         integrity: args.integrity.into(),
         with_controller: args.with_controller,
-        credential_providers: KeychainSettings {
+        credential_providers: CredentialProviderSettings {
             pull_secrets: args.credentials.pull_secrets,
             providers: args
                 .credentials
@@ -60,13 +60,13 @@ pub(super) async fn node(
             events: args.kubernetes_events,
             startup_taint: args.startup_taint,
         },
-        metrics_listen: args.watch.metrics_listen,
+        metrics_listen: args.monitoring.metrics_listen,
         level,
     })
     .await
 }
 
-/// Runs the controller until a signal.
+/// Runs the controller until a termination signal.
 ///
 /// # Errors
 /// An argument is malformed, or the controller failed.
@@ -82,7 +82,7 @@ pub(super) async fn controller(
         layout_dirs: args.layout_dirs.clone(),
         pvc_annotations: args.pvc_annotations,
         kubeconfig: args.kubernetes.kubeconfig.clone(),
-        metrics_listen: args.watch.metrics_listen,
+        metrics_listen: args.monitoring.metrics_listen,
         level,
     })
     .await

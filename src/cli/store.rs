@@ -19,11 +19,11 @@ use crate::integrity::Integrity;
 struct Row {
     #[serde(flatten)]
     record: ImageRecord,
-    /// Bytes on disk if this were the only image.
+    /// Bytes on disk that this image uses.
     total_bytes: u64,
-    /// Bytes that no other image has: what its removal frees.
+    /// Bytes that no other image uses: what its removal frees.
     alone_bytes: u64,
-    /// Bytes that other images have, too.
+    /// Bytes that other images use too.
     shared_bytes: u64,
     pinned: bool,
     mounted: bool,
@@ -66,10 +66,12 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
     let pins = engine.store.pins().list()?;
     let mounted = engine.mounted_images()?;
     let listed = engine.store.images().list()?;
+    // Listing is still useful if one record is damaged.
     for unreadable in &listed.unreadable {
         tracing::warn!(error = %unreadable, "an image record cannot be read");
     }
     let rows = listed.images.into_iter().filter_map(|image| {
+        // Without sizes, it was pulled after they were counted.
         let size = sizes.remove(&image.record.manifest)?;
         let since = image.last_used.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Some(Row {
@@ -156,6 +158,7 @@ pub fn prune(
         bytes: u64,
         dry_run: bool,
     }
+    // The operator asked for the removal: an image used a moment ago is not protected.
     let min_age = Duration::ZERO;
     let policy = match watermarks {
         None => Policy::Unneeded { min_age },
@@ -176,6 +179,7 @@ pub fn prune(
             let verb = if p.dry_run { "would remove" } else { "removed" };
             text.push_str(&format!("{verb} {} {}\n", image.manifest.short(), image.names.join(" ")));
         }
+        // A dry run does not know the sizes: objects are counted when they are removed.
         if !p.dry_run {
             text.push_str(&format!(
                 "{} images, {} layers and {} objects removed, {} freed\n",

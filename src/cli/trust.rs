@@ -1,4 +1,4 @@
-//! Arguments about trust: which images may be mounted.
+//! Flags for trust: which images may be mounted.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,14 +13,14 @@ pub struct TrustArgs {
     /// The signature policy, a containers-policy.json(5) file. There is none by default.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_POLICY", value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// A directory of `<namespace>.json`, each the whole policy for the pods of that namespace; others have
-    /// that of `--policy`.
+    /// A directory of `<namespace>.json` files, each the whole policy for the pods of that namespace. Other
+    /// namespaces use `--policy`.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_POLICY_DIR", value_name = "DIR")]
     policy_dir: Option<PathBuf>,
-    /// What becomes of images for which there is no policy file.
+    /// What happens to images without a policy file.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_WITHOUT_POLICY", value_enum, default_value = "reject")]
     without_policy: WithoutPolicyArg,
-    /// A directory of containerd image verifier programs. All of them must allow an image, besides the policy.
+    /// A directory of containerd image verifier programs. All of them and the policy must allow an image.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_VERIFIER_DIR", value_name = "DIR")]
     verifier_dir: Option<PathBuf>,
     /// Seconds that one verifier program may take.
@@ -29,12 +29,12 @@ pub struct TrustArgs {
     verifier_timeout: u64,
 }
 
-/// What becomes of images for which there is no policy file.
+/// What happens to images without a policy file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum WithoutPolicyArg {
     /// They are refused.
     Reject,
-    /// They are mounted, whoever made them.
+    /// They are mounted, without any check of who made them.
     Accept,
 }
 

@@ -1,4 +1,4 @@
-//! `verify`: reads everything that images in the store consist of, and says what is damaged.
+//! `verify`: reads every object of the images in the store, and lists damaged ones.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ struct Report {
     objects: usize,
     bytes: u64,
     damaged: Vec<Row>,
-    /// Images whose records and damaged objects were removed, to be pulled again.
+    /// Images whose records and damaged objects were removed. They have to be pulled again.
     to_pull: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ struct Row {
     object: String,
     path: String,
     damage: String,
-    /// References of the images that have it.
+    /// References of the images that use it.
     images: Vec<String>,
 }
 
@@ -57,9 +57,9 @@ pub async fn verify(
             images: manifests.iter().map(name).collect(),
         });
         let damaged: Vec<Row> = damaged.collect();
-        let condemned: BTreeSet<_> = found.damaged.keys().copied().collect();
+        let corrupt: BTreeSet<_> = found.damaged.keys().copied().collect();
         let to_pull =
-            if repair && !condemned.is_empty() { store.remove_damaged(&condemned)? } else { Vec::new() };
+            if repair && !corrupt.is_empty() { store.remove_damaged(&corrupt)? } else { Vec::new() };
         let to_pull = to_pull.iter().map(|record| name(&record.manifest)).collect();
         Ok(Report { images: records.len(), objects: found.objects, bytes: found.bytes, damaged, to_pull })
     })
@@ -79,6 +79,7 @@ pub async fn verify(
 
 fn all(engine: &Engine) -> anyhow::Result<Vec<ImageRecord>> {
     let listed = engine.store.images().list()?;
+    // An image without a readable record cannot be checked, so the command must not report success.
     if let Some(unreadable) = listed.unreadable.into_iter().next() {
         return Err(unreadable.into());
     }

@@ -2,10 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use super::StepError;
 
 /// A step of writing a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +37,17 @@ impl Step {
             Self::SyncDirectory => "sync directory",
         }
     }
+}
+
+/// A step that failed. Each caller makes an error of its own of it, with the remedy for its files.
+#[derive(Debug)]
+pub struct StepError {
+    /// The step.
+    pub step: Step,
+    /// The file or directory that the step was about.
+    pub path: PathBuf,
+    /// What the kernel said.
+    pub source: io::Error,
 }
 
 /// Called with the name of each step before it is taken; an error is given to the caller as the

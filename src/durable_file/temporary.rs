@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FlockOperation;
 
-use super::{Step, StepError, Steps};
+use super::steps::{Step, StepError, Steps};
 
 /// A file under a temporary name. Dropped before [`Temporary::rename`] it is gone.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ impl Temporary {
                     other => other.map(Some),
                 }
             })?;
+            // Taken by another process with this id, in another PID namespace.
             let Some(file) = opened else { continue };
             let failed = |step, source| StepError { step, path: path.clone(), source };
             rustix::fs::flock(&file, FlockOperation::LockExclusive)

@@ -1,4 +1,5 @@
 use std::fs;
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use super::*;

@@ -1,29 +1,28 @@
 //! The composefs image of a tree; the only user of the `composefs` crate.
 //!
-//! An image is an EROFS filesystem of format V1: metadata and files of up to 64 bytes; every other
-//! file names its object by fs-verity digest in the attributes that overlayfs reads. The same tree
-//! gives the same bytes on every machine, and the same as the composefs project's own tools give.
+//! An image is an EROFS filesystem of format V1. It holds the metadata and the files of up to 64 bytes. Every
+//! other file names its object by fs-verity digest, in the attributes that overlayfs reads. The same tree
+//! gives the same bytes on every machine, and the same bytes as the composefs project's own tools.
 
 mod convert;
-mod dump;
 mod error;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::io::Write;
 
 use composefs::erofs::format::FormatVersion;
 use composefs::erofs::reader::collect_objects;
 use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
 use composefs::fsverity::Sha256HashValue;
 
-pub use dump::dump;
 pub use error::ImageError;
 
-use crate::image::tree::CheckedTree;
+use crate::image::tree::{self, CheckedTree};
 use crate::image::verity::VerityDigest;
 
-/// An image, and what it is made of.
+/// An image, and figures of its tree.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ImageBytes {
     /// The EROFS filesystem, a multiple of 4096 bytes.
@@ -49,8 +48,8 @@ impl fmt::Debug for ImageBytes {
     }
 }
 
-/// Writes the image of a tree. It consumes the tree, so that the two are never in memory together:
-/// the peak is about 1.7 KB for each file (tests/pure/image_memory.rs).
+/// Writes the image of a tree. It consumes the tree, so that the two are never in memory together.
+/// The peak is about 1.7 KB for each file (a test measures it).
 ///
 /// # Errors
 /// The tree holds something that the format cannot express, or the composefs library fails.
@@ -58,6 +57,7 @@ pub fn write_image(tree: CheckedTree) -> Result<ImageBytes, ImageError> {
     let (inodes, file_bytes) = (tree.inodes(), tree.file_bytes());
     let bytes = in_own_thread(move || {
         let converted = convert::filesystem(&tree)?;
+        // It must not be in memory while the image is written.
         drop(tree);
         let valid = ValidatedFileSystem::new(converted)
             .map_err(|error| ImageError::Unsupported { reason: format!("{error:#}") })?;
@@ -66,27 +66,37 @@ pub fn write_image(tree: CheckedTree) -> Result<ImageBytes, ImageError> {
     Ok(ImageBytes { bytes, inodes, file_bytes })
 }
 
+/// Writes the text form of a tree (composefs-dump(5)), in order of paths.
+///
+/// # Errors
+/// `out` fails.
+pub fn dump(tree: &CheckedTree, out: &mut impl Write) -> Result<(), ImageError> {
+    tree::write_dump(tree, out).map_err(|source| ImageError::Write { source })
+}
+
 /// The objects that an image names, sorted, each once.
 ///
 /// # Errors
-/// The bytes are no composefs image.
+/// The bytes are not a composefs image.
 pub fn list_objects(image: &[u8]) -> Result<Vec<VerityDigest>, ImageError> {
     in_own_thread(|| {
         let found = collect_objects::<Sha256HashValue>(image)
             .map_err(|error| ImageError::Corrupt { reason: error.to_string() })?;
+        // The crate's set has no stable order.
         let mut objects: Vec<VerityDigest> = found.iter().map(convert::digest).collect();
         objects.sort_unstable();
         Ok(objects)
     })
 }
 
-/// The crate recurses by directory and panics where its assumptions fail. A thread gives it room for
-/// the deepest tree and turns a panic into an error.
+/// Runs `work` in a thread. The composefs crate recurses by directory, and panics where its assumptions fail. The
+/// thread's stack holds the deepest tree, and its end turns a panic into an error.
 fn in_own_thread<T: Send>(work: impl FnOnce() -> Result<T, ImageError> + Send) -> Result<T, ImageError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("composefs".to_owned()).stack_size(64 << 20);
         let running = thread.spawn_scoped(scope, work).map_err(|source| ImageError::Thread { source })?;
         running.join().unwrap_or_else(|panic| {
+            // The payload is a `String` with a formatted message, a `&str` with a constant one.
             let message = panic.downcast_ref::<String>().map(String::as_str);
             let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
             Err(ImageError::Panic { message: message.unwrap_or("no message").to_owned() })

@@ -1,15 +1,15 @@
-//! What one layer says about one path: the unit of layer metadata, between the tar reader
-//! (which produces it), the layer record (which stores it) and the tree (which folds it).
+//! The unit of layer metadata: what one layer says about one path. The tar reader produces it, the layer record
+//! stores it, and the tree folds it.
 
 use crate::image::verity::VerityDigest;
 
 /// One entry of a layer, in tar order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct LayerEntry {
     /// Path relative to the root: components joined by `/`, none of them empty, `.` or `..`, no
     /// NUL, no leading or trailing slash. The root itself is the empty path.
     pub path: Box<[u8]>,
-    /// Owner, mode, time and extended attributes; meaningless for `Whiteout`, `Opaque`, `Hardlink`.
+    /// Owner, mode, time and extended attributes. Meaningless for `Whiteout`, `Opaque` and `Hardlink`.
     pub meta: Meta,
     /// What stands at the path.
     pub kind: EntryKind,
@@ -18,7 +18,7 @@ pub struct Entry {
 /// Metadata of an inode.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Meta {
-    /// Permission bits only (`0o7777`); the type is in [`EntryKind`].
+    /// Permission bits only (`0o7777`). The type is in [`EntryKind`].
     pub mode: u32,
     /// Owner.
     pub uid: u32,
@@ -33,7 +33,7 @@ pub struct Meta {
 /// An extended attribute: its name with its namespace, and its value.
 pub type Xattr = (Box<[u8]>, Box<[u8]>);
 
-/// A modification time: seconds since 1970 (may be negative in a tar) and 0..1e9 nanoseconds.
+/// A modification time. It may lie before 1970 in a tar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Mtime {
     /// Seconds since the epoch, rounded down.
@@ -61,17 +61,17 @@ pub enum EntryKind {
     BlockDevice(u32, u32),
     /// A named pipe.
     Fifo,
-    /// Hides `path` of the layers below (from `.wh.<name>`; `path` is the hidden one).
+    /// Hides `path` of the layers below. Written as `.wh.<name>`; `path` is the hidden one.
     Whiteout,
-    /// Hides everything below directory `path` of the layers below (from `.wh..wh..opq`).
+    /// Hides everything in directory `path` of the layers below. Written as `.wh..wh..opq`.
     Opaque,
 }
 
-/// Files up to this many bytes live in the image itself, larger ones in the object store.
-/// The composefs format fixes it; the tests hold it against the composefs crate's constant.
+/// Files up to this many bytes are in the image itself, larger ones in the object store. The composefs format
+/// sets the bound; a test compares it with the composefs crate's constant.
 pub const INLINE_MAX: usize = 64;
 
-/// Whether `path` has the form that [`Entry::path`] promises.
+/// Whether `path` has the form that [`LayerEntry::path`] promises.
 pub fn is_clean(path: &[u8]) -> bool {
     path.is_empty()
         || path

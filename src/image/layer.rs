@@ -1,21 +1,22 @@
-//! Layers: from a compressed blob to a list of [`entry::Entry`] and the objects they name.
+//! Layers: from a compressed blob to objects and a list of entries that name them.
 //!
-//! [`ingest()`] does it all in one pass. What remains of a layer is its record ([`RecordWriter`],
-//! [`RecordReader`]) and its objects; the tar stream is gone.
+//! [`ingest()`] does it all in one pass. It keeps a layer as a record ([`RecordWriter`], [`RecordReader`]) and
+//! objects. The tar stream itself is not kept.
 
 mod blob_reader;
 mod buffer_pool;
 mod compression;
 mod error;
 mod ingest;
-pub mod record;
+pub(in crate::image) mod record;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
+pub use blob_reader::Blob;
 pub use error::{LayerError, LayerFault};
-pub use ingest::{Blob, LayerOutcome, ingest};
+pub use ingest::{LayerOutcome, ingest};
 pub use record::{RecordError, RecordReader, RecordWriter};
 pub use unpack::Contents;
 
-pub use crate::image::tar::Limits;
+pub use crate::image::tar::TarLimits;

@@ -1,10 +1,10 @@
-//! Pulling: manifest, layers, image; once per digest, whoever asks and however often.
+//! Pulling: manifest, parts, image; once per digest, however many callers ask.
 //!
-//! [`Puller`] decides whether anything must be fetched at all, with the caller's own credentials
-//! ([`locate`]); the fetching itself is a task that outlives its callers ([`flight`]): layers in
-//! parallel ([`layers`]), then the image built from their records ([`build`]) and committed with
-//! one sync. Who may have what is already here is [`rights`]'. Nothing that a config or an index *claims* becomes a key of the store: layers go by
-//! the DiffID computed here.
+//! [`plan`] decides what a request needs next, and [`execute`] does it with the caller's own credentials. [`rights`]
+//! says who may have what is here, and [`admission`] consults the policy. The fetching itself is a task that outlives
+//! its callers ([`single_flight`], [`pull_task`]): a [`recipe`] says of which parts the image is made, they are fetched
+//! in parallel ([`layers`]), and the image is built from their records ([`build`]) and committed with one sync.
+//! Nothing that a config or an index *claims* becomes a key of the store: layers are keyed by the DiffID computed here.
 
 use async_trait::async_trait;
 
@@ -19,23 +19,31 @@ mod admission;
 mod build;
 mod error;
 mod evidence;
+mod execute;
 mod layers;
-mod locate;
+mod limits;
 mod manifest_path;
 mod metrics;
+mod plan;
 mod progress;
+mod pull_task;
 mod puller;
+mod pulls;
+mod recipe;
 mod renew;
 mod rights;
 mod single_flight;
+mod stored_evidence;
 mod unbuilt;
 
 pub use build::{fold, write};
 pub use error::PullError;
+pub use limits::PullLimits;
 pub use manifest_path::ManifestPath;
-pub use metrics::{PullMetrics, Shared};
+pub use metrics::PullMetrics;
 pub use progress::{LayerProgress, LayerState, Progress, Watch};
-pub use puller::{Limits, Puller};
+pub use puller::Puller;
+pub use recipe::StoredPart;
 pub use unbuilt::Unbuilt;
 
 /// When to ask the registry.
@@ -50,15 +58,15 @@ pub enum PullPolicy {
     Never,
 }
 
-/// Somebody who can make an image be here. The seam between volumes and pulling.
+/// Makes images available. The seam between volumes and pulling.
 #[async_trait]
 pub trait Images: Send + Sync + std::fmt::Debug {
     /// Waits until the image is in the store. Dropping the future does not stop a pull that has
     /// begun; the next request joins it.
     async fn ensure(&self, request: &ImageRequest) -> Result<Ready, PullError>;
 
-    /// Notes that an image is, or until now was, in use: when room is short, the least recently used
-    /// images go first. Blocking, but short.
+    /// Notes that an image is in use, or was until now: when room is short, the least recently used images are
+    /// removed first. Blocking, but short.
     fn used(&self, manifest: &Digest);
 }
 
@@ -71,13 +79,13 @@ pub struct ImageRequest {
     pub policy: PullPolicy,
     /// Which manifest of an index.
     pub platform: Platform,
-    /// Who asks.
+    /// Who asks, and what for.
     pub caller: Caller,
-    /// The manifest that the volume shows already, if it does: nothing else will do.
+    /// The manifest that the volume shows already, if it does. No other image is given.
     pub pinned: Option<Digest>,
     /// What to show the registry.
     pub credentials: Credentials,
-    /// Where the request finds the counters of the pull it has joined.
+    /// Where the caller finds the counters of the pull that the request has joined.
     pub watch: Watch,
 }
 
@@ -89,7 +97,7 @@ pub enum Caller {
         /// Its Kubernetes namespace, as far as the kubelet says.
         namespace: Option<String>,
     },
-    /// The kubelet, that the image may be here when a pod comes.
+    /// The kubelet, before the pod that will mount it exists.
     Staging,
     /// The operator, for all pods of the node.
     Preload,
@@ -100,18 +108,18 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// Whether it is somebody who commands the node.
-    pub fn is_operator(&self) -> bool {
+    /// Whether the caller commands the node.
+    pub(super) fn is_operator(&self) -> bool {
         matches!(self, Self::Preload | Self::Mount | Self::Operator)
     }
 
-    /// Whether the policy is asked. A volume that is staged shows nothing to anybody yet, and whose pod will come is
-    /// not known; what is only looked at is not mounted.
-    pub fn is_judged(&self) -> bool {
+    /// Whether the policy decides about the caller. A staged volume shows nothing yet, and its pod is not known. An
+    /// image that the operator only looks at is not mounted.
+    pub(super) fn is_judged(&self) -> bool {
         !matches!(self, Self::Staging | Self::Operator)
     }
 
-    /// The namespace whose policy is asked.
+    /// The namespace whose policy decides.
     pub fn namespace(&self) -> Option<&str> {
         match self {
             Self::Pod { namespace } => namespace.as_deref(),
@@ -125,10 +133,10 @@ impl Caller {
 pub struct Ready {
     /// Its record.
     pub record: ImageRecord,
-    /// Keeps the sweep away until the image is recorded elsewhere.
+    /// Keeps the image from the sweep until it is recorded elsewhere.
     pub lease: Lease,
-    /// Bytes fetched from the source for this image by the pull that brought it; 0 if it was here.
+    /// Bytes that the pull fetched from the source for this image; 0 if it was here.
     pub fetched: u64,
-    /// By what it may be mounted; `None` for those who do not mount.
+    /// Why it may be mounted; `None` for callers that are not judged.
     pub admission: Option<Admission>,
 }

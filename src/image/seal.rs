@@ -1,12 +1,12 @@
-//! Sealed images: the composefs digest that a manifest carries, and with it whatever signs the manifest.
+//! Sealed images: the composefs digest in a manifest, which a signature over the manifest covers.
 //!
-//! The annotation names are those of the composefs project (composefs-oci 0.9.4, "sealing specification"). The image
-//! that they describe is built by the canonical rules, and sealers differ in which extended attributes they keep, so
-//! both ways are tried. Those rules need a `/usr`. For images without one (data, models, configuration) there is an
-//! annotation of our own, for the tree just as the layers have it.
+//! The annotation names are those of the composefs project (composefs-oci 0.9.4, "sealing specification"). They
+//! describe an image that is built by the canonical rules. Tools that seal images differ in which extended
+//! attributes they keep, so both variants are tried. These rules need a `/usr`. For images without one (data,
+//! models, configuration) this driver has an annotation of its own, for the tree as the layers have it.
 //!
-//! Reading an annotation proves nothing: the image built here is compared with it ([`crate::image::pull`]), and
-//! only a signature over the manifest says whose it is.
+//! Reading an annotation proves nothing. The pull compares it with the image that it builds, and only a signature
+//! over the manifest says who made it.
 
 use crate::image::tree::{Rules, XattrRule};
 use crate::image::verity::VerityDigest;
@@ -17,9 +17,9 @@ pub mod document;
 
 /// The composefs project's annotation for the merged image, by sha256.
 pub const MERGED: &str = "composefs.merged.erofs.v1.fsverity-sha256-12";
-/// The same by sha512, which this driver cannot compare: a store has one algorithm, and it is sha256.
-pub const MERGED_SHA512: &str = "composefs.merged.erofs.v1.fsverity-sha512-12";
-/// Ours, for the tree as the layers have it. Not of the composefs project.
+/// The composefs project's annotation by sha512. This driver cannot compare it: its stores use sha256 only.
+pub(in crate::image) const MERGED_SHA512: &str = "composefs.merged.erofs.v1.fsverity-sha512-12";
+/// This driver's annotation, for the tree as the layers have it. It is not of the composefs project.
 pub const FAITHFUL: &str = "dev.composefs.csi.faithful.erofs.v1.fsverity-sha256-12";
 
 const CANONICAL: [Rules; 2] =
@@ -28,7 +28,7 @@ const CANONICAL: [Rules; 2] =
 /// The digest that a manifest demands of its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seal {
-    /// The annotation that says so: [`MERGED`] or [`FAITHFUL`].
+    /// The annotation with the digest: [`MERGED`] or [`FAITHFUL`].
     pub annotation: &'static str,
     /// The composefs digest.
     pub digest: VerityDigest,
@@ -37,7 +37,7 @@ pub struct Seal {
 /// Why a manifest's annotation cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// It is no digest.
+    /// The value is not a digest.
     #[error(
         "annotation {annotation} is {value:?}, which is not 64 lowercase hexadecimal digits; seal the image again, for \
          example with `composefs-csi seal --force`"
@@ -58,13 +58,14 @@ impl SealError {
 }
 
 impl Seal {
-    /// The seal of a manifest. Of both annotations the composefs project's counts.
+    /// The seal of a manifest. If it has both annotations, the composefs project's counts.
     ///
     /// # Errors
-    /// An annotation is there and is no digest: that is not the same as none.
+    /// An annotation is present but not a digest, which is not the same as absent.
     pub fn of(manifest: &Manifest) -> Result<Option<Self>, SealError> {
         for annotation in [MERGED, FAITHFUL] {
             if let Some(value) = manifest.annotations.get(annotation) {
+                // Lowercase only, so that a digest has one spelling.
                 let lowercase = !value.bytes().any(|byte| byte.is_ascii_uppercase());
                 let digest = VerityDigest::from_hex(value).filter(|_| lowercase);
                 let value = value.chars().take(160).collect();
@@ -75,7 +76,7 @@ impl Seal {
         Ok(None)
     }
 
-    /// The rules by which an image may have been built that this is the digest of, the likelier first.
+    /// The rules by which the sealed image may have been built, the likelier ones first.
     pub fn rules(&self) -> &'static [Rules] {
         if self.annotation == FAITHFUL { &[Rules::Faithful, Rules::Verbatim] } else { &CANONICAL }
     }
@@ -89,8 +90,8 @@ impl Seal {
     }
 }
 
-/// Why an image without a usable seal has none, for whoever demands one.
-pub fn why_unsealed(manifest: &Manifest) -> String {
+/// Why an image has no usable seal, for the error that refuses it.
+pub(in crate::image) fn why_unsealed(manifest: &Manifest) -> String {
     if manifest.annotations.contains_key(MERGED_SHA512) {
         format!("it has a sha512 digest only ({MERGED_SHA512}), and sha256 is what can be compared here")
     } else {

@@ -1,4 +1,4 @@
-//! The object store of a node: what is kept, how it survives a crash, who may remove it.
+//! The object store of a node: what is kept, how it survives a crash, and when it may be removed.
 //!
 //! ```text
 //! <store>/version                     {"format":1,"algorithm":"sha256"}
@@ -9,7 +9,7 @@
 //! <store>/layers/<diffid hex>         layer metadata, synced
 //! <store>/staging/<boot id>/<diffid hex>   layer metadata of an unfinished pull, valid for this boot only
 //! <store>/blobs/<blob hex>            the DiffID that a compressed blob was found to have
-//! <store>/fetched/<blob hex>/         which credentials have fetched a blob from where
+//! <store>/fetched/<blob hex>/         which credentials have fetched a blob, and from where
 //! <store>/images/<manifest hex>.json  one record per image; its mtime is when it was last used
 //! <store>/access/<manifest hex>/      where an image came from, and who could read it there
 //! <store>/dossiers/<manifest hex>/    what an image is judged by at every mount
@@ -24,14 +24,16 @@
 //! * An image record names only what a `syncfs` has covered ([`Store::commit_image`]).
 //! * A layer record, synced or staged in this boot, names only objects that are there: the sweep removes
 //!   records before layers, and layers before objects.
-//! * An object that no record reaches is never trusted across a power cut (`dirty.rs`).
+//! * An object that no record names is never trusted across a power cut (`markers.rs`).
 //! * Nothing is removed while a lease exists in any process ([`Lease`]), and nothing at all while it
 //!   is unknown what is needed ([`gc`]).
+//! * No record is believed that does not carry a code of the node's key ([`NodeKey`]). The key lies outside: a process
+//!   that can only write to this directory cannot make an image, a layer or a DiffID that is believed.
 //!
-//! * No record is believed that does not carry a code of the node's key ([`NodeKey`]), which lies outside: whoever
-//!   can only write to this directory cannot make an image, a layer or a link out of what he writes.
+//! `parts` has the directories and their records, each in a part of its own. The other files are what the parts
+//! stand on (disk, key, lock, record) and the operations above them (commit, sweep, collect, examine, usage).
 //!
-//! The store knows nothing of mounts: whoever asks it to remove images says which ones are mounted.
+//! The store knows nothing of mounts: the caller that removes images says which ones are mounted.
 
 mod aside;
 mod collect;
@@ -52,6 +54,7 @@ mod markers;
 mod metrics;
 mod open;
 mod parts;
+mod pin;
 mod record;
 mod recover;
 mod remove_damaged;
@@ -69,7 +72,7 @@ pub use error::StoreError;
 pub use examine::Examined;
 pub use filesystem::Filesystem;
 pub use image_record::ImageRecord;
-pub use key::{KEY_LENGTH, KeyError, MAC_LENGTH, NodeKey};
+pub use key::{KEY_LENGTH, KeyError, NodeKey};
 pub use lock::Lease;
 pub use metrics::StoreMetrics;
 pub use parts::access::{Access, AccessRecord, AccessSubject};
@@ -96,7 +99,7 @@ pub struct Options {
     pub key: NodeKey,
     /// The id of this boot; the kernel's by default.
     pub boot_id: Option<String>,
-    /// How long to wait for somebody else's lease or sweep before giving up as busy.
+    /// How long to wait for another lease or sweep before giving up as busy.
     pub patience: Duration,
     /// How the room on the filesystem is measured.
     pub measure: Measure,
@@ -105,7 +108,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What is right outside of tests.
+    /// The defaults, which are right outside of tests.
     pub fn new(key: NodeKey) -> Self {
         Self {
             key,

@@ -1,30 +1,31 @@
 //! Folding layers into one tree.
 //!
-//! [`Builder`] takes the entries of every layer, in order and one at a time, and ends in a
-//! [`CheckedTree`]: the proof value that the image writer accepts. What it guarantees:
+//! [`Builder`] takes the entries of every layer, in order and one at a time. The result is a [`CheckedTree`],
+//! the proof value that the image writer accepts. It guarantees:
 //!
 //! * Every name, symbolic link, device number and extended attribute fits the composefs format.
 //! * No path leaves the root, whatever `..` and symbolic links the layers contain.
 //! * The result depends on the layers' entries alone, not on the machine or the time.
 //!
-//! Semantics are those of the OCI image specification, layer.md ("Applying Changesets" and
-//! "Whiteouts"), and of extractors where it is silent:
+//! The semantics are those of the OCI image specification, layer.md ("Applying Changesets" and
+//! "Whiteouts"). Where it is silent, they are those of extractors:
 //!
 //! * Whiteouts and opaque markers of a layer hide what lower layers hold, never what their own layer
-//!   holds, wherever in the tar they stand.
-//! * A directory over a directory replaces its metadata and keeps its children; anything else
-//!   replaces what was there, children included. The last of several entries for one path wins.
-//! * Missing parents are made: 0755, root:root, mtime 0.
-//! * A path through a symbolic link follows it inside the root, as it stands at that point of the
-//!   tar; the last component is not followed.
-//! * A hard link names an inode, not a path: it outlives the other name. Its target may appear later
+//!   holds, whatever their position in the tar.
+//! * A directory over a directory replaces its metadata and keeps its children. Anything else replaces what
+//!   was there, children included. The last of several entries for one path wins.
+//! * Missing parents are created: 0755, root:root, mtime 0.
+//! * A path through a symbolic link follows it inside the root, as the tree is at that point of the tar. The
+//!   last component is not followed.
+//! * A hard link names an inode, not a path: it stays when the other name goes. Its target may appear later
 //!   in the same layer.
 //!
-//! It must not read files, and must not know about images, stores or mounts.
+//! This module must not read files, and must not know about images, stores or mounts.
 
 mod arena;
 mod builder;
 mod checked;
+mod dump;
 mod error;
 mod hide;
 mod link;
@@ -40,4 +41,5 @@ pub use checked::CheckedTree;
 pub use error::TreeError;
 pub use rules::{Rules, XattrRule};
 
-pub(crate) use arena::{NodeId, NodeKind, Stat};
+pub(in crate::image) use arena::{NodeId, NodeKind, Stat};
+pub(in crate::image) use dump::write_dump;

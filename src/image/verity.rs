@@ -1,4 +1,4 @@
-//! fs-verity digests: the names of objects, and what the kernel checks at every read.
+//! fs-verity digests: the names of objects. The kernel checks them at every read.
 //!
 //! The parameters are those of composefs: sha256, 4096-byte blocks, no salt
 //! (Documentation/filesystems/fsverity.rst, "Merkle tree" and "fs-verity descriptor").
@@ -58,19 +58,21 @@ impl<'de> serde::Deserialize<'de> for VerityDigest {
     }
 }
 
-/// Bytes hashed per leaf of the tree, and per node.
-pub const BLOCK: usize = 4096;
+/// Bytes hashed per leaf of the Merkle tree, and per node.
+const BLOCK: usize = 4096;
 const HASHES_PER_BLOCK: u8 = (BLOCK / 32) as u8;
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
-/// Computes the fs-verity digest of a stream. Memory is constant but for one hash state per level
-/// of the tree (each level holds 128 times the data of the one below, so eight levels at the most).
+/// Computes the fs-verity digest of a stream. Memory is constant except for one hash state per level of the
+/// Merkle tree. A level covers 128 times the data of the one below, so there are at most eight.
 #[derive(Clone, Default)]
 pub struct VerityHasher {
     block: Sha256,
-    /// Bytes that `block` has taken; below [`BLOCK`].
+    /// Bytes hashed into `block`, fewer than [`BLOCK`].
     filled: usize,
+    /// Bytes of the stream so far.
     size: u64,
+    /// From the leaves' hashes upwards.
     levels: Vec<Level>,
 }
 
@@ -78,9 +80,11 @@ pub struct VerityHasher {
 #[derive(Clone, Default)]
 struct Level {
     block: Sha256,
+    /// Hashes in `block`.
     filled: u8,
-    /// Whether the level has taken exactly one hash so far: then that hash may be the root.
+    /// The hash, if the level has taken exactly one so far. It may be the root.
     single: Option<[u8; 32]>,
+    /// Whether the level has taken any hash.
     started: bool,
 }
 
@@ -107,10 +111,12 @@ impl VerityHasher {
 
     /// The digest of everything taken.
     pub fn finish(mut self) -> VerityDigest {
+        // The last block is padded with zeros. The size in the descriptor tells it from a full one.
         if self.filled > 0 {
             self.block.update(&ZEROS[self.filled..]);
             self.end_block();
         }
+        // `struct fsverity_descriptor`. The rest stays zero: no salt and no signature.
         let mut descriptor = [0; 256];
         descriptor[0] = 1; // version
         descriptor[1] = 1; // hash_algorithm: sha256
@@ -120,14 +126,14 @@ impl VerityHasher {
         VerityDigest(Sha256::digest(descriptor).into())
     }
 
-    /// Hashes the full data block and hands its hash to the tree.
+    /// Ends the data block and adds its hash to the tree.
     fn end_block(&mut self) {
         self.filled = 0;
         let hash = self.block.finalize_reset().into();
         self.add(0, hash);
     }
 
-    /// Gives `hash` to `level`, and as many levels above as it completes a block of.
+    /// Adds `hash` to `level`. A block that this completes is hashed into the level above, and so on.
     fn add(&mut self, mut level: usize, mut hash: [u8; 32]) {
         loop {
             if self.levels.len() == level {
@@ -151,9 +157,11 @@ impl VerityHasher {
     fn root(&mut self) -> [u8; 32] {
         let mut level = 0;
         while let Some(node) = self.levels.get_mut(level) {
+            // A level of one hash is the top of the tree.
             if let Some(root) = node.single {
                 return root;
             }
+            // Pads the last block, whose hash may be the second one of the level above.
             if node.filled > 0 {
                 node.block.update(&ZEROS[usize::from(node.filled) * 32..]);
                 node.filled = 0;

@@ -1,7 +1,7 @@
 //! Counters, gauges and durations, each with its description.
 //!
-//! A family that the prometheus crate refuses (a malformed name) counts nothing and says so when it is
-//! registered: a mistake in a description stops the start, not a publish.
+//! A family that the prometheus crate refuses (a malformed name) counts nothing, and its registration fails. A
+//! mistake in a description therefore fails the start, not a publish.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -9,21 +9,28 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
-use super::{Description, Labels};
+use super::description::Description;
+use super::label::Labels;
 
-/// Names of all metrics begin with this.
+/// The prefix of all metric names.
 pub(super) const NAMESPACE: &str = "composefs_csi";
 
-/// One metric with all its series, as the registry takes it.
+/// One metric with all its series.
 pub trait Family {
-    /// What it is.
+    /// Its name and meaning.
     fn description(&self) -> Description;
 
-    /// What collects it.
+    /// Its collector.
     ///
     /// # Errors
-    /// What the prometheus crate has against the description.
+    /// The prometheus crate refuses the description.
     fn collector(&self) -> Result<Box<dyn Collector>, String>;
+}
+
+/// An owner of metrics.
+pub trait Instruments {
+    /// All its families.
+    fn families(&self) -> Vec<&dyn Family>;
 }
 
 fn options(description: Description) -> Opts {
@@ -52,20 +59,20 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// At zero.
+    /// A new one at zero.
     pub fn new(description: Description) -> Self {
         let made = IntCounter::with_opts(options(description)).map_err(|error| error.to_string());
         Self { description, made }
     }
 
-    /// Adds.
+    /// Adds `count`.
     pub fn add(&self, count: u64) {
         if let Ok(made) = &self.made {
             made.inc_by(count);
         }
     }
 
-    /// What it stands at.
+    /// Its value.
     pub fn get(&self) -> u64 {
         self.made.as_ref().map_or(0, IntCounter::get)
     }
@@ -80,7 +87,7 @@ pub struct Counters<L> {
 }
 
 impl<L: Labels> Counters<L> {
-    /// All at zero.
+    /// New ones at zero.
     pub fn new(description: Description) -> Self {
         let made = IntCounterVec::new(options(description), &L::names()).map_err(|error| error.to_string());
         let counters = Self { description, made, labels: PhantomData };
@@ -95,7 +102,7 @@ impl<L: Labels> Counters<L> {
         }
     }
 
-    /// What one series stands at.
+    /// The value of one series.
     pub fn get(&self, labels: L) -> u64 {
         self.made.as_ref().map_or(0, |made| made.with_label_values(&labels.values()).get())
     }
@@ -109,27 +116,27 @@ pub struct Gauge {
 }
 
 impl Gauge {
-    /// At zero.
+    /// A new one at zero.
     pub fn new(description: Description) -> Self {
         let made = IntGauge::with_opts(options(description)).map_err(|error| error.to_string());
         Self { description, made }
     }
 
-    /// Changes it.
+    /// Adds `change`, which may be negative.
     pub fn add(&self, change: i64) {
         if let Ok(made) = &self.made {
             made.add(change);
         }
     }
 
-    /// Sets it; what does not fit is the most there can be.
+    /// Sets it; larger amounts than `i64::MAX` become that.
     pub fn set(&self, amount: u64) {
         if let Ok(made) = &self.made {
             made.set(i64::try_from(amount).unwrap_or(i64::MAX));
         }
     }
 
-    /// What it stands at.
+    /// Its value.
     pub fn get(&self) -> i64 {
         self.made.as_ref().map_or(0, IntGauge::get)
     }
@@ -144,7 +151,7 @@ pub struct Gauges<L> {
 }
 
 impl<L: Labels> Gauges<L> {
-    /// All at zero.
+    /// New ones at zero.
     pub fn new(description: Description) -> Self {
         let made = IntGaugeVec::new(options(description), &L::names()).map_err(|error| error.to_string());
         let gauges = Self { description, made, labels: PhantomData };
@@ -152,7 +159,7 @@ impl<L: Labels> Gauges<L> {
         gauges
     }
 
-    /// Sets one series; what does not fit is the most there can be.
+    /// Sets one series; larger amounts than `i64::MAX` become that.
     pub fn set(&self, labels: L, amount: u64) {
         if let Ok(made) = &self.made {
             let amount = i64::try_from(amount).unwrap_or(i64::MAX);
@@ -160,13 +167,13 @@ impl<L: Labels> Gauges<L> {
         }
     }
 
-    /// What one series stands at.
+    /// The value of one series.
     pub fn get(&self, labels: L) -> i64 {
         self.made.as_ref().map_or(0, |made| made.with_label_values(&labels.values()).get())
     }
 }
 
-/// How long things took, in seconds, by labels.
+/// Durations in seconds, by labels.
 #[derive(Debug, Clone)]
 pub struct Durations<L> {
     description: Description,
@@ -175,7 +182,7 @@ pub struct Durations<L> {
 }
 
 impl<L: Labels> Durations<L> {
-    /// None yet. `buckets` are upper bounds in seconds.
+    /// A new, empty histogram. `buckets` are upper bounds in seconds.
     pub fn new(description: Description, buckets: &[f64]) -> Self {
         let options = HistogramOpts::new(description.name, description.help)
             .namespace(NAMESPACE)
@@ -183,20 +190,20 @@ impl<L: Labels> Durations<L> {
         let made = HistogramVec::new(options, &L::names()).map_err(|error| error.to_string());
         let durations = Self { description, made, labels: PhantomData };
         if let (Ok(made), Some(first)) = (&durations.made, L::known().first()) {
-            // Of a histogram only one: it has a series per bucket.
+            // Only one label value is exported from the start: a histogram has a series for each bucket.
             let _ = made.with_label_values(&first.values());
         }
         durations
     }
 
-    /// Adds one that took `duration`.
+    /// Adds one observation.
     pub fn observe(&self, labels: L, duration: Duration) {
         if let Ok(made) = &self.made {
             made.with_label_values(&labels.values()).observe(duration.as_secs_f64());
         }
     }
 
-    /// How many there were with these labels.
+    /// The number of observations with these labels.
     pub fn count(&self, labels: L) -> u64 {
         self.made.as_ref().map_or(0, |made| made.with_label_values(&labels.values()).get_sample_count())
     }

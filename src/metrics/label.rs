@@ -9,7 +9,7 @@ pub trait Label: Copy + Debug + Send + Sync + 'static {
     /// Every value.
     const ALL: &'static [Self];
 
-    /// A value as it is exported.
+    /// The exported form of a value.
     fn value(self) -> &'static str;
 }
 
@@ -19,8 +19,8 @@ pub trait Labels: Copy + Debug + Send + Sync + 'static {
     fn names() -> Vec<&'static str>;
     /// The values of one series.
     fn values(self) -> Vec<&'static str>;
-    /// The series to export before anything was counted, so that a rate or an alert sees the first event:
-    /// all of one label; none of two, most of whose pairs never occur.
+    /// The series to export before anything is counted, so that a rate or an alert sees the first event. With one
+    /// label these are all series; with two none, because most pairs never occur.
     fn known() -> Vec<Self>;
 }
 

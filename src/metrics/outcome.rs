@@ -1,23 +1,24 @@
-//! How something ended, and the guard that notices where nobody waited for the end.
+//! How an operation ended, and a guard that records cancelled operations too.
 
 use std::time::{Duration, Instant};
 
-use super::{Durations, Gauge, Label};
+use super::family::{Durations, Gauge};
+use super::label::Label;
 use crate::kind::Kind;
 
 /// How an operation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// As asked.
+    /// Successfully.
     Ok,
     /// With a failure of this kind.
     Failed(Kind),
-    /// Nobody waited for the end: the caller's deadline passed, or it went away.
+    /// Before its end: the caller's deadline passed, or the caller disconnected.
     Cancelled,
 }
 
 impl Outcome {
-    /// What a result says; `kind` reads its error.
+    /// The outcome of a result; `kind` returns the kind of its error.
     pub fn of<T, E>(result: &Result<T, E>, kind: impl Fn(&E) -> Kind) -> Self {
         result.as_ref().map_or_else(|error| Self::Failed(kind(error)), |_| Self::Ok)
     }
@@ -60,7 +61,7 @@ impl Label for Outcome {
     }
 }
 
-/// Times one operation. Dropped before [`Timing::end`], it counts as cancelled, never as done.
+/// Times one operation. If dropped before [`Timing::end`], it records a cancellation.
 #[derive(Debug)]
 pub struct Timing {
     durations: Durations<Outcome>,

@@ -1,11 +1,13 @@
-//! What a process exports.
+//! The metrics that a process exports.
 
 use prometheus::{Encoder as _, TextEncoder};
 
+use super::description::Description;
 use super::family::NAMESPACE;
-use super::{Description, Family, Gauges, Instruments, Label};
+use super::family::{Family, Gauges, Instruments};
+use super::label::Label;
 
-/// The metrics of one process. Clones share them.
+/// The exported metrics of one process. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct MetricsRegistry(prometheus::Registry);
 
@@ -18,17 +20,17 @@ pub struct MetricsError {
 }
 
 impl MetricsRegistry {
-    /// A registry that says which program this is.
+    /// A registry with the version of the program.
     ///
     /// # Errors
-    /// None that a test would not have found.
+    /// The description of the version is malformed, which a test excludes.
     pub fn new() -> Result<Self, MetricsError> {
         let registry = Self::default();
         registry.add(&Build::default())?;
         Ok(registry)
     }
 
-    /// Exports somebody's metrics from now on.
+    /// Exports the metrics of an owner from now on.
     ///
     /// # Errors
     /// A description is malformed, or two families have one name.
@@ -40,10 +42,10 @@ impl MetricsRegistry {
         })
     }
 
-    /// Everything, in Prometheus' text format.
+    /// All metrics in Prometheus' text format.
     pub fn text(&self) -> String {
         let mut text = Vec::new();
-        // Writing to memory does not fail, and half a page is better than none.
+        // Writing to memory does not fail; if encoding fails, the page up to there is still useful.
         let _ = TextEncoder::new().encode(&self.0.gather(), &mut text);
         String::from_utf8_lossy(&text).into_owned()
     }
@@ -52,7 +54,7 @@ impl MetricsRegistry {
     pub const MEDIA_TYPE: &'static str = prometheus::TEXT_FORMAT;
 }
 
-/// Which program this is.
+/// The version of the program.
 struct Build(Gauges<Version>);
 
 #[derive(Debug, Clone, Copy)]

@@ -1,8 +1,8 @@
-//! Credentials from a docker config file or a pull secret of Kubernetes.
+//! Credentials from a docker config file or a Kubernetes pull secret.
 //!
-//! Keys of `auths` are a host with optional port and path; the host may have `*` and `?` within
-//! a label, as Kubernetes allows. The most specific key wins: an exact host before a pattern,
-//! then the longest path. Nothing here prints a secret: `Debug` shows `[redacted]`.
+//! A key of `auths` is a host with an optional port and path. The host may have `*` and `?` within
+//! a label, as Kubernetes allows. The most specific key wins: an exact host before a pattern, then
+//! the longest path. No secret is ever printed: `Debug` shows `[redacted]`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,15 +19,17 @@ mod pattern;
 pub use pattern::ImageGlob;
 use pattern::Pattern;
 
-/// Every credential that a docker config file holds.
+/// The credentials of a docker config file.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    entries: Vec<(Pattern, Entry)>,
+    entries: Vec<(Pattern, AuthEntry)>,
 }
 
+/// What a key leads to.
 #[derive(Clone)]
-enum Entry {
+enum AuthEntry {
     Secret(Credential),
+    /// The name of a helper program, which is not run.
     Helper(String),
 }
 
@@ -47,9 +49,8 @@ pub(super) enum Secret {
     RegistryToken(String),
 }
 
-/// Which credential a cache entry belongs to: stable across restarts, and not reversible to the
-/// credential for a secret that cannot be guessed. Not for logs, where weak passwords could be
-/// guessed from it.
+/// The identity of a credential in caches and records. It is stable across restarts. A strong secret
+/// cannot be recovered from it, but a weak password could be guessed, so it must not be logged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CredentialId([u8; 32]);
 
@@ -69,7 +70,7 @@ pub enum CredentialError {
         /// What is wrong, without the value.
         problem: &'static str,
     },
-    /// The credential is with a helper program.
+    /// A helper program has the credential.
     #[error(
         "the docker config leaves the credential for {key:?} to the helper program docker-credential-{helper}, which this driver does not run yet; put user and password, or a token, in the entry itself"
     )]
@@ -93,16 +94,16 @@ impl CredentialError {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire {
+struct DockerConfig {
     #[serde(default)]
-    auths: BTreeMap<String, WireAuth>,
+    auths: BTreeMap<String, DockerAuth>,
     #[serde(default)]
     cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
-struct WireAuth {
+struct DockerAuth {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
@@ -110,8 +111,9 @@ struct WireAuth {
     registrytoken: Option<String>,
 }
 
+/// Parses JSON that holds secrets.
 fn read<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, CredentialError> {
-    // serde_json repeats values in its messages, and these values are secrets.
+    // The messages of serde_json repeat values, and these values are secrets.
     serde_json::from_slice(json).map_err(|e| {
         let what = if e.is_data() { "a member has the wrong type" } else { "it is not JSON" };
         CredentialError::Syntax(format!("{what}, line {} column {}", e.line(), e.column()))
@@ -126,28 +128,32 @@ impl Credentials {
 
     /// Parses the content of a docker config file.
     pub fn parse(json: &[u8]) -> Result<Self, CredentialError> {
-        Self::from_wire(read(json)?)
+        Self::from_config(read(json)?)
     }
 
-    /// Parses the content of a `kubernetes.io/dockercfg` secret: the format before docker's config.json, which
-    /// is its `auths` alone.
+    /// Parses the content of a `kubernetes.io/dockercfg` secret. This older format is only the `auths` of docker's
+    /// config.json.
     pub fn parse_dockercfg(json: &[u8]) -> Result<Self, CredentialError> {
-        Self::from_wire(Wire { auths: read(json)?, cred_helpers: BTreeMap::new(), creds_store: None })
+        Self::from_config(DockerConfig {
+            auths: read(json)?,
+            cred_helpers: BTreeMap::new(),
+            creds_store: None,
+        })
     }
 
-    /// Users and passwords by the keys that docker's config would have them under.
+    /// Users and passwords by the keys of a docker config.
     pub fn of_passwords(
         passwords: impl IntoIterator<Item = (String, (String, String))>,
     ) -> Result<Self, CredentialError> {
         let entry = |(key, (user, password)): (String, (String, String))| {
-            let auth = WireAuth { username: Some(user), password: Some(password), ..WireAuth::default() };
+            let auth = DockerAuth { username: Some(user), password: Some(password), ..DockerAuth::default() };
             (key, auth)
         };
         let auths = passwords.into_iter().map(entry).collect();
-        Self::from_wire(Wire { auths, cred_helpers: BTreeMap::new(), creds_store: None })
+        Self::from_config(DockerConfig { auths, cred_helpers: BTreeMap::new(), creds_store: None })
     }
 
-    /// These, and `others` where they are more specific.
+    /// Both sets of credentials. Where keys are equally specific, these win over `others`.
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {
         self.entries.extend(others.entries);
@@ -155,56 +161,59 @@ impl Credentials {
         self
     }
 
-    /// Whether there is something for a reference, usable or not.
+    /// Whether there is an entry for a reference, usable or not.
     pub fn cover(&self, reference: &Reference) -> bool {
         !matches!(self.for_repository(reference), Ok(None))
     }
 
-    fn from_wire(wire: Wire) -> Result<Self, CredentialError> {
+    fn from_config(config: DockerConfig) -> Result<Self, CredentialError> {
         let mut entries = Vec::new();
-        for (key, auth) in wire.auths {
+        for (key, auth) in config.auths {
             let pattern = Pattern::parse(&key)?;
-            match (auth.into_credential(&key)?, &wire.creds_store) {
-                (Some(credential), _) => entries.push((pattern, Entry::Secret(credential))),
-                (None, Some(helper)) => entries.push((pattern, Entry::Helper(helper.clone()))),
+            match (auth.into_credential(&key)?, &config.creds_store) {
+                (Some(credential), _) => entries.push((pattern, AuthEntry::Secret(credential))),
+                (None, Some(helper)) => entries.push((pattern, AuthEntry::Helper(helper.clone()))),
+                // An empty entry states nothing, and without a store nothing else does.
                 (None, None) => {}
             }
         }
-        for (key, helper) in wire.cred_helpers {
-            entries.push((Pattern::parse(&key)?, Entry::Helper(helper)));
+        for (key, helper) in config.cred_helpers {
+            entries.push((Pattern::parse(&key)?, AuthEntry::Helper(helper)));
         }
         let mut all = Self { entries };
         all.sort();
         Ok(all)
     }
 
-    /// The most specific first; a secret before a helper of the same key.
+    /// Sorts the most specific first, and a secret before a helper of the same key. The sort is stable.
     fn sort(&mut self) {
         self.entries.sort_by(|(a, left), (b, right)| {
-            let helper = |entry: &Entry| matches!(entry, Entry::Helper(_));
+            let helper = |entry: &AuthEntry| matches!(entry, AuthEntry::Helper(_));
             b.specificity().cmp(&a.specificity()).then(helper(left).cmp(&helper(right)))
         });
     }
 
-    /// The credential for a reference; `None` for layouts and where nothing matches.
+    /// The credential for a reference; `None` for layouts and if no key matches.
     pub fn for_repository(&self, reference: &Reference) -> Result<Option<Credential>, CredentialError> {
         let Reference::Registry(registry) = reference else { return Ok(None) };
         let found =
             self.entries.iter().find(|(pattern, _)| pattern.matches(registry.host(), registry.repository()));
         match found {
             None => Ok(None),
-            Some((_, Entry::Secret(credential))) => Ok(Some(credential.clone())),
-            Some((pattern, Entry::Helper(helper))) => {
+            Some((_, AuthEntry::Secret(credential))) => Ok(Some(credential.clone())),
+            // A less specific entry would be another identity than docker uses.
+            Some((pattern, AuthEntry::Helper(helper))) => {
                 Err(CredentialError::Helper { key: pattern.to_string(), helper: helper.clone() })
             }
         }
     }
 }
 
-impl WireAuth {
+impl DockerAuth {
     fn into_credential(self, key: &str) -> Result<Option<Credential>, CredentialError> {
         let problem = |problem| CredentialError::Entry { key: key.to_owned(), problem };
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+        // With a token docker login stores a user without password, so the token comes first.
         if let Some(token) = filled(self.identitytoken) {
             return Ok(Some(Credential(Secret::IdentityToken(token))));
         }
@@ -218,6 +227,7 @@ impl WireAuth {
             let text = String::from_utf8(decoded).map_err(|_| problem("\"auth\" is not UTF-8"))?;
             let (user, password) =
                 text.split_once(':').ok_or_else(|| problem("\"auth\" does not hold user:password"))?;
+            // Docker's own client trims these zero bytes as well.
             return Ok(Some(Credential::password(user, password.trim_end_matches('\0'))));
         }
         match (filled(self.username), filled(self.password)) {
@@ -230,7 +240,7 @@ impl WireAuth {
 
 impl Credential {
     /// A user with a password.
-    pub fn password(user: &str, password: &str) -> Self {
+    pub(super) fn password(user: &str, password: &str) -> Self {
         Self(Secret::Password { user: user.to_owned(), password: password.to_owned() })
     }
 
@@ -238,8 +248,8 @@ impl Credential {
         &self.0
     }
 
-    /// The identity for cache keys.
-    pub fn id(&self) -> CredentialId {
+    /// The identity of the credential.
+    pub(super) fn id(&self) -> CredentialId {
         let (label, parts) = match &self.0 {
             Secret::Password { user, password } => ("password", vec![user, password]),
             Secret::IdentityToken(token) => ("identity-token", vec![token]),
@@ -255,7 +265,7 @@ impl CredentialId {
         Self::of("anonymous", &[])
     }
 
-    /// 64 hexadecimal digits, for keys of caches. Not for logs, see the type.
+    /// 64 hexadecimal digits. They must not be logged, see the type.
     pub fn hex(&self) -> String {
         hex::encode(self.0)
     }

@@ -1,7 +1,7 @@
-//! Writing manifests to where an image came from. Only `composefs-csi seal` does; the node plugin never writes to a
-//! registry.
+//! Writes manifests to the repository or layout that an image came from.
 //!
-//! Layers and configs stay as they are: a manifest is written into the repository (or layout) that has them already.
+//! Only `composefs-csi seal` does this; the node plugin never writes to a registry. Layers and configs are not
+//! written: the repository or layout has them already.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::SourceError;
 use crate::oci::digest::Digest;
 
-/// A manifest or index to be written.
+/// A manifest or index to write.
 #[derive(Debug, Clone)]
 pub struct NewManifest {
     /// Its media type.
@@ -19,22 +19,22 @@ pub struct NewManifest {
 }
 
 impl NewManifest {
-    /// The digest it has.
+    /// The digest of the document.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.bytes)
     }
 }
 
-/// The name that a manifest gets.
+/// The name to give to a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewName {
-    /// This tag, wherever it points now.
+    /// This tag, which may exist and then moves.
     Tag(String),
-    /// Every name that this manifest has in the layout. A registry tells no names of a digest.
+    /// Every name that the manifest with this digest has in a layout. A registry does not list the names of a digest.
     PlaceOf(Digest),
 }
 
-/// One repository, or one layout, to write to.
+/// A repository or layout to write to.
 #[async_trait]
 pub trait Destination: Send + Sync + std::fmt::Debug {
     /// Stores a manifest under its digest.

@@ -1,7 +1,7 @@
-//! OCI content digests: what a registry, a manifest or a config says bytes hash to.
+//! OCI content digests, as registries, manifests and configs state them.
 //!
 //! Only `sha256` is accepted (OCI image-spec 1.1, descriptor.md "Digests": implementations must
-//! support it, all others are optional). These digests identify *transport* bytes; objects in the
+//! support it, all others are optional). These digests identify *transport* bytes. Objects in the
 //! store are named by their fs-verity digest, see [`crate::image::verity`].
 
 use std::fmt;
@@ -55,7 +55,7 @@ impl Digest {
         hex::encode(self.0)
     }
 
-    /// The first 12 hexadecimal digits, for people.
+    /// The first 12 hexadecimal digits, for display.
     pub fn short(&self) -> String {
         hex::encode(&self.0[..6])
     }
@@ -80,6 +80,7 @@ impl FromStr for Digest {
         let malformed = || DigestError::Malformed(text.chars().take(160).collect());
         let (algorithm, digits) = text.split_once(':').ok_or_else(malformed)?;
         if algorithm != "sha256" {
+            // A known algorithm gets the remedy for it; anything else is a typing error.
             return match algorithm {
                 "sha384" | "sha512" | "blake3" => {
                     Err(DigestError::Algorithm(text.chars().take(160).collect()))
@@ -87,6 +88,7 @@ impl FromStr for Digest {
                 _ => Err(malformed()),
             };
         }
+        // One digest has one spelling, because digests are compared and stored as text as well.
         if digits.len() != 64 || digits.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(malformed());
         }
@@ -109,7 +111,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Hashes a stream.
+/// Computes the digest of a stream.
 #[derive(Clone, Default)]
 pub struct Hasher(sha2::Sha256);
 
@@ -120,12 +122,12 @@ impl fmt::Debug for Hasher {
 }
 
 impl Hasher {
-    /// Takes the next bytes of the stream.
+    /// Adds the next bytes of the stream.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of everything taken.
+    /// The digest of all bytes added.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }

@@ -1,8 +1,7 @@
-//! What can go wrong between here and the bytes of an image.
+//! Errors of reading and writing images at their source.
 //!
-//! Messages come from both sides of a trust boundary: whatever a registry said is shortened and
-//! stripped of control characters before it gets here, and URLs are left out, because those of
-//! storage back ends carry signatures.
+//! Messages of registries are untrusted: they are shortened and stripped of control characters before
+//! they get here. URLs are left out, because those of storage back ends carry signatures.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,54 +13,54 @@ use crate::oci::digest::Digest;
 use crate::oci::limits::Exceeded;
 use crate::oci::manifest::ManifestError;
 
-/// Why a source gave no bytes.
+/// Why a source returned no bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The repository, tag, digest or blob is not there.
+    /// The repository, tag, digest or blob does not exist.
     #[error("{subject} was not found; check the name, and that the credentials may read it")]
     NotFound {
-        /// The reference or blob asked for.
+        /// The requested reference or blob.
         subject: String,
     },
-    /// The registry refuses.
-    #[error("{host} denied access to {subject}{}; {}", said(detail), denied_remedy(host, *credentials_sent))]
+    /// The registry denies access.
+    #[error("{host} denied access to {subject}{}; {}", in_parentheses(detail), denied_remedy(host, *credentials_sent))]
     Denied {
-        /// The reference or blob asked for.
+        /// The requested reference or blob.
         subject: String,
         /// The registry, or the token service that it named.
         host: String,
         /// Whether a credential was used.
         credentials_sent: bool,
-        /// What the registry said, or nothing.
+        /// The registry's own message; may be empty.
         detail: String,
     },
     /// Too many requests.
-    #[error("{host} limits the rate of requests for {subject}{}; {}", said(detail), rate_remedy(*retry_after))]
+    #[error("{host} limits the rate of requests for {subject}{}; {}", in_parentheses(detail), rate_remedy(*retry_after))]
     RateLimited {
-        /// The reference or blob asked for.
+        /// The requested reference or blob.
         subject: String,
         /// The registry.
         host: String,
-        /// How long it asks to wait.
+        /// The wait that it asks for.
         retry_after: Option<Duration>,
-        /// What the registry said, or nothing.
+        /// The registry's own message; may be empty.
         detail: String,
     },
     /// A server error.
     #[error(
         "{host} answered HTTP {status} for {subject}{}; it is tried again, look at the registry if this lasts",
-        said(detail)
+        in_parentheses(detail)
     )]
     Unavailable {
-        /// The reference or blob asked for.
+        /// The requested reference or blob.
         subject: String,
         /// The registry.
         host: String,
         /// The HTTP status.
         status: u16,
-        /// How long it asks to wait.
+        /// The wait that it asks for.
         retry_after: Option<Duration>,
-        /// What the registry said, or nothing.
+        /// The registry's own message; may be empty.
         detail: String,
     },
     /// No connection, or one that broke.
@@ -69,17 +68,17 @@ pub enum SourceError {
         "connection to {host} for {subject} failed: {detail}; check name, network and proxy of this node"
     )]
     Unreachable {
-        /// The reference or blob asked for.
+        /// The requested reference or blob.
         subject: String,
         /// The registry.
         host: String,
         /// The errors from the transport.
         detail: String,
     },
-    /// A connection on which nothing comes.
+    /// A connection without any data for the time limit.
     #[error("{host} sent nothing for {} s while {subject} was fetched; check network and registry", after.as_secs_f32())]
     Stalled {
-        /// The reference or blob asked for.
+        /// The requested reference or blob.
         subject: String,
         /// The registry.
         host: String,
@@ -96,7 +95,7 @@ pub enum SourceError {
         /// What the TLS library found.
         detail: String,
     },
-    /// TLS was offered and plain HTTP came back.
+    /// The server answers TLS with plain HTTP.
     #[error(
         "{host} does not speak TLS; if it is meant to be reached by plain HTTP, add {host} to the insecure registries of this node's settings"
     )]
@@ -104,13 +103,13 @@ pub enum SourceError {
         /// The registry.
         host: String,
     },
-    /// Plain HTTP was offered to a TLS server.
+    /// The server answers plain HTTP with a demand for TLS.
     #[error("{host} wants TLS but this node's settings list it as an insecure registry; remove it there")]
     WantsTls {
         /// The registry.
         host: String,
     },
-    /// A token service or redirect that secrets must not go to.
+    /// A token service that must not receive a secret.
     #[error(
         "{host} sent us to {target}, which is not https; credentials go there only if {host} itself is an insecure registry; correct the registry's configuration"
     )]
@@ -125,7 +124,7 @@ pub enum SourceError {
         "{host} gave an answer for {subject} that is not one of a registry: {detail}; check that {host} is a registry and no proxy answers for it"
     )]
     Protocol {
-        /// The reference or blob asked for.
+        /// The requested reference or blob.
         subject: String,
         /// The registry.
         host: String,
@@ -150,33 +149,33 @@ pub enum SourceError {
         /// Which cap.
         exceeded: Exceeded,
     },
-    /// A connection on which bytes come so slowly that it would hold its place for ever.
+    /// A connection that is slower than the minimum transfer rate.
     #[error(
-        "{host} sent only {rate} bytes a second over {} s while {subject} was fetched, and the least is {minimum}; check network and registry, or lower --min-transfer-rate",
+        "{host} sent only {rate} bytes a second over {} s while {subject} was fetched, and the minimum is {minimum}; check network and registry, or lower --min-transfer-rate",
         over.as_secs()
     )]
     Slow {
-        /// The blob asked for.
+        /// The requested blob.
         subject: String,
         /// The registry.
         host: String,
-        /// Bytes per second that came.
+        /// Bytes per second received.
         rate: u64,
-        /// Bytes per second that must come.
+        /// The minimum in bytes per second.
         minimum: u64,
         /// The time over which they were counted.
         over: Duration,
     },
-    /// Bytes whose digest is not the one asked for.
+    /// Bytes with another digest than the requested one.
     #[error(
         "{subject} has digest {actual}, expected {expected}; the registry or a proxy serves wrong bytes, or the layout is damaged"
     )]
     WrongDigest {
         /// The document.
         subject: String,
-        /// The digest asked for.
+        /// The requested digest.
         expected: Digest,
-        /// The digest of what came.
+        /// The digest of the bytes received.
         actual: Digest,
     },
     /// A blob of another length than its descriptor says.
@@ -188,7 +187,7 @@ pub enum SourceError {
         subject: String,
         /// The descriptor's size in bytes.
         expected: u64,
-        /// What is there, in bytes; a lower bound where the rest was not read.
+        /// The actual length in bytes; a lower bound if the rest was not read.
         actual: u64,
     },
     /// A directory that is not an OCI layout.
@@ -234,7 +233,7 @@ pub enum SourceError {
     Credential(#[from] CredentialError),
 }
 
-fn said(text: &str) -> String {
+fn in_parentheses(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(" ({text})") }
 }
 
@@ -255,7 +254,7 @@ fn rate_remedy(retry_after: Option<Duration>) -> String {
     format!("{}use credentials with a higher limit, or a mirror", when.unwrap_or_default())
 }
 
-/// Rounded up: to wait less is to be refused again.
+/// Rounded up, because a shorter wait would be refused again.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
@@ -282,6 +281,7 @@ impl SourceError {
             | Self::Settings { .. } => Kind::Invalid,
             Self::Limit { .. } => Kind::Exhausted,
             Self::WrongDigest { .. } | Self::WrongSize { .. } => Kind::Corrupt,
+            // Other errors of the file system, such as EIO or EMFILE, can pass.
             Self::File { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Kind::NotFound,
                 io::ErrorKind::PermissionDenied => Kind::Denied,
@@ -292,7 +292,7 @@ impl SourceError {
         }
     }
 
-    /// How long the far side asked to wait, where it did.
+    /// The wait that the server asked for, if it did.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after, .. } | Self::Unavailable { retry_after, .. } => *retry_after,

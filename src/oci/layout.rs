@@ -2,8 +2,8 @@
 //! 1.1, image-layout.md).
 //!
 //! Paths are made from validated digests only. Files are opened without blocking and must be
-//! regular, so that a FIFO in a hostile directory cannot hang a pull. Sizes are checked against
-//! descriptors before a byte is read.
+//! regular, so that a FIFO in a hostile directory cannot hang a pull. The size of a file is compared
+//! with its descriptor before it is read.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -14,20 +14,21 @@ use serde::Deserialize;
 
 use super::{BlobStream, RawManifest, Referrer, Source, SourceError, referrers};
 use crate::oci::digest::Digest;
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 use crate::oci::manifest::{Descriptor, Document, IndexEntry};
-use crate::oci::reference::{LayoutReference, Reference, Version};
+use crate::oci::reference::{LayoutReference, Version};
 
 mod file;
 mod write;
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation that names an entry of `index.json`.
+const REF_NAME: &str = oci_client::annotations::ORG_OPENCONTAINERS_IMAGE_REF_NAME;
 
 /// The images of one layout directory.
 #[derive(Debug)]
-pub struct LayoutSource {
+pub(super) struct LayoutSource {
     directory: PathBuf,
-    limits: Limits,
+    limits: ImageLimits,
 }
 
 #[derive(Deserialize)]
@@ -36,28 +37,28 @@ struct LayoutFile {
     image_layout_version: String,
 }
 
-/// What a manifest says about what it refers to.
+/// The members of a manifest that make it a referrer.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Referring {
-    subject: Option<Pointer>,
+struct ReferrerManifest {
+    subject: Option<Subject>,
     artifact_type: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Pointer {
+struct Subject {
     digest: Digest,
 }
 
 impl LayoutSource {
-    /// Speaks for a layout; the directory is first looked at when something is asked of it.
-    pub fn new(reference: &LayoutReference) -> Self {
-        Self { directory: reference.directory().to_owned(), limits: Limits::DEFAULT }
+    /// A source for a layout. Does no I/O.
+    pub(super) fn new(reference: &LayoutReference) -> Self {
+        Self { directory: reference.directory().to_owned(), limits: ImageLimits::DEFAULT }
     }
 
     /// The same with other caps.
     #[must_use]
-    pub fn with_limits(self, limits: Limits) -> Self {
+    pub(super) fn with_limits(self, limits: ImageLimits) -> Self {
         Self { limits, ..self }
     }
 
@@ -102,13 +103,14 @@ impl LayoutSource {
         }
     }
 
-    /// The descriptor that `version` names; of a digest that `index.json` does not list, `None`.
+    /// The descriptor that `version` names; `None` for a digest that `index.json` does not list.
     async fn find(&self, version: &Version) -> Result<Option<Descriptor>, SourceError> {
         let mut entries = self.entries().await?;
         match version {
             Version::Digest(digest) => entries.retain(|e| e.descriptor.digest == *digest),
             Version::Tag(tag) => {
                 entries.retain(|e| e.descriptor.annotations.get(REF_NAME) == Some(tag));
+                // The message names the tag; the one below names only the layout.
                 if entries.is_empty() {
                     return Err(SourceError::NotFound { subject: format!("{}:{tag}", self.name()) });
                 }
@@ -119,6 +121,7 @@ impl LayoutSource {
         let mut seen = HashSet::new();
         entries.retain(|entry| seen.insert(entry.descriptor.digest));
         match (entries.len(), version) {
+            // Manifests that an index lists are blobs without an entry of their own.
             (0, Version::Digest(_)) => Ok(None),
             (0, _) => Err(SourceError::NotFound { subject: format!("an image in {}", self.name()) }),
             (1, _) => Ok(entries.pop().map(|entry| entry.descriptor)),
@@ -176,8 +179,8 @@ impl Source for LayoutSource {
         file::stream(path, subject.clone(), descriptor.size).await.map_err(|e| missing(e, subject))
     }
 
-    /// The entries of `index.json` whose manifests name `subject`, and what the fallback tag of registries lists,
-    /// which copies of whole repositories bring along.
+    /// Lists the entries of `index.json` whose manifests name `subject`, and those that the fallback tag lists. Copies
+    /// of whole repositories bring that tag along.
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError> {
         let (mut found, mut tagged) = (Vec::new(), None);
         let tag = referrers::fallback_tag(subject);
@@ -187,16 +190,17 @@ impl Source for LayoutSource {
             }
             let digest = entry.descriptor.digest;
             let read = file::read_whole(&self.blob_path(&digest), self.limits.manifest_bytes).await;
-            // An entry that cannot be read refers to nothing; whoever wants that very image is told.
-            let Ok(manifest) = read.map(|bytes| serde_json::from_slice::<Referring>(&bytes)) else {
+            // An unreadable entry must not hide the others. A caller that wants that image gets the error.
+            let Ok(manifest) = read.map(|bytes| serde_json::from_slice::<ReferrerManifest>(&bytes)) else {
                 continue;
             };
-            if let Ok(Referring { subject: Some(Pointer { digest: of }), artifact_type }) = manifest
+            if let Ok(ReferrerManifest { subject: Some(Subject { digest: of }), artifact_type }) = manifest
                 && of == *subject
             {
                 found.push(Referrer { digest, artifact_type });
             }
         }
+        // The tag may also name another kind of document, which then lists nothing.
         if let Some(index) = tagged {
             let index = self.manifest(&Version::Digest(index)).await?;
             found.extend(referrers::parse(&index.bytes).unwrap_or_default());
@@ -206,26 +210,13 @@ impl Source for LayoutSource {
     }
 }
 
-/// A file that is not there is a blob that the layout does not have.
+/// A missing file means that the layout does not have the blob.
 fn missing(error: SourceError, subject: String) -> SourceError {
     match error {
         SourceError::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             SourceError::NotFound { subject }
         }
         other => other,
-    }
-}
-
-impl LayoutSource {
-    /// Every reference that names an image of this layout, in the order of `index.json`.
-    pub async fn references(&self) -> Result<Vec<Reference>, SourceError> {
-        let name = self.name();
-        let entries = self.entries().await?;
-        let texts = entries.iter().map(|entry| match entry.descriptor.annotations.get(REF_NAME) {
-            Some(tag) => format!("{name}:{tag}"),
-            None => format!("{name}@{}", entry.descriptor.digest),
-        });
-        Ok(texts.filter_map(|text| text.parse().ok()).collect())
     }
 }
 

@@ -1,8 +1,8 @@
-//! What one image may ask of this node: every cap in one value, with the flag that changes it.
+//! Caps on what one image may use of this node, each with the flag that changes it.
 //!
-//! The defaults are far above what images for containers have, and low enough that an image at all of
-//! them at once does not take a node down: what is bounded in memory stays below a GiB, and what is
-//! bounded on disk is bounded by the filesystem's room as well. Reaching a cap refuses the image with
+//! The defaults are far above what container images have. They are low enough that an image at all caps
+//! at once does not take a node down: memory stays below a GiB, and disk use is also bounded by the
+//! filesystem's space. An image beyond a cap is refused with
 //! [`Kind::Exhausted`](crate::kind::Kind::Exhausted) and an [`Exceeded`] that names cap, number and flag.
 
 use std::fmt;
@@ -10,21 +10,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Caps on one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ImageLimits {
     /// Bytes of a manifest or index. distribution-spec 1.1, "Pushing Manifests": registries should
     /// accept at least 4 MiB, and images need no more.
     pub manifest_bytes: usize,
-    /// Bytes of a config, which has a line of history per layer.
+    /// Bytes of a config, which has a history entry per layer.
     pub config_bytes: usize,
     /// Entries of an index.
     pub index_entries: usize,
     /// Layers. Runtimes stop at 127 (overlayfs' limit under Docker).
     pub layers: usize,
-    /// Bytes that one layer may unpack to, files with their holes filled.
+    /// Unpacked bytes of one layer; holes of sparse files count.
     pub layer_bytes: u64,
-    /// How many times its compressed size a layer may unpack to, above [`Limits::RATIO_FREE`].
+    /// Unpacked bytes of a layer per compressed byte, above [`ImageLimits::RATIO_FREE`].
     pub ratio: u64,
-    /// Bytes that all layers together may unpack to, and bytes of all files of the image.
+    /// Unpacked bytes of all layers together, and bytes of all files of the image.
     pub image_bytes: u64,
     /// Tar headers of one layer.
     pub entries: u64,
@@ -34,14 +34,14 @@ pub struct Limits {
     pub xattr_bytes: usize,
     /// Inodes of the image; each takes about 1.7 KB of memory while the image is built.
     pub inodes: usize,
-    /// Bytes of extended attributes of the image, equal sets of them counted once.
+    /// Bytes of extended attributes of the image; equal sets count once.
     pub image_xattr_bytes: usize,
-    /// Bytes of names, link targets, attributes and inline files that the entries of all layers bring.
+    /// Bytes of names, link targets, attributes and inline files of all entries of all layers.
     pub metadata_bytes: usize,
 }
 
-impl Limits {
-    /// What holds where nobody says otherwise.
+impl ImageLimits {
+    /// The caps without any flag.
     pub const DEFAULT: Self = Self {
         manifest_bytes: 4 << 20,
         config_bytes: 4 << 20,
@@ -58,62 +58,62 @@ impl Limits {
         metadata_bytes: 512 << 20,
     };
 
-    /// What any layer may unpack to, however small its blob: small layers of zeros are real.
+    /// Unpacked bytes that every layer may have, however small its blob: real layers can be mostly zeros.
     pub const RATIO_FREE: u64 = 1 << 30;
 
-    /// What a blob of `size` compressed bytes may unpack to, and which cap that is.
+    /// The bytes that a blob of `size` compressed bytes may unpack to, and the cap that says so.
     pub fn unpacked(&self, size: u64) -> (u64, Cap) {
         let by_ratio = size.saturating_mul(self.ratio).max(Self::RATIO_FREE);
         if by_ratio < self.layer_bytes { (by_ratio, Cap::Ratio) } else { (self.layer_bytes, Cap::LayerBytes) }
     }
 }
 
-impl Default for Limits {
+impl Default for ImageLimits {
     fn default() -> Self {
         Self::DEFAULT
     }
 }
 
-/// Every cap.
+/// The name of a cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cap {
-    /// [`Limits::manifest_bytes`]
+    /// [`ImageLimits::manifest_bytes`]
     ManifestBytes,
-    /// [`Limits::config_bytes`]
+    /// [`ImageLimits::config_bytes`]
     ConfigBytes,
-    /// [`Limits::index_entries`]
+    /// [`ImageLimits::index_entries`]
     IndexEntries,
-    /// [`Limits::layers`]
+    /// [`ImageLimits::layers`]
     Layers,
-    /// [`Limits::layer_bytes`]
+    /// [`ImageLimits::layer_bytes`]
     LayerBytes,
-    /// [`Limits::ratio`]
+    /// [`ImageLimits::ratio`]
     Ratio,
-    /// [`Limits::image_bytes`]
+    /// [`ImageLimits::image_bytes`]
     ImageBytes,
-    /// [`Limits::entries`]
+    /// [`ImageLimits::entries`]
     Entries,
-    /// [`Limits::path_bytes`]
+    /// [`ImageLimits::path_bytes`]
     PathBytes,
-    /// [`Limits::xattr_bytes`]
+    /// [`ImageLimits::xattr_bytes`]
     XattrBytes,
-    /// [`Limits::inodes`]
+    /// [`ImageLimits::inodes`]
     Inodes,
-    /// [`Limits::image_xattr_bytes`]
+    /// [`ImageLimits::image_xattr_bytes`]
     ImageXattrBytes,
-    /// [`Limits::metadata_bytes`]
+    /// [`ImageLimits::metadata_bytes`]
     MetadataBytes,
     /// Bytes of a tar's extended header; fixed.
     HeaderBytes,
     /// Segments of a sparse file; fixed.
     Segments,
-    /// Bytes of an attribute's name; the kernel's.
+    /// Bytes of an attribute's name; fixed by the kernel.
     XattrName,
 }
 
 impl Cap {
-    /// What is counted.
-    pub fn what(self) -> &'static str {
+    /// What the cap counts, for messages.
+    fn what(self) -> &'static str {
         match self {
             Self::ManifestBytes => "bytes of a manifest or index",
             Self::ConfigBytes => "bytes of a config",
@@ -134,7 +134,7 @@ impl Cap {
         }
     }
 
-    /// The flag that sets it, without its dashes; `None` where the format or the kernel does.
+    /// The flag that sets the cap, without its dashes; `None` where the format or the kernel sets it.
     pub fn flag(self) -> Option<&'static str> {
         Some(match self {
             Self::ManifestBytes => "max-manifest-bytes",
@@ -154,22 +154,23 @@ impl Cap {
         })
     }
 
-    /// The error of having reached it. `found` may be a lower bound: what comes as a stream is not
-    /// read to its end.
+    /// The error of exceeding the cap. `found` may be a lower bound, because a stream is not read to
+    /// its end.
     pub fn exceeded(self, found: impl TryInto<u64>, limit: impl TryInto<u64>) -> Exceeded {
+        // Only numbers for a message are converted, so saturating loses nothing that matters.
         let number = |result: Option<u64>| result.unwrap_or(u64::MAX);
         Exceeded { cap: self, found: number(found.try_into().ok()), limit: number(limit.try_into().ok()) }
     }
 }
 
-/// A cap that an image goes beyond.
+/// A cap that an image exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exceeded {
-    /// Which one.
+    /// The cap.
     pub cap: Cap,
-    /// At least what the image has.
+    /// What the image has, or a lower bound of it.
     pub found: u64,
-    /// What it may have.
+    /// The limit.
     pub limit: u64,
 }
 
@@ -186,7 +187,7 @@ impl fmt::Display for Exceeded {
     }
 }
 
-/// What is left of [`Limits::image_bytes`] for an image whose layers are fetched in parallel.
+/// Counts the use of [`ImageLimits::image_bytes`] over layers that are fetched in parallel.
 #[derive(Debug)]
 pub struct Budget {
     limit: u64,
@@ -194,7 +195,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Nothing used so far.
+    /// A budget of which nothing is used.
     pub fn new(limit: u64) -> Self {
         Self { limit, used: AtomicU64::new(0) }
     }
@@ -202,8 +203,9 @@ impl Budget {
     /// Counts bytes.
     ///
     /// # Errors
-    /// The cap was reached.
+    /// The limit is exceeded.
     pub fn take(&self, bytes: u64) -> Result<(), Exceeded> {
+        // One caller over the limit is enough to fail the image, so the order between callers does not matter.
         let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if used > self.limit { Err(Cap::ImageBytes.exceeded(used, self.limit)) } else { Ok(()) }
     }
@@ -215,13 +217,13 @@ mod tests {
 
     #[test]
     fn the_ratio_counts_between_what_is_free_and_what_no_layer_may_have() {
-        let limits = Limits { layer_bytes: 100 << 30, ..Limits::default() };
+        let limits = ImageLimits { layer_bytes: 100 << 30, ..ImageLimits::default() };
         assert_eq!(limits.unpacked(0), (1 << 30, Cap::Ratio));
         assert_eq!(limits.unpacked(1 << 20), (1 << 30, Cap::Ratio));
         assert_eq!(limits.unpacked(100 << 20), (20_000 << 20, Cap::Ratio));
         assert_eq!(limits.unpacked(1 << 30), (100 << 30, Cap::LayerBytes));
         assert_eq!(limits.unpacked(u64::MAX), (100 << 30, Cap::LayerBytes));
-        let tight = Limits { layer_bytes: 1000, ..limits };
+        let tight = ImageLimits { layer_bytes: 1000, ..limits };
         assert_eq!(tight.unpacked(10), (1000, Cap::LayerBytes), "less than what is free");
     }
 

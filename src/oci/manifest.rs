@@ -1,11 +1,10 @@
 //! Manifests, indexes and configs: OCI image-spec 1.1 and Docker image manifest v2 schema 2.
 //!
-//! These are parsers of foreign bytes: [`Document::parse`] and [`ImageConfig::parse`] take what a
-//! registry or a layout gave, of bounded size, and return types that hold only what this driver
-//! acts on. Whatever two readers could understand differently is refused: a document that is a
-//! manifest and an index at once (CVE-2021-41190), a media type that contradicts the one the
-//! document was announced with, a config whose number of DiffIDs is not that of the layers.
-//! Nesting is bounded by `serde_json`'s recursion limit of 128.
+//! [`Document::parse`] and [`ImageConfig::parse`] parse untrusted bytes of bounded size. Their types
+//! hold only what this driver acts on. Documents that two readers could understand differently are
+//! refused: a manifest that is also an index (CVE-2021-41190), a media type that contradicts the
+//! stated one, a config with another number of DiffIDs than the manifest has layers. Nesting is
+//! bounded by `serde_json`'s recursion limit of 128.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::oci::digest::Digest;
-use crate::oci::limits::{Cap, Limits};
+use crate::oci::limits::{Cap, ImageLimits};
 use crate::oci::platform::{Platform, PlatformError};
 
 mod config;
@@ -22,10 +21,10 @@ mod media_type;
 
 pub use config::ImageConfig;
 pub use error::ManifestError;
-pub use media_type::LayerCompression;
 use media_type::{DocumentType, is_image_config};
+pub use media_type::{LayerCompression, OCI_INDEX, OCI_MANIFEST};
 
-/// The media types to ask a registry for.
+/// The media types that requests to registries accept.
 pub const ACCEPTED_MEDIA_TYPES: [&str; 4] = media_type::DOCUMENTS;
 
 /// A typed pointer to a blob or manifest (OCI image-spec 1.1, descriptor.md). `urls` and `data`
@@ -44,7 +43,7 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What a tag or digest can name.
+/// A document that a tag or digest can name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// One image.
@@ -69,7 +68,7 @@ pub struct Manifest {
 pub struct Layer {
     /// Where its bytes are.
     pub descriptor: Descriptor,
-    /// How the media type says that they are compressed.
+    /// The compression that the media type states.
     pub compression: LayerCompression,
 }
 
@@ -85,7 +84,7 @@ pub struct Index {
 /// One entry of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// The manifest or nested index pointed at.
+    /// The manifest or nested index.
     pub descriptor: Descriptor,
     /// The platform it is for.
     pub platform: Option<Platform>,
@@ -126,40 +125,47 @@ impl Document {
     /// # Errors
     /// Those of [`Document::parse_within`].
     pub fn parse(bytes: &[u8], stated: Option<&str>) -> Result<Self, ManifestError> {
-        Self::parse_within(&Limits::default(), bytes, stated)
+        Self::parse_within(&ImageLimits::default(), bytes, stated)
     }
 
     /// Parses a manifest or an index, and refuses one with more layers or entries than `limits` allow.
     ///
-    /// `stated` is the media type that the registry's `Content-Type` or the descriptor in the
-    /// index above gave; the document must agree with it.
+    /// `stated` is the media type of the registry's `Content-Type` or of the descriptor in the parent
+    /// index. The document must agree with it.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn parse_within(limits: &Limits, bytes: &[u8], stated: Option<&str>) -> Result<Self, ManifestError> {
+    /// The document is malformed, contradictory, beyond a limit or of an unsupported type.
+    pub fn parse_within(
+        limits: &ImageLimits,
+        bytes: &[u8],
+        stated: Option<&str>,
+    ) -> Result<Self, ManifestError> {
         let wire: WireDocument =
             serde_json::from_slice(bytes).map_err(|e| ManifestError::Syntax(e.to_string()))?;
+        // Schema 1 has a remedy of its own, so it is told apart from other versions.
         if wire.fs_layers.is_some() || wire.schema_version == Some(1) {
             return Err(ManifestError::SchemaOne);
         }
         if wire.schema_version != Some(2) {
             return Err(ManifestError::SchemaVersion(wire.schema_version));
         }
-        match settle_type(&wire, stated)? {
+        match document_type(&wire, stated)? {
             DocumentType::Manifest => Manifest::from_wire(wire, limits).map(Self::Image),
             DocumentType::Index => Index::from_wire(wire, limits).map(Self::Index),
         }
     }
 }
 
-/// Decides what a document is from all that speaks of it, and refuses contradictions.
-fn settle_type(wire: &WireDocument, stated: Option<&str>) -> Result<DocumentType, ManifestError> {
+/// Determines the type of a document from its members and the stated media types. Contradictions are refused.
+fn document_type(wire: &WireDocument, stated: Option<&str>) -> Result<DocumentType, ManifestError> {
+    // The members decide, since they are what the parser reads.
     let shape = match (wire.config.is_some() || wire.layers.is_some(), wire.manifests.is_some()) {
         (true, true) => return Err(ManifestError::Ambiguous),
         (true, false) => DocumentType::Manifest,
         (false, true) => DocumentType::Index,
         (false, false) => return Err(ManifestError::Neither),
     };
+    // Both media types are optional; if both are there they must agree.
     let own = wire.media_type.as_deref();
     if let (Some(own), Some(stated)) = (own, stated)
         && own != stated
@@ -175,8 +181,9 @@ fn settle_type(wire: &WireDocument, stated: Option<&str>) -> Result<DocumentType
 }
 
 impl Manifest {
-    fn from_wire(wire: WireDocument, limits: &Limits) -> Result<Self, ManifestError> {
+    fn from_wire(wire: WireDocument, limits: &ImageLimits) -> Result<Self, ManifestError> {
         let config = wire.config.ok_or(ManifestError::Missing("config"))?;
+        // Artifacts are manifests with another type of config.
         if !is_image_config(&config.media_type) {
             return Err(ManifestError::NotAnImage {
                 config_media_type: config.media_type,
@@ -204,7 +211,7 @@ impl Layer {
 }
 
 impl Index {
-    fn from_wire(wire: WireDocument, limits: &Limits) -> Result<Self, ManifestError> {
+    fn from_wire(wire: WireDocument, limits: &ImageLimits) -> Result<Self, ManifestError> {
         let entries = wire.manifests.ok_or(ManifestError::Missing("manifests"))?;
         if entries.len() > limits.index_entries {
             return Err(Cap::IndexEntries.exceeded(entries.len(), limits.index_entries).into());
@@ -217,6 +224,9 @@ impl Index {
     }
 
     /// The entry that suits `wanted` best, see [`Platform::choose`].
+    ///
+    /// # Errors
+    /// No entry can run on that platform.
     pub fn choose(&self, wanted: &Platform) -> Result<&IndexEntry, PlatformError> {
         wanted.choose(&self.entries, |entry| entry.platform.as_ref())
     }

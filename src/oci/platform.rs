@@ -1,8 +1,8 @@
-//! Platforms: which manifest of an index a node wants.
+//! Platforms, and the choice of a manifest from an index.
 //!
 //! Names are Go's (`amd64`, `arm64`), as in OCI image-spec 1.1, image-index.md. Matching follows
-//! containerd: a variant is a level of capability, a node runs its own level and those below,
-//! and prefers the highest.
+//! containerd: a variant is a level of capability. A node runs its own level and those below, and
+//! prefers the highest.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::kind::Kind;
 
-/// An operating system and processor, with the processor's variant where it matters.
+/// An operating system and a processor, with the processor's variant where it matters.
 ///
-/// Always in canonical form: `aarch64` is `arm64`, `arm64/v8` is `arm64`, `amd64/v1` is `amd64`,
+/// It is always in canonical form: `aarch64` is `arm64`, `arm64/v8` is `arm64`, `amd64/v1` is `amd64`,
 /// `arm` without variant is `arm/v7`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -62,7 +62,7 @@ fn list(platforms: &[Platform]) -> String {
 
 impl Platform {
     /// A platform in canonical form.
-    pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
+    pub(super) fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         let (architecture, variant) = canonical(
             &architecture.to_ascii_lowercase(),
             variant.map(str::to_ascii_lowercase).filter(|variant| !variant.is_empty()),
@@ -83,6 +83,7 @@ impl Platform {
             "x86_64" => ("amd64", Some(level.as_str())),
             "i386" | "i486" | "i586" | "i686" => ("386", None),
             "aarch64" => ("arm64", None),
+            // `armv8l` is a 32-bit process on a 64-bit kernel.
             "armv8l" | "armv7l" => ("arm", Some("v7")),
             "armv6l" => ("arm", Some("v6")),
             "armv5tel" | "armv5tejl" => ("arm", Some("v5")),
@@ -93,8 +94,8 @@ impl Platform {
         Self::new("linux", architecture, variant)
     }
 
-    /// How well an image for `offered` suits this platform: `None` if it cannot run here, else
-    /// the higher the better.
+    /// How well an image for `offered` suits this platform. `None` if it cannot run here; a higher
+    /// number is better.
     pub fn suitability(&self, offered: &Self) -> Option<u8> {
         if self.os != offered.os || self.architecture != offered.architecture {
             return None;
@@ -105,15 +106,18 @@ impl Platform {
         };
         match (levels(self), levels(offered)) {
             (Some(here), Some(there)) => (there <= here).then_some(there),
-            // A variant that is not a level is a name, and names match themselves only.
+            // A variant that is not a level is a name, and a name matches only itself.
             _ => (self.variant == offered.variant).then_some(0),
         }
     }
 
-    /// Chooses the best of what an index offers; of equals the first, as the index's order says.
+    /// Chooses the best entry of an index. Of equals the first wins, since the index is ordered.
     ///
-    /// Those of `unknown/unknown` (attestations) are no images to choose from. An entry without a
-    /// platform (builders of single images leave it out) is chosen if it is the only entry at all.
+    /// Entries of `unknown/unknown` are attestations and not candidates. An entry without a platform
+    /// is chosen if it is the only entry, because builders of single images leave the platform out.
+    ///
+    /// # Errors
+    /// No entry can run on this platform.
     pub fn choose<'a, T>(
         &self,
         entries: &'a [T],
@@ -124,13 +128,14 @@ impl Platform {
         {
             return Ok(only);
         }
-        let images = || {
+        let candidates = || {
             let known = |entry: &&'a T| platform_of(entry).is_some_and(|p| p.os != "unknown");
             entries.iter().filter(known)
         };
         let mut best: Option<(u8, &T)> = None;
-        for entry in images() {
+        for entry in candidates() {
             let suits = platform_of(entry).and_then(|offered| self.suitability(offered));
+            // `>` and not `>=`: of equals the first wins.
             if let Some(score) = suits
                 && best.is_none_or(|(high, _)| score > high)
             {
@@ -139,12 +144,12 @@ impl Platform {
         }
         best.map(|(_, entry)| entry).ok_or_else(|| PlatformError::NoMatch {
             wanted: self.clone(),
-            offered: images().filter_map(&platform_of).take(50).cloned().collect(),
+            offered: candidates().filter_map(&platform_of).take(50).cloned().collect(),
         })
     }
 }
 
-/// The level that no variant stands for.
+/// The level of a processor without a variant.
 fn base_level(architecture: &str) -> u8 {
     match architecture {
         "arm64" => 8,
@@ -153,6 +158,7 @@ fn base_level(architecture: &str) -> u8 {
     }
 }
 
+/// The canonical names, so that equal platforms compare equal.
 fn canonical(architecture: &str, variant: Option<String>) -> (String, Option<String>) {
     let variant = variant.as_deref();
     let (architecture, variant) = match (architecture, variant) {

@@ -1,4 +1,4 @@
-//! Documents that are read whole: configs.
+//! Reads small blobs, such as configs, into memory.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
@@ -8,6 +8,9 @@ use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 
 /// Reads a blob of at most `max` bytes and checks its digest.
+///
+/// # Errors
+/// It is larger, it cannot be read, or its digest is wrong.
 pub async fn read_blob(
     source: &dyn Source,
     descriptor: &Descriptor,
@@ -19,7 +22,7 @@ pub async fn read_blob(
     }
     let mut stream = source.blob(descriptor).await?;
     let mut bytes = BytesMut::new();
-    // The stream ends at the descriptor's size, so this is bounded.
+    // The stream ends at the descriptor's size, so the memory is bounded.
     while let Some(chunk) = stream.try_next().await? {
         bytes.extend_from_slice(&chunk);
     }

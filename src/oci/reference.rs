@@ -1,32 +1,31 @@
 //! Image references as users write them.
 //!
-//! Two forms, both without any implied default registry:
+//! There are two forms, and neither has a default registry:
 //!
-//! * `[docker://]HOST[:PORT]/REPOSITORY[:TAG][@sha256:…]`. The host is part of the name: short
-//!   names such as `busybox` mean different images on different nodes and are refused with the
-//!   full name to write instead.
+//! * `[docker://]HOST[:PORT]/REPOSITORY[:TAG][@sha256:…]`. The host is required. A short name such
+//!   as `busybox` means different images on different nodes; the error gives the full name.
 //! * `oci:DIR[:TAG][@sha256:…]`, an OCI image layout. `DIR` is kept as written, absolute or
-//!   relative; it cannot contain `:`, because the first one ends it.
+//!   relative. It cannot contain `:`, which begins the tag.
 //!
-//! With a tag and a digest the digest decides and the tag is only kept for people to read.
-//! Parsing is the only way to make a [`Reference`], and `parse(display(x)) == x`.
+//! If there are a tag and a digest, the digest decides and the tag is informational.
+//! A [`Reference`] is only made by parsing, and `parse(display(x)) == x`.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::oci::digest::{Digest, DigestError};
 
 mod grammar;
 
-/// Which version of an image: a tag that may move, or a digest that cannot.
+/// The version of an image: a tag, which can move, or a digest, which cannot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Version {
     /// A tag (or, in an OCI layout, an `org.opencontainers.image.ref.name`).
     Tag(String),
     /// A manifest or index digest.
     Digest(Digest),
-    /// The one image of an OCI layout that holds only one; never asked of a registry.
+    /// The only image of an OCI layout. Registries have no such version.
     Sole,
 }
 
@@ -77,7 +76,7 @@ pub enum ReferenceError {
     ShortName {
         /// What was given, shortened.
         given: String,
-        /// What the user most likely means.
+        /// The name that the user most likely means.
         full: String,
     },
     /// A transport that is not understood.
@@ -144,7 +143,7 @@ impl ReferenceError {
 }
 
 impl Reference {
-    /// The version that decides: the digest if there is one, else the tag.
+    /// The version to use: the digest if there is one, else the tag.
     pub fn version(&self) -> Version {
         let (tag, digest, none) = match self {
             Self::Registry(r) => (&r.tag, r.digest, Version::Tag("latest".to_owned())),
@@ -165,7 +164,7 @@ impl Reference {
         }
     }
 
-    /// The tag, which is only informational when there is a digest as well.
+    /// The tag. It is informational if there is a digest as well.
     pub fn tag(&self) -> Option<&str> {
         match self {
             Self::Registry(r) => r.tag.as_deref(),
@@ -173,7 +172,7 @@ impl Reference {
         }
     }
 
-    /// The same image pinned to `digest`; the tag stays for people to read.
+    /// The same image pinned to a digest. The tag stays as information.
     #[must_use]
     pub fn pinned(mut self, to: Digest) -> Self {
         match &mut self {
@@ -198,13 +197,13 @@ impl RegistryReference {
         &self.host
     }
 
-    /// Where that registry's API answers: Docker Hub's is not at its own name.
-    pub fn api_host(&self) -> &str {
+    /// The host of the registry's API. Docker Hub's differs from its name.
+    pub(super) fn api_host(&self) -> &str {
         if self.host == "docker.io" { "registry-1.docker.io" } else { &self.host }
     }
 
     /// The repository, for example `library/busybox`.
-    pub fn repository(&self) -> &str {
+    pub(super) fn repository(&self) -> &str {
         &self.repository
     }
 
@@ -218,14 +217,6 @@ impl LayoutReference {
     /// The directory as written.
     pub fn directory(&self) -> &Path {
         Path::new(&self.directory)
-    }
-
-    /// The same reference with its directory made absolute, `base` being where relative
-    /// directories start. `None` if the result is not a path that a reference can hold.
-    pub fn absolute(&self, base: &Path) -> Option<Self> {
-        let path: PathBuf = base.join(&self.directory);
-        let directory = path.to_str().filter(|text| !text.contains(':'))?.to_owned();
-        Some(Self { directory, ..self.clone() })
     }
 }
 
@@ -246,6 +237,7 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        // `docker:5000/x` is a host with a port; only `//` makes the word a transport.
         match text.split_once(':') {
             _ if text.is_empty() => Err(ReferenceError::Empty),
             Some(("oci", rest)) => grammar::layout(text, rest).map(Self::Layout),

@@ -1,55 +1,57 @@
-//! What refers to an image: signatures, attestations, bills of material (OCI distribution-spec 1.1, "Listing
-//! Referrers"). All of it is hearsay: whoever may push to the repository may claim to refer to anything.
+//! Referrers of an image: signatures, attestations, SBOMs (OCI distribution-spec 1.1, "Listing Referrers").
+//!
+//! A referrer proves nothing: anyone who can push to the repository can name any subject.
 
 use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::oci::digest::Digest;
 
-/// Referrers beyond this number are not listed.
+/// The maximum number of referrers listed.
 pub(super) const REFERRERS_MAX: usize = 1000;
 
-/// Pages of a listing beyond this number are not read.
+/// The maximum number of pages read of a listing.
 pub(super) const PAGES_MAX: usize = 20;
 
-/// Something that is said to refer to an image.
+/// A manifest that names an image as its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Referrer {
-    /// Its manifest.
+    /// The digest of that manifest.
     pub digest: Digest,
-    /// What the list says that it is. Some clients write a wrong type here, so it is a hint at best.
+    /// The artifact type that the list states. It is a hint only: some clients write a wrong type here.
     pub artifact_type: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct List {
+struct ReferrerList {
     manifests: Vec<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
+struct ReferrerEntry {
     digest: Digest,
     artifact_type: Option<String>,
 }
 
-/// The entries of an index of referrers; those that cannot be read, such as digests by another algorithm, are passed
-/// over. `None` if it is no index.
+/// The entries of an index of referrers. Entries that cannot be read, such as digests by another algorithm, are
+/// skipped. `None` if it is not an index.
 pub(super) fn parse(bytes: &Bytes) -> Option<Vec<Referrer>> {
-    let list: List = serde_json::from_slice(bytes).ok()?;
+    let list: ReferrerList = serde_json::from_slice(bytes).ok()?;
     let entries = list.manifests.into_iter().filter_map(|entry| serde_json::from_value(entry).ok());
-    let referrer = |entry: Entry| Referrer { digest: entry.digest, artifact_type: entry.artifact_type };
+    let referrer =
+        |entry: ReferrerEntry| Referrer { digest: entry.digest, artifact_type: entry.artifact_type };
     Some(entries.map(referrer).collect())
 }
 
-/// The tag that stands for the list in registries without a referrers API.
+/// The tag that holds the list in registries without a referrers API.
 pub(super) fn fallback_tag(subject: &Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 
-/// The query of the next page, from the values of `Link` (RFC 8288). Only the query: a registry has no say in where
-/// credentials go next.
+/// The query of the next page, from the values of `Link` (RFC 8288). Only the query is taken, so that a registry
+/// cannot send the credential to another host.
 pub(super) fn next_page<'a>(links: impl Iterator<Item = &'a str>) -> Option<String> {
     let mut all = links.flat_map(|value| value.split(','));
     let next = all.find(|link| {
@@ -58,6 +60,7 @@ pub(super) fn next_page<'a>(links: impl Iterator<Item = &'a str>) -> Option<Stri
     })?;
     let (_, rest) = next.split_once('<')?;
     let (target, _) = rest.split_once('>')?;
+    // A target without a query would be the first page again.
     let (_, query) = target.split_once('?')?;
     Some(query.split('#').next().unwrap_or_default().to_owned())
 }

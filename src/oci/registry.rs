@@ -1,15 +1,14 @@
-//! Registries: the pull half (and of the other, manifests) of OCI distribution-spec 1.1, made to last against failing and
-//! hostile servers.
+//! A client of OCI distribution-spec 1.1 that withstands failing and hostile servers. It pulls, and pushes manifests.
 //!
-//! One [`RegistryClient`] per registry and credential holds the tokens; all share one
-//! [`Transport`], whose connections carry no identity. Why this is not `oci-client`:
-//! `docs/adr/0005-registry-client.md`.
+//! One [`RegistryClient`] per registry and credential holds the tokens. All clients share one
+//! [`Transport`], whose connections carry no identity. `docs/adr/0005-registry-client.md` says why
+//! this is not the client of `oci-client`.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use reqwest::{Method, Response, StatusCode, header};
+use reqwest::{Method, Response, header};
 
 use super::{BlobStream, RawManifest, Referrer, Source, SourceError, Wait};
 use crate::oci::digest::Digest;
@@ -77,6 +76,7 @@ impl RegistrySource {
         let bytes = self.read_bounded(request, response).await?;
         let digest = Digest::of(&bytes);
         let expected = match version {
+            // The caller's digest decides; what the server states about it proves nothing.
             Version::Digest(wanted) => Some(*wanted),
             _ => stated,
         };
@@ -97,6 +97,7 @@ impl RegistrySource {
         if let Some(length) = response.content_length().filter(|length| *length > max as u64) {
             return Err(too_large(length));
         }
+        // The length may be absent or a lie, so the limit holds for what arrives as well.
         let mut bytes = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| self.client.broken(e, &request.subject))? {
             if bytes.len() + chunk.len() > max {
@@ -108,8 +109,8 @@ impl RegistrySource {
     }
 }
 
-/// The media type that the registry claims, without parameters; `None` for the types that
-/// servers give to any file.
+/// The media type that the registry states, without parameters; `None` for types that servers
+/// give to any file.
 fn stated_media_type(response: &Response) -> Option<String> {
     let value = response.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
     let bare = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -119,6 +120,7 @@ fn stated_media_type(response: &Response) -> Option<String> {
     }
 }
 
+/// The digest that the registry states, if it is one that this driver can verify.
 fn stated_digest(response: &Response) -> Option<Digest> {
     response.headers().get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }
@@ -127,10 +129,10 @@ fn stated_digest(response: &Response) -> Option<Digest> {
 impl Source for RegistrySource {
     async fn resolve(&self, version: &Version) -> Result<Digest, SourceError> {
         let request = self.manifest_request(Method::HEAD, version)?;
-        let asked = self.client.retrying(&request, || self.client.send(&request)).await;
-        let stated = match asked {
+        let answer = self.client.retrying(&request, || self.client.send(&request)).await;
+        let stated = match answer {
             Ok(response) => stated_digest(&response),
-            // Some proxies in front of registries know no HEAD.
+            // Some proxies in front of registries do not support HEAD.
             Err(SourceError::Protocol { .. }) => None,
             Err(other) => return Err(other),
         };
@@ -140,6 +142,7 @@ impl Source for RegistrySource {
                 Err(SourceError::WrongDigest { subject, expected: *expected, actual })
             }
             (Some(digest), _) => Ok(digest),
+            // Without a stated digest only the content tells.
             (None, _) => self.manifest(version).await.map(|manifest| manifest.digest),
         }
     }
@@ -173,11 +176,6 @@ impl Source for RegistrySource {
     fn waits(&self) -> Option<Wait> {
         self.client.hold.current()
     }
-}
-
-/// Whether a status is an answer to a request for content.
-fn has_content(status: StatusCode) -> bool {
-    matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
 }
 
 #[cfg(test)]

@@ -1,70 +1,23 @@
-//! Opens sources: the settings that all of them share, and the clients that are kept.
+//! Opens sources and destinations, and keeps the registry clients between uses.
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use super::credentials::{Credential, CredentialId, Credentials};
 use super::destination::Destination;
 use super::layout::LayoutSource;
-use super::registry::{Pace, RegistryClient, RegistryMetrics, RegistrySource, RetryPolicy, Transport};
+use super::registry::{RegistryClient, RegistrySource, Transport};
+use super::settings::SourceSettings;
 use super::{Source, SourceError};
-use crate::oci::limits::Limits;
 use crate::oci::reference::{Reference, RegistryReference};
 
-/// How registries are reached.
-#[derive(Debug, Clone)]
-pub struct SourceSettings {
-    /// Registries (`HOST[:PORT]`) reached by plain HTTP. Nothing is implied, not even loopback.
-    pub insecure_registries: BTreeSet<String>,
-    /// PEM files with certificate authorities trusted in addition to the system's.
-    pub ca_files: Vec<PathBuf>,
-    /// The node's own credentials, used where the caller's have none for a repository.
-    pub default_credentials: Credentials,
-    /// Time limit for a connection, TLS included.
-    pub connect_timeout: Duration,
-    /// Time limit for the next bytes, of headers or content.
-    pub read_timeout: Duration,
-    /// Time limit for a whole manifest or token, which are small.
-    pub document_timeout: Duration,
-    /// The least that a blob's connection must bring.
-    pub pace: Pace,
-    /// Caps on images.
-    pub limits: Limits,
-    /// How failures that are likely to pass are retried.
-    pub retry: RetryPolicy,
-    /// Whether `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the environment apply.
-    pub proxy_from_environment: bool,
-    /// Where requests are counted.
-    pub metrics: RegistryMetrics,
-}
-
-impl Default for SourceSettings {
-    fn default() -> Self {
-        Self {
-            insecure_registries: BTreeSet::new(),
-            ca_files: Vec::new(),
-            default_credentials: Credentials::none(),
-            connect_timeout: Duration::from_secs(10),
-            read_timeout: Duration::from_secs(30),
-            document_timeout: Duration::from_secs(120),
-            pace: Pace::default(),
-            limits: Limits::default(),
-            retry: RetryPolicy::default(),
-            proxy_from_environment: true,
-            metrics: RegistryMetrics::default(),
-        }
-    }
-}
-
-/// Clients kept at a time; the least recently used goes. A client is a few hundred bytes and its
-/// tokens.
+/// The number of clients kept; the least recently used is dropped. A client is a few hundred bytes
+/// and its tokens.
 const CLIENTS_MAX: usize = 256;
 
 /// Opens sources and keeps one client per registry and credential.
 ///
-/// Tokens live in a client, so that nobody's token can serve a request of somebody else.
+/// Tokens live in a client, so that a token never serves a request with another credential.
 #[derive(Debug)]
 pub struct Sources {
     transport: Arc<Transport>,
@@ -74,12 +27,17 @@ pub struct Sources {
 
 #[derive(Debug, Default)]
 struct Clients {
+    /// By host and credential: the client and the use that was its last.
     kept: HashMap<(String, CredentialId), (Arc<RegistryClient>, u64)>,
+    /// Counts uses; a larger number is more recent.
     uses: u64,
 }
 
 impl Sources {
-    /// Reads the CA files and sets up TLS; fails rather than leave out an authority.
+    /// Reads the CA files and sets up TLS.
+    ///
+    /// # Errors
+    /// A CA file cannot be used; none is left out silently.
     pub fn new(settings: &SourceSettings) -> Result<Self, SourceError> {
         Ok(Self {
             transport: Arc::new(Transport::new(settings)?),
@@ -88,8 +46,11 @@ impl Sources {
         })
     }
 
-    /// Opens the source of `reference` with the caller's credentials for it, or else the node's
-    /// own, or else none. Does no I/O.
+    /// Opens the source of `reference` with the caller's credential for it, or else the node's own,
+    /// or else anonymously. Does no I/O.
+    ///
+    /// # Errors
+    /// The credential for the reference cannot be used.
     pub fn open(
         &self,
         reference: &Reference,
@@ -107,11 +68,11 @@ impl Sources {
         }
     }
 
-    /// As whom [`Sources::open`] reads `reference`: by which credential, the caller's or the node's, or
-    /// anonymously. Does no I/O.
+    /// The identity with which [`Sources::open`] reads `reference`: of the caller's credential, of the node's, or
+    /// anonymous. Does no I/O.
     ///
     /// # Errors
-    /// The credential for it cannot be used.
+    /// The credential for the reference cannot be used.
     pub fn identity(
         &self,
         reference: &Reference,
@@ -132,10 +93,10 @@ impl Sources {
         })
     }
 
-    /// The same, to write manifests to.
+    /// Opens `reference` for writing manifests, with the same credential as [`Sources::open`].
     ///
     /// # Errors
-    /// The credentials for the reference cannot be used.
+    /// The credential for the reference cannot be used.
     pub fn destination(
         &self,
         reference: &Reference,
@@ -159,7 +120,7 @@ impl Sources {
         let credential = self.credential(reference, credentials)?;
         let id = credential.as_ref().map_or_else(CredentialId::anonymous, |c| c.id());
         let key = (registry.host().to_owned(), id);
-        // Nothing can panic half-way through a change, so a poisoned map is a good one.
+        // No change to the map can panic half-way, so a poisoned map is consistent.
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.uses += 1;
         let now = clients.uses;
@@ -167,6 +128,7 @@ impl Sources {
             *used = now;
             return Ok(Arc::clone(client));
         }
+        // Sources that are open keep their client; only the next one gets a new client.
         if clients.kept.len() >= CLIENTS_MAX {
             let oldest = clients.kept.iter().min_by_key(|(_, (_, used))| *used);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {

@@ -1,4 +1,4 @@
-//! The kernel's log as a stream of records (`/dev/kmsg`, Documentation/ABI/testing/dev-kmsg).
+//! The kernel log as a stream of records (`/dev/kmsg`, Documentation/ABI/testing/dev-kmsg).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use tokio::io::unix::AsyncFd;
 
-/// The kernel's own bound on a record (CONSOLE_EXT_LOG_MAX); a smaller buffer gets EINVAL.
+/// The kernel's largest record (CONSOLE_EXT_LOG_MAX); a smaller buffer gets EINVAL.
 const RECORD: usize = 8192;
 
 /// The log, from the first record of this boot that is still kept.
@@ -17,7 +17,7 @@ pub struct KernelLog {
 }
 
 impl KernelLog {
-    /// Opens the log; needs CAP_SYSLOG. Called within a tokio runtime.
+    /// Opens the log; needs CAP_SYSLOG and a tokio runtime.
     ///
     /// # Errors
     /// Those of open(2) and epoll_ctl(2).
@@ -41,7 +41,7 @@ impl KernelLog {
                     let record = self.buffer.get(..count).unwrap_or_default();
                     return Ok(String::from_utf8_lossy(record).into_owned());
                 }
-                // Records were overwritten before they were read; the next read goes on with the oldest there is.
+                // Records were overwritten before they were read; the next read returns the oldest one left.
                 Ok(Err(error)) if error.raw_os_error() == Some(libc::EPIPE) => {}
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(Err(error)) => return Err(error),

@@ -1,8 +1,7 @@
 //! Loop devices, for images whose filesystem cannot back EROFS directly (tmpfs, overlayfs).
 //!
-//! A device attached here is read-only and clears itself when its last user is gone (autoclear), so a
-//! crash leaves none behind. No udev is needed: where the device node is missing, one is made,
-//! opened and unlinked.
+//! The devices are read-only and are detached when their last user is gone (autoclear), so that a crash leaves none
+//! behind. udev is not needed: if the device node is missing, one is created, opened and unlinked.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -41,17 +40,17 @@ const LOOP_CONFIGURE: u64 = 0x4c0a;
 const READ_ONLY: u32 = 1;
 const AUTOCLEAR: u32 = 4;
 const LOOP_MAJOR: u32 = 7;
-/// Another process may take the free device first; this often in a row is no coincidence.
+/// How often to try again if another process takes the free device first.
 const ATTEMPTS: usize = 32;
 
 /// Attaches `image` (open for reading) to a free loop device, read-only, with autoclear and without direct
-/// I/O. The device lives as long as the returned descriptor or a mount made from it. `label` shows
-/// in `losetup`; `scratch` is a directory where a missing device node may be made for a moment.
+/// I/O. The device stays attached while the returned descriptor or a mount of it exists. `losetup` shows
+/// `label`. `scratch` is a directory for a short-lived device node if /dev lacks one.
 ///
 /// # Errors
 /// `ENOENT`: no /dev/loop-control (module `loop` not loaded, or the container is not privileged).
-/// `EACCES`: `scratch` lies on a `nodev` mount and /dev lacks the node. `EBUSY`: lost the race for a free
-/// device again and again.
+/// `EACCES`: `scratch` lies on a `nodev` mount and /dev lacks the node. `EBUSY`: other processes
+/// took every free device first.
 pub fn attach_read_only(image: BorrowedFd<'_>, label: &str, scratch: impl AsFd) -> Result<OwnedFd, Errno> {
     let control = rustix::fs::open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     for _ in 0..ATTEMPTS {
@@ -99,7 +98,7 @@ fn configure(device: &OwnedFd, image: BorrowedFd<'_>, label: &str) -> Result<(),
     if result == 0 { Ok(()) } else { Err(super::errno()) }
 }
 
-/// Opens `/dev/loopN`, or a node for it made in `scratch`: a container's /dev shows only the devices that
+/// Opens `/dev/loopN`, or a temporary node for it in `scratch`: a container's /dev contains only the devices that
 /// existed when it started.
 fn open_device(number: u32, scratch: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;

@@ -5,16 +5,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-/// How mounts and unmounts below a mount travel to its copies (mount_namespaces(7)).
+/// How mounts and unmounts below a mount propagate to its copies (mount_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Propagation {
-    /// Neither given nor taken.
+    /// Events are neither sent nor received.
     Private,
-    /// Private, and left out when a tree around it is bind-mounted.
+    /// Private, and skipped when a tree that contains it is bind-mounted.
     Unbindable,
 }
 
-/// What to change of a mount; everything else stays.
+/// What to change on a mount.
 #[derive(Debug)]
 pub struct MountAttr<'fd> {
     /// Flags to set.
@@ -46,7 +46,7 @@ struct RawAttr {
 /// `MOUNT_ATTR_IDMAP`.
 const IDMAP: u64 = 0x0010_0000;
 
-/// Changes the mount that `mount` is the root of (a descriptor from `fsmount`, `open_tree` or `open`).
+/// Changes the mount whose root is `mount` (a descriptor from `fsmount`, `open_tree` or `open`).
 ///
 /// # Errors
 /// `EPERM`: no CAP_SYS_ADMIN, or a flag that is locked. `EINVAL`: `mount` is not the root of a mount, or

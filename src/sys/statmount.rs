@@ -1,5 +1,5 @@
-//! `statmount(2)` and `listmount(2)` (Linux 6.8): facts about one mount in constant time, where
-//! /proc/self/mountinfo costs time for every mount of the machine.
+//! `statmount(2)` and `listmount(2)` (Linux 6.8): facts about one mount in constant time. Reading
+//! /proc/self/mountinfo takes time for every mount of the machine.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 
-/// What the kernel knows of a mount.
+/// Facts about a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountDetails {
     /// The filesystem type.
@@ -46,7 +46,7 @@ const WANTED: u64 = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x200;
 /// Offset of the strings in `struct statmount`.
 const STRINGS: usize = 512;
 
-/// The unique id of the mount that an open file lies on; `None` before Linux 6.8.
+/// The unique id of the mount that an open file is on; `None` before Linux 6.8.
 ///
 /// # Errors
 /// Those of statx(2).
@@ -64,7 +64,7 @@ pub fn statmount(mount: u64) -> Result<MountDetails, Errno> {
     let mut buffer = vec![0u8; 4096];
     loop {
         match call_statmount(mount, &mut buffer) {
-            // The strings did not fit; paths end at 4 KiB, so this ends soon.
+            // The strings did not fit. Paths have at most 4 KiB, so a few rounds are enough.
             Err(Errno::OVERFLOW) if buffer.len() < (1 << 20) => buffer.resize(buffer.len() * 4, 0),
             Err(errno) => return Err(errno),
             Ok(()) => return parse(&buffer).ok_or(Errno::PROTO),
@@ -94,7 +94,7 @@ pub fn listmount(after: u64) -> Result<Vec<u64>, Errno> {
     Ok(ids)
 }
 
-/// Reads `struct statmount`; `None` where a field or string is out of bounds.
+/// Parses `struct statmount`; `None` if a field or string is out of bounds.
 fn parse(buffer: &[u8]) -> Option<MountDetails> {
     let mask = u64_at(buffer, 8)?;
     let has = |bit: u64| mask & bit != 0;
@@ -119,7 +119,7 @@ fn u32_at(buffer: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(buffer.get(offset..offset + 4)?.try_into().ok()?))
 }
 
-/// The string whose offset stands at `field`.
+/// The string whose offset is at `field`.
 fn string_at(buffer: &[u8], field: usize) -> Option<OsString> {
     let offset = usize::try_from(u32_at(buffer, field)?).ok()?;
     let text = buffer.get(STRINGS.checked_add(offset)?..)?;

@@ -20,7 +20,7 @@ struct EnableArg {
     reserved2: [u64; 11],
 }
 
-/// The fixed part of `struct fsverity_digest`; its size is what the ioctl's number encodes.
+/// The fixed part of `struct fsverity_digest`; the number of the ioctl encodes its size.
 #[repr(C)]
 struct DigestHeader {
     algorithm: u16,
@@ -39,13 +39,12 @@ const BLOCK_SIZE: u32 = 4096;
 const ENABLE: rustix::ioctl::Opcode = opcode::write::<EnableArg>(b'f', 133);
 const MEASURE: rustix::ioctl::Opcode = opcode::read_write::<DigestHeader>(b'f', 134);
 
-/// Seals a file with fs-verity: the kernel builds the Merkle tree, and from then on every read is
-/// checked and no write possible. `file` is open for reading only.
+/// Enables fs-verity on a file: the kernel builds the Merkle tree. From then on it checks every read and refuses
+/// writes. `file` must be open for reading only.
 ///
 /// # Errors
-/// `EEXIST`: sealed already. `ETXTBSY`: somebody has the file open for writing. `EOPNOTSUPP`: the
-/// filesystem lacks the feature (ext4 without `-O verity`, a kernel without FS_VERITY). `ENOTTY`: the
-/// filesystem has never heard of fs-verity (XFS, tmpfs).
+/// `EEXIST`: already enabled. `ETXTBSY`: the file is open for writing. `EOPNOTSUPP`: the feature is off (ext4 without
+/// `-O verity`, a kernel without FS_VERITY). `ENOTTY`: the filesystem does not support fs-verity (XFS, tmpfs).
 pub fn enable_verity(file: impl AsFd) -> Result<(), Errno> {
     let arg = EnableArg {
         version: 1,
@@ -63,11 +62,11 @@ pub fn enable_verity(file: impl AsFd) -> Result<(), Errno> {
     check(unsafe { libc::ioctl(file.as_fd().as_raw_fd(), ENABLE as _, &raw const arg) })
 }
 
-/// The digest of a sealed file, as the kernel enforces it. Constant time: nothing is read or hashed.
+/// The fs-verity digest that the kernel enforces for a file. Takes constant time: nothing is read or hashed.
 ///
 /// # Errors
-/// `ENODATA`: the file is not sealed. `ENOTTY`, `EOPNOTSUPP`: as [`enable_verity`] (and any file seen
-/// through overlayfs). `EOVERFLOW`: sealed with another algorithm than sha256.
+/// `ENODATA`: fs-verity is not enabled on the file. `ENOTTY`, `EOPNOTSUPP`: as [`enable_verity`], and for every file
+/// seen through overlayfs. `EOVERFLOW`: another algorithm than sha256.
 pub fn measure_verity(file: impl AsFd) -> Result<[u8; 32], Errno> {
     let mut digest = Digest { header: DigestHeader { algorithm: 0, size: 32 }, bytes: [0; 32] };
     // SAFETY: the descriptor is open; the kernel writes the header and at most `header.size` bytes

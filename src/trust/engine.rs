@@ -1,26 +1,28 @@
-//! The engine: the policy in force and the verifier programs together, as [`PolicyEngine`].
+//! The engine that the driver uses: the policy in force and the verifier programs.
 //!
-//! Both must agree. What is memoised is only the policy's judgement of the very same policy, image and claims;
-//! which policy is in force is looked up every time.
+//! Both must admit the image. The policy's judgement is memoised by policy, image and claims. Which policy is in
+//! force is looked up every time.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use super::admission::{Admission, PolicyEngine, PolicyRefusal};
+use super::examination::Examination;
 use super::memo::{self, Memo};
 use super::metrics::{Reason, SignatureResult, TrustMetrics};
-use super::policy::decide::{self, Judgement, Outcome};
+use super::policy::decide::{self, Judgement, RequirementOutcome};
 use super::policy::{Governing, Policies, Policy};
+use super::settings::{TrustSettings, WithoutPolicy};
 use super::signature::{Claim, Expectation, verify};
-use super::verifier::{Question, Verdict, Verifiers};
-use super::{Admission, Claims, PolicyEngine, Refusal, Subject, TrustSettings, WithoutPolicy};
-use crate::integrity::Integrity;
+use super::subject::{Claims, Subject};
+use super::verifier::{ProgramVerdict, Question, Verifiers};
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
 
-/// Bytes of a refusal's message, which ends up in a pod's events (at most 1 KiB each there) and in the log.
+/// The longest message of a refusal, in characters. It goes to the log and to a pod's events (at most 1 KiB each).
 const MESSAGE_MAX: usize = 2000;
 
-/// The engine by an operator's settings.
+/// The engine that follows an operator's settings.
 #[derive(Debug)]
 pub struct SignaturePolicyEngine {
     policies: Policies,
@@ -30,31 +32,8 @@ pub struct SignaturePolicyEngine {
     metrics: TrustMetrics,
 }
 
-/// Everything that was considered.
-#[derive(Debug, Clone)]
-pub struct Examination {
-    /// The policy file that governs, if there is one.
-    pub policy: Option<PathBuf>,
-    /// Digest of the policy.
-    pub digest: Digest,
-    /// The scope that governs.
-    pub scope: String,
-    /// What became of each requirement.
-    pub outcomes: Vec<Outcome>,
-    /// What each verifier program said; empty if none was asked.
-    pub verdicts: Vec<Verdict>,
-    /// What keeps everything out, whatever the requirements and the programs say.
-    pub obstacle: Option<String>,
-    /// By what the image is admitted, or why it is not.
-    pub result: Result<String, String>,
-    /// The least integrity level that the policy demands.
-    pub integrity: Option<Integrity>,
-    /// The result as a word for counting.
-    pub reason: Reason,
-}
-
-/// What the policy says.
-struct Opinion {
+/// The policy's judgement, and which policy it was.
+struct PolicyDecision {
     policy: Option<PathBuf>,
     digest: Digest,
     scope: String,
@@ -62,7 +41,7 @@ struct Opinion {
 }
 
 impl SignaturePolicyEngine {
-    /// A engine by `settings`. Reads nothing yet: policies and programs are looked at when they are needed.
+    /// An engine with `settings`. It reads policies and programs only when it needs them.
     pub fn new(settings: &TrustSettings, metrics: TrustMetrics) -> Self {
         let verifiers =
             settings.verifier_dir.clone().map(|dir| Verifiers::new(dir, settings.verifier_timeout));
@@ -75,13 +54,13 @@ impl SignaturePolicyEngine {
         }
     }
 
-    /// Judges and explains. Asks the verifier programs even if the policy refuses already.
-    pub fn examine(&self, subject: &Subject, claims: &Claims) -> Examination {
+    /// Judges and explains. Runs the verifier programs even if the policy already refuses the image.
+    pub(crate) fn examine(&self, subject: &Subject, claims: &Claims) -> Examination {
         self.judge(subject, claims, true)
     }
 
     fn judge(&self, subject: &Subject, claims: &Claims, thorough: bool) -> Examination {
-        let Opinion { policy, digest, scope, judgement } = self.opinion(subject, claims);
+        let PolicyDecision { policy, digest, scope, judgement } = self.policy_decision(subject, claims);
         let mut found = Examination {
             policy,
             digest,
@@ -94,33 +73,40 @@ impl SignaturePolicyEngine {
             reason: Reason::Rejected,
         };
         match judgement {
+            // The judgement is shared with the memo, hence the clone.
             Ok(judged) => {
                 found.outcomes.clone_from(&judged.outcomes);
                 (found.integrity, found.reason) = (judged.integrity, judged.reason());
                 found.result = if judged.admits() { Ok(judged.by()) } else { Err(judged.because()) };
             }
-            Err(why) => found.hinder(why),
+            Err(why) => found.block(why),
         }
+        // Programs are slow, and cannot admit what the policy refuses.
         if thorough || found.result.is_ok() {
-            match self.ask(subject) {
-                Ok(verdicts) => found.hear(verdicts),
-                Err(why) => found.hinder(why),
+            match self.run_verifiers(subject) {
+                Ok(verdicts) => found.add_verdicts(verdicts),
+                Err(why) => found.block(why),
             }
         }
         found
     }
 
-    fn opinion(&self, subject: &Subject, claims: &Claims) -> Opinion {
+    fn policy_decision(&self, subject: &Subject, claims: &Claims) -> PolicyDecision {
         match self.policies.governing(subject.namespace.as_deref()) {
             Governing::Policy { policy, digest } => self.by_policy(&policy, digest, subject, claims),
-            Governing::Broken { file, why } => {
-                Opinion { policy: file, digest: Digest::of(b""), scope: String::new(), judgement: Err(why) }
-            }
+            // The digest of nothing: what cannot be read or parsed has none of its own.
+            Governing::Broken { file, why } => PolicyDecision {
+                policy: file,
+                digest: Digest::of(b""),
+                scope: String::new(),
+                judgement: Err(why),
+            },
             Governing::Nothing => {
+                // As an outcome, so that the log and `policy check` name the flag that admits everything.
                 let judgement = match self.without {
                     WithoutPolicy::Accept => {
                         let at = "--without-policy".to_owned();
-                        let outcomes = vec![Outcome {
+                        let outcomes = vec![RequirementOutcome {
                             at,
                             kind: "accept",
                             result: Ok(String::new()),
@@ -128,18 +114,26 @@ impl SignaturePolicyEngine {
                         }];
                         Ok(Arc::new(Judgement { outcomes, integrity: None }))
                     }
-                    WithoutPolicy::Reject => Err(how_to_begin(subject)),
+                    WithoutPolicy::Reject => Err(no_policy(subject)),
                 };
                 let digest = Digest::of(b"composefs-csi: without policy");
-                Opinion { policy: None, digest, scope: "--without-policy".to_owned(), judgement }
+                PolicyDecision { policy: None, digest, scope: "--without-policy".to_owned(), judgement }
             }
         }
     }
 
-    fn by_policy(&self, policy: &Policy, digest: Digest, subject: &Subject, claims: &Claims) -> Opinion {
+    fn by_policy(
+        &self,
+        policy: &Policy,
+        digest: Digest,
+        subject: &Subject,
+        claims: &Claims,
+    ) -> PolicyDecision {
         let directory = layout_directory(&subject.reference);
         let rule = policy.rule(&subject.reference, directory.as_deref());
+        // The digest alone is not enough: one policy has several rules.
         let key = memo::key(&[digest.as_bytes(), rule.scope.as_bytes()], subject, claims);
+        // Counted inside: a memoised judgement verifies no signature.
         let counted = |claim: &Claim, expectation: &Expectation, digests: &[Digest]| {
             let signed = verify(claim, expectation, digests);
             self.metrics.signature(match &signed {
@@ -150,7 +144,7 @@ impl SignaturePolicyEngine {
         };
         let judge = || Arc::new(decide::decide(&rule, subject, &claims.claims, &counted));
         let judgement = self.memo.get_or(key, judge);
-        Opinion {
+        PolicyDecision {
             policy: Some(policy.file().to_owned()),
             digest,
             scope: rule.scope,
@@ -158,7 +152,7 @@ impl SignaturePolicyEngine {
         }
     }
 
-    fn ask(&self, subject: &Subject) -> Result<Vec<Verdict>, String> {
+    fn run_verifiers(&self, subject: &Subject) -> Result<Vec<ProgramVerdict>, String> {
         let Some(verifiers) = &self.verifiers else { return Ok(Vec::new()) };
         let target = &subject.target;
         let descriptor =
@@ -172,58 +166,24 @@ impl SignaturePolicyEngine {
     }
 }
 
-impl Examination {
-    /// Something stands in the way of every image.
-    fn hinder(&mut self, why: String) {
-        self.obstacle = Some(joined(self.obstacle.take(), &why));
-        self.refuse(&why, Reason::Rejected);
-    }
-
-    /// Every program must allow the image.
-    fn hear(&mut self, verdicts: Vec<Verdict>) {
-        for verdict in &verdicts {
-            match (&verdict.result, &mut self.result) {
-                (Err(why), _) => {
-                    self.refuse(&format!("verifier {} {why}", verdict.program), Reason::Untrusted);
-                }
-                (Ok(_), Ok(by)) => {
-                    by.push_str(&format!(", verifier {}", verdict.program));
-                    self.reason = Reason::Signed;
-                }
-                (Ok(_), Err(_)) => {}
-            }
-        }
-        self.verdicts = verdicts;
-    }
-
-    fn refuse(&mut self, why: &str, reason: Reason) {
-        match &mut self.result {
-            Ok(_) => (self.result, self.reason) = (Err(why.to_owned()), reason),
-            Err(before) => *before = joined(Some(std::mem::take(before)), why),
-        }
-    }
-}
-
-fn joined(first: Option<String>, second: &str) -> String {
-    first.map_or_else(|| second.to_owned(), |first| format!("{first}; {second}"))
-}
-
 impl PolicyEngine for SignaturePolicyEngine {
     fn wants_signatures(&self, subject: &Subject) -> bool {
         match self.policies.governing(subject.namespace.as_deref()) {
             Governing::Policy { policy, .. } => policy
                 .rule(&subject.reference, layout_directory(&subject.reference).as_deref())
                 .wants_signatures(),
+            // No signature changes the decision here.
             Governing::Nothing | Governing::Broken { .. } => false,
         }
     }
 
-    fn admit(&self, subject: &Subject, claims: &Claims) -> Result<Admission, Refusal> {
+    fn admit(&self, subject: &Subject, claims: &Claims) -> Result<Admission, PolicyRefusal> {
         let found = self.judge(subject, claims, false);
         self.metrics.judged(found.reason);
         match found.result {
             Ok(by) => Ok(Admission { policy: found.digest, by, integrity: found.integrity }),
             Err(why) => {
+                // The reason of a blocking problem already says which file it concerns.
                 let policy = match &found.policy {
                     Some(file) if found.obstacle.is_none() => {
                         format!(" by policy {}, {}", file.display(), found.scope)
@@ -234,14 +194,14 @@ impl PolicyEngine for SignaturePolicyEngine {
                     "image {} ({}) is not admitted{policy}: {why}",
                     subject.reference, subject.target.digest
                 );
-                Err(Refusal(bounded(message)))
+                Err(PolicyRefusal(bounded(message)))
             }
         }
     }
 }
 
-/// The two ways to begin, for somebody who has just installed the driver.
-fn how_to_begin(subject: &Subject) -> String {
+/// The message for a new installation without a policy: the two ways to start.
+fn no_policy(subject: &Subject) -> String {
     let (transport, scope) = match &subject.reference {
         Reference::Registry(registry) => ("docker", registry.name()),
         Reference::Layout(layout) => ("oci", layout.directory().display().to_string()),
@@ -257,14 +217,16 @@ fn how_to_begin(subject: &Subject) -> String {
     )
 }
 
-/// An OCI layout's directory with its links resolved: scopes are paths, and a link must not lead from one into
-/// another. What is not there any more has no links.
+/// An OCI layout's directory with its links resolved: scopes are paths, and a link must not lead from one scope into
+/// another. For a path that does not exist, the links of its nearest existing ancestor are resolved.
 fn layout_directory(reference: &Reference) -> Option<PathBuf> {
     let Reference::Layout(layout) = reference else { return None };
     let path = layout.directory();
+    // The common case: the directory exists.
     if let Ok(resolved) = path.canonicalize() {
         return Some(resolved);
     }
+    // Below a missing directory, what `..` leads to is unknown.
     if path.components().any(|part| part == Component::ParentDir) {
         return None;
     }
@@ -275,8 +237,10 @@ fn layout_directory(reference: &Reference) -> Option<PathBuf> {
     })
 }
 
+/// One line of at most [`MESSAGE_MAX`] characters.
 fn bounded(message: String) -> String {
     let message = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    // By characters, because a cut inside one would not be text.
     match message.char_indices().nth(MESSAGE_MAX) {
         Some((end, _)) => format!("{}…", &message[..end]),
         None => message,

@@ -1,4 +1,4 @@
-//! Verification counted: what the policy said of images, and what became of their signatures.
+//! Metrics of verification: decisions about images, and results of signatures.
 
 use crate::metrics::{Counters, Description, Family, Instruments, Label};
 
@@ -9,7 +9,7 @@ const ADMISSIONS: Description = Description::new(
 const SIGNATURES: Description =
     Description::new("signatures_total", "Signatures that were looked at, by whether they hold");
 
-/// The metrics of verification. Clones count into the same.
+/// The metrics of verification. Clones share their counters.
 #[derive(Debug, Clone)]
 pub struct TrustMetrics {
     admissions: Counters<Reason>,
@@ -18,27 +18,27 @@ pub struct TrustMetrics {
 
 /// Why an image was admitted or refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Admitted: signatures that the policy demands hold.
+pub(crate) enum Reason {
+    /// Admitted: the signatures that the policy requires are valid.
     Signed,
-    /// Admitted: the policy demands no signature of this image, or the node enforces none.
+    /// Admitted: the policy requires no signature of this image, or the node has no policy and admits everything.
     NothingDemanded,
-    /// Refused: the policy rejects this image whatever signs it, or there is no policy.
+    /// Refused: the policy rejects this image whoever signed it, or there is no policy.
     Rejected,
     /// Refused: no signature was found.
     Unsigned,
-    /// Refused: signatures were found, and none is what the policy demands.
+    /// Refused: signatures were found, but none satisfies the policy.
     Untrusted,
-    /// Refused: the composefs digest is missing or another one, or the integrity level is too low.
+    /// Refused: the composefs digest is missing or does not match, or the integrity level is too low.
     Unbound,
 }
 
-/// What became of one signature.
+/// The result of one signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SignatureResult {
-    /// It holds.
+pub(super) enum SignatureResult {
+    /// It is valid.
     Verified,
-    /// It does not.
+    /// It is not valid.
     Failed,
 }
 
@@ -91,12 +91,12 @@ impl Instruments for TrustMetrics {
 
 impl TrustMetrics {
     /// Counts one decision about an image.
-    pub fn judged(&self, reason: Reason) {
+    pub(super) fn judged(&self, reason: Reason) {
         self.admissions.add(reason, 1);
     }
 
-    /// Counts one signature that was looked at.
-    pub fn signature(&self, result: SignatureResult) {
+    /// Counts one verified or failed signature.
+    pub(super) fn signature(&self, result: SignatureResult) {
         self.signatures.add(result, 1);
     }
 }

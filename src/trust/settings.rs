@@ -1,18 +1,18 @@
-//! What the operator sets about trust.
+//! The operator's settings of trust.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where policies and verifiers are, and what holds without any.
+/// Where policies and verifiers are, and what happens without a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustSettings {
     /// The policy file, containers-policy.json(5).
     pub policy: Option<PathBuf>,
-    /// A directory with `<namespace>.json`, each the whole policy for the pods of that namespace.
+    /// A directory of `<namespace>.json` files, each the whole policy for the pods of that namespace.
     pub policy_dir: Option<PathBuf>,
-    /// What holds where no policy file governs.
+    /// What happens if no policy file governs.
     pub without_policy: WithoutPolicy,
-    /// A directory of verifier programs, all of which must agree, besides the policy.
+    /// A directory of verifier programs. All of them and the policy must admit an image.
     pub verifier_dir: Option<PathBuf>,
     /// How long one verifier program may take.
     pub verifier_timeout: Duration,
@@ -33,7 +33,7 @@ impl Default for TrustSettings {
     }
 }
 
-/// What holds where no policy file governs.
+/// What happens if no policy file governs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WithoutPolicy {
     /// Admit nothing.

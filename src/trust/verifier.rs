@@ -1,16 +1,16 @@
-//! containerd's verifier directory (docs/image-verification.md of containerd 2): programs that say whether an
-//! image may be used, for every kind of signature that this driver does not know.
+//! containerd's verifier directory (docs/image-verification.md of containerd 2): programs that say whether an image
+//! may be used. They support signatures of kinds that this driver does not know.
 //!
 //! Every program in the directory runs as `PROGRAM -name NAME -digest DIGEST -stdin-media-type TYPE`, with the
-//! image's OCI descriptor on standard input. Exit code 0 allows the image, anything else does not, and all must
-//! allow it. Different from containerd, which skips programs beyond a number and takes a missing or empty
-//! directory for consent: whatever cannot be asked here does not consent.
+//! image's OCI descriptor on standard input. Exit code 0 allows the image; any other result refuses it. All programs
+//! must allow it. containerd skips programs beyond a limit and allows every image if the directory is missing or
+//! empty. Here a program or directory that cannot be used refuses the image.
 //!
-//! A verdict is good for [`FRESH`], for the same programs, name and digest, so that fifty pods that start at once
-//! ask once. This is the only module that may start programs.
+//! A verdict is cached for [`TTL`], by programs, name and digest, so that fifty pods that start at once run each
+//! program once. This is the only module that may start programs.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,19 +18,19 @@ mod directory;
 mod program;
 
 use directory::Program;
-pub use directory::VerifierError;
+pub(super) use directory::VerifierError;
 use program::Ended;
 
-/// How long a verdict is good for.
-const FRESH: Duration = Duration::from_secs(30);
-/// Verdicts kept at a time.
-const KEPT_MAX: usize = 1024;
-/// The media type of what stands on standard input.
+/// How long a verdict is cached.
+const TTL: Duration = Duration::from_secs(30);
+/// The most cached entries.
+const ENTRIES_MAX: usize = 1024;
+/// The media type of the standard input.
 const DESCRIPTOR: &str = "application/vnd.oci.descriptor.v1+json";
 
 /// What the programs are asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Question {
+pub(super) struct Question {
     /// The image's reference.
     pub name: String,
     /// The digest that the reference resolved to.
@@ -39,48 +39,45 @@ pub struct Question {
     pub descriptor: String,
 }
 
-/// What one program says.
+/// The answer of one program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub(crate) struct ProgramVerdict {
     /// The program's file name.
     pub program: String,
-    /// The reason that it gives for allowing the image, or why it does not allow it.
+    /// Its reason for allowing the image, or why it does not allow it.
     pub result: Result<String, String>,
 }
 
 /// The programs of one directory.
 #[derive(Debug)]
-pub struct Verifiers {
+pub(super) struct Verifiers {
     directory: PathBuf,
     timeout: Duration,
     kept: Mutex<HashMap<Key, Slot>>,
 }
 
 type Key = (Vec<Program>, Question);
-/// Whoever holds it is asking; the others wait for what it finds.
-type Slot = Arc<Mutex<Option<(Instant, Vec<Verdict>)>>>;
+/// The holder of the lock runs the programs; other callers wait for its result.
+type Slot = Arc<Mutex<Option<(Instant, Vec<ProgramVerdict>)>>>;
 
 impl Verifiers {
     /// The programs in `directory`, each of which may take `timeout`.
-    pub fn new(directory: PathBuf, timeout: Duration) -> Self {
+    pub(super) fn new(directory: PathBuf, timeout: Duration) -> Self {
         Self { directory, timeout, kept: Mutex::default() }
     }
 
-    /// The directory.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// Asks all programs. Blocks until the slowest has answered or its time is up.
+    /// Runs all programs. Blocks until the slowest has answered or has timed out.
     ///
     /// # Errors
-    /// The directory cannot be used. What a program says, or that it fails, is a verdict.
-    pub fn ask(&self, question: &Question) -> Result<Vec<Verdict>, VerifierError> {
+    /// The directory cannot be used. A program that refuses or fails is a verdict, not an error.
+    pub(super) fn ask(&self, question: &Question) -> Result<Vec<ProgramVerdict>, VerifierError> {
         let programs = directory::programs(&self.directory)?;
+        // Programs are part of the key: a replaced program runs again.
         let slot = self.slot((programs.clone(), question.clone()));
+        // Callers with the same question wait here for the first one.
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((when, verdicts)) = &*slot
-            && when.elapsed() < FRESH
+            && when.elapsed() < TTL
         {
             return Ok(verdicts.clone());
         }
@@ -91,21 +88,21 @@ impl Verifiers {
 
     fn slot(&self, key: Key) -> Slot {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= KEPT_MAX {
-            // Those in use stay with their users.
+        if kept.len() >= ENTRIES_MAX {
+            // Expired entries go first; entries whose programs run (locked) stay.
             kept.retain(|_, slot| {
                 slot.try_lock()
-                    .map_or(true, |slot| slot.as_ref().is_none_or(|(when, _)| when.elapsed() < FRESH))
+                    .map_or(true, |slot| slot.as_ref().is_none_or(|(when, _)| when.elapsed() < TTL))
             });
-            if kept.len() >= KEPT_MAX {
+            if kept.len() >= ENTRIES_MAX {
                 kept.clear();
             }
         }
         Arc::clone(kept.entry(key).or_default())
     }
 
-    /// All at once: the time is the slowest one's, not the sum.
-    fn run(&self, programs: &[Program], question: &Question) -> Vec<Verdict> {
+    /// Runs all programs at once: this takes as long as the slowest one, not the sum.
+    fn run(&self, programs: &[Program], question: &Question) -> Vec<ProgramVerdict> {
         let arguments =
             ["-name", &question.name, "-digest", &question.digest, "-stdin-media-type", DESCRIPTOR];
         let input = question.descriptor.as_bytes();
@@ -115,19 +112,23 @@ impl Verifiers {
         };
         std::thread::scope(|scope| {
             let asked: Vec<_> = programs.iter().map(|p| (p, scope.spawn(|| ask(p)))).collect();
-            let answer = |(program, thread): (&Program, std::thread::ScopedJoinHandle<'_, Verdict>)| {
-                let lost =
-                    |_| Verdict { program: program.name(), result: Err("asking it failed".to_owned()) };
-                thread.join().unwrap_or_else(lost)
-            };
+            let answer =
+                |(program, thread): (&Program, std::thread::ScopedJoinHandle<'_, ProgramVerdict>)| {
+                    let lost = |_| ProgramVerdict {
+                        program: program.name(),
+                        result: Err("could not be run to its end".to_owned()),
+                    };
+                    thread.join().unwrap_or_else(lost)
+                };
             asked.into_iter().map(answer).collect()
         })
     }
 }
 
-fn verdict(program: &Program, ended: Result<Ended, std::io::Error>, timeout: Duration) -> Verdict {
+fn verdict(program: &Program, ended: Result<Ended, std::io::Error>, timeout: Duration) -> ProgramVerdict {
     let path = program.path.display();
     let result = match ended {
+        // A program that cannot answer refuses the image.
         Err(error) => {
             Err(format!("cannot be run ({path}): {error}; make it an executable that this system runs"))
         }
@@ -141,10 +142,10 @@ fn verdict(program: &Program, ended: Result<Ended, std::io::Error>, timeout: Dur
             reason => format!("refused: {reason}"),
         }),
     };
-    Verdict { program: program.name(), result }
+    ProgramVerdict { program: program.name(), result }
 }
 
-/// The first line of what it printed, fit for a log.
+/// The first line of a program's output, made safe for a log.
 fn reason(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();

@@ -83,7 +83,7 @@ pub async fn or_refused(cluster: &Cluster) {
         "is not admitted by policy /etc/composefs-csi/",
         &scope,
         "no signature of",
-        "let it be signed by",
+        "have it signed by",
     ] {
         assert!(refusal.contains(part), "{part:?} is missing in {refusal:?}");
     }

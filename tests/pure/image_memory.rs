@@ -2,7 +2,7 @@
 //! the 160 MiB that a pull of 50,000 files may take, and below 3 KB a file where files are many.
 
 use composefs_csi::image::composefs::write_image;
-use composefs_csi::image::entry::{Entry, EntryKind, Meta, Mtime};
+use composefs_csi::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
 use composefs_csi::image::tree::{Builder, Rules};
 use composefs_csi::image::verity::VerityDigest;
 
@@ -58,7 +58,7 @@ fn folded(files: u64) -> composefs_csi::image::tree::CheckedTree {
         let mut digest = [0; 32];
         digest[..8].copy_from_slice(&at.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
         digest[8..16].copy_from_slice(&at.to_le_bytes());
-        let entry = Entry {
+        let entry = LayerEntry {
             path: path.into_bytes().into(),
             meta: Meta { mode: 0o644, mtime, ..Meta::default() },
             kind: EntryKind::Object(VerityDigest(digest), 100 + at),

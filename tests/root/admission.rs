@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use composefs_csi::csi::proto::NodeStageVolumeRequest;
 use composefs_csi::csi::proto::volume_capability::access_mode::Mode;
-use composefs_csi::image::pull::{Images as _, Limits, PullError, PullPolicy, Puller, Ready};
+use composefs_csi::image::pull::{Images as _, PullError, PullLimits, PullPolicy, Puller, Ready};
 use composefs_csi::image::store::Store;
 use composefs_csi::kind::Kind;
 use composefs_csi::oci::digest::Digest;
@@ -145,7 +145,7 @@ impl Node {
             Store::open(&directory.path().join("store"), crate::support::csi::store_options()).unwrap();
         let store = Arc::new(store);
         let trust = TrustSettings { policy: Some(policy), ..TrustSettings::default() };
-        let puller = puller(&store, &[registry.host()], &trust, Limits::default());
+        let puller = puller(&store, &[registry.host()], &trust, PullLimits::default());
         Self { puller, store, directory }
     }
 

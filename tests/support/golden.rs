@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use composefs_csi::image::composefs::{dump, write_image};
-use composefs_csi::image::entry::{Entry, EntryKind, Meta, Mtime};
+use composefs_csi::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
 use composefs_csi::image::tree::{Builder, CheckedTree, Rules};
 use composefs_csi::image::verity::VerityDigest;
 
@@ -17,21 +17,21 @@ static MKCOMPOSEFS: LazyLock<std::path::PathBuf> =
     LazyLock::new(|| tools::debian("mkcomposefs", "mkcomposefs"));
 
 /// An entry with plain metadata.
-pub fn entry(path: impl AsRef<[u8]>, kind: EntryKind) -> Entry {
+pub fn entry(path: impl AsRef<[u8]>, kind: EntryKind) -> LayerEntry {
     let mtime = Mtime { secs: 1_700_000_000, nanos: 0 };
     let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime, xattrs: vec![] };
-    Entry { path: path.as_ref().into(), meta, kind }
+    LayerEntry { path: path.as_ref().into(), meta, kind }
 }
 
 /// A directory, 0755.
-pub fn dir(path: impl AsRef<[u8]>) -> Entry {
+pub fn dir(path: impl AsRef<[u8]>) -> LayerEntry {
     let mut dir = entry(path, EntryKind::Directory);
     dir.meta.mode = 0o755;
     dir
 }
 
 /// A regular file with `size` bytes that depend on `seed`.
-pub fn file(path: impl AsRef<[u8]>, size: u64, seed: u8) -> Entry {
+pub fn file(path: impl AsRef<[u8]>, size: u64, seed: u8) -> LayerEntry {
     if size <= 64 {
         let content: Vec<u8> = (0..size as u8).map(|at| at.wrapping_mul(37) ^ seed).collect();
         return entry(path, EntryKind::Inline(content.into()));
@@ -42,14 +42,14 @@ pub fn file(path: impl AsRef<[u8]>, size: u64, seed: u8) -> Entry {
 }
 
 /// The same entry with one more extended attribute.
-pub fn with_xattr(mut entry: Entry, name: &str, value: &[u8]) -> Entry {
+pub fn with_xattr(mut entry: LayerEntry, name: &str, value: &[u8]) -> LayerEntry {
     entry.meta.xattrs.push((name.as_bytes().into(), value.into()));
     entry.meta.xattrs.sort();
     entry
 }
 
 /// One layer folded with all that it holds.
-pub fn tree(entries: &[Entry]) -> CheckedTree {
+pub fn tree(entries: &[LayerEntry]) -> CheckedTree {
     let mut builder = Builder::new(Rules::Verbatim);
     let mut layer = builder.layer();
     for entry in entries {
@@ -60,8 +60,8 @@ pub fn tree(entries: &[Entry]) -> CheckedTree {
 }
 
 /// The entries without those that a tree refuses after the ones before them.
-pub fn fitting(entries: Vec<Entry>) -> Vec<Entry> {
-    let mut kept: Vec<Entry> = Vec::new();
+pub fn fitting(entries: Vec<LayerEntry>) -> Vec<LayerEntry> {
+    let mut kept: Vec<LayerEntry> = Vec::new();
     for entry in entries {
         kept.push(entry);
         let mut builder = Builder::new(Rules::Verbatim);
@@ -75,12 +75,12 @@ pub fn fitting(entries: Vec<Entry>) -> Vec<Entry> {
 }
 
 /// What our writer, the crate's reader and `mkcomposefs` say about one tree must be the same.
-pub fn check(entries: &[Entry]) {
+pub fn check(entries: &[LayerEntry]) {
     compare(entries).unwrap_or_else(|difference| panic!("{difference}"));
 }
 
 /// The same, for property tests.
-pub fn compare(entries: &[Entry]) -> Result<(), String> {
+pub fn compare(entries: &[LayerEntry]) -> Result<(), String> {
     let tree = tree(entries);
     let mut text = Vec::new();
     dump(&tree, &mut text).map_err(|error| error.to_string())?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{LazyLock, Mutex};
 
-use composefs_csi::image::entry::{Entry, EntryKind};
+use composefs_csi::image::entry::{EntryKind, LayerEntry};
 use composefs_csi::image::verity::VerityDigest;
 use sha2::{Digest, Sha256};
 
@@ -22,7 +22,7 @@ pub fn object(size: usize, seed: u8) -> EntryKind {
 }
 
 /// Writes a layout with one image, tagged `latest`.
-pub fn write(dir: &Path, layers: &[Vec<Entry>]) {
+pub fn write(dir: &Path, layers: &[Vec<LayerEntry>]) {
     fs::create_dir_all(dir.join("blobs/sha256")).expect("a directory");
     fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("written");
     let tars: Vec<(String, usize)> = layers.iter().map(|entries| blob(dir, &tar(entries))).collect();
@@ -54,7 +54,7 @@ fn blob(dir: &Path, bytes: &[u8]) -> (String, usize) {
 }
 
 /// A layer's tar.
-pub fn tar(entries: &[Entry]) -> Vec<u8> {
+pub fn tar(entries: &[LayerEntry]) -> Vec<u8> {
     let mut out = Vec::new();
     for entry in entries {
         member(&mut out, entry);
@@ -63,7 +63,7 @@ pub fn tar(entries: &[Entry]) -> Vec<u8> {
     out
 }
 
-fn member(out: &mut Vec<u8>, entry: &Entry) {
+fn member(out: &mut Vec<u8>, entry: &LayerEntry) {
     let (kind, target, device, content): (u8, &[u8], (u32, u32), Vec<u8>) = match &entry.kind {
         EntryKind::Directory => (b'5', b"", (0, 0), vec![]),
         EntryKind::Inline(bytes) => (b'0', b"", (0, 0), bytes.to_vec()),
@@ -97,7 +97,7 @@ fn member(out: &mut Vec<u8>, entry: &Entry) {
 }
 
 /// The member's name: markers are files of their own, the root is `./`.
-fn path(entry: &Entry) -> Vec<u8> {
+fn path(entry: &LayerEntry) -> Vec<u8> {
     let (parent, name) = match entry.path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => entry.path.split_at(slash + 1),
         None => (&[][..], &*entry.path),

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use composefs_csi::image::composefs::write_image;
-use composefs_csi::image::entry::{Entry, EntryKind, INLINE_MAX, Meta};
+use composefs_csi::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta};
 use composefs_csi::image::tree::{Builder, Rules};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::sys::verity::enable_verity;
@@ -150,7 +150,7 @@ pub fn image_by(nodes: &[(&str, Node)], put: impl Fn(&[u8]) -> VerityDigest) -> 
             Node::Link(to) => EntryKind::Symlink(to.as_bytes().into()),
         };
         let meta = Meta { mode: 0o555, ..Meta::default() };
-        layer.apply(Entry { path: path.as_bytes().into(), meta, kind }).expect("a sound entry");
+        layer.apply(LayerEntry { path: path.as_bytes().into(), meta, kind }).expect("a sound entry");
     }
     layer.end().expect("a sound layer");
     let image = write_image(builder.finish().expect("a sound tree")).expect("a sound image");

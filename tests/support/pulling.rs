@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use composefs_csi::image::access::Rule;
-use composefs_csi::image::pull::{Caller, ImageRequest, Limits, PullPolicy, Puller, Watch};
+use composefs_csi::image::access::AccessRule;
+use composefs_csi::image::pull::{Caller, ImageRequest, PullLimits, PullPolicy, Puller, Watch};
 use composefs_csi::image::store::Store;
 use composefs_csi::oci::platform::Platform;
 use composefs_csi::oci::{Credentials, SourceSettings, Sources};
@@ -16,7 +16,7 @@ pub fn accept_all() -> TrustSettings {
 }
 
 /// A puller into `store` that speaks plain HTTP to `hosts`.
-pub fn puller(store: &Arc<Store>, hosts: &[String], trust: &TrustSettings, limits: Limits) -> Puller {
+pub fn puller(store: &Arc<Store>, hosts: &[String], trust: &TrustSettings, limits: PullLimits) -> Puller {
     let settings = SourceSettings {
         insecure_registries: hosts.iter().cloned().collect(),
         proxy_from_environment: false,
@@ -24,7 +24,7 @@ pub fn puller(store: &Arc<Store>, hosts: &[String], trust: &TrustSettings, limit
     };
     let engine = Arc::new(SignaturePolicyEngine::new(trust, TrustMetrics::default()));
     let sources = Sources::new(&settings).unwrap();
-    Puller::new(Arc::clone(store), sources, engine, Rule::default(), limits)
+    Puller::new(Arc::clone(store), sources, engine, AccessRule::default(), limits)
 }
 
 /// A pod of the namespace `shop`, without credentials, wants `image` for a new volume.

@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use composefs_csi::image::entry::{Entry, EntryKind, Meta, Mtime};
+use composefs_csi::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
 use composefs_csi::image::verity::VerityDigest;
 
 /// Everything below `root` and itself, parents first, names in order.
-pub fn entries(root: &Path) -> Vec<Entry> {
+pub fn entries(root: &Path) -> Vec<LayerEntry> {
     let mut entries = Vec::new();
     let mut first_names: HashMap<(u64, u64), Box<[u8]>> = HashMap::new();
     let mut todo = vec![root.to_owned()];
@@ -29,7 +29,7 @@ pub fn entries(root: &Path) -> Vec<Entry> {
             None => kind(&at, &stat),
         };
         first_names.entry((stat.dev(), stat.ino())).or_insert_with(|| path.clone());
-        entries.push(Entry { path, meta: meta(&at, &stat), kind });
+        entries.push(LayerEntry { path, meta: meta(&at, &stat), kind });
     }
     entries
 }

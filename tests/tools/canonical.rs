@@ -10,7 +10,7 @@ use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
 use composefs::fsverity::Sha256HashValue;
 use composefs::generic_tree::{OciTransformOptions, XattrFiltering};
 use composefs_csi::image::composefs::{dump, write_image};
-use composefs_csi::image::entry::{Entry, EntryKind, Meta, Mtime};
+use composefs_csi::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
 use composefs_csi::image::tree::{Builder, CheckedTree, Rules, XattrRule};
 use composefs_csi::image::verity::VerityDigest;
 
@@ -25,25 +25,25 @@ const RECORDED: [(Rules, &str, &str); 2] = [
     (KEEP_USER, "keep-user-xattrs", "0bffe4a66d56e89a86d7f97efb61ea04b8a94affeea5b3746af5e62a61aae855"),
 ];
 
-fn entry(path: &str, kind: EntryKind) -> Entry {
+fn entry(path: &str, kind: EntryKind) -> LayerEntry {
     let mark = path.bytes().fold(7u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let mtime = Mtime { secs: 1_600_000_000 + i64::from(mark % 100_000), nanos: 0 };
     let meta =
         Meta { mode: 0o600 | mark & 0o77, uid: mark % 70_000, gid: mark % 65_537, mtime, xattrs: vec![] };
-    Entry { path: path.as_bytes().into(), meta, kind }
+    LayerEntry { path: path.as_bytes().into(), meta, kind }
 }
 
-fn dir(path: &str) -> Entry {
+fn dir(path: &str) -> LayerEntry {
     let mut dir = entry(path, EntryKind::Directory);
     dir.meta.mode |= 0o700;
     dir
 }
 
-fn file(path: &str, content: &str) -> Entry {
+fn file(path: &str, content: &str) -> LayerEntry {
     entry(path, EntryKind::Inline(content.as_bytes().into()))
 }
 
-fn with_xattrs(mut entry: Entry, names: &[&str]) -> Entry {
+fn with_xattrs(mut entry: LayerEntry, names: &[&str]) -> LayerEntry {
     let pair = |name: &&str| (name.as_bytes().into(), b"value".as_slice().into());
     entry.meta.xattrs = names.iter().map(pair).collect();
     entry
@@ -51,7 +51,7 @@ fn with_xattrs(mut entry: Entry, names: &[&str]) -> Entry {
 
 /// An image whose root, `/run` and attributes the canonical rules change, in the ways that tars of
 /// real builders and composefs-rs have in common: parents first, markers first.
-fn image() -> Vec<Vec<Entry>> {
+fn image() -> Vec<Vec<LayerEntry>> {
     let attributes = ["security.capability", "security.selinux", "user.kept"];
     let symlink = |path: &str, target: &str| entry(path, EntryKind::Symlink(target.as_bytes().into()));
     let mut fraction = file("usr/fraction", "of a second");
@@ -85,7 +85,7 @@ fn image() -> Vec<Vec<Entry>> {
     ]
 }
 
-fn fold(rules: Rules, layers: &[Vec<Entry>]) -> CheckedTree {
+fn fold(rules: Rules, layers: &[Vec<LayerEntry>]) -> CheckedTree {
     let mut builder = Builder::new(rules);
     for entries in layers {
         let mut layer = builder.layer();
@@ -102,7 +102,7 @@ fn text(tree: &CheckedTree) -> String {
 }
 
 /// The digest of a verbatim tree after the crate's transformation.
-fn by_the_crate(layers: &[Vec<Entry>], xattrs: XattrFiltering) -> VerityDigest {
+fn by_the_crate(layers: &[Vec<LayerEntry>], xattrs: XattrFiltering) -> VerityDigest {
     let faithful = text(&fold(Rules::Verbatim, layers));
     let mut tree = dumpfile_to_filesystem::<Sha256HashValue>(&faithful).unwrap();
     tree.transform_for_oci(&OciTransformOptions { xattrs }).unwrap();

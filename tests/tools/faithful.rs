@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use composefs_csi::image::entry::Entry;
+use composefs_csi::image::entry::LayerEntry;
 
 use crate::support::driver::Machine;
 use crate::support::registry::{Options, Registry, run};
@@ -84,12 +84,12 @@ fn second_layer(root: &Path) {
 }
 
 /// What umoci unpacks.
-fn umoci_unpack(image: &str, into: &Path) -> Vec<Entry> {
+fn umoci_unpack(image: &str, into: &Path) -> Vec<LayerEntry> {
     run(Command::new(installed("umoci")).args(["unpack", "--image", image]).arg(into));
     unpacked::entries(&into.join("rootfs"))
 }
 
-fn compare(theirs: &[Entry], ours: &[Entry]) {
+fn compare(theirs: &[LayerEntry], ours: &[LayerEntry]) {
     for (theirs, ours) in theirs.iter().zip(ours) {
         assert_eq!(theirs, ours, "{}", String::from_utf8_lossy(&theirs.path));
     }

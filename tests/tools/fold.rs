@@ -5,13 +5,13 @@ use std::path::Path;
 use std::process::Command;
 
 use composefs_csi::image::composefs::dump;
-use composefs_csi::image::entry::{Entry, EntryKind, Mtime};
+use composefs_csi::image::entry::{EntryKind, LayerEntry, Mtime};
 use composefs_csi::image::tree::{Builder, CheckedTree, Rules, TreeError};
 
 use crate::support::layout;
 
-fn entry(path: &str, kind: EntryKind) -> Entry {
-    let mut entry = Entry { path: path.as_bytes().into(), meta: Default::default(), kind };
+fn entry(path: &str, kind: EntryKind) -> LayerEntry {
+    let mut entry = LayerEntry { path: path.as_bytes().into(), meta: Default::default(), kind };
     // A mark of the path in everything, so that a mix-up shows.
     let mark = path.bytes().fold(7u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     entry.meta.mode = 0o600 | mark & 0o77;
@@ -20,36 +20,36 @@ fn entry(path: &str, kind: EntryKind) -> Entry {
     entry
 }
 
-fn dir(path: &str) -> Entry {
+fn dir(path: &str) -> LayerEntry {
     let mut dir = entry(path, EntryKind::Directory);
     dir.meta.mode |= 0o1700;
     dir
 }
 
-fn file(path: &str, content: &str) -> Entry {
+fn file(path: &str, content: &str) -> LayerEntry {
     entry(path, EntryKind::Inline(content.as_bytes().into()))
 }
 
-fn symlink(path: &str, target: &str) -> Entry {
+fn symlink(path: &str, target: &str) -> LayerEntry {
     let mut link = entry(path, EntryKind::Symlink(target.as_bytes().into()));
     // Linux gives every symbolic link this mode, whatever the tar says.
     link.meta.mode = 0o777;
     link
 }
 
-fn link(path: &str, target: &str) -> Entry {
+fn link(path: &str, target: &str) -> LayerEntry {
     entry(path, EntryKind::Hardlink(target.as_bytes().into()))
 }
 
-fn whiteout(path: &str) -> Entry {
+fn whiteout(path: &str) -> LayerEntry {
     entry(path, EntryKind::Whiteout)
 }
 
-fn opaque(path: &str) -> Entry {
+fn opaque(path: &str) -> LayerEntry {
     entry(path, EntryKind::Opaque)
 }
 
-fn fold(layers: &[Vec<Entry>]) -> Result<CheckedTree, TreeError> {
+fn fold(layers: &[Vec<LayerEntry>]) -> Result<CheckedTree, TreeError> {
     let mut builder = Builder::new(Rules::Verbatim);
     for entries in layers {
         let mut layer = builder.layer();
@@ -66,7 +66,7 @@ fn lines(tree: &CheckedTree) -> Vec<String> {
 }
 
 /// What umoci makes of an image, read back from the directory.
-fn unpacked(scratch: &Path, layers: &[Vec<Entry>]) -> Result<Vec<String>, String> {
+fn unpacked(scratch: &Path, layers: &[Vec<LayerEntry>]) -> Result<Vec<String>, String> {
     let (image, bundle) = (scratch.join("image"), scratch.join("bundle"));
     layout::write(&image, layers);
     let mut umoci = Command::new(crate::support::tools::installed("umoci"));
@@ -106,19 +106,19 @@ fn timeless(line: &str) -> String {
     fields.map(|(_, field)| field).collect::<Vec<_>>().join(" ")
 }
 
-fn compare(layers: &[Vec<Entry>]) -> Result<(), String> {
+fn compare(layers: &[Vec<LayerEntry>]) -> Result<(), String> {
     let scratch = tempfile::tempdir().unwrap();
     let theirs = unpacked(scratch.path(), layers)?;
     same(layers, &theirs)
 }
 
-fn same(layers: &[Vec<Entry>], theirs: &[String]) -> Result<(), String> {
+fn same(layers: &[Vec<LayerEntry>], theirs: &[String]) -> Result<(), String> {
     let ours = lines(&fold(layers).map_err(|error| error.to_string())?);
     let differences = differences(&ours, theirs);
     if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
 }
 
-fn check(layers: &[Vec<Entry>]) {
+fn check(layers: &[Vec<LayerEntry>]) {
     compare(layers).unwrap_or_else(|difference| panic!("{difference}"));
 }
 
@@ -147,7 +147,7 @@ fn one_layer_of_everything() {
 #[test]
 fn layers_over_layers() {
     let lower = vec![dir(""), dir("a"), dir("a/b"), file("a/b/f", "1"), file("a/f", "2"), file("z", "3")];
-    let upper = |entry: Entry| check(&[lower.clone(), vec![entry]]);
+    let upper = |entry: LayerEntry| check(&[lower.clone(), vec![entry]]);
     let mut described_anew = dir("a");
     described_anew.meta.uid = 12;
     upper(described_anew);
@@ -234,7 +234,7 @@ mod random {
         vec(prop::sample::select(vec!["a", "b", "c"]), 1..4).prop_map(|names| names.join("/"))
     }
 
-    fn any_entry() -> impl Strategy<Value = Entry> {
+    fn any_entry() -> impl Strategy<Value = LayerEntry> {
         let content = prop::sample::select(vec!["", "x", "yy", "more content"]);
         prop_oneof![
             4 => path().prop_map(|path| dir(&path)),
@@ -251,12 +251,12 @@ mod random {
 
     /// Layers without the entries that our fold refuses, markers first. Where a marker comes after
     /// what it spares, umoci keeps a lower directory's metadata; ours does not depend on the order.
-    fn fitting(layers: Vec<Vec<Entry>>) -> Vec<Vec<Entry>> {
+    fn fitting(layers: Vec<Vec<LayerEntry>>) -> Vec<Vec<LayerEntry>> {
         let mut kept = vec![vec![dir("")]];
         for entries in layers {
             kept.push(vec![]);
-            let marker = |entry: &Entry| matches!(entry.kind, EntryKind::Whiteout | EntryKind::Opaque);
-            let (markers, others): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(marker);
+            let marker = |entry: &LayerEntry| matches!(entry.kind, EntryKind::Whiteout | EntryKind::Opaque);
+            let (markers, others): (Vec<LayerEntry>, Vec<LayerEntry>) = entries.into_iter().partition(marker);
             for entry in markers.into_iter().chain(others) {
                 kept.last_mut().unwrap().push(entry);
                 if fold(&kept).is_err() {
@@ -267,9 +267,9 @@ mod random {
         kept
     }
 
-    fn shown(layers: &[Vec<Entry>]) -> String {
-        let word = |entry: &Entry| format!("{} {:?}", String::from_utf8_lossy(&entry.path), entry.kind);
-        let layer = |entries: &Vec<Entry>| entries.iter().map(word).collect::<Vec<_>>().join("\n");
+    fn shown(layers: &[Vec<LayerEntry>]) -> String {
+        let word = |entry: &LayerEntry| format!("{} {:?}", String::from_utf8_lossy(&entry.path), entry.kind);
+        let layer = |entries: &Vec<LayerEntry>| entries.iter().map(word).collect::<Vec<_>>().join("\n");
         layers.iter().map(layer).collect::<Vec<_>>().join("\n--\n")
     }
 

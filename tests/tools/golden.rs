@@ -1,7 +1,7 @@
 //! The image of a tree is, byte for byte, what the composefs project's own `mkcomposefs` writes for
 //! it, and its digest the one that `mkcomposefs` prints. Needs `scripts/debian-tools.sh mkcomposefs`.
 
-use composefs_csi::image::entry::{Entry, EntryKind, Mtime};
+use composefs_csi::image::entry::{EntryKind, LayerEntry, Mtime};
 
 use crate::support::golden::{check, compare, dir, entry, file, with_xattr};
 
@@ -140,7 +140,7 @@ fn access_control_lists() {
 
 #[test]
 fn names_of_every_length_and_byte() {
-    let mut entries: Vec<Entry> =
+    let mut entries: Vec<LayerEntry> =
         (1..=255).map(|length| file("n".repeat(length), 70, length as u8)).collect();
     for byte in (1..=255).filter(|byte| ![b'/', b'.'].contains(byte)) {
         entries.push(file([byte], 3, byte));
@@ -241,7 +241,7 @@ mod random {
         ]
     }
 
-    fn random_entry() -> impl Strategy<Value = Entry> {
+    fn random_entry() -> impl Strategy<Value = LayerEntry> {
         let xattr_name = prop::sample::select(vec![
             "security.capability",
             "security.selinux",

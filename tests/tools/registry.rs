@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use composefs_csi::kind::Kind;
 use composefs_csi::oci::digest::Digest;
-use composefs_csi::oci::limits::Limits;
+use composefs_csi::oci::limits::ImageLimits;
 use composefs_csi::oci::manifest::{ACCEPTED_MEDIA_TYPES, Document, ImageConfig, LayerCompression, Manifest};
 use composefs_csi::oci::reference::{Reference, Version};
 use composefs_csi::oci::{Credentials, RetryPolicy, Source, SourceError, SourceSettings, Sources, read_blob};
@@ -77,7 +77,7 @@ async fn manifest(source: &dyn Source, version: &Version) -> Manifest {
 /// Reads a whole image and checks everything that it promises.
 async fn check_image(source: &dyn Source, version: &Version, tars: &[&Layer]) {
     let manifest = manifest(source, version).await;
-    let config = read_blob(source, &manifest.config, Limits::DEFAULT.config_bytes).await.unwrap();
+    let config = read_blob(source, &manifest.config, ImageLimits::DEFAULT.config_bytes).await.unwrap();
     let config = ImageConfig::parse(&config, manifest.layers.len()).unwrap();
     assert_eq!(manifest.layers.len(), tars.len());
     for ((layer, diff_id), tar) in manifest.layers.iter().zip(config.diff_ids).zip(tars) {

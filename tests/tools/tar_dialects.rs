@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use composefs_csi::image::entry::EntryKind;
-use composefs_csi::image::tar::{Archive, Limits, Piece, TarKind};
+use composefs_csi::image::tar::{Archive, Piece, TarKind, TarLimits};
 
 use crate::support::dialects::{Features, Node, Tree, build, extracted, file_kind};
 use crate::support::tools::installed;
@@ -21,7 +21,7 @@ fn run(command: &mut Command) {
 
 /// What we read in an archive.
 fn ours(tar: &Path) -> Tree {
-    let mut archive = Archive::new(BufReader::new(File::open(tar).unwrap()), Limits::default());
+    let mut archive = Archive::new(BufReader::new(File::open(tar).unwrap()), TarLimits::default());
     let mut tree = Tree::new();
     let mut links: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     while let Some(entry) = archive.next_entry().unwrap() {

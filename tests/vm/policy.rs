@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use composefs_csi::image::pull::{Images as _, Limits, PullError, PullPolicy, Puller, Ready};
+use composefs_csi::image::pull::{Images as _, PullError, PullLimits, PullPolicy, Puller, Ready};
 use composefs_csi::image::store::{NodeKey, Options, Store};
 use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::Mounter as _;
@@ -71,7 +71,7 @@ impl Node {
     fn new(store: &Path, policy: PathBuf, image: String) -> Self {
         let store = Store::open(store, Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
         let trust = TrustSettings { policy: Some(policy.clone()), ..TrustSettings::default() };
-        let puller = puller(&Arc::new(store), &[], &trust, Limits::default());
+        let puller = puller(&Arc::new(store), &[], &trust, PullLimits::default());
         Self { puller, policy, image }
     }
 

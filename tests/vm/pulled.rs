@@ -5,7 +5,9 @@ use std::fs::File;
 use std::sync::Arc;
 
 use composefs_csi::image::objects::Objects;
-use composefs_csi::image::pull::{Caller, ImageRequest, Images as _, Limits, PullError, PullPolicy, Ready};
+use composefs_csi::image::pull::{
+    Caller, ImageRequest, Images as _, PullError, PullLimits, PullPolicy, Ready,
+};
 use composefs_csi::image::store::{NodeKey, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::integrity::Integrity;
@@ -24,7 +26,7 @@ pub fn pull(store: &Arc<Store>, reference: &str) -> Ready {
 }
 
 pub fn try_pull(store: &Arc<Store>, reference: &str) -> Result<Ready, PullError> {
-    let puller = puller(store, &[], &accept_all(), Limits::default());
+    let puller = puller(store, &[], &accept_all(), PullLimits::default());
     let request = ImageRequest { caller: Caller::Operator, ..request(reference, PullPolicy::Always) };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(puller.ensure(&request))

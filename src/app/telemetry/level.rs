@@ -1,6 +1,5 @@
-//! The log's level from a file that is re-read, such as a key of a mounted ConfigMap: an operator turns on
-//! `debug` for a node that misbehaves, without restarting the plugin that misbehaves, and without a port that
-//! anybody could write to.
+//! The log level from a file that is read again and again, such as a key of a mounted ConfigMap. An operator can
+//! turn on `debug` on a node without restarting its plugin, and no writable port is needed.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,34 +8,34 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use super::parse;
+use super::filter::parse;
 
-/// How often the file is read: all that wakes an idle plugin, so not more often than it matters. Kubelet takes up to a
-/// minute to bring a changed ConfigMap.
-const EVERY: Duration = Duration::from_secs(15);
-/// Filters are short; whatever is longer is not one.
-const MAX: usize = 4096;
+/// How often the file is read. Nothing else wakes an idle plugin, so this is rare; the kubelet takes up to a minute
+/// to update a ConfigMap anyway.
+const READ_INTERVAL: Duration = Duration::from_secs(15);
+/// The longest filter, in characters.
+const FILTER_MAX: usize = 4096;
 
-/// A file with a filter, and what it sets.
+/// A file with a filter, and the subscriber that uses the filter.
 #[derive(Debug)]
 pub struct LevelFile {
     path: PathBuf,
-    /// Used as long as the file is missing or empty.
-    usual: String,
-    /// What was read last.
+    /// Used while the file is missing or empty.
+    default: String,
+    /// The filter that was read last.
     seen: String,
     handle: reload::Handle<EnvFilter, Registry>,
 }
 
 impl LevelFile {
-    /// Sets by `handle` what `path` says, and `usual` where it says nothing.
-    pub fn new(path: PathBuf, usual: String, handle: reload::Handle<EnvFilter, Registry>) -> Self {
-        Self { path, seen: usual.clone(), usual, handle }
+    /// Sets the filter in `path` through `handle`; `default` applies while the file is missing or empty.
+    pub fn new(path: PathBuf, default: String, handle: reload::Handle<EnvFilter, Registry>) -> Self {
+        Self { path, seen: default.clone(), default, handle }
     }
 
-    /// Re-reads the file until the shutdown.
+    /// Reads the file regularly until the shutdown.
     pub async fn follow(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(EVERY);
+        let mut ticks = tokio::time::interval(READ_INTERVAL);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
@@ -47,18 +46,19 @@ impl LevelFile {
         }
     }
 
-    /// Sets the level if the file says another one than last time.
+    /// Sets the filter if it differs from the last one.
     fn apply(&mut self, read: io::Result<String>) {
         let wanted = match read {
-            Ok(text) if text.trim().is_empty() => self.usual.clone(),
-            Ok(text) => text.trim().chars().take(MAX).collect(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.usual.clone(),
-            // Unreadable for a moment; the level stays.
+            Ok(text) if text.trim().is_empty() => self.default.clone(),
+            Ok(text) => text.trim().chars().take(FILTER_MAX).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.default.clone(),
+            // Probably unreadable for a moment only; keep the level.
             Err(_) => return,
         };
         if wanted == self.seen {
             return;
         }
+        // Before parsing: a malformed filter is reported only once.
         self.seen.clone_from(&wanted);
         let changed = parse(&wanted)
             .map_err(|error| error.to_string())

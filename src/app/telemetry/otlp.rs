@@ -1,6 +1,6 @@
-//! Spans for OpenTelemetry: sent in batches over OTLP/HTTP by a thread of the SDK. A collector that is slow or
-//! gone costs spans, never a call: the queue is bounded, what does not fit is dropped, and that sending fails
-//! is logged once until it works again.
+//! Spans for OpenTelemetry: a thread of the SDK sends them in batches over OTLP/HTTP. A slow or missing collector
+//! costs spans, but never delays a call: the queue is bounded, and spans that do not fit are dropped. A failure to
+//! send is logged once until sending works again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +20,10 @@ use tracing_subscriber::{Layer, Registry};
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the last spans may take at the end of the process.
+/// How long sending the last spans may delay the end of the process.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// Where spans go and whose they are.
+/// Where spans are sent, and which service and node they name.
 #[derive(Debug, Clone)]
 pub struct Export {
     /// The collector's base URL, such as `http://collector:4318`.
@@ -34,7 +34,7 @@ pub struct Export {
     pub node: Option<String>,
 }
 
-/// A setting that no spans can be sent with.
+/// An unusable setting.
 #[derive(Debug, thiserror::Error)]
 #[error("spans cannot be sent to {endpoint:?}: {why}; write --otlp-endpoint as http://HOST:4318")]
 pub struct ExportError {
@@ -47,10 +47,10 @@ pub struct ExportError {
 pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// Starts sending. Needs the runtime that the requests are made on.
+    /// Starts sending. The caller must be inside the runtime that makes the requests.
     ///
     /// # Errors
-    /// The endpoint is no URL.
+    /// The endpoint is not an http or https URL.
     pub fn start(export: Export) -> Result<Self, ExportError> {
         let failed = |why: String| ExportError { endpoint: export.endpoint.clone(), why };
         let base = export.endpoint.trim_end_matches('/');
@@ -83,7 +83,7 @@ impl Exporter {
         Ok(Self(provider))
     }
 
-    /// What makes spans of this program's own.
+    /// The layer that turns spans of this program into OpenTelemetry spans.
     pub fn layer(&self) -> Box<dyn Layer<Registry> + Send + Sync> {
         let ours = Targets::new().with_target("composefs_csi", tracing::Level::INFO);
         let layer = tracing_opentelemetry::layer().with_tracer(self.0.tracer("composefs-csi"));
@@ -95,14 +95,14 @@ impl Exporter {
             .boxed()
     }
 
-    /// Sends what is left, for a few seconds at most. Blocking; the runtime must still run.
+    /// Sends the remaining spans, for a few seconds at most. Blocking; the runtime must still be running.
     pub fn end(&self) {
-        // Whatever went wrong has been logged, or nobody is left to read it.
+        // Failures to send have been logged already.
         let _ = self.0.shutdown_with_timeout(FLUSH);
     }
 }
 
-/// Posts from the SDK's thread, which has no runtime of its own.
+/// Sends requests for the SDK's thread, which has no runtime of its own.
 #[derive(Debug)]
 struct Post {
     http: reqwest::Client,
@@ -114,6 +114,7 @@ struct Post {
 impl HttpClient for Post {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let http = self.http.clone();
+        // reqwest needs the runtime, and this thread is outside of it.
         let sent = self.runtime.spawn(async move {
             let answer = http.execute(request.try_into()?).await?;
             let status = answer.status();
@@ -121,6 +122,7 @@ impl HttpClient for Post {
             *response.status_mut() = status;
             Ok::<_, reqwest::Error>(response)
         });
+        // The URL may contain credentials.
         let answer = sent.await?.map_err(|error| error.without_url());
         let failed = match &answer {
             Ok(response) if response.status().is_success() => None,
@@ -128,17 +130,18 @@ impl HttpClient for Post {
             Err(error) => Some(error.to_string()),
         };
         if let Some(why) = failed {
+            // Only the first failure of a series is logged.
             if !self.failing.swap(true, Ordering::Relaxed) {
-                tracing::warn!("spans are lost, the collector does not take them: {why}");
+                tracing::warn!("spans are lost, the collector does not accept them: {why}");
             }
         } else if self.failing.swap(false, Ordering::Relaxed) {
-            tracing::info!("the collector takes spans again");
+            tracing::info!("the collector accepts spans again");
         }
         Ok(answer?)
     }
 }
 
-/// Makes calls look like calls: named by what was called, failed where the answer says so.
+/// Turns spans of calls into server spans: named by the method, and failed if the answer is an error.
 #[derive(Debug)]
 struct Calls(BatchSpanProcessor);
 

@@ -1,4 +1,4 @@
-//! Where an image comes from, as far as rights to read it go.
+//! Where an image comes from, for the right to read it.
 
 use std::fmt;
 
@@ -18,12 +18,12 @@ impl Origin {
         let name = reference.name();
         match reference {
             Reference::Registry(registry) => Self { host: registry.host().to_owned(), name, open: true },
-            // Which layouts a pod may read is decided by their directory, so each is a world of its own.
+            // Pods may read layouts directory by directory, so what is known about one says nothing about another.
             Reference::Layout(_) => Self { host: name.clone(), name, open: false },
         }
     }
 
-    /// Who knows what a credential stands for here: the registry's host, or the layout's directory.
+    /// The registry's host, or the layout's directory: a credential means the same everywhere below it.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -33,8 +33,8 @@ impl Origin {
         &self.name
     }
 
-    /// Whether what this origin gives to somebody without credentials may be taken for public.
-    pub fn is_open(&self) -> bool {
+    /// Whether what this origin gives without credentials counts as public.
+    pub(in crate::image) fn is_open(&self) -> bool {
         self.open
     }
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn registries_are_realms_and_so_is_each_layout() {
+    fn registries_and_layouts_are_told_apart() {
         let origin = |text: &str| Origin::of(&text.parse().unwrap());
         let (a, b) = (origin("r.io:5000/team/a:1"), origin("r.io:5000/team/b:1"));
         assert_eq!((a.host(), a.name(), a.is_open()), ("r.io:5000", "r.io:5000/team/a", true));

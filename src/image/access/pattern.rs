@@ -1,4 +1,4 @@
-//! Names of images that need no verification, as the kubelet's configuration writes them
+//! Names of images that need no verification, in the form of the kubelet's configuration
 //! (`preloadedImagesVerificationAllowlist`): a name without tag or digest, or a prefix that ends in `/*`.
 
 use std::fmt;
@@ -14,7 +14,7 @@ pub struct ImagePattern {
     below: bool,
 }
 
-/// Why a text is no pattern.
+/// Why a text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{given:?} is not a pattern of images: {problem}; write HOST/REPOSITORY, or HOST/PATH/* for all below"

@@ -1,98 +1,98 @@
-//! The decision itself, from what is on record: pure.
+//! The decision itself: pure, from what is on record.
 
 use std::time::Duration;
 
-use super::{ImagePattern, Origin};
+use super::origin::Origin;
+use super::pattern::ImagePattern;
 
 /// Which images are given without asking the registry, by the names of KEP-2535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verification {
-    /// Everything that is here is everybody's.
+    /// Every image that is here.
     NeverVerify,
-    /// What the operator's command pulled is everybody's.
+    /// The images that the operator's command pulled.
     #[default]
     NeverVerifyPreloadedImages,
-    /// What [`Rule::allow`] names is everybody's.
+    /// The images that [`AccessRule::allow`] names.
     NeverVerifyAllowlistedImages,
-    /// Nothing is, but for what a registry gave to somebody without credentials.
+    /// None, except those that a registry gave without credentials.
     AlwaysVerify,
 }
 
 /// What decides whether stored bytes are given to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
-    /// What is exempt.
+pub struct AccessRule {
+    /// Which images are exempt.
     pub verification: Verification,
     /// The images that [`Verification::NeverVerifyAllowlistedImages`] exempts.
     pub allow: Vec<ImagePattern>,
-    /// For how long a registry's yes to a credential counts.
+    /// For how long a registry's confirmation to a credential counts.
     pub ttl: Duration,
 }
 
-/// For how long a registry's yes to a credential counts unless the operator says otherwise.
+/// For how long a registry's confirmation to a credential counts, unless the operator sets another time.
 ///
-/// The kubelet keeps it as long as the image. One hour is of the order of the tokens that registries give out: a
-/// credential that is withdrawn reads from the registry for about as long in any case. It also is how long
-/// private images can be published anew while their registry is away.
-pub const TTL: Duration = Duration::from_secs(3600);
+/// The kubelet keeps it as long as the image. One hour is about the lifetime of the tokens that registries issue, so a
+/// withdrawn credential can read from the registry for about as long in any case. Private images can be published
+/// again for the same time while their registry is unreachable.
+const TTL: Duration = Duration::from_secs(3600);
 
-impl Default for Rule {
+impl Default for AccessRule {
     fn default() -> Self {
         Self { verification: Verification::default(), allow: Vec::new(), ttl: TTL }
     }
 }
 
-/// What is on record about an image, at one origin and for one who asks.
+/// What is on record about an image, at one origin and for one caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ImageFacts {
-    /// All of its bytes came from this origin, or were proven to be the same as there.
+pub(in crate::image) struct ImageFacts {
+    /// All of its bytes came from this origin, or were proven to be the same there.
     pub from_here: bool,
     /// The operator pulled it from this origin.
     pub preloaded: bool,
-    /// This origin gave it to somebody without credentials.
+    /// This origin gave it without credentials.
     pub anonymous: bool,
-    /// How long ago this origin gave it to the one who asks.
+    /// How long ago this origin gave it to the caller.
     pub checked: Option<Duration>,
 }
 
-/// What is on record about a layer's blob, for one who asks.
+/// What is on record about a layer's blob, for one caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LayerFacts {
+pub(in crate::image) struct LayerFacts {
     /// The operator pulled an image with it.
     pub preloaded: bool,
-    /// Some registry gave it to somebody without credentials.
+    /// Some registry gave it without credentials.
     pub anonymous: bool,
-    /// The one who asks fetched it from this very registry.
+    /// The caller fetched it from this same registry.
     pub own: bool,
 }
 
 /// Why an image is given without asking the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Given {
+pub(in crate::image) enum GrantReason {
     /// The policy exempts it.
     Exempt,
-    /// Anybody may read it.
+    /// The registry gives it without credentials.
     Public,
-    /// The registry has said yes recently.
+    /// The registry has confirmed it to the caller recently.
     Checked,
 }
 
-impl Rule {
-    /// Why the image is given to the one who asks, if it is. `None`: the registry must be asked, with the asker's
-    /// own credentials.
-    pub fn image(&self, origin: &Origin, facts: &ImageFacts) -> Option<Given> {
+impl AccessRule {
+    /// Why the image is given to the caller. `None`: the registry must be asked, with the caller's own credentials.
+    pub(in crate::image) fn image(&self, origin: &Origin, facts: &ImageFacts) -> Option<GrantReason> {
         if self.exempts(origin, facts) {
-            Some(Given::Exempt)
+            Some(GrantReason::Exempt)
         } else if facts.anonymous {
-            Some(Given::Public)
+            Some(GrantReason::Public)
         } else {
-            facts.checked.filter(|age| *age < self.ttl).map(|_| Given::Checked)
+            facts.checked.filter(|age| *age < self.ttl).map(|_| GrantReason::Checked)
         }
     }
 
-    /// Whether a stored layer stands in for fetching it. The answer must not depend on what a manifest says: to
-    /// name a layer proves nothing.
-    pub fn layer(&self, facts: &LayerFacts) -> bool {
+    /// Whether a stored layer is used instead of fetching it. The answer must not depend on what a manifest says:
+    /// naming a layer proves nothing.
+    pub(in crate::image) fn layer(&self, facts: &LayerFacts) -> bool {
         let exempt = match self.verification {
             Verification::NeverVerify => true,
             Verification::NeverVerifyPreloadedImages => facts.preloaded,
@@ -101,8 +101,8 @@ impl Rule {
         exempt || facts.anonymous || facts.own
     }
 
-    /// Whether nobody is ever asked to prove anything, so that there is nothing to hide either.
-    pub fn is_open(&self) -> bool {
+    /// Whether no caller has to prove anything, so that there is nothing to hide either.
+    pub(in crate::image) fn is_open(&self) -> bool {
         self.verification == Verification::NeverVerify
     }
 
@@ -110,7 +110,7 @@ impl Rule {
         match self.verification {
             Verification::NeverVerify => true,
             Verification::NeverVerifyPreloadedImages => facts.preloaded,
-            // A registry on the list is open to all pods; that does not make it believed about what it never had.
+            // The list opens a registry to all pods. It proves nothing about images that the registry never had.
             Verification::NeverVerifyAllowlistedImages => {
                 facts.from_here && self.allow.iter().any(|pattern| pattern.matches(origin.name()))
             }

@@ -1,4 +1,4 @@
-//! Our tree as the crate's.
+//! From our tree to the composefs crate's.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -7,24 +7,25 @@ use composefs::fsverity::{FsVerityHashValue, Sha256HashValue};
 use composefs::generic_tree::LeafId;
 use composefs::tree::{self, Directory, FileSystem, Inode, LeafContent, RegularFile};
 
-use super::ImageError;
+use super::error::ImageError;
 use crate::image::tree::{CheckedTree, NodeId, NodeKind, Stat};
 use crate::image::verity::VerityDigest;
 
-/// A directory being filled, its name in the one above, and what is still to be added.
+/// A directory being filled: its name in the parent, and the entries still to be added.
 struct Frame<'a> {
     name: &'a [u8],
     dir: Directory<Sha256HashValue>,
     rest: Box<dyn Iterator<Item = (&'a [u8], NodeId)> + 'a>,
 }
 
-/// Copies a tree into the crate's, without recursion.
+/// Copies a tree into the crate's, without recursion: layers decide how deep it is.
 pub(super) fn filesystem(tree: &CheckedTree) -> Result<FileSystem<Sha256HashValue>, ImageError> {
     let mut done = FileSystem::new(stat(tree, &tree.node(NodeId::ROOT).stat));
     let mut leaves: Vec<Option<LeafId>> = vec![None; tree.slots()];
     let mut stack = vec![frame(tree, b"", NodeId::ROOT)];
     while let Some(mut top) = stack.pop() {
         let Some((name, id)) = top.rest.next() else {
+            // Full. The crate wants a directory whole when it is added to its parent.
             match stack.last_mut() {
                 Some(parent) => {
                     parent.dir.insert(OsStr::from_bytes(top.name), Inode::Directory(Box::new(top.dir)));
@@ -38,6 +39,7 @@ pub(super) fn filesystem(tree: &CheckedTree) -> Result<FileSystem<Sha256HashValu
             stack.push(frame(tree, name, id));
             continue;
         }
+        // Another name of an inode is a hard link to the leaf of the first.
         let leaf = match leaves[id.index()] {
             Some(leaf) => leaf,
             None => done.push_leaf(stat(tree, &tree.node(id).stat), content(&tree.node(id).kind)?),
@@ -75,13 +77,14 @@ fn content(kind: &NodeKind) -> Result<LeafContent<Sha256HashValue>, ImageError> 
         NodeKind::CharDevice(number) => LeafContent::CharacterDevice((*number).into()),
         NodeKind::BlockDevice(number) => LeafContent::BlockDevice((*number).into()),
         NodeKind::Fifo => LeafContent::Fifo,
+        // The caller treats directories, and no name of a checked tree leads to the others.
         NodeKind::Directory(_) | NodeKind::Pending | NodeKind::Free => {
             return Err(ImageError::Unsupported { reason: "an inode without content".to_owned() });
         }
     })
 }
 
-/// The crate's digest as ours.
+/// From the crate's digest to ours.
 pub(super) fn digest(id: &Sha256HashValue) -> VerityDigest {
     VerityDigest::from_hex(&id.to_hex()).unwrap_or(VerityDigest([0; 32]))
 }

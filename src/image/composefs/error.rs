@@ -1,10 +1,10 @@
-//! Why there is no image.
+//! The errors of writing and reading images.
 
 use std::io;
 
 use crate::kind::Kind;
 
-/// A composefs image that cannot be written or read.
+/// Why a composefs image cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The tree holds something that the format cannot express.
@@ -13,7 +13,7 @@ pub enum ImageError {
         /// What it is.
         reason: String,
     },
-    /// The bytes of an image make no sense.
+    /// The bytes are not a valid image.
     #[error("not a composefs image, or a damaged one: {reason}; remove it and pull again")]
     Corrupt {
         /// What is wrong.
@@ -31,10 +31,10 @@ pub enum ImageError {
         /// The system's error.
         source: io::Error,
     },
-    /// The composefs library gave up.
+    /// The composefs library panicked.
     #[error("the composefs library panicked: {message}; please report the image to this project")]
     Panic {
-        /// Its last words.
+        /// The panic's message.
         message: String,
     },
 }

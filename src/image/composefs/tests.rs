@@ -3,16 +3,16 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::image::entry::{Entry, EntryKind, INLINE_MAX, Meta};
+use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta};
 use crate::image::tree::{Builder, Rules};
 use crate::kind::Kind;
 
-fn object(path: &str, seed: u8) -> Entry {
+fn object(path: &str, seed: u8) -> LayerEntry {
     let kind = EntryKind::Object(VerityDigest([seed; 32]), 1000);
-    Entry { path: path.as_bytes().into(), meta: Meta::default(), kind }
+    LayerEntry { path: path.as_bytes().into(), meta: Meta::default(), kind }
 }
 
-fn image(entries: &[Entry]) -> ImageBytes {
+fn image(entries: &[LayerEntry]) -> ImageBytes {
     let mut builder = Builder::new(Rules::Faithful);
     let mut layer = builder.layer();
     entries.iter().try_for_each(|entry| layer.apply(entry.clone())).unwrap();
@@ -35,8 +35,9 @@ fn an_image_lists_its_objects_once_and_in_order() {
 
 #[test]
 fn the_order_of_entries_does_not_show() {
-    let entries: Vec<Entry> = (0..200).map(|at| object(&format!("d{}/f{at}", at % 7), at as u8)).collect();
-    let backwards: Vec<Entry> = entries.iter().rev().cloned().collect();
+    let entries: Vec<LayerEntry> =
+        (0..200).map(|at| object(&format!("d{}/f{at}", at % 7), at as u8)).collect();
+    let backwards: Vec<LayerEntry> = entries.iter().rev().cloned().collect();
     assert_eq!(image(&entries), image(&backwards));
     assert_ne!(image(&entries).digest(), image(&entries[1..]).digest());
 }

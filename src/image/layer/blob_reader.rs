@@ -1,19 +1,31 @@
-//! The compressed side: chunks as the source delivers them, counted and hashed as they are read.
+//! The compressed blob as a stream: chunks as the source delivers them, counted and hashed.
 
 use std::io::{self, BufRead, Read};
 
 use bytes::Bytes;
 
-use super::Blob;
 use super::error::LayerFault;
-use crate::oci::digest::Hasher;
+use crate::oci::digest::{Digest, Hasher};
+use crate::oci::manifest::LayerCompression;
 
-/// The blob as it comes in.
+/// A layer's blob, as its descriptor states it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blob {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// Their number, in bytes.
+    pub size: u64,
+    /// How they are compressed, from the media type.
+    pub compression: LayerCompression,
+}
+
+/// Reads a blob from its chunks.
 pub(super) struct BlobReader<'a, I> {
     chunks: I,
     chunk: Bytes,
     blob: &'a Blob,
     hasher: Hasher,
+    /// Bytes received so far.
     got: u64,
     progress: &'a (dyn Fn(u64) + Sync),
 }
@@ -23,9 +35,10 @@ impl<'a, I: Iterator<Item = Bytes>> BlobReader<'a, I> {
         Self { chunks, chunk: Bytes::new(), blob, hasher: Hasher::default(), got: 0, progress }
     }
 
-    /// Makes at least `count` bytes available at once, if the blob has them, without consuming any.
+    /// The next `count` bytes or more, if the blob has them. Consumes nothing.
     pub(super) fn peek(&mut self, count: usize) -> io::Result<&[u8]> {
         while self.chunk.len() < count {
+            // `fill_buf` fetches only when there is nothing left of the last chunk.
             let before = std::mem::take(&mut self.chunk);
             if self.fill_buf()?.is_empty() {
                 self.chunk = before;
@@ -38,14 +51,14 @@ impl<'a, I: Iterator<Item = Bytes>> BlobReader<'a, I> {
         Ok(&self.chunk)
     }
 
-    /// Reads what is left, and says whether these are the bytes that the descriptor means.
+    /// Reads the rest of the blob and compares its size and digest with the descriptor.
     pub(super) fn verify(&mut self) -> Result<(), LayerFault> {
         loop {
             self.chunk = Bytes::new();
             match self.fill_buf() {
                 Ok([]) => break,
                 Ok(_) => {}
-                // The one error that `fill_buf` makes; the size tells it apart below.
+                // `fill_buf` fails only on a blob that is too long, which `got` shows below.
                 Err(_) => break,
             }
         }

@@ -1,18 +1,19 @@
-//! Buffers that travel between the threads of one layer: filled by the first, read by the others
-//! in turn, and sent back by the last to be filled again. Their number bounds the layer's memory.
+//! A pool of buffers between the threads of one layer. The first thread fills a buffer, the others read it in
+//! turn, and the last one returns it. The number of buffers bounds the layer's memory.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, Sender};
 
-/// Bytes per buffer: large enough that handing over costs nothing, small enough to stay in cache.
+/// Bytes per buffer: large enough that passing it on costs nothing, small enough for the cache.
 pub(super) const BUFFER: usize = 128 << 10;
-/// Buffers per layer: enough for each thread to have one in hand and one waiting.
+/// Buffers per layer: enough for each thread to work on one while another one waits.
 pub(super) const BUFFERS: usize = 8;
 
-/// Fills `buffer` as far as the source goes. Short only at the source's end.
+/// Fills `buffer`. It stays shorter than [`BUFFER`] only at the source's end.
 pub(super) fn fill(buffer: &mut Vec<u8>, mut source: impl Read) -> io::Result<()> {
     buffer.resize(BUFFER, 0);
     let mut filled = 0;
+    // A decoder returns few bytes at a time: only full buffers keep the costs of passing them on low.
     let result = loop {
         match source.read(buffer.get_mut(filled..).unwrap_or_default()) {
             Ok(0) => break Ok(()),
@@ -25,20 +26,20 @@ pub(super) fn fill(buffer: &mut Vec<u8>, mut source: impl Read) -> io::Result<()
     result
 }
 
-/// The end of the pool, as a stream.
-pub(super) struct BeltReader {
+/// The last thread's view of the pool: the filled buffers as one stream.
+pub(super) struct PoolReader {
     full: Receiver<Vec<u8>>,
     empty: Sender<Vec<u8>>,
     buffer: Vec<u8>,
     position: usize,
 }
 
-impl BeltReader {
+impl PoolReader {
     pub(super) fn new(full: Receiver<Vec<u8>>, empty: Sender<Vec<u8>>) -> Self {
         Self { full, empty, buffer: Vec::new(), position: 0 }
     }
 
-    /// Takes everything to the end of the stream.
+    /// Reads and drops everything to the end of the stream, so that the other threads come to their end.
     pub(super) fn drain(mut self) {
         while let Ok(buffer) = self.full.recv() {
             self.recycle(buffer);
@@ -46,22 +47,24 @@ impl BeltReader {
     }
 
     fn recycle(&mut self, buffer: Vec<u8>) {
-        // Nobody fills buffers any more once the stream has ended.
+        // Fails only when the first thread has ended, which then needs no buffer.
         let _ = self.empty.send(buffer);
     }
 }
 
-impl BufRead for BeltReader {
+impl BufRead for PoolReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.position == self.buffer.len() {
             match self.full.recv() {
                 Ok(buffer) => {
                     let spent = std::mem::replace(&mut self.buffer, buffer);
                     self.position = 0;
+                    // The reader's own first buffer is empty and not of the pool.
                     if spent.capacity() > 0 {
                         self.recycle(spent);
                     }
                 }
+                // All senders are gone: the end of the stream.
                 Err(_) => return Ok(&[]),
             }
         }
@@ -73,7 +76,7 @@ impl BufRead for BeltReader {
     }
 }
 
-impl Read for BeltReader {
+impl Read for PoolReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let count = available.len().min(into.len());

@@ -1,4 +1,4 @@
-//! How a layer is compressed: what its media type says, what its first bytes say, and the decoder.
+//! The compression of a layer, by its media type and its first bytes; and the decoder.
 
 use std::io::{self, BufRead, Read};
 
@@ -7,26 +7,27 @@ use flate2::bufread::MultiGzDecoder;
 use super::error::LayerFault;
 use crate::oci::manifest::LayerCompression;
 
-/// Largest window that a zstd frame may ask for, as a power of two: 32 MiB, which is what Go's
-/// encoder takes at its best level and `zstd -20` does. Each layer being decoded may hold that much
-/// memory, so the 128 MiB of `zstd --ultra -22` would let one image take the whole node plugin down.
+/// Largest window that a zstd frame may ask for, as a power of two: 32 MiB. Go's encoder at its best level
+/// and `zstd -20` use as much. Each layer being decoded may hold that much memory, so with the 128 MiB of
+/// `zstd --ultra -22` one image could exhaust the node plugin's memory.
 const WINDOW_LOG_MAX: u32 = 25;
 
-/// Bytes that [`settle`] looks at.
+/// Bytes that [`detect`] looks at.
 pub(super) const MAGIC_LENGTH: usize = 262;
 
-/// Settles on what the blob is from what its media type says and its first bytes are. Where
-/// they differ the bytes are right, as for every container runtime (old exporters label gzip
-/// as plain tar and the reverse): what comes out is held against the DiffID in any case.
+/// The compression of a blob, from its media type and its first bytes. Where they differ the bytes count, as
+/// for every container runtime: old exporters label gzip as plain tar and the reverse. The result is compared
+/// with the DiffID in any case.
 ///
 /// # Errors
-/// [`LayerFault::Compression`] if the type promises a compression and the bytes are neither
-/// that nor another that we know nor a tar archive.
-pub(super) fn settle(declared: LayerCompression, start: &[u8]) -> Result<LayerCompression, LayerFault> {
+/// [`LayerFault::Compression`] if the media type states a compression, and the bytes are neither of a known
+/// compression nor a tar archive.
+pub(super) fn detect(declared: LayerCompression, start: &[u8]) -> Result<LayerCompression, LayerFault> {
+    // zstd also has frames without data, with 16 magic numbers. A blob may begin with one.
     let skippable = |start: &[u8]| {
         start.first().is_some_and(|byte| byte & 0xf0 == 0x50) && start.get(1..4) == Some(b"\x2a\x4d\x18")
     };
-    // A plain archive may begin with any name, but then it has its own magic at byte 257.
+    // A plain archive may begin with any name, even with another format's magic number. Its own is at byte 257.
     let is_tar = start.get(257..262) == Some(b"ustar");
     if is_tar {
         Ok(LayerCompression::None)
@@ -35,13 +36,14 @@ pub(super) fn settle(declared: LayerCompression, start: &[u8]) -> Result<LayerCo
     } else if start.starts_with(b"\x28\xb5\x2f\xfd") || skippable(start) {
         Ok(LayerCompression::Zstd)
     } else if declared == LayerCompression::None {
+        // A v7 archive has no magic number. If this is none, the tar reader says so.
         Ok(LayerCompression::None)
     } else {
         Err(LayerFault::Compression(declared))
     }
 }
 
-/// A decoder over a source that can be taken back.
+/// A decoder that gives access to its source.
 pub(super) enum Decoder<R: BufRead> {
     Plain(R),
     Gzip(Box<MultiGzDecoder<R>>),
@@ -90,11 +92,11 @@ mod tests {
         let mut tar = vec![0; 262];
         tar[257..].copy_from_slice(b"ustar");
         for declared in [None, Gzip, Zstd] {
-            assert_eq!(settle(declared, b"\x1f\x8b\x08").unwrap(), Gzip);
-            assert_eq!(settle(declared, b"\x28\xb5\x2f\xfd").unwrap(), Zstd);
-            assert_eq!(settle(declared, b"\x5a\x2a\x4d\x18").unwrap(), Zstd);
-            assert_eq!(settle(declared, &tar).unwrap(), None);
-            assert_eq!(settle(declared, &[0; 262]).is_ok(), declared == None);
+            assert_eq!(detect(declared, b"\x1f\x8b\x08").unwrap(), Gzip);
+            assert_eq!(detect(declared, b"\x28\xb5\x2f\xfd").unwrap(), Zstd);
+            assert_eq!(detect(declared, b"\x5a\x2a\x4d\x18").unwrap(), Zstd);
+            assert_eq!(detect(declared, &tar).unwrap(), None);
+            assert_eq!(detect(declared, &[0; 262]).is_ok(), declared == None);
         }
     }
 }

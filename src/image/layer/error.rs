@@ -1,10 +1,10 @@
-//! Why a layer was refused.
+//! The errors of taking a layer in.
 
 use std::io;
 
 use super::record::RecordError;
 use crate::image::objects::ObjectError;
-use crate::image::tar::{Subject, TarError};
+use crate::image::tar::{TarError, TarSubject};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
 use crate::oci::limits::Exceeded;
@@ -32,7 +32,7 @@ impl LayerError {
 #[derive(Debug, thiserror::Error)]
 pub enum LayerFault {
     /// The bytes are not compressed as the descriptor says, nor in any other way we know.
-    #[error("its media type says {0}, but its bytes are not, nor are they a tar archive; rebuild the image")]
+    #[error("its media type says {0}, but its bytes are neither that nor a tar archive; rebuild the image")]
     Compression(LayerCompression),
     /// Fewer bytes came than the descriptor says.
     #[error("{} bytes short of {size}; the registry or a proxy cut it off, pull again", size - got)]
@@ -43,19 +43,21 @@ pub enum LayerFault {
         size: u64,
     },
     /// More bytes came than the descriptor says.
-    #[error("longer than the {size} bytes that its descriptor says; the registry serves something else")]
+    #[error("longer than the {size} bytes that its descriptor says; the registry serves other content")]
     Long {
         /// Bytes that the descriptor says.
         size: u64,
     },
-    /// The bytes hash to something else than the descriptor says.
-    #[error("its bytes are {found}; the registry or a proxy altered it, pull again or from elsewhere")]
+    /// The bytes have another digest than the descriptor says.
+    #[error(
+        "its bytes have the digest {found}; the registry or a proxy altered them, pull again or from elsewhere"
+    )]
     Digest {
-        /// What the bytes hash to.
+        /// The digest of the bytes.
         found: Digest,
     },
     /// The compressed data is damaged although its digest is right.
-    #[error("its {compression} data is damaged ({error}); the builder pushed it so, rebuild the image")]
+    #[error("its {compression} data is damaged ({error}); the builder pushed it damaged, rebuild the image")]
     Decompress {
         /// How it is compressed.
         compression: LayerCompression,
@@ -66,17 +68,17 @@ pub enum LayerFault {
     #[error("its zstd window exceeds 32 MiB; recompress the image with a window log of at most 25")]
     Window,
     /// The decompressed stream is longer than allowed.
-    #[error("it unpacks too far, as a bomb does: {0}")]
+    #[error("it unpacks to too many bytes, like a decompression bomb: {0}")]
     TooLong(Exceeded),
-    /// The archive is not acceptable.
+    /// The archive was refused.
     #[error(transparent)]
     Tar(#[from] TarError),
     /// An entry's content could not be stored.
     #[error("storing {entry}: {error}")]
     Object {
         /// The entry.
-        entry: Subject,
-        /// What the store says.
+        entry: TarSubject,
+        /// Why not.
         error: ObjectError,
     },
     /// The entries could not be recorded.
@@ -89,7 +91,7 @@ pub enum LayerFault {
         name: &'static str,
         /// What happened to it.
         what: String,
-        /// Whether that is a defect of ours.
+        /// Whether this is a defect of the driver.
         bug: bool,
     },
 }
@@ -109,17 +111,17 @@ impl LayerFault {
         }
     }
 
-    /// Puts the decoder's answer into words.
+    /// The fault behind a decoder's error.
     pub(super) fn decompress(compression: LayerCompression, error: io::Error) -> Self {
-        // libzstd's name for ZSTD_error_frameParameter_windowTooLarge; its crate keeps only the text.
+        // libzstd's text for ZSTD_error_frameParameter_windowTooLarge. Its crate passes on no code.
         match compression {
             LayerCompression::Zstd if error.to_string().contains("too much memory") => Self::Window,
             _ => Self::Decompress { compression, error },
         }
     }
 
-    /// Whether the blob's content is to blame rather than this node or a limit, so that it is worth knowing
-    /// whether these are the bytes that the descriptor means.
+    /// Whether the blob's content caused the fault, and not this node or a limit. If so, the blob's digest tells
+    /// whether the registry altered the content or the builder made it so.
     pub(super) fn blames_content(&self) -> bool {
         match self {
             Self::Compression(_) | Self::Decompress { .. } => true,

@@ -4,17 +4,17 @@
 //! chunks ─> [decompress: count, blob digest, inflate] ─> [hash: DiffID] ─> [caller: tar, fs-verity, objects, record]
 //!                 ^──────────────────── empty buffers ─────────────────────────────┘
 //! ```
-//! Three threads, so that two or three cores are busy with one layer, and 1 MiB of buffers between them.
+//! Three threads keep two or three cores busy with one layer. They share 1 MiB of buffers.
 //!
 //! Invariants:
 //! * An outcome is returned only when every byte of the blob was read, its size and digest are those of
-//!   the descriptor, and every byte of the decompressed stream went into the DiffID. Until then the
-//!   objects may be stored (they are named by their content: nobody can be misled by them), but
-//!   the record is the caller's to throw away.
-//! * The error tells whose fault it is: where content is refused, the rest of the blob is read
-//!   first, and if these are not the bytes that the descriptor means, *that* is the error.
-//! * Whatever ends one thread ends all: each stops when its neighbour is gone. To cancel, end the
-//!   chunks: the blob is then too short.
+//!   the descriptor, and every byte of the decompressed stream went into the DiffID. Objects may be stored
+//!   before that: they are named by their content, so they can do no harm. The record must not be used
+//!   before that; on an error the caller drops it.
+//! * The error names the cause. Where content is refused, the rest of the blob is read first. If its size or
+//!   digest is wrong, *that* is the error.
+//! * If one thread ends, all end: each stops when its neighbour is gone. To cancel, end the chunks: the
+//!   blob is then too short.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,35 +23,23 @@ use std::thread::{self, ScopedJoinHandle};
 
 use bytes::Bytes;
 
-use super::blob_reader::BlobReader;
-use super::buffer_pool::{BUFFERS, BeltReader, fill};
-use super::compression::{Decoder, MAGIC_LENGTH, settle};
+use super::blob_reader::{Blob, BlobReader};
+use super::buffer_pool::{BUFFERS, PoolReader, fill};
+use super::compression::{Decoder, MAGIC_LENGTH, detect};
 use super::error::{LayerError, LayerFault};
 use super::record::RecordWriter;
 use super::unpack::{Contents, unpack};
 use crate::image::objects::Objects;
-use crate::image::tar::{Archive, Limits};
+use crate::image::tar::{Archive, TarLimits};
 use crate::oci::digest::{Digest, Hasher};
 use crate::oci::limits::{Budget, Exceeded};
-use crate::oci::manifest::LayerCompression;
 
-/// A layer's blob, as its descriptor states it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Blob {
-    /// The digest of its bytes.
-    pub digest: Digest,
-    /// Their number.
-    pub size: u64,
-    /// How they are compressed, from the media type.
-    pub compression: LayerCompression,
-}
-
-/// A layer that was taken in completely, every promise of its descriptor checked.
+/// A layer that was taken in completely, with its size and digest checked against the descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerOutcome {
-    /// The digest of the compressed bytes: the descriptor's, proven.
+    /// The digest of the compressed bytes. It is the descriptor's, and was checked.
     pub blob: Digest,
-    /// The digest of the decompressed stream. The caller holds it against the config's.
+    /// The digest of the decompressed stream. The caller compares it with the one in the config.
     pub diff_id: Digest,
     /// Length of the decompressed stream in bytes.
     pub tar_bytes: u64,
@@ -60,19 +48,19 @@ pub struct LayerOutcome {
 }
 
 /// Takes a layer in. Blocks: not for an async thread. `chunks` is the blob in pieces of any size
-/// (such as the receiving end of a bounded channel); it ends where the blob ends or the source
-/// gives up. `record` receives the layer's record and is given back, complete but not synced.
-/// What it unpacks to is counted in `image`, which all layers of an image share.
-/// `progress` is told the number of compressed bytes each time some were taken.
+/// (such as the receiving end of a bounded channel). It ends where the blob ends or the source
+/// gives up. `record` receives the layer's record and is returned complete, but not synced.
+/// The decompressed bytes are counted in `image`, which all layers of an image share.
+/// `progress` is called with the number of compressed bytes each time some were read.
 ///
 /// # Errors
-/// Names the blob, and the entry where it is one entry's fault. Objects may have been stored.
+/// The error names the blob, and the entry if one entry caused it. Objects may have been stored.
 pub fn ingest<W: Write>(
     blob: &Blob,
     chunks: impl Iterator<Item = Bytes> + Send,
     objects: &Objects,
     record: W,
-    limits: &Limits,
+    limits: &TarLimits,
     image: &Budget,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(LayerOutcome, W), LayerError> {
@@ -86,9 +74,9 @@ fn pipeline<W: Write>(
     reader: BlobReader<'_, impl Iterator<Item = Bytes> + Send>,
     objects: &Objects,
     record: W,
-    (limits, image): (&Limits, &Budget),
+    (limits, image): (&TarLimits, &Budget),
 ) -> Result<(LayerOutcome, W), LayerFault> {
-    // Set by the last thread if knowing the blob's digest is of no use any more.
+    // Set by the last thread if the rest of the blob need not be read to tell the cause of an error.
     let give_up = AtomicBool::new(false);
     let (full, to_hash) = sync_channel(BUFFERS);
     let (hashed, to_unpack) = sync_channel(BUFFERS);
@@ -99,11 +87,12 @@ fn pipeline<W: Write>(
         })?;
         let hash = spawn(scope, "layer-diffid", move || diff_id(&to_hash, &hashed))?;
 
-        let mut archive = Archive::new(BeltReader::new(to_unpack, empty), *limits);
+        let mut archive = Archive::new(PoolReader::new(to_unpack, empty), *limits);
         let mut record = RecordWriter::new(record);
         let unpacked = unpack(&mut archive, objects, &mut record);
         match &unpacked {
             Ok(_) => archive.into_source().drain(),
+            // Dropping the archive ends the other threads, which then read the flag.
             Err(fault) => {
                 give_up.store(!fault.blames_content(), Ordering::Relaxed);
                 drop(archive);
@@ -115,7 +104,7 @@ fn pipeline<W: Write>(
                 let outcome = LayerOutcome { blob: blob.digest, diff_id, tar_bytes, contents };
                 Ok((outcome, record.finish()?))
             }
-            // The stream was cut short under the archive: what it says then is only a consequence.
+            // The stream was cut short under the archive, whose error is only a consequence.
             (Err(Stopped::Fault(fault)), _) => Err(fault),
             (_, Err(fault)) => Err(fault),
             (Err(Stopped::NeighbourGone), Ok(_)) => Err(LayerFault::Thread {
@@ -129,30 +118,31 @@ fn pipeline<W: Write>(
 
 /// Why the first thread ended before the blob did.
 enum Stopped {
-    /// The blob's fault.
+    /// Something is wrong with the blob.
     Fault(LayerFault),
-    /// Another thread ended first and knows why.
+    /// Another thread ended first, and has the error.
     NeighbourGone,
 }
 
-/// The first thread's ends of the pool.
+/// The first thread's ends of the buffer pool.
 struct Filling {
     full: SyncSender<Vec<u8>>,
     to_fill: Receiver<Vec<u8>>,
 }
 
-/// The first thread: reads the blob to its end and checks it, and sends what it decompresses to.
+/// The first thread: reads the blob to its end and checks it, and sends the decompressed bytes on.
 fn decompress(
     blob: &Blob,
     reader: BlobReader<'_, impl Iterator<Item = Bytes>>,
-    bounds: (&Limits, &Budget),
+    bounds: (&TarLimits, &Budget),
     pool: &Filling,
     give_up: &AtomicBool,
 ) -> Result<(), Stopped> {
     let mut reader = reader;
     let compression = match reader.peek(MAGIC_LENGTH) {
-        Ok(start) => settle(blob.compression, start),
-        Err(_) => Ok(blob.compression), // too long: `verify` says so
+        Ok(start) => detect(blob.compression, start),
+        // The blob is too long, which `verify` reports.
+        Err(_) => Ok(blob.compression),
     };
     let compression = match compression {
         Ok(compression) => compression,
@@ -165,11 +155,13 @@ fn decompress(
     };
     match pump(&mut decoder, bounds, pool) {
         Pumped::All => decoder.source().verify().map_err(Stopped::Fault),
+        // Data that does not decompress: a wrong digest is the better explanation.
         Pumped::Failed(error) => {
             Err(Stopped::Fault(decoder.source().verify().err().unwrap_or_else(|| failed(error))))
         }
         Pumped::TooLong(exceeded) => Err(Stopped::Fault(LayerFault::TooLong(exceeded))),
         Pumped::NeighbourGone if give_up.load(Ordering::Relaxed) => Err(Stopped::NeighbourGone),
+        // The archive was refused. The same applies.
         Pumped::NeighbourGone => match decoder.source().verify() {
             Err(fault) => Err(Stopped::Fault(fault)),
             Ok(()) => Err(Stopped::NeighbourGone),
@@ -177,6 +169,7 @@ fn decompress(
     }
 }
 
+/// Why [`pump`] ended.
 enum Pumped {
     All,
     Failed(std::io::Error),
@@ -184,8 +177,10 @@ enum Pumped {
     NeighbourGone,
 }
 
-fn pump(decoder: &mut impl std::io::Read, (limits, image): (&Limits, &Budget), pool: &Filling) -> Pumped {
+/// Decompresses into the buffers of the pool, within the bounds.
+fn pump(decoder: &mut impl std::io::Read, (limits, image): (&TarLimits, &Budget), pool: &Filling) -> Pumped {
     let mut total = 0u64;
+    // Buffers are created on first use: a small layer needs few.
     let mut made = 0;
     loop {
         let mut buffer = if made < BUFFERS {
@@ -207,6 +202,7 @@ fn pump(decoder: &mut impl std::io::Read, (limits, image): (&Limits, &Budget), p
         if total > limits.bytes {
             return Pumped::TooLong(limits.bytes_cap.exceeded(total, limits.bytes));
         }
+        // Once per buffer: the layers of an image share this counter.
         if let Err(exceeded) = image.take(buffer.len() as u64) {
             return Pumped::TooLong(exceeded);
         }
@@ -216,7 +212,7 @@ fn pump(decoder: &mut impl std::io::Read, (limits, image): (&Limits, &Budget), p
     }
 }
 
-/// The second thread: hashes the stream on its way.
+/// The second thread: hashes the decompressed stream.
 fn diff_id(from: &Receiver<Vec<u8>>, to: &SyncSender<Vec<u8>>) -> (Digest, u64) {
     let mut hasher = Hasher::default();
     let mut bytes = 0;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::*;
-use crate::image::entry::{Entry, EntryKind};
+use crate::image::entry::{EntryKind, LayerEntry};
 use crate::image::objects::Objects;
 use crate::image::tar::testing::Builder;
 use crate::image::verity::VerityDigest;
@@ -35,10 +35,10 @@ fn blob_of(bytes: &[u8], compression: LayerCompression) -> Blob {
 }
 
 /// What a layer gave: its outcome and its entries.
-type Taken = Result<(LayerOutcome, Vec<Entry>), LayerError>;
+type Taken = Result<(LayerOutcome, Vec<LayerEntry>), LayerError>;
 
 /// Takes `bytes` in as what `blob` promises, in chunks of `chunk` bytes.
-fn take(objects: &Objects, blob: &Blob, bytes: &[u8], chunk: usize, limits: &Limits) -> Taken {
+fn take(objects: &Objects, blob: &Blob, bytes: &[u8], chunk: usize, limits: &TarLimits) -> Taken {
     let seen = AtomicU64::new(0);
     let chunks: Vec<Bytes> = bytes.chunks(chunk).map(Bytes::copy_from_slice).collect();
     let progress = |count| {
@@ -47,7 +47,7 @@ fn take(objects: &Objects, blob: &Blob, bytes: &[u8], chunk: usize, limits: &Lim
     let (outcome, record) =
         ingest(blob, chunks.into_iter(), objects, Vec::new(), limits, &Budget::new(u64::MAX), &progress)?;
     assert_eq!(seen.load(Ordering::Relaxed), blob.size);
-    let entries: Result<Vec<Entry>, _> = RecordReader::new(&record[..]).unwrap().collect();
+    let entries: Result<Vec<LayerEntry>, _> = RecordReader::new(&record[..]).unwrap().collect();
     Ok((outcome, entries.unwrap()))
 }
 
@@ -90,7 +90,7 @@ fn every_compression_and_chunking_gives_the_same_layer() {
     for (bytes, compression) in blobs {
         for chunk in [977, 65_536, usize::MAX] {
             let blob = blob_of(&bytes, compression);
-            let (outcome, entries) = take(&objects, &blob, &bytes, chunk, &Limits::default()).unwrap();
+            let (outcome, entries) = take(&objects, &blob, &bytes, chunk, &TarLimits::default()).unwrap();
             assert_eq!(outcome.diff_id, Digest::of(&tar));
             assert_eq!(outcome.tar_bytes, tar.len() as u64);
             assert_eq!(outcome.contents.bytes, 6_005_005);
@@ -108,11 +108,11 @@ fn every_compression_and_chunking_gives_the_same_layer() {
 /// The layer is refused with this kind, and the message names the blob and contains this.
 #[track_caller]
 fn refused(blob: &Blob, bytes: &[u8], kind: Kind, says: &str) {
-    refused_within(&Limits::for_blob(&Default::default(), blob.size), blob, bytes, kind, says);
+    refused_within(&TarLimits::for_blob(&Default::default(), blob.size), blob, bytes, kind, says);
 }
 
 #[track_caller]
-fn refused_within(limits: &Limits, blob: &Blob, bytes: &[u8], kind: Kind, says: &str) {
+fn refused_within(limits: &TarLimits, blob: &Blob, bytes: &[u8], kind: Kind, says: &str) {
     let (_dir, objects) = store();
     for chunk in [500, usize::MAX] {
         let error = take(&objects, blob, bytes, chunk, limits).expect_err("accepted");
@@ -192,19 +192,19 @@ fn zeros(megabytes: usize, mut encoder: impl std::io::Write) {
 
 #[test]
 fn a_bomb_is_refused_wherever_it_hides() {
-    // After the end of the archive, where nobody looks.
-    let limits = Limits { bytes: 50 << 20, ..Limits::default() };
+    // After the end of the archive, which no reader parses.
+    let limits = TarLimits { bytes: 50 << 20, ..TarLimits::default() };
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
     encoder.write_all(&Builder::default().file(b"a", b"x").end()).unwrap();
     zeros(60, &mut encoder);
     let bytes = encoder.finish().unwrap();
     refused_within(&limits, &blob_of(&bytes, LayerCompression::Zstd), &bytes, Kind::Exhausted, "bomb");
     // In an extended header, which must be gathered in memory.
-    let header = crate::image::tar::testing::Raw::new(b'x', b"pax", 1 << 32).sealed();
+    let header = crate::image::tar::testing::Raw::new(b'x', b"pax", 1 << 32).with_checksum();
     let bytes = zstd(&header);
     refused(&blob_of(&bytes, LayerCompression::Zstd), &bytes, Kind::Exhausted, "extended header");
     // In a file whose header admits it.
-    let header = crate::image::tar::testing::Raw::new(b'0', b"huge", 1 << 32).sealed();
+    let header = crate::image::tar::testing::Raw::new(b'0', b"huge", 1 << 32).with_checksum();
     let bytes = gzip(&header);
     refused(&blob_of(&bytes, LayerCompression::Gzip), &bytes, Kind::Exhausted, "entry \"huge\"");
 }
@@ -215,7 +215,7 @@ fn bytes_after_the_archive_count_for_the_diff_id_and_are_not_kept() {
     let tar = [archive(), vec![0; 10 << 20]].concat();
     let bytes = zstd(&tar);
     let blob = blob_of(&bytes, LayerCompression::Zstd);
-    let (outcome, entries) = take(&objects, &blob, &bytes, 4096, &Limits::default()).unwrap();
+    let (outcome, entries) = take(&objects, &blob, &bytes, 4096, &TarLimits::default()).unwrap();
     assert_eq!((outcome.diff_id, entries.len()), (Digest::of(&tar), 6));
 }
 
@@ -245,7 +245,7 @@ fn a_full_store_and_a_full_record_are_exhausted() {
     let bytes = gzip(&archive());
     let blob = blob_of(&bytes, LayerCompression::Gzip);
     let chunks = std::iter::once(Bytes::from(bytes));
-    let error = ingest(&blob, chunks, &objects, Full, &Limits::default(), &Budget::new(u64::MAX), &|_| {})
+    let error = ingest(&blob, chunks, &objects, Full, &TarLimits::default(), &Budget::new(u64::MAX), &|_| {})
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Exhausted, "{error}");
 }
@@ -258,7 +258,7 @@ fn ending_the_chunks_ends_every_thread_at_once() {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
     let taken = std::thread::spawn(move || {
         let chunks = std::iter::from_fn(move || receiver.blocking_recv());
-        ingest(&blob, chunks, &objects, Vec::new(), &Limits::default(), &Budget::new(u64::MAX), &|_| {})
+        ingest(&blob, chunks, &objects, Vec::new(), &TarLimits::default(), &Budget::new(u64::MAX), &|_| {})
     });
     sender.blocking_send(Bytes::copy_from_slice(&bytes[..1000])).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(50));
@@ -272,8 +272,9 @@ fn ending_the_chunks_ends_every_thread_at_once() {
 fn a_refused_layer_stops_taking_chunks() {
     // The rest of a layer is read to learn whether its digest is right, but not if a limit was reached.
     let (_dir, objects) = store();
-    let tar =
-        Builder::default().raw(&crate::image::tar::testing::Raw::new(b'0', b"huge", 1 << 30).sealed()).0;
+    let tar = Builder::default()
+        .raw(&crate::image::tar::testing::Raw::new(b'0', b"huge", 1 << 30).with_checksum())
+        .0;
     let blob = Blob { digest: Digest::of(b""), size: 1 << 34, compression: LayerCompression::None };
     let endless =
         std::iter::once(Bytes::from(tar)).chain(std::iter::repeat_with(|| Bytes::from_static(&[0; 4096])));
@@ -282,7 +283,7 @@ fn a_refused_layer_stops_taking_chunks() {
         endless,
         &objects,
         Vec::new(),
-        &Limits { bytes: 1 << 20, ..Limits::default() },
+        &TarLimits { bytes: 1 << 20, ..TarLimits::default() },
         &Budget::new(u64::MAX),
         &|_| {},
     )
@@ -298,7 +299,7 @@ fn the_layers_of_an_image_share_what_they_may_unpack_to() {
     let image = Budget::new(2 * tar.len() as u64);
     let take = || {
         let chunks = std::iter::once(Bytes::copy_from_slice(&tar));
-        ingest(&blob, chunks, &objects, Vec::new(), &Limits::default(), &image, &|_| {})
+        ingest(&blob, chunks, &objects, Vec::new(), &TarLimits::default(), &image, &|_| {})
     };
     assert!(take().is_ok() && take().is_ok());
     let error = take().unwrap_err();
@@ -308,9 +309,9 @@ fn the_layers_of_an_image_share_what_they_may_unpack_to() {
 
 #[test]
 fn what_a_layer_may_unpack_to_is_told_by_the_cap_that_counts() {
-    let image = crate::oci::limits::Limits { layer_bytes: 100_000, ..Default::default() };
+    let image = crate::oci::limits::ImageLimits { layer_bytes: 100_000, ..Default::default() };
     let bytes = zstd(&archive());
     let blob = blob_of(&bytes, LayerCompression::Zstd);
-    let limits = Limits::for_blob(&image, blob.size);
+    let limits = TarLimits::for_blob(&image, blob.size);
     refused_within(&limits, &blob, &bytes, Kind::Exhausted, "--max-layer-bytes");
 }

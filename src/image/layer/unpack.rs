@@ -1,18 +1,19 @@
-//! From a tar stream to objects and a layer record: what the last thread of a layer does.
+//! From a tar stream to objects and a layer record: the work of a layer's last thread.
 
 use std::io::{BufRead, Write};
 
 use super::error::LayerFault;
 use super::record::RecordWriter;
-use crate::image::entry::{Entry, EntryKind, INLINE_MAX};
+use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry};
 use crate::image::objects::{ObjectError, Objects, Put};
-use crate::image::tar::{Archive, Piece, Subject, TarEntry, TarKind};
+use crate::image::tar::{Archive, Piece, TarEntry, TarKind, TarSubject};
+use crate::image::verity::VerityDigest;
 
-/// Files up to this many bytes are gathered in memory and hashed before the store is asked for them, so that
-/// content that is there already is never written. Larger ones are written while they are hashed.
+/// Files up to this many bytes are gathered in memory and hashed first, so that content that the store has
+/// already is never written. Larger ones are written while they are hashed.
 const GATHER_MAX: u64 = 1 << 20;
 
-/// What was found in a layer.
+/// Counts of what a layer contains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Contents {
     /// Entries of the record.
@@ -21,9 +22,9 @@ pub struct Contents {
     pub bytes: u64,
     /// Objects that the store did not have.
     pub new_objects: u64,
-    /// Their bytes.
+    /// Bytes of these objects.
     pub new_bytes: u64,
-    /// Bytes of the others, which the store had.
+    /// Bytes of the other objects, which the store had.
     pub shared_bytes: u64,
 }
 
@@ -40,7 +41,7 @@ pub(super) fn unpack<R: BufRead, W: Write>(
             TarKind::Other(kind) => kind,
             TarKind::File(size) => {
                 contents.bytes += size;
-                let blame = |error| LayerFault::Object { entry: Subject::Entry(path.clone()), error };
+                let blame = |error| LayerFault::Object { entry: TarSubject::Entry(path.clone()), error };
                 if size <= INLINE_MAX as u64 {
                     EntryKind::Inline(with_content(archive, size, &mut gathered, |content| content.into())?)
                 } else {
@@ -61,13 +62,13 @@ pub(super) fn unpack<R: BufRead, W: Write>(
                 }
             }
         };
-        record.push(&Entry { path, meta, kind })?;
+        record.push(&LayerEntry { path, meta, kind })?;
     }
     contents.entries = record.count();
     Ok(contents)
 }
 
-/// Hands the whole content of the current file to `use_it`: in place where it lies in one buffer.
+/// Calls `use_it` with the whole content of the current file, without a copy if it lies in one buffer.
 fn with_content<R: BufRead, T>(
     archive: &mut Archive<R>,
     size: u64,
@@ -86,11 +87,12 @@ fn with_content<R: BufRead, T>(
     Ok(use_it(gathered))
 }
 
+/// Writes the content of the current file to the store while it is read.
 fn stream<R: BufRead>(
     archive: &mut Archive<R>,
     objects: &Objects,
     blame: impl Fn(ObjectError) -> LayerFault,
-) -> Result<(crate::image::verity::VerityDigest, Put), LayerFault> {
+) -> Result<(VerityDigest, Put), LayerFault> {
     let mut writer = objects.writer().map_err(&blame)?;
     while let Some(piece) = archive.data()? {
         match piece {

@@ -27,18 +27,18 @@ pub enum ObjectError {
     /// The object is not in the store.
     #[error("object {} is missing; pull the image again", .0.display())]
     Missing(PathBuf),
-    /// The kernel hashed the file to something else than we did while writing it.
+    /// The kernel computed another fs-verity digest than we did while writing the file.
     #[error(
-        "object {} was sealed with digest {found}; memory or disk of this node corrupts data: check both",
+        "object {} has the wrong fs-verity digest {found}; memory or disk of this node corrupts data: check both",
         path.display()
     )]
     Mismatch {
-        /// The object that was to be.
+        /// The object that was being stored.
         path: PathBuf,
         /// What the kernel measured.
         found: VerityDigest,
     },
-    /// The filesystem lacks what the store is built on.
+    /// The filesystem lacks a feature that the store needs.
     #[error(
         "{} lies on a filesystem without {feature} ({errno}); put the store on ext4, btrfs or xfs",
         path.display()
@@ -67,6 +67,7 @@ impl ObjectError {
     pub(super) fn new(errno: Errno, step: &'static str, path: &Path) -> Self {
         let path = path.to_path_buf();
         match errno {
+            // A quota is a full filesystem for this process.
             Errno::NOSPC | Errno::DQUOT => Self::Full { path, step, errno },
             Errno::OPNOTSUPP | Errno::ISDIR if step == "open(O_TMPFILE)" => {
                 Self::Unsupported { path, feature: "O_TMPFILE", errno }

@@ -1,15 +1,16 @@
 //! Examining one object: whether it still holds what its name says, read in full.
 //!
-//! Where the store seals, the kernel checks what it reads from the disk, so a bad block shows as a read error;
-//! elsewhere only the hash over the content tells. Pages that are cached count as read: what the disk holds
-//! below them is seen when they are read again.
+//! With fs-verity the kernel checks what it reads from the disk, so a bad block shows as a read error.
+//! Without it only the hash over the content tells. Cached pages count as read: what the disk holds below
+//! them shows only when they are read again.
 
 use std::fs::File;
 use std::io::Read as _;
 
 use rustix::io::Errno;
 
-use super::{ObjectError, Objects};
+use super::directory::Objects;
+use super::error::ObjectError;
 use crate::image::verity::{VerityDigest, VerityHasher};
 use crate::kind::Kind;
 use crate::sys::verity::measure_verity;
@@ -20,10 +21,10 @@ const CHUNK: usize = 256 << 10;
 /// What is wrong with an object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Corruption {
-    /// It is not there.
+    /// The object is not there.
     #[error("is missing")]
     Missing,
-    /// It cannot be read; with fs-verity that is how a tampered block shows.
+    /// The object cannot be read. With fs-verity a tampered block shows this way.
     #[error("cannot be read at byte {offset} ({errno})")]
     Unreadable {
         /// Where reading stopped, in bytes.
@@ -31,30 +32,32 @@ pub enum Corruption {
         /// The kernel's answer.
         errno: Errno,
     },
-    /// It holds something else.
+    /// The object holds other content.
     #[error("holds other content, with the digest {0}")]
     Differs(VerityDigest),
-    /// The store seals its objects, and this one is not.
-    #[error("is not sealed by fs-verity")]
-    Unsealed,
+    /// The store requires fs-verity, and this object has none.
+    #[error("has no fs-verity")]
+    NoVerity,
 }
 
 impl Objects {
     /// Reads one object in full and says what is wrong with it, if anything. Blocking.
     ///
     /// # Errors
-    /// It could not be examined: too many open files, for example. That says nothing about the object.
+    /// The object could not be examined, for example because too many files are open. This error says nothing
+    /// about the object.
     pub fn examine(&self, digest: &VerityDigest) -> Result<(u64, Option<Corruption>), ObjectError> {
         let file = match self.get(digest) {
             Ok(file) => File::from(file),
             Err(error) if error.kind() == Kind::NotFound => return Ok((0, Some(Corruption::Missing))),
             Err(error) => return Err(error),
         };
-        if self.seals() {
+        // Costs no read, so it comes before the hash.
+        if self.requires_verity() {
             match measure_verity(&file) {
                 Ok(found) if found == digest.0 => {}
                 Ok(found) => return Ok((0, Some(Corruption::Differs(VerityDigest(found))))),
-                Err(_) => return Ok((0, Some(Corruption::Unsealed))),
+                Err(_) => return Ok((0, Some(Corruption::NoVerity))),
             }
         }
         let (read, found) = hash(file);
@@ -66,7 +69,7 @@ impl Objects {
     }
 }
 
-/// Hashes a file to its end; also says how many bytes could be read.
+/// Hashes a file to its end. Also returns how many bytes could be read.
 fn hash(mut file: File) -> (u64, Result<VerityDigest, Errno>) {
     let mut hasher = VerityHasher::default();
     let mut buffer = vec![0; CHUNK];
@@ -78,6 +81,7 @@ fn hash(mut file: File) -> (u64, Result<VerityDigest, Errno>) {
                 hasher.update(buffer.get(..count).unwrap_or_default());
                 read += count as u64;
             }
+            // A signal arrived: read again.
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return (read, Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
         }

@@ -1,14 +1,14 @@
-//! How many objects there are, as metrics.
+//! The number of objects and their size, as metrics.
 
 use crate::metrics::{Description, Family, Gauge};
 
 const OBJECTS: Description =
     Description::new("store_objects", "Objects in the store: distinct file contents and images");
 const BYTES: Description = Description::new("store_bytes", "Disk space of those objects, allocated blocks");
-/// Blocks that filesystems allocate files in.
+/// Bytes of the blocks in which filesystems allocate files.
 const BLOCK: u64 = 4096;
 
-/// How many objects there are.
+/// The gauges of one store's objects.
 #[derive(Debug, Clone)]
 pub(in crate::image) struct ObjectMetrics {
     count: Gauge,
@@ -22,19 +22,19 @@ impl Default for ObjectMetrics {
 }
 
 impl ObjectMetrics {
-    /// One more, of `size` bytes.
+    /// Counts a new object of `size` bytes.
     pub(in crate::image) fn written(&self, size: u64) {
         self.count.add(1);
         self.bytes.add(i64::try_from(size.next_multiple_of(BLOCK)).unwrap_or(i64::MAX));
     }
 
-    /// So many fewer, and so many bytes.
+    /// Counts removed objects and their bytes.
     pub(in crate::image) fn removed(&self, objects: u64, bytes: u64) {
         self.count.add(-i64::try_from(objects).unwrap_or(i64::MAX));
         self.bytes.add(-i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// What there was found to be.
+    /// Sets both to what was found in the store.
     pub(in crate::image) fn set(&self, count: u64, bytes: u64) {
         self.count.set(count);
         self.bytes.set(bytes);

@@ -1,17 +1,18 @@
-//! Finding, listing and removing objects. What may go is the caller's decision: it holds the store's
-//! exclusive lock and knows the roots.
+//! Listing and removing objects. The caller decides which ones to remove: it holds the store's exclusive lock
+//! and knows the roots.
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{ObjectError, Objects, name};
+use super::directory::{Objects, name};
+use super::error::ObjectError;
 use crate::image::verity::VerityDigest;
 
-/// How the names of objects begin that are about to replace a damaged one.
+/// Prefix of the temporary name of an object that is about to replace a damaged one.
 pub(super) const TEMPORARY: &str = ".new-";
 
 impl Objects {
-    /// Calls `visit` for every object, in no particular order. Names that are no objects are skipped.
+    /// Calls `visit` for every object, in no particular order. Other names are skipped.
     ///
     /// # Errors
     /// Those of reading the directories, and those of `visit`.
@@ -22,14 +23,15 @@ impl Objects {
         self.for_each_inode(|digest, _| visit(digest))
     }
 
-    /// The same with the inode number that the directory gives for each.
+    /// As [`Objects::for_each`], with the inode number from the directory entry.
     ///
     /// # Errors
-    /// The same.
-    pub fn for_each_inode<E: From<ObjectError>>(
+    /// As [`Objects::for_each`].
+    pub(in crate::image) fn for_each_inode<E: From<ObjectError>>(
         &self,
         mut visit: impl FnMut(VerityDigest, u64) -> Result<(), E>,
     ) -> Result<(), E> {
+        // Directory by directory, so that only one is open.
         for byte in 0..=255u8 {
             let prefix = hex::encode([byte]);
             self.names(&prefix, |rest, inode| match VerityDigest::from_hex(&format!("{prefix}{rest}")) {
@@ -44,7 +46,7 @@ impl Objects {
     ///
     /// # Errors
     /// Those of unlink(2) other than `ENOENT`.
-    pub fn remove(&self, digest: &VerityDigest) -> Result<bool, ObjectError> {
+    pub(in crate::image) fn remove(&self, digest: &VerityDigest) -> Result<bool, ObjectError> {
         self.unlink(&name(digest))
     }
 
@@ -52,7 +54,7 @@ impl Objects {
     ///
     /// # Errors
     /// Those of reading the directory and of unlink(2).
-    pub fn remove_temporaries(&self) -> Result<(), ObjectError> {
+    pub(in crate::image) fn remove_temporaries(&self) -> Result<(), ObjectError> {
         self.names(".", |name, _| match name.starts_with(TEMPORARY) {
             true => self.unlink(name).map(|_| ()),
             false => Ok(()),
@@ -67,6 +69,7 @@ impl Objects {
         }
     }
 
+    /// Calls `visit` with name and inode number of each entry of `directory`.
     fn names<E: From<ObjectError>>(
         &self,
         directory: &str,
@@ -77,6 +80,7 @@ impl Objects {
         let opened = rustix::fs::openat(&self.inner.dir, directory, flags, Mode::empty()).map_err(fail)?;
         for entry in rustix::fs::Dir::new(opened).map_err(fail)? {
             let entry = entry.map_err(fail)?;
+            // Names that are not UTF-8 are not ours.
             if let Ok(name) = entry.file_name().to_str() {
                 visit(name, entry.ino())?;
             }

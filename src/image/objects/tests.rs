@@ -1,6 +1,11 @@
 use std::io::Read as _;
 
+use std::path::Path;
+
+use rustix::io::Errno;
+
 use super::*;
+use crate::image::verity::VerityDigest;
 
 fn store() -> (tempfile::TempDir, Objects) {
     let dir = tempfile::tempdir().unwrap();

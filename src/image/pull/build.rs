@@ -1,18 +1,19 @@
-//! From layer records to a committed image. Blocking, and the one step that holds a whole tree.
+//! From stored parts to a committed image. Blocking, and the one step that holds a whole tree.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::PullError;
 use super::error::About as _;
+use super::recipe::StoredPart;
 use crate::image::composefs::{self, ImageBytes};
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::{self, CheckedTree, Rules};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
-use crate::oci::limits::{Cap, Limits};
+use crate::oci::limits::{Cap, ImageLimits};
 
-/// An image whose layers are all in the store.
+/// An image whose parts are all in the store.
 pub(super) struct Work {
     /// The platform's manifest.
     pub manifest: Digest,
@@ -20,20 +21,21 @@ pub(super) struct Work {
     pub platform: Option<String>,
     /// The reference, for messages and for the record.
     pub name: String,
-    /// DiffIDs computed here, lowest first.
-    pub layers: Vec<Digest>,
+    /// What it is made of; later parts lie on top of earlier ones.
+    pub parts: Vec<StoredPart>,
     /// What the manifest demands of the image.
     pub seal: Option<Seal>,
-    /// What becomes of the layers where it demands nothing.
+    /// How the tree is made where the manifest demands nothing.
     pub rules: Rules,
     /// Caps on the image.
-    pub limits: Limits,
+    pub limits: ImageLimits,
 }
 
-/// Folds the layers, writes the image and commits it.
+/// Folds the parts, writes the image and commits it.
 pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRecord, PullError> {
     let (rules, image) =
-        make(store, &work).inspect_err(|error| set_bad_layers_aside(store, &work.layers, error))?;
+        make(store, &work).inspect_err(|error| set_bad_parts_aside(store, &work.parts, error))?;
+    // The image is an object before the record names it.
     let (digest, _) = store.objects().under(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
         manifest: work.manifest,
@@ -42,13 +44,14 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRec
         rules,
         builder: ImageRecord::BUILDER,
         sealed: work.seal.is_some(),
-        layers: work.layers,
+        layers: StoredPart::layers(&work.parts),
         platform: work.platform,
         names: vec![work.name.clone()],
         inodes: image.inodes,
         bytes: image.file_bytes,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
     };
+    // The commit syncs, which may take long.
     drop(image);
     store.commit_image(lease, &record).about(&work.name)?;
     // The tree and the image were tens of MiB; a daemon should not keep them.
@@ -56,15 +59,16 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRec
     Ok(record)
 }
 
-/// Makes the image: what the layers say, or what the seal demands, by whichever of its rules.
+/// Makes the image by the node's rules, or else by whichever rules give the digest that the seal demands.
 fn make(store: &Store, work: &Work) -> Result<(Rules, ImageBytes), PullError> {
     let Some(seal) = work.seal else {
-        let image = write(store, &work.layers, work.rules, &work.limits, &work.name)?;
+        let image = write(store, &work.parts, work.rules, &work.limits, &work.name)?;
         return Ok((work.rules, image));
     };
     let mut built = Vec::new();
+    // The seal does not say which of its rules the sealer followed.
     for rules in seal.rules() {
-        let image = write(store, &work.layers, *rules, &work.limits, &work.name)?;
+        let image = write(store, &work.parts, *rules, &work.limits, &work.name)?;
         let digest = image.digest();
         if digest == seal.digest {
             return Ok((*rules, image));
@@ -74,18 +78,18 @@ fn make(store: &Store, work: &Work) -> Result<(Rules, ImageBytes), PullError> {
     Err(PullError::NotAsSealed { image: work.name.clone(), seal, built })
 }
 
-/// The composefs image of layers that are in the store, by these rules. `image` is for messages.
+/// Writes the composefs image of stored parts, by these rules. `image` is for messages.
 ///
 /// # Errors
-/// A layer is not there or cannot be trusted, or the layers make no tree by these rules and within `limits`.
+/// A part is missing or cannot be trusted, or the parts make no tree by these rules and within `limits`.
 pub fn write(
     store: &Store,
-    layers: &[Digest],
+    parts: &[StoredPart],
     rules: Rules,
-    limits: &Limits,
+    limits: &ImageLimits,
     image: &str,
 ) -> Result<ImageBytes, PullError> {
-    let tree = fold(store, layers, rules, limits, image)?;
+    let tree = fold(store, parts, rules, limits, image)?;
     if tree.left_out() > 0 {
         let names = tree.left_out();
         tracing::info!(names, "device nodes and named pipes left out; --keep-special-files keeps them");
@@ -93,40 +97,45 @@ pub fn write(
     composefs::write_image(tree).about(image)
 }
 
-/// Sees to it that the next pull fetches anew what cannot be believed: this one must fail, since its layers were taken
-/// for present.
-fn set_bad_layers_aside(store: &Store, layers: &[Digest], error: &PullError) {
+/// Makes the next pull fetch again what cannot be believed. This pull must fail, since it took its parts for present.
+fn set_bad_parts_aside(store: &Store, parts: &[StoredPart], error: &PullError) {
+    // A failure of the disk or of the seal says nothing against the parts.
     if !matches!(error, PullError::Store { source, .. } if source.kind() == Kind::Corrupt) {
         return;
     }
-    for layer in layers {
+    for StoredPart::Layer(layer) in parts {
         if let Err(error) = store.layers().set_aside_if_bad(layer) {
+            // The next pull fails in the same way, and says so.
             tracing::error!(%layer, %error, "a layer's record that is no good stays");
         }
     }
 }
 
-/// Folds the layers with these DiffIDs, lowest first, into one tree. `image` is for messages.
+/// Folds stored parts into one tree, in their order. `image` is for messages.
 ///
 /// # Errors
-/// A layer's record cannot be read, or the layers make no tree within `limits`.
+/// A part's record cannot be read, or the parts make no tree within `limits`.
 pub fn fold(
     store: &Store,
-    layers: &[Digest],
+    parts: &[StoredPart],
     rules: Rules,
-    limits: &Limits,
+    limits: &ImageLimits,
     image: &str,
 ) -> Result<CheckedTree, PullError> {
     let mut builder = tree::Builder::with_limits(rules, *limits);
-    for diff_id in layers {
-        let mut layer = builder.layer();
-        for entry in store.layers().entries(diff_id).about(image)? {
-            layer.apply(entry.about(image)?).about(image)?;
+    for part in parts {
+        match part {
+            StoredPart::Layer(diff_id) => {
+                let mut layer = builder.layer();
+                for entry in store.layers().entries(diff_id).about(image)? {
+                    layer.apply(entry.about(image)?).about(image)?;
+                }
+                layer.end().about(image)?;
+            }
         }
-        layer.end().about(image)?;
     }
     let tree = builder.finish().about(image)?;
-    // Layers that were here already were not counted when they were fetched.
+    // Parts that were here already were not counted when they were fetched.
     let (found, limit) = (tree.file_bytes(), limits.image_bytes);
     if found > limit {
         let exceeded = Cap::ImageBytes.exceeded(found, limit);

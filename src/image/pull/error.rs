@@ -15,10 +15,10 @@ use crate::oci::digest::Digest;
 use crate::oci::limits::Exceeded;
 use crate::oci::manifest::ManifestError;
 use crate::oci::platform::PlatformError;
-use crate::trust::Refusal;
+use crate::trust::PolicyRefusal;
 
-/// Why an image could not be made available. Cheap to clone: everybody who waited for the same
-/// pull gets the same error.
+/// Why an image could not be made available. Cheap to clone: every caller that waited for the same pull gets the same
+/// error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PullError {
     /// Policy `Never` and the image is not here.
@@ -26,7 +26,7 @@ pub enum PullError {
     Absent(String),
     /// The policy does not admit it.
     #[error(transparent)]
-    Refused(Refusal),
+    Refused(PolicyRefusal),
     /// The source gave no bytes, or refused.
     #[error("{image}: {source}")]
     Source {
@@ -93,10 +93,10 @@ pub enum PullError {
         /// What is wrong with it.
         source: Arc<SealError>,
     },
-    /// The layers make another image than the one that the manifest is sealed with.
+    /// The layers make another image than the manifest's composefs digest says.
     #[error(
-        "{image}: the manifest is sealed with composefs digest {} (annotation {}), but its layers make {}; whoever sealed \
-         it built another image, or the image was changed since: do not use it, ask its publisher to seal it again",
+        "{image}: the manifest is sealed with composefs digest {} (annotation {}), but its layers make {}; it was sealed as \
+         another image, or changed since: do not use it, ask its publisher to seal it again",
         seal.digest, seal.annotation, list(built)
     )]
     NotAsSealed {
@@ -107,7 +107,7 @@ pub enum PullError {
         /// What was built here, and how.
         built: Vec<(Rules, VerityDigest)>,
     },
-    /// Only sealed images are allowed, and this is none.
+    /// Only sealed images are allowed, and this one is not.
     #[error(
         "{image}: this node admits only images whose manifest carries their composefs digest \
          (--require-composefs-digest), and {why}; seal it with `composefs-csi seal` and sign it again"
@@ -150,7 +150,7 @@ pub enum PullError {
         /// What the store said.
         source: Arc<ObjectError>,
     },
-    /// The task that did the work ended without an answer.
+    /// The task that did the work ended without a result.
     #[error("{image}: the pull ended unexpectedly ({why}); this is a defect, the log has more")]
     Lost {
         /// The reference asked for.
@@ -185,7 +185,7 @@ impl PullError {
 }
 
 impl PullError {
-    /// Whether a source refused, or hid, what was asked for: an answer to one credential only.
+    /// Whether a source refused or hid what was asked for. That concerns one credential only.
     pub(super) fn is_refused_by_source(&self) -> bool {
         matches!(self, Self::Source { source, .. } if matches!(source.kind(), Kind::Denied | Kind::NotFound))
     }

@@ -1,4 +1,4 @@
-//! Fetching the layers of one image: in parallel, each blob once, each checked as it streams.
+//! Fetching the parts of one image: in parallel, each blob once, each checked as it streams.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,19 +10,20 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::PullError;
 use super::error::About as _;
-use super::metrics::{PullMetrics, Shared};
+use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
+use super::recipe::Part;
 use super::rights::Rights;
 use crate::image::access::Origin;
 use crate::image::layer;
 use crate::image::store::{AccessRecord, Lease, Store};
 use crate::oci::Source;
 use crate::oci::digest::Digest;
-use crate::oci::limits::{Budget, Limits};
-use crate::oci::manifest::Layer;
+use crate::oci::limits::{Budget, ImageLimits};
+use crate::oci::manifest::{Descriptor, LayerCompression};
 
-/// Compressed chunks that wait between the network and the decompressor. With chunks of at most
-/// a few hundred KiB this bounds what one layer holds in memory.
+/// Compressed chunks that wait between the network and the decompressor. A chunk has at most a few hundred KiB, so
+/// this bounds what one layer holds in memory.
 const CHUNKS_IN_FLIGHT: usize = 8;
 
 /// What all pulls of a node share: the store, and the limits on what runs at once.
@@ -31,16 +32,26 @@ pub(super) struct LayerFetcher {
     store: Arc<Store>,
     slots: Semaphore,
     parallel: usize,
-    limits: Limits,
+    limits: ImageLimits,
     metrics: PullMetrics,
-    /// One lock per blob under way and credential: whoever comes second with the same one finds the layer in the
-    /// store. With another one he may not have it, and must not even notice.
-    busy: Mutex<HashMap<Turn, Weak<tokio::sync::Mutex<()>>>>,
+    /// One lock per blob under way and credential. The second caller with the same credential finds the layer in the
+    /// store. A caller with another credential may not have it, and must not even notice.
+    busy: Mutex<HashMap<LayerKey, Weak<tokio::sync::Mutex<()>>>>,
 }
 
-type Turn = (Digest, Origin, AccessRecord);
+/// The blob, and who fetches it from where. Where a layer lies in an image is no part of it.
+type LayerKey = (Digest, Origin, AccessRecord);
 
-/// One image's pull, as far as its layers are concerned.
+/// One layer to be fetched.
+struct WantedLayer<'a> {
+    blob: &'a Descriptor,
+    compression: LayerCompression,
+    /// The DiffID that the config claims.
+    claimed: Digest,
+    progress: &'a LayerProgress,
+}
+
+/// What fetching the parts of one image needs.
 pub(super) struct ImageLayers<'a> {
     pub image: &'a str,
     pub source: &'a dyn Source,
@@ -53,20 +64,16 @@ pub(super) struct ImageLayers<'a> {
 
 impl LayerFetcher {
     /// At most `parallel` layers are fetched at a time, over all pulls, and each stays within `limits`.
-    pub(super) fn new(store: Arc<Store>, parallel: usize, limits: Limits, metrics: PullMetrics) -> Self {
+    pub(super) fn new(store: Arc<Store>, parallel: usize, limits: ImageLimits, metrics: PullMetrics) -> Self {
         let parallel = parallel.max(1);
         Self { store, slots: Semaphore::new(parallel), parallel, limits, metrics, busy: Mutex::default() }
     }
 
-    /// Brings every layer into the store. `layers` and `diff_ids` run in parallel, lowest first.
-    pub(super) async fn fetch_all(
-        &self,
-        pull: &ImageLayers<'_>,
-        layers: &[Layer],
-        diff_ids: &[Digest],
-    ) -> Result<(), PullError> {
-        let each = |i: usize| self.fetch(pull, &layers[i], diff_ids[i], &pull.progress.layers[i]);
-        stream::iter(0..layers.len().min(diff_ids.len()))
+    /// Fetches every part into the store, several at a time. The progress has one counter per part.
+    pub(super) async fn fetch_all(&self, pull: &ImageLayers<'_>, parts: &[Part]) -> Result<(), PullError> {
+        let counters = &pull.progress.layers;
+        let each = |i: usize| self.fetch(pull, &parts[i], &counters[i]);
+        stream::iter(0..parts.len().min(counters.len()))
             .map(each)
             .buffer_unordered(self.parallel)
             .try_collect::<()>()
@@ -76,56 +83,62 @@ impl LayerFetcher {
     async fn fetch(
         &self,
         pull: &ImageLayers<'_>,
-        layer: &Layer,
-        claimed: Digest,
+        part: &Part,
         progress: &LayerProgress,
     ) -> Result<(), PullError> {
-        let blob = layer.descriptor.digest;
+        match part {
+            Part::Layer { blob, compression, diff_id } => {
+                let (compression, claimed) = (*compression, *diff_id);
+                self.layer(pull, &WantedLayer { blob, compression, claimed, progress }).await
+            }
+        }
+    }
+
+    /// Fetches a layer, unless the caller may use the one that is here.
+    async fn layer(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<(), PullError> {
+        let (blob, claimed, progress) = (layer.blob.digest, layer.claimed, layer.progress);
         let (origin, reader) = pull.rights.identity();
-        let turn = self.turn((blob, origin, reader));
-        let _mine = turn.lock().await;
+        let lock = self.lock_of((blob, origin, reader));
+        // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
+        let _locked = lock.lock().await;
         let found = match pull.rights.layer(&blob)? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
-                self.metrics.saved(Shared::Layer, layer.descriptor.size);
+                self.metrics.saved(Reuse::Layer, layer.blob.size);
                 diff_id
             }
             None => {
                 let _slot = self.slots.acquire().await;
                 progress.set(LayerState::Fetching);
-                let diff_id = self.stream(pull, layer, progress).await?;
-                pull.rights.fetched(pull.lease, &blob)?;
+                let diff_id = self.stream(pull, layer).await?;
+                pull.rights.record_fetch(pull.lease, &blob)?;
                 progress.set(LayerState::Done);
                 diff_id
             }
         };
+        // A layer that is here is compared too: the config may claim another one for its blob.
         if found != claimed {
             return Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed });
         }
         Ok(())
     }
 
-    /// Streams one blob through the blocking pipeline. The pipeline ends by itself when the
-    /// channel closes, so a pull that is dropped leaves no thread behind.
-    async fn stream(
-        &self,
-        pull: &ImageLayers<'_>,
-        layer: &Layer,
-        progress: &LayerProgress,
-    ) -> Result<Digest, PullError> {
-        let mut bytes = pull.source.blob(&layer.descriptor).await.about(pull.image)?;
+    /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
+    /// dropped leaves no thread behind.
+    async fn stream(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
+        let mut bytes = pull.source.blob(layer.blob).await.about(pull.image)?;
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        let task = LayerTask {
+        let task = LayerPipeline {
             store: Arc::clone(&self.store),
             lease: pull.lease.clone(),
             image: pull.image.to_owned(),
             blob: layer::Blob {
-                digest: layer.descriptor.digest,
-                size: layer.descriptor.size,
+                digest: layer.blob.digest,
+                size: layer.blob.size,
                 compression: layer.compression,
             },
-            counter: progress.counter(),
-            shared: progress.shared(),
+            counter: layer.progress.counter(),
+            shared: layer.progress.shared(),
             metrics: self.metrics.clone(),
             limits: self.limits,
             unpacked: Arc::clone(&pull.unpacked),
@@ -134,35 +147,37 @@ impl LayerFetcher {
         let fed: Result<(), PullError> = async {
             while let Some(chunk) = bytes.next().await {
                 if sender.send(chunk.about(pull.image)?).await.is_err() {
-                    break; // The pipeline has failed and says why.
+                    break; // The pipeline has failed, and its result says why.
                 }
             }
             Ok(())
         }
         .await;
+        // Without this the pipeline would wait for more.
         drop(sender);
         let outcome = pipeline
             .await
             .map_err(|error| PullError::Lost { image: pull.image.to_owned(), why: error.to_string() })?;
-        // A broken stream explains more than the truncated layer that it leaves behind.
+        // The error of a broken stream explains more than that of the truncated layer which it causes.
         fed?;
         outcome
     }
 
-    fn turn(&self, of: Turn) -> Arc<tokio::sync::Mutex<()>> {
+    fn lock_of(&self, layer: LayerKey) -> Arc<tokio::sync::Mutex<()>> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        // Locks that nobody holds are removed here, so the map stays as small as what is under way.
         busy.retain(|_, lock| lock.strong_count() > 0);
-        if let Some(lock) = busy.get(&of).and_then(Weak::upgrade) {
+        if let Some(lock) = busy.get(&layer).and_then(Weak::upgrade) {
             return lock;
         }
         let lock = Arc::default();
-        busy.insert(of, Arc::downgrade(&lock));
+        busy.insert(layer, Arc::downgrade(&lock));
         lock
     }
 }
 
-/// The blocking half of a layer: everything it needs, owned.
-struct LayerTask {
+/// The blocking half of fetching a layer. It owns everything that it needs.
+struct LayerPipeline {
     store: Arc<Store>,
     lease: Lease,
     image: String,
@@ -170,12 +185,12 @@ struct LayerTask {
     counter: Arc<AtomicU64>,
     shared: Arc<AtomicU64>,
     metrics: PullMetrics,
-    limits: Limits,
+    limits: ImageLimits,
     unpacked: Arc<Budget>,
 }
 
-impl LayerTask {
-    /// Takes the layer in and returns the DiffID that it was found to have.
+impl LayerPipeline {
+    /// Stores the layer and returns the DiffID computed over it.
     fn run(self, mut chunks: mpsc::Receiver<Bytes>) -> Result<Digest, PullError> {
         let image = &self.image;
         let objects = self.store.objects().under(&self.lease).about(image)?;
@@ -185,12 +200,12 @@ impl LayerTask {
             self.counter.fetch_add(bytes, Ordering::Relaxed);
             self.metrics.fetched.add(bytes);
         };
-        let limits = layer::Limits::for_blob(&self.limits, self.blob.size);
+        let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
         let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.unpacked, &count);
         let (found, record) = taken.about(image)?;
         record.finish(&found.diff_id, &found.blob).about(image)?;
         self.shared.store(found.contents.shared_bytes, Ordering::Relaxed);
-        self.metrics.saved(Shared::Object, found.contents.shared_bytes);
+        self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
         Ok(found.diff_id)
     }
 }

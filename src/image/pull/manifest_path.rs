@@ -1,4 +1,4 @@
-//! The way from what a reference resolved to, to the manifest of one platform.
+//! The path from what a reference resolved to, through indexes, to the manifest of one platform.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::PullError;
 use super::error::About as _;
 use crate::oci::Source;
 use crate::oci::digest::Digest;
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 use crate::oci::manifest::{Descriptor, Document, Manifest, ManifestError};
 use crate::oci::platform::Platform;
 use crate::oci::reference::Version;
@@ -20,14 +20,14 @@ const INDEX_DEPTH_MAX: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RawDocument {
-    /// What the index above, or the registry, says that it is.
+    /// The media type that the index above, or the registry, gives it.
     pub media_type: String,
     /// Its bytes; JSON is UTF-8.
     pub text: String,
 }
 
-/// A platform's manifest and everything that leads to it. All of it by digest, and so unchangeable.
-#[derive(Debug, Clone)]
+/// A platform's manifest and everything that leads to it. All of it was read by digest, so it cannot change.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestPath {
     /// The platform's manifest.
     pub manifest: Manifest,
@@ -35,7 +35,7 @@ pub struct ManifestPath {
     pub digest: Digest,
     /// The indexes that lead to it, the nearest first. A signature over any of them covers the manifest.
     pub indexes: Vec<Digest>,
-    /// Their bytes, those of the indexes from the top and of the manifest at last.
+    /// Their bytes: those of the indexes from the top, then those of the manifest.
     pub documents: Vec<RawDocument>,
     /// What the reference resolved to: the last of the indexes, or the manifest.
     pub target: Descriptor,
@@ -45,11 +45,11 @@ impl ManifestPath {
     /// Follows `top` to the manifest for `platform`; `image` is for messages.
     ///
     /// # Errors
-    /// The source has it not, or what it has is malformed, or there is nothing for the platform.
+    /// The source does not have it, or what it has is malformed, or there is nothing for the platform.
     pub async fn resolve_platform(
         source: &dyn Source,
         top: Digest,
-        limits: &Limits,
+        limits: &ImageLimits,
         platform: &Platform,
         image: &str,
     ) -> Result<Self, PullError> {
@@ -66,6 +66,7 @@ impl ManifestPath {
                 size: raw.bytes.len() as u64,
                 annotations: BTreeMap::new(),
             };
+            // Evidence is kept as JSON, which cannot hold a document that is not UTF-8.
             if let Ok(text) = String::from_utf8(raw.bytes.to_vec()) {
                 documents.push(RawDocument { media_type: own.media_type.clone(), text });
             }
@@ -91,7 +92,7 @@ impl ManifestPath {
     }
 }
 
-/// The media type that the index above and the registry give a document, which must be the same.
+/// The media type of a document. If the index above and the registry both give one, they must agree.
 fn agreed(index: Option<String>, registry: Option<String>) -> Result<Option<String>, ManifestError> {
     match (index, registry) {
         (Some(document), Some(stated)) if document != stated => {
@@ -101,7 +102,7 @@ fn agreed(index: Option<String>, registry: Option<String>) -> Result<Option<Stri
     }
 }
 
-/// The media type of a document that nobody states one for: a layout that is asked by digest may not say.
+/// The media type of a document for which none is stated: a layout that is read by digest may not state one.
 fn unstated(document: &Document) -> &'static str {
     match document {
         Document::Image(_) => "application/vnd.oci.image.manifest.v1+json",

@@ -1,4 +1,4 @@
-//! Pulls counted: how they ended, what they brought, and what they did not have to bring.
+//! Metrics of pulls: how they ended, what they fetched, and what they did not have to fetch.
 
 use crate::metrics::{
     Counter, Counters, Description, Durations, Family, Gauge, Instruments, Label, Outcome, Timing,
@@ -28,19 +28,19 @@ pub struct PullMetrics {
     under_way: Gauge,
     /// Compressed bytes as they arrive.
     pub(super) fetched: Counter,
-    saved: Counters<Shared>,
+    saved: Counters<Reuse>,
 }
 
-/// What was shared.
+/// What was here already and is shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shared {
+pub(super) enum Reuse {
     /// A layer: its blob was not fetched.
     Layer,
     /// A file's content: it was not stored.
     Object,
 }
 
-impl Label for Shared {
+impl Label for Reuse {
     const NAME: &'static str = "shared";
     const ALL: &'static [Self] = &[Self::Layer, Self::Object];
 
@@ -76,12 +76,7 @@ impl PullMetrics {
     }
 
     /// Counts bytes that sharing has saved.
-    pub(super) fn saved(&self, what: Shared, bytes: u64) {
+    pub(super) fn saved(&self, what: Reuse, bytes: u64) {
         self.saved.add(what, bytes);
-    }
-
-    /// Bytes that sharing has saved so far.
-    pub fn saved_bytes(&self, what: Shared) -> u64 {
-        self.saved.get(what)
     }
 }

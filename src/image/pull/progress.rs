@@ -1,10 +1,12 @@
-//! How far a pull has come: counters that the pull writes and anybody may read.
+//! How far a pull has come: counters that the pull writes and every caller may read.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
+use super::recipe;
 use crate::oci::digest::Digest;
+use crate::oci::manifest::Manifest;
 use crate::oci::{Source, Wait};
 
 /// One pull's counters. Written by its layers as they stream, read by progress bars and messages.
@@ -31,13 +33,13 @@ pub struct LayerProgress {
 /// Where a layer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerState {
-    /// Its turn has not come, or another pull is fetching it.
+    /// It waits for a slot, or another pull is fetching it.
     Waiting,
     /// Bytes are arriving.
     Fetching,
     /// Everything has been checked and stored.
     Done,
-    /// It was in the store before.
+    /// It was in the store already.
     Reused,
 }
 
@@ -45,8 +47,8 @@ const STATES: [LayerState; 4] =
     [LayerState::Waiting, LayerState::Fetching, LayerState::Done, LayerState::Reused];
 
 impl Progress {
-    /// Counters at zero for the layers `(blob, size)` of `manifest`.
-    pub fn new(manifest: Digest, layers: impl IntoIterator<Item = (Digest, u64)>) -> Self {
+    /// Counters at zero for the blobs `(digest, size)` of `manifest`.
+    pub(super) fn new(manifest: Digest, layers: impl IntoIterator<Item = (Digest, u64)>) -> Self {
         let layers = layers
             .into_iter()
             .map(|(blob, size)| LayerProgress {
@@ -58,6 +60,11 @@ impl Progress {
             })
             .collect();
         Self { manifest, layers }
+    }
+
+    /// Counters at zero for the parts of the manifest with this digest.
+    pub(super) fn of(digest: Digest, manifest: &Manifest) -> Self {
+        Self::new(digest, recipe::blobs(manifest).map(|blob| (blob.digest, blob.size)))
     }
 
     /// Bytes that are here, fetched or reused.
@@ -137,7 +144,7 @@ impl LayerProgress {
     }
 }
 
-/// A place where whoever waits for a request sees what it is doing. Empty at first.
+/// Where a caller that waits for a request sees what the request is doing. Empty at first.
 #[derive(Debug, Clone, Default)]
 pub struct Watch(Arc<Watched>);
 
@@ -153,18 +160,18 @@ impl Watch {
         self.0.pull.get()
     }
 
-    /// What the request's registry makes it wait for, if it does.
+    /// What the request waits for because its registry limits the rate, if it does.
     pub fn waits(&self) -> Option<Wait> {
         self.0.source.get()?.waits()
     }
 
-    pub(super) fn asks(&self, source: &Arc<dyn Source>) {
-        // Whatever one request opens is one client: the same registry by the same credential.
+    pub(super) fn set_source(&self, source: &Arc<dyn Source>) {
+        // One request asks one registry with one credential, so the first source is as good as any later one.
         let _ = self.0.source.set(Arc::clone(source));
     }
 
-    pub(super) fn join(&self, progress: &Arc<Progress>) {
-        // A request that retries within one call keeps the first pull's counters.
+    pub(super) fn set_progress(&self, progress: &Arc<Progress>) {
+        // A request that joins a second pull within one call keeps the counters of the first.
         let _ = self.0.pull.set(Arc::clone(progress));
     }
 }

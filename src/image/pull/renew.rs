@@ -1,32 +1,36 @@
-//! Images that another release built, built anew of the layers that are here: nobody is asked, nothing is fetched.
+//! Images that another release built are built again from the layers that are here. No registry is asked, and nothing
+//! is fetched.
 //!
-//! An image that a volume shows stays what it is until its last volume has gone or the node has booted: all targets
-//! of a volume show the same bytes, and the sweep knows by the record what a mount needs. The window in which a
-//! volume is being published and has no record yet is left open; then housekeeping reports an image that is mounted
-//! and has no record, and removes nothing until it is unmounted.
+//! An image that a volume shows stays as it is until its last volume is gone or the node has booted: all targets of a
+//! volume show the same bytes, and the sweep learns from the record what a mount needs. One window is left open: a
+//! volume that is being published has no record yet. Then housekeeping reports an image that is mounted without a
+//! record, and removes nothing until it is unmounted.
 
 use super::PullError;
 use super::build::{self, Work};
 use super::error::About as _;
+use super::recipe::StoredPart;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::Rules;
 use crate::kind::Kind;
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 
-/// Builds the image of `old` anew, unless that has been done or a volume shows it; returns the record that holds.
-/// `image` is for messages. Blocking.
+/// Builds the image of `old` again, unless that has been done or a volume shows it. Returns the record that is in
+/// force afterwards. `image` is for messages. Blocking.
 ///
 /// # Errors
-/// The layers cannot be read or make no tree any more. If they are lost, so is the image then: the retry pulls it.
+/// The layers cannot be read or make no tree any more. If they are lost, the image's record is removed, so that the
+/// next attempt pulls the image.
 pub(super) fn renew(
     store: &Store,
     lease: &Lease,
     old: ImageRecord,
     rules: Rules,
-    limits: Limits,
+    limits: ImageLimits,
     image: &str,
 ) -> Result<ImageRecord, PullError> {
     let manifest = old.manifest;
+    // Another caller may have built it while this one waited.
     let old = store.images().get(&manifest).about(image)?.unwrap_or(old);
     if !old.is_outdated() {
         return Ok(old);
@@ -36,9 +40,11 @@ pub(super) fn renew(
         return Ok(old);
     }
     let (was, builder) = (old.image, old.builder);
-    let (name, layers, platform) = (image.to_owned(), old.layers, old.platform);
-    let work = Work { manifest, platform, name, layers, seal: None, rules, limits };
+    let (name, parts, platform) = (image.to_owned(), StoredPart::of(&old), old.platform);
+    // A sealed image is never outdated.
+    let work = Work { manifest, platform, name, parts, seal: None, rules, limits };
     let built = build::build(store, lease, work).inspect_err(|error| {
+        // Any other failure may pass, and leaves an image that could be mounted.
         if matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
             && let Err(error) = store.images().forget(&manifest)
         {

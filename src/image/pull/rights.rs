@@ -1,27 +1,27 @@
-//! One request's rights: the rule of [`crate::image::access`] over the store's marks.
+//! One request's rights: the rule of [`crate::image::access`] over the store's access records.
 //!
-//! The credential that the request would show the registry decides, whoever wrote it down: the pod's own, or else
-//! the node's for that repository, or else none. So the node's credentials are an identity like any other, which
-//! every pod without credentials of its own takes on.
+//! The credential that the request would show the registry decides: the pod's own, or else the node's for that
+//! repository, or else none. So the node's credentials are an identity like any other, and every pod without
+//! credentials of its own has it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::About as _;
 use super::{Caller, ImageRequest, PullError};
-use crate::image::access::{Given, ImageFacts, LayerFacts, Origin, Rule};
+use crate::image::access::{AccessRule, ImageFacts, LayerFacts, Origin};
 use crate::image::store::{AccessRecord, AccessSubject, Lease, Store};
 use crate::oci::digest::Digest;
 use crate::oci::{CredentialId, Sources};
 
-/// A mark from further in the future than this is not believed: the clock was set back.
+/// Seconds. A record from further in the future than this is not believed: the clock was set back.
 const CLOCK_SKEW: u64 = 60;
 
-/// What one request may have without asking, and what it has proven.
+/// What one request may have without asking, and the records of what it has proven.
 #[derive(Debug, Clone)]
 pub(super) struct Rights {
     store: Arc<Store>,
-    rule: Arc<Rule>,
+    rule: Arc<AccessRule>,
     caller: Caller,
     origin: Origin,
     /// As whom the request reads: [`AccessRecord::Anonymous`] or [`AccessRecord::Reader`].
@@ -37,7 +37,7 @@ impl Rights {
     pub(super) fn of(
         store: &Arc<Store>,
         sources: &Sources,
-        rule: &Arc<Rule>,
+        rule: &Arc<AccessRule>,
         request: &ImageRequest,
     ) -> Result<Self, PullError> {
         let image = request.reference.to_string();
@@ -58,126 +58,130 @@ impl Rights {
         &self.origin
     }
 
-    /// Tells flights of the same image apart: by credential and registry.
+    /// Tells pulls of the same image apart: by origin and credential.
     pub(super) fn identity(&self) -> (Origin, AccessRecord) {
         (self.origin.clone(), self.reader.clone())
     }
 
-    /// Whether there is nothing to hide from the one who asks.
+    /// Whether there is nothing to hide from the caller.
     pub(super) fn sees_all(&self) -> bool {
         self.caller.is_operator() || self.rule.is_open()
     }
 
     /// Whether the image is given without asking the registry.
     pub(super) fn is_granted(&self, manifest: &Digest) -> Result<bool, PullError> {
-        // Who runs commands on a node as root needs no leave to see what it has.
+        // The operator runs commands on the node as root, and sees what it has in any case.
         if self.caller.is_operator() {
             return Ok(true);
         }
-        let given = self.rule.image(&self.origin, &self.facts(manifest)?);
-        if let Some(given @ (Given::Exempt | Given::Public | Given::Checked)) = given {
+        let granted = self.rule.image(&self.origin, &self.facts(manifest)?);
+        if let Some(given) = granted {
             tracing::debug!(image.digest = %manifest, origin = %self.origin, ?given, "access is on record");
         }
-        Ok(given.is_some())
+        Ok(granted.is_some())
     }
 
-    /// Whether this origin is believed about the image: it had all of its bytes.
+    /// Whether the request's origin is believed about the image: it had all of its bytes.
     pub(super) fn is_from_here(&self, manifest: &Digest) -> Result<bool, PullError> {
-        Ok(self.rule.is_open() || self.set(manifest, &AccessRecord::Origin)?.is_some())
+        // Where nothing has to be proven, nothing is gained by fetching the same bytes from each origin.
+        Ok(self.rule.is_open() || self.image_time(manifest, &AccessRecord::Origin)?.is_some())
     }
 
     fn facts(&self, manifest: &Digest) -> Result<ImageFacts, PullError> {
         let checked = match &self.reader {
-            AccessRecord::Reader(_) => self.set(manifest, &self.reader)?.and_then(age),
+            AccessRecord::Reader(_) => self.image_time(manifest, &self.reader)?.and_then(age),
+            // A caller without credentials has no record of their own; that of all such callers counts.
             _ => None,
         };
         Ok(ImageFacts {
-            from_here: self.set(manifest, &AccessRecord::Origin)?.is_some(),
-            preloaded: self.set(manifest, &AccessRecord::Preloaded)?.is_some(),
-            anonymous: self.set(manifest, &AccessRecord::Anonymous)?.is_some(),
+            from_here: self.image_time(manifest, &AccessRecord::Origin)?.is_some(),
+            preloaded: self.image_time(manifest, &AccessRecord::Preloaded)?.is_some(),
+            anonymous: self.image_time(manifest, &AccessRecord::Anonymous)?.is_some(),
             checked,
         })
     }
 
-    fn set(&self, manifest: &Digest, mark: &AccessRecord) -> Result<Option<u64>, PullError> {
-        self.store
-            .access()
-            .time_of(AccessSubject::Image(manifest), self.origin.name(), mark)
-            .about(&self.image)
+    /// When the image was recorded so at the origin, in seconds since 1970; `None` if it is not.
+    fn image_time(&self, manifest: &Digest, record: &AccessRecord) -> Result<Option<u64>, PullError> {
+        let about = AccessSubject::Image(manifest);
+        self.store.access().time_of(about, self.origin.name(), record).about(&self.image)
     }
 
-    /// Notes that the origin, which had the image's bytes, has just given it to this request's credential.
+    /// Records that the origin, which had the image's bytes, has just given it to this request's credential.
     pub(super) fn record_grant(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
-        // The operator's credential says nothing about others, and he needs no mark.
         let now = now();
-        let about = AccessSubject::Image(manifest);
-        self.store.access().record(lease, about, self.origin.name(), &self.reader, now).about(&self.image)?;
+        self.record_image(lease, manifest, &self.reader, now)?;
+        // Each new record removes those that do not count any more, so that they cannot pile up.
         let expired = now.saturating_sub(self.rule.ttl.as_secs());
         self.store.access().forget_readers(lease, manifest, expired).about(&self.image)
     }
 
-    /// Notes that all of the image's bytes came from the origin.
-    pub(super) fn came_from_here(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
-        let about = AccessSubject::Image(manifest);
-        self.store
-            .access()
-            .record(lease, about, self.origin.name(), &AccessRecord::Origin, now())
-            .about(&self.image)
+    /// Records that all of the image's bytes came from the origin.
+    pub(super) fn record_origin(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
+        self.record_image(lease, manifest, &AccessRecord::Origin, now())
     }
 
-    /// If this is the operator's `pull`: notes that image and layers are for everybody.
-    pub(super) fn preload<'a>(
+    /// Records that the operator has pulled image and blobs for everybody.
+    pub(super) fn record_preload<'a>(
         &self,
         lease: &Lease,
         manifest: &Digest,
         blobs: impl IntoIterator<Item = &'a Digest>,
     ) -> Result<(), PullError> {
-        if self.caller != Caller::Preload {
-            return Ok(());
-        }
         for blob in blobs {
-            self.store
-                .access()
-                .record(lease, AccessSubject::Blob(blob), "", &AccessRecord::Preloaded, now())
-                .about(&self.image)?;
+            self.record_blob(lease, blob, "", &AccessRecord::Preloaded)?;
         }
-        if self.set(manifest, &AccessRecord::Preloaded)?.is_none() {
-            let about = AccessSubject::Image(manifest);
-            let origin = self.origin.name();
-            self.store
-                .access()
-                .record(lease, about, origin, &AccessRecord::Preloaded, now())
-                .about(&self.image)?;
+        // Every later `pull` of the image would write the same.
+        if self.image_time(manifest, &AccessRecord::Preloaded)?.is_none() {
+            self.record_image(lease, manifest, &AccessRecord::Preloaded, now())?;
         }
         Ok(())
     }
 
-    /// The DiffID of a blob whose layer is here, if it may stand in for fetching it.
+    /// The DiffID of a blob whose layer is here, if the caller may use it instead of fetching it.
     pub(super) fn layer(&self, blob: &Digest) -> Result<Option<Digest>, PullError> {
         let Some(diff_id) = self.store.layers().of_blob(blob).about(&self.image)? else { return Ok(None) };
-        let set = |origin: &str, mark: &AccessRecord| {
-            self.store
-                .access()
-                .time_of(AccessSubject::Blob(blob), origin, mark)
-                .about(&self.image)
-                .map(|at| at.is_some())
+        let access = self.store.access();
+        let is_recorded = |host: &str, record: &AccessRecord| {
+            let at = access.time_of(AccessSubject::Blob(blob), host, record).about(&self.image)?;
+            Ok::<_, PullError>(at.is_some())
         };
         let facts = LayerFacts {
-            preloaded: set("", &AccessRecord::Preloaded)?,
-            anonymous: set("", &AccessRecord::Anonymous)?,
-            own: set(self.origin.host(), &self.reader)?,
+            preloaded: is_recorded("", &AccessRecord::Preloaded)?,
+            anonymous: is_recorded("", &AccessRecord::Anonymous)?,
+            own: is_recorded(self.origin.host(), &self.reader)?,
         };
         Ok(self.rule.layer(&facts).then_some(diff_id))
     }
 
-    /// Notes that this request's credential has fetched the blob.
-    pub(super) fn fetched(&self, lease: &Lease, blob: &Digest) -> Result<(), PullError> {
+    /// Records that this request's credential has fetched the blob.
+    pub(super) fn record_fetch(&self, lease: &Lease, blob: &Digest) -> Result<(), PullError> {
+        // What a registry gives without credentials counts at all hosts. What a layout gives is not public.
         let public = self.reader == AccessRecord::Anonymous && self.origin.is_open();
         let host = if public { "" } else { self.origin.host() };
-        self.store
-            .access()
-            .record(lease, AccessSubject::Blob(blob), host, &self.reader, now())
-            .about(&self.image)
+        self.record_blob(lease, blob, host, &self.reader)
+    }
+
+    fn record_image(
+        &self,
+        lease: &Lease,
+        manifest: &Digest,
+        record: &AccessRecord,
+        at: u64,
+    ) -> Result<(), PullError> {
+        let (about, origin) = (AccessSubject::Image(manifest), self.origin.name());
+        self.store.access().record(lease, about, origin, record, at).about(&self.image)
+    }
+
+    fn record_blob(
+        &self,
+        lease: &Lease,
+        blob: &Digest,
+        host: &str,
+        record: &AccessRecord,
+    ) -> Result<(), PullError> {
+        let about = AccessSubject::Blob(blob);
+        self.store.access().record(lease, about, host, record, now()).about(&self.image)
     }
 }
 

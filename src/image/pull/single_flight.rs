@@ -1,7 +1,7 @@
-//! Single flight: one task per key, however many wait for it, and whoever stops waiting.
+//! Single flight: one task per key, however many callers wait for it and stop waiting.
 //!
-//! The task belongs to the map, not to a caller: a dropped RPC future leaves it running, and the
-//! retry finds it. A flight that ended is forgotten at once, so a failure is never cached.
+//! The task belongs to the map, not to a caller: a dropped RPC future leaves it running, and the retry joins it. A
+//! task that has ended is removed at once, so a failure is never cached.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -11,29 +11,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
-/// What a flight ends with, for everybody who waits; dropping it changes nothing.
-pub type Outcome<T> = Shared<BoxFuture<'static, Result<T, Lost>>>;
+/// The result of a task, for each caller that waits. Dropping it does not stop the task.
+pub(super) type Completion<T> = Shared<BoxFuture<'static, Result<T, Lost>>>;
 
-type UnderWay<K, I, T> = Arc<Mutex<HashMap<K, (I, Outcome<T>)>>>;
+type UnderWay<K, I, T> = Arc<Mutex<HashMap<K, (I, Completion<T>)>>>;
 
 /// The task ended without a result: it panicked, or the runtime is shutting down.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost(pub String);
+pub(super) struct Lost(pub(super) String);
 
-/// A flight as one who waits for it sees it.
+/// A task as a waiting caller sees it.
 #[derive(Debug)]
-pub struct Joined<I, T: Clone> {
-    /// What the flight shows to everybody who joins.
+pub(super) struct Joined<I, T: Clone> {
+    /// What the task shows to every caller that joins.
     pub info: I,
-    /// What it ends with.
-    pub outcome: Outcome<T>,
-    /// Whether it was started by this call.
+    /// Its result.
+    pub completion: Completion<T>,
+    /// Whether this call started it.
     pub started: bool,
 }
 
-/// SingleFlight under way, by key. `I` is what a joiner gets to see at once.
+/// Tasks under way, by key. `I` is what a caller that joins sees at once.
 #[derive(Debug)]
-pub struct SingleFlight<K, I, T: Clone> {
+pub(super) struct SingleFlight<K, I, T: Clone> {
     under_way: UnderWay<K, I, T>,
 }
 
@@ -43,34 +43,35 @@ where
     I: Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// No flights.
-    pub fn new() -> Self {
+    /// No tasks.
+    pub(super) fn new() -> Self {
         Self { under_way: Arc::default() }
     }
 
-    /// Joins the flight of `key`, starting it with `start` if there is none.
-    pub fn join<F>(&self, key: K, start: impl FnOnce() -> (I, F)) -> Joined<I, T>
+    /// Joins the task of `key`; `start` makes it if there is none.
+    pub(super) fn join<F>(&self, key: K, start: impl FnOnce() -> (I, F)) -> Joined<I, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((info, outcome)) = under_way.get(&key) {
-            return Joined { info: info.clone(), outcome: outcome.clone(), started: false };
+        if let Some((info, completion)) = under_way.get(&key) {
+            return Joined { info: info.clone(), completion: completion.clone(), started: false };
         }
         let (info, work) = start();
-        // The removal removes the entry even when the work panics.
+        // A guard removes the entry even if the work panics.
         let removal = Removal { key: key.clone(), under_way: Arc::clone(&self.under_way) };
         let task = tokio::spawn(async move {
-            let _landing = removal;
+            let _removal = removal;
             work.await
         });
-        let outcome = async move { task.await.map_err(|error| Lost(error.to_string())) }.boxed().shared();
-        under_way.insert(key, (info.clone(), outcome.clone()));
-        Joined { info, outcome, started: true }
+        let completion = async move { task.await.map_err(|error| Lost(error.to_string())) }.boxed().shared();
+        under_way.insert(key, (info.clone(), completion.clone()));
+        Joined { info, completion, started: true }
     }
 
-    /// How many flights are under way.
-    pub fn len(&self) -> usize {
+    /// How many tasks are under way.
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
@@ -86,6 +87,7 @@ where
     }
 }
 
+/// Removes a task's entry when it is dropped.
 struct Removal<K: Eq + Hash, I, T: Clone> {
     key: K,
     under_way: UnderWay<K, I, T>,
@@ -119,31 +121,35 @@ mod tests {
 
     #[tokio::test]
     async fn many_join_one() {
-        let (flights, runs) = (Numbers::new(), Arc::new(AtomicUsize::new(0)));
-        let waiting: Vec<_> = (0..10).map(|_| flights.join(7, counted(&runs))).collect();
+        let (tasks, runs) = (Numbers::new(), Arc::new(AtomicUsize::new(0)));
+        let waiting: Vec<_> = (0..10).map(|_| tasks.join(7, counted(&runs))).collect();
         assert_eq!(waiting.iter().filter(|joined| joined.started).count(), 1);
-        assert_eq!(flights.len(), 1);
+        assert_eq!(tasks.len(), 1);
         for joined in waiting {
-            assert_eq!(joined.outcome.await, Ok(1));
+            assert_eq!(joined.completion.await, Ok(1));
         }
-        assert!(flights.len() == 0);
-        assert_eq!(flights.join(7, counted(&runs)).outcome.await, Ok(2), "an ended flight is not joined");
+        assert!(tasks.len() == 0);
+        assert_eq!(
+            tasks.join(7, counted(&runs)).completion.await,
+            Ok(2),
+            "a task that has ended is not joined"
+        );
     }
 
     #[tokio::test]
     async fn goes_on_when_nobody_waits() {
-        let (flights, runs) = (Numbers::new(), Arc::new(AtomicUsize::new(0)));
-        drop(flights.join(7, counted(&runs)));
-        let retry = flights.join(7, counted(&runs)).outcome;
+        let (tasks, runs) = (Numbers::new(), Arc::new(AtomicUsize::new(0)));
+        drop(tasks.join(7, counted(&runs)));
+        let retry = tasks.join(7, counted(&runs)).completion;
         assert_eq!(retry.await, Ok(1));
         assert_eq!(runs.load(SeqCst), 1);
     }
 
     #[tokio::test]
     async fn a_panic_is_an_answer_and_is_forgotten() {
-        let flights = Numbers::new();
-        let lost = flights.join(7, || ((), async { panic!("boom") })).outcome.await;
+        let tasks = Numbers::new();
+        let lost = tasks.join(7, || ((), async { panic!("boom") })).completion.await;
         assert!(matches!(lost, Err(Lost(why)) if why.contains("panic")));
-        assert!(flights.len() == 0);
+        assert!(tasks.len() == 0);
     }
 }

@@ -1,27 +1,27 @@
-//! Layers without an image: what sealing needs, which computes what an image would be before anybody may mount it.
+//! Layers without an image. Sealing needs them: it computes what an image would be before it may be mounted.
 
 use std::sync::Arc;
 
 use super::error::About as _;
 use super::layers::ImageLayers;
-use super::rights::Rights;
+use super::recipe::{Recipe, StoredPart};
 use super::{ImageRequest, Progress, PullError, Puller};
 use crate::image::store::Lease;
 use crate::oci::digest::Digest;
-use crate::oci::limits::{Budget, Limits};
-use crate::oci::manifest::{ImageConfig, Manifest};
+use crate::oci::limits::{Budget, ImageLimits};
+use crate::oci::manifest::Manifest;
 use crate::oci::{Source, read_blob};
 
-/// The layers of one manifest, in the store while this lives, and nothing made of them.
+/// The parts of one manifest, kept in the store while this value lives. No image is made of them.
 #[derive(Debug)]
 pub struct Unbuilt {
-    /// DiffIDs computed here, lowest first.
-    pub layers: Vec<Digest>,
+    /// What the image would be made of.
+    pub parts: Vec<StoredPart>,
     _lease: Lease,
 }
 
 impl Puller {
-    /// Brings the layers of `manifest` into the store and builds nothing, whatever the manifest is sealed with.
+    /// Fetches the layers of `manifest` into the store and builds nothing, whatever the manifest is sealed with.
     ///
     /// # Errors
     /// As for a pull.
@@ -31,17 +31,15 @@ impl Puller {
         source: &Arc<dyn Source>,
         digest: Digest,
         manifest: &Manifest,
-        limits: &Limits,
+        limits: &ImageLimits,
     ) -> Result<Unbuilt, PullError> {
         let image = request.reference.to_string();
-        let (store, sources, rule, fetcher) = self.parts();
-        let lease = store.lease().await.about(&image)?;
-        let rights = Rights::of(store, sources, rule, request)?;
+        let lease = self.pulls().store().lease().await.about(&image)?;
+        let rights = self.pulls().rights(request)?;
         let config = read_blob(&**source, &manifest.config, limits.config_bytes).await.about(&image)?;
-        let config = ImageConfig::parse(&config, manifest.layers.len()).about(&image)?;
-        let layers = manifest.layers.iter().map(|layer| (layer.descriptor.digest, layer.descriptor.size));
-        let progress = Arc::new(Progress::new(digest, layers));
-        request.watch.join(&progress);
+        let recipe = Recipe::parse(manifest, &config).about(&image)?;
+        let progress = Arc::new(Progress::of(digest, manifest));
+        request.watch.set_progress(&progress);
         let wanted = ImageLayers {
             image: &image,
             source: &**source,
@@ -50,7 +48,7 @@ impl Puller {
             progress: &progress,
             unpacked: Arc::new(Budget::new(limits.image_bytes)),
         };
-        fetcher.fetch_all(&wanted, &manifest.layers, &config.diff_ids).await?;
-        Ok(Unbuilt { layers: config.diff_ids, _lease: lease })
+        self.pulls().fetcher().fetch_all(&wanted, &recipe.parts).await?;
+        Ok(Unbuilt { parts: recipe.stored(), _lease: lease })
     }
 }

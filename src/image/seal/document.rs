@@ -1,7 +1,7 @@
-//! Writing seals into manifests, and sealed manifests into indexes. Documents in, documents out; nothing here does I/O.
+//! Writing seals into manifests, and sealed manifests into indexes: from document to document, without I/O.
 //!
-//! Whatever else a document holds stays: it is edited as JSON and not as the types of [`crate::oci::manifest`],
-//! which know only what this driver acts on.
+//! Everything else in a document stays. It is edited as JSON and not as the types of [`crate::oci::manifest`],
+//! which have only the fields that this driver uses.
 
 use std::collections::BTreeMap;
 
@@ -16,23 +16,23 @@ use crate::oci::manifest::{Document, ManifestError};
 /// Why a document cannot be sealed.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
-    /// It is sealed, with another digest.
+    /// It is sealed with another digest.
     #[error(
-        "annotation {annotation} says {found}, but the image is {computed}; whoever sealed it built another image. \
+        "annotation {annotation} says {found}, but the image is {computed}; another image was sealed. \
          Find out why, or replace the digest with --force"
     )]
     Sealed {
         /// The annotation.
         annotation: &'static str,
-        /// What it says.
+        /// The digest in the manifest.
         found: VerityDigest,
-        /// What was computed here.
+        /// The digest that was computed here.
         computed: VerityDigest,
     },
     /// It is sealed by other rules.
     #[error("it is sealed by annotation {0}, for an image made by other rules; replace that with --force")]
     OtherRules(&'static str),
-    /// Its format has no annotations.
+    /// The document's format has no annotations.
     #[error(
         "it is a Docker manifest (schema 2), which has no annotations; convert it first, for example with \
          `skopeo copy --format=oci`"
@@ -41,10 +41,10 @@ pub enum EditError {
     /// Its seal is malformed.
     #[error("{0}")]
     Seal(#[from] SealError),
-    /// It is no manifest.
+    /// It is not a manifest.
     #[error("{0}")]
     Manifest(#[from] ManifestError),
-    /// It is no JSON object where it should be one.
+    /// A part is not of the JSON type that the specification requires.
     #[error("its {0} is not what the specification says; push the image again")]
     Shape(&'static str),
 }
@@ -65,21 +65,21 @@ impl EditError {
 /// What became of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edited {
-    /// It says so already.
+    /// It was so already.
     Unchanged,
     /// The new document.
     Changed(Vec<u8>),
 }
 
-/// Writes `seal` into a manifest. Where it is sealed already, `good` tells which digests are right besides the
-/// seal's own (of the other canonical rules); any other is refused, or replaced if `force` is given.
+/// Writes `seal` into a manifest. If the manifest is sealed already, its digest may also be one of `accepted` (of
+/// the other canonical rules). Any other digest is refused, or replaced if `force` is set.
 ///
 /// # Errors
 /// See [`EditError`].
 pub fn seal_manifest(
     bytes: &[u8],
     seal: Seal,
-    good: &[VerityDigest],
+    accepted: &[VerityDigest],
     force: bool,
 ) -> Result<Edited, EditError> {
     let Document::Image(manifest) = Document::parse(bytes, None)? else {
@@ -87,7 +87,8 @@ pub fn seal_manifest(
     };
     match Seal::of(&manifest) {
         Ok(Some(found)) if found.annotation == seal.annotation => {
-            if found.digest == seal.digest || good.contains(&found.digest) {
+            // Sealed by a tool that follows the other canonical rule: nothing to correct.
+            if found.digest == seal.digest || accepted.contains(&found.digest) {
                 return Ok(Edited::Unchanged);
             }
             if !force {
@@ -97,9 +98,11 @@ pub fn seal_manifest(
         }
         Ok(Some(found)) if !force => return Err(EditError::OtherRules(found.annotation)),
         Ok(_) => {}
+        // A malformed annotation is replaced like a wrong one.
         Err(_) if force => {}
         Err(error) => return Err(error.into()),
     }
+    // A manifest without a media type is OCI's.
     let mut document = object(bytes)?;
     let oci = |value: &Value| value.as_str().is_some_and(|name| name.starts_with("application/vnd.oci."));
     if document.get("mediaType").is_some_and(|value| !oci(value)) {
@@ -107,7 +110,7 @@ pub fn seal_manifest(
     }
     let annotations = document.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
     let annotations = annotations.as_object_mut().ok_or(EditError::Shape("annotations"))?;
-    // The other one would be left saying something of an image that nobody compares.
+    // Only one annotation is compared. The other one would stay with a digest that nobody checks.
     for annotation in [MERGED, FAITHFUL] {
         annotations.remove(annotation);
     }
@@ -115,10 +118,10 @@ pub fn seal_manifest(
     Ok(Edited::Changed(Value::Object(document).to_string().into_bytes()))
 }
 
-/// Puts other manifests in the places of those that an index lists: by their old digest, the new one and its size.
+/// Replaces manifests that an index lists. The map leads from the old digest to the new one and its size.
 ///
 /// # Errors
-/// It is no index.
+/// The document is not an index.
 pub fn replace_manifests(
     bytes: &[u8],
     replacements: &BTreeMap<Digest, (Digest, u64)>,
@@ -135,17 +138,19 @@ pub fn replace_manifests(
             let entry = entry.as_object_mut().ok_or(EditError::Shape("list of manifests"))?;
             entry.insert("digest".to_owned(), digest.to_string().into());
             entry.insert("size".to_owned(), (*size).into());
-            // The content itself, which is another now.
+            // An embedded copy of the old manifest.
             entry.remove("data");
             changed = true;
         }
     }
+    // An index that stays keeps its bytes, and so its digest.
     if !changed {
         return Ok(Edited::Unchanged);
     }
     Ok(Edited::Changed(Value::Object(document).to_string().into_bytes()))
 }
 
+/// The document as a JSON object.
 fn object(bytes: &[u8]) -> Result<Map<String, Value>, EditError> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(object)) => Ok(object),

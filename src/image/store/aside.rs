@@ -1,10 +1,10 @@
-//! Records that are no good: renamed, so that nobody takes them for records.
+//! Records that are no good are renamed, so that they are no longer read.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::StoreError;
 use super::disk::Disk;
+use super::error::StoreError;
 
 /// Why a record is put aside, which is what its file name ends in then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

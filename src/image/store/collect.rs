@@ -1,4 +1,4 @@
-//! Garbage collection, carried out: the plan of [`super::gc`], then the sweep.
+//! Garbage collection: carries out the plan of [`super::gc`], then sweeps.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,9 +12,9 @@ use crate::oci::digest::Digest;
 pub struct CollectRequest<'a> {
     /// What to remove.
     pub policy: Policy,
-    /// Tells which composefs images are mounted. Called while nobody can mount one.
+    /// Tells which composefs images are mounted. Called while none can be mounted.
     pub mounted: &'a dyn Fn() -> Result<BTreeSet<VerityDigest>, String>,
-    /// Only say what would be removed.
+    /// Only report what would be removed.
     pub dry_run: bool,
 }
 
@@ -23,7 +23,7 @@ pub struct CollectRequest<'a> {
 pub struct Collected {
     /// The images, in the order of their removal.
     pub images: Vec<ImageRecord>,
-    /// What went with them, and what nothing had reached before; zero in a dry run.
+    /// What went with them, and what no image had needed before; zero in a dry run.
     pub swept: Swept,
 }
 
@@ -61,6 +61,7 @@ impl Store {
         let mut swept = Swept::default();
         let mut frees = HashMap::new();
         if let Policy::Watermarks { high, .. } = request.policy {
+            // The usual round: there is room, and nothing is read.
             if !self.space()?.exceeds(high) {
                 return Ok(Collected::default());
             }
@@ -81,7 +82,7 @@ impl Store {
         Ok(Collected { images, swept })
     }
 
-    /// The images that may not go. An estimate: it is made again when nobody else uses the store.
+    /// The images that may not go. An estimate: it is made again once no other process uses the store.
     fn needed(&self, request: &CollectRequest<'_>) -> Result<BTreeSet<Digest>, StoreError> {
         let mounted = (request.mounted)().map_err(StoreError::Blocked)?;
         let inventory = inventory::take(&self.parts, &mounted, &HashMap::new(), self.space()?)?;
@@ -105,6 +106,7 @@ impl Store {
         };
         let mut removed = Vec::new();
         for manifest in manifests {
+            // Torn since the inventory: there is no image to remove.
             let Some(record) = self.parts.images.get(&manifest)? else { continue };
             if !request.dry_run {
                 self.parts.images.remove(&manifest)?;
@@ -112,7 +114,7 @@ impl Store {
             }
             removed.push(record);
         }
-        // Before any layer or object goes: a record that came back would name what is gone.
+        // Before any layer or object goes: a record that came back after a power cut would name what is gone.
         self.parts.images.sync()?;
         Ok(removed)
     }

@@ -32,6 +32,7 @@ impl Contents<'_> {
         visit(record.image, record.image_size);
         for layer in &record.layers {
             match self.each_object_of_layer(layer, &mut visit) {
+                // It names the objects of all layers, so those of the others come twice.
                 Err(error) if error.is_lost_record() => self.each_object_of_composefs(record, &mut visit)?,
                 done => done?,
             }

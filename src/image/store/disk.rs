@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use super::StoreError;
+use super::error::StoreError;
 use super::file_name::digest_of;
 use crate::durable_file::{self, StepError, Steps, Temporary, try_lock};
 use crate::oci::digest::Digest;
@@ -71,11 +71,12 @@ impl Disk {
         bytes: &[u8],
     ) -> Result<(), StoreError> {
         let new = self.make(directory)?;
+        // The directory's own name is synced last: until then a power cut takes the directory with the file in it.
         self.write_durably(&directory.join(name), bytes)?;
         if new { self.sync_parent(directory) } else { Ok(()) }
     }
 
-    /// Makes a directory that nobody else may look into; one that is there is fine. Returns whether it is new.
+    /// Makes a directory that only its owner may look into; one that is there is fine. Returns whether it is new.
     pub(super) fn make(&self, directory: &Path) -> Result<bool, StoreError> {
         self.step("make", directory, || match DirBuilder::new().mode(0o700).create(directory) {
             Ok(()) => Ok(true),
@@ -130,7 +131,7 @@ impl Disk {
         let directory = self.root.join(TEMPORARY);
         for name in self.list(&directory)? {
             let path = directory.join(name);
-            // Its writer needs no lease, so it may well be alive.
+            // A writer needs no lease, so it may be alive; and it may have renamed the file since the listing.
             let Ok(file) = fs::File::open(&path) else { continue };
             let lock = FlockOperation::NonBlockingLockExclusive;
             if try_lock(&file, lock).map_err(|error| self.error("lock", &path, error))? {
@@ -164,6 +165,7 @@ impl Disk {
         let fail = |error| self.error("list", directory, error);
         match fs::read_dir(directory) {
             Ok(entries) => entries.map(|entry| Ok(entry.map_err(fail)?.file_name())).collect(),
+            // Such as the staging of this boot, or the records of an image of which nothing is recorded yet.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(fail(error)),
         }

@@ -70,7 +70,7 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
-    /// A record without a code of this node's key.
+    /// A record without a valid code of this node's key.
     #[error(
         "{} ({what}) is not authentic: it was altered, comes from another node, from an earlier release, or the node \
          key was replaced. It is not used; pull the image again, with a pull policy that may ask the registry, and find \
@@ -114,12 +114,12 @@ pub enum StoreError {
         /// The newest format known here.
         known: u32,
     },
-    /// Others hold the store in a way that excludes what is asked for.
+    /// Another lease, or a sweep, excludes what the caller wants.
     #[error("the store {} is in use ({why}); try again when that is over", store.display())]
     Busy {
         /// The store's directory.
         store: PathBuf,
-        /// By whom or what.
+        /// What it is in use for.
         why: &'static str,
     },
     /// The image has no record.
@@ -133,7 +133,7 @@ pub enum StoreError {
         "image {0} was committed before its composefs image was stored; this is a defect, please report it"
     )]
     NoObject(Digest),
-    /// An earlier sync failed, so nobody knows which objects are whole.
+    /// An earlier sync failed, so it is unknown which objects are whole.
     #[error(
         "the filesystem of {} failed to write data back earlier; check the disk (kernel log), then restart: the \
          store is checked when it is opened",

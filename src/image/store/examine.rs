@@ -1,7 +1,7 @@
 //! Examining: whether objects still hold what their names say, read in full.
 //!
-//! Where the store seals, the kernel checks what it reads from the disk, so a bad block shows as a read error;
-//! elsewhere only the hash over the content tells. Pages that are cached count as read: what the disk holds
+//! The kernel checks objects with fs-verity as it reads them from the disk, so a bad block shows as a read error;
+//! without it only the hash over the content tells. Cached pages count as read: what the disk holds
 //! below them is seen when they are read again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::{ImageRecord, Store, StoreError};
-use crate::image::objects::Corruption;
+use crate::image::objects::{Corruption, Objects};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 
@@ -42,40 +42,13 @@ impl Store {
                 }
             })?;
         }
-        let work: Vec<_> = owners.into_iter().collect();
-        let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(Examined::default())));
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some((digest, manifests)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let answer = self.parts.objects.all().examine(digest);
-                        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                        match (&mut *found, answer) {
-                            (Ok(found), Ok((bytes, damage))) => {
-                                found.objects += 1;
-                                found.bytes += bytes;
-                                if let Some(damage) = damage {
-                                    found.damaged.insert(*digest, (damage, manifests.clone()));
-                                }
-                            }
-                            (found @ Ok(_), Err(error)) => {
-                                *found = Err(error.into());
-                                return;
-                            }
-                            (Err(_), _) => return,
-                        }
-                    }
-                });
-            }
-        });
-        found.into_inner().unwrap_or_else(PoisonError::into_inner)
+        examine_all(self.parts.objects.all(), &owners.into_iter().collect::<Vec<_>>())
     }
 
-    /// [`Objects::examine`] under a lease.
+    /// Reads one object in full, under a lease, and says what is wrong with it, if anything. Blocking.
     ///
     /// # Errors
-    /// The same.
+    /// It could not be examined, which says nothing about the object.
     pub fn examine_object(&self, digest: &VerityDigest) -> Result<Option<Corruption>, StoreError> {
         let _lease = self.lease_blocking()?;
         Ok(self.parts.objects.all().examine(digest)?.1)
@@ -118,4 +91,36 @@ impl Store {
         }
         Ok(having)
     }
+}
+
+/// Examines the objects on all processors; each comes with the images that have it.
+fn examine_all(objects: &Objects, work: &[(VerityDigest, Vec<Digest>)]) -> Result<Examined, StoreError> {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(Examined::default())));
+    let examine = || {
+        while let Some((digest, manifests)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let answer = objects.examine(digest);
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            match (&mut *found, answer) {
+                (Ok(found), Ok((bytes, corruption))) => {
+                    found.objects += 1;
+                    found.bytes += bytes;
+                    if let Some(corruption) = corruption {
+                        found.damaged.insert(*digest, (corruption, manifests.clone()));
+                    }
+                }
+                // The first error is the answer, and ends every thread.
+                (found @ Ok(_), Err(error)) => {
+                    *found = Err(error.into());
+                    return;
+                }
+                (Err(_), _) => return,
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(examine);
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What the kernel and the filesystem under the store can do, probed and never assumed.
+//! What the kernel and the filesystem under the store can do: probed, never assumed.
 
 use std::path::Path;
 
@@ -10,16 +10,16 @@ use crate::integrity::Integrity;
 pub struct Filesystem {
     /// Its type, as in mount(8); a number in hexadecimal for one not known here.
     pub name: String,
-    /// Whether files on it can be sealed with fs-verity, and if not, why.
+    /// Whether files on it can have fs-verity, and if not, why.
     pub verity: Result<(), String>,
 }
 
 impl Filesystem {
-    /// Probes the filesystem of the store in `store`: seals a tiny file and measures it.
+    /// Probes the filesystem of the store in `store`: enables fs-verity on a tiny file and measures it.
     pub(super) fn probe(store: &Path) -> Result<Self, ObjectError> {
         // A failing statfs costs only the name.
         let name = rustix::fs::statfs(store).map_or_else(|_| "unknown".to_owned(), |stat| name(stat.f_type));
-        let verity = if Objects::can_seal(store)? { Ok(()) } else { Err(missing(&name)) };
+        let verity = if Objects::supports_verity(store)? { Ok(()) } else { Err(missing(&name)) };
         Ok(Self { name, verity })
     }
 

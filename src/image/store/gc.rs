@@ -1,7 +1,7 @@
 //! Which images go: the decision, without any I/O.
 //!
 //! An image stays if a volume record, a mount or a pin needs it, or if it was used less than the
-//! minimum age ago. As long as it is not known for certain what is needed, everything stays.
+//! minimum age ago. As long as it is unknown what is needed, everything stays.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,34 +10,33 @@ use crate::oci::digest::Digest;
 
 /// What the decision is made from.
 #[derive(Debug, Clone)]
-pub struct Inventory {
+pub(super) struct Inventory {
     /// The images in the store.
-    pub images: Vec<Candidate>,
+    pub(super) images: Vec<Candidate>,
     /// Why it is not known what is needed; empty if it is.
-    pub unknown: Vec<String>,
+    pub(super) unknown: Vec<String>,
     /// Room on the store's filesystem.
-    pub space: Space,
+    pub(super) space: Space,
     /// Now.
-    pub now: SystemTime,
+    pub(super) now: SystemTime,
 }
 
 /// One image, as far as the decision needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub(super) struct Candidate {
     /// Its manifest.
-    pub manifest: Digest,
+    pub(super) manifest: Digest,
     /// When it was pulled or last published.
-    pub last_used: SystemTime,
-    /// Who needs it, if anybody.
-    pub needed: Option<Need>,
+    pub(super) last_used: SystemTime,
+    /// What needs it, if anything.
+    pub(super) needed: Option<Need>,
     /// What its removal frees if all unneeded images used less recently go before it.
-    pub frees: Amount,
+    pub(super) frees: Amount,
 }
 
-/// Who needs an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Need {
+/// What needs an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
     /// A published volume.
     Volume,
     /// A mount.
@@ -49,7 +48,7 @@ pub enum Need {
 /// What to remove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// Every image that nobody needs and that was last used at least `min_age` ago.
+    /// Every image that is not needed and that was last used at least `min_age` ago.
     Unneeded {
         /// Images used more recently stay.
         min_age: Duration,
@@ -68,7 +67,7 @@ pub enum Policy {
 
 impl Policy {
     /// Images used more recently than this stay.
-    pub fn min_age(&self) -> Duration {
+    pub(super) fn min_age(&self) -> Duration {
         match self {
             Self::Unneeded { min_age } | Self::Watermarks { min_age, .. } => *min_age,
         }
@@ -83,7 +82,7 @@ impl Default for Policy {
 
 /// The decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CollectionPlan {
+pub(super) enum CollectionPlan {
     /// Nothing has to go, or nothing may.
     Done,
     /// These images go, in this order.
@@ -92,19 +91,22 @@ pub enum CollectionPlan {
     Refuse(String),
 }
 
-/// Decides. After its plan was carried out, it has nothing more to do.
-pub fn plan(inventory: &Inventory, policy: &Policy) -> CollectionPlan {
+/// Decides. Once the plan was carried out, the next one is [`CollectionPlan::Done`].
+pub(super) fn plan(inventory: &Inventory, policy: &Policy) -> CollectionPlan {
     if !inventory.unknown.is_empty() {
+        // What cannot be read might need any image.
         return CollectionPlan::Refuse(inventory.unknown.join("; "));
     }
     let mut idle: Vec<&Candidate> =
         inventory.images.iter().filter(|image| may_go(image, inventory.now, policy.min_age())).collect();
+    // By manifest as well, so that the same inventory gives the same plan.
     idle.sort_by_key(|image| (image.last_used, image.manifest));
     if let Policy::Watermarks { high, low, .. } = *policy {
         if !inventory.space.exceeds(high) {
             return CollectionPlan::Done;
         }
         let wanted = inventory.space.excess(low);
+        // Where all of them together do not free enough, all go.
         let mut freed = Amount::default();
         let enough = idle.iter().position(|image| {
             freed += image.frees;
@@ -119,7 +121,7 @@ pub fn plan(inventory: &Inventory, policy: &Policy) -> CollectionPlan {
     }
 }
 
-/// An image from the future (the clock was set back) is as good as just used.
+/// An image whose last use lies in the future (the clock was set back) counts as just used.
 fn may_go(image: &Candidate, now: SystemTime, min_age: Duration) -> bool {
     let age = now.duration_since(image.last_used).unwrap_or_default();
     image.needed.is_none() && age >= min_age

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::image::entry::{Entry, EntryKind, Meta};
+use crate::image::entry::{EntryKind, LayerEntry, Meta};
 use crate::image::layer::RecordWriter;
 use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
@@ -113,8 +113,8 @@ fn record() -> ImageRecord {
     }
 }
 
-fn entry() -> Entry {
-    Entry {
+fn entry() -> LayerEntry {
+    LayerEntry {
         path: b"f".as_slice().into(),
         meta: Meta::default(),
         kind: EntryKind::Inline(b"hello".as_slice().into()),

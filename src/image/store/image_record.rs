@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::StoreError;
+use super::key::NodeKey;
 use super::record::{self, Record};
-use super::{NodeKey, StoreError};
 use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;

@@ -10,8 +10,8 @@ use super::{Space, StoreError};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 
-/// Everything that the garbage collector's decision depends on. Only exact while nobody else uses
-/// the store. `frees` says what each image's removal frees; nothing for those not listed.
+/// Everything that the garbage collector's decision depends on. Only exact under the store's exclusive
+/// lock. `frees` says what each image's removal frees; nothing for those not listed.
 pub(super) fn take(
     parts: &Parts,
     mounted: &BTreeSet<VerityDigest>,
@@ -35,6 +35,7 @@ pub(super) fn take(
     }
     let images = listing.images.iter().map(|image| {
         let manifest = image.record.manifest;
+        // One reason is enough.
         let needed = if mounted.contains(&image.record.image) {
             Some(Need::Mount)
         } else if volumes.contains(&manifest) {

@@ -1,10 +1,10 @@
-//! The node key: 32 secret bytes outside the store, with which this node knows its own records again.
+//! The node key: 32 secret bytes outside the store, with which this node authenticates its own records.
 //!
-//! Whoever can write to the store's directory but cannot read the key cannot make a record that is believed. The
-//! key never leaves the node and authenticates nothing to anybody else; losing it costs one pull per image.
+//! A process that can write to the store's directory but cannot read the key cannot make a record that is believed. The
+//! key never leaves the node and authenticates nothing to others. Losing it costs one pull per image.
 //!
 //! Every code is made for a *domain*, a fixed string for each sort of record, so that bytes of one sort never pass
-//! as another; and over the length of each part, so that no two lists of parts give the same input.
+//! as another. It covers the length of each part, so that no two lists of parts give the same input.
 
 use std::fmt;
 use std::fs::{DirBuilder, File};
@@ -17,7 +17,6 @@ use std::sync::Arc;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
-use serde::de::DeserializeOwned;
 use sha2::Sha256;
 
 use crate::kind::Kind;
@@ -25,7 +24,7 @@ use crate::kind::Kind;
 /// Bytes of a node key, and of its file.
 pub const KEY_LENGTH: usize = 32;
 /// Bytes of an authentication code.
-pub const MAC_LENGTH: usize = 32;
+pub(super) const MAC_LENGTH: usize = 32;
 /// What HMAC-SHA256 takes a key as: a block, filled up with zeros (RFC 2104, section 2).
 const BLOCK: usize = 64;
 
@@ -58,7 +57,7 @@ pub enum KeyError {
         /// The key's file.
         path: PathBuf,
     },
-    /// It is not a key of ours.
+    /// It has another length than a key.
     #[error(
         "the node key {} has {found} bytes instead of {KEY_LENGTH}; put the right key back, or remove the file: a new \
          key is made at the next start, and every image is then pulled and verified anew",
@@ -83,7 +82,7 @@ pub enum KeyError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Somebody else made it.
+    /// Another user made it.
     #[error(
         "the node key {} belongs to user {found}, and this process runs as {expected}; remove it, or `chown` it if you \
          know where it comes from",
@@ -123,19 +122,20 @@ impl NodeKey {
     /// whenever the process is killed. Of several processes at once one makes it.
     ///
     /// # Errors
-    /// What is there is no key, or not only ours; and those of the filesystem.
+    /// The file is no key, or other users have access to it; and those of the filesystem.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
         if let Some(key) = Self::load(path)? {
             return Ok(key);
         }
         create(path)?;
         tracing::info!(node_key = %path.display(), "a new node key was made");
+        // Not the bytes just made: another process may have been quicker, and its key is the one that stays.
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         Self::load(path)?.ok_or_else(|| failed("read", path)(gone()))
     }
 
     fn load(path: &Path) -> Result<Option<Self>, KeyError> {
-        // Not to hang on a pipe, and not to take a terminal.
+        // NONBLOCK so as not to hang on a pipe, NOCTTY so as not to take a terminal.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = match rustix::fs::open(path, flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
@@ -150,6 +150,7 @@ impl NodeKey {
         if found.uid() != expected {
             return Err(KeyError::Owner { path: at(), found: found.uid(), expected });
         }
+        // Writing the key is as bad as reading it.
         if found.mode() & 0o077 != 0 {
             return Err(KeyError::Mode { path: at(), mode: found.mode() & 0o7777 });
         }
@@ -162,13 +163,13 @@ impl NodeKey {
     }
 
     /// The code of `parts` in `domain`.
-    pub fn mac(&self, domain: &str, parts: &[&[u8]]) -> [u8; MAC_LENGTH] {
+    pub(super) fn mac(&self, domain: &str, parts: &[&[u8]]) -> [u8; MAC_LENGTH] {
         self.over(domain, parts).finalize().into_bytes().into()
     }
 
     /// Whether `mac` is the code of `parts` in `domain`; takes the same time whatever differs.
     #[must_use]
-    pub fn verify(&self, domain: &str, parts: &[&[u8]], mac: &[u8]) -> bool {
+    pub(super) fn verify(&self, domain: &str, parts: &[&[u8]], mac: &[u8]) -> bool {
         self.over(domain, parts).verify_slice(mac).is_ok()
     }
 
@@ -183,21 +184,16 @@ impl NodeKey {
 
     /// A JSON object with its own code as the last member, `"mac"`. It stays readable with jq, and what a later
     /// release adds to it changes nothing about how the code is checked.
-    pub fn seal_json(&self, domain: &str, object: &[u8]) -> Vec<u8> {
+    pub fn append_mac(&self, domain: &str, object: &[u8]) -> Vec<u8> {
         let open = object.strip_suffix(b"}").unwrap_or(object);
+        // Over the bytes as they are written, so that no canonical form of JSON is needed.
         let mac = hex::encode(self.mac(domain, &[open]));
         [open, JSON_BEFORE, mac.as_bytes(), JSON_AFTER].concat()
     }
 
-    /// What [`NodeKey::seal_json`] made of a record in `domain`; `None` for anything else. Nothing is parsed that is not
-    /// authentic.
-    pub fn open_json<T: DeserializeOwned>(&self, domain: &str, bytes: &[u8]) -> Option<T> {
-        self.authenticates(domain, bytes).then(|| serde_json::from_slice(bytes).ok())?
-    }
-
-    /// Whether `bytes` are what [`NodeKey::seal_json`] made of something in `domain`.
+    /// Whether `bytes` are what [`NodeKey::append_mac`] made of an object in `domain`.
     #[must_use]
-    pub fn authenticates(&self, domain: &str, bytes: &[u8]) -> bool {
+    pub(super) fn authenticates(&self, domain: &str, bytes: &[u8]) -> bool {
         let split = |bytes: &[u8]| -> Option<([u8; MAC_LENGTH], usize)> {
             let rest = bytes.strip_suffix(JSON_AFTER)?;
             let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(2 * MAC_LENGTH)?)?;
@@ -226,8 +222,10 @@ fn create(path: &Path) -> Result<(), KeyError> {
         .map(File::from)
         .map_err(|errno| failed("create", path)(errno.into()))?;
     file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed("write", path))?;
+    // By way of /proc: AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH before Linux 6.10.
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
     match rustix::fs::linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        // Another process was quicker; its key is read afterwards.
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(failed("name", path)(errno.into())),
     }

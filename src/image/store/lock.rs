@@ -1,4 +1,4 @@
-//! Who may use the store now, and who may sweep it.
+//! The lock of the store: shared by those who use it, exclusive for removing.
 //!
 //! A [`Lease`] keeps every object, layer and record that its holder finds or writes; the sweep has
 //! the store alone. Within the process that is a fair read-write lock, against other processes an
@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-use super::StoreError;
 use super::disk::Disk;
+use super::error::StoreError;
 use super::markers::Marker;
 use crate::durable_file::try_lock;
 
 /// The lock file, in the store's directory.
 pub(super) const FILE: &str = "lock";
-/// How often to look whether another process has let go.
+/// How often to try while another process holds the lock.
 const POLL: Duration = Duration::from_millis(5);
-const SWEEPING: &str = "a sweep is removing what nobody needs";
+const SWEEPING: &str = "a sweep is removing what no image needs";
 const LEASED: &str = "pulls or publishes are under way";
 
 /// Keeps the sweep away while it lives. Cheap to clone; the last clone ends it.
@@ -37,7 +37,7 @@ struct Held {
     /// Present once this lease has begun to write. Declared first: its lock goes before the lease's.
     marker: Mutex<Option<Marker>>,
     lock: File,
-    _gate: OwnedRwLockReadGuard<()>,
+    _process: OwnedRwLockReadGuard<()>,
 }
 
 impl Lease {
@@ -48,6 +48,7 @@ impl Lease {
     /// The marker of this lease's writes, made by `make` if there is none.
     pub(super) fn mark(&self, make: impl FnOnce() -> Result<Marker, StoreError>) -> Result<(), StoreError> {
         let mut marker = self.0.marker.lock().unwrap_or_else(PoisonError::into_inner);
+        // Held while the marker is made: no clone may write before it is durable.
         if marker.is_none() {
             *marker = Some(make()?);
         }
@@ -60,11 +61,11 @@ impl Lease {
     }
 }
 
-/// The store for oneself.
+/// The store without any other user.
 #[derive(Debug)]
 pub(super) struct Exclusive {
     pub(super) lock: File,
-    _gate: OwnedRwLockWriteGuard<()>,
+    _process: OwnedRwLockWriteGuard<()>,
 }
 
 /// Hands out leases.
@@ -73,51 +74,54 @@ pub(super) struct StoreLock {
     store: PathBuf,
     path: PathBuf,
     disk: Disk,
-    inner: Arc<RwLock<()>>,
+    /// Within this process.
+    process: Arc<RwLock<()>>,
 }
 
 impl StoreLock {
     pub(super) fn new(disk: &Disk) -> Self {
         let (store, path) = (disk.root().to_owned(), disk.root().join(FILE));
-        Self { store, path, disk: disk.clone(), inner: Arc::default() }
+        Self { store, path, disk: disk.clone(), process: Arc::default() }
     }
 
     /// A lease, as soon as no sweep runs; gives up after `patience`.
     pub(super) async fn shared(&self, patience: Duration) -> Result<Lease, StoreError> {
         let deadline = tokio::time::Instant::now() + patience;
-        let waiting = Arc::clone(&self.inner).read_owned();
-        let store_lock = tokio::time::timeout_at(deadline, waiting).await.map_err(|_| self.busy(SWEEPING))?;
+        let waiting = Arc::clone(&self.process).read_owned();
+        // This process first: its lock is fair, so no waiting caller is overtaken without end.
+        let process = tokio::time::timeout_at(deadline, waiting).await.map_err(|_| self.busy(SWEEPING))?;
         let lock = self.open()?;
+        // flock(2) has no waiting with a deadline.
         while !self.lock(&lock, FlockOperation::NonBlockingLockShared)? {
             if tokio::time::Instant::now() >= deadline {
                 return Err(self.busy(SWEEPING));
             }
             tokio::time::sleep(POLL).await;
         }
-        Ok(lease(lock, store_lock))
+        Ok(lease(lock, process))
     }
 
     /// The same for callers that may block.
     pub(super) fn shared_blocking(&self, patience: Duration) -> Result<Lease, StoreError> {
         let lock = self.open()?;
-        let store_lock =
-            self.wait(patience, SWEEPING, || Ok(Arc::clone(&self.inner).try_read_owned().ok()))?;
+        let process =
+            self.wait(patience, SWEEPING, || Ok(Arc::clone(&self.process).try_read_owned().ok()))?;
         self.wait(patience, SWEEPING, || {
             Ok(self.lock(&lock, FlockOperation::NonBlockingLockShared)?.then_some(()))
         })?;
-        Ok(lease(lock, store_lock))
+        Ok(lease(lock, process))
     }
 
-    /// The store for oneself, as soon as no lease exists in any process; gives up after `patience`.
+    /// The store without any other user, as soon as no lease exists in any process; gives up after `patience`.
     /// Blocking.
     pub(super) fn exclusive(&self, patience: Duration) -> Result<Exclusive, StoreError> {
         let lock = self.open()?;
         // Both at once or neither: holding one while waiting for the other would keep leases out.
-        let store_lock = self.wait(patience, LEASED, || {
-            let Ok(store_lock) = Arc::clone(&self.inner).try_write_owned() else { return Ok(None) };
-            Ok(self.lock(&lock, FlockOperation::NonBlockingLockExclusive)?.then_some(store_lock))
+        let process = self.wait(patience, LEASED, || {
+            let Ok(process) = Arc::clone(&self.process).try_write_owned() else { return Ok(None) };
+            Ok(self.lock(&lock, FlockOperation::NonBlockingLockExclusive)?.then_some(process))
         })?;
-        Ok(Exclusive { lock, _gate: store_lock })
+        Ok(Exclusive { lock, _process: process })
     }
 
     fn wait<T>(
@@ -128,6 +132,7 @@ impl StoreLock {
     ) -> Result<T, StoreError> {
         let deadline = Instant::now() + patience;
         loop {
+            // Tried at least once, even without patience.
             if let Some(value) = attempt()? {
                 return Ok(value);
             }
@@ -158,6 +163,6 @@ impl StoreLock {
     }
 }
 
-fn lease(lock: File, store_lock: OwnedRwLockReadGuard<()>) -> Lease {
-    Lease(Arc::new(Held { marker: Mutex::new(None), lock, _gate: store_lock }))
+fn lease(lock: File, process: OwnedRwLockReadGuard<()>) -> Lease {
+    Lease(Arc::new(Held { marker: Mutex::new(None), lock, _process: process }))
 }

@@ -58,6 +58,7 @@ impl Marked {
                 added => added?,
             }
         }
+        // Last: an image that failed half-way is tried again.
         self.images.insert(record.manifest);
         Ok(())
     }
@@ -85,6 +86,7 @@ impl Marked {
             return Ok(());
         }
         contents.each_object_of_layer(diff_id, |digest, _| self.add_object(digest))?;
+        // A lost record is not marked, so it goes: its image marks what mounts need.
         self.layers.insert(*diff_id);
         Ok(())
     }

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 
 use rustix::fs::FlockOperation;
 
-use super::StoreError;
 use super::disk::Disk;
+use super::error::StoreError;
 use crate::durable_file::try_lock;
 
 /// The markers of one store, seen from one boot.
@@ -48,6 +48,7 @@ impl Markers {
         let path = self.directory.join(format!("{}.{}", self.boot_id, unique.unwrap_or_default()));
         temporary.rename(&path).map_err(|error| self.disk.failed(error))?;
         self.disk.sync_directory(&self.directory)?;
+        // The clone shares the lock, which lasts as long as either is open.
         let file =
             temporary.file().try_clone().map_err(|error| self.disk.error("keep open", &path, error))?;
         Ok(Marker { path, _file: file })
@@ -70,7 +71,7 @@ impl Markers {
             }
             let file = match File::open(&path) {
                 Ok(file) => file,
-                // Its writer has just ended well.
+                // Its writer has committed since the listing.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(self.disk.error("open", &path, error)),
             };

@@ -1,8 +1,7 @@
 //! The store measured: what it holds, and what garbage collection takes out of it.
 //!
-//! The gauges follow each object as it comes and goes in this process. What other processes do (an
-//! operator's `pull` or `prune`), and what rounding adds up to, is put right by [`Store::measure`], which
-//! looks at every object and is for now and then.
+//! The gauges follow each object as it comes and goes in this process. [`Store::measure`] corrects them for what other
+//! processes do (an operator's `pull` or `prune`) and for rounding. It looks at every object, so it is called rarely.
 
 use super::{Collected, Store, StoreError};
 use crate::image::objects::ObjectMetrics;
@@ -59,6 +58,7 @@ impl StoreMetrics {
     }
 
     pub(super) fn collected(&self, done: &Collected) {
+        // The gauges as well: objects are removed without counting them down.
         self.objects.removed(done.swept.objects, done.swept.bytes);
         self.gc_images.add(done.images.len() as u64);
         self.gc_objects.add(done.swept.objects);

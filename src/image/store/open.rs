@@ -19,7 +19,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Version`] and [`StoreError::NotAStore`] for what cannot be used, [`StoreError::Busy`] if
-    /// others keep a needed repair from being made, and those of the filesystem.
+    /// another process keeps a needed repair from being made, and those of the filesystem.
     pub fn open(root: &Path, options: Options) -> Result<Self, StoreError> {
         let disk = Disk::new(root, options.steps);
         let boot_id = match options.boot_id {
@@ -41,6 +41,7 @@ impl Store {
         let Options { patience, measure, .. } = options;
         let store = Self { disk, store_lock, parts, filesystem, patience, measure, metrics };
         store.parts.layers.make_staging()?;
+        // Before the first object: a later boot may have fs-verity and must know that these lack it.
         store.parts.objects.note_lack_of_verity()?;
         store.repair()?;
         Ok(store)
@@ -62,6 +63,7 @@ fn create(disk: &Disk) -> Result<(), StoreError> {
             disk.write_durably(&version, version::render().as_bytes())?;
         }
     }
+    // Also in a store that exists: a newer release may have more.
     for name in DIRECTORIES {
         disk.make(&root.join(name))?;
     }
@@ -69,7 +71,7 @@ fn create(disk: &Disk) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Objects are other people's private images; only the owner (root) may look.
+/// Objects are private images of many tenants; only the owner (root) may look.
 fn close_to_others(disk: &Disk, root: &Path) -> Result<(), StoreError> {
     let mode = fs::metadata(root).map_err(|error| disk.error("inspect", root, error))?.permissions().mode();
     if mode & 0o077 == 0 {
@@ -81,10 +83,11 @@ fn close_to_others(disk: &Disk, root: &Path) -> Result<(), StoreError> {
 /// A directory without `version` must be empty, or one whose creation was interrupted.
 fn refuse_foreign(disk: &Disk, version: &Path) -> Result<(), StoreError> {
     let root = disk.root();
+    // `lost+found` is what a fresh ext4 has.
     let ours = |name: &std::ffi::OsStr| name == disk::TEMPORARY || name == lock::FILE || name == "lost+found";
     match disk.list(root)?.into_iter().find(|name| !ours(name)) {
         None => Ok(()),
-        // Somebody else is making it at this very moment.
+        // Another process is making it at this moment.
         Some(_) if version.exists() => Ok(()),
         Some(found) => {
             Err(StoreError::NotAStore { store: root.to_owned(), found: found.to_string_lossy().into_owned() })

@@ -11,7 +11,8 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{NodeKey, StoreError};
+use super::error::StoreError;
+use super::key::NodeKey;
 
 /// A sort of record.
 pub(super) trait Record: Serialize + DeserializeOwned {
@@ -53,7 +54,7 @@ struct Head {
 /// The record as it is kept on disk.
 pub(super) fn encode<R: Record>(record: &R, key: &NodeKey) -> Result<Vec<u8>, serde_json::Error> {
     let written = Written { format: R::FORMAT, algorithm: R::ALGORITHM, record };
-    Ok(key.seal_json(R::DOMAIN, &serde_json::to_vec(&written)?))
+    Ok(key.append_mac(R::DOMAIN, &serde_json::to_vec(&written)?))
 }
 
 /// Reads what [`encode`] wrote with the same key.
@@ -148,7 +149,7 @@ mod tests {
             assert_eq!(fault(foreign.as_bytes()), RecordFault::Unauthentic, "{foreign}");
         }
         // Authentic, and yet no record of this sort.
-        let other = key(1).seal_json(Numbered::DOMAIN, br#"{"format":3,"b":1}"#);
+        let other = key(1).append_mac(Numbered::DOMAIN, br#"{"format":3,"b":1}"#);
         assert!(matches!(fault(&other), RecordFault::Torn(_)));
         assert!(matches!(decode::<Bare>(b"{}", &key(1)), Err(RecordFault::Torn(_))));
         assert_eq!(decode::<Bare>(br#"{"a":1}"#, &key(1)), Err(RecordFault::Unauthentic));

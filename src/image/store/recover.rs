@@ -13,8 +13,8 @@ use super::{Store, StoreError, sweep};
 const TIDY: Duration = Duration::from_millis(50);
 
 impl Store {
-    /// Repairs what must be repaired before anybody may use the store, waiting for that if need be, and
-    /// tidies up if nobody else is using the store.
+    /// Repairs what must be repaired before the store is used, and waits for its exclusive lock if need be. Where there
+    /// is only tidying up to do, it is left to a later opening if the store is in use.
     pub(super) fn repair(&self) -> Result<(), StoreError> {
         let parts = &self.parts;
         let torn = !parts.objects.markers().of_other_boots()?.is_empty();

@@ -1,7 +1,7 @@
-//! Condemning damaged objects: they go, with every record that would make a pull believe them present.
+//! Removing damaged objects, with every record that would make a pull believe them present.
 //!
-//! A pull fetches again what has no record, and writes again what has no object, so after this the next pull or
-//! publish of the image repairs it. What is mounted stays mounted and may hold on to the damaged object until its last
+//! A pull fetches again what has no record, and writes again what has no object, so the next pull or
+//! publish of the image repairs it. What is mounted stays mounted and may hold the damaged object until its last
 //! mount has gone, or the kernel forgets the name.
 
 use std::collections::BTreeSet;
@@ -29,6 +29,7 @@ impl Store {
                 images.push(image.record);
             }
         }
+        // In this order: an image that came back after a power cut would name layers that are gone.
         self.parts.images.sync()?;
         self.parts.layers.remove_naming(damaged)?;
         for digest in damaged {

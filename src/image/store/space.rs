@@ -30,15 +30,16 @@ impl Space {
         let used = stat.f_blocks.saturating_sub(stat.f_bfree);
         let used_inodes = stat.f_files.saturating_sub(stat.f_ffree);
         Ok(Self {
-            // Blocks reserved for root are neither used nor to be had.
+            // Blocks reserved for root count as neither used nor available.
             total: Amount { bytes: (used + stat.f_bavail) * stat.f_frsize, inodes: stat.f_files },
             used: Amount { bytes: used * stat.f_frsize, inodes: used_inodes },
         })
     }
 
     /// What must go so that at most `percent` are used, of bytes and of inodes.
-    pub fn excess(&self, percent: u8) -> Amount {
+    pub(super) fn excess(&self, percent: u8) -> Amount {
         let over = |total: u64, used: u64| {
+            // In 128 bits: the product of a large disk's bytes and a percentage passes 64.
             let allowed = u128::from(total) * u128::from(percent) / 100;
             used.saturating_sub(u64::try_from(allowed).unwrap_or(u64::MAX))
         };
@@ -56,7 +57,7 @@ impl Space {
 
 impl Amount {
     /// Whether this is at least `other`, in bytes and in inodes.
-    pub fn covers(&self, other: &Self) -> bool {
+    pub(super) fn covers(&self, other: &Self) -> bool {
         self.bytes >= other.bytes && self.inodes >= other.inodes
     }
 }

@@ -68,6 +68,7 @@ impl Store {
                     total += size;
                     Seen { size, first: index, last: index, shared: false }
                 });
+                // An image may name an object several times, and it counts once.
                 if object.last != index {
                     total += size;
                     (object.last, object.shared) = (index, true);

@@ -6,27 +6,27 @@ use std::io;
 use crate::kind::Kind;
 use crate::oci::limits::Exceeded;
 
-/// Why a tar stream was refused. Each names the entry, or where in the stream it lies.
+/// Why a tar stream was refused. Each error names the entry, or its place in the stream.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
-    /// The stream could not be read; this is the source's failure, not the archive's.
+    /// The stream could not be read. The source failed, not the archive.
     #[error("reading the tar stream: {0}")]
     Read(#[source] io::Error),
     /// The stream ends inside an entry.
     #[error("tar {0}: the archive is cut off here; rebuild the image")]
-    Truncated(Subject),
-    /// A header cannot be what its type says.
+    Truncated(TarSubject),
+    /// A header contradicts itself or the format.
     #[error("tar {0}: {1}; rebuild the image with another builder")]
-    Malformed(Subject, &'static str),
+    Malformed(TarSubject, &'static str),
     /// A name would lead out of the tree, or cannot exist on Linux.
     #[error("tar {0}: {1}; rebuild the image with names relative to its root")]
-    Name(Subject, &'static str),
+    Name(TarSubject, &'static str),
     /// A limit was reached.
     #[error("tar {0}: {1}")]
-    Limit(Subject, Exceeded),
-    /// A kind of entry that images do not have.
+    Limit(TarSubject, Exceeded),
+    /// A type of entry that images do not have.
     #[error("tar {0}: {1} is not supported in an image; rebuild it with the ustar, PAX or GNU format")]
-    Unsupported(Subject, &'static str),
+    Unsupported(TarSubject, &'static str),
 }
 
 impl TarError {
@@ -43,14 +43,14 @@ impl TarError {
 
 /// What an error is about: an entry by its name, or a place in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Subject {
+pub enum TarSubject {
     /// The header that begins at this byte of the decompressed stream.
     Header(u64),
-    /// The entry of this name, as the archive has it.
+    /// The entry of this name, as written in the archive.
     Entry(Box<[u8]>),
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for TarSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Long enough to recognise, short enough for an event or a gRPC status.
         const SHOWN: usize = 200;

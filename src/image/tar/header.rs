@@ -1,6 +1,7 @@
 //! The 512-byte header block: POSIX.1-1988 ustar, its v7 ancestor, and GNU's and star's variants.
 
-use super::BLOCK;
+/// Size of a header and unit of padding, in bytes.
+pub(super) const BLOCK: usize = 512;
 
 /// Which fields a header has beyond v7's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,20 +14,21 @@ pub(super) enum Dialect {
     Gnu,
 }
 
-/// A header block whose checksum is right.
+/// A header block with the right checksum.
 #[derive(Clone)]
 pub(super) struct Header {
     block: [u8; BLOCK],
 }
 
-/// Why a field or block does not parse.
-pub(super) type Wrong = &'static str;
+/// What is wrong with a field or block.
+pub(super) type HeaderError = &'static str;
 
 impl Header {
-    /// Checks the sum, as unsigned bytes (POSIX) or as signed ones (some historical writers).
-    pub(super) fn parse(block: [u8; BLOCK]) -> Result<Self, Wrong> {
+    /// Checks the checksum, a sum of unsigned bytes (POSIX) or of signed ones (some historical writers).
+    pub(super) fn parse(block: [u8; BLOCK]) -> Result<Self, HeaderError> {
         let (mut unsigned, mut signed) = (0i64, 0i64);
         for (index, byte) in block.iter().enumerate() {
+            // The sum counts its own field as spaces.
             let byte = if (148..156).contains(&index) { b' ' } else { *byte };
             unsigned += i64::from(byte);
             signed += i64::from(byte as i8);
@@ -36,7 +38,7 @@ impl Header {
         if stated == unsigned || stated == signed {
             Ok(header)
         } else {
-            Err("its checksum is wrong: damaged, or no tar archive at all")
+            Err("its checksum is wrong: the data is damaged or not a tar archive")
         }
     }
 
@@ -44,7 +46,7 @@ impl Header {
         self.block.get(start..start + length).unwrap_or_default()
     }
 
-    pub(super) fn dialect(&self) -> Dialect {
+    fn dialect(&self) -> Dialect {
         match self.field(257, 8) {
             b"ustar  \0" => Dialect::Gnu,
             magic if magic.starts_with(b"ustar\0") && self.field(508, 4) == b"tar\0" => Dialect::Ustar(131),
@@ -57,7 +59,7 @@ impl Header {
         self.field(156, 1).first().copied().unwrap_or_default()
     }
 
-    /// The name with its prefix, as written.
+    /// The name with its prefix, as the archive has it.
     pub(super) fn name(&self) -> Vec<u8> {
         let name = text(self.field(0, 100));
         match self.dialect() {
@@ -73,28 +75,28 @@ impl Header {
         text(self.field(157, 100))
     }
 
-    pub(super) fn mode(&self) -> Result<i64, Wrong> {
+    pub(super) fn mode(&self) -> Result<i64, HeaderError> {
         number(self.field(100, 8)).map_err(|_| "its mode is not a number")
     }
 
-    pub(super) fn uid(&self) -> Result<i64, Wrong> {
+    pub(super) fn uid(&self) -> Result<i64, HeaderError> {
         number(self.field(108, 8)).map_err(|_| "its owner is not a number")
     }
 
-    pub(super) fn gid(&self) -> Result<i64, Wrong> {
+    pub(super) fn gid(&self) -> Result<i64, HeaderError> {
         number(self.field(116, 8)).map_err(|_| "its group is not a number")
     }
 
-    pub(super) fn size(&self) -> Result<i64, Wrong> {
+    pub(super) fn size(&self) -> Result<i64, HeaderError> {
         number(self.field(124, 12)).map_err(|_| "its size is not a number")
     }
 
-    pub(super) fn mtime(&self) -> Result<i64, Wrong> {
+    pub(super) fn mtime(&self) -> Result<i64, HeaderError> {
         number(self.field(136, 12)).map_err(|_| "its time is not a number")
     }
 
-    /// Major and minor device number; 0 in v7.
-    pub(super) fn device(&self) -> Result<(i64, i64), Wrong> {
+    /// Major and minor device number; 0 in v7, which has none.
+    pub(super) fn device(&self) -> Result<(i64, i64), HeaderError> {
         if self.dialect() == Dialect::V7 {
             return Ok((0, 0));
         }
@@ -102,8 +104,8 @@ impl Header {
         Ok((part(329)?, part(337)?))
     }
 
-    /// What an old-GNU sparse header says of its file: up to four segments, and the real size.
-    pub(super) fn sparse(&self) -> Result<(SparseTable, i64), Wrong> {
+    /// The sparse map of an old-GNU header, up to four segments, and the file's real size.
+    pub(super) fn sparse(&self) -> Result<(SparseTable, i64), HeaderError> {
         let size = number(self.field(483, 12)).map_err(|_| "its real size is not a number")?;
         let table = SparseTable { segments: segments(self.field(386, 96))?, more: self.field(482, 1) != [0] };
         Ok((table, size))
@@ -117,13 +119,13 @@ pub(super) struct SparseTable {
     pub(super) more: bool,
 }
 
-/// Parses a block of old-GNU sparse segments: up to 21.
-pub(super) fn sparse_extension(block: &[u8; BLOCK]) -> Result<SparseTable, Wrong> {
+/// Parses a block of up to 21 old-GNU sparse segments.
+pub(super) fn sparse_extension(block: &[u8; BLOCK]) -> Result<SparseTable, HeaderError> {
     let (table, rest) = block.split_at(504);
     Ok(SparseTable { segments: segments(table)?, more: rest.first() != Some(&0) })
 }
 
-fn segments(table: &[u8]) -> Result<Vec<(i64, i64)>, Wrong> {
+fn segments(table: &[u8]) -> Result<Vec<(i64, i64)>, HeaderError> {
     let part = |field| number(field).map_err(|_| "its sparse map is not made of numbers");
     table
         .chunks_exact(24)
@@ -139,8 +141,8 @@ fn text(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// A number: octal digits between optional spaces, ended by space, NUL or the field's end; or, with
-/// the top bit set, GNU's base-256 in two's complement. An empty field is 0.
+/// A number in octal digits, with leading spaces, ended by a space, a NUL or the field's end. If the top
+/// bit is set, the number is in GNU's base-256, in two's complement. An empty field is 0.
 fn number(field: &[u8]) -> Result<i64, ()> {
     if field.first().is_some_and(|byte| byte & 0x80 != 0) {
         return base256(field);
@@ -158,7 +160,7 @@ fn base256(field: &[u8]) -> Result<i64, ()> {
     let negative = field.first().is_some_and(|byte| byte & 0x40 != 0);
     let mut value: i128 = if negative { -1 } else { 0 };
     for (index, byte) in field.iter().enumerate() {
-        // The top bit marks the encoding; it is the sign's copy in a negative number.
+        // The top bit marks the encoding. In a negative number it also is a copy of the sign.
         let byte = if index == 0 && !negative { byte & 0x7f } else { *byte };
         value = value << 8 | i128::from(byte);
     }

@@ -1,9 +1,10 @@
-//! From a header and what extended headers said before it to an entry of the layer.
+//! From a header, and the extended headers before it, to an entry of the layer.
 
-use super::error::{Subject, TarError};
+use super::error::{TarError, TarSubject};
+use super::extension::Extension;
 use super::header::Header;
-use super::limits::Limits;
-use super::path::{self, Place};
+use super::limits::TarLimits;
+use super::path::{self, ParsedName};
 use super::pax::Pax;
 use crate::image::entry::{EntryKind, Meta, Mtime};
 use crate::oci::limits::Cap;
@@ -11,11 +12,11 @@ use crate::oci::limits::Cap;
 /// One entry of an archive; the content of a file follows by [`super::Archive::data`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TarEntry {
-    /// As in [`crate::image::entry::Entry::path`].
+    /// As in [`crate::image::entry::LayerEntry::path`].
     pub path: Box<[u8]>,
-    /// As in [`crate::image::entry::Entry::meta`].
+    /// As in [`crate::image::entry::LayerEntry::meta`].
     pub meta: Meta,
-    /// What it is.
+    /// What stands at the path.
     pub kind: TarKind,
 }
 
@@ -28,41 +29,35 @@ pub enum TarKind {
     Other(EntryKind),
 }
 
-/// What extended headers have said of the next entry.
-#[derive(Debug, Default)]
-pub(super) struct Extension {
-    pub(super) pax: Pax,
-    /// GNU's `L` and `K`.
-    pub(super) long_name: Option<Vec<u8>>,
-    pub(super) long_link: Option<Vec<u8>>,
-}
-
 /// An entry and how its content is laid out in the stream.
 pub(super) struct Interpreted {
-    /// `None`: of no interest to an image; skip its content.
+    /// `None`: the entry is no part of an image. Its content is skipped.
     pub(super) entry: Option<TarEntry>,
-    pub(super) subject: Subject,
+    pub(super) subject: TarSubject,
     /// Bytes of content in the stream, without padding.
     pub(super) stored: u64,
 }
 
-/// Which of the type flags have content. POSIX lets links have some; no image builder writes it.
+/// Whether entries of this type have content. POSIX allows it for links, but no image builder writes it.
 fn has_content(flag: u8) -> bool {
     !matches!(flag, b'1'..=b'6')
 }
 
+/// Interprets a header. `at` is its position in the stream, for errors about an entry without a name.
 pub(super) fn interpret(
     header: &Header,
     extension: Extension,
-    limits: &Limits,
+    limits: &TarLimits,
     at: u64,
 ) -> Result<Interpreted, TarError> {
     let pax = &extension.pax;
+    // In the order of precedence. The header of a sparse file has an invented name, and PAX the real one.
     let name = (pax.sparse.name.clone())
         .or_else(|| pax.path.clone())
         .or(extension.long_name)
         .unwrap_or_else(|| header.name());
-    let subject = if name.is_empty() { Subject::Header(at) } else { Subject::Entry(name.as_slice().into()) };
+    let subject =
+        if name.is_empty() { TarSubject::Header(at) } else { TarSubject::Entry(name.as_slice().into()) };
     let malformed = |what| TarError::Malformed(subject.clone(), what);
     if name.len() > limits.path {
         return Err(TarError::Limit(subject, Cap::PathBytes.exceeded(name.len(), limits.path)));
@@ -74,6 +69,7 @@ pub(super) fn interpret(
             u64::try_from(header.size().map_err(malformed)?).map_err(|_| malformed("its size is negative"))?
         }
     };
+    // v7 has no type for directories.
     if matches!(flag, 0 | b'0' | b'7') && name.ends_with(b"/") {
         if size > 0 {
             return Err(malformed("its name is a directory's, but it has content"));
@@ -81,16 +77,18 @@ pub(super) fn interpret(
         flag = b'5';
     }
     let stored = if has_content(flag) { size } else { 0 };
+    // A volume label, which GNU tar writes for tapes.
     if flag == b'V' {
         return Ok(Interpreted { entry: None, subject, stored });
     }
-    let place = path::place(&name).map_err(|why| TarError::Name(subject.clone(), why))?;
-    let (path, hides) = match place {
-        Place::Ignored => return Ok(Interpreted { entry: None, subject, stored }),
-        Place::Path(path) => (path, None),
-        Place::Whiteout(path) => (path, Some(EntryKind::Whiteout)),
-        Place::Opaque(path) => (path, Some(EntryKind::Opaque)),
+    let parsed = path::parse(&name).map_err(|why| TarError::Name(subject.clone(), why))?;
+    let (path, hides) = match parsed {
+        ParsedName::Ignored => return Ok(Interpreted { entry: None, subject, stored }),
+        ParsedName::Path(path) => (path, None),
+        ParsedName::Whiteout(path) => (path, Some(EntryKind::Whiteout)),
+        ParsedName::Opaque(path) => (path, Some(EntryKind::Opaque)),
     };
+    // The name alone makes a whiteout, whatever the type.
     if let Some(kind) = hides {
         let entry = Some(TarEntry { path, meta: Meta::default(), kind: TarKind::Other(kind) });
         return Ok(Interpreted { entry, subject, stored });
@@ -110,8 +108,8 @@ fn kind(
     size: u64,
     link: Vec<u8>,
     pax: &Pax,
-    subject: &Subject,
-    limits: &Limits,
+    subject: &TarSubject,
+    limits: &TarLimits,
 ) -> Result<TarKind, TarError> {
     if matches!(flag, b'1' | b'2') {
         if link.len() > limits.path {
@@ -124,6 +122,7 @@ fn kind(
     let device = || {
         let (major, minor) = header.device()?;
         let fit = |pax: Option<u64>, field: i64| {
+            // `decimal` allows no PAX number from 2^63 on.
             let number = pax.map_or(field, |number| number as i64);
             u32::try_from(number).map_err(|_| "its device number is out of range")
         };
@@ -141,7 +140,7 @@ fn kind(
         b'2' => EntryKind::Symlink(link.into_boxed_slice()),
         b'3' => device().map(|(major, minor)| EntryKind::CharDevice(major, minor))?,
         b'4' => device().map(|(major, minor)| EntryKind::BlockDevice(major, minor))?,
-        // `D` is GNU's directory with a list of its names as content, in incremental archives.
+        // `D` is GNU's directory in incremental archives. Its content is a list of names.
         b'5' | b'D' => EntryKind::Directory,
         b'6' => EntryKind::Fifo,
         b'M' | b'N' => return Err(TarError::Unsupported(subject.clone(), "part of a multi-volume archive")),
@@ -155,7 +154,7 @@ fn meta(header: &Header, pax: Pax) -> Result<Meta, &'static str> {
         None => u32::try_from(field?).map_err(|_| "its owner or group is negative or exceeds 32 bits"),
     };
     Ok(Meta {
-        // Some writers put the file type into the upper bits; it is in the type flag already.
+        // Some writers repeat the file type in the upper bits.
         mode: (header.mode()? & 0o7777) as u32,
         uid: id(pax.uid, header.uid())?,
         gid: id(pax.gid, header.gid())?,

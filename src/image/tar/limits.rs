@@ -1,10 +1,10 @@
-//! What a layer may ask of this node.
+//! Bounds on what a layer makes this node read and hold.
 
 use crate::oci::limits::{self, Cap};
 
-/// Bounds on one layer. Reaching one refuses the layer with [`crate::kind::Kind::Exhausted`].
+/// Bounds on one layer. A layer that exceeds one is refused with [`crate::kind::Kind::Exhausted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct TarLimits {
     /// Length of a path or link target in bytes. Linux takes at most 4095.
     pub path: usize,
     /// Names and values of one entry's extended attributes in bytes.
@@ -15,21 +15,21 @@ pub struct Limits {
     pub segments: usize,
     /// Headers of any type, extended ones included.
     pub headers: u64,
-    /// Bytes of the decompressed stream, and (counted on their own) bytes of files with their
-    /// holes filled.
+    /// Bytes of the decompressed stream. The bytes of files, holes included, are counted separately against
+    /// the same bound.
     pub bytes: u64,
     /// Which cap `bytes` comes from.
     pub bytes_cap: Cap,
 }
 
-impl Limits {
+impl TarLimits {
     /// The bounds for a blob of `size` compressed bytes within those of its image.
-    pub fn for_blob(image: &limits::Limits, size: u64) -> Self {
+    pub(in crate::image) fn for_blob(image: &limits::ImageLimits, size: u64) -> Self {
         let (bytes, bytes_cap) = image.unpacked(size);
         Self {
             path: image.path_bytes,
             xattrs: image.xattr_bytes,
-            // Holds a path or the attributes, and their keys.
+            // Room for a path or the attributes, and their keys.
             header: (1 << 20).max(2 * image.xattr_bytes).max(2 * image.path_bytes),
             segments: 1 << 16,
             headers: image.entries,
@@ -39,9 +39,9 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
+impl Default for TarLimits {
     /// The bounds for a blob of any size within an image's default ones.
     fn default() -> Self {
-        Self::for_blob(&limits::Limits::default(), u64::MAX)
+        Self::for_blob(&limits::ImageLimits::default(), u64::MAX)
     }
 }

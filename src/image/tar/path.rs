@@ -1,27 +1,27 @@
-//! Names: from what an archive says to a place in the tree.
+//! Names: from the name in an archive to a path in the tree.
 
-/// Longest name of one component on Linux (NAME_MAX).
+/// Longest component of a path on Linux in bytes (NAME_MAX).
 const NAME_MAX: usize = 255;
 
 /// Why a name is refused.
-pub(super) type Refused = &'static str;
+pub(super) type NameError = &'static str;
 
-/// Where an entry's name leads.
+/// What an entry's name means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// A path relative to the root, in the form of [`crate::image::entry::Entry::path`].
+pub(super) enum ParsedName {
+    /// A path relative to the root, in the form of [`crate::image::entry::LayerEntry::path`].
     Path(Box<[u8]>),
-    /// What the layers below have at this path is hidden.
+    /// The layers below are hidden at this path.
     Whiteout(Box<[u8]>),
-    /// What the layers below have in this directory is hidden.
+    /// The layers below are hidden in this directory.
     Opaque(Box<[u8]>),
-    /// Bookkeeping of aufs; no part of the image.
+    /// Bookkeeping of aufs, which is no part of the image.
     Ignored,
 }
 
 /// Brings a name into its clean form: no empty and `.` components, no slash at either end. An absolute name
-/// is one from the root of the tree, as for every container runtime: ko and kaniko write such names.
-pub(super) fn clean(name: &[u8]) -> Result<Box<[u8]>, Refused> {
+/// begins at the root of the tree, as for every container runtime. ko and kaniko write such names.
+pub(super) fn clean(name: &[u8]) -> Result<Box<[u8]>, NameError> {
     if name.is_empty() {
         return Err("its name is empty");
     }
@@ -43,10 +43,11 @@ pub(super) fn clean(name: &[u8]) -> Result<Box<[u8]>, Refused> {
 }
 
 /// Cleans a name and recognises whiteouts (OCI image-spec, layer.md, "Whiteouts").
-pub(super) fn place(name: &[u8]) -> Result<Place, Refused> {
+pub(super) fn parse(name: &[u8]) -> Result<ParsedName, NameError> {
     let path = clean(name)?;
+    // In any component: aufs also has directories of its own.
     if path.split(|byte| *byte == b'/').any(|part| part.starts_with(b".wh..wh.") && part != b".wh..wh..opq") {
-        return Ok(Place::Ignored);
+        return Ok(ParsedName::Ignored);
     }
     let (parent, base) = match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (path.get(..slash).unwrap_or_default(), path.get(slash + 1..).unwrap_or_default()),
@@ -56,11 +57,11 @@ pub(super) fn place(name: &[u8]) -> Result<Place, Refused> {
         return Err("it lies below a whiteout");
     }
     match base.strip_prefix(b".wh.") {
-        None => Ok(Place::Path(path)),
-        Some(b".wh..opq") => Ok(Place::Opaque(parent.into())),
-        Some(b"" | b"." | b"..") => Err("it is a whiteout of nothing"),
-        Some(hidden) if parent.is_empty() => Ok(Place::Whiteout(hidden.into())),
-        Some(hidden) => Ok(Place::Whiteout([parent, b"/", hidden].concat().into_boxed_slice())),
+        None => Ok(ParsedName::Path(path)),
+        Some(b".wh..opq") => Ok(ParsedName::Opaque(parent.into())),
+        Some(b"" | b"." | b"..") => Err("it is a whiteout without a name"),
+        Some(hidden) if parent.is_empty() => Ok(ParsedName::Whiteout(hidden.into())),
+        Some(hidden) => Ok(ParsedName::Whiteout([parent, b"/", hidden].concat().into_boxed_slice())),
     }
 }
 
@@ -95,22 +96,22 @@ mod tests {
     fn whiteouts_are_recognised() {
         let boxed = |bytes: &[u8]| bytes.to_vec().into_boxed_slice();
         for (name, expected) in [
-            (&b"./a/.wh.b"[..], Place::Whiteout(boxed(b"a/b"))),
-            (b".wh.b", Place::Whiteout(boxed(b"b"))),
-            (b"/a/.wh.b", Place::Whiteout(boxed(b"a/b"))),
-            (b"/.wh..wh..opq", Place::Opaque(boxed(b""))),
-            (b".wh.b/", Place::Whiteout(boxed(b"b"))),
-            (b"a/.wh..hidden", Place::Whiteout(boxed(b"a/.hidden"))),
-            (b"a/.wh..wh..opq", Place::Opaque(boxed(b"a"))),
-            (b".wh..wh..opq", Place::Opaque(boxed(b""))),
-            (b".wh..wh.plnk/12.34", Place::Ignored),
-            (b".wh..wh.aufs", Place::Ignored),
-            (b"a/.whx", Place::Path(boxed(b"a/.whx"))),
+            (&b"./a/.wh.b"[..], ParsedName::Whiteout(boxed(b"a/b"))),
+            (b".wh.b", ParsedName::Whiteout(boxed(b"b"))),
+            (b"/a/.wh.b", ParsedName::Whiteout(boxed(b"a/b"))),
+            (b"/.wh..wh..opq", ParsedName::Opaque(boxed(b""))),
+            (b".wh.b/", ParsedName::Whiteout(boxed(b"b"))),
+            (b"a/.wh..hidden", ParsedName::Whiteout(boxed(b"a/.hidden"))),
+            (b"a/.wh..wh..opq", ParsedName::Opaque(boxed(b"a"))),
+            (b".wh..wh..opq", ParsedName::Opaque(boxed(b""))),
+            (b".wh..wh.plnk/12.34", ParsedName::Ignored),
+            (b".wh..wh.aufs", ParsedName::Ignored),
+            (b"a/.whx", ParsedName::Path(boxed(b"a/.whx"))),
         ] {
-            assert_eq!(place(name), Ok(expected), "{}", name.escape_ascii());
+            assert_eq!(parse(name), Ok(expected), "{}", name.escape_ascii());
         }
         for name in [&b".wh."[..], b".wh..", b".wh...", b"a/.wh.b/c", b".wh..wh..opq/c", b"../.wh.a"] {
-            assert!(place(name).is_err(), "{}", name.escape_ascii());
+            assert!(parse(name).is_err(), "{}", name.escape_ascii());
         }
     }
 }

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::limits::Limits;
-use super::number::{PaxWrong, decimal};
+use super::limits::TarLimits;
+use super::number::{PaxError, decimal};
 use super::sparse::PaxSparse;
 use crate::image::entry::Mtime;
 use crate::oci::limits::Cap;
 
-/// What extended headers say of an entry. `None` and absent: what the header itself says.
+/// What extended headers say of an entry. Where they say nothing, the header itself counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -25,8 +25,8 @@ pub(super) struct Pax {
 }
 
 impl Pax {
-    /// Reads a block of records over what is known already; later ones win.
-    pub(super) fn read(&mut self, mut block: &[u8], limits: &Limits) -> Result<(), PaxWrong> {
+    /// Adds a block of records to what is known already. Later records win.
+    pub(super) fn read(&mut self, mut block: &[u8], limits: &TarLimits) -> Result<(), PaxError> {
         while !block.is_empty() {
             let (record, rest) = split(block)?;
             let equals = record.iter().position(|byte| *byte == b'=').ok_or("a PAX record has no =")?;
@@ -37,8 +37,8 @@ impl Pax {
         Ok(())
     }
 
-    /// Whether this says something that a *global* header cannot mean: one name or size for all
-    /// the entries that follow.
+    /// Whether this says something that a *global* header must not say: one name or size for all entries that
+    /// follow.
     pub(super) fn is_of_one_entry(&self) -> bool {
         self.path.is_some()
             || self.link_path.is_some()
@@ -46,7 +46,7 @@ impl Pax {
             || self.sparse != PaxSparse::default()
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8], limits: &Limits) -> Result<(), PaxWrong> {
+    fn set(&mut self, key: &[u8], value: &[u8], limits: &TarLimits) -> Result<(), PaxError> {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
             return self.set_xattr(name, value, limits);
         }
@@ -62,41 +62,43 @@ impl Pax {
             b"mtime" => self.mtime = time(value)?,
             b"SCHILY.devmajor" => self.device_major = decimal(value)?,
             b"SCHILY.devminor" => self.device_minor = decimal(value)?,
-            // Times of access and change, names of owners, character sets, checksums: no part of an image.
+            // No part of an image: times of access and change, names of owners, character sets, checksums.
             _ => {}
         }
         Ok(())
     }
 
-    fn set_xattr(&mut self, name: &[u8], value: &[u8], limits: &Limits) -> Result<(), PaxWrong> {
+    fn set_xattr(&mut self, name: &[u8], value: &[u8], limits: &TarLimits) -> Result<(), PaxError> {
         if name.contains(&0) {
-            return Err(PaxWrong::Malformed("an extended attribute's name contains a NUL byte"));
+            return Err(PaxError::Malformed("an extended attribute's name contains a NUL byte"));
         }
         if !is_kept(name) {
             return Ok(());
         }
+        // XATTR_NAME_MAX of Linux.
         if name.len() > 255 {
-            return Err(PaxWrong::Limit(Cap::XattrName.exceeded(name.len(), 255u64)));
+            return Err(PaxError::Limit(Cap::XattrName.exceeded(name.len(), 255u64)));
         }
         self.xattrs.insert(name.into(), value.into());
         let total: usize = self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         if total > limits.xattrs {
-            return Err(PaxWrong::Limit(Cap::XattrBytes.exceeded(total, limits.xattrs)));
+            return Err(PaxError::Limit(Cap::XattrBytes.exceeded(total, limits.xattrs)));
         }
         Ok(())
     }
 }
 
-/// Which extended attributes belong to an image, see the module documentation of [`super`].
+/// Whether an extended attribute belongs to an image, see the documentation of [`super`].
 fn is_kept(name: &[u8]) -> bool {
     let known = [&b"user."[..], b"security.", b"system.posix_acl_"];
     known.iter().any(|prefix| name.starts_with(prefix) && name.len() > prefix.len())
         && !name.starts_with(b"user.overlay.")
 }
 
-/// Takes one record off the block: without its length and its newline.
+/// Splits the first record off the block, without its length and its newline.
 fn split(block: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     const WRONG: &str = "a PAX record's length is wrong";
+    // 20 bytes hold every length below 2^63 and its space.
     let space = block.iter().take(20).position(|byte| *byte == b' ').ok_or(WRONG)?;
     let length = decimal(&block[..space])?.and_then(|length| usize::try_from(length).ok()).ok_or(WRONG)?;
     if length > block.len() || length < space + 2 {
@@ -107,12 +109,12 @@ fn split(block: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     Ok((record.get(space + 1..).ok_or(WRONG)?, rest))
 }
 
+/// The value, or `None` if it is empty, which revokes an earlier record.
 fn some(value: &[u8]) -> Option<Vec<u8>> {
-    // An empty value takes back what an earlier record said.
     (!value.is_empty()).then(|| value.to_vec())
 }
 
-/// A time in seconds with an optional sign and fraction; digits beyond the nanosecond are dropped.
+/// A time in seconds with an optional sign and fraction. Digits beyond the nanosecond are dropped.
 fn time(value: &[u8]) -> Result<Option<Mtime>, &'static str> {
     const WRONG: &str = "a PAX time is not a decimal number";
     if value.is_empty() {
@@ -133,6 +135,7 @@ fn time(value: &[u8]) -> Result<Option<Mtime>, &'static str> {
     Ok(Some(match (negative, nanos) {
         (false, _) => Mtime { secs: whole, nanos },
         (true, 0) => Mtime { secs: -whole, nanos: 0 },
+        // Nanoseconds count forwards, so the seconds are rounded down.
         (true, _) => Mtime { secs: -whole - 1, nanos: 1_000_000_000 - nanos },
     }))
 }
@@ -145,9 +148,9 @@ mod tests {
         super::super::testing::pax_record(key, value)
     }
 
-    fn read(block: &[u8]) -> Result<Pax, PaxWrong> {
+    fn read(block: &[u8]) -> Result<Pax, PaxError> {
         let mut pax = Pax::default();
-        pax.read(block, &Limits::default()).map(|()| pax)
+        pax.read(block, &TarLimits::default()).map(|()| pax)
     }
 
     #[test]
@@ -205,6 +208,6 @@ mod tests {
             assert!(read(block).is_err(), "{}", block.escape_ascii());
         }
         let huge = record(b"SCHILY.xattr.user.x", &[0; 70_000]);
-        assert!(matches!(read(&huge), Err(PaxWrong::Limit(_))));
+        assert!(matches!(read(&huge), Err(PaxError::Limit(_))));
     }
 }

@@ -1,7 +1,7 @@
-//! Sparse files in GNU's four formats: where in a file the stored bytes belong. The rest are zeros.
+//! Sparse files in GNU's four formats: which parts of a file are stored. The rest is zeros.
 
-use super::limits::Limits;
-use super::number::{PaxWrong, decimal};
+use super::limits::TarLimits;
+use super::number::{PaxError, decimal};
 use crate::oci::limits::Cap;
 
 /// A run of stored bytes: where in the file it begins, and its length.
@@ -14,11 +14,11 @@ pub(super) struct Segment {
 /// The `GNU.sparse.*` records of a PAX header (formats 0.0, 0.1 and 1.0).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PaxSparse {
-    /// The file's own name; the header's is made up.
+    /// The file's name. The one in the header is invented.
     pub(super) name: Option<Vec<u8>>,
     /// The file's size with its holes.
     pub(super) size: Option<u64>,
-    /// Format 1.0: the map stands at the beginning of the content.
+    /// Format 1.0: the map is at the beginning of the content.
     pub(super) map_in_content: bool,
     /// Formats 0.0 and 0.1: offsets and lengths in turn.
     pub(super) map: Option<Vec<u64>>,
@@ -29,16 +29,18 @@ impl PaxSparse {
         self.map_in_content || self.map.is_some()
     }
 
-    pub(super) fn set(&mut self, key: &[u8], value: &[u8], limits: &Limits) -> Result<(), PaxWrong> {
+    pub(super) fn set(&mut self, key: &[u8], value: &[u8], limits: &TarLimits) -> Result<(), PaxError> {
         match key {
             b"name" => self.name = Some(value.to_vec()),
             b"size" | b"realsize" => self.size = decimal(value)?,
             b"major" => self.map_in_content = value == b"1",
+            // Marks the file as sparse. The count itself is implied by the map.
             b"numblocks" => drop(self.map.get_or_insert_default()),
             b"offset" | b"numbytes" => self.push(key == b"offset", value, limits)?,
             b"map" => {
                 self.map = Some(Vec::new());
                 for (index, part) in value.split(|byte| *byte == b',').enumerate() {
+                    // An empty map has no numbers, but `split` gives one empty part.
                     if !value.is_empty() {
                         self.push(index % 2 == 0, part, limits)?;
                     }
@@ -49,20 +51,20 @@ impl PaxSparse {
         Ok(())
     }
 
-    fn push(&mut self, is_offset: bool, value: &[u8], limits: &Limits) -> Result<(), PaxWrong> {
+    fn push(&mut self, is_offset: bool, value: &[u8], limits: &TarLimits) -> Result<(), PaxError> {
         let map = self.map.get_or_insert_default();
         if map.len().is_multiple_of(2) != is_offset {
-            return Err(PaxWrong::Malformed("its sparse map has offsets and lengths out of turn"));
+            return Err(PaxError::Malformed("its sparse map has offsets and lengths out of turn"));
         }
         if map.len() >= limits.segments * 2 {
-            return Err(PaxWrong::Limit(Cap::Segments.exceeded(map.len() / 2 + 1, limits.segments)));
+            return Err(PaxError::Limit(Cap::Segments.exceeded(map.len() / 2 + 1, limits.segments)));
         }
         map.push(decimal(value)?.ok_or("its sparse map has an empty number")?);
         Ok(())
     }
 }
 
-/// Pairs up the numbers of a map.
+/// Turns the numbers of a map into segments.
 pub(super) fn pairs(numbers: &[u64]) -> Result<Vec<Segment>, &'static str> {
     if !numbers.len().is_multiple_of(2) {
         return Err("its sparse map has an offset without a length");
@@ -75,8 +77,8 @@ pub(super) fn pairs(numbers: &[u64]) -> Result<Vec<Segment>, &'static str> {
         .collect())
 }
 
-/// Checks that the segments are in order, lie within `size` and add up to the `stored` bytes;
-/// empty ones (they mark the end) are left out.
+/// Checks that the segments are in order, lie within `size` and add up to the `stored` bytes. Drops empty
+/// segments, which mark the end.
 pub(super) fn check(segments: Vec<Segment>, size: u64, stored: u64) -> Result<Vec<Segment>, &'static str> {
     let mut end = 0u64;
     let mut sum = 0u64;
@@ -94,43 +96,4 @@ pub(super) fn check(segments: Vec<Segment>, size: u64, stored: u64) -> Result<Ve
         return Err("its sparse map does not add up to its stored bytes");
     }
     Ok(segments.into_iter().filter(|segment| segment.length > 0).collect())
-}
-
-/// Reads the map of format 1.0, which stands at the beginning of the content: decimal numbers, one
-/// a line; first their count in pairs, then offset and length in turn.
-#[derive(Debug, Default)]
-pub(super) struct MapReader {
-    number: Option<u64>,
-    wanted: Option<u64>,
-    numbers: Vec<u64>,
-}
-
-impl MapReader {
-    /// Takes a block of the content. `Some` when the map is complete: the next block is data.
-    pub(super) fn block(&mut self, block: &[u8], limits: &Limits) -> Result<Option<Vec<u64>>, PaxWrong> {
-        for byte in block {
-            match byte {
-                b'\n' => {
-                    let number = self.number.take().ok_or("its sparse map has an empty line")?;
-                    match self.wanted {
-                        None if number > limits.segments as u64 => {
-                            return Err(PaxWrong::Limit(Cap::Segments.exceeded(number, limits.segments)));
-                        }
-                        None => self.wanted = Some(number * 2),
-                        Some(_) => self.numbers.push(number),
-                    }
-                    if self.wanted == Some(self.numbers.len() as u64) {
-                        return Ok(Some(std::mem::take(&mut self.numbers)));
-                    }
-                }
-                b'0'..=b'9' => {
-                    let longer = self.number.unwrap_or_default().checked_mul(10);
-                    let longer = longer.and_then(|number| number.checked_add(u64::from(byte - b'0')));
-                    self.number = Some(longer.ok_or("its sparse map has a number too large")?);
-                }
-                _ => return Err(PaxWrong::Malformed("its sparse map is not made of numbers")),
-            }
-        }
-        Ok(None)
-    }
 }

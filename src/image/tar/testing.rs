@@ -1,6 +1,6 @@
-//! Hand-made archives, also those that no tar program would write.
+//! Archives made by hand, including those that no tar program would write.
 
-use super::BLOCK;
+use super::header::BLOCK;
 
 /// A PAX record with the right length.
 pub(crate) fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {
@@ -36,7 +36,7 @@ impl Raw {
     }
 
     /// The block with its checksum.
-    pub(crate) fn sealed(&self) -> Vec<u8> {
+    pub(crate) fn with_checksum(&self) -> Vec<u8> {
         let mut block = self.0;
         block[148..156].fill(b' ');
         let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
@@ -63,7 +63,7 @@ impl Builder {
     }
 
     pub(crate) fn entry(self, flag: u8, name: &[u8], content: &[u8]) -> Self {
-        self.raw(&Raw::new(flag, name, content.len() as u64).sealed()).content(content)
+        self.raw(&Raw::new(flag, name, content.len() as u64).with_checksum()).content(content)
     }
 
     pub(crate) fn file(self, name: &[u8], content: &[u8]) -> Self {
@@ -71,7 +71,7 @@ impl Builder {
     }
 
     pub(crate) fn link(self, flag: u8, name: &[u8], target: &[u8]) -> Self {
-        let header = Raw::new(flag, name, 0).put(157, target).sealed();
+        let header = Raw::new(flag, name, 0).put(157, target).with_checksum();
         self.raw(&header)
     }
 

@@ -1,3 +1,7 @@
+//! Archives as a whole: what is read of them, and what is refused.
+
+mod sparse_files;
+
 use std::io::{BufReader, Read};
 
 use proptest::prelude::*;
@@ -9,7 +13,7 @@ use crate::kind::Kind;
 use crate::oci::limits;
 
 /// Entries with the content of files, read through a buffer of `buffer` bytes.
-fn read_with(tar: impl Read, limits: Limits, buffer: usize) -> Result<Vec<(TarEntry, Vec<u8>)>, TarError> {
+fn read_with(tar: impl Read, limits: TarLimits, buffer: usize) -> Result<Vec<(TarEntry, Vec<u8>)>, TarError> {
     let mut archive = Archive::new(BufReader::with_capacity(buffer, tar), limits);
     let mut entries = Vec::new();
     while let Some(entry) = archive.next_entry()? {
@@ -26,7 +30,7 @@ fn read_with(tar: impl Read, limits: Limits, buffer: usize) -> Result<Vec<(TarEn
 }
 
 fn read(tar: &[u8]) -> Result<Vec<(TarEntry, Vec<u8>)>, TarError> {
-    read_with(tar, Limits::default(), 1000)
+    read_with(tar, TarLimits::default(), 1000)
 }
 
 fn one(tar: &[u8]) -> (TarEntry, Vec<u8>) {
@@ -100,14 +104,14 @@ fn content_comes_in_pieces_of_any_size() {
     let tar = rich();
     let whole = read(&tar).unwrap();
     for buffer in [1, 3, 511, 512, 513, 100_000] {
-        assert_eq!(read_with(&tar[..], Limits::default(), buffer).unwrap(), whole);
+        assert_eq!(read_with(&tar[..], TarLimits::default(), buffer).unwrap(), whole);
     }
 }
 
 #[test]
 fn what_follows_the_end_is_left_in_the_stream() {
     let tar = Builder::default().file(b"a", b"x").raw(&[0; 1024]).raw(&[7; 5000]).0;
-    let mut archive = Archive::new(&tar[..], Limits::default());
+    let mut archive = Archive::new(&tar[..], TarLimits::default());
     while archive.next_entry().unwrap().is_some() {}
     assert_eq!(archive.into_source(), [7; 5000]);
     // No end at all is an end, too.
@@ -130,7 +134,8 @@ fn directories_in_all_their_guises() {
     // A directory, link or pipe has no content, whatever its size says.
     for flag in b'1'..=b'6' {
         let mut header = Raw::new(flag, b"sized", 5000);
-        let tar = Builder::default().raw(&header.put(157, b"target").sealed()).file(b"next", b"n").end();
+        let tar =
+            Builder::default().raw(&header.put(157, b"target").with_checksum()).file(b"next", b"n").end();
         let entries = read(&tar).unwrap();
         assert_eq!(entries.len(), 2, "type {}", flag as char);
         assert_eq!(entries[1].1, b"n");
@@ -143,23 +148,23 @@ fn directories_in_all_their_guises() {
 fn prefixes_of_ustar_and_star_and_none_in_gnu() {
     let mut header = Raw::new(b'0', b"name", 0);
     header.put(345, &[b'p'; 155]);
-    assert_eq!(one(&header.sealed()).0.path.len(), 160);
+    assert_eq!(one(&header.with_checksum()).0.path.len(), 160);
     header
         .put(508, b"tar\0")
         .put(345, &[0; 155])
         .put(345, &[b'p'; 131])
         .put(476, b"00000000001 00000000001 ");
-    assert_eq!(one(&header.sealed()).0.path.len(), 136);
+    assert_eq!(one(&header.with_checksum()).0.path.len(), 136);
     header.put(257, b"ustar  \0");
-    assert_eq!(&one(&header.sealed()).0.path[..], b"name");
+    assert_eq!(&one(&header.with_checksum()).0.path[..], b"name");
     header.put(257, &[0; 8]);
-    assert_eq!(&one(&header.sealed()).0.path[..], b"name");
+    assert_eq!(&one(&header.with_checksum()).0.path[..], b"name");
 }
 
 #[test]
 fn checksums_are_verified_signed_or_unsigned() {
     let mut header = Raw::new(b'0', b"caf\xe9", 0);
-    let mut block = header.sealed();
+    let mut block = header.with_checksum();
     assert_eq!(&one(&block).0.path[..], b"caf\xe9");
     let signed: i64 = block
         .iter()
@@ -235,7 +240,7 @@ fn whiteouts_have_no_content_and_aufs_bookkeeping_is_skipped() {
 
 #[test]
 fn impossible_numbers_are_refused() {
-    let with = |at: usize, field: &[u8]| Raw::new(b'0', b"odd", 0).put(at, field).sealed();
+    let with = |at: usize, field: &[u8]| Raw::new(b'0', b"odd", 0).put(at, field).with_checksum();
     refused(&with(124, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), Kind::Invalid, "negative");
     refused(&with(124, b"\xbf\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), Kind::Invalid, "size");
     refused(&with(124, b"0000000x000\0"), Kind::Invalid, "size");
@@ -246,7 +251,8 @@ fn impossible_numbers_are_refused() {
     refused(&with(124, b"\x80\0\0\0\0\0\x01\0\0\0\0\x01"), Kind::Exhausted, "limit");
     let pax = Builder::default().pax(b'x', &[(b"size", b"-5")]).file(b"x", b"").end();
     refused(&pax, Kind::Invalid, "PAX number");
-    let device = Builder::default().raw(&Raw::new(b'3', b"dev", 0).put(329, b"7777777\0").sealed()).end();
+    let device =
+        Builder::default().raw(&Raw::new(b'3', b"dev", 0).put(329, b"7777777\0").with_checksum()).end();
     assert_eq!(one(&device).0.kind, TarKind::Other(EntryKind::CharDevice(0o7_777_777, 0)));
 }
 
@@ -255,9 +261,9 @@ fn lying_extended_headers_are_refused() {
     for body in [&b"99 path=x\n"[..], b"garbage", b"5 a=b\n"] {
         refused(&Builder::default().entry(b'x', b"pax", body).file(b"x", b"").end(), Kind::Invalid, "PAX");
     }
-    let huge = Raw::new(b'x', b"pax", 1 << 30).sealed();
+    let huge = Raw::new(b'x', b"pax", 1 << 30).with_checksum();
     refused(&huge, Kind::Exhausted, "extended header");
-    let huge = Raw::new(b'L', b"long", 1 << 30).sealed();
+    let huge = Raw::new(b'L', b"long", 1 << 30).with_checksum();
     refused(&huge, Kind::Exhausted, "extended header");
     let long = Builder::default().entry(b'L', b"long", &[b'x'; 5000]).file(b"x", b"").end();
     refused(&long, Kind::Exhausted, "4095");
@@ -273,151 +279,19 @@ fn lying_extended_headers_are_refused() {
 #[test]
 fn limits_hold() {
     let many = Builder::default().file(b"a", b"").file(b"b", b"").file(b"c", b"").end();
-    let limits = Limits { headers: 2, ..Limits::default() };
+    let limits = TarLimits { headers: 2, ..TarLimits::default() };
     assert_eq!(read_with(&many[..], limits, 512).unwrap_err().kind(), Kind::Exhausted);
-    let limits = Limits { bytes: 1000, ..Limits::default() };
+    let limits = TarLimits { bytes: 1000, ..TarLimits::default() };
     let fits = Builder::default().file(b"a", &[0; 500]).file(b"b", &[0; 500]).end();
     assert_eq!(read_with(&fits[..], limits, 512).unwrap().len(), 2);
     let over = Builder::default().file(b"a", &[0; 500]).file(b"b", &[0; 501]).end();
     let error = read_with(&over[..], limits, 512).unwrap_err();
     assert_eq!(error.kind(), Kind::Exhausted);
     assert!(error.to_string().contains("entry \"b\""), "{error}");
-    let image = limits::Limits::DEFAULT;
-    assert_eq!(Limits::for_blob(&image, 10).bytes, 1 << 30);
-    assert_eq!(Limits::for_blob(&image, 1 << 30).bytes, 200 << 30);
-    assert_eq!(Limits::for_blob(&image, u64::MAX), Limits::default());
-}
-
-mod sparse_files {
-    use super::*;
-
-    /// A file of old GNU's: header with segments, extension blocks, content.
-    fn old_gnu(segments: &[(u64, u64)], size: u64, content: &[u8]) -> Vec<u8> {
-        let table = |segments: &[(u64, u64)]| -> Vec<u8> {
-            segments.iter().flat_map(|(o, l)| format!("{o:011o}\0{l:011o}\0").into_bytes()).collect()
-        };
-        let mut header = Raw::new(b'S', b"sparse", content.len() as u64);
-        header.put(257, b"ustar  \0").put(386, &table(&segments[..segments.len().min(4)]));
-        header.put(483, format!("{size:011o}\0").as_bytes());
-        let rest: Vec<_> = segments.get(4..).unwrap_or_default().chunks(21).collect();
-        header.put(482, &[u8::from(!rest.is_empty())]);
-        let mut builder = Builder::default().raw(&header.sealed());
-        for (index, chunk) in rest.iter().enumerate() {
-            let mut block = [0; 512];
-            let table = table(chunk);
-            block[..table.len()].copy_from_slice(&table);
-            block[504] = u8::from(index + 1 < rest.len());
-            builder = builder.raw(&block);
-        }
-        builder.content(content).file(b"next", b"n").end()
-    }
-
-    fn check(tar: &[u8], expected: &[u8]) {
-        let entries = read(tar).unwrap();
-        assert_eq!(&entries[0].0.path[..], b"sparse");
-        assert_eq!(entries[0].0.kind, TarKind::File(expected.len() as u64));
-        assert_eq!(entries[0].1, expected);
-        assert_eq!(entries[1].1, b"n");
-    }
-
-    #[test]
-    fn old_gnu_with_and_without_extension_blocks() {
-        check(&old_gnu(&[(5, 3), (10, 0)], 10, b"abc"), b"\0\0\0\0\0abc\0\0");
-        check(&old_gnu(&[], 5, b""), &[0; 5]);
-        let segments: Vec<_> = (0..50).map(|i| (i * 2, 1)).collect();
-        let expected: Vec<u8> = (0..100).map(|i| if i % 2 == 0 { b'x' } else { 0 }).collect();
-        check(&old_gnu(&segments, 100, &[b'x'; 50]), &expected);
-    }
-
-    #[test]
-    fn pax_in_its_three_formats() {
-        let expected = b"\0\0ab\0cd\0";
-        let zero = Builder::default()
-            .pax(
-                b'x',
-                &[
-                    (b"GNU.sparse.size", b"8"),
-                    (b"GNU.sparse.numblocks", b"2"),
-                    (b"GNU.sparse.offset", b"2"),
-                    (b"GNU.sparse.numbytes", b"2"),
-                    (b"GNU.sparse.offset", b"5"),
-                    (b"GNU.sparse.numbytes", b"2"),
-                ],
-            )
-            .file(b"sparse", b"abcd");
-        let one = Builder::default()
-            .pax(
-                b'x',
-                &[
-                    (b"GNU.sparse.size", b"8"),
-                    (b"GNU.sparse.numblocks", b"2"),
-                    (b"GNU.sparse.map", b"2,2,5,2"),
-                    (b"GNU.sparse.name", b"sparse"),
-                ],
-            )
-            .file(b"GNUSparseFile.1/sparse", b"abcd");
-        let mut content = b"2\n2\n2\n5\n2\n".to_vec();
-        content.resize(512, 0);
-        content.extend_from_slice(b"abcd");
-        let two = Builder::default()
-            .pax(
-                b'x',
-                &[
-                    (b"GNU.sparse.major", b"1"),
-                    (b"GNU.sparse.minor", b"0"),
-                    (b"GNU.sparse.name", b"sparse"),
-                    (b"GNU.sparse.realsize", b"8"),
-                ],
-            )
-            .file(b"GNUSparseFile.1/sparse", &content);
-        for builder in [zero, one, two] {
-            check(&builder.file(b"next", b"n").end(), expected);
-        }
-    }
-
-    #[test]
-    fn maps_that_lie_are_refused() {
-        for (segments, size, content) in [
-            (&[(5u64, 3u64)][..], 7, &b"abc"[..]), // beyond the end
-            (&[(5, 3)], 10, b"ab"),                // fewer bytes than the map says
-            (&[(5, 3)], 10, b"abcd"),              // more
-            (&[(5, 2), (1, 1)], 10, b"abc"),       // out of order
-            (&[(0, 2), (1, 2)], 10, b"abcd"),      // overlapping
-            (&[(8_589_934_591, 3)], 10, b"abc"),
-        ] {
-            refused(&old_gnu(segments, size, content), Kind::Invalid, "entry \"sparse\"");
-        }
-        let pax = |records: &[(&[u8], &[u8])], content: &[u8]| {
-            Builder::default().pax(b'x', records).file(b"sparse", content).end()
-        };
-        for map in [
-            &b"1"[..],
-            b"1,2,3",
-            b"1,x",
-            b",",
-            b"99999999999999999999,1",
-            b"9223372036854775807,9223372036854775807",
-        ] {
-            refused(&pax(&[(b"GNU.sparse.size", b"8"), (b"GNU.sparse.map", map)], b"ab"), Kind::Invalid, "");
-        }
-        refused(&pax(&[(b"GNU.sparse.map", b"0,2")], b"ab"), Kind::Invalid, "real size");
-        let version_1: [(&[u8], &[u8]); 2] = [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.realsize", b"8")];
-        for map in [&b"x"[..], b"\n", b"1\n1\n", b"2\n"] {
-            refused(&pax(&version_1, map), Kind::Invalid, "sparse");
-        }
-        let mut many = b"99999999\n".to_vec();
-        many.resize(512, 0);
-        refused(&pax(&version_1, &many), Kind::Exhausted, "segments");
-    }
-
-    #[test]
-    fn a_hole_of_a_tebibyte_is_refused_before_a_byte_is_made() {
-        let tar = old_gnu(&[(0, 1)], 1 << 32, b"x");
-        let mut archive = Archive::new(&tar[..], Limits::for_blob(&limits::Limits::DEFAULT, 100));
-        let error = archive.next_entry().unwrap_err();
-        assert_eq!(error.kind(), Kind::Exhausted);
-        assert!(error.to_string().contains("entry \"sparse\""), "{error}");
-    }
+    let image = limits::ImageLimits::DEFAULT;
+    assert_eq!(TarLimits::for_blob(&image, 10).bytes, 1 << 30);
+    assert_eq!(TarLimits::for_blob(&image, 1 << 30).bytes, 200 << 30);
+    assert_eq!(TarLimits::for_blob(&image, u64::MAX), TarLimits::default());
 }
 
 proptest! {
@@ -437,13 +311,13 @@ proptest! {
             let start = at / 512 * 512;
             let block: [u8; 512] = tar[start..start + 512].try_into().unwrap();
             if block[257..].starts_with(b"ustar") {
-                tar[start..start + 512].copy_from_slice(&Raw(block).sealed());
+                tar[start..start + 512].copy_from_slice(&Raw(block).with_checksum());
             }
         }
         if cut_at_all {
             tar.truncate(cut.index(tar.len()));
         }
-        let limits = Limits { bytes: 1 << 20, ..Limits::default() };
+        let limits = TarLimits { bytes: 1 << 20, ..TarLimits::default() };
         if let Ok(entries) = read_with(&tar[..], limits, 4096) {
             for (entry, content) in entries {
                 prop_assert!(crate::image::entry::is_clean(&entry.path));

@@ -1,4 +1,4 @@
-//! Applying entries: what each kind of entry does to the tree.
+//! Applying entries: the effect of each kind of entry on the tree.
 
 use std::ops::RangeBounds;
 
@@ -6,23 +6,23 @@ use super::arena::{Arena, Child, Node, NodeId, NodeKind, Stat};
 use super::checked::CheckedTree;
 use super::error::{TreeError, shown};
 use super::hide::{self, Pruned};
-use super::link::{self, Waiting};
+use super::link::{self, PendingLinks};
 use super::resolve;
 use super::rules::{self, Rules};
 use super::xattrs::{self, XattrTable};
-use crate::image::entry::{Entry, EntryKind, INLINE_MAX, Meta};
-use crate::oci::limits::Limits;
+use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta};
+use crate::oci::limits::ImageLimits;
 
-/// Bytes of a symbolic link's target: a path of `PATH_MAX` less its NUL.
+/// Longest target of a symbolic link in bytes: `PATH_MAX` less the NUL.
 const MAX_TARGET: usize = 4095;
-/// Bytes of a file that one chunk of EROFS spans (2^31 blocks); no filesystem here holds more.
+/// Largest file in bytes: the span of one chunk of EROFS (2^31 blocks). No supported filesystem holds more.
 const MAX_FILE: u64 = 1 << 43;
 
 /// Folds layers into one tree.
 ///
 /// ```
 /// # use composefs_csi::image::tree::{Builder, Rules, TreeError};
-/// # fn layers() -> Vec<Vec<composefs_csi::image::entry::Entry>> { vec![] }
+/// # fn layers() -> Vec<Vec<composefs_csi::image::entry::LayerEntry>> { vec![] }
 /// let mut builder = Builder::new(Rules::Faithful);
 /// for entries in layers() {
 ///     let mut layer = builder.layer();
@@ -40,20 +40,22 @@ pub struct Builder {
     arena: Arena,
     xattrs: XattrTable,
     layers: u32,
-    waiting: Waiting,
+    /// Hard links of the current layer without a target so far.
+    pending: PendingLinks,
+    /// Directories that the current layer has hidden.
     pruned: Pruned,
 }
 
 impl Builder {
-    /// An empty root, to be filled by these rules.
+    /// Starts with an empty root.
     pub fn new(rules: Rules) -> Self {
-        Self::with_limits(rules, Limits::default())
+        Self::with_limits(rules, ImageLimits::default())
     }
 
-    /// The same, with other limits than the usual.
-    pub fn with_limits(rules: Rules, limits: Limits) -> Self {
+    /// As [`Builder::new`], with other limits than the default ones.
+    pub fn with_limits(rules: Rules, limits: ImageLimits) -> Self {
         let (arena, xattrs) = (Arena::new(limits), XattrTable::new());
-        Self { rules, arena, xattrs, layers: 0, waiting: Waiting::default(), pruned: Pruned::default() }
+        Self { rules, arena, xattrs, layers: 0, pending: PendingLinks::default(), pruned: Pruned::default() }
     }
 
     /// Starts the next layer, lowest first.
@@ -65,18 +67,19 @@ impl Builder {
     /// Ends the tree.
     ///
     /// # Errors
-    /// The canonical rules need a directory `/usr`; and a layer that was dropped before its
-    /// [`end`](Layer::end) may leave hard links without a target.
+    /// The canonical rules need a directory `/usr`. A layer that was dropped before its [`end`](Layer::end) may
+    /// leave hard links without a target.
     pub fn finish(mut self) -> Result<CheckedTree, TreeError> {
         self.end_layer()?;
+        // In this order: the rules may remove the device nodes that the check refuses.
         self.rules.finish(&mut self.arena)?;
         self.check_whiteouts()?;
         self.arena.shrink();
         Ok(CheckedTree::new(self.arena, self.xattrs))
     }
 
-    /// The format turns a whiteout device into a file and marks the directory that holds it; with
-    /// several names it would have to choose one.
+    /// The format turns a whiteout device into a file and marks its directory. With several names it would have
+    /// to choose one.
     fn check_whiteouts(&self) -> Result<(), TreeError> {
         let linked = |node: &Node| matches!(node.kind, NodeKind::CharDevice(0)) && node.links > 1;
         if !self.arena.live().any(linked) {
@@ -87,23 +90,25 @@ impl Builder {
     }
 
     fn end_layer(&mut self) -> Result<(), TreeError> {
-        link::settle(&mut self.arena, std::mem::take(&mut self.waiting), self.layers)?;
+        link::resolve_pending(&mut self.arena, std::mem::take(&mut self.pending), self.layers)?;
+        // Only now: both name slots of this layer.
         self.pruned = Pruned::default();
         self.arena.recycle();
         Ok(())
     }
 
-    fn apply(&mut self, entry: Entry) -> Result<(), TreeError> {
-        let Entry { path, meta, kind } = entry;
+    fn apply(&mut self, entry: LayerEntry) -> Result<(), TreeError> {
+        let LayerEntry { path, meta, kind } = entry;
         match kind {
             EntryKind::Whiteout => hide::whiteout(&mut self.arena, &mut self.pruned, &path, self.layers),
             EntryKind::Opaque => hide::opaque(&mut self.arena, &mut self.pruned, &path, self.layers),
             EntryKind::Directory if path.is_empty() => self.root(meta),
+            // Markers may name the root; anything else replaces it, which only a directory can.
             _ if path.is_empty() => Err(TreeError::RootNotADirectory),
             EntryKind::Directory => self.directory(&path, meta),
             EntryKind::Hardlink(target) => {
                 let dir = self.parent(&path)?;
-                link::hard_link(&mut self.arena, &mut self.waiting, dir, path, target, self.layers)
+                link::hard_link(&mut self.arena, &mut self.pending, dir, path, target, self.layers)
             }
             EntryKind::Inline(bytes) => {
                 check_size(&path, bytes.len() as u64, ..=INLINE_MAX as u64)?;
@@ -129,7 +134,7 @@ impl Builder {
         }
     }
 
-    /// The directory that a path stands in, and that the name can be there.
+    /// The directory of a path, created if missing. Also checks the name in it.
     fn parent(&mut self, path: &[u8]) -> Result<NodeId, TreeError> {
         let (parent, name) = resolve::split(path);
         resolve::check_name(name, path)?;
@@ -150,12 +155,13 @@ impl Builder {
         self.arena.attach(dir, resolve::split(path).1, node, self.layers)
     }
 
-    /// A directory over a directory takes its children over; over anything else it starts empty.
+    /// A directory over a directory keeps its children. Over anything else it starts empty.
     fn directory(&mut self, path: &[u8], meta: Meta) -> Result<(), TreeError> {
         let dir = self.parent(path)?;
         let stat = self.stat(path, meta)?;
         let (_, name) = resolve::split(path);
         let old = self.arena.children(dir).and_then(|all| all.get(name)).map(|child| child.node);
+        // The inode stays with its children, and the name now belongs to this layer.
         if let Some(old) = old.filter(|old| self.arena.children(*old).is_some()) {
             self.arena.node_mut(old).stat = stat;
             if let Some(child) = self.arena.children_mut(dir).and_then(|all| all.get_mut(name)) {
@@ -168,12 +174,14 @@ impl Builder {
     }
 
     fn stat(&mut self, path: &[u8], meta: Meta) -> Result<Stat, TreeError> {
+        // Before the check: attributes that the rules drop cannot be too many.
         let mut set = meta.xattrs;
         set.retain(|(name, _)| self.rules.keeps(name));
         xattrs::check(&set).map_err(|reason| TreeError::Xattrs { path: shown(path), reason })?;
         let (id, bytes) = self.xattrs.intern(set);
         self.arena.charge_xattrs(bytes)?;
         Ok(Stat {
+            // The type is in the node's kind.
             mode: (meta.mode & 0o7777) as u16,
             uid: meta.uid,
             gid: meta.gid,
@@ -193,12 +201,12 @@ impl Layer<'_> {
     /// Applies the next entry of the layer, in tar order.
     ///
     /// # Errors
-    /// Every [`TreeError`] but `NoUsr`; the tree is then good for nothing and must be dropped.
-    pub fn apply(&mut self, entry: Entry) -> Result<(), TreeError> {
+    /// Every [`TreeError`] but `NoUsr`. The tree must then be dropped.
+    pub fn apply(&mut self, entry: LayerEntry) -> Result<(), TreeError> {
         self.builder.apply(entry)
     }
 
-    /// Ends the layer: hard links whose target came after them are made now.
+    /// Ends the layer, and makes the hard links whose target came after them.
     ///
     /// # Errors
     /// A hard link's target is missing, or is a directory.
@@ -207,6 +215,7 @@ impl Layer<'_> {
     }
 }
 
+/// Refuses a target that no symbolic link can have.
 fn checked_target(path: &[u8], target: Box<[u8]>) -> Result<Box<[u8]>, TreeError> {
     if target.is_empty() || target.len() > MAX_TARGET {
         let length = target.len();

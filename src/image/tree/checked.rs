@@ -4,7 +4,7 @@ use super::arena::{Arena, Children, Node, NodeId, NodeKind};
 use super::xattrs::{XattrTable, Xattrs, XattrsId};
 use crate::image::verity::VerityDigest;
 
-/// A tree that the composefs format can hold: what [`Builder`](super::Builder) ends in.
+/// A tree that the composefs format can hold: the result of the builder.
 #[derive(Debug)]
 pub struct CheckedTree {
     arena: Arena,
@@ -16,13 +16,13 @@ impl CheckedTree {
         Self { arena, xattrs }
     }
 
-    /// Inodes, the root included.
+    /// Number of inodes, the root included.
     pub fn inodes(&self) -> u64 {
         self.arena.live().count() as u64
     }
 
-    /// Names of device nodes and named pipes that the layers have and the tree has not.
-    pub fn left_out(&self) -> u64 {
+    /// Number of names that the rules removed, of device nodes and named pipes.
+    pub(in crate::image) fn left_out(&self) -> u64 {
         self.arena.pruned()
     }
 
@@ -38,7 +38,7 @@ impl CheckedTree {
             .fold(0, u64::saturating_add)
     }
 
-    /// The object and size in bytes of every file that is not inline; files of equal content repeat.
+    /// The object and size in bytes of every file that is not inline. Files of equal content repeat.
     pub fn objects(&self) -> impl Iterator<Item = (VerityDigest, u64)> {
         self.arena.live().filter_map(|node| match node.kind {
             NodeKind::Object(digest, size) => Some((digest, size)),
@@ -46,20 +46,20 @@ impl CheckedTree {
         })
     }
 
-    pub(crate) fn node(&self, id: NodeId) -> &Node {
+    pub(in crate::image) fn node(&self, id: NodeId) -> &Node {
         self.arena.node(id)
     }
 
-    pub(crate) fn children(&self, id: NodeId) -> Option<&Children> {
+    pub(in crate::image) fn children(&self, id: NodeId) -> Option<&Children> {
         self.arena.children(id)
     }
 
-    pub(crate) fn xattrs(&self, id: XattrsId) -> &Xattrs {
+    pub(in crate::image) fn xattrs(&self, id: XattrsId) -> &Xattrs {
         self.xattrs.get(id)
     }
 
-    /// For tables with one slot per inode.
-    pub(crate) fn slots(&self) -> usize {
+    /// Size of a table with one slot per inode.
+    pub(in crate::image) fn slots(&self) -> usize {
         self.arena.slots()
     }
 }

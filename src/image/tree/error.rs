@@ -1,19 +1,19 @@
-//! Why layers do not make a tree.
+//! The errors of folding layers into a tree.
 
 use crate::kind::Kind;
 use crate::oci::limits::Exceeded;
 
-/// A tree that cannot be built. Messages name the path inside the image; callers add the layer.
+/// Why a tree cannot be built. Messages name the path inside the image. Callers add the layer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
-    /// Something other than a directory stands where a parent directory is needed.
+    /// An ancestor of an entry is not a directory.
     #[error(
         "{path:?} needs {blocker:?} to be a directory, but it is not; the image's builder must add the directory or remove what stands there"
     )]
     NotADirectory {
         /// The entry.
         path: String,
-        /// What is in its way.
+        /// The ancestor.
         blocker: String,
     },
     /// Too many symbolic links on the way to an entry.
@@ -26,7 +26,7 @@ pub enum TreeError {
         /// How many links a path may go through.
         limit: usize,
     },
-    /// A hard link to a path that neither this layer nor a lower one has.
+    /// A hard link to a path that is neither in this layer nor in a lower one.
     #[error(
         "{path:?} is a hard link to {target:?}, which is in no layer up to this one; the image must be rebuilt"
     )]
@@ -46,10 +46,10 @@ pub enum TreeError {
         /// What it links to.
         target: String,
     },
-    /// The root is something else than a directory.
+    /// The root is not a directory.
     #[error("the image's root is not a directory; the image must be rebuilt")]
     RootNotADirectory,
-    /// A name longer than a filesystem can hold.
+    /// A name is longer than a filesystem can hold.
     #[error("{path:?} has a component of {length} bytes; filesystems allow {limit}")]
     NameTooLong {
         /// The entry.
@@ -59,7 +59,7 @@ pub enum TreeError {
         /// The most there may be.
         limit: usize,
     },
-    /// A directory nested too deeply to be reached by a path.
+    /// A directory is nested too deeply to be reached by a path.
     #[error("{path:?} lies more than {limit} directories deep; paths cannot reach that far")]
     TooDeep {
         /// The entry.
@@ -99,7 +99,7 @@ pub enum TreeError {
         /// Bytes of the file.
         size: u64,
     },
-    /// A character device 0:0 with several names: overlayfs's whiteout, which the format must disguise.
+    /// A character device 0:0, overlayfs's whiteout, with several names. The format stores it under a disguise.
     #[error(
         "the character device 0:0 at {path:?} has several names; composefs cannot hold a whiteout device with hard links"
     )]
@@ -112,10 +112,10 @@ pub enum TreeError {
     Xattrs {
         /// The entry.
         path: String,
-        /// Which limit was passed.
+        /// Which limit was exceeded.
         reason: String,
     },
-    /// More than this node is ready to hold in memory.
+    /// The layers exceed what this node holds in memory.
     #[error("the layers together: {0}")]
     Limit(#[from] Exceeded),
     /// The canonical rules take the root's metadata from `/usr`, and there is none.

@@ -1,6 +1,6 @@
 //! Whiteouts and opaque markers: hiding what lower layers hold.
 //!
-//! The two phases of the specification, in one pass: every name knows its layer, so a marker spares
+//! The specification has two phases. One pass does both, because every name knows its layer: a marker spares
 //! what its own layer has brought before it, and what comes after it is new in any case.
 
 use std::collections::HashSet;
@@ -9,8 +9,8 @@ use super::arena::{Arena, Child, NodeId, NodeKind, Stat};
 use super::error::TreeError;
 use super::resolve;
 
-/// Directories in which nothing of a lower layer is left, nor can come back before the layer ends. A
-/// layer with many markers over one large directory must not cost their product.
+/// Directories without anything of a lower layer. Nothing can bring it back before the layer ends, so further
+/// markers need not look again. Otherwise the cost of many markers over a large directory is their product.
 #[derive(Debug, Default)]
 pub(super) struct Pruned(HashSet<NodeId>);
 
@@ -24,6 +24,7 @@ pub(super) fn whiteout(
     let (parent, name) = resolve::split(path);
     let Some(dir) = hidden_dir(arena, parent, path)? else { return Ok(()) };
     let Some(child) = arena.children(dir).and_then(|all| all.get(name)).copied() else { return Ok(()) };
+    // First what is below: whether the name itself stays depends on what is left there.
     prune(arena, pruned, child.node, layer);
     if survives(arena, &child, layer) {
         keep(arena, dir, name, layer);
@@ -33,7 +34,7 @@ pub(super) fn whiteout(
     Ok(())
 }
 
-/// Hides all that the layers below `layer` have in directory `path`.
+/// Hides everything that the layers below `layer` have in directory `path`.
 pub(super) fn opaque(
     arena: &mut Arena,
     pruned: &mut Pruned,
@@ -46,17 +47,19 @@ pub(super) fn opaque(
     Ok(())
 }
 
-/// A directory to hide things in. Where no directory is, there is nothing to hide.
+/// A directory to hide things in. `None` if there is nothing to hide.
 fn hidden_dir(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Option<NodeId>, TreeError> {
     match resolve::find_dir(arena, path, subject) {
+        // A file where the path needs a directory.
         Err(TreeError::NotADirectory { .. }) => Ok(None),
         found => found,
     }
 }
 
-/// Removes everything below `top` that `layer` has not brought itself.
+/// Removes everything below `top` that does not come from `layer`.
 fn prune(arena: &mut Arena, pruned: &mut Pruned, top: NodeId, layer: u32) {
-    // Parents before children; then backwards, so that an emptied directory goes with its parent's turn.
+    // Listed with parents before children, then emptied in reverse: a directory that becomes empty goes when
+    // its parent is emptied.
     let mut dirs = Vec::new();
     let mut todo = vec![top];
     while let Some(dir) = todo.pop() {
@@ -83,14 +86,17 @@ fn prune(arena: &mut Arena, pruned: &mut Pruned, top: NodeId, layer: u32) {
     }
 }
 
-/// Whether a name outlives a marker of `layer`: it is the layer's own, or leads to something that is.
+/// Whether a name survives a marker of `layer`. It does if it comes from the layer, or leads to something that
+/// does.
 fn survives(arena: &Arena, child: &Child, layer: u32) -> bool {
     child.layer == layer || arena.children(child.node).is_some_and(|all| !all.is_empty())
 }
 
-/// A lower layer's directory that stays for its new children alone: its old metadata is hidden.
+/// Keeps a name. If it is a lower layer's directory, it stays for its new children alone, and its old metadata
+/// is hidden.
 fn keep(arena: &mut Arena, dir: NodeId, name: &[u8], layer: u32) {
     let Some(child) = arena.children_mut(dir).and_then(|all| all.get_mut(name)) else { return };
+    // The layer has described it itself.
     if child.layer == layer {
         return;
     }

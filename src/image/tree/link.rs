@@ -1,29 +1,29 @@
-//! Hard links, also those that come before their target.
+//! Hard links, including those that come before their target.
 
 use super::arena::{Arena, NodeId, NodeKind, Stat};
 use super::error::{TreeError, shown};
 use super::resolve;
 
-/// Rounds over the waiting links of one layer. Chains in tar order, or against it, need one or two.
+/// Rounds over the pending links of one layer. A chain in tar order or in reverse needs one or two.
 const MAX_ROUNDS: usize = 40;
 
-/// Hard links of a layer that wait for their target.
+/// Hard links of a layer whose target is still to come.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(Vec<Wait>);
+pub(super) struct PendingLinks(Vec<PendingLink>);
 
 #[derive(Debug)]
-struct Wait {
-    /// Holds the place; whatever replaces it cancels the wait.
+struct PendingLink {
+    /// The inode at `path` until then. An entry that replaces it cancels the link.
     placeholder: NodeId,
     dir: NodeId,
     path: Box<[u8]>,
     target: Box<[u8]>,
 }
 
-/// Makes `path`, which is `name` in `dir`, another name of what is at `target`.
+/// Makes `path`, whose directory is `dir`, another name of the inode at `target`.
 pub(super) fn hard_link(
     arena: &mut Arena,
-    waiting: &mut Waiting,
+    pending: &mut PendingLinks,
     dir: NodeId,
     path: Box<[u8]>,
     target: Box<[u8]>,
@@ -33,52 +33,54 @@ pub(super) fn hard_link(
     match find(arena, &path, &target)? {
         Some(node) => arena.attach(dir, name, node, layer),
         None => {
+            // A pending link holds both paths, and a layer may have many.
             arena.charge(path.len() + target.len())?;
             let placeholder = arena.add(Stat::IMPLIED, NodeKind::Pending)?;
             arena.attach(dir, name, placeholder, layer)?;
-            waiting.0.push(Wait { placeholder, dir, path, target });
+            pending.0.push(PendingLink { placeholder, dir, path, target });
             Ok(())
         }
     }
 }
 
-/// Makes the links whose targets have come since.
-pub(super) fn settle(arena: &mut Arena, waiting: Waiting, layer: u32) -> Result<(), TreeError> {
-    let mut waits = waiting.0;
+/// Makes the pending links at the end of their layer.
+pub(super) fn resolve_pending(arena: &mut Arena, pending: PendingLinks, layer: u32) -> Result<(), TreeError> {
+    let mut links = pending.0;
     for _ in 0..MAX_ROUNDS {
-        // Replaced since, or gone with its directory: nothing to do.
-        waits.retain(|wait| {
-            let (_, name) = resolve::split(&wait.path);
-            let child = arena.children(wait.dir).and_then(|all| all.get(name));
-            child.is_some_and(|child| child.node == wait.placeholder)
+        // Drop the links that were replaced since, or went with their directory.
+        links.retain(|link| {
+            let (_, name) = resolve::split(&link.path);
+            let child = arena.children(link.dir).and_then(|all| all.get(name));
+            child.is_some_and(|child| child.node == link.placeholder)
         });
-        // Forwards and backwards in turn, so that a chain in either order is settled at once.
-        waits.reverse();
+        // Alternate the direction, so that a chain in either order takes one round.
+        links.reverse();
         let mut left = Vec::new();
-        for wait in waits {
-            match find(arena, &wait.path, &wait.target)? {
-                Some(node) => arena.attach(wait.dir, resolve::split(&wait.path).1, node, layer)?,
-                None => left.push(wait),
+        for link in links {
+            match find(arena, &link.path, &link.target)? {
+                Some(node) => arena.attach(link.dir, resolve::split(&link.path).1, node, layer)?,
+                None => left.push(link),
             }
         }
-        waits = left;
-        if waits.is_empty() {
+        links = left;
+        if links.is_empty() {
             return Ok(());
         }
     }
-    match waits.first() {
-        Some(wait) => {
-            Err(TreeError::LinkTargetMissing { path: shown(&wait.path), target: shown(&wait.target) })
+    match links.first() {
+        Some(link) => {
+            Err(TreeError::LinkTargetMissing { path: shown(&link.path), target: shown(&link.target) })
         }
         None => Ok(()),
     }
 }
 
-/// The inode at `target`; its last component is not followed, so a link to a symbolic link links
-/// that. `None` if there is nothing yet.
+/// The inode at `target`, or `None` if there is nothing yet. The last component is not followed, so a link to
+/// a symbolic link is another name of that link.
 fn find(arena: &Arena, path: &[u8], target: &[u8]) -> Result<Option<NodeId>, TreeError> {
     let to_directory = || TreeError::LinkToDirectory { path: shown(path), target: shown(target) };
     let (parent, name) = resolve::split(target);
+    // The target is the root.
     if name.is_empty() {
         return Err(to_directory());
     }
@@ -86,6 +88,7 @@ fn find(arena: &Arena, path: &[u8], target: &[u8]) -> Result<Option<NodeId>, Tre
     let Some(child) = arena.children(dir).and_then(|all| all.get(name)) else { return Ok(None) };
     match arena.node(child.node).kind {
         NodeKind::Directory(_) => Err(to_directory()),
+        // A chain: this link waits for the other one.
         NodeKind::Pending => Ok(None),
         _ => Ok(Some(child.node)),
     }

@@ -1,16 +1,16 @@
-//! From a path in a tar to a place in the tree, inside the root whatever the path goes through.
+//! From a path in a tar to an inode in the tree, inside the root whatever the path goes through.
 //!
-//! As in a chroot: `..` stops at the root, absolute link targets start at the root. Components that
-//! do not exist are taken literally, so that `..` after one of them only takes it back.
+//! As in a chroot, `..` stops at the root and absolute link targets start at the root. Components that do not
+//! exist are taken literally, so that `..` after one of them only removes it.
 
 use super::arena::{Arena, NodeId, NodeKind, Stat};
 use super::error::{TreeError, shown};
 
-/// Symbolic links that one path may go through, as in Linux.
+/// Symbolic links that one path may go through, as in Linux (MAXSYMLINKS).
 const MAX_LINKS: usize = 40;
-/// Directories that may lie within each other: a path of 4096 bytes cannot name more.
+/// Deepest nesting of directories: a path of 4096 bytes cannot name a deeper one.
 const MAX_DEPTH: usize = 2047;
-/// Bytes of a name (`EROFS_NAME_LEN`).
+/// Longest name in bytes (`EROFS_NAME_LEN`).
 const MAX_NAME: usize = 255;
 
 /// Components of a path.
@@ -20,14 +20,14 @@ fn components(path: &[u8]) -> Components<'_> {
     path.split(|byte| *byte == b'/')
 }
 
-/// Where a path of directories leads.
+/// The directory that a path leads to.
 #[derive(Debug)]
 struct Walk {
     /// The last directory that exists.
     at: NodeId,
-    /// How deep that is.
+    /// Its depth below the root.
     depth: usize,
-    /// Names below it that do not exist.
+    /// Names of the path below it, which do not exist.
     missing: Vec<Box<[u8]>>,
 }
 
@@ -39,13 +39,14 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The directory `path`, following symbolic links, the last one too; `None` if it does not exist.
+/// The directory `path`, or `None` if it does not exist. Follows symbolic links, the last one too. Errors name
+/// `subject`, the entry that needs the directory.
 pub(super) fn find_dir(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Option<NodeId>, TreeError> {
     let walk = walk(arena, path, subject)?;
     Ok(walk.missing.is_empty().then_some(walk.at))
 }
 
-/// The directory `path`, made with its parents as far as it does not exist.
+/// The directory `path`, created with its parents if it does not exist.
 pub(super) fn make_dir(
     arena: &mut Arena,
     path: &[u8],
@@ -53,7 +54,7 @@ pub(super) fn make_dir(
     layer: u32,
 ) -> Result<NodeId, TreeError> {
     let Walk { mut at, depth, missing } = walk(arena, path, subject)?;
-    // One more for the entry itself.
+    // Plus one for the entry itself.
     if depth + missing.len() + 1 > MAX_DEPTH {
         return Err(TreeError::TooDeep { path: shown(subject), limit: MAX_DEPTH });
     }
@@ -75,10 +76,10 @@ pub(super) fn check_name(name: &[u8], subject: &[u8]) -> Result<(), TreeError> {
 }
 
 fn walk(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Walk, TreeError> {
-    // Directories from the root to where we are: `..` goes back along them.
+    // Directories from the root to the current one: `..` goes back along them.
     let mut dirs = vec![NodeId::ROOT];
     let mut missing: Vec<Box<[u8]>> = Vec::new();
-    // What is left to go, innermost symbolic link last.
+    // The rest of the path, below the rests of the targets of the symbolic links that it goes through.
     let mut todo = vec![components(path)];
     let mut links = 0;
     while let Some(rest) = todo.last_mut() {
@@ -90,6 +91,7 @@ fn walk(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Walk, TreeError> {
         match name {
             b"" | b"." => continue,
             b".." => {
+                // The root is its own parent.
                 if missing.pop().is_none() && dirs.len() > 1 {
                     dirs.pop();
                 }
@@ -97,6 +99,7 @@ fn walk(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Walk, TreeError> {
             }
             _ => {}
         }
+        // Below a name that does not exist, nothing does.
         let child = if missing.is_empty() { arena.children(at).and_then(|all| all.get(name)) } else { None };
         let Some(child) = child else {
             missing.push(name.into());
@@ -109,6 +112,7 @@ fn walk(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Walk, TreeError> {
                 if links > MAX_LINKS {
                     return Err(TreeError::SymlinkLoop { path: shown(subject), limit: MAX_LINKS });
                 }
+                // The walk starts again at the root, or goes on in the link's directory.
                 if target.starts_with(b"/") {
                     dirs.truncate(1);
                 }

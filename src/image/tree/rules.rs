@@ -1,4 +1,4 @@
-//! The rules by which layers become a tree: faithful, or canonical as sealed images need them.
+//! The rules by which layers become a tree: faithful ones, or the canonical ones of sealed images.
 
 use super::arena::{Arena, NodeId, NodeKind};
 use super::error::TreeError;
@@ -8,32 +8,32 @@ use crate::image::entry::Mtime;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rules {
     /// What the layers say: the root's own entry (0755, root:root, mtime 0 without one) and the
-    /// extended attributes that mean something to a reader: `user.*`, file capabilities and ACLs. Not
-    /// overlayfs's own, which would steer the overlay mount, nor labels of security modules, which are
-    /// the node's to give. Device nodes and named pipes are left out, see [`NodeKind::is_special`].
+    /// extended attributes that mean something to a reader: `user.*`, file capabilities and ACLs.
+    /// Overlayfs's own are left out, since they would control the overlay mount. Labels of security modules
+    /// are left out, since the node assigns them. Device nodes and named pipes are left out, see
+    /// [`NodeKind::is_special`].
     Faithful,
-    /// The same with device nodes and named pipes.
+    /// As `Faithful`, with device nodes and named pipes.
     Verbatim,
-    /// What composefs-rs makes of an OCI image, so that a digest sealed elsewhere matches: the
-    /// root's metadata is `/usr`'s, `/run` is empty and has `/usr`'s mtime, and few extended
-    /// attributes stay.
+    /// What composefs-rs makes of an OCI image, so that the digest of a sealed image matches. The root has
+    /// the metadata of `/usr`, `/run` is empty and has `/usr`'s mtime, and few extended attributes stay.
     Canonical {
-        /// Which ones.
+        /// Which of them stay.
         xattrs: XattrRule,
     },
 }
 
-/// Which extended attributes the canonical rules keep. Sealers use either.
+/// Which extended attributes the canonical rules keep. Tools that seal images use either rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum XattrRule {
     /// `security.capability` only.
     AllowlistOnly,
-    /// That, and `user.*`.
+    /// `security.capability` and `user.*`.
     KeepUser,
 }
 
 impl Rules {
-    /// All of them.
+    /// All rules.
     pub const ALL: [Self; 4] = [
         Self::Faithful,
         Self::Verbatim,
@@ -52,7 +52,7 @@ impl Rules {
     }
 
     /// Whether an extended attribute becomes part of the tree.
-    pub fn keeps(&self, name: &[u8]) -> bool {
+    pub(super) fn keeps(&self, name: &[u8]) -> bool {
         match self {
             Self::Faithful | Self::Verbatim => match name {
                 b"security.capability" => true,
@@ -71,7 +71,7 @@ impl Rules {
         matches!(self, Self::Faithful | Self::Verbatim)
     }
 
-    /// What is to be done after all layers.
+    /// Applies the rules for the whole tree, after the last layer.
     pub(super) fn finish(&self, arena: &mut Arena) -> Result<(), TreeError> {
         match self {
             Self::Faithful => arena.prune(NodeKind::is_special),
@@ -102,12 +102,14 @@ impl<'de> serde::Deserialize<'de> for Rules {
     }
 }
 
+/// Gives the root and `/run` the form that composefs-rs gives them.
 fn canonicalise(arena: &mut Arena) -> Result<(), TreeError> {
     let usr = directory(arena, b"usr").ok_or(TreeError::NoUsr)?;
     let stat = arena.node(usr).stat;
     arena.node_mut(NodeId::ROOT).stat = stat;
     if let Some(run) = directory(arena, b"run") {
         arena.node_mut(run).stat.mtime = stat.mtime;
+        // Hard links from elsewhere keep their inodes.
         let children = arena.children_mut(run).map(std::mem::take).unwrap_or_default();
         for child in children.into_values() {
             arena.release(child.node);
@@ -116,14 +118,14 @@ fn canonicalise(arena: &mut Arena) -> Result<(), TreeError> {
     Ok(())
 }
 
-/// A directory right below the root.
+/// A directory directly below the root.
 fn directory(arena: &Arena, name: &[u8]) -> Option<NodeId> {
     let child = arena.children(NodeId::ROOT)?.get(name)?;
     arena.children(child.node).map(|_| child.node)
 }
 
-/// The format has no times before 1970, and the two writers of composefs images differ on what to
-/// do with them.
+/// Raises times before 1970 to 1970. The format has no such times, and the composefs project's two writers
+/// treat them differently.
 pub(super) fn clamp(mtime: Mtime) -> Mtime {
     if mtime.secs < 0 { Mtime::default() } else { mtime }
 }

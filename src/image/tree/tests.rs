@@ -1,10 +1,9 @@
-//! Every rule of the fold, through the dump of the tree it gives.
+//! Every rule of the fold, through the dump of the resulting tree.
 
 use super::*;
-use crate::image::composefs;
-use crate::image::entry::{Entry, EntryKind, Meta, Mtime};
+use crate::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
 use crate::image::verity::VerityDigest;
-use crate::oci::limits::{Cap, Limits};
+use crate::oci::limits::{Cap, ImageLimits};
 
 mod fixtures;
 mod hardlinks;

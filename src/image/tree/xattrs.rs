@@ -1,54 +1,53 @@
-//! Extended attributes, each distinct set held once: most inodes have none, and many share theirs.
+//! Extended attributes. Each distinct set is held once: most inodes have none, and many share theirs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Name and value.
-pub(crate) type Xattr = (Box<[u8]>, Box<[u8]>);
+use crate::image::entry::Xattr;
 
 /// Extended attributes sorted by name.
-pub(crate) type Xattrs = [Xattr];
+pub(in crate::image) type Xattrs = [Xattr];
 
-/// Attributes that one inode may have. Of more than 128 the composefs project's two writers store
-/// different ones as shared, and the format adds up to six of its own.
+/// Attributes that one inode may have. From 129 on, the composefs project's two writers differ in which ones
+/// they store as shared, and the format adds up to six of its own.
 const MAX_COUNT: usize = 120;
-/// Bytes of name that Linux allows (`XATTR_NAME_MAX`).
+/// Longest name in bytes on Linux (`XATTR_NAME_MAX`).
 const MAX_NAME: usize = 255;
-/// Bytes that the attributes of one inode may take in an image; what the composefs project's tools
-/// accept from foreign input.
+/// Bytes that the attributes of one inode may take in an image: what the composefs project's tools accept from
+/// foreign input.
 const MAX_BYTES: usize = 32767;
 /// Bytes that the format adds for an inode with attributes.
 const HEADER: usize = 12;
-/// Bytes that it adds for each of them, alignment included.
+/// Bytes that the format adds for each attribute, alignment included.
 const ENTRY: usize = 7;
 
 /// Names a set of extended attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct XattrsId(u32);
+pub(in crate::image) struct XattrsId(u32);
 
 impl XattrsId {
     /// The empty set.
-    pub(crate) const NONE: Self = Self(0);
+    pub(super) const NONE: Self = Self(0);
 }
 
 /// Distinct sets of extended attributes.
 #[derive(Debug)]
-pub(crate) struct XattrTable {
+pub(super) struct XattrTable {
     sets: Vec<Arc<Xattrs>>,
     ids: HashMap<Arc<Xattrs>, XattrsId>,
 }
 
 impl XattrTable {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { sets: vec![Arc::from([])], ids: HashMap::new() }
     }
 
-    pub(crate) fn get(&self, id: XattrsId) -> &Xattrs {
+    pub(super) fn get(&self, id: XattrsId) -> &Xattrs {
         &self.sets[id.0 as usize]
     }
 
-    /// Holds a set, and says how many bytes that took.
-    pub(crate) fn intern(&mut self, set: Vec<Xattr>) -> (XattrsId, usize) {
+    /// The id of a set, and the bytes by which the table grew.
+    pub(super) fn intern(&mut self, set: Vec<Xattr>) -> (XattrsId, usize) {
         if set.is_empty() {
             return (XattrsId::NONE, 0);
         }
@@ -68,8 +67,8 @@ fn size(set: &Xattrs) -> usize {
     set.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
-/// Holds a set against the limits of the format; says what is wrong.
-pub(crate) fn check(set: &Xattrs) -> Result<(), String> {
+/// Checks a set against the limits of the format. The error says what is wrong.
+pub(super) fn check(set: &Xattrs) -> Result<(), String> {
     if set.len() > MAX_COUNT {
         return Err(format!("{} attributes, and {MAX_COUNT} are allowed", set.len()));
     }
@@ -80,9 +79,11 @@ pub(crate) fn check(set: &Xattrs) -> Result<(), String> {
         }
     }
     let bytes = HEADER + size(set) + set.len() * ENTRY;
+    // An inode without attributes has no header either.
     if !set.is_empty() && bytes > MAX_BYTES {
         return Err(format!("they take {bytes} bytes, and {MAX_BYTES} are allowed"));
     }
+    // Sorted, so that equal sets are found; each once, as in a filesystem.
     if set.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
         return Err("the names are not in order, each once".to_owned());
     }

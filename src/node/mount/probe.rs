@@ -17,7 +17,7 @@ use super::selinux::{self, Labelling, SelinuxContext};
 use super::superblock::{Backing, Layers, Way};
 use super::{Capabilities, MountError, Verity};
 use crate::image::composefs::{ImageBytes, write_image};
-use crate::image::entry::{Entry, EntryKind, Meta};
+use crate::image::entry::{EntryKind, LayerEntry, Meta};
 use crate::image::tree::{Builder, Rules};
 use crate::image::verity::VerityDigest;
 use crate::sys::verity::enable_verity;
@@ -215,7 +215,7 @@ fn tiny_image() -> Result<ImageBytes, String> {
     for (name, content) in [("file", CONTENT), ("unsealed", UNSEALED)] {
         let kind = EntryKind::Object(VerityDigest::of(content), content.len() as u64);
         let entry =
-            Entry { path: name.as_bytes().into(), meta: Meta { mode: 0o444, ..Meta::default() }, kind };
+            LayerEntry { path: name.as_bytes().into(), meta: Meta { mode: 0o444, ..Meta::default() }, kind };
         layer.apply(entry).map_err(|error| error.to_string())?;
     }
     layer.end().map_err(|error| error.to_string())?;

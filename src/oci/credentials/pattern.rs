@@ -1,4 +1,4 @@
-//! The keys of a docker config's `auths`: which repositories a credential is for.
+//! The keys of a docker config's `auths`, which say which repositories a credential is for.
 
 use std::fmt;
 
@@ -23,31 +23,31 @@ impl Pattern {
             return Err(CredentialError::Entry { key: key.chars().take(200).collect(), problem });
         }
         let host = match host.to_ascii_lowercase().as_str() {
-            // What docker login writes, and what clients resolve it to, are one registry.
+            // docker login writes the first and clients connect to the second; both are Docker Hub.
             "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
             other => other.to_owned(),
         };
-        // The API version of old docker login entries is not a repository.
+        // Old docker login entries end with the API version, which is not a repository.
         let path = if matches!(path, "v1" | "v2") { "" } else { path };
         Ok(Self { host, path: path.to_owned() })
     }
 
-    /// Sorts patterns: the greater, the more specific.
+    /// The sort key of patterns: a greater one is more specific.
     pub(super) fn specificity(&self) -> (bool, usize, usize) {
         (!self.host.contains(['*', '?']), self.path.len(), self.host.len())
     }
 
     /// Whether this key is for `host/repository`.
     pub(super) fn matches(&self, host: &str, repository: &str) -> bool {
-        // A path ends at a component: a credential for team-a is not for team-ab.
+        // A path ends at a component: a credential for team-a does not cover team-ab.
         let rest = repository.strip_prefix(&self.path);
         let path = rest.is_some_and(|rest| self.path.is_empty() || rest.is_empty() || rest.starts_with('/'));
         path && host_matches(&self.host, host)
     }
 }
 
-/// An entry of `matchImages` in kubelet's CredentialProviderConfig: like a key of docker's config, but its path
-/// is any beginning of the image's, as kubelet has it.
+/// An entry of `matchImages` in kubelet's CredentialProviderConfig. It is like a key of docker's config, but its path
+/// is a plain prefix of the image's, as in kubelet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageGlob(Pattern);
 
@@ -60,14 +60,14 @@ impl ImageGlob {
         Pattern::parse(text).map(Self)
     }
 
-    /// Whether a provider with this entry is asked about the image; never about a layout.
+    /// Whether the entry matches the image. No entry matches a layout.
     pub fn matches(&self, image: &Reference) -> bool {
         let Reference::Registry(image) = image else { return false };
         host_matches(&self.0.host, image.host()) && image.repository().starts_with(&self.0.path)
     }
 }
 
-/// Compares label by label, so that `*.example.com` is not for `a.b.example.com`.
+/// Compares label by label, so that `*.example.com` does not match `a.b.example.com`.
 fn host_matches(pattern: &str, host: &str) -> bool {
     let split = |text: &str| match text.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name.to_owned(), Some(port.to_owned())),
@@ -80,11 +80,13 @@ fn host_matches(pattern: &str, host: &str) -> bool {
         && patterns.zip(labels).all(|(glob, label)| label_matches(glob.as_bytes(), label.as_bytes()))
 }
 
-/// `*` for any run of bytes, `?` for one; linear in time by remembering only the last star.
+/// Matches `*` with any run of bytes and `?` with one byte. Backtracking goes to the last star only, so a hostile
+/// pattern cannot take exponential time.
 fn label_matches(glob: &[u8], label: &[u8]) -> bool {
     let (mut g, mut l, mut star) = (0, 0, None);
     while l < label.len() {
         match glob.get(g) {
+            // The star matches nothing at first.
             Some(b'*') => {
                 star = Some((g, l));
                 g += 1;
@@ -94,6 +96,7 @@ fn label_matches(glob: &[u8], label: &[u8]) -> bool {
                 l += 1;
             }
             _ => match star {
+                // The last star takes one byte more.
                 Some((at, taken)) => {
                     g = at + 1;
                     l = taken + 1;

@@ -1,4 +1,4 @@
-//! Reading the files of a layout that may be damaged or hostile.
+//! Reads the files of a layout, which may be damaged or hostile.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt as _;
 use crate::oci::limits::Cap;
 use crate::oci::{BlobStream, SourceError};
 
-/// Bytes per item of a stream: large enough that the hand-over to the blocking pool is cheap.
+/// Bytes per item of a stream. Large, because each read is handed over to the blocking pool.
 const CHUNK: usize = 512 << 10;
 
 /// The length in bytes of a regular file.
@@ -29,7 +29,7 @@ pub(super) async fn read_whole(path: &Path, max: usize) -> Result<Bytes, SourceE
         return Err(too_large(length));
     }
     let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that grew from one that fits.
+    // One byte more than allowed tells a file that grew meanwhile from one that fits.
     let mut limited = file.take(max as u64 + 1);
     limited.read_to_end(&mut bytes).await.map_err(|source| failed(path, source))?;
     if bytes.len() > max { Err(too_large(bytes.len() as u64)) } else { Ok(bytes.into()) }
@@ -52,6 +52,7 @@ pub(super) async fn stream(path: PathBuf, subject: String, size: u64) -> Result<
             let mut chunk = BytesMut::with_capacity(want);
             let mut limited = (&mut file).take(want as u64);
             let got = limited.read_buf(&mut chunk).await.map_err(|e| failed(&path, e))?;
+            // The file was truncated after its length was read.
             if got == 0 {
                 return Err(SourceError::WrongSize { subject, expected: size, actual: done });
             }
@@ -61,8 +62,10 @@ pub(super) async fn stream(path: PathBuf, subject: String, size: u64) -> Result<
     Ok(chunks.boxed())
 }
 
+/// Opens a regular file and returns its length in bytes.
 async fn open(path: &Path) -> Result<(File, u64), SourceError> {
     let mut options = OpenOptions::new();
+    // Opening a FIFO without a writer would block otherwise.
     options.read(true).custom_flags(libc::O_NONBLOCK);
     let file = options.open(path).await.map_err(|source| failed(path, source))?;
     let metadata = file.metadata().await.map_err(|source| failed(path, source))?;

@@ -5,8 +5,9 @@ use serde_json::json;
 
 use super::*;
 use crate::kind::Kind;
-use crate::oci::MANIFEST_MAX;
+use crate::oci::reference::Reference;
 
+const MANIFEST_MAX: usize = ImageLimits::DEFAULT.manifest_bytes;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 struct Fixture {
@@ -45,6 +46,20 @@ impl Fixture {
             Ok(Reference::Layout(layout)) => LayoutSource::new(&layout),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+impl LayoutSource {
+    /// References to all images of this layout, in the order of `index.json`.
+    async fn references(&self) -> Result<Vec<Reference>, SourceError> {
+        let name = self.name();
+        let entries = self.entries().await?;
+        let texts = entries.iter().map(|entry| match entry.descriptor.annotations.get(REF_NAME) {
+            Some(tag) => format!("{name}:{tag}"),
+            None => format!("{name}@{}", entry.descriptor.digest),
+        });
+        // A tag that is no valid name cannot be requested, so it is left out.
+        Ok(texts.filter_map(|text| text.parse().ok()).collect())
     }
 }
 

@@ -1,11 +1,13 @@
-//! Writing manifests into a layout. Every file is whole at any instant; two writers at once are not foreseen, as with
-//! every other tool for layouts.
+//! Writes manifests into a layout. Every file is complete at any instant. Two writers at once are not supported, as in
+//! other tools for layouts.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use oci_client::manifest::OciDescriptor;
+use serde_json::{Map, Value};
 
 use super::{LayoutSource, REF_NAME};
 use crate::durable_file;
@@ -22,6 +24,7 @@ impl Destination for LayoutSource {
     }
 
     async fn put_as(&self, manifest: &NewManifest, name: &NewName) -> Result<(), SourceError> {
+        // The blob first, so that the index never names a missing one.
         self.put(manifest).await?;
         let index: Value = serde_json::from_slice(&self.part(INDEX).await?)
             .map_err(|error| self.not_a_layout(format!("its {INDEX} is not valid: {error}")))?;
@@ -32,37 +35,51 @@ impl Destination for LayoutSource {
     }
 }
 
-/// The index in which `manifest` has the name; `None` where there is nothing that could have it.
+/// The index with `name` given to `manifest`; `None` if there is no list, or no entry to replace.
 fn rename(mut index: Value, manifest: &NewManifest, name: &NewName) -> Option<Value> {
     let entries = index.get_mut("manifests")?.as_array_mut()?;
-    let is = |entry: &Value| match name {
+    let is_named = |entry: &Value| match name {
         NewName::Tag(tag) => entry["annotations"][REF_NAME].as_str() == Some(tag),
         NewName::PlaceOf(digest) => entry["digest"].as_str() == Some(&digest.to_string()),
     };
-    let describe = |entry: &mut serde_json::Map<String, Value>| {
-        entry.insert("mediaType".to_owned(), manifest.media_type.clone().into());
-        entry.insert("digest".to_owned(), manifest.digest().to_string().into());
-        entry.insert("size".to_owned(), manifest.bytes.len().into());
-        // The content itself, which is another now.
-        entry.remove("data");
-    };
     let mut found = false;
-    for entry in entries.iter_mut().filter(|entry| is(entry)) {
-        entry.as_object_mut().map(describe)?;
+    for entry in entries.iter_mut().filter(|entry| is_named(entry)) {
+        let entry = entry.as_object_mut()?;
+        // Platform, annotations and members that this driver does not know stay.
+        entry.extend(descriptor(manifest, None)?);
+        // The embedded content was that of the old manifest.
+        entry.remove("data");
         found = true;
     }
     match name {
         NewName::Tag(tag) if !found => {
-            let mut entry = json!({"annotations": {REF_NAME: tag}});
-            entry.as_object_mut().map(describe)?;
-            entries.push(entry);
+            let annotations = BTreeMap::from([(REF_NAME.to_owned(), tag.clone())]);
+            entries.push(descriptor(manifest, Some(annotations))?.into());
             Some(index)
         }
         _ => found.then_some(index),
     }
 }
 
-/// Puts a whole file in the place of another, or of none.
+/// The descriptor of a manifest, as the members of an entry. It always serialises.
+fn descriptor(
+    manifest: &NewManifest,
+    annotations: Option<BTreeMap<String, String>>,
+) -> Option<Map<String, Value>> {
+    let descriptor = OciDescriptor {
+        media_type: manifest.media_type.clone(),
+        digest: manifest.digest().to_string(),
+        size: i64::try_from(manifest.bytes.len()).ok()?,
+        annotations,
+        ..OciDescriptor::default()
+    };
+    match serde_json::to_value(descriptor) {
+        Ok(Value::Object(members)) => Some(members),
+        _ => None,
+    }
+}
+
+/// Writes a file durably, replacing one that exists.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), SourceError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
@@ -82,6 +99,8 @@ async fn blocking(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::oci::digest::Digest;
 

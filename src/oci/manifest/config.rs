@@ -1,4 +1,4 @@
-//! The part of an image's config that says what its layers must hash to.
+//! The part of an image's config that states the digests of the unpacked layers.
 
 use serde::Deserialize;
 
@@ -8,7 +8,7 @@ use crate::oci::platform::Platform;
 
 /// An image's config (OCI image-spec 1.1, config.md), reduced to what mounting needs.
 ///
-/// It is a claim: the DiffIDs are compared with what is computed over the layers.
+/// Its DiffIDs are only claims until they are compared with the digests computed over the layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageConfig {
     /// The platform that the image was built for.
@@ -18,7 +18,7 @@ pub struct ImageConfig {
 }
 
 #[derive(Deserialize)]
-struct Wire {
+struct WireConfig {
     #[serde(default)]
     os: String,
     #[serde(default)]
@@ -31,18 +31,23 @@ struct Wire {
 struct WireRootfs {
     #[serde(rename = "type")]
     kind: String,
-    // Go writes the nil slice of an image without layers as null, or leaves it out.
+    // For an image without layers Go's encoder writes null or leaves it out.
     diff_ids: Option<Vec<Digest>>,
 }
 
 impl ImageConfig {
     /// Parses the config of a manifest that has `layers` layers.
+    ///
+    /// # Errors
+    /// It is malformed, or does not belong to such a manifest.
     pub fn parse(bytes: &[u8], layers: usize) -> Result<Self, ManifestError> {
-        let wire: Wire = serde_json::from_slice(bytes).map_err(|e| ManifestError::Syntax(e.to_string()))?;
+        let wire: WireConfig =
+            serde_json::from_slice(bytes).map_err(|e| ManifestError::Syntax(e.to_string()))?;
         if wire.rootfs.kind != "layers" {
             return Err(ManifestError::RootfsType(wire.rootfs.kind.chars().take(100).collect()));
         }
         let diff_ids = wire.rootfs.diff_ids.unwrap_or_default();
+        // Each layer is compared with its DiffID, so none may be without one.
         if diff_ids.len() != layers {
             return Err(ManifestError::DiffIdCount { diff_ids: diff_ids.len(), layers });
         }

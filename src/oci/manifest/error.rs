@@ -1,4 +1,4 @@
-//! Why bytes are not a manifest, an index or a config that this driver accepts.
+//! Errors of documents that this driver does not accept as manifest, index or config.
 
 use crate::kind::Kind;
 use crate::oci::limits::Exceeded;
@@ -41,7 +41,7 @@ pub enum ManifestError {
         /// That of the `Content-Type` header or the descriptor.
         stated: String,
     },
-    /// The media type says manifest and the content index, or the other way round.
+    /// The media type says manifest and the content is an index, or the reverse.
     #[error("its content is not what its media type {media_type} says; push the image again")]
     WrongShape {
         /// The media type.
@@ -50,7 +50,7 @@ pub enum ManifestError {
     /// A document type that is not understood.
     #[error("media type {0} is not one of an OCI or Docker v2 manifest or index")]
     UnknownDocument(String),
-    /// An artifact that is no image.
+    /// An artifact that is not an image.
     #[error(
         "it is not an image: its config has media type {config_media_type}{}; this driver mounts images only",
         .artifact_type.as_ref().map(|t| format!(" and its artifact type is {t}")).unwrap_or_default()
@@ -84,7 +84,7 @@ pub enum ManifestError {
     /// A list is longer than its limit.
     #[error("it lists too many: {0}")]
     Limit(#[from] Exceeded),
-    /// A layer that is a filesystem already.
+    /// A layer that is a ready-made filesystem.
     #[error(
         "layer {index} is a ready-made filesystem ({media_type}), and a filesystem made elsewhere is never mounted; push the image with tar layers, the node makes the filesystem itself"
     )]

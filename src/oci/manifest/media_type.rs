@@ -1,17 +1,21 @@
 //! The media types of images: OCI image-spec 1.1, media-types.md, and Docker's equivalents.
 
+use oci_client::manifest as theirs;
+
 use super::ManifestError;
 
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// An OCI image manifest.
+pub const OCI_MANIFEST: &str = theirs::OCI_IMAGE_MEDIA_TYPE;
+/// An OCI image index.
+pub const OCI_INDEX: &str = theirs::OCI_IMAGE_INDEX_MEDIA_TYPE;
+const DOCKER_MANIFEST: &str = theirs::IMAGE_MANIFEST_MEDIA_TYPE;
+const DOCKER_LIST: &str = theirs::IMAGE_MANIFEST_LIST_MEDIA_TYPE;
 const SCHEMA_ONE: &str = "application/vnd.docker.distribution.manifest.v1+";
 
 pub(super) const DOCUMENTS: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
 
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const OCI_CONFIG: &str = theirs::IMAGE_CONFIG_MEDIA_TYPE;
+const DOCKER_CONFIG: &str = theirs::IMAGE_DOCKER_CONFIG_MEDIA_TYPE;
 
 /// The two shapes of document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +39,7 @@ pub(super) fn is_image_config(media_type: &str) -> bool {
     matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
 }
 
-/// How a layer's tar archive is compressed, by its media type.
+/// The compression of a layer's tar archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LayerCompression {
     /// A plain tar archive.
@@ -59,8 +63,8 @@ impl std::fmt::Display for LayerCompression {
 impl LayerCompression {
     /// Reads the media type of layer number `index`.
     ///
-    /// Layers marked as not distributable or foreign are pulled from the registry like any
-    /// other; where the bytes are not there the registry says so. Their `urls` are not followed.
+    /// Layers marked as not distributable or foreign are pulled from the registry like others. If the
+    /// registry does not have them, its error says so. Their `urls` are not followed.
     pub(super) fn of(media_type: &str, index: usize) -> Result<Self, ManifestError> {
         match media_type {
             "application/vnd.oci.image.layer.v1.tar"
@@ -77,6 +81,7 @@ impl LayerCompression {
             | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd" => Ok(Self::Zstd),
             other => {
                 let media_type: String = other.chars().take(200).collect();
+                // The common kinds get a remedy of their own.
                 let filesystem = ["erofs", "squashfs", "ext4"].iter().any(|name| other.contains(name));
                 Err(if other.ends_with("+encrypted") {
                     ManifestError::EncryptedLayer { index, media_type }

@@ -138,7 +138,7 @@ fn artifacts_are_named() {
 
 #[test]
 fn limits_hold() {
-    let limits = Limits::default();
+    let limits = ImageLimits::default();
     let many = vec!["application/vnd.oci.image.layer.v1.tar"; limits.layers + 1];
     let error = parse(&manifest(&many), None).unwrap_err();
     assert_eq!(error, ManifestError::Limit(Cap::Layers.exceeded(1001u64, 1000u64)));
@@ -150,7 +150,7 @@ fn limits_hold() {
     assert_eq!(parse(&index, None), Err(refused));
     // They are settings.
     let (manifest, index) = (manifest(&many).to_string(), index.to_string());
-    let wider = Limits { layers: 1001, index_entries: 1001, ..limits };
+    let wider = ImageLimits { layers: 1001, index_entries: 1001, ..limits };
     assert!(Document::parse_within(&wider, manifest.as_bytes(), None).is_ok());
     assert!(Document::parse_within(&wider, index.as_bytes(), None).is_ok());
     let nested = format!("{}{}", "[".repeat(5000), "]".repeat(5000));

@@ -11,7 +11,7 @@ const TAG_MAX: usize = 128;
 const REF_NAME_MAX: usize = 255;
 const DIRECTORY_MAX: usize = 4095;
 
-/// Enough of an input to recognise it by; an error never repeats an unbounded string.
+/// The beginning of an input, for errors: they never repeat an unbounded string.
 pub(super) fn shortened(text: &str) -> String {
     text.chars().take(300).collect()
 }
@@ -35,6 +35,7 @@ pub(super) fn registry(given: &str, rest: &str) -> Result<RegistryReference, Ref
             given: shortened(given),
         });
     }
+    // Clients add `library` for Docker Hub's official images, and users leave it out.
     let repository = match host.as_str() {
         "docker.io" if !repository.contains('/') => format!("library/{repository}"),
         _ => repository.to_owned(),
@@ -42,6 +43,7 @@ pub(super) fn registry(given: &str, rest: &str) -> Result<RegistryReference, Ref
     if host.len() + 1 + repository.len() > NAME_MAX {
         return Err(ReferenceError::TooLong { given: shortened(given), max: NAME_MAX });
     }
+    // The canonical form names its version, so equal references are equal text.
     let tag = match (tag, digest) {
         (None, None) => Some("latest".to_owned()),
         (tag, _) => tag,
@@ -50,6 +52,7 @@ pub(super) fn registry(given: &str, rest: &str) -> Result<RegistryReference, Ref
 }
 
 pub(super) fn layout(given: &str, rest: &str) -> Result<LayoutReference, ReferenceError> {
+    // A directory or `ref.name` may contain `@`, so only the last `@sha256:` begins a digest.
     let (rest, digest) = match rest.rfind("@sha256:") {
         Some(at) => (&rest[..at], Some(parse_digest(given, &rest[at + 1..])?)),
         None => (rest, None),
@@ -98,6 +101,7 @@ fn parse_host(given: &str, text: &str) -> Result<String, ReferenceError> {
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
         _ => (text, None),
     };
+    // One port has one spelling, because hosts are compared as text.
     if let Some(port) = port {
         let canonical = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
         if !canonical || port.starts_with('0') || port.parse::<u16>().is_err() {
@@ -112,7 +116,7 @@ fn parse_host(given: &str, text: &str) -> Result<String, ReferenceError> {
     if !valid {
         return Err(refuse());
     }
-    // Host names are case-insensitive, keys of caches and credential files are not.
+    // Host names are case-insensitive; the keys of caches and credential files are not.
     let host = text.to_ascii_lowercase();
     Ok(if host == "index.docker.io" { "docker.io".to_owned() } else { host })
 }
@@ -150,7 +154,7 @@ fn parse_tag(given: &str, tag: &str) -> Result<String, ReferenceError> {
     })
 }
 
-/// Layouts may tag with more than registries do (image-spec 1.1, annotations.md, `ref.name`).
+/// Names in layouts have more characters than tags (image-spec 1.1, annotations.md, `ref.name`).
 fn parse_ref_name(given: &str, tag: &str) -> Result<String, ReferenceError> {
     let valid = (1..=REF_NAME_MAX).contains(&tag.len())
         && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:@+/".contains(&b));

@@ -113,6 +113,16 @@ fn malformed_references_are_refused() {
     }
 }
 
+impl LayoutReference {
+    /// The same reference with its directory made absolute, relative to `base`. `None` if a reference
+    /// cannot hold the resulting path.
+    fn absolute(&self, base: &Path) -> Option<Self> {
+        let path = base.join(&self.directory);
+        let directory = path.to_str().filter(|text| !text.contains(':'))?.to_owned();
+        Some(Self { directory, ..self.clone() })
+    }
+}
+
 #[test]
 fn relative_layouts_become_absolute() {
     let Reference::Layout(layout) = parse("oci:img:v1") else { panic!() };
@@ -134,6 +144,23 @@ proptest! {
         if let Some(digest) = digest { text = format!("{text}@{}", Digest::from_bytes(digest)); }
         let reference = text.parse::<Reference>().map_err(|e| TestCaseError::fail(e.to_string()))?;
         prop_assert_eq!(reference.to_string().parse::<Reference>(), Ok(reference));
+    }
+
+    /// The other grammar knows neither IPv6 hosts nor layouts, and leaves the case of a host as it is.
+    #[test]
+    fn another_grammar_reads_the_same(
+        text in "([a-z0-9]{1,5}\\.){0,2}[a-z0-9]{1,5}(:[1-9][0-9]{0,3})?/[a-z0-9._-]{1,8}(/[a-z0-9_]{1,3}){0,2}(:[a-zA-Z0-9._-]{1,8})?",
+        digest in proptest::option::of(any::<[u8; 32]>()),
+    ) {
+        let text = match digest {
+            Some(digest) => format!("{text}@{}", Digest::from_bytes(digest)),
+            None => text,
+        };
+        if let Ok(Reference::Registry(ours)) = text.parse::<Reference>() {
+            let theirs = text.parse::<oci_client::Reference>();
+            let theirs = theirs.map_err(|e| TestCaseError::fail(format!("{text}: {e}")))?;
+            prop_assert_eq!(theirs.to_string(), Reference::Registry(ours).to_string());
+        }
     }
 
     #[test]

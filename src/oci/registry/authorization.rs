@@ -1,4 +1,4 @@
-//! What a client holds to show to its registry, per repository.
+//! The authorizations that a client holds, per repository.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::challenge::Challenge;
 
-/// What to put in the `Authorization` header.
+/// The content of the `Authorization` header.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Authorization {
-    /// Nothing: the first request of all, and registries that ask for nothing.
+    /// No header: for the first request, and for registries that demand none.
     None,
     /// The client's user and password.
     Basic,
@@ -28,13 +28,13 @@ impl fmt::Debug for Authorization {
     }
 }
 
-/// What is held for one repository.
+/// The authorization for one repository.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     pub(super) authorization: Authorization,
-    /// The challenge that it answered, to answer it again when the token has expired.
+    /// The challenge that it answers, kept to answer it again when the token has expired.
     pub(super) challenge: Option<Challenge>,
-    /// Tells whether another task has renewed it meanwhile; 0 is nothing at all.
+    /// Changes with each renewal, so that a task sees that of another; 0 if nothing is held.
     pub(super) serial: u64,
     expires: Option<Instant>,
 }
@@ -46,7 +46,7 @@ impl Held {
     }
 }
 
-/// Repositories whose tokens are kept; beyond it all are dropped and asked for again.
+/// The number of repositories whose tokens are kept. Beyond it all are dropped and fetched again.
 const HELD_MAX: usize = 512;
 
 /// The authorizations of one client.
@@ -56,7 +56,7 @@ pub(super) struct Authorizations {
 }
 
 impl Authorizations {
-    /// What is held for a repository now.
+    /// The current authorization for a repository.
     pub(super) fn current(&self, repository: &str) -> Held {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.0.get(repository).cloned().unwrap_or(Held {
@@ -67,7 +67,7 @@ impl Authorizations {
         })
     }
 
-    /// Replaces what is held for a repository.
+    /// Replaces the authorization for a repository.
     pub(super) fn keep(
         &self,
         repository: &str,
@@ -76,12 +76,13 @@ impl Authorizations {
         lifetime: Option<Duration>,
     ) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        // Finding the oldest is not worth it: each repository costs one more token.
         if held.0.len() >= HELD_MAX {
             held.0.clear();
         }
         held.1 += 1;
         let serial = held.1;
-        // A token is renewed a little early, so that it does not expire on its way.
+        // A token is renewed a little early, so that it does not expire in transit.
         let expires = lifetime.map(|lifetime| Instant::now() + lifetime.mul_f64(0.9));
         let fresh = Held { authorization, challenge: Some(challenge), serial, expires };
         held.0.insert(repository.to_owned(), fresh);

@@ -1,8 +1,8 @@
-//! Streaming a blob across connections that stall, break or end early.
+//! Streams a blob across connections that stall, break or end early.
 //!
-//! A blob is named by its digest, so every server that has it has the same bytes, and a stream
-//! may go on at the byte it reached wherever the next connection leads; `If-Range` is not needed
-//! for that. What comes together wrongly has the wrong digest, which the consumer checks.
+//! A blob is named by its digest, so every server that has it has the same bytes. A stream can
+//! therefore resume at the byte it reached on any connection, without `If-Range`. Wrongly joined
+//! bytes have the wrong digest, which the consumer checks.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,22 +15,22 @@ use super::client::{RegistryClient, Request};
 use super::pace::{Pace, Window};
 use crate::oci::{BlobStream, SourceError};
 
-/// Connections for one blob, however much each of them brought.
+/// The maximum number of connections for one blob, however many bytes each of them brought.
 const CONNECTIONS_MAX: u32 = 100;
 
 struct Download {
     client: Arc<RegistryClient>,
     request: Request,
     size: u64,
-    /// The connection in use and how many of its next bytes are known already.
+    /// The connection in use, and how many of its next bytes were received before.
     open: Option<(Response, u64)>,
     connections: u32,
     window: Window,
-    /// Failures since the last byte that was new.
+    /// Failures since the last new byte.
     failures: u32,
 }
 
-/// Opens a blob of `size` bytes; what the registry refuses, it refuses here.
+/// Opens a blob of `size` bytes. The first connection is made here, so that a refusal is this call's error.
 pub(super) async fn open(
     client: Arc<RegistryClient>,
     request: Request,
@@ -55,10 +55,11 @@ pub(super) async fn open(
 }
 
 impl Download {
-    /// The next bytes that are new, or `None` after the last.
+    /// The next new bytes, or `None` after the last.
     async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         loop {
             match self.step().await {
+                // Only bytes that were received before.
                 Ok(Some(chunk)) if chunk.is_empty() => {}
                 Ok(Some(chunk)) => {
                     self.failures = 0;
@@ -66,7 +67,7 @@ impl Download {
                     return Ok(Some(chunk));
                 }
                 Ok(None) => return Ok(None),
-                // New bytes came all the time, so this is counted on its own: see `pace`.
+                // New bytes reset `failures`, so slow windows have a count of their own: see `pace`.
                 Err(SourceError::Slow { .. }) if !self.window.is_over() => self.open = None,
                 Err(error @ SourceError::Slow { .. }) => return Err(error),
                 Err(error) => {
@@ -78,6 +79,7 @@ impl Download {
         }
     }
 
+    /// Reads one chunk, connecting first where there is no connection. It may hold no new byte.
     async fn step(&mut self) -> Result<Option<Bytes>, SourceError> {
         if self.open.is_none() {
             if self.request.offset == self.size {
@@ -87,10 +89,10 @@ impl Download {
         }
         let Some((response, known)) = &mut self.open else { return Ok(None) };
         let left = self.size - self.request.offset;
-        let asked = Instant::now();
+        let waiting = Instant::now();
         let chunk = response.chunk().await;
         let bytes = chunk.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
-        let paced = self.window.count(bytes as u64, asked.elapsed());
+        let paced = self.window.count(bytes as u64, waiting.elapsed());
         match chunk {
             Ok(Some(mut chunk)) => {
                 let skip = usize::try_from(*known).unwrap_or(usize::MAX).min(chunk.len());
@@ -100,12 +102,13 @@ impl Download {
                     return Err(self.wrong_size(self.request.offset + chunk.len() as u64));
                 }
                 match paced {
+                    // A blob that is complete with this chunk is not given up for its pace.
                     Err(rate) if chunk.len() as u64 != left => Err(self.slow(rate)),
                     _ => Ok(Some(chunk)),
                 }
             }
             Ok(None) if left == 0 => Ok(None),
-            // After the last byte nothing that happens to the connection matters.
+            // After the last byte a broken connection does not matter.
             Err(_) if left == 0 => Ok(None),
             Ok(None) => Err(self.cut("the connection ended early".to_owned())),
             Err(error) if error.is_timeout() => Err(self.client.stalled(&self.request.subject)),
@@ -113,22 +116,23 @@ impl Download {
         }
     }
 
-    /// Asks for the bytes from the offset reached.
+    /// Requests the bytes from the offset reached.
     async fn connect(&mut self) -> Result<(), SourceError> {
         self.connections += 1;
         if self.connections > CONNECTIONS_MAX {
             return Err(self.protocol(format!("it took more than {CONNECTIONS_MAX} connections")));
         }
-        self.client.turn(&self.request.subject).await?;
+        self.client.wait_for_hold(&self.request.subject).await?;
         let response = self.client.send(&self.request).await?;
         let offset = self.request.offset;
         let starts = match (response.status(), offset) {
-            // The server ignored the range, or there was none.
+            // The server ignored the range, or none was requested.
             (StatusCode::OK, _) => 0,
-            (_, 0) => return Err(self.protocol("partial content that was not asked for".into())),
+            (_, 0) => return Err(self.protocol("partial content that was not requested".into())),
             (_, _) => range_start(&response)
                 .ok_or_else(|| self.protocol("partial content that does not say which part".to_owned()))?,
         };
+        // Bytes in between would be missing.
         if starts > offset {
             return Err(self.protocol(format!("content from byte {starts} instead of {offset}")));
         }

@@ -1,25 +1,25 @@
-//! `WWW-Authenticate`: what a registry wants to see (RFC 9110, section 11.6.1, and the
-//! distribution project's token authentication).
+//! Parses `WWW-Authenticate` (RFC 9110, section 11.6.1, and the distribution project's token
+//! authentication).
 
-/// What a registry accepts.
+/// A way to authenticate that a registry accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Challenge {
     /// A token.
     Bearer {
-        /// Where tokens are given out: a URL that is not checked yet.
+        /// The URL of the token service, not checked yet.
         realm: String,
-        /// What to name as the service there.
+        /// The service to name there.
         service: Option<String>,
     },
     /// User and password.
     Basic,
 }
 
-/// Longer headers are not parsed.
+/// Longer headers, in bytes, are ignored.
 const HEADER_MAX: usize = 8 << 10;
 
-/// Picks what this client answers from all challenges of a response; tokens are preferred,
-/// because they show the password to fewer servers.
+/// Chooses the challenge to answer from all headers of a response. Tokens are preferred, because
+/// the password then goes to fewer servers.
 pub fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
     let mut basic = None;
     for header in headers.filter(|header| header.len() <= HEADER_MAX) {
@@ -33,11 +33,12 @@ pub fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
     basic
 }
 
-/// The challenges of one header; those of unknown schemes or without realm are left out.
+/// The challenges of one header, without those of unknown schemes and Bearer without a realm.
 fn parse(header: &str) -> Vec<Challenge> {
     let mut challenges: Vec<(String, Vec<(String, String)>)> = Vec::new();
     let mut rest = header;
     while let Some((word, after)) = token(rest) {
+        // A scheme and a parameter's name differ only in the `=` that follows.
         let value_follows = after.trim_start().strip_prefix('=');
         match (value_follows, challenges.last_mut()) {
             (Some(after), Some((_, parameters))) => {
@@ -45,6 +46,7 @@ fn parse(header: &str) -> Vec<Challenge> {
                 parameters.push((word.to_ascii_lowercase(), value));
                 rest = after;
             }
+            // A parameter before any scheme: the header is malformed.
             (Some(_), None) => break,
             (None, _) => {
                 challenges.push((word.to_ascii_lowercase(), Vec::new()));
@@ -68,6 +70,8 @@ fn known(scheme: &str, mut parameters: Vec<(String, String)>) -> Option<Challeng
     }
 }
 
+/// A token (RFC 9110, section 5.6.2) at the start of the text, and the rest. `/` and `:`
+/// count as well, so that an unquoted URL is read.
 fn token(text: &str) -> Option<(&str, &str)> {
     let end = text
         .find(|c: char| !(c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~/:".contains(c)))
@@ -75,6 +79,7 @@ fn token(text: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| text.split_at(end))
 }
 
+/// A parameter's value, a token or a quoted string, and the rest. `None` if a quote is not closed.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         return token(text).map(|(word, rest)| (word.to_owned(), rest));

@@ -1,4 +1,4 @@
-//! One registry as one credential sees it: requests and their authorization.
+//! The client of one registry with one credential: requests and their authorization.
 
 use std::fmt;
 use std::future::Future;
@@ -10,24 +10,24 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header}
 use super::authorization::{Authorization, Authorizations, Held};
 use super::challenge::{self, Challenge};
 use super::hold::Hold;
-use super::metrics::Asked;
+use super::metrics::RequestKind;
 use super::pace::Pace;
 use super::retry::RetryPolicy;
-use super::{Transport, failure, has_content};
+use super::{Transport, failure};
 use crate::oci::SourceError;
 use crate::oci::credentials::{Credential, Secret};
-use crate::oci::limits::Limits;
+use crate::oci::limits::ImageLimits;
 use crate::oci::reference::RegistryReference;
 
 /// A client of one registry with one credential. Its tokens never leave it.
 pub(crate) struct RegistryClient {
     transport: Arc<Transport>,
-    /// As users name it.
+    /// The registry as users name it.
     host: String,
     base: Url,
     credential: Option<Credential>,
     authorizations: Authorizations,
-    /// Until when the registry wants not to be asked.
+    /// The time before which no request goes out.
     pub(super) hold: Hold,
 }
 
@@ -39,11 +39,11 @@ pub(super) struct Request {
     /// Below the repository, for example `manifests/latest`.
     pub(super) path: String,
     pub(super) accept: Option<String>,
-    /// The first byte wanted.
+    /// The first byte to fetch.
     pub(super) offset: u64,
-    /// What is to be written there.
+    /// The content to write; `None` for a read.
     pub(super) body: Option<Body>,
-    /// What is asked for, in words for messages.
+    /// The object of the request, for messages.
     pub(super) subject: String,
 }
 
@@ -55,13 +55,17 @@ pub(super) struct Body {
 }
 
 impl Request {
-    /// What a token for it must allow (distribution's token scopes).
+    /// The actions that a token for it must allow (distribution's token scopes).
     fn actions(&self) -> &'static str {
         if self.body.is_some() { "pull,push" } else { "pull" }
     }
 
     fn is_answered_by(&self, status: StatusCode) -> bool {
-        if self.body.is_some() { status == StatusCode::CREATED } else { has_content(status) }
+        match self.body {
+            // distribution-spec 1.1, "Pushing Manifests".
+            Some(_) => status == StatusCode::CREATED,
+            None => matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT),
+        }
     }
 }
 
@@ -76,7 +80,7 @@ impl fmt::Debug for RegistryClient {
 }
 
 impl RegistryClient {
-    /// A client that has no token yet. Does no I/O.
+    /// A client without tokens. Does no I/O.
     pub(crate) fn new(
         transport: Arc<Transport>,
         reference: &RegistryReference,
@@ -110,17 +114,18 @@ impl RegistryClient {
         &self.transport.retry
     }
 
-    /// Sends a request once, renewing the authorization at most once, and returns an answer
-    /// that has content. Failures that are likely to pass are the caller's to retry.
+    /// Sends a request once and returns a successful response. The authorization is renewed at most
+    /// once. The caller retries transient failures.
     pub(super) async fn send(&self, request: &Request) -> Result<Response, SourceError> {
-        // Tokens and the bodies of errors may trickle as well.
+        // The limit covers tokens and error bodies, which a hostile server can trickle as well.
         let result = self.in_time(&request.subject, self.send_now(request)).await;
-        self.transport.metrics.count(Asked::by_path(&request.path), result)
+        self.transport.metrics.count(RequestKind::by_path(&request.path), result)
     }
 
     async fn send_now(&self, request: &Request) -> Result<Response, SourceError> {
         let mut held = self.authorizations.current(&request.repository);
         let mut renewed = false;
+        // A token that is known to have expired is renewed before the request.
         if held.expired() {
             held = self.renew(request, &held, held.challenge.clone()).await?;
             renewed = true;
@@ -131,12 +136,14 @@ impl RegistryClient {
             if request.is_answered_by(response.status()) {
                 return Ok(response);
             }
+            // A second refusal means that a new token does not help.
             match self.answerable(&response, &held).filter(|_| !renewed) {
                 Some(challenge) => {
                     held = self.renew(request, &held, Some(challenge)).await?;
                     renewed = true;
                 }
                 None => {
+                    // Whether a credential was used decides which remedy the message gives.
                     let sent = held.authorization != Authorization::None && self.credential.is_some();
                     let host = &self.host;
                     return Err(failure::of_response(response, host, &request.subject, sent).await);
@@ -145,26 +152,27 @@ impl RegistryClient {
         }
     }
 
-    /// An error of the transport in the middle of an answer.
+    /// The failure of a transport error while a response is read.
     pub(super) fn broken(&self, error: reqwest::Error, subject: &str) -> SourceError {
         self.failed_at(&self.host, error, subject)
     }
 
+    /// The same with the host that failed, which may be the token service.
     pub(super) fn failed_at(&self, host: &str, e: reqwest::Error, subject: &str) -> SourceError {
         failure::of_transport(e, host, subject, self.transport.read_timeout)
     }
 
     /// Caps on images.
-    pub(super) fn limits(&self) -> &Limits {
+    pub(super) fn limits(&self) -> &ImageLimits {
         self.transport.limits()
     }
 
-    /// The least that a connection must bring.
+    /// The minimum transfer rate of a connection.
     pub(super) fn pace(&self) -> Pace {
         self.transport.pace
     }
 
-    /// Ends what takes longer than a small document may.
+    /// Runs `work` within the time limit of a small document.
     pub(super) async fn in_time<T>(
         &self,
         subject: &str,
@@ -185,24 +193,27 @@ impl RegistryClient {
         }
     }
 
-    /// The challenge to answer before asking again, if that can help: the one of a 401, or for
-    /// the 403 that some registries give to an expired token the one answered last time.
+    /// The challenge to answer before the request is repeated, if that can help. A 401 brings its
+    /// own. Some registries answer an expired token with a 403, for which the last challenge serves.
     fn answerable(&self, response: &Response, held: &Held) -> Option<Challenge> {
         match response.status() {
             StatusCode::UNAUTHORIZED => {
                 let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
                 challenge::choose(headers.iter().filter_map(|value| value.to_str().ok()))
+                    // A 401 without a usable challenge may still mean an expired token.
                     .or_else(|| held.challenge.clone())
             }
             StatusCode::FORBIDDEN => match held.authorization {
                 Authorization::Bearer(_) => held.challenge.clone(),
+                // Without a token there is nothing to renew: the registry refuses this user.
                 _ => None,
             },
             _ => None,
         }
     }
 
-    /// Answers a challenge, unless another task has done so since `seen` was read.
+    /// Answers a challenge and returns the new authorization. Returns that of another task if one has
+    /// answered since `seen` was read.
     async fn renew(
         &self,
         request: &Request,
@@ -211,6 +222,7 @@ impl RegistryClient {
     ) -> Result<Held, SourceError> {
         let repository = &request.repository;
         let current = self.authorizations.current(repository);
+        // One answer serves all requests that were refused together.
         if current.serial != seen.serial && !current.expired() {
             return Ok(current);
         }
@@ -228,7 +240,9 @@ impl RegistryClient {
             {
                 (Authorization::Basic, None)
             }
+            // The password was refused already, or there is none.
             (Challenge::Basic, _) => return Err(denied()),
+            // The token is given, so there is nothing to exchange and its lifetime is unknown.
             (Challenge::Bearer { .. }, Some(Secret::RegistryToken(token))) => {
                 (Authorization::Bearer(token.as_str().into()), None)
             }
@@ -236,7 +250,7 @@ impl RegistryClient {
                 let service = service.as_deref();
                 let fetched =
                     self.fetch_token(realm, service, repository, request.actions(), &request.subject).await;
-                let fetched = self.transport.metrics.count(Asked::Token, fetched)?;
+                let fetched = self.transport.metrics.count(RequestKind::Token, fetched)?;
                 (Authorization::Bearer(fetched.value.into()), Some(fetched.lifetime))
             }
         };

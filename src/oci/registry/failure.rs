@@ -1,4 +1,4 @@
-//! From what HTTP and TLS report to what a person can act on.
+//! Turns failures of HTTP and TLS into errors that a person can act on.
 
 use std::error::Error;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use serde::Deserialize;
 
 use crate::oci::SourceError;
 
-/// Of an error's body no more is read, in bytes; whoever serves it may be hostile.
+/// The number of bytes of an error's body that are read; the server may be hostile.
 const ERROR_BODY_MAX: usize = 8 << 10;
 
-/// Of what a registry says no more is repeated, in characters.
+/// The number of characters of a registry's message that are repeated.
 const DETAIL_MAX: usize = 300;
 
-/// No registry is left alone for longer than this, whatever it asks for.
+/// The longest `Retry-After` that is honoured.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Deserialize)]
@@ -31,7 +31,7 @@ struct EnvelopeError {
     message: String,
 }
 
-/// The failure that an answer other than success stands for.
+/// The failure that a response other than success means.
 pub(super) async fn of_response(
     response: Response,
     host: &str,
@@ -42,13 +42,14 @@ pub(super) async fn of_response(
     let retry_after = retry_after(&response);
     let body = read_prefix(response).await;
     let (subject, host) = (subject.to_owned(), host.to_owned());
-    let detail = said(&body);
+    let detail = stated_error(&body);
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             SourceError::Denied { subject, host, credentials_sent, detail }
         }
         StatusCode::NOT_FOUND => SourceError::NotFound { subject },
         StatusCode::TOO_MANY_REQUESTS => SourceError::RateLimited { subject, host, retry_after, detail },
+        // These are worth a retry; other errors of a server repeat themselves.
         StatusCode::REQUEST_TIMEOUT
         | StatusCode::INTERNAL_SERVER_ERROR
         | StatusCode::BAD_GATEWAY
@@ -66,7 +67,7 @@ pub(super) async fn of_response(
     }
 }
 
-/// What Go's and nginx' servers say to plain HTTP on a TLS port.
+/// Whether a body is what servers in Go and nginx answer to plain HTTP on a TLS port.
 fn names_tls(body: &[u8]) -> bool {
     let text = String::from_utf8_lossy(body).to_ascii_lowercase();
     ["http request to an https server", "plain http request was sent to https port"]
@@ -74,24 +75,25 @@ fn names_tls(body: &[u8]) -> bool {
         .any(|phrase| text.contains(phrase))
 }
 
-/// Only seconds are understood; registries do not send dates. What is longer than [`RETRY_AFTER_MAX`] is cut there.
+/// The value of `Retry-After`, at most [`RETRY_AFTER_MAX`]. Only seconds are understood; registries do not send dates.
 fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
     value.trim().parse().ok().map(Duration::from_secs).map(|wait| wait.min(RETRY_AFTER_MAX))
 }
 
 /// The message of a registry's error document (distribution-spec 1.1, "Error Codes").
-fn said(body: &[u8]) -> String {
+fn stated_error(body: &[u8]) -> String {
     let Ok(envelope) = serde_json::from_slice::<Envelope>(body) else { return String::new() };
     let first = envelope.errors.into_iter().next();
     first.map(|error| printable(format!("{} {}", error.code, error.message).trim())).unwrap_or_default()
 }
 
-/// Text from the far side, fit for a log line.
+/// Text from a server, fit for a log line.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(DETAIL_MAX).collect()
 }
 
+/// As much of an error's body as is read. A body that breaks off still helps the message.
 async fn read_prefix(mut response: Response) -> Bytes {
     let mut bytes = BytesMut::new();
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -104,7 +106,7 @@ async fn read_prefix(mut response: Response) -> Bytes {
     bytes.freeze()
 }
 
-/// Reads a body; one beyond `max` bytes is cut there, and then does not parse.
+/// Reads a body. One beyond `max` bytes is cut there, and then does not parse.
 pub(super) async fn read_bounded(mut response: Response, max: usize) -> reqwest::Result<Bytes> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = response.chunk().await? {
@@ -117,8 +119,8 @@ pub(super) async fn read_bounded(mut response: Response, max: usize) -> reqwest:
     Ok(bytes.freeze())
 }
 
-/// The failure that an error of the HTTP client stands for. Its URL is left out: storage back
-/// ends sign theirs.
+/// The failure that an error of the HTTP client means. Its URL is left out, because storage back
+/// ends put signatures into theirs.
 pub(super) fn of_transport(
     error: reqwest::Error,
     host: &str,
@@ -130,6 +132,7 @@ pub(super) fn of_transport(
     let (subject, host) = (subject.to_owned(), host.to_owned());
     let lower = detail.to_ascii_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
+    // OpenSSL's reasons are available as text only. A timeout while connecting is an unreachable host and no stall.
     if error.is_redirect() {
         SourceError::Protocol { subject, host, detail }
     } else if says(&["wrong version number", "packet length too long", "http request)"]) {
@@ -143,7 +146,7 @@ pub(super) fn of_transport(
     }
 }
 
-/// An error with all its causes; the HTTP client's own messages name only the step.
+/// An error with all its causes. The HTTP client's own message names only the step.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,16 +1,16 @@
-//! How long a registry wants not to be asked, as one client remembers it.
+//! Remembers for one client when the registry accepts requests again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::oci::Wait;
 
-/// When a client may ask again.
+/// The wait that the registry demands, if any.
 #[derive(Debug, Default)]
 pub(super) struct Hold(Mutex<Option<Wait>>);
 
 impl Hold {
-    /// Nothing is asked for so long, or longer if that was said before.
+    /// Holds requests back for so long. A longer wait from before stays.
     pub(super) fn extend(&self, host: &str, by: Duration) {
         let until = Instant::now() + by;
         let mut held = self.held();
@@ -19,13 +19,13 @@ impl Hold {
         }
     }
 
-    /// What is being waited for, if anything is.
+    /// The wait that is not over yet.
     pub(super) fn current(&self) -> Option<Wait> {
         self.held().clone().filter(|held| !held.left().is_zero())
     }
 
     fn held(&self) -> MutexGuard<'_, Option<Wait>> {
-        // It is replaced as a whole, so a poisoned one is a good one.
+        // The value is replaced as a whole, so a poisoned one is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

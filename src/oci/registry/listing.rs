@@ -1,14 +1,13 @@
-//! Referrers of a registry: by its API, page by page, or by the fallback tag where there is none.
+//! Lists referrers in a registry: by its API, page by page, or by the fallback tag if it has no API.
 
 use reqwest::{Method, header};
 
 use super::{RegistrySource, Request};
 use crate::oci::digest::Digest;
+use crate::oci::manifest::OCI_INDEX;
 use crate::oci::reference::Version;
 use crate::oci::referrers::{PAGES_MAX, REFERRERS_MAX, fallback_tag, next_page, parse};
 use crate::oci::{Referrer, Source as _, SourceError};
-
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 impl RegistrySource {
     pub(super) async fn list_referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError> {
@@ -17,13 +16,15 @@ impl RegistrySource {
             let page = self.page(subject, query.take()).await;
             let (referrers, next) = match page {
                 Ok(page) => page,
-                // No such API, or what answers for it is none: the specification has a tag for that.
+                // The registry has no such API. The specification has a fallback tag for that. Once a page was
+                // read the API exists, and its failures are failures.
                 Err(SourceError::NotFound { .. } | SourceError::Protocol { .. }) if found.is_empty() => {
                     return self.tagged_referrers(subject).await;
                 }
                 Err(other) => return Err(other),
             };
             found.extend(referrers);
+            // Both limits hold whatever a hostile registry serves.
             if next.is_none() || found.len() >= REFERRERS_MAX {
                 break;
             }
@@ -43,7 +44,7 @@ impl RegistrySource {
             method: Method::GET,
             repository: self.repository.clone(),
             path: format!("referrers/{subject}{query}"),
-            accept: Some(INDEX.to_owned()),
+            accept: Some(OCI_INDEX.to_owned()),
             offset: 0,
             body: None,
             subject: format!("the referrers of {}@{subject}", self.name),
@@ -66,6 +67,7 @@ impl RegistrySource {
 
     async fn tagged_referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError> {
         match self.manifest(&Version::Tag(fallback_tag(subject))).await {
+            // Anyone who can push can write this tag, so content that is no index is no failure of the registry.
             Ok(index) => Ok(parse(&index.bytes).unwrap_or_default()),
             Err(SourceError::NotFound { .. }) => Ok(Vec::new()),
             Err(other) => Err(other),

@@ -1,4 +1,4 @@
-//! Requests to registries counted, by what was asked for and how it ended.
+//! Counts requests to registries by what they request and how they end.
 
 use super::SourceError;
 use crate::metrics::{Counters, Description, Family, Instruments, Label, Outcome};
@@ -9,24 +9,24 @@ const REQUESTS: Description = Description::new(
      challenge is part of the request",
 );
 
-/// The metrics of all registry clients that share it. Clones count into the same.
+/// The metrics of registry clients. Clones share their counters.
 #[derive(Debug, Clone)]
-pub struct RegistryMetrics(Counters<(Asked, Outcome)>);
+pub struct RegistryMetrics(Counters<(RequestKind, Outcome)>);
 
-/// What was asked for.
+/// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub(super) enum RequestKind {
     /// A manifest, or only its digest.
     Manifest,
-    /// A blob; what happens once its bytes flow is not counted here.
+    /// A blob. Failures after its headers are not counted here.
     Blob,
     /// A token.
     Token,
-    /// Anything else, such as what refers to an image.
+    /// Anything else, such as a list of referrers.
     Other,
 }
 
-impl Label for Asked {
+impl Label for RequestKind {
     const NAME: &'static str = "request";
     const ALL: &'static [Self] = &[Self::Manifest, Self::Blob, Self::Token, Self::Other];
 
@@ -40,8 +40,8 @@ impl Label for Asked {
     }
 }
 
-impl Asked {
-    /// What a path below a repository means.
+impl RequestKind {
+    /// The kind of a request for a path below a repository.
     pub(super) fn by_path(path: &str) -> Self {
         match path.split('/').next() {
             Some("manifests") => Self::Manifest,
@@ -64,14 +64,13 @@ impl Instruments for RegistryMetrics {
 }
 
 impl RegistryMetrics {
-    /// Counts one request by its result, and hands it on.
-    pub(super) fn count<T>(&self, asked: Asked, result: Result<T, SourceError>) -> Result<T, SourceError> {
-        self.0.add((asked, Outcome::of(&result, SourceError::kind)), 1);
+    /// Counts one request by its result, and returns the result.
+    pub(super) fn count<T>(
+        &self,
+        request: RequestKind,
+        result: Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
+        self.0.add((request, Outcome::of(&result, SourceError::kind)), 1);
         result
-    }
-
-    /// How many requests have ended so.
-    pub fn get(&self, asked: Asked, outcome: Outcome) -> u64 {
-        self.0.get((asked, outcome))
     }
 }

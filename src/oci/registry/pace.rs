@@ -1,30 +1,30 @@
-//! How slowly a blob may come; pure, the clock is the caller's.
+//! The minimum transfer rate of a blob. Pure: the caller has the clock.
 //!
-//! A time limit on the next bytes does not bound a download: a registry that sends one byte each half
-//! minute would keep one of the node's few places for layers for ever. Only the time that is spent waiting
-//! for the network counts, so that a slow disk here is never taken for a slow registry.
+//! A time limit on the next bytes does not bound a download. A registry that sends one byte every half
+//! minute would occupy one of the node's few slots for layers for ever. Only time spent waiting for the
+//! network counts, so that a slow local disk is never taken for a slow registry.
 
 use std::time::Duration;
 
-/// The least that a connection must bring.
+/// The minimum transfer rate of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// Bytes per second; 0 for no bound.
+    /// Bytes per second; 0 for no minimum.
     pub minimum: u64,
-    /// The time over which they are counted.
+    /// The time over which bytes are counted.
     pub window: Duration,
-    /// Windows that may be too slow, each ended by a new connection, before the blob is given up.
+    /// The number of slow windows after which the blob fails. A slow window before that ends its connection.
     pub patience: u32,
 }
 
 impl Default for Pace {
-    /// 10 KiB/s over a minute, three times: slower than any line that images are pulled over.
+    /// 10 KiB/s over a minute, three times: slower than any network that images are pulled over.
     fn default() -> Self {
         Self { minimum: 10 << 10, window: Duration::from_secs(60), patience: 3 }
     }
 }
 
-/// What came in the current window.
+/// Counts the bytes of the current window.
 #[derive(Debug)]
 pub(super) struct Window {
     pace: Pace,
@@ -38,8 +38,10 @@ impl Window {
         Self { pace, waited: Duration::ZERO, bytes: 0, slow: 0 }
     }
 
-    /// Counts `bytes` that took `waited` to come; the error is the rate, in bytes per second, of a window that
-    /// brought too little.
+    /// Counts `bytes` that arrived after `waited`.
+    ///
+    /// # Errors
+    /// The window was too slow; the error is its rate in bytes per second.
     pub(super) fn count(&mut self, bytes: u64, waited: Duration) -> Result<(), u64> {
         self.bytes += bytes;
         self.waited += waited;
@@ -47,6 +49,7 @@ impl Window {
             return Ok(());
         }
         let rate = (self.bytes as f64 / self.waited.as_secs_f64()) as u64;
+        // Each window counts alone: a fast start does not excuse a slow end.
         (self.bytes, self.waited) = (0, Duration::ZERO);
         if rate >= self.pace.minimum {
             return Ok(());
@@ -55,7 +58,7 @@ impl Window {
         Err(rate)
     }
 
-    /// Whether to give the blob up rather than connect anew.
+    /// Whether the blob fails now instead of getting another connection.
     pub(super) fn is_over(&self) -> bool {
         self.slow >= self.pace.patience
     }

@@ -1,21 +1,21 @@
-//! Whether and when to try again; pure, the clock and the dice are the caller's.
+//! Decides whether and when to retry. Pure: the caller has the clock and the random number.
 
 use std::time::Duration;
 
 use crate::kind::Kind;
 use crate::oci::SourceError;
 
-/// Bounds on trying again after failures that are likely to pass: HTTP 408, 429 and 5xx,
-/// connections that fail or break, and time limits.
+/// Bounds on retries after transient failures: HTTP 408, 429 and 5xx, connections that fail or
+/// break, and time limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts in all, at least one.
+    /// The total number of attempts, at least one.
     pub attempts: u32,
-    /// The longest pause after the first failure; doubled after each further one.
+    /// The longest pause after the first failure. It doubles with each further failure.
     pub first_pause: Duration,
     /// The longest pause of all.
     pub longest_pause: Duration,
-    /// The longest `Retry-After` that is waited for; beyond it the failure is reported at once.
+    /// The longest `Retry-After` to wait for. A longer one is reported at once.
     pub longest_retry_after: Duration,
 }
 
@@ -32,25 +32,26 @@ impl Default for RetryPolicy {
 
 impl RetryPolicy {
     /// The pause after attempt number `failed` (from 1) failed with `error`; `None` to give up.
-    /// `dice` is any number, from which the jitter is made.
-    pub(super) fn pause(&self, failed: u32, error: &SourceError, dice: u64) -> Option<Duration> {
+    /// The jitter is made from `random`.
+    pub(super) fn pause(&self, failed: u32, error: &SourceError, random: u64) -> Option<Duration> {
         if failed >= self.attempts || error.kind() != Kind::Transient {
             return None;
         }
-        let share = f64::from((dice & 0xffff) as u16) / f64::from(u16::MAX);
+        let share = f64::from((random & 0xffff) as u16) / f64::from(u16::MAX);
         if let Some(asked) = error.retry_after() {
-            // Never earlier than asked, and not all nodes in the same instant.
+            // Never earlier than the registry asks, and not all nodes at the same instant.
             let late = self.first_pause.mul_f64(share);
             return (asked <= self.longest_retry_after).then_some(asked + late);
         }
+        // The shift is bounded, so that many attempts cannot overflow it.
         let doubled = self.first_pause.saturating_mul(1_u32 << failed.saturating_sub(1).min(20));
         let longest = doubled.min(self.longest_pause);
         Some(longest.mul_f64(0.5 + share / 2.0))
     }
 }
 
-/// A number that differs from call to call; good enough to spread retries, and for nothing else.
-pub(super) fn dice() -> u64 {
+/// A number that differs from call to call. It is good enough to spread retries, and not for secrets.
+pub(super) fn jitter() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};
     std::hash::RandomState::new().build_hasher().finish()
 }

@@ -1,4 +1,4 @@
-//! Tokens from the service that a registry names (the distribution project's "Token
+//! Fetches tokens from the service that a registry names (the distribution project's "Token
 //! Authentication Specification" and its OAuth2 variant).
 
 use std::time::Duration;
@@ -11,28 +11,29 @@ use super::failure;
 use crate::oci::SourceError;
 use crate::oci::credentials::Secret;
 
-/// A token and how long it is good for.
+/// A token and how long it is valid.
 pub(super) struct Token {
     pub(super) value: String,
     pub(super) lifetime: Duration,
 }
 
 #[derive(Deserialize)]
-struct Wire {
+struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
 }
 
-/// Token answers beyond this size are refused, in bytes.
+/// The maximum size of a token service's answer, in bytes.
 const ANSWER_MAX: usize = 256 << 10;
 
-/// The specification's default, and the least that a service may mean.
+/// The specification's default, and the minimum for a service that states less.
 const LIFETIME_MIN: Duration = Duration::from_secs(60);
+/// A token is renewed after this time even if the service states more.
 const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl RegistryClient {
-    /// Asks `realm` for a token that allows `actions` on `repository`, with this client's credential.
+    /// Fetches a token that allows `actions` on `repository` from `realm`, with this client's credential.
     pub(super) async fn fetch_token(
         &self,
         realm: &str,
@@ -58,18 +59,20 @@ impl RegistryClient {
             detail: detail.to_owned(),
         };
         // The answer is a secret: no part of it goes into a message.
-        let wire: Wire = serde_json::from_slice(&bytes)
+        let answer: TokenAnswer = serde_json::from_slice(&bytes)
             .map_err(|_| protocol("its token service did not answer with a token"))?;
-        let value = wire.token.filter(|t| !t.is_empty()).or(wire.access_token);
+        // Services of the OAuth2 variant use the second name, some use both.
+        let value = answer.token.filter(|t| !t.is_empty()).or(answer.access_token);
         let value = value
+            // Anything else could not stand in a header.
             .filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic()))
             .ok_or_else(|| protocol("its token service answered without a token"))?;
-        let lifetime = wire.expires_in.map_or(LIFETIME_MIN, Duration::from_secs);
+        let lifetime = answer.expires_in.map_or(LIFETIME_MIN, Duration::from_secs);
         Ok(Token { value, lifetime: lifetime.clamp(LIFETIME_MIN, LIFETIME_MAX) })
     }
 
-    /// The registry chooses who sees the credential, so that must at least be over TLS, unless
-    /// the registry itself is trusted without.
+    /// Checks the URL that the credential goes to. The registry chooses it, so it must use TLS, unless
+    /// the registry itself is reached without.
     fn check_realm(&self, realm: &str, subject: &str) -> Result<Url, SourceError> {
         let url = Url::parse(realm).map_err(|_| SourceError::Protocol {
             subject: subject.to_owned(),
@@ -81,6 +84,7 @@ impl RegistryClient {
             "http" => self.is_insecure(),
             _ => false,
         };
+        // User and password in the URL would replace the credential in the request.
         if allowed && url.username().is_empty() && url.password().is_none() && url.has_host() {
             return Ok(url);
         }
@@ -91,6 +95,7 @@ impl RegistryClient {
 
     fn token_request(&self, mut url: Url, service: Option<&str>, scope: &str) -> RequestBuilder {
         let secret = self.credential().map(|credential| credential.secret());
+        // Only the OAuth2 variant exchanges identity tokens.
         if let Some(Secret::IdentityToken(token)) = secret {
             let pairs = [
                 ("grant_type", "refresh_token"),
@@ -106,6 +111,7 @@ impl RegistryClient {
                 .body(form(&pairs));
         }
         {
+            // Parameters that the realm has already stay.
             let mut query = url.query_pairs_mut();
             if let Some(service) = service {
                 query.append_pair("service", service);
@@ -116,12 +122,13 @@ impl RegistryClient {
             Some(Secret::Password { user, password }) => {
                 self.http().get(url).basic_auth(user, Some(password))
             }
+            // Public repositories need a token as well.
             _ => self.http().get(url),
         }
     }
 }
 
-/// Encodes a form; percent-encoding everything but unreserved bytes is valid for any value.
+/// Encodes a form. Percent-encoding all but unreserved bytes is valid for any value.
 fn form(pairs: &[(&str, &str)]) -> String {
     let encode = |text: &str| -> String {
         let byte = |b: u8| match b {

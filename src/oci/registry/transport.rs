@@ -11,13 +11,13 @@ use super::metrics::RegistryMetrics;
 use super::pace::Pace;
 use super::retry::RetryPolicy;
 use crate::oci::SourceError;
-use crate::oci::limits::Limits;
-use crate::oci::sources::SourceSettings;
+use crate::oci::limits::ImageLimits;
+use crate::oci::settings::SourceSettings;
 
-/// A registry's storage is one redirect away; five leave room for any proxy.
+/// A registry redirects once to its storage; five leave room for proxies.
 const REDIRECTS_MAX: usize = 5;
 
-/// Connections to registries. It holds no credential: those are given request by request.
+/// Connections to registries. It holds no credential; each request carries its own.
 #[derive(Debug)]
 pub(crate) struct Transport {
     pub(super) client: Client,
@@ -25,7 +25,7 @@ pub(crate) struct Transport {
     pub(super) read_timeout: Duration,
     pub(super) document_timeout: Duration,
     pub(super) pace: Pace,
-    limits: Limits,
+    limits: ImageLimits,
     insecure: BTreeSet<String>,
     pub(super) metrics: RegistryMetrics,
 }
@@ -40,6 +40,7 @@ impl Transport {
             // A Referer would hand a storage back end's signed URL to the next host.
             .referer(false)
             .redirect(Policy::custom(redirect));
+        // reqwest reads the environment's proxies unless it is told not to.
         if !settings.proxy_from_environment {
             builder = builder.no_proxy();
         }
@@ -61,11 +62,11 @@ impl Transport {
     }
 
     /// Caps on images.
-    pub(crate) fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &ImageLimits {
         &self.limits
     }
 
-    /// The scheme that a registry is reached by.
+    /// The URL scheme for a registry.
     pub(super) fn scheme(&self, host: &str) -> &'static str {
         if self.insecure.contains(host) { "http" } else { "https" }
     }
@@ -88,9 +89,10 @@ fn authorities(settings: &SourceSettings) -> Result<Vec<Certificate>, SourceErro
     Ok(all)
 }
 
-/// reqwest drops `Authorization` when scheme, host or port change; what it does not do is to
-/// stop early and to keep to TLS.
+/// Limits redirects and refuses those from https to http. reqwest itself drops `Authorization`
+/// when scheme, host or port change.
 fn redirect(attempt: Attempt) -> reqwest::redirect::Action {
+    // Content is checked by its digest, but anyone on the network could read it.
     let downgrade = attempt.previous().last().is_some_and(|from| from.scheme() == "https")
         && attempt.url().scheme() != "https";
     if downgrade {

@@ -1,18 +1,18 @@
-//! Waiting before a registry is asked again: after failures that are likely to pass, and because it said so.
+//! Waits before requests: after transient failures, and while the registry limits the rate.
 //!
-//! What a registry limits is its user, and a client is one credential at one registry. So the client remembers for how
-//! long it was told to wait (HTTP 429), and none of its requests goes out before: those that are under way wait, and
-//! where that takes longer than a caller would, they fail with what is left of it. Asking earlier is counted as well by
-//! most registries. Who waits for the bytes can see it ([`Source::waits`](crate::oci::Source::waits)).
+//! A registry limits users, and a client is one user of one registry. The client therefore remembers how long it was
+//! told to wait (HTTP 429), and sends no request before, because most registries count those as well. Requests in
+//! progress wait. If the wait is longer than the policy allows, they fail and report the time left. Callers can see the
+//! wait ([`Source::waits`](crate::oci::Source::waits)).
 
 use std::future::Future;
 
 use super::client::{RegistryClient, Request};
-use super::retry::dice;
+use super::retry::jitter;
 use crate::oci::SourceError;
 
 impl RegistryClient {
-    /// Runs `attempt` until it succeeds, fails for good, or the policy's attempts are used up.
+    /// Runs `attempt` until it succeeds, fails permanently, or the policy's attempts are used up.
     pub(super) async fn retrying<T, F>(
         &self,
         request: &Request,
@@ -23,7 +23,7 @@ impl RegistryClient {
     {
         let mut failed = 0;
         loop {
-            self.turn(&request.subject).await?;
+            self.wait_for_hold(&request.subject).await?;
             let error = match attempt().await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
@@ -33,12 +33,12 @@ impl RegistryClient {
         }
     }
 
-    /// Waits until the registry may be asked, or says how long that would take.
-    pub(super) async fn turn(&self, subject: &str) -> Result<(), SourceError> {
+    /// Waits until the registry accepts requests. Fails with the time left if that is too long.
+    pub(super) async fn wait_for_hold(&self, subject: &str) -> Result<(), SourceError> {
         let Some(wait) = self.hold.current() else { return Ok(()) };
         let left = wait.left();
         if left > self.retry_policy().longest_retry_after {
-            let detail = "it said so to an earlier request".to_owned();
+            let detail = "as it answered an earlier request".to_owned();
             let (subject, host) = (subject.to_owned(), wait.host);
             return Err(SourceError::RateLimited { subject, host, retry_after: Some(left), detail });
         }
@@ -46,9 +46,10 @@ impl RegistryClient {
         Ok(())
     }
 
-    /// Waits before the next attempt, or gives the error back when there is to be none.
+    /// Waits before the next attempt, or returns the error if there is none.
     pub(super) async fn pause_or_fail(&self, failed: u32, error: SourceError) -> Result<(), SourceError> {
-        let pause = self.retry_policy().pause(failed, &error, dice());
+        let pause = self.retry_policy().pause(failed, &error, jitter());
+        // Other requests of this client wait as well, even if this one gives up.
         if let SourceError::RateLimited { host, retry_after, .. } = &error
             && let Some(wait) = pause.or(*retry_after)
         {

@@ -1,4 +1,4 @@
-//! The one thing that is ever written to a registry: a manifest (distribution-spec 1.1, "Pushing Manifests").
+//! Writes manifests to a registry, and nothing else (distribution-spec 1.1, "Pushing Manifests").
 
 use async_trait::async_trait;
 use reqwest::Method;
@@ -21,6 +21,7 @@ impl RegistrySource {
             subject: format!("{}{separator}{name}", self.name),
         };
         let response = self.client.retrying(&request, || self.client.send(&request)).await?;
+        // The registry must have stored the bytes that were sent: those are what gets signed.
         match super::stated_digest(&response).filter(|digest| *digest != manifest.digest()) {
             Some(actual) => {
                 let subject = request.subject;
@@ -46,6 +47,7 @@ impl Destination for RegistrySource {
 }
 
 impl RegistrySource {
+    /// A registry does not tell which tags point to a digest.
     fn unnamed(&self, digest: &Digest) -> SourceError {
         let detail = format!("{}@{digest} has no tag that could be moved", self.name);
         SourceError::Settings { detail }

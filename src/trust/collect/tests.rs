@@ -206,5 +206,5 @@ async fn all_together_have_a_limit() {
         repository.refer(&manifest, Some(BUNDLE_MEDIA_TYPE));
     }
     let claims = repository.found().await;
-    assert_eq!(claims.iter().map(Claim::size).sum::<usize>(), EVIDENCE_MAX);
+    assert_eq!(claims.iter().map(Claim::size).sum::<usize>(), TOTAL_MAX);
 }

@@ -1,4 +1,4 @@
-//! From what is written to what is checked: keys, certificates and trusted roots are read and parsed here.
+//! Compiles requirements from their written form: reads and parses keys, certificates and trusted roots.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 use super::error::{Fault, Problem};
 use super::identity::SignedIdentity;
 use super::json::At;
-use super::shape::{BundleAuthority, Material, Pattern, Shape, SignedAuthority, Source};
-use super::{Check, Requirement, SignatureCheck};
+use super::requirement::{Check, Requirement, SignatureCheck};
+use super::shape::{BundleAuthority, Material, MaterialSource, Pattern, Shape, SignedAuthority};
 use crate::trust::signature::{
     Authority, CertificateAuthorities, Expectation, Formats, Identity, Log, Matcher, PublicKey,
     SIGNATURE_PREDICATE, SignatureError, TrustedRoot,
 };
 
-/// Gets the bytes of a file that a policy names.
+/// Reads a file that a policy names.
 pub type Read<'a> = &'a mut dyn FnMut(&Path) -> std::io::Result<Vec<u8>>;
 
-/// Reads what `shape` names; relative paths start at `base`.
+/// Compiles `shape` and reads the files that it names; relative paths start at `base`.
 pub(super) fn requirement(at: At, shape: Shape, base: &Path, read: Read<'_>) -> Result<Requirement, Fault> {
     let mut reader = Reader { base, read };
     let check = match shape {
@@ -38,7 +38,7 @@ struct Reader<'a, 'r> {
 }
 
 impl Reader<'_, '_> {
-    /// Cosign's `.sig` signatures alone: a bundle names no repository, so that `signedIdentity` cannot be
+    /// Accepts only cosign's `.sig` signatures: a bundle names no repository, so that `signedIdentity` could not be
     /// checked (docs/adr, "sigstoreSigned takes no bundles").
     fn signed(
         &mut self,
@@ -51,6 +51,7 @@ impl Reader<'_, '_> {
         let (signers, authority, root) = match authority {
             SignedAuthority::Keys(materials) => {
                 let keys = self.each(&materials, PublicKey::parse)?;
+                // Without a Rekor key no log is needed, as in containers-policy.
                 let root = match rekor_at {
                     Some(at) => Some(root_of(&at, &[], &logs)?),
                     None => None,
@@ -60,12 +61,14 @@ impl Reader<'_, '_> {
             SignedAuthority::Fulcio { ca, issuer, email } => {
                 let authorities = self.one(&ca, CertificateAuthorities::parse)?;
                 let root = root_of(&ca.at, &[authorities], &logs)?;
+                // `subjectEmail` must not match a URI of the same text.
                 let identity = Identity { issuer: Matcher::Exact(issuer), subject: Matcher::Email(email) };
                 let signers = vec![identity.to_string()];
                 let identities = vec![identity];
                 (signers, Authority::Identities { root: Arc::clone(&root), identities }, Some(root))
             }
         };
+        // With a root for its logs comes the demand that one of them recorded the signature.
         let expectation = Expectation {
             authority,
             log: root.map_or(Log::Ignored, Log::Required),
@@ -94,7 +97,7 @@ impl Reader<'_, '_> {
             }
         };
         let log = root.filter(|_| !ignore_log).map_or(Log::Ignored, Log::Required);
-        // The older format says the same as a bundle of this predicate type, and more.
+        // A .sig signature says at least as much as a bundle of this predicate type.
         let simple = predicate_types.is_empty() || predicate_types.iter().any(|t| t == SIGNATURE_PREDICATE);
         let formats = Formats { simple, bundle: true };
         let expectation = Expectation { authority, log, formats, predicate_types };
@@ -122,8 +125,8 @@ impl Reader<'_, '_> {
         parse: impl Fn(&[u8]) -> Result<T, SignatureError>,
     ) -> Result<T, Fault> {
         let (of, bytes) = match &material.source {
-            Source::Inline(bytes) => (None, bytes.clone()),
-            Source::File(path) => {
+            MaterialSource::Inline(bytes) => (None, bytes.clone()),
+            MaterialSource::File(path) => {
                 let path = self.base.join(path);
                 match (self.read)(&path) {
                     Ok(bytes) => (Some(path), bytes),
@@ -166,11 +169,11 @@ fn identity((issuer, subject): (Pattern, Pattern)) -> Result<Identity, Fault> {
     Ok(Identity { issuer: matcher(issuer)?, subject: matcher(subject)? })
 }
 
-/// Keys as people know them: by file, or by the place in the policy where they stand.
+/// Names of keys for people: the file, or the field of the policy that holds the key.
 fn named(materials: &[Material]) -> Vec<String> {
     let name = |material: &Material| match &material.source {
-        Source::File(path) => path.display().to_string(),
-        Source::Inline(_) => material.at.0.rsplit('.').next().unwrap_or_default().to_owned(),
+        MaterialSource::File(path) => path.display().to_string(),
+        MaterialSource::Inline(_) => material.at.0.rsplit('.').next().unwrap_or_default().to_owned(),
     };
     materials.iter().map(name).collect()
 }

@@ -1,65 +1,68 @@
-//! The judgement: requirements and what was found in, an explained outcome for each requirement out. Pure.
+//! The judgement: from requirements and claims, one explained outcome for each requirement. Pure.
 //!
-//! All requirements must hold. A signature requirement holds if any claim is a signature that it asks for, over
-//! any of the subject's digests, of the repository that it asks for; every other claim leaves a reason.
+//! All requirements must hold. A signature requirement holds if at least one claim is a valid signature by an
+//! expected signer, over one of the subject's digests and for the expected repository. Every other claim contributes
+//! a reason.
 
-use super::{Check, Requirement, Rule, SignatureCheck};
+use super::requirement::{Check, Requirement, SignatureCheck};
+use super::rule::PolicyRule;
 use crate::integrity::Integrity;
 use crate::oci::digest::Digest;
-use crate::trust::Subject;
 use crate::trust::metrics::Reason;
 use crate::trust::signature::{Claim, Expectation, SignatureError, Signed};
+use crate::trust::subject::Subject;
 
-/// Different reasons that one outcome names; what is found may be anybody's.
+/// How many different reasons one outcome names. Anybody may push claims, so the message needs a bound.
 const REASONS_MAX: usize = 4;
-/// Characters of one reason.
+/// The longest reason, in characters.
 const REASON_MAX: usize = 300;
 
-/// Verifies one claim: [`crate::trust::signature::verify`], but for tests.
+/// Verifies one claim: [`crate::trust::signature::verify`], or a fake in tests.
 pub type Verify<'a> = &'a dyn Fn(&Claim, &Expectation, &[Digest]) -> Result<Signed, SignatureError>;
 
-/// What became of all requirements.
+/// The outcomes of all requirements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     /// One for each requirement, in their order.
-    pub outcomes: Vec<Outcome>,
-    /// The least integrity level that they demand of the mount.
-    pub integrity: Option<Integrity>,
+    pub(crate) outcomes: Vec<RequirementOutcome>,
+    /// The lowest integrity level that they accept for the mount.
+    pub(crate) integrity: Option<Integrity>,
 }
 
-/// What became of one requirement.
+/// The outcome of one requirement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct RequirementOutcome {
     /// Where the requirement stands in the policy.
     pub at: String,
     /// Its type.
     pub kind: &'static str,
-    /// By what it holds, or why it does not and what to do.
+    /// Why it holds, or why it does not and what to do.
     pub result: Result<String, String>,
-    /// The same as a word for counting.
+    /// The same as a metric label.
     pub reason: Reason,
 }
 
 impl Judgement {
-    /// Whether everything holds.
+    /// Whether all requirements hold.
     pub fn admits(&self) -> bool {
+        // An empty list admits nothing, although all of its requirements hold.
         !self.outcomes.is_empty() && self.outcomes.iter().all(|outcome| outcome.result.is_ok())
     }
 
-    /// By what the image is admitted: `sigstoreSigned by …`.
-    pub fn by(&self) -> String {
+    /// What admits the image: `sigstoreSigned by …`.
+    pub(crate) fn by(&self) -> String {
         let by = self.outcomes.iter().filter_map(|o| o.result.as_ref().ok().map(|by| (o.kind, by)));
         by.map(|(kind, by)| format!("{kind} {by}").trim_end().to_owned()).collect::<Vec<_>>().join(", ")
     }
 
-    /// Why, as a word for counting: what speaks against it first, or else what speaks most for it.
-    pub fn reason(&self) -> Reason {
+    /// The reason as a metric label: the first failure, or else a signature, if any requirement asked for one.
+    pub(crate) fn reason(&self) -> Reason {
         let against = self.outcomes.iter().find(|outcome| outcome.result.is_err());
         let signed = self.outcomes.iter().find(|outcome| outcome.reason == Reason::Signed);
         against.or(signed).map_or(Reason::NothingDemanded, |outcome| outcome.reason)
     }
 
-    /// Why it is not: the first requirements that do not hold.
+    /// Why the image is refused: every requirement that does not hold.
     pub fn because(&self) -> String {
         let failed = self.outcomes.iter().filter_map(|o| o.result.as_ref().err().map(|why| (o, why)));
         failed.map(|(o, why)| format!("{} ({}): {why}", o.kind, o.at)).collect::<Vec<_>>().join("; ")
@@ -67,11 +70,11 @@ impl Judgement {
 }
 
 /// Judges `subject` by `rule`.
-pub fn decide(rule: &Rule<'_>, subject: &Subject, claims: &[Claim], verify: Verify<'_>) -> Judgement {
+pub fn decide(rule: &PolicyRule<'_>, subject: &Subject, claims: &[Claim], verify: Verify<'_>) -> Judgement {
     let outcome = |requirement: &Requirement| {
         let result = check(&requirement.check, subject, claims, verify);
         let reason = reason(&requirement.check, result.is_ok(), claims.is_empty());
-        Outcome { at: requirement.at.clone(), kind: requirement.check.kind(), result, reason }
+        RequirementOutcome { at: requirement.at.clone(), kind: requirement.check.kind(), result, reason }
     };
     let demanded = |requirement: &Requirement| match requirement.check {
         Check::Composefs { integrity, .. } => integrity,
@@ -88,6 +91,7 @@ fn check(check: &Check, subject: &Subject, claims: &[Claim], verify: Verify<'_>)
         Check::Reject => {
             Err("nothing is admitted here; add a scope for this image to the policy if it should be".to_owned())
         }
+        // No reason is needed: the requirement's type says it.
         Check::AcceptAnything => Ok(String::new()),
         Check::Unsupported { why, .. } => Err((*why).to_owned()),
         Check::Signature(check) => signature(check, subject, claims, verify),
@@ -123,19 +127,21 @@ fn signature(
     let mut reasons = Reasons::default();
     for claim in claims {
         match one(check, subject, claim, verify) {
+            // One valid signature is enough; wrong ones beside it do no harm.
             Ok(signed) => return Ok(format!("by {} over {}", printable(&signed.signer), signed.digest)),
             Err(reason) => reasons.add(printable(&reason)),
         }
     }
     let signers = check.signers.join(", ");
     let signers = shown(&signers);
+    // A missing signature and a wrong one have different remedies.
     if claims.is_empty() {
         return Err(format!(
-            "no signature of {} was found; let it be signed by {signers}",
+            "no signature of {} was found; have it signed by {signers}",
             subject.target.digest
         ));
     }
-    Err(format!("{}; let it be signed by {signers}", reasons.text(claims.len())))
+    Err(format!("{}; have it signed by {signers}", reasons.text(claims.len())))
 }
 
 fn one(
@@ -145,10 +151,11 @@ fn one(
     verify: Verify<'_>,
 ) -> Result<Signed, String> {
     let formats = check.expectation.formats;
+    // `verify` refuses other formats too, but cannot say which requirement accepts them.
     match claim {
         Claim::Bundle { .. } if !formats.bundle => {
             return Err(
-                "it is a bundle, which names no repository that signedIdentity could check; ask for bundles by \
+                "it is a bundle, which names no repository that signedIdentity could check; accept bundles with \
                         the requirement sigstoreBundle"
                     .to_owned(),
             );
@@ -162,11 +169,12 @@ fn one(
     match (&check.identity, &signed.docker_reference) {
         (None, _) => Ok(signed),
         (Some(identity), Some(name)) => identity.check(&subject.reference, name).map(|()| signed),
+        // Unreachable while only `.sig` signatures are accepted here; fail closed.
         (Some(_), None) => Err("it names no repository that signedIdentity could check".to_owned()),
     }
 }
 
-/// Reasons in the order in which they came up, each with how many claims it holds for.
+/// Different reasons in the order of the claims, each with the number of claims that it applies to.
 #[derive(Default)]
 struct Reasons(Vec<(String, usize)>);
 
@@ -192,12 +200,12 @@ impl Reasons {
         if self.0.len() > REASONS_MAX {
             reasons.push(format!("and {} more reasons", self.0.len() - REASONS_MAX));
         }
-        format!("{found}, and none will do: {}", reasons.join("; "))
+        format!("{found}, but none satisfies the requirement: {}", reasons.join("; "))
     }
 }
 
-/// Text that may come from a registry, for a line of a log.
-pub(crate) fn printable(text: &str) -> String {
+/// Foreign text for one line of a log: short, without control characters.
+pub(super) fn printable(text: &str) -> String {
     let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     shown(&one_line)
 }

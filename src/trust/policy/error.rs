@@ -1,4 +1,4 @@
-//! Why a policy cannot be used: which file, where in it, what, and what to do.
+//! Why a policy cannot be used: the file, the place in it, the problem, and the remedy.
 
 use std::path::{Path, PathBuf};
 
@@ -9,30 +9,30 @@ use crate::kind::Kind;
 #[error("policy {}: {fault}", file.display())]
 pub struct PolicyError {
     /// The policy file.
-    pub file: PathBuf,
+    pub(super) file: PathBuf,
     /// What is wrong with it.
-    pub fault: Fault,
+    pub(super) fault: Fault,
 }
 
 impl PolicyError {
-    /// What is wrong is the operator's to correct.
+    /// What sort of failure this is: an unusable policy admits nothing.
     pub fn kind(&self) -> Kind {
         Kind::Denied
     }
 }
 
-/// Something wrong at a place of a policy.
+/// A problem at one place of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub(super) struct Fault {
     /// The place: `transports.docker["r.example/a"][0].keyPath`; empty for the whole file.
-    pub at: String,
+    pub(super) at: String,
     /// What is wrong there.
-    pub problem: Problem,
+    pub(super) problem: Problem,
 }
 
 impl Fault {
-    /// The same, in a file.
-    pub fn within(self, file: &Path) -> PolicyError {
+    /// The error for a whole file.
+    pub(super) fn within(self, file: &Path) -> PolicyError {
         PolicyError { file: file.to_owned(), fault: self }
     }
 }
@@ -48,7 +48,7 @@ impl std::fmt::Display for Fault {
 
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub(super) enum Problem {
     /// A file cannot be read.
     #[error("cannot read {}: {why}; mount the file there and make it readable for the driver", path.display())]
     Unreadable {
@@ -63,9 +63,9 @@ pub enum Problem {
     /// A value of another type.
     #[error("expected {expected}, found {found}")]
     Sort {
-        /// What belongs here.
+        /// What the policy needs here.
         expected: &'static str,
-        /// What is here.
+        /// What it has here.
         found: &'static str,
     },
     /// An empty string or list.
@@ -74,15 +74,15 @@ pub enum Problem {
     /// A key that occurs twice.
     #[error("occurs twice; keep one")]
     Twice,
-    /// A field that must be there.
+    /// A required field is missing.
     #[error("field {0:?} is missing")]
     Missing(&'static str),
-    /// A field that means nothing here.
+    /// A field that is not known here.
     #[error("field {name:?} is not known here; known are {known}")]
     UnknownField {
         /// The field.
         name: String,
-        /// What is known.
+        /// The known ones.
         known: String,
     },
     /// A type of requirement or identity that does not exist.
@@ -90,7 +90,7 @@ pub enum Problem {
     UnknownType {
         /// The type.
         name: String,
-        /// What is known.
+        /// The known ones.
         known: &'static str,
     },
     /// A transport that containers-policy.json(5) does not know.
@@ -101,37 +101,37 @@ pub enum Problem {
         /// The transport.
         name: String,
     },
-    /// A scope that no image can ever be in.
-    #[error("no image is ever in this scope: {0}")]
+    /// A scope that matches no image.
+    #[error("no image matches this scope: {0}")]
     Scope(&'static str),
     /// Not exactly one of several fields.
     #[error("exactly one of {choices} must be given, found {found}")]
     NotOne {
         /// The fields.
         choices: &'static str,
-        /// How many are there.
+        /// How many the policy has.
         found: usize,
     },
     /// More than one of several fields.
     #[error("at most one of {0} may be given")]
     NotAtMostOne(&'static str),
-    /// A value that is not what the field needs.
+    /// A value that the field does not accept.
     #[error("{value:?} is not {expected}")]
     Value {
         /// The value, shortened.
         value: String,
-        /// What it must be.
+        /// What is accepted.
         expected: String,
     },
     /// A key, certificate or trusted root that cannot be used.
     #[error("{} cannot be used: {why}", of.as_ref().map_or_else(|| "this data".to_owned(), |p| p.display().to_string()))]
     Material {
-        /// The file it is from; `None` if it stands in the policy itself.
+        /// Its file; `None` if it is inline in the policy.
         of: Option<PathBuf>,
         /// Why not, and what to do.
         why: String,
     },
-    /// Fields that make no sense together.
+    /// Fields that contradict each other.
     #[error("{0}")]
     Together(&'static str),
 }

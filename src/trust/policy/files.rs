@@ -1,4 +1,4 @@
-//! Files that may change: read once, and known again by what `stat` says of them.
+//! Files that may change: read once, and compared later by `stat`.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -9,13 +9,13 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::oci::digest::{Digest, Hasher};
 
-/// A key, certificate or trusted root larger than this is refused, in bytes.
+/// The largest key, certificate or trusted root, in bytes.
 const FILE_MAX: u64 = 4 << 20;
 
-/// What tells two versions of a file apart. A replaced file has another inode (a ConfigMap's links lead to
-/// another file), one written in place another time of change.
+/// What tells two versions of a file apart. A replaced file has another inode (also behind the swapped links of a
+/// ConfigMap); a file written in place has another ctime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Stamp {
+struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -34,8 +34,8 @@ impl Stamp {
         }
     }
 
-    /// What is at `path` now.
-    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+    /// The stamp of the file at `path` now.
+    fn at(path: &Path) -> io::Result<Self> {
         std::fs::metadata(path).map(|metadata| Self::of(&metadata))
     }
 }
@@ -43,18 +43,19 @@ impl Stamp {
 /// The files of one policy as they were read.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    /// What was opened, in order; `None` where that failed.
+    /// The opened files in order; `None` if opening failed.
     stamps: Vec<(PathBuf, Option<Stamp>)>,
     hasher: Hasher,
 }
 
 impl Files {
-    /// Reads a file and remembers it.
+    /// Reads a file and keeps its stamp.
     pub(super) fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         let read = read(path);
+        // Also after a failure: when the file appears, the policy is read again.
         self.stamps.push((path.to_owned(), read.as_ref().ok().map(|(stamp, _)| *stamp)));
         let (_, bytes) = read?;
-        // With lengths, so that no two lists of files have the same bytes.
+        // Lengths separate the parts, so that two lists of files never give the same bytes.
         let name = path.as_os_str().as_encoded_bytes();
         for part in [name, &bytes] {
             self.hasher.update(&(part.len() as u64).to_le_bytes());
@@ -63,7 +64,7 @@ impl Files {
         Ok(bytes)
     }
 
-    /// Whether any of the files is another one now.
+    /// Whether any of the files has changed.
     pub(super) fn changed(&self) -> bool {
         self.stamps.iter().any(|(path, then)| Stamp::at(path).ok() != *then)
     }
@@ -74,9 +75,10 @@ impl Files {
     }
 }
 
-/// Reads a regular file of bounded size. The stamp is older than the bytes: a change between the two is seen.
+/// Reads a regular file of bounded size. The stamp is taken before the bytes, so that a change in between is noticed
+/// later.
 fn read(path: &Path) -> io::Result<(Stamp, Vec<u8>)> {
-    // Without blocking: a FIFO must not stop every mount of the node.
+    // Nonblocking, because opening a FIFO would otherwise block every mount of the node.
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
     let file = File::from(file);
     let metadata = file.metadata()?;
@@ -84,6 +86,7 @@ fn read(path: &Path) -> io::Result<(Stamp, Vec<u8>)> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     let mut bytes = Vec::new();
+    // One byte more than allowed shows that the file is too large, even if it grows meanwhile.
     file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is larger than 4 MiB"));

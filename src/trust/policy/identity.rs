@@ -1,7 +1,7 @@
-//! `signedIdentity`: whether the repository that a signature names is the one that is mounted
+//! `signedIdentity`: whether the repository that a signature names is that of the mounted image
 //! (containers-policy.json(5), "signedBy").
 //!
-//! An image that is asked for by digest needs only the right repository: its digest is fixed already.
+//! For a reference by digest only the repository has to match, because the digest is fixed already.
 
 use super::error::{Fault, Problem};
 use super::json::{At, Fields, Node, shortened};
@@ -12,44 +12,44 @@ const TYPES: &str =
 
 /// What the identity in a signature must be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum SignedIdentity {
+pub(super) enum SignedIdentity {
     /// The image's own reference.
     Exact,
-    /// The image's repository, and its tag if it is asked for by tag.
+    /// The image's repository, and also its tag if the reference has one.
     #[default]
     RepoDigestOrExact,
     /// The image's repository, with any tag.
     Repository,
-    /// This reference, for mirrors.
+    /// Exactly this reference, for mirrors.
     ExactReference(Name),
-    /// This repository, for mirrors.
+    /// Exactly this repository, for mirrors.
     ExactRepository(Name),
-    /// As [`Self::RepoDigestOrExact`], after replacing one prefix of the image's name by another.
+    /// As [`Self::RepoDigestOrExact`], after one prefix of the image's name is replaced by another.
     Remap {
         /// The prefix of the image's name: a host, a namespace or a repository.
         prefix: String,
-        /// What stands in its place in signatures.
+        /// The prefix that signatures have instead.
         signed: String,
     },
 }
 
-/// A name in Docker's sense, with short names expanded: signatures may have been made by tools that shorten.
+/// A Docker reference with short names expanded: some signing tools write short names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
+pub(super) struct Name {
     repository: String,
     /// `:TAG`, `@DIGEST`, both, or nothing.
     version: String,
 }
 
 impl Name {
-    /// Reads a name as Docker does: without a host, it is on docker.io.
+    /// Parses a name as Docker does: without a host it is on docker.io.
     fn parse(text: &str) -> Option<Self> {
         let first = text.split_once('/').map(|(first, _)| first);
         let hosted = first.is_some_and(|first| first == "localhost" || first.contains(['.', ':']));
         let full = if hosted { text.to_owned() } else { format!("docker.io/{text}") };
         let reference: Reference = full.parse().ok()?;
         let Reference::Registry(registry) = &reference else { return None };
-        // The grammar adds `latest`, which nobody has signed.
+        // The parser adds the tag `latest`, which the signed text does not contain.
         let tag =
             text.split('@').next().and_then(|name| name.rsplit('/').next()).is_some_and(|n| n.contains(':'));
         let mut version = String::new();
@@ -83,6 +83,7 @@ impl SignedIdentity {
             "matchRepository" => Self::Repository,
             "exactReference" => {
                 let name = name(&mut fields, "dockerReference", "a reference with a tag or digest")?;
+                // Without a version it would be a repository, for which there is another type.
                 if !name.has_version() {
                     let (value, expected) = (name.to_string(), "a reference with a tag or digest".to_owned());
                     return Err(fields.at.field("dockerReference").fault(Problem::Value { value, expected }));
@@ -105,15 +106,16 @@ impl SignedIdentity {
         Ok(identity)
     }
 
-    /// Whether a signature that names `signed` is one of the image `reference`.
+    /// Checks that a signature that names `signed` applies to the image `reference`.
     ///
     /// # Errors
-    /// It is not; says why.
-    pub fn check(&self, reference: &Reference, signed: &str) -> Result<(), String> {
+    /// It does not apply; the text says why.
+    pub(super) fn check(&self, reference: &Reference, signed: &str) -> Result<(), String> {
         let wrong = |wanted: &str| {
             let signed = shortened(signed);
             Err(format!("it is a signature of {signed:?}, and signedIdentity asks for {wanted}"))
         };
+        // The signed name is compared in its expanded form, like the image's own.
         let Some(name) = Name::parse(signed) else {
             return Err(format!("the repository {:?} that it names is malformed", shortened(signed)));
         };
@@ -123,7 +125,7 @@ impl SignedIdentity {
             _ => {
                 let Reference::Registry(image) = reference else {
                     return Err("a layout has no repository name to compare; \
-                                let signedIdentity be exactRepository or exactReference"
+                                set signedIdentity to exactRepository or exactReference"
                         .to_owned());
                 };
                 self.matches_image(image, &reference.version(), &name)
@@ -137,8 +139,10 @@ impl SignedIdentity {
         let exact = match version {
             Version::Tag(tag) => format!(":{tag}"),
             Version::Digest(digest) => format!("@{digest}"),
+            // Only a layout has an image without tag and digest.
             Version::Sole => return false,
         };
+        // By digest the signed tag does not matter: the digest is signed as well.
         let pinned = matches!(version, Version::Digest(_));
         let repo_digest_or_exact = |repository: &str| {
             name.repository == repository && name.has_version() && (pinned || name.version == exact)
@@ -148,6 +152,7 @@ impl SignedIdentity {
             Self::RepoDigestOrExact => repo_digest_or_exact(&own),
             Self::Repository => name.repository == own,
             Self::Remap { prefix, signed } => {
+                // A name without the prefix stays unchanged, as in containers-policy.
                 repo_digest_or_exact(&remapped(&own, prefix, signed).unwrap_or(own.clone()))
             }
             Self::ExactReference(_) | Self::ExactRepository(_) => false,
@@ -156,7 +161,7 @@ impl SignedIdentity {
 
     fn wanted(&self, reference: &Reference) -> String {
         let (name, remedy) =
-            (reference.name(), "cosign signs no tag, so let signedIdentity be matchRepository");
+            (reference.name(), "cosign signs no tag, so set signedIdentity to matchRepository");
         match self {
             Self::Exact => format!("exactly {reference} ({remedy})"),
             Self::RepoDigestOrExact if reference.digest().is_some() => {
@@ -174,7 +179,7 @@ impl SignedIdentity {
     }
 }
 
-/// `name` with `signed` in place of `prefix`, if it begins with that in whole components.
+/// `name` with `signed` in place of `prefix`, if `name` starts with the whole components of `prefix`.
 fn remapped(name: &str, prefix: &str, signed: &str) -> Option<String> {
     let rest = name.strip_prefix(prefix)?;
     (rest.is_empty() || rest.starts_with('/')).then(|| format!("{signed}{rest}"))
@@ -188,11 +193,11 @@ fn name(fields: &mut Fields, field: &'static str, expected: &str) -> Result<Name
     })
 }
 
-/// A host, a namespace, or a repository: what can stand before a slash.
+/// Parses a host, namespace or repository: anything that can stand before a slash.
 fn prefix(fields: &mut Fields, field: &'static str) -> Result<String, Fault> {
     let text = fields.need_text(field)?;
     let tagged = text.split_once('/').is_some_and(|(_, rest)| rest.contains([':', '@']));
-    // Whatever is a prefix of a name makes a name when a component is added.
+    // With one more component a valid prefix becomes a valid name.
     let full = format!("{text}/x");
     let hosted =
         full.split_once('/').is_some_and(|(host, _)| host == "localhost" || host.contains(['.', ':']));

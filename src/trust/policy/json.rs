@@ -1,6 +1,6 @@
-//! JSON read strictly: every key once, every field known, and the place of each value kept for messages.
+//! Strict JSON: no duplicate keys, no unknown fields, and the place of each value for messages.
 //!
-//! `serde` keeps neither duplicate keys nor places, and in a policy a key that is silently ignored is a hole.
+//! `serde` keeps neither duplicate keys nor places, and a key that is silently ignored makes a policy insecure.
 
 use std::fmt;
 
@@ -48,6 +48,7 @@ impl At {
         match (plain, self.0.is_empty()) {
             (true, true) => Self(name.to_owned()),
             (true, false) => Self(format!("{}.{name}", self.0)),
+            // Names with other characters are quoted, as jq does.
             (false, _) => Self(format!("{}[{:?}]", self.0, shortened(name))),
         }
     }
@@ -57,7 +58,7 @@ impl At {
         Self(format!("{}[{index}]", self.0))
     }
 
-    /// What is wrong here.
+    /// An error at this place.
     pub(super) fn fault(&self, problem: Problem) -> Fault {
         Fault { at: self.0.clone(), problem }
     }
@@ -69,6 +70,7 @@ impl At {
     /// The string here.
     pub(super) fn text(&self, node: Node) -> Result<String, Fault> {
         match node {
+            // No field of a policy has a meaning for the empty string.
             Node::Text(text) if text.is_empty() => Err(self.fault(Problem::Empty)),
             Node::Text(text) => Ok(text),
             other => Err(self.expected("a string", &other)),
@@ -83,7 +85,7 @@ impl At {
         }
     }
 
-    /// The elements of the list here, each with its place. An empty list means nothing in a policy.
+    /// The elements of the list here, each with its place. An empty list has no meaning in a policy, and is refused.
     pub(super) fn list(&self, node: Node) -> Result<Vec<(Self, Node)>, Fault> {
         match node {
             Node::List(list) if list.is_empty() => Err(self.fault(Problem::Empty)),
@@ -95,12 +97,13 @@ impl At {
     }
 }
 
-/// The fields of an object that nobody has asked for yet.
+/// The fields of an object that are not parsed yet.
 #[derive(Debug)]
 pub(super) struct Fields {
     pub at: At,
     left: Vec<(String, Node)>,
-    asked: Vec<&'static str>,
+    /// The names asked for so far, for the message about an unknown field.
+    known: Vec<&'static str>,
 }
 
 impl Fields {
@@ -110,17 +113,18 @@ impl Fields {
             Node::Object(left) => left,
             other => return Err(at.expected("an object", &other)),
         };
+        // `windows` finds equal names because they are sorted.
         let mut names: Vec<&str> = left.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(at.field(pair[0]).fault(Problem::Twice));
         }
-        Ok(Self { at, left, asked: Vec::new() })
+        Ok(Self { at, left, known: Vec::new() })
     }
 
     /// Takes a field, if it is there.
     pub(super) fn take(&mut self, name: &'static str) -> Option<(At, Node)> {
-        self.asked.push(name);
+        self.known.push(name);
         let index = self.left.iter().position(|(have, _)| have == name)?;
         Some((self.at.field(name), self.left.swap_remove(index).1))
     }
@@ -153,29 +157,29 @@ impl Fields {
         self.take(name).map_or(Ok(false), |(at, node)| at.flag(&node))
     }
 
-    /// Everything that is left, for objects whose keys are names.
+    /// All remaining fields, for objects whose keys are names.
     pub(super) fn rest(self) -> Vec<(At, String, Node)> {
         let at = self.at;
         self.left.into_iter().map(|(name, node)| (at.field(&name), name, node)).collect()
     }
 
-    /// Nothing may be left.
+    /// Fails if a field is left: it is unknown.
     pub(super) fn end(self) -> Result<(), Fault> {
         match self.left.first() {
             None => Ok(()),
             Some((name, _)) => Err(self
                 .at
-                .fault(Problem::UnknownField { name: shortened(name), known: self.asked.join(", ") })),
+                .fault(Problem::UnknownField { name: shortened(name), known: self.known.join(", ") })),
         }
     }
 }
 
-/// Enough of a string to recognise it by.
+/// The beginning of a string, for messages.
 pub(super) fn shortened(text: &str) -> String {
     text.chars().take(160).collect()
 }
 
-/// Reads a whole document.
+/// Parses a whole document.
 pub(super) fn read(bytes: &[u8]) -> Result<Node, Fault> {
     serde_json::from_slice(bytes).map_err(|error| At::top().fault(Problem::Json(error.to_string())))
 }

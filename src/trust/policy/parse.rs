@@ -1,4 +1,4 @@
-//! The document: the default, the transports, and their scopes.
+//! Parses the document: the default, the transports, and their scopes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use super::compile::{self, Read};
 use super::error::{Fault, PolicyError, Problem};
 use super::json::{self, At, Fields, Node};
+use super::requirement::Requirement;
+use super::rule::Policy;
 use super::scope::Transport;
 use super::shape;
-use super::{Policy, Requirement};
 
-/// A policy file larger than this is refused, in bytes; ConfigMaps end at 1 MiB.
+/// The largest policy file, in bytes: that of a ConfigMap, 1 MiB.
 pub(super) const POLICY_MAX: usize = 1 << 20;
 
 /// The requirements of one list as they are written.
 type Draft = Vec<(At, shape::Shape)>;
 
 impl Policy {
-    /// Parses the text of `file`, and the keys and roots that it names, which `read` gets.
+    /// Parses the text of `file`, and the keys and roots that it names, which `read` reads.
     ///
     /// # Errors
     /// Anything unknown, given twice, malformed or unreadable; the message says where.
@@ -42,7 +43,7 @@ fn parse(file: &Path, text: &[u8], read: Read<'_>) -> Result<Policy, Fault> {
             transport_scopes(at, transport, node, &mut scopes)?;
         }
     }
-    // Everything has the right form: now the keys.
+    // Keys are read last: an error of form is reported even if keys are missing.
     let base: PathBuf = file.parent().unwrap_or(Path::new("")).to_owned();
     let mut compile = |list: Draft| -> Result<Vec<Requirement>, Fault> {
         list.into_iter().map(|(at, shape)| compile::requirement(at, shape, &base, read)).collect()
@@ -54,7 +55,7 @@ fn parse(file: &Path, text: &[u8], read: Read<'_>) -> Result<Policy, Fault> {
     Ok(policy)
 }
 
-/// The scopes of one transport; those of a transport that is not used here only have to be well-formed.
+/// Collects the scopes of one transport. Those of an unused transport (`None`) only have to be well-formed.
 fn transport_scopes(
     at: At,
     transport: Option<Transport>,
@@ -62,6 +63,7 @@ fn transport_scopes(
     into: &mut Vec<(Transport, String, Draft)>,
 ) -> Result<(), Fault> {
     for (at, scope, node) in Fields::of(at, node)?.rest() {
+        // Also parsed for unused transports, so that their mistakes are found.
         let draft = list(&at, node)?;
         if let Some(transport) = transport {
             transport.check(&scope).map_err(|problem| at.fault(problem))?;
@@ -74,7 +76,7 @@ fn transport_scopes(
 fn list(at: &At, node: Node) -> Result<Draft, Fault> {
     let read = |(at, node): (At, Node)| shape::requirement(at.clone(), node).map(|shape| (at, shape));
     let draft: Draft = at.list(node)?.into_iter().map(read).collect::<Result<_, _>>()?;
-    // Otherwise a wish about composefs would admit images that nobody has signed.
+    // A composefs requirement alone would admit unsigned images.
     if draft.iter().all(|(_, shape)| matches!(shape, shape::Shape::Composefs { .. })) {
         return Err(at.fault(Problem::Together(
             "composefs says nothing of who made an image; add a signature requirement, or insecureAcceptAnything \

@@ -1,43 +1,44 @@
-//! Which policy governs a namespace now: files, looked at again when they change.
+//! Which policy governs a namespace now. The files are read again when they change.
 //!
-//! Nobody watches anything: whoever asks looks at the files with `stat`, at most once a second, and reads them
-//! again when one is another. ConfigMaps are mounted as links that are swapped, and keys can change without the
-//! policy. A policy that cannot be read or parsed governs all the same: it admits nothing, until it is repaired.
+//! There is no file watcher. A caller checks the files with `stat`, at most once a second, and reads all of them
+//! again if one has changed: ConfigMaps are mounted as links that are swapped, and keys can change without the
+//! policy. A policy that cannot be read or parsed still governs: it admits nothing until it is repaired.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::decide;
 use super::error::{Fault, PolicyError, Problem};
 use super::files::Files;
-use super::{Policy, decide};
+use super::rule::Policy;
 use crate::oci::digest::Digest;
 
-/// How long a look at the files is good for.
-const FRESH: Duration = Duration::from_secs(1);
+/// The files are checked at most once in this time.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The policy files of a node.
 #[derive(Debug)]
-pub struct Policies {
+pub(in crate::trust) struct Policies {
     file: Option<PathBuf>,
     directory: Option<PathBuf>,
-    kept: Mutex<HashMap<PathBuf, Arc<Mutex<Kept>>>>,
+    kept: Mutex<HashMap<PathBuf, Arc<Mutex<CachedPolicy>>>>,
 }
 
-/// The policy that governs.
+/// The governing policy.
 #[derive(Debug, Clone)]
-pub enum Governing {
-    /// There is no policy file for this namespace.
+pub(in crate::trust) enum Governing {
+    /// No policy file governs this namespace.
     Nothing,
-    /// This one.
+    /// A usable policy.
     Policy {
         /// The policy.
         policy: Arc<Policy>,
         /// Digest over its text and all files that it names.
         digest: Digest,
     },
-    /// One that cannot be used.
+    /// A policy that cannot be used.
     Broken {
         /// Its file, if it is known.
         file: Option<PathBuf>,
@@ -47,20 +48,20 @@ pub enum Governing {
 }
 
 #[derive(Debug)]
-struct Kept {
-    looked: Instant,
+struct CachedPolicy {
+    checked: Instant,
     files: Files,
     policy: Result<Arc<Policy>, PolicyError>,
 }
 
 impl Policies {
     /// Policies at these places. Reads nothing yet.
-    pub fn new(file: Option<PathBuf>, directory: Option<PathBuf>) -> Self {
+    pub(in crate::trust) fn new(file: Option<PathBuf>, directory: Option<PathBuf>) -> Self {
         Self { file, directory, kept: Mutex::default() }
     }
 
-    /// The policy that governs `namespace`: its own file in the directory, or else the one file.
-    pub fn governing(&self, namespace: Option<&str>) -> Governing {
+    /// The policy that governs `namespace`: its own file in the directory, or else the general file.
+    pub(in crate::trust) fn governing(&self, namespace: Option<&str>) -> Governing {
         let file = match (&self.directory, namespace) {
             (Some(directory), Some(namespace)) => match own_file(directory, namespace) {
                 Ok(own) => own.or_else(|| self.file.clone()),
@@ -69,15 +70,17 @@ impl Policies {
             _ => self.file.clone(),
         };
         let Some(file) = file else { return Governing::Nothing };
+        // The map is locked only briefly; each file has a lock of its own for reading.
         let kept = {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(
-                kept.entry(file.clone()).or_insert_with(|| Arc::new(Mutex::new(Kept::load(&file, None)))),
+                kept.entry(file.clone())
+                    .or_insert_with(|| Arc::new(Mutex::new(CachedPolicy::load(&file, None)))),
             )
         };
-        // One reads, the others wait: they want what it reads.
+        // One caller reads the files; the others wait for its result.
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.look(&file);
+        kept.refresh(&file);
         match &kept.policy {
             Ok(policy) => Governing::Policy { policy: Arc::clone(policy), digest: kept.files.digest() },
             Err(error) => Governing::Broken { file: Some(file), why: error.to_string() },
@@ -99,10 +102,12 @@ fn own_file(directory: &Path, namespace: &str) -> Result<Option<PathBuf>, String
             path.display()
         )
     };
+    // A label contains no slash and no dot, so the name stays inside the directory.
     let file = directory.join(format!("{namespace}.json"));
+    // Without following links: a dangling link is a broken policy, not a missing one.
     match std::fs::symlink_metadata(&file) {
         Ok(_) => Ok(Some(file)),
-        // Not there, or is the whole directory not there? A mount that is missing must not open anything.
+        // If the whole directory is missing, a mount is missing. That must not select the general policy.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => match std::fs::read_dir(directory) {
             Ok(_) => Ok(None),
             Err(error) => Err(cannot(directory, error)),
@@ -111,7 +116,7 @@ fn own_file(directory: &Path, namespace: &str) -> Result<Option<PathBuf>, String
     }
 }
 
-/// RFC 1123, as Kubernetes has it for namespaces.
+/// A DNS label (RFC 1123), as Kubernetes requires for namespaces.
 fn is_label(name: &str) -> bool {
     let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=63).contains(&name.len())
@@ -120,8 +125,8 @@ fn is_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-impl Kept {
-    /// Reads everything. A failure that was there `before` is not logged again.
+impl CachedPolicy {
+    /// Reads the policy and its files. An error equal to the one `before` is not logged again.
     fn load(file: &Path, before: Option<&PolicyError>) -> Self {
         let mut files = Files::default();
         let policy = match files.read(file) {
@@ -138,17 +143,18 @@ impl Kept {
                 tracing::error!("{error}; until this is repaired, nothing that it governs is admitted")
             }
         }
-        Self { looked: Instant::now(), files, policy: policy.map(Arc::new) }
+        Self { checked: Instant::now(), files, policy: policy.map(Arc::new) }
     }
 
-    /// Reads the files again if they are others than before.
-    fn look(&mut self, file: &Path) {
-        if self.looked.elapsed() < FRESH {
+    /// Reads the files again if they have changed.
+    fn refresh(&mut self, file: &Path) {
+        if self.checked.elapsed() < CHECK_INTERVAL {
             return;
         }
+        // One change reloads everything: the digest covers all files.
         if self.files.changed() {
             *self = Self::load(file, self.policy.as_ref().err());
         }
-        self.looked = Instant::now();
+        self.checked = Instant::now();
     }
 }

@@ -1,15 +1,15 @@
 //! Scopes: which requirements of a policy govern an image (containers-policy.json(5), "Supported transports").
 //!
-//! An image has a list of names, from the most specific to the most general. The first one that is a scope of
-//! the policy decides, alone. A tag beside a digest names nothing: the digest decides what is mounted, and
-//! anybody can write any tag in front of it.
+//! An image has a list of names, from the most specific to the most general. The first name that is a scope of the
+//! policy decides alone. A tag beside a digest is ignored: the digest decides what is mounted, and anybody can write
+//! any tag in front of it.
 
 use std::path::Path;
 
 use super::error::Problem;
 use crate::oci::reference::{Reference, RegistryReference, Version};
 
-/// Transports that policies speak of and this driver never uses. Their scopes are parsed and have no effect.
+/// Known transports that this driver never uses. Their scopes are parsed and have no effect.
 const UNUSED: [&str; 9] = [
     "atomic",
     "containers-storage",
@@ -24,7 +24,7 @@ const UNUSED: [&str; 9] = [
 
 /// A transport of containers-transports(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Transport {
+pub(super) enum Transport {
     /// Images from registries.
     Docker,
     /// OCI image layouts.
@@ -43,16 +43,17 @@ impl Transport {
     }
 
     /// The transport's name.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Docker => "docker",
             Self::Oci => "oci",
         }
     }
 
-    /// Refuses scopes that no image can be in: whoever wrote them meant something else.
+    /// Refuses scopes that match no image: their author meant something else.
     pub(super) fn check(self, scope: &str) -> Result<(), Problem> {
         let wrong = match self {
+            // The transport's own default.
             _ if scope.is_empty() => None,
             Self::Docker => wrong_name(scope),
             Self::Oci => wrong_path(scope),
@@ -102,7 +103,7 @@ fn wrong_path(scope: &str) -> Option<&'static str> {
     }
 }
 
-/// The names by which scopes can hold an image, the most specific first, without the transport's own default.
+/// The scopes that can match an image, the most specific first, without the transport's own default.
 ///
 /// `directory` is the layout's directory with all links resolved; an image from a registry has none.
 pub(super) fn names(reference: &Reference, directory: Option<&Path>) -> (Transport, Vec<String>) {
@@ -110,6 +111,7 @@ pub(super) fn names(reference: &Reference, directory: Option<&Path>) -> (Transpo
         Reference::Registry(registry) => (Transport::Docker, registry_names(registry, &reference.version())),
         Reference::Layout(_) => {
             let own = directory.unwrap_or(Path::new(""));
+            // `/` is no scope of its own: it would be the transport's default.
             let holds_images = |path: &&Path| path.parent().is_some();
             let names = own.ancestors().filter(holds_images).filter_map(Path::to_str).map(str::to_owned);
             (Transport::Oci, names.collect())
@@ -126,12 +128,14 @@ fn registry_names(registry: &RegistryReference, version: &Version) -> Vec<String
     };
     let mut left = repository.as_str();
     names.push(left.to_owned());
+    // Namespaces, from the inner to the outer, end with the host and its port.
     while let Some((parent, _)) = left.rsplit_once('/') {
         names.push(parent.to_owned());
         left = parent;
     }
-    // What is left is the host. Wildcards cover any port.
+    // The rest is the host. Wildcards match any port.
     let mut domain = match left.rsplit_once(':') {
+        // An IPv6 address without a port ends with a bracket.
         Some((host, _)) if !left.ends_with(']') => host,
         _ => left,
     };

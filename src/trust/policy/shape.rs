@@ -1,7 +1,7 @@
-//! Requirements as they are written: every field checked, no file opened yet.
+//! Requirements as they are written: every field is checked, but no file is opened yet.
 //!
-//! Requirements of transports that this driver never uses end here, so that a policy written for other tools
-//! loads although their keys are not on this node.
+//! Requirements of unused transports are not compiled further. A policy for other tools therefore loads even if their
+//! keys are not on this node.
 
 use std::path::PathBuf;
 
@@ -20,15 +20,15 @@ const KEYS: &str = "keyPath, keyPaths, keyData, keyDatas";
 #[derive(Debug, Clone)]
 pub(super) struct Material {
     pub at: At,
-    pub source: Source,
+    pub source: MaterialSource,
 }
 
-/// Where they are.
+/// Where the bytes are.
 #[derive(Debug, Clone)]
-pub(super) enum Source {
-    /// In a file; a relative path starts at the policy's directory.
+pub(super) enum MaterialSource {
+    /// A file; a relative path starts at the policy's directory.
     File(PathBuf),
-    /// In the policy, as base64.
+    /// Inline in the policy, as base64.
     Inline(Vec<u8>),
 }
 
@@ -54,21 +54,21 @@ pub(super) enum Shape {
         require_digest: bool,
         integrity: Option<Integrity>,
     },
-    /// Valid for other tools, but nothing that can be checked here.
+    /// Valid for other tools, but not supported here.
     Unsupported {
         kind: &'static str,
         why: &'static str,
     },
 }
 
-/// Who may sign, by `sigstoreSigned`.
+/// Who may sign, in `sigstoreSigned`.
 #[derive(Debug)]
 pub(super) enum SignedAuthority {
     Keys(Vec<Material>),
     Fulcio { ca: Material, issuer: String, email: String },
 }
 
-/// Who may sign, by `sigstoreBundle`.
+/// Who may sign, in `sigstoreBundle`.
 #[derive(Debug)]
 pub(super) enum BundleAuthority {
     Keys { keys: Vec<Material>, root: Option<Material> },
@@ -82,7 +82,7 @@ pub(super) enum Pattern {
     Regex(At, String),
 }
 
-/// Reads one requirement.
+/// Parses one requirement.
 pub(super) fn requirement(at: At, node: Node) -> Result<Shape, Fault> {
     let mut fields = Fields::of(at, node)?;
     let shape = match fields.need_text("type")?.as_str() {
@@ -97,6 +97,7 @@ pub(super) fn requirement(at: At, node: Node) -> Result<Shape, Fault> {
             return Err(fields.at.field("type").fault(problem));
         }
     };
+    // Last: an unknown field must not be ignored, because it may restrict.
     fields.end()?;
     Ok(shape)
 }
@@ -115,13 +116,16 @@ fn signed(fields: &mut Fields) -> Result<Shape, Fault> {
         let all = "rekorPublicKeyPath, rekorPublicKeyPaths, rekorPublicKeyData and rekorPublicKeyDatas";
         return Err(fields.at.fault(Problem::NotAtMostOne(all)));
     }
+    // Two authorities would leave open whether one or both must sign.
     let found = keys.len() + usize::from(fulcio.is_some()) + usize::from(pki.is_some());
     if found != 1 {
         let choices = "keyPath, keyPaths, keyData, keyDatas, fulcio and pki";
         return Err(fields.at.fault(Problem::NotOne { choices, found }));
     }
+    // At most one field is left, so that this is its list.
     let rekor: Vec<_> = rekor.into_iter().flatten().collect();
     match (fulcio, keys.into_iter().next()) {
+        // A certificate has expired by the time of the mount.
         (Some(_), _) if rekor.is_empty() => Err(fields.at.fault(Problem::Together(
             "fulcio needs a Rekor key as well (rekorPublicKeyPath): certificates are valid for minutes, and only \
              the log says when the signature was made",
@@ -149,7 +153,7 @@ fn fulcio(at: At, node: Node) -> Result<SignedAuthority, Fault> {
     Ok(SignedAuthority::Fulcio { ca, issuer, email })
 }
 
-/// Checks the form only.
+/// Checks only the form: such a requirement never holds here.
 fn pki(at: At, node: Node) -> Result<(), Fault> {
     let mut fields = Fields::of(at, node)?;
     one_material(&mut fields, "caRootsPath", "caRootsData", "caRootsPath and caRootsData")?;
@@ -160,7 +164,7 @@ fn pki(at: At, node: Node) -> Result<(), Fault> {
     fields.end()
 }
 
-/// Simple signing with GPG keys: checks the form only, and reads no keyring.
+/// Simple signing with GPG keys: checks only the form, because such a requirement never holds here.
 fn signed_by(fields: &mut Fields) -> Result<Shape, Fault> {
     fields.need_text("keyType")?;
     let given = [
@@ -201,6 +205,7 @@ fn bundle(fields: &mut Fields) -> Result<Shape, Fault> {
             );
         }
         (Some(identities), _, Some(root)) => BundleAuthority::Identities { identities, root },
+        // Without a log the policy has to say so: that must not happen by omission.
         (None, _, None) if !ignore_log => {
             return together(
                 "without a trusted root (trustedRootPath) no transparency log can be checked; add one, or say \
@@ -252,6 +257,7 @@ fn composefs(fields: &mut Fields) -> Result<Shape, Fault> {
             }
         }),
     };
+    // Probably a mistyped policy: it would always hold.
     if !require_digest && integrity.is_none() {
         let why = "it asks for nothing; say \"requireDigest\": true, or an \"integrity\" level";
         return Err(fields.at.fault(Problem::Together(why)));
@@ -259,7 +265,7 @@ fn composefs(fields: &mut Fields) -> Result<Shape, Fault> {
     Ok(Shape::Composefs { require_digest, integrity })
 }
 
-/// The key fields that are there, each with its keys.
+/// The keys of the one key field that is given, if any.
 fn keys(fields: &mut Fields) -> Result<Vec<Vec<Material>>, Fault> {
     let found = materials(fields, ["keyPath", "keyPaths", "keyData", "keyDatas"])?;
     match found.len() {
@@ -268,7 +274,7 @@ fn keys(fields: &mut Fields) -> Result<Vec<Vec<Material>>, Fault> {
     }
 }
 
-/// `…Path`, `…Paths`, `…Data` and `…Datas`: one entry for each that is there.
+/// The fields `…Path`, `…Paths`, `…Data` and `…Datas`: one entry for each that is given.
 fn materials(
     fields: &mut Fields,
     [path, paths, data, datas]: [&'static str; 4],
@@ -304,13 +310,14 @@ fn one_material(
 }
 
 fn file(at: At, text: String) -> Material {
-    Material { at, source: Source::File(text.into()) }
+    Material { at, source: MaterialSource::File(text.into()) }
 }
 
 fn inline(at: At, text: &str) -> Result<Material, Fault> {
     match BASE64.decode(text) {
-        Ok(bytes) => Ok(Material { at, source: Source::Inline(bytes) }),
+        Ok(bytes) => Ok(Material { at, source: MaterialSource::Inline(bytes) }),
         Err(_) => {
+            // A short excerpt: the data may be long.
             let expected = "base64 (for a file: base64 -w0 FILE)".to_owned();
             Err(at.fault(Problem::Value { value: text.chars().take(20).collect(), expected }))
         }

@@ -6,17 +6,17 @@ use sigstore_verify::types::bundle::MessageSignature;
 use sigstore_verify::types::{Bundle, DsseEnvelope, HashAlgorithm};
 
 use super::candidate::{Candidate, Content, Origin};
-use super::{SignatureError, json::strict, quoted};
+use super::error::{SignatureError, quoted};
+use super::json::strict;
 use crate::oci::digest::Digest;
 
 /// The media type of the bundle, and of the layer that it is stored as.
-pub const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+pub(in crate::trust) const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
 const IN_TOTO: &str = "application/vnd.in-toto+json";
-const STATEMENTS: [&str; 2] = ["https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"];
 
-/// The parts that a key's signature needs. What is in `verificationMaterial` may be of a newer kind than we know, and
-/// does not matter to it.
+/// The parts that a signature by a key needs. `verificationMaterial` is not parsed here: its fields may be newer than
+/// this code, and a key does not need them.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Wire {
@@ -31,7 +31,7 @@ fn malformed(what: impl std::fmt::Display) -> SignatureError {
     SignatureError::malformed(format!("the bundle is malformed: {what}"))
 }
 
-/// Takes a bundle apart.
+/// Parses the parts that [`Candidate`] needs.
 pub(super) fn candidate(json: &str) -> Result<Candidate<'_>, SignatureError> {
     let wire: Wire = strict(json.as_bytes()).map_err(malformed)?;
     if wire.media_type != MEDIA_TYPE {
@@ -40,12 +40,13 @@ pub(super) fn candidate(json: &str) -> Result<Candidate<'_>, SignatureError> {
     let (content, signature) = match (wire.dsse_envelope, wire.message_signature) {
         (Some(envelope), None) => from_envelope(envelope)?,
         (None, Some(message)) => from_message(message)?,
+        // With two signatures it would be ambiguous which one counts.
         _ => return Err(malformed("it must hold one signature, dsseEnvelope or messageSignature")),
     };
     Ok(Candidate { content, signature, origin: Origin::Bundle(json) })
 }
 
-/// The bundle in full, certificate, log entries and time stamps included.
+/// Parses all of the bundle, with certificate, log entries and time stamps.
 pub(super) fn whole(json: &str) -> Result<Bundle, SignatureError> {
     Bundle::from_json(json).map_err(malformed)
 }
@@ -66,51 +67,7 @@ fn from_message(message: MessageSignature) -> Result<(Content, Vec<u8>), Signatu
         (HashAlgorithm::Sha2256, Ok(sha256)) => {
             Ok((Content::Manifest(Digest::from_bytes(sha256)), message.signature.as_bytes().to_vec()))
         }
-        // A manifest is known by its sha256 here, and its bytes are not at hand.
+        // Only the manifest's sha256 is known here, not its bytes, so that another hash cannot be computed.
         _ => Err(malformed(format!("it signs a {} digest, not one of SHA2_256", digest.algorithm))),
-    }
-}
-
-/// An in-toto statement.
-#[derive(Debug)]
-pub(super) struct Statement {
-    pub(super) predicate_type: String,
-    pub(super) digest: Digest,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireStatement {
-    #[serde(rename = "_type")]
-    kind: String,
-    predicate_type: String,
-    subject: Vec<WireSubject>,
-}
-
-#[derive(Deserialize)]
-struct WireSubject {
-    digest: WireDigests,
-}
-
-#[derive(Deserialize)]
-struct WireDigests {
-    sha256: String,
-}
-
-impl Statement {
-    /// One image is signed at a time: with several subjects it would be open which one was meant.
-    pub(super) fn parse(payload: &[u8]) -> Result<Self, SignatureError> {
-        let malformed =
-            |what: String| SignatureError::malformed(format!("the signed statement is malformed: {what}"));
-        let wire: WireStatement = strict(payload).map_err(|e| malformed(e.to_string()))?;
-        if !STATEMENTS.contains(&wire.kind.as_str()) {
-            return Err(malformed(format!("its type is {}", quoted(&wire.kind))));
-        }
-        let [subject] = &wire.subject[..] else {
-            return Err(malformed(format!("it has {} subjects, expected one", wire.subject.len())));
-        };
-        let digest = format!("sha256:{}", subject.digest.sha256).parse();
-        let digest = digest.map_err(|e: crate::oci::digest::DigestError| malformed(e.to_string()))?;
-        Ok(Self { predicate_type: wire.predicate_type, digest })
     }
 }

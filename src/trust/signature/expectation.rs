@@ -1,13 +1,15 @@
-//! What a signature must satisfy: what a policy's requirements compile to.
+//! What a signature must satisfy. A policy's requirements compile to expectations.
 
 use std::sync::Arc;
 
 use regex::Regex;
 
-use super::{PublicKey, SignatureError, TrustedRoot};
+use super::error::SignatureError;
+use super::key::PublicKey;
+use super::root::TrustedRoot;
 
-/// The predicate type of what `cosign sign` writes. Any other is an attestation: a scanner's report is
-/// no leave to deploy.
+/// The predicate type of what `cosign sign` writes. Any other type is an attestation (a scanner's report, for
+/// example), which does not approve an image.
 pub const SIGNATURE_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// What is expected of a signature.
@@ -15,9 +17,9 @@ pub const SIGNATURE_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
 pub struct Expectation {
     /// Who may have made it.
     pub authority: Authority,
-    /// Whether a transparency log must vouch for it.
+    /// Whether a transparency log must have recorded it.
     pub log: Log,
-    /// The formats that are taken.
+    /// The accepted formats.
     pub formats: Formats,
     /// The in-toto predicate types that count as a signature. Empty means [`SIGNATURE_PREDICATE`] alone.
     pub predicate_types: Vec<String>,
@@ -38,28 +40,28 @@ impl Expectation {
 pub enum Authority {
     /// The holder of any of these keys.
     Keys(Vec<PublicKey>),
-    /// Whoever a certificate authority of `root` certified under any of `identities`. What containers-policy
-    /// calls `fulcio` is a [`TrustedRoot::of`] its CA and log keys, and one identity.
+    /// The holder of a certificate that an authority of `root` issued for any of `identities`. The `fulcio` of
+    /// containers-policy is a [`TrustedRoot::of`] its CA and log keys, and one identity.
     Identities {
         /// Certificate authorities, and the logs and time stamp authorities that say when.
         root: Arc<TrustedRoot>,
-        /// The identities, any of which will do.
+        /// The accepted identities.
         identities: Vec<Identity>,
     },
 }
 
-/// Whether a transparency log must vouch for the signature.
+/// Whether a transparency log must have recorded the signature.
 ///
-/// A certificate's signature needs, whatever this says, a time that a log or a time stamp authority signed.
+/// A signature by a certificate always needs a time that a log or a time stamp authority signed.
 #[derive(Debug, Clone)]
 pub enum Log {
-    /// No log is asked for, and what a claim says about one is not looked at.
+    /// No log is needed, and log entries in a claim are ignored.
     Ignored,
-    /// One of this root's logs. Under [`Authority::Identities`] give the same root.
+    /// One of this root's logs. With [`Authority::Identities`] it must be the same root.
     Required(Arc<TrustedRoot>),
 }
 
-/// The formats that are taken.
+/// The accepted formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Formats {
     /// Cosign's `sha256-<hex>.sig`.
@@ -73,7 +75,7 @@ impl Formats {
     pub const ALL: Self = Self { simple: true, bundle: true };
 }
 
-/// A certified identity; both must match.
+/// A certified identity; both parts must match.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The OpenID Connect issuer.
@@ -85,16 +87,16 @@ pub struct Identity {
 /// How a name is matched.
 #[derive(Debug, Clone)]
 pub enum Matcher {
-    /// This very name.
+    /// Exactly this name.
     Exact(String),
-    /// This very name, as an e-mail address and no URI.
+    /// Exactly this name, and only as an e-mail address, not as a URI.
     Email(String),
     /// A regular expression over the whole name.
     Pattern(Regex),
 }
 
 impl Matcher {
-    /// A matcher for whole names: `expression` is anchored at both ends, however it is written.
+    /// A matcher for whole names: `expression` is anchored at both ends.
     ///
     /// # Errors
     /// `expression` is not a regular expression in the syntax of the `regex` crate (RE2 without look-around).
@@ -104,13 +106,13 @@ impl Matcher {
                 "{expression:?} is not a regular expression: {e}; correct the policy"
             ))
         };
-        // On its own first: `a)|(b` is none, but would be one between our parentheses.
+        // Parsed alone first: `a)|(b` is invalid, but would be valid between the parentheses added below.
         Regex::new(expression).map_err(wrong)?;
         Regex::new(&format!(r"\A(?:{expression})\z")).map(Self::Pattern).map_err(wrong)
     }
 
     /// Whether `name` matches.
-    pub fn matches(&self, name: &str, is_email: bool) -> bool {
+    pub(super) fn matches(&self, name: &str, is_email: bool) -> bool {
         match self {
             Self::Exact(wanted) => wanted == name,
             Self::Email(wanted) => is_email && wanted == name,

@@ -1,5 +1,5 @@
-//! JSON that every reader understands alike: a key given twice is refused, because another reader may take the other
-//! one. The nesting is bounded by `serde_json` at 128.
+//! JSON that every reader understands alike. A key given twice is refused, because another reader may take the other
+//! value. `serde_json` bounds the nesting at 128.
 
 use std::fmt;
 
@@ -10,6 +10,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAcces
 /// # Errors
 /// What `serde_json` says, or the name of the key given twice.
 pub(super) fn strict<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    // In a pass of its own: `serde` drops the first of two equal keys before `T` sees them.
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     NoDuplicates.deserialize(&mut reader)?;
     reader.end()?;

@@ -11,13 +11,13 @@ use openssl::pkey::{Id, PKey, Public};
 use openssl::pkey_ctx::PkeyCtx;
 use openssl::sign::Verifier;
 
-use super::SignatureError;
+use super::error::SignatureError;
 use crate::oci::digest::Digest;
 
-/// RSA moduli outside of this are refused, in bits: too weak, or dear to verify.
+/// Accepted RSA moduli, in bits: smaller ones are weak, larger ones expensive to verify.
 const RSA_BITS: std::ops::RangeInclusive<u32> = 2048..=8192;
 
-/// A key that signatures are verified with: ECDSA on P-256, P-384 or P-521, RSA of 2048 to 8192 bits with
+/// A key that verifies signatures: ECDSA on P-256, P-384 or P-521, RSA of 2048 to 8192 bits with
 /// PKCS#1 v1.5, or Ed25519.
 #[derive(Clone)]
 pub struct PublicKey {
@@ -26,24 +26,24 @@ pub struct PublicKey {
     spki: Vec<u8>,
 }
 
-/// How a key signs. Cosign 2 hashes with SHA-256 under every curve; cosign 3 takes the hash of the curve's
-/// strength, and signs with Ed25519ph where cosign 2 used pure Ed25519. A signer picks one of a key's own hashes,
-/// none of which is weak, so any of them is taken.
+/// How a key signs. Cosign 2 uses SHA-256 with every curve. Cosign 3 uses the hash that matches the curve's strength,
+/// and Ed25519ph where cosign 2 used pure Ed25519. None of these hashes is weak, so a signature with any of them is
+/// accepted.
 #[derive(Clone)]
 enum Scheme {
     /// The curve's own hash first.
     Hashed(&'static [fn() -> MessageDigest]),
-    /// OpenSSL 3.0 has no Ed25519ph, which is why this key exists twice.
+    /// A second form of the key, because OpenSSL 3.0 has no Ed25519ph.
     Ed25519(VerifyingKey),
 }
 
-/// What probably made a signature: what is tried first, so that the common case costs one verification. It says
-/// nothing about what is accepted.
+/// Which tool probably made a signature. Its hash is tried first, so that the common case costs one verification. It
+/// does not change what is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Likely {
-    /// The writers of `.sig` tags.
+    /// Writes `.sig` tags.
     Cosign2,
-    /// The writers of bundles.
+    /// Writes bundles.
     Cosign3,
 }
 
@@ -56,10 +56,11 @@ impl PublicKey {
     /// Parses one PEM block, `PUBLIC KEY` or `RSA PUBLIC KEY`.
     ///
     /// # Errors
-    /// There is no such block, there are several, or the key is of a kind that is not verified.
+    /// There is no such block, there are several, or the key is of an unsupported kind.
     pub fn parse(pem: &[u8]) -> Result<Self, SignatureError> {
         let malformed = |what: &str| SignatureError::Malformed(what.to_owned());
         let text = std::str::from_utf8(pem).map_err(|_| malformed("a public key is not PEM text"))?;
+        // With a message of its own: this is a likely and dangerous mistake.
         if text.contains("PRIVATE KEY-----") {
             return Err(malformed(
                 "this is a private key; verification needs the public one (cosign public-key --key cosign.key), \
@@ -67,6 +68,7 @@ impl PublicKey {
             ));
         }
         let blocks: Vec<_> = text.match_indices("-----BEGIN ").collect();
+        // With several blocks it would be ambiguous which key counts.
         let [(start, _)] = blocks[..] else {
             return Err(malformed(&format!(
                 "a public key is one PEM block (-----BEGIN PUBLIC KEY-----), found {}",
@@ -98,16 +100,19 @@ impl PublicKey {
                 _ => return Err(refused("the curve of an ECDSA key is not supported".into())),
             },
             Id::RSA if RSA_BITS.contains(&key.bits()) => RSA,
+            // With the size, because that is what to correct.
             Id::RSA => return Err(refused(format!("an RSA key has {} bits", key.bits()))),
             Id::ED25519 => {
                 let raw = key.raw_public_key().map_err(failed)?;
                 let strong = <[u8; 32]>::try_from(raw).ok();
                 let strong = strong.and_then(|raw| VerifyingKey::from_bytes(&raw).ok());
+                // A key of small order verifies forged signatures.
                 let strong = strong.filter(|key| !key.is_weak());
                 Scheme::Ed25519(strong.ok_or_else(|| refused("an Ed25519 key is not a valid point".into()))?)
             }
             _ => return Err(refused("a public key's kind is not supported".into())),
         };
+        // One encoding for all forms of a key, for comparison and fingerprint.
         let spki = key.public_key_to_der().map_err(failed)?;
         Ok(Self { key, scheme, spki })
     }
@@ -123,11 +128,11 @@ impl PublicKey {
         &self.spki
     }
 
-    /// Whether `signature` is this key's over `message`, by any of its hashes.
+    /// Whether `signature` is by this key over `message`, with any of its hashes.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8], likely: Likely) -> bool {
         match &self.scheme {
             Scheme::Hashed(hashes) => in_order(hashes, likely).any(|hash| {
-                // An error is OpenSSL's way to say that the signature is malformed.
+                // OpenSSL returns an error for a malformed signature.
                 Verifier::new(hash, &self.key)
                     .and_then(|mut verifier| verifier.verify_oneshot(signature, message))
                     .unwrap_or(false)
@@ -143,8 +148,8 @@ impl PublicKey {
         }
     }
 
-    /// Whether `signature` is this key's over bytes that have the sha256 `digest`. Never with Ed25519, which signs
-    /// bytes or their sha512.
+    /// Whether `signature` is by this key over bytes with the sha256 `digest`. Always false for Ed25519, which signs
+    /// the bytes or their sha512.
     pub(super) fn verifies_digest(&self, digest: &Digest, signature: &[u8]) -> bool {
         let valid = || -> Result<bool, ErrorStack> {
             let mut context = PkeyCtx::new(&self.key)?;
@@ -170,7 +175,7 @@ fn verifies_hashed(key: &VerifyingKey, message: &[u8], signature: &[u8]) -> bool
     })
 }
 
-/// All of `hashes`, the likely one first: SHA-256, the last of them, where cosign 2 signed.
+/// All of `hashes`, the likely one first. For cosign 2 that is SHA-256, the last of the list.
 fn in_order(hashes: &[fn() -> MessageDigest], likely: Likely) -> impl Iterator<Item = MessageDigest> {
     let (forwards, backwards) = match likely {
         Likely::Cosign2 => (&[][..], hashes),
@@ -179,7 +184,7 @@ fn in_order(hashes: &[fn() -> MessageDigest], likely: Likely) -> impl Iterator<I
     forwards.iter().chain(backwards.iter().rev()).map(|hash| hash())
 }
 
-/// The first reason of OpenSSL's stack, without file names and numbers; also empties the thread's error queue.
+/// The first reason of OpenSSL's error stack, without file names and numbers.
 fn openssl_says(stack: &ErrorStack) -> String {
     let reason = stack.errors().iter().find_map(|e| e.reason());
     reason.unwrap_or("OpenSSL gives no reason").to_owned()

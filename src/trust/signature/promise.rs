@@ -1,6 +1,6 @@
-//! The log's promise for a `.sig` signature by a key: Rekor signed (SET) that it has taken this signature by this key
-//! over this document. `sigstore-verify` knows such entries for SHA-256 only, and cosign 3 signs with SHA-384 and
-//! Ed25519ph as well.
+//! The inclusion promise (SET) for a `.sig` signature by a key: Rekor signed that it accepted this signature by this
+//! key over this document. `sigstore-verify` verifies such entries for SHA-256 only, but cosign 3 also signs with
+//! SHA-384 and Ed25519ph.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,8 +10,9 @@ use serde_json::json;
 use sigstore_crypto::Keyring;
 use sigstore_verify::types::{KindVersion, Sha256Hash, SignatureBytes, TransparencyLogEntry};
 
+use super::error::{SignatureError, quoted};
 use super::json::strict;
-use super::{PublicKey, SignatureError, quoted};
+use super::key::PublicKey;
 
 /// The body of a `hashedrekord` entry, version 0.0.1.
 #[derive(Deserialize)]
@@ -48,7 +49,7 @@ struct LoggedKey {
     content: String,
 }
 
-/// Verifies that one of `logs` promised `entry`, and that the entry is about `signature` by `key` over `payload`.
+/// Verifies that one of `logs` signed `entry`, and that the entry is about `signature` by `key` over `payload`.
 pub(super) fn verify(
     entry: &TransparencyLogEntry,
     logs: &Keyring,
@@ -56,9 +57,11 @@ pub(super) fn verify(
     payload: &[u8],
     signature: &[u8],
 ) -> Result<(), SignatureError> {
+    // First of all: nothing in the entry is believed before its log is known to have signed it.
     promised(entry, logs)?;
     let invalid =
         |what: &str| SignatureError::invalid(format!("the transparency log's entry does not hold: {what}"));
+    // Other kinds have other bodies.
     if entry.kind_version != KindVersion::HashedRekordV001 {
         return Err(invalid("it is not a hashedrekord of version 0.0.1"));
     }
@@ -71,12 +74,14 @@ pub(super) fn verify(
         other => return Err(invalid(&format!("its hash is {}", quoted(other)))),
     };
     let digest = hash(digest, payload).map_err(|_| invalid("its hash cannot be computed"))?;
+    // The log stores only the hash of the document.
     if hex::encode(digest) != body.spec.data.hash.value {
         return Err(invalid("it is about another document"));
     }
     if STANDARD.decode(&body.spec.signature.content).ok().as_deref() != Some(signature) {
         return Err(invalid("it is about another signature"));
     }
+    // Keys are compared parsed: PEM of the same key may differ in line breaks.
     let logged = STANDARD.decode(&body.spec.signature.public_key.content).ok();
     let logged = logged.and_then(|pem| PublicKey::parse(&pem).ok());
     if logged.as_ref() != Some(key) {
@@ -85,8 +90,8 @@ pub(super) fn verify(
     Ok(())
 }
 
-/// Rekor signs the canonical JSON (RFC 8785) of these four members; sorted as they are here, and without any character
-/// that would be escaped, that is what `serde_json` writes.
+/// Verifies the signed entry timestamp (SET). Rekor signs the canonical JSON (RFC 8785) of four members. `serde_json`
+/// writes the same bytes, because the members are sorted here and need no escapes.
 fn promised(entry: &TransparencyLogEntry, logs: &Keyring) -> Result<(), SignatureError> {
     let invalid =
         |what: &str| SignatureError::invalid(format!("the transparency log's promise does not hold: {what}"));
@@ -94,6 +99,7 @@ fn promised(entry: &TransparencyLogEntry, logs: &Keyring) -> Result<(), Signatur
         return Err(invalid("it has no signature or no time"));
     };
     let id = Sha256Hash::try_from(entry.log_id.key_id.as_bytes()).map_err(|_| invalid("it names no log"))?;
+    // A log key counts only in its own period of use.
     let Some(log) = logs.key_at(&id, time) else {
         return Err(invalid("no log of the policy was in use then and has its id"));
     };

@@ -1,7 +1,7 @@
-//! OpenSSL as the cryptography of the sigstore crates, in place of the aws-lc-rs that they bring by default.
+//! OpenSSL as the cryptography provider of the sigstore crates, instead of their default, aws-lc-rs.
 //!
-//! They verify with it; nothing here signs. Keys arrive as the bits inside a `SubjectPublicKeyInfo`, after
-//! `sigstore-crypto` has checked that points are uncompressed and RSA moduli have 2048 to 8192 bits.
+//! It only verifies. Keys arrive as the bits inside a `SubjectPublicKeyInfo`; `sigstore-crypto` has checked before
+//! that points are uncompressed and that RSA moduli have 2048 to 8192 bits.
 
 use openssl::bn::BigNumContext;
 use openssl::ec::{EcGroup, EcKey, EcPoint};
@@ -20,14 +20,14 @@ use sigstore_verify::types::HashAlgorithm;
 #[derive(Debug)]
 struct OpenSsl;
 
-/// Makes OpenSSL the provider of the process. Cheap, and may be called as often as wanted.
+/// Makes OpenSSL the provider of the process. Further calls do nothing.
 pub(super) fn install() {
-    // The error says that there is one already, and only this module installs any.
+    // The only error is that a provider is installed already, and no other module installs one.
     let _ = install_default_provider(&OpenSsl);
 }
 
-/// The state of a hash. OpenSSL can fail only where memory or a provider is missing; the trait has no way to say so
-/// but at the end, where a digest of the wrong length fails whatever it is compared with.
+/// The state of a hash; `None` after a failure. OpenSSL fails only if memory or a provider is missing. The trait
+/// cannot report that, so that `finalize` returns an empty digest, which equals no expected one.
 struct Hash(Option<Hasher>);
 
 impl HashContext for Hash {
@@ -60,6 +60,7 @@ fn point(curve: Nid, bytes: &[u8]) -> std::result::Result<PKey<Public>, ErrorSta
     let group = EcGroup::from_curve_name(curve)?;
     let point = EcPoint::from_bytes(&group, bytes, &mut *BigNumContext::new()?)?;
     let key = EcKey::from_public_key(&group, &point)?;
+    // Keys come from foreign certificates, so the point must be a valid key.
     key.check_key()?;
     PKey::from_ec_key(key)
 }
@@ -79,7 +80,7 @@ fn is_pss(scheme: SigningScheme) -> bool {
     matches!(scheme, SigningScheme::RsaPssSha256 | SigningScheme::RsaPssSha384 | SigningScheme::RsaPssSha512)
 }
 
-/// An invalid signature, and one that OpenSSL cannot even parse, are the same here.
+/// Treats a signature that OpenSSL cannot parse like an invalid one.
 fn settle(scheme: SigningScheme, valid: std::result::Result<bool, ErrorStack>) -> Result<()> {
     match valid {
         Ok(true) => Ok(()),
@@ -112,7 +113,7 @@ impl CryptoProvider for OpenSsl {
         Ok(Box::new(Hash(Some(hasher))))
     }
 
-    // The default implementations panic where a hash is missing.
+    // The default implementations of the three functions panic if a hash is missing.
     fn sha256(&self, data: &[u8]) -> [u8; 32] {
         openssl::sha::sha256(data)
     }

@@ -1,4 +1,4 @@
-//! Trusted roots: the certificate authorities, logs and time stamp authorities that a keyless signature leads to.
+//! Trusted roots: the certificate authorities, logs and time stamp authorities that keyless signatures depend on.
 
 use std::fmt;
 
@@ -10,13 +10,15 @@ use sigstore_crypto::Keyring;
 use sigstore_verify::Verifier;
 use sigstore_verify::trust_root::TrustedRoot as Anchors;
 
-use super::{PublicKey, SignatureError, provider};
+use super::error::SignatureError;
+use super::key::PublicKey;
+use super::provider;
 use crate::oci::digest::Digest;
 
 /// What keyless signatures and transparency logs are verified against, offline.
 ///
-/// A root that lists certificate transparency logs asks for their promise (SCT) in each certificate; one that lists
-/// none, as [`TrustedRoot::of`] makes, does not.
+/// If a root lists certificate transparency logs, every certificate must carry their promise (SCT). A root that lists
+/// none, as from [`TrustedRoot::of`], does not ask for it.
 pub struct TrustedRoot {
     pub(super) verifier: Verifier,
     pub(super) logs: Keyring,
@@ -25,18 +27,19 @@ pub struct TrustedRoot {
     pub(super) has_time_stamps: bool,
 }
 
-/// PEM certificates of authorities that issue signing certificates, as containers-policy's `caData`.
+/// PEM certificates of authorities that issue signing certificates, such as `caData` of containers-policy.
 #[derive(Clone)]
 pub struct CertificateAuthorities(Vec<X509>);
 
 impl CertificateAuthorities {
-    /// Parses one or more PEM certificates; each is trusted on its own, as containers-policy has it.
+    /// Parses one or more PEM certificates; each is trusted on its own, as in containers-policy.
     ///
     /// # Errors
     /// There is none, or one is malformed.
     pub fn parse(pem: &[u8]) -> Result<Self, SignatureError> {
         let certificates =
             X509::stack_from_pem(pem).map_err(|_| malformed("a CA certificate is malformed PEM"))?;
+        // OpenSSL returns an empty list for text without any PEM block.
         if certificates.is_empty() {
             return Err(malformed(
                 "there is no PEM certificate (-----BEGIN CERTIFICATE-----) in the CA data",
@@ -71,11 +74,11 @@ impl TrustedRoot {
         Self::from_anchors(&anchors)
     }
 
-    /// A root of bare CA certificates and Rekor keys, either of which may be empty. Such a root cannot verify
-    /// entries of Rekor version 2, whose log ids are not their keys' digests.
+    /// A root of bare CA certificates and Rekor keys; either list may be empty. It cannot verify entries of Rekor
+    /// version 2, because there a log's id is not the digest of its key.
     ///
     /// # Errors
-    /// A certificate or key cannot be used for this.
+    /// A certificate or key is not usable.
     pub fn of(authorities: &[CertificateAuthorities], logs: &[PublicKey]) -> Result<Self, SignatureError> {
         let mut chains = Vec::new();
         for certificate in
@@ -102,6 +105,7 @@ impl TrustedRoot {
     }
 
     fn from_anchors(anchors: &Anchors) -> Result<Self, SignatureError> {
+        // `Verifier` uses the provider of the process.
         provider::install();
         let unusable = |e: &dyn fmt::Display| malformed(&format!("the trusted root cannot be used: {e}"));
         let verifier = Verifier::new(anchors).map_err(|e| unusable(&e))?;

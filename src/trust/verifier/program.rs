@@ -1,4 +1,4 @@
-//! Running one program: bounded time, bounded output, a clean environment, and nothing of it left afterwards.
+//! Runs one program with a time limit, bounded output and a clean environment, and leaves no process behind.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -11,18 +11,19 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-/// Bytes kept of what a program prints, on each of its two outputs; what follows is read and dropped.
+/// Bytes kept of standard output and of standard error; the rest is read and dropped.
 const OUTPUT_MAX: usize = 16 << 10;
-/// Bytes of input, which a pipe takes at once, so that a program that does not read cannot block us.
+/// The largest input, in bytes. A pipe buffers this much, so that a program that does not read cannot block the
+/// driver.
 const INPUT_MAX: usize = 4096;
-/// The environment: enough to find other programs. Wrap a verifier that needs more in a script.
+/// The environment: enough to find other programs. A verifier that needs more needs a wrapper script.
 const ENVIRONMENT: [(&str, &str); 3] = [
     ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ("HOME", "/root"),
     ("LANG", "C.UTF-8"),
 ];
 
-/// How a program ended. With neither code nor signal its time was up.
+/// How a program ended. With neither code nor signal it has timed out.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ended {
     pub code: Option<i32>,
@@ -31,8 +32,8 @@ pub(super) struct Ended {
     pub output: Vec<u8>,
 }
 
-/// Runs `program` with `input` on its standard input until it ends or `timeout` has passed. Then everything of
-/// its process group is killed.
+/// Runs `program` with `input` on its standard input until it ends or `timeout` has passed. Then its whole process
+/// group is killed.
 pub(super) fn run(program: &Path, arguments: &[&str], input: &[u8], timeout: Duration) -> io::Result<Ended> {
     if input.len() > INPUT_MAX {
         return Err(io::Error::new(
@@ -49,10 +50,11 @@ pub(super) fn run(program: &Path, arguments: &[&str], input: &[u8], timeout: Dur
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // A group of its own, so that its children can be killed with it.
         .process_group(0)
         .spawn()?;
     let followed = follow(&mut child, input, deadline);
-    // Not reaped yet, so that the number is still this group's and nobody else's.
+    // Before `wait`: until the child is reaped, no other process group can have this number.
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     let status = child.wait()?;
     let (in_time, output, complaint) = followed?;
@@ -60,6 +62,7 @@ pub(super) fn run(program: &Path, arguments: &[&str], input: &[u8], timeout: Dur
         let complaint = String::from_utf8_lossy(&complaint);
         tracing::debug!(program = %program.display(), "a verifier says: {}", complaint.escape_debug());
     }
+    // After a timeout the status is that of our own SIGKILL.
     let of_its_own = |value: Option<i32>| value.filter(|_| in_time);
     Ok(Ended { code: of_its_own(status.code()), signal: of_its_own(status.signal()), output })
 }
@@ -68,7 +71,7 @@ pub(super) fn run(program: &Path, arguments: &[&str], input: &[u8], timeout: Dur
 fn follow(child: &mut Child, input: &[u8], deadline: Instant) -> io::Result<(bool, Vec<u8>, Vec<u8>)> {
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     if let Some(mut stdin) = child.stdin.take() {
-        // Nobody has to read it.
+        // A program need not read its input.
         match stdin.write_all(input) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
             _ => {}
@@ -78,6 +81,7 @@ fn follow(child: &mut Child, input: &[u8], deadline: Instant) -> io::Result<(boo
     let mut complaint = Collected::of(child.stderr.take().map(OwnedFd::from))?;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
+        // Checked before each wait, so that a talkative program cannot run for ever.
         if left.is_zero() {
             return Ok((false, output.kept, complaint.kept));
         }
@@ -91,16 +95,17 @@ fn follow(child: &mut Child, input: &[u8], deadline: Instant) -> io::Result<(boo
         }
         let ended = !waited[0].revents().is_empty();
         drop(waited);
+        // Drained even when it has ended: the last output is still in the pipes.
         output.drain()?;
         complaint.drain()?;
         if ended {
-            // Whatever still holds the pipes is not the program that was asked.
+            // Another process may still hold the pipes, but the verifier itself has answered.
             return Ok((true, output.kept, complaint.kept));
         }
     }
 }
 
-/// What has come through a pipe.
+/// The output from one pipe.
 struct Collected {
     pipe: Option<File>,
     kept: Vec<u8>,
@@ -114,15 +119,16 @@ impl Collected {
         Ok(Self { pipe: pipe.map(File::from), kept: Vec::new() })
     }
 
-    /// Reads what is there.
+    /// Reads the available bytes.
     fn drain(&mut self) -> io::Result<()> {
         let mut buffer = [0; 4096];
-        // A program that prints without end must not keep us here past its deadline.
+        // Bounded, because a program that prints without end must not outlast its deadline here.
         for _ in 0..64 {
             let Some(pipe) = &mut self.pipe else { return Ok(()) };
             match pipe.read(&mut buffer) {
                 Ok(0) => self.pipe = None,
                 Ok(count) => {
+                    // Beyond the limit bytes are read and dropped, or the program would block.
                     let room = OUTPUT_MAX - self.kept.len();
                     self.kept.extend_from_slice(&buffer[..count.min(room)]);
                 }

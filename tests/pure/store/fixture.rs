@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use composefs_csi::image::entry::{Entry, EntryKind, Meta};
+use composefs_csi::image::entry::{EntryKind, LayerEntry, Meta};
 use composefs_csi::image::layer::RecordWriter;
 use composefs_csi::image::objects::{ObjectError, Objects};
 use composefs_csi::image::store::gc::Policy;
@@ -59,7 +59,7 @@ pub fn add_layer(store: &Store, lease: &Lease, files: &[&str]) -> Result<Digest,
     for name in files {
         let (digest, _) = objects.put(&content(name))?;
         let kind = EntryKind::Object(digest, content(name).len() as u64);
-        writer.push(&Entry { path: name.as_bytes().into(), meta: Meta::default(), kind }).unwrap();
+        writer.push(&LayerEntry { path: name.as_bytes().into(), meta: Meta::default(), kind }).unwrap();
     }
     writer.finish().unwrap().finish(&diff_id(files), &blob(files))?;
     Ok(diff_id(files))

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use composefs_csi::image::pull::{Images as _, Limits, PullError, PullPolicy, Puller};
+use composefs_csi::image::pull::{Images as _, PullError, PullLimits, PullPolicy, Puller};
 use composefs_csi::image::store::{ImageRecord, Store};
 use composefs_csi::image::tree::Rules;
 use composefs_csi::kind::Kind;
@@ -26,13 +26,13 @@ impl Node {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(open(directory.path()));
         let layout = Layout::of(&Image::new(vec![layer()]));
-        let formerly = Limits { keep_special_files: true, ..Limits::default() };
+        let formerly = PullLimits { keep_special_files: true, ..PullLimits::default() };
         let formerly = puller(&store, &[], &accept_all(), formerly);
         let asked = request(&layout.reference("latest"), PullPolicy::IfNotPresent);
         let ready = formerly.ensure(&asked).await.unwrap();
         let old = ImageRecord { builder: 1, rules: Rules::Faithful, ..ready.record };
         store.commit_image(&ready.lease, &old).unwrap();
-        let puller = puller(&store, &[], &accept_all(), Limits::default());
+        let puller = puller(&store, &[], &accept_all(), PullLimits::default());
         Self { directory, store, puller, layout, old }
     }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use composefs_csi::image::entry::{Entry, EntryKind, Meta};
+use composefs_csi::image::entry::{EntryKind, LayerEntry, Meta};
 use composefs_csi::image::layer::RecordWriter;
 use composefs_csi::image::store::{NodeKey, Options, Store, StoreError};
 use composefs_csi::image::verity::VerityDigest;
@@ -86,7 +86,7 @@ fn an_altered_layer_record_makes_no_image() {
     let evil = VerityDigest::of(b"evil");
     let mut writer = RecordWriter::new(Vec::new());
     let kind = EntryKind::Object(evil, 5000);
-    writer.push(&Entry { path: b"a".as_slice().into(), meta: Meta::default(), kind }).unwrap();
+    writer.push(&LayerEntry { path: b"a".as_slice().into(), meta: Meta::default(), kind }).unwrap();
     let forged = writer.finish().unwrap();
     let genuine = fs::read(&path).unwrap();
     let mac = &genuine[genuine.len() - 32..];
@@ -94,7 +94,7 @@ fn an_altered_layer_record_makes_no_image() {
         [forged.clone(), [&forged[..], mac].concat(), [&forged[..], &[0; 32]].concat(), vec![], vec![1; 10]]
     {
         fs::write(&path, &bytes).unwrap();
-        let read: Result<Vec<Entry>, StoreError> =
+        let read: Result<Vec<LayerEntry>, StoreError> =
             store.layers().entries(&diff_id(&["a"])).and_then(|entries| entries.collect());
         let error = read.unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt, "{error}");
@@ -102,7 +102,7 @@ fn an_altered_layer_record_makes_no_image() {
     }
     // The record of another layer, with its good code.
     fs::copy(layer_path(dir.path(), &["b"]), &path).unwrap();
-    let read: Result<Vec<Entry>, StoreError> =
+    let read: Result<Vec<LayerEntry>, StoreError> =
         store.layers().entries(&diff_id(&["a"])).and_then(|entries| entries.collect());
     unauthentic(&read.unwrap_err(), &path);
 

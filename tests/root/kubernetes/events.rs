@@ -140,7 +140,7 @@ async fn what_a_policy_refuses_is_an_event_of_each_volume() {
     assert_eq!(event["involvedObject"]["uid"], "uid-a");
     let message = event["message"].as_str().unwrap();
     let scope = format!("transports.docker[{repository:?}]");
-    for part in [&image, &policy, &scope, "no signature of sha256:", "let it be signed by"] {
+    for part in [&image, &policy, &scope, "no signature of sha256:", "have it signed by"] {
         assert!(message.contains(part), "{part:?} is missing in {message:?}");
     }
     // Another volume of the same pod is another matter.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use composefs_csi::image::pull::{Caller, ImageRequest, Images as _, Limits, PullPolicy, Ready};
+use composefs_csi::image::pull::{Caller, ImageRequest, Images as _, PullLimits, PullPolicy, Ready};
 use composefs_csi::image::store::{Options, Steps, Store};
 use composefs_csi::oci::Credentials;
 
@@ -18,7 +18,7 @@ async fn ensure(
     host: &str,
     who: Option<(&str, &str)>,
 ) -> Result<Ready, String> {
-    let puller = puller(store, &[host.to_owned()], &accept_all(), Limits::default());
+    let puller = puller(store, &[host.to_owned()], &accept_all(), PullLimits::default());
     let credentials =
         who.map_or_else(Credentials::none, |who| Credentials::parse(config(&host, who).as_bytes()).unwrap());
     let caller = Caller::Pod { namespace: None };

@@ -119,7 +119,7 @@ fn negatives(claim: &Claim, target: &Target, key: &PublicKey) {
     let simple = matches!(claim, Claim::Simple { .. });
     let mut wrong_format = by_keys(keys, Log::Ignored);
     wrong_format.formats = Formats { simple: !simple, bundle: simple };
-    refused(verify(claim, &wrong_format, &target.digests), "which the policy does not take");
+    refused(verify(claim, &wrong_format, &target.digests), "which the policy does not accept");
     for altered in alterations(claim) {
         verify(&altered, &by_keys(keys, Log::Ignored), &target.digests).unwrap_err();
     }

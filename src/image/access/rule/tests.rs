@@ -7,8 +7,8 @@ fn origin() -> Origin {
     Origin::of(&"r.io/team/app:1".parse().unwrap())
 }
 
-fn rule(verification: Verification) -> Rule {
-    Rule { verification, allow: vec!["r.io/team/*".parse().unwrap()], ttl: 10 * MINUTE }
+fn rule(verification: Verification) -> AccessRule {
+    AccessRule { verification, allow: vec!["r.io/team/*".parse().unwrap()], ttl: 10 * MINUTE }
 }
 
 /// The whole table: policy × record.
@@ -20,7 +20,7 @@ fn images() {
     let public = ImageFacts { anonymous: true, from_here: true, ..unknown };
     let fresh = ImageFacts { checked: Some(9 * MINUTE), from_here: true, ..unknown };
     let stale = ImageFacts { checked: Some(10 * MINUTE), from_here: true, ..unknown };
-    use Given::*;
+    use GrantReason::*;
     #[rustfmt::skip]
     let table = [
         // facts       NeverVerify    Preloaded       Allowlisted     Always
@@ -53,7 +53,7 @@ fn the_allowlist_is_about_names() {
 
 #[test]
 fn no_ttl_asks_every_time() {
-    let strict = Rule { ttl: Duration::ZERO, ..rule(AlwaysVerify) };
+    let strict = AccessRule { ttl: Duration::ZERO, ..rule(AlwaysVerify) };
     let facts = ImageFacts { checked: Some(Duration::ZERO), from_here: true, ..ImageFacts::default() };
     assert_eq!(strict.image(&origin(), &facts), None);
 }

@@ -4,16 +4,20 @@ use std::io::Read;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{CHECKSUM_LENGTH, MAGIC, MAX_BYTES, RecordError, VERSION, tag};
-use crate::image::entry::{Entry, EntryKind, INLINE_MAX, Meta, Mtime, is_clean};
+use super::error::RecordError;
+use super::format::{CHECKSUM_LENGTH, MAGIC, MAX_BYTES, VERSION};
+use super::tag;
+use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta, Mtime, is_clean};
 use crate::image::verity::VerityDigest;
 
+/// Bytes read at a time.
 const BUFFER: usize = 64 << 10;
 
-/// Reads a layer record: an iterator over its entries. A record is proven whole only when the
-/// iterator has ended without an error. It buffers: the source needs no buffer.
+/// Reads a layer record: an iterator over its entries. The record is known to be whole only when the
+/// iterator has ended without an error. It buffers, so the source needs no buffer.
 pub struct RecordReader<R> {
     input: Input<R>,
+    /// The path of the last entry.
     previous: Vec<u8>,
     count: u64,
     ended: bool,
@@ -30,7 +34,7 @@ impl<R: Read> RecordReader<R> {
     /// Starts reading.
     ///
     /// # Errors
-    /// [`RecordError::Damaged`] or [`RecordError::Version`] if this is no record that we can read.
+    /// [`RecordError::Damaged`] or [`RecordError::Version`] if this is no record that this release reads.
     pub fn new(source: R) -> Result<Self, RecordError> {
         let mut input = Input::new(source);
         if input.array()? != MAGIC {
@@ -43,22 +47,23 @@ impl<R: Read> RecordReader<R> {
     }
 
     /// Whether the iterator has ended, well or not.
-    pub fn has_ended(&self) -> bool {
+    pub(in crate::image) fn has_ended(&self) -> bool {
         self.ended
     }
 
     /// The checksum of the whole record, once the iterator has ended well.
-    pub fn checksum(&self) -> Option<[u8; CHECKSUM_LENGTH]> {
+    pub(in crate::image) fn checksum(&self) -> Option<[u8; CHECKSUM_LENGTH]> {
         self.checksum
     }
 
-    fn entry(&mut self) -> Result<Option<Entry>, RecordError> {
+    fn entry(&mut self) -> Result<Option<LayerEntry>, RecordError> {
         let tag = self.input.byte()?;
         if tag == tag::END {
             return self.end().map(|()| None);
         }
         let shared = self.input.number()?;
         let shared = usize::try_from(shared).unwrap_or(usize::MAX);
+        // Also covers a number that does not fit the type.
         if shared > self.previous.len() {
             return Err(self.input.damaged("a path shares more than the previous one has"));
         }
@@ -75,7 +80,7 @@ impl<R: Read> RecordReader<R> {
             _ => (self.meta()?, self.payload(tag)?),
         };
         self.count += 1;
-        Ok(Some(Entry { path, meta, kind }))
+        Ok(Some(LayerEntry { path, meta, kind }))
     }
 
     fn end(&mut self) -> Result<(), RecordError> {
@@ -105,6 +110,7 @@ impl<R: Read> RecordReader<R> {
             return Err(input.damaged("a mode or a time is out of range"));
         }
         let mut xattrs = Vec::new();
+        // Without `with_capacity`: the number is only a claim.
         for _ in 0..input.number()? {
             xattrs.push((input.bytes()?, input.bytes()?));
         }
@@ -130,12 +136,13 @@ impl<R: Read> RecordReader<R> {
 }
 
 impl<R: Read> Iterator for RecordReader<R> {
-    type Item = Result<Entry, RecordError>;
+    type Item = Result<LayerEntry, RecordError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
             return None;
         }
+        // An error ends the iterator, too: the position behind it means nothing.
         let next = self.entry().transpose();
         self.ended = !matches!(next, Some(Ok(_)));
         next
@@ -146,13 +153,13 @@ impl<R: Read> Iterator for RecordReader<R> {
 struct Input<R> {
     source: R,
     buffer: Box<[u8]>,
-    /// What of the buffer is filled and not yet consumed.
+    /// The part of the buffer that is filled and not yet consumed.
     start: usize,
     end: usize,
-    /// What of the buffer is consumed but not yet hashed begins here.
+    /// Start of the part that is consumed but not yet hashed. Long runs are hashed at once.
     unhashed: usize,
     hash: Sha256,
-    /// Where in the record the buffer begins.
+    /// Position of the buffer in the record.
     base: u64,
 }
 
@@ -166,7 +173,7 @@ impl<R: Read> Input<R> {
         RecordError::Damaged { offset: self.base + self.start as u64, what }
     }
 
-    /// Hashes what was consumed.
+    /// Hashes what was consumed since the last call.
     fn catch_up(&mut self) {
         self.hash.update(self.buffer.get(self.unhashed..self.start).unwrap_or_default());
         self.unhashed = self.start;
@@ -177,7 +184,7 @@ impl<R: Read> Input<R> {
         self.hash.clone().finalize().into()
     }
 
-    /// Makes sure that there is an unconsumed byte; false at the end of the source.
+    /// Refills an empty buffer. False at the end of the source.
     fn has_more(&mut self) -> Result<bool, RecordError> {
         if self.start == self.end {
             self.catch_up();
@@ -224,6 +231,7 @@ impl<R: Read> Input<R> {
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
             let bits = u64::from(byte & 0x7f);
+            // Bits beyond the 64th.
             if (bits << shift) >> shift != bits {
                 break;
             }
@@ -251,6 +259,7 @@ impl<R: Read> Input<R> {
             Ok(length) if length <= MAX_BYTES => length,
             _ => return Err(self.damaged("a length is too large")),
         };
+        // The length is only a claim until the bytes are there.
         into.reserve(missing.min(BUFFER));
         while missing > 0 {
             let bytes = self.available()?;

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::image::entry::{Entry, EntryKind, Meta, Mtime};
+use crate::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
 use crate::image::verity::VerityDigest;
 
 fn component() -> impl Strategy<Value = Vec<u8>> {
@@ -32,7 +32,7 @@ fn meta() -> impl Strategy<Value = Meta> {
     })
 }
 
-fn entry() -> impl Strategy<Value = Entry> {
+fn entry() -> impl Strategy<Value = LayerEntry> {
     let kind = prop_oneof![
         Just(EntryKind::Directory),
         Just(EntryKind::Fifo),
@@ -48,27 +48,31 @@ fn entry() -> impl Strategy<Value = Entry> {
         path().prop_map(EntryKind::Hardlink),
     ];
     prop_oneof![
-        4 => (path(), meta(), kind).prop_map(|(path, meta, kind)| Entry { path, meta, kind }),
-        1 => (path(), bare).prop_map(|(path, kind)| Entry { path, meta: Meta::default(), kind }),
+        4 => (path(), meta(), kind).prop_map(|(path, meta, kind)| LayerEntry { path, meta, kind }),
+        1 => (path(), bare).prop_map(|(path, kind)| LayerEntry { path, meta: Meta::default(), kind }),
     ]
 }
 
-fn write(entries: &[Entry]) -> Vec<u8> {
+fn write(entries: &[LayerEntry]) -> Vec<u8> {
     let mut writer = RecordWriter::new(Vec::new());
     entries.iter().for_each(|entry| writer.push(entry).unwrap());
     writer.finish().unwrap()
 }
 
-fn read(record: &[u8]) -> Result<Vec<Entry>, RecordError> {
+fn read(record: &[u8]) -> Result<Vec<LayerEntry>, RecordError> {
     RecordReader::new(record)?.collect()
 }
 
-fn sample() -> Vec<Entry> {
+fn sample() -> Vec<LayerEntry> {
     let meta = Meta { mode: 0o755, mtime: Mtime { secs: -3, nanos: 5 }, ..Meta::default() };
     vec![
-        Entry { path: (*b"").into(), meta: meta.clone(), kind: EntryKind::Directory },
-        Entry { path: (*b"etc/a").into(), meta: meta.clone(), kind: EntryKind::Inline((*b"hi").into()) },
-        Entry { path: (*b"etc/b").into(), meta, kind: EntryKind::Object(VerityDigest([7; 32]), 1 << 40) },
+        LayerEntry { path: (*b"").into(), meta: meta.clone(), kind: EntryKind::Directory },
+        LayerEntry { path: (*b"etc/a").into(), meta: meta.clone(), kind: EntryKind::Inline((*b"hi").into()) },
+        LayerEntry {
+            path: (*b"etc/b").into(),
+            meta,
+            kind: EntryKind::Object(VerityDigest([7; 32]), 1 << 40),
+        },
     ]
 }
 
@@ -124,8 +128,8 @@ fn a_lying_length_allocates_nothing() {
 
 #[test]
 fn many_small_files_take_few_bytes() {
-    let entries: Vec<Entry> = (0..10_000)
-        .map(|i| Entry {
+    let entries: Vec<LayerEntry> = (0..10_000)
+        .map(|i| LayerEntry {
             path: format!("usr/share/doc/package/some/file-{i:05}").into_bytes().into_boxed_slice(),
             meta: Meta { mode: 0o644, mtime: Mtime { secs: 1_700_000_000, nanos: 0 }, ..Meta::default() },
             kind: EntryKind::Object(VerityDigest([i as u8; 32]), 5000),

@@ -4,17 +4,20 @@ use std::io::Write;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{MAGIC, RecordError, VERSION, tag};
-use crate::image::entry::{Entry, EntryKind, Meta};
+use super::error::RecordError;
+use super::format::{MAGIC, VERSION};
+use super::tag;
+use crate::image::entry::{EntryKind, LayerEntry, Meta};
 
-/// Bytes gathered before they are hashed and handed to the file.
+/// Bytes gathered before they are hashed and written.
 const BUFFER: usize = 64 << 10;
 
-/// Writes a layer record to a file or any other sink. It buffers: the sink needs no buffer.
+/// Writes a layer record to a file or any other sink. It buffers, so the sink needs no buffer.
 pub struct RecordWriter<W> {
     sink: W,
     buffer: Vec<u8>,
     hash: Sha256,
+    /// The path of the last entry.
     previous: Vec<u8>,
     count: u64,
 }
@@ -28,6 +31,7 @@ impl<W> std::fmt::Debug for RecordWriter<W> {
 impl<W: Write> RecordWriter<W> {
     /// Starts a record.
     pub fn new(sink: W) -> Self {
+        // Room for one entry beyond the mark at which `push` flushes.
         let mut buffer = Vec::with_capacity(BUFFER + 4096);
         buffer.extend_from_slice(&MAGIC);
         buffer.push(VERSION);
@@ -43,7 +47,7 @@ impl<W: Write> RecordWriter<W> {
     ///
     /// # Errors
     /// Those of the sink.
-    pub fn push(&mut self, entry: &Entry) -> Result<(), RecordError> {
+    pub fn push(&mut self, entry: &LayerEntry) -> Result<(), RecordError> {
         self.buffer.push(tag_of(&entry.kind));
         let shared = entry.path.iter().zip(&self.previous).take_while(|(a, b)| a == b).count();
         self.number(shared as u64);
@@ -70,6 +74,7 @@ impl<W: Write> RecordWriter<W> {
         self.buffer.push(tag::END);
         self.number(self.count);
         self.flush()?;
+        // Not part of what is hashed.
         self.sink.write_all(&self.hash.finalize())?;
         self.sink.flush()?;
         Ok(self.sink)
@@ -87,6 +92,7 @@ impl<W: Write> RecordWriter<W> {
         self.number(meta.mode.into());
         self.number(meta.uid.into());
         self.number(meta.gid.into());
+        // Zigzag, so that negative times are short, too.
         self.number(((seconds << 1) ^ (seconds >> 63)) as u64);
         self.number(meta.mtime.nanos.into());
         self.number(meta.xattrs.len() as u64);

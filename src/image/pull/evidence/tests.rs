@@ -24,7 +24,7 @@ fn documents() -> [RawDocument; 4] {
 fn evidence() -> Evidence {
     let [outer, other, inner, manifest] = documents();
     let about = digest(&manifest);
-    let written = Written {
+    let written = WrittenEvidence {
         format: FORMAT,
         documents: vec![outer, other, inner, manifest],
         signatures: Claims { claims: vec![Claim::Bundle { json: "{}".to_owned() }] },

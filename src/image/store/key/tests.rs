@@ -27,19 +27,19 @@ fn a_code_is_good_for_its_key_domain_and_parts_only() {
 }
 
 #[test]
-fn sealed_json_is_json_and_any_changed_byte_shows() {
-    let sealed = key(1).seal_json("d", br#"{"a":1,"b":"x"}"#);
-    let value: serde_json::Value = serde_json::from_slice(&sealed).unwrap();
+fn authenticated_json_is_json_and_any_changed_byte_shows() {
+    let written = key(1).append_mac("d", br#"{"a":1,"b":"x"}"#);
+    let value: serde_json::Value = serde_json::from_slice(&written).unwrap();
     assert_eq!(value["a"], 1);
-    assert!(key(1).authenticates("d", &sealed));
-    assert!(!key(1).authenticates("e", &sealed));
-    assert!(!key(2).authenticates("d", &sealed));
-    for at in 0..sealed.len() {
-        let mut altered = sealed.clone();
+    assert!(key(1).authenticates("d", &written));
+    assert!(!key(1).authenticates("e", &written));
+    assert!(!key(2).authenticates("d", &written));
+    for at in 0..written.len() {
+        let mut altered = written.clone();
         altered[at] ^= 1;
         // An upper-case digit of the code is the same code; a flipped bit never makes one of a digit.
         assert!(!key(1).authenticates("d", &altered), "byte {at}");
-        assert!(!key(1).authenticates("d", &sealed[..at]), "cut at {at}");
+        assert!(!key(1).authenticates("d", &written[..at]), "cut at {at}");
     }
     assert!(!key(1).authenticates("d", br#"{"a":1,"b":"x"}"#));
 }

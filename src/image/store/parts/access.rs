@@ -122,6 +122,7 @@ impl Access {
         match about {
             AccessSubject::Image(_) => self.disk.write_durably_in(&directory, &name, &bytes),
             AccessSubject::Blob(_) => {
+                // Losing it costs a fetch, which is no reason to wait for the disk at every layer.
                 self.disk.make(&directory)?;
                 self.disk.write_for_this_boot(&directory.join(name), &bytes)
             }

@@ -67,6 +67,7 @@ impl FirstDigests {
             Some(first) if (first.builder, first.rules) == (builder, rules) => {
                 return Err(StoreError::OtherDigest { manifest, built: image, recorded: first.image, path });
             }
+            // None, or made by other rules: this build is the first.
             _ => {}
         }
         let bytes = record::encode(&now, &self.key)
@@ -101,6 +102,7 @@ impl FirstDigests {
                 continue;
             }
             let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified());
+            // One without a time has just gone.
             alone.extend(modified.ok().map(|modified| (modified, path)));
         }
         alone.sort();

@@ -92,6 +92,7 @@ impl Images {
                 Err(error) => listing.unreadable.push(error),
             }
         }
+        // By manifest as well: mtimes may be equal, and what each image frees is reckoned in this order.
         listing.images.sort_by_key(|image| (image.last_used, image.record.manifest));
         Ok(listing)
     }
@@ -150,12 +151,13 @@ impl Images {
         self.disk.sync_directory(&self.directory)
     }
 
-    /// Puts torn and unauthentic records aside, where nobody takes them for images. Needs the store's exclusive lock.
+    /// Puts torn and unauthentic records aside. Needs the store's exclusive lock.
     pub(in crate::image::store) fn set_bad_aside(&self) -> Result<(), StoreError> {
         for error in self.list()?.unreadable {
             match &error {
                 StoreError::Torn { path, .. } => self.disk.put_aside(path, Aside::Torn, &error)?,
                 StoreError::Unauthentic { path, .. } => self.disk.put_aside(path, Aside::Forged, &error)?,
+                // A later release's, or one that cannot be read: it may be good.
                 _ => {
                     tracing::warn!(%error, "image record left alone; nothing can be swept until it is gone")
                 }

@@ -33,9 +33,6 @@ use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
 
-/// What the codes of layer records are made for.
-const DOMAIN: &str = "layer record";
-
 /// The layer records of a store.
 #[derive(Debug)]
 pub struct Layers {
@@ -72,6 +69,7 @@ impl Layers {
     /// Those of reading files.
     pub fn of_blob(&self, blob: &Digest) -> Result<Option<Digest>, StoreError> {
         let Some(diff_id) = self.blobs.get(blob)? else { return Ok(None) };
+        // The line may outlive the layer until the next sweep.
         Ok(self.contains(&diff_id)?.then_some(diff_id))
     }
 
@@ -96,7 +94,7 @@ impl Layers {
     /// # Errors
     /// Those of creating a file.
     pub fn stage<'a>(&'a self, lease: &'a Lease) -> Result<StagedLayer<'a>, StoreError> {
-        StagedLayer::new(self, lease)
+        StagedLayer::new(&self.disk, &self.key, &self.staging, &self.blobs, lease)
     }
 
     /// Puts a layer's record aside if reading it to its end shows that it is damaged or not authentic, so that the
@@ -150,6 +148,7 @@ impl Layers {
         let [staged, kept] = self.paths(diff_id);
         let moved = self.disk.step("keep", &staged, || match fs::rename(&staged, &kept) {
             Ok(()) => Ok(true),
+            // Kept already, by this image or another one.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         })?;

@@ -49,6 +49,7 @@ impl Names {
     pub fn resolve(&self, name: &str, platform: &Platform) -> Result<Option<Digest>, StoreError> {
         let platform = platform.to_string();
         let Some(bytes) = self.disk.read(&self.path(name, &platform))? else { return Ok(None) };
+        // The file may be one that was moved here.
         Ok(self
             .decode(&bytes)
             .filter(|record| record.name == name && record.platform == platform)
@@ -67,6 +68,7 @@ impl Names {
         manifest: Digest,
     ) -> Result<(), StoreError> {
         for name in names {
+            // The usual case: a pod starts again.
             if self.resolve(name, platform)? == Some(manifest) {
                 continue;
             }

@@ -28,7 +28,7 @@ impl Pins {
     ///
     /// # Errors
     /// Those of writing a file.
-    pub fn add(&self, _lease: &Lease, image: &ImageRecord) -> Result<(), StoreError> {
+    pub(in crate::image::store) fn add(&self, _lease: &Lease, image: &ImageRecord) -> Result<(), StoreError> {
         self.disk.write_durably(&self.path(&image.manifest), b"")
     }
 

@@ -57,6 +57,7 @@ impl Volumes {
         let mut volumes = Vec::new();
         for name in self.disk.list(&self.directory)? {
             let path = self.directory.join(&name);
+            // The file `boot`, and temporary files of the writer.
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }

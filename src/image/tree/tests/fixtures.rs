@@ -6,35 +6,35 @@ pub fn meta(mode: u32) -> Meta {
     Meta { mode, uid: 1, gid: 2, mtime: Mtime { secs: 7, nanos: 0 }, xattrs: vec![] }
 }
 
-pub fn entry(path: &str, kind: EntryKind) -> Entry {
-    Entry { path: path.as_bytes().into(), meta: meta(0o644), kind }
+pub fn entry(path: &str, kind: EntryKind) -> LayerEntry {
+    LayerEntry { path: path.as_bytes().into(), meta: meta(0o644), kind }
 }
 
-pub fn dir(path: &str) -> Entry {
-    Entry { meta: meta(0o700), ..entry(path, EntryKind::Directory) }
+pub fn dir(path: &str) -> LayerEntry {
+    LayerEntry { meta: meta(0o700), ..entry(path, EntryKind::Directory) }
 }
 
-pub fn file(path: &str, content: &str) -> Entry {
+pub fn file(path: &str, content: &str) -> LayerEntry {
     entry(path, EntryKind::Inline(content.as_bytes().into()))
 }
 
-pub fn symlink(path: &str, target: &str) -> Entry {
+pub fn symlink(path: &str, target: &str) -> LayerEntry {
     entry(path, EntryKind::Symlink(target.as_bytes().into()))
 }
 
-pub fn link(path: &str, target: &str) -> Entry {
+pub fn link(path: &str, target: &str) -> LayerEntry {
     entry(path, EntryKind::Hardlink(target.as_bytes().into()))
 }
 
-pub fn whiteout(path: &str) -> Entry {
+pub fn whiteout(path: &str) -> LayerEntry {
     entry(path, EntryKind::Whiteout)
 }
 
-pub fn opaque(path: &str) -> Entry {
+pub fn opaque(path: &str) -> LayerEntry {
     entry(path, EntryKind::Opaque)
 }
 
-pub fn build(rules: Rules, layers: &[Vec<Entry>]) -> Result<CheckedTree, TreeError> {
+pub fn build(rules: Rules, layers: &[Vec<LayerEntry>]) -> Result<CheckedTree, TreeError> {
     let mut builder = Builder::new(rules);
     for entries in layers {
         let mut layer = builder.layer();
@@ -48,7 +48,7 @@ pub fn build(rules: Rules, layers: &[Vec<Entry>]) -> Result<CheckedTree, TreeErr
 
 pub fn dump(tree: &CheckedTree) -> String {
     let mut bytes = Vec::new();
-    composefs::dump(tree, &mut bytes).unwrap();
+    write_dump(tree, &mut bytes).unwrap();
     String::from_utf8(bytes).unwrap()
 }
 
@@ -76,11 +76,11 @@ fn word(line: &str) -> String {
 }
 
 /// The view of folded layers with all that they hold.
-pub fn fold(layers: &[Vec<Entry>]) -> String {
+pub fn fold(layers: &[Vec<LayerEntry>]) -> String {
     view(&build(Rules::Verbatim, layers).unwrap())
 }
 
 /// Why layers do not fold.
-pub fn refusal(layers: &[Vec<Entry>]) -> TreeError {
+pub fn refusal(layers: &[Vec<LayerEntry>]) -> TreeError {
     build(Rules::Verbatim, layers).unwrap_err()
 }

@@ -73,7 +73,7 @@ fn a_waiting_link_is_its_layer_s_own() {
 #[test]
 fn a_long_chain_in_the_worst_order_ends() {
     // Every other link backwards: two rounds settle only the ends.
-    let mut links: Vec<Entry> =
+    let mut links: Vec<LayerEntry> =
         (0..30).map(|at| link(&format!("l{at:02}"), &format!("l{:02}", at + 1))).collect();
     links.push(file("l30", "1"));
     assert!(fold(&[links]).starts_with("l00=1 l01==l00"));

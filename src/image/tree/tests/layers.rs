@@ -4,9 +4,9 @@ use super::fixtures::*;
 use super::*;
 
 /// Every order of the entries of a layer must give the same tree.
-fn in_every_order(lower: &[Entry], upper: &[Entry], expected: &str) {
+fn in_every_order(lower: &[LayerEntry], upper: &[LayerEntry], expected: &str) {
     for order in permutations(upper.len()) {
-        let upper: Vec<Entry> = order.iter().map(|at| upper[*at].clone()).collect();
+        let upper: Vec<LayerEntry> = order.iter().map(|at| upper[*at].clone()).collect();
         assert_eq!(fold(&[lower.to_vec(), upper]), expected, "order {order:?}");
     }
 }
@@ -117,7 +117,7 @@ fn whiteout_devices_of_the_image_are_kept() {
 
 #[test]
 fn many_markers_over_one_large_directory_cost_their_sum() {
-    let mut upper: Vec<Entry> = (0..20_000).map(|at| file(&format!("d/e/{at}"), "x")).collect();
+    let mut upper: Vec<LayerEntry> = (0..20_000).map(|at| file(&format!("d/e/{at}"), "x")).collect();
     for _ in 0..20_000 {
         upper.extend([opaque("d/e"), whiteout("d"), opaque("")]);
     }

@@ -97,7 +97,7 @@ fn the_root_is_a_directory() {
     assert_eq!(refusal(&[vec![file("", "x")]]), TreeError::RootNotADirectory);
 }
 
-fn limited(limits: Limits, entry: impl Fn(u32) -> Entry) -> TreeError {
+fn limited(limits: ImageLimits, entry: impl Fn(u32) -> LayerEntry) -> TreeError {
     let mut builder = Builder::with_limits(Rules::Faithful, limits);
     let mut layer = builder.layer();
     (0..).find_map(|at| layer.apply(entry(at)).err()).unwrap()
@@ -105,7 +105,7 @@ fn limited(limits: Limits, entry: impl Fn(u32) -> Entry) -> TreeError {
 
 #[test]
 fn inodes_and_metadata_are_bounded() {
-    let limits = Limits { inodes: 100, metadata_bytes: 10_000, ..Limits::default() };
+    let limits = ImageLimits { inodes: 100, metadata_bytes: 10_000, ..ImageLimits::default() };
     let error = limited(limits, |at| file(&at.to_string(), "x"));
     assert_eq!(error, TreeError::Limit(Cap::Inodes.exceeded(101u64, 100u64)));
     assert_eq!(error.kind(), Kind::Exhausted);
@@ -115,7 +115,7 @@ fn inodes_and_metadata_are_bounded() {
     };
     let refused = (Cap::MetadataBytes, 10_000);
     // Names, link targets, contents and attributes all count, also those that a later entry replaces.
-    let limits = Limits { inodes: 1_000_000, metadata_bytes: 10_000, ..Limits::default() };
+    let limits = ImageLimits { inodes: 1_000_000, metadata_bytes: 10_000, ..ImageLimits::default() };
     assert_eq!(cap(limited(limits, |at| file(&format!("{at:0200}"), ""))), refused);
     assert_eq!(cap(limited(limits, |at| symlink("l", &format!("{at:0200}")))), refused);
     assert_eq!(cap(limited(limits, |at| link("l", &format!("{at:0200}")))), refused);
@@ -126,13 +126,13 @@ fn inodes_and_metadata_are_bounded() {
         entry
     };
     assert_eq!(cap(limited(limits, attributed)), refused);
-    let few = Limits { image_xattr_bytes: 1000, ..Limits::default() };
+    let few = ImageLimits { image_xattr_bytes: 1000, ..ImageLimits::default() };
     assert_eq!(cap(limited(few, attributed)), (Cap::ImageXattrBytes, 1000));
 }
 
 #[test]
 fn inodes_freed_by_a_layer_are_used_again_by_the_next() {
-    let mut builder = Builder::with_limits(Rules::Faithful, Limits { inodes: 10, ..Limits::default() });
+    let mut builder = Builder::with_limits(Rules::Faithful, ImageLimits { inodes: 10, ..ImageLimits::default() });
     for round in 0..100 {
         let mut layer = builder.layer();
         for at in 0..4 {

@@ -6,13 +6,13 @@ use super::*;
 const ALLOWLIST: Rules = Rules::Canonical { xattrs: XattrRule::AllowlistOnly };
 const KEEP_USER: Rules = Rules::Canonical { xattrs: XattrRule::KeepUser };
 
-fn with_xattrs(mut entry: Entry, names: &[&str]) -> Entry {
+fn with_xattrs(mut entry: LayerEntry, names: &[&str]) -> LayerEntry {
     let pair = |name: &&str| (name.as_bytes().into(), b"v".as_slice().into());
     entry.meta.xattrs = names.iter().map(pair).collect();
     entry
 }
 
-fn root_line(rules: Rules, entries: Vec<Entry>) -> String {
+fn root_line(rules: Rules, entries: Vec<LayerEntry>) -> String {
     dump(&build(rules, &[entries]).unwrap()).lines().next().unwrap().to_owned()
 }
 
@@ -81,12 +81,12 @@ fn objects_are_listed_and_counted() {
 fn what_leads_out_of_the_image_is_left_out() {
     let special = [EntryKind::CharDevice(1, 3), EntryKind::BlockDevice(8, 0), EntryKind::Fifo];
     for kind in special {
-        // Its names go, and so does what it replaced: in its own layer, in a lower one, with a tree below it.
+        // Its names are removed, and what it replaced stays removed: in its own layer, in a lower one, with a tree.
         let lower = vec![file("a", "old"), file("b/c", "old"), file("kept", "1")];
         let upper = vec![entry("a", kind.clone()), link("d/again", "a"), entry("b", kind.clone())];
         let tree = build(Rules::Faithful, &[lower.clone(), upper.clone()]).unwrap();
         assert_eq!((view(&tree).as_str(), tree.inodes(), tree.left_out()), ("d/? kept=1", 3, 3), "{kind:?}");
-        // What comes after it stands.
+        // A later entry at the same path stays.
         let last = vec![file("a", "new")];
         let tree = build(Rules::Faithful, &[lower.clone(), upper.clone(), last]).unwrap();
         assert_eq!(view(&tree), "a=new d/? kept=1", "{kind:?}");

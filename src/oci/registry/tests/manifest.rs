@@ -3,9 +3,12 @@
 use super::script::{Ending, Reply, Script};
 use super::*;
 use crate::kind::Kind;
+use crate::oci::SourceError;
 use crate::oci::digest::Digest;
+use crate::oci::limits::ImageLimits;
 use crate::oci::manifest::{Document, ManifestError};
-use crate::oci::{MANIFEST_MAX, SourceError};
+
+const MANIFEST_MAX: usize = ImageLimits::DEFAULT.manifest_bytes;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 

@@ -1,6 +1,6 @@
 //! signedIdentity, row by row of the manual.
 
-use crate::trust::policy::SignedIdentity;
+use crate::trust::policy::identity::SignedIdentity;
 use crate::trust::policy::json::{At, read};
 
 fn identity(json: &str) -> SignedIdentity {

@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::{key, parse, parse_default};
-use crate::trust::policy::{Check, Problem};
+use crate::trust::policy::error::Problem;
+use crate::trust::policy::requirement::Check;
 
 /// containers-policy.json(5), "A reasonably locked-down system", without comments, and with the paths and the
 /// stray space of the original put right. `pki` and `signedBy` load, and refuse where they govern.

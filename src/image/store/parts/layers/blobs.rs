@@ -35,6 +35,7 @@ impl BlobLinks {
             BlobLink::Holds(diff_id) => Ok(Some(diff_id)),
             BlobLink::Torn => Ok(None),
             BlobLink::Unauthentic => {
+                // Not put aside: the fetch that follows writes the right line over it.
                 let error = StoreError::unauthentic(&path, format!("the DiffID of blob {blob}"));
                 tracing::error!(%error, "blob is fetched again");
                 Ok(None)

@@ -5,12 +5,14 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-use super::DOMAIN;
-use crate::image::entry::Entry;
+use crate::image::entry::LayerEntry;
 use crate::image::layer::{RecordError, RecordReader};
 use crate::image::store::error::StoreError;
 use crate::image::store::key::{MAC_LENGTH, NodeKey};
 use crate::oci::digest::Digest;
+
+/// What the codes of layer records are made for.
+pub(super) const DOMAIN: &str = "layer record";
 
 /// The entries of a layer. They are proven whole only once the iterator has ended without an error.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl LayerEntries {
 }
 
 impl Iterator for LayerEntries {
-    type Item = Result<Entry, StoreError>;
+    type Item = Result<LayerEntry, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.reader.has_ended() {

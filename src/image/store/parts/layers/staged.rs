@@ -3,18 +3,25 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
-use super::{DOMAIN, Layers};
+use super::blobs::BlobLinks;
+use super::entries::DOMAIN;
 use crate::durable_file::Temporary;
 use crate::image::layer::record::CHECKSUM_LENGTH;
+use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
+use crate::image::store::key::NodeKey;
 use crate::image::store::lock::Lease;
 use crate::oci::digest::Digest;
 
 /// A layer record being written.
 #[derive(Debug)]
 pub struct StagedLayer<'a> {
-    layers: &'a Layers,
+    disk: &'a Disk,
+    key: &'a NodeKey,
+    staging: &'a Path,
+    blobs: &'a BlobLinks,
     _lease: &'a Lease,
     temporary: Temporary,
 }
@@ -30,17 +37,24 @@ impl Write for StagedLayer<'_> {
 }
 
 impl<'a> StagedLayer<'a> {
-    pub(super) fn new(layers: &'a Layers, lease: &'a Lease) -> Result<Self, StoreError> {
-        Ok(Self { layers, _lease: lease, temporary: layers.disk.temporary()? })
+    /// A record that is going to `staging`, and to `blobs` as what a blob contains.
+    pub(super) fn new(
+        disk: &'a Disk,
+        key: &'a NodeKey,
+        staging: &'a Path,
+        blobs: &'a BlobLinks,
+        lease: &'a Lease,
+    ) -> Result<Self, StoreError> {
+        Ok(Self { disk, key, staging, blobs, _lease: lease, temporary: disk.temporary()? })
     }
 
-    /// Authenticates the record and gives it its name: the DiffID computed over the stream, to which the verified `blob`
+    /// Authenticates the record and names it by the DiffID computed over the stream, to which the verified `blob`
     /// (which may be the same) was decompressed. Every object it names has been stored.
     ///
     /// # Errors
     /// Those of reading, renaming and writing a file.
     pub fn finish(mut self, diff_id: &Digest, blob: &Digest) -> Result<(), StoreError> {
-        let Layers { disk, staging, blobs, .. } = self.layers;
+        let Self { disk, staging, blobs, .. } = self;
         // The sweep removes empty directories of this boot too, so it may have to be made again.
         disk.step("make", staging, || fs::create_dir_all(staging))?;
         self.authenticate(diff_id)?;
@@ -54,15 +68,15 @@ impl<'a> StagedLayer<'a> {
 
     /// Appends the code. A record ends with its checksum.
     fn authenticate(&mut self, diff_id: &Digest) -> Result<(), StoreError> {
-        let (layers, path) = (self.layers, self.temporary.path().to_owned());
+        let (key, path) = (self.key, self.temporary.path().to_owned());
         let file = self.temporary.file();
         let append = || {
             let end = file.metadata()?.len();
             let mut checksum = [0; CHECKSUM_LENGTH];
             file.read_exact_at(&mut checksum, end.saturating_sub(CHECKSUM_LENGTH as u64))?;
-            let mac = layers.key.mac(DOMAIN, &[diff_id.as_bytes(), &checksum]);
+            let mac = key.mac(DOMAIN, &[diff_id.as_bytes(), &checksum]);
             file.write_all(&mac)
         };
-        layers.disk.step("authenticate", &path, append)
+        self.disk.step("authenticate", &path, append)
     }
 }

@@ -16,13 +16,17 @@ use crate::sys::verity::{enable_verity, measure_verity};
 impl StoredObjects {
     /// Whether there are objects to enable fs-verity on now.
     pub(in crate::image::store) fn lacks_verity(&self) -> bool {
-        self.objects.seals() && self.note().exists()
+        self.objects.requires_verity() && self.note().exists()
     }
 
     /// Notes, before the first object is written, that objects will not have fs-verity.
     pub(in crate::image::store) fn note_lack_of_verity(&self) -> Result<(), StoreError> {
         let note = self.note();
-        if self.objects.seals() || note.exists() { Ok(()) } else { self.disk.write_durably(&note, b"") }
+        if self.objects.requires_verity() || note.exists() {
+            Ok(())
+        } else {
+            self.disk.write_durably(&note, b"")
+        }
     }
 
     /// Enables fs-verity on every object. One whose content is not what its name says is removed.
@@ -33,7 +37,7 @@ impl StoredObjects {
         if !self.lacks_verity() {
             return Ok(());
         }
-        tracing::info!(store = %self.root().display(), "sealing objects: the filesystem has fs-verity now");
+        tracing::info!(store = %self.root().display(), "enabling fs-verity on objects: the filesystem has it now");
         let mut sealed = 0u64;
         self.objects.for_each(|digest| {
             let measured = self.enable_verity(&digest)?;
@@ -44,15 +48,16 @@ impl StoredObjects {
             tracing::error!(object = %digest, %measured, "damaged object removed; remove its images and pull them again");
             self.remove(&digest).map(drop)
         })?;
+        // Last, so that an interrupted attempt is made again.
         self.disk.remove(&self.note())?;
-        tracing::info!(sealed, "objects sealed");
+        tracing::info!(sealed, "fs-verity enabled on objects");
         self.disk.sync_directory(self.root())
     }
 
     fn enable_verity(&self, digest: &VerityDigest) -> Result<VerityDigest, StoreError> {
         let file = self.objects.get(digest)?;
         let path = self.objects.path(digest);
-        self.disk.step("seal", &path, || match enable_verity(&file) {
+        self.disk.step("enable fs-verity on", &path, || match enable_verity(&file) {
             // Enabled already, before an earlier attempt was interrupted.
             Ok(()) | Err(Errno::EXIST) => Ok(VerityDigest(measure_verity(&file)?)),
             Err(errno) => Err(errno.into()),

@@ -53,7 +53,7 @@ fn a_no_is_told_apart_from_a_fault() {
     assert_all(
         Some(Reason::Refused),
         [
-            pull(PullError::Refused(trust::Refusal("no signature".into()))),
+            pull(PullError::Refused(trust::PolicyRefusal("no signature".into()))),
             pull(PullError::Unsealed { image: "x".into(), why: "no".into() }),
             pull(PullError::Seal {
                 image: "x".into(),

@@ -3,8 +3,8 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::ImageError;
-use crate::image::tree::{CheckedTree, NodeId, NodeKind};
+use super::arena::{NodeId, NodeKind};
+use super::checked::CheckedTree;
 
 const S_IFIFO: u32 = 0o010_000;
 const S_IFCHR: u32 = 0o020_000;
@@ -17,15 +17,15 @@ const S_IFLNK: u32 = 0o120_000;
 ///
 /// # Errors
 /// `out` fails.
-pub fn dump(tree: &CheckedTree, out: &mut impl Write) -> Result<(), ImageError> {
+pub(in crate::image) fn write_dump(tree: &CheckedTree, out: &mut impl Write) -> io::Result<()> {
     let mut out = BufWriter::new(out);
     let mut dump = Dump { tree, first: vec![None; tree.slots()] };
-    dump.run(&mut out).and_then(|()| out.flush()).map_err(|source| ImageError::Write { source })
+    dump.run(&mut out).and_then(|()| out.flush())
 }
 
 struct Dump<'a> {
     tree: &'a CheckedTree,
-    /// The first path of every inode with several.
+    /// The first path of every inode that has several.
     first: Vec<Option<Box<[u8]>>>,
 }
 
@@ -34,7 +34,7 @@ impl Dump<'_> {
         let mut todo: Vec<(Vec<u8>, NodeId)> = vec![(b"/".to_vec(), NodeId::ROOT)];
         while let Some((path, id)) = todo.pop() {
             self.inode(out, &path, id)?;
-            // Last first, as the stack gives them back in order.
+            // In reverse, since the stack returns the last one first.
             for (name, child) in self.tree.children(id).into_iter().flatten().rev() {
                 let slash: &[u8] = if path.ends_with(b"/") { b"" } else { b"/" };
                 todo.push(([&path[..], slash, name].concat(), child.node));
@@ -47,6 +47,7 @@ impl Dump<'_> {
         let node = self.tree.node(id);
         escaped(out, path)?;
         if node.links > 1 {
+            // A reference; the fields of the inode are on the line of its first path.
             if let Some(first) = &self.first[id.index()] {
                 out.write_all(b" 0 @120000 - - - - 0.0 ")?;
                 escaped(out, first)?;
@@ -56,6 +57,7 @@ impl Dump<'_> {
         }
         let (kind, size, device) = numbers(&node.kind);
         let links = match &node.kind {
+            // As stat(2): `.`, the entry in the parent, and `..` of each subdirectory.
             NodeKind::Directory(all) => {
                 2 + all.values().filter(|child| self.tree.children(child.node).is_some()).count()
             }
@@ -104,7 +106,7 @@ fn numbers(kind: &NodeKind) -> (u32, u64, u32) {
     }
 }
 
-/// A field; `-` alone means that there is none.
+/// Writes a field. `-` alone stands for an empty one.
 fn escaped(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     match bytes {
         b"" => out.write_all(b"-"),
@@ -113,6 +115,7 @@ fn escaped(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Writes bytes as C string escapes. An attribute's name and value also escape `=`, which is between them.
 fn escaped_raw(out: &mut impl Write, bytes: &[u8], attribute: bool) -> io::Result<()> {
     for byte in bytes {
         match byte {

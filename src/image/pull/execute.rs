@@ -1,0 +1,132 @@
+//! Carries out the plan of one request, step by step, and hands what it finds out back to the plan.
+//!
+//! Everything here runs with the caller's own credentials and outside the single flight, so that joining another
+//! caller's pull never replaces being allowed to make one's own. The execution decides nothing: each arm does one
+//! thing and returns one [`Answer`].
+
+mod records;
+mod registry;
+
+use std::sync::Arc;
+
+use super::error::About as _;
+use super::evidence::Evidence;
+use super::manifest_path::ManifestPath;
+use super::plan::{self, Answer, Case, Facts, Obstacle, Provided, Step, Terms};
+use super::pull_task::PullTask;
+use super::pulls::Pulls;
+use super::rights::Rights;
+use super::{ImageRequest, PullError, Ready};
+use crate::image::seal::{MERGED_SHA512, why_unsealed};
+use crate::image::store::{ImageRecord, Lease, Store};
+use crate::oci::Source;
+
+/// One request on its way to an image.
+pub(super) struct Execution<'a> {
+    pulls: &'a Pulls,
+    request: &'a ImageRequest,
+    rights: Rights,
+    lease: Lease,
+    /// The reference as the user wrote it, for messages.
+    image: String,
+    /// The registry or layout, once it has been asked.
+    source: Option<Arc<dyn Source>>,
+}
+
+impl<'a> Execution<'a> {
+    /// Prepares to serve a request. Asks nobody.
+    ///
+    /// # Errors
+    /// The store cannot be leased, or the credentials for the reference cannot be used.
+    pub(super) async fn new(pulls: &'a Pulls, request: &'a ImageRequest) -> Result<Self, PullError> {
+        let image = request.reference.to_string();
+        // The lease comes first: from here on nothing that is found can be swept away.
+        let lease = pulls.store().lease().await.about(&image)?;
+        let rights = pulls.rights(request)?;
+        Ok(Self { pulls, request, rights, lease, image, source: None })
+    }
+
+    /// Serves the request; `require_digest` refuses images that do not carry their composefs digest.
+    ///
+    /// # Errors
+    /// The plan refuses it, or a step fails.
+    pub(super) async fn run(mut self, require_digest: bool) -> Result<Ready, PullError> {
+        let terms = Terms::of(self.request, self.rights.sees_all(), require_digest);
+        let mut facts = Facts::default();
+        loop {
+            // Every answer is a fact that was missing, so the loop ends.
+            let answer = match plan::next(&terms, &facts) {
+                Step::Read(reading) => self.read(reading)?,
+                Step::Ask(question) => self.ask(question).await?,
+                Step::Judge(case) => self.judge(case).await?,
+                Step::Record(new) => self.record(new)?,
+                Step::Fetch(path, evidence) => self.fetch(path, evidence).await?,
+                Step::Renew(record) => self.renew(record).await?,
+                Step::Give(provided) => return Ok(self.ready(provided)),
+                Step::Refuse(obstacle) => return Err(self.refusal(obstacle)),
+            };
+            facts.note(answer);
+        }
+    }
+
+    async fn judge(&self, case: Case) -> Result<Answer, PullError> {
+        let (control, image) = (self.pulls.control(), self.image.as_str());
+        match case {
+            Case::WantsSignatures { path, sealed } => {
+                self.warn_of_uncompared_seal(&path, sealed);
+                let evidence = Arc::new(Evidence::of(&path));
+                let subject = evidence.subject(self.request, sealed);
+                let wants_signatures = control.wants_signatures(image, subject).await?;
+                Ok(Answer::Documents { evidence, wants_signatures })
+            }
+            Case::Stored(record) => {
+                let origin = self.rights.origin().name();
+                let verdict = control.judge_stored(image, self.request, origin, &record).await?;
+                Ok(Answer::StoredVerdict(verdict))
+            }
+            Case::Evidence { evidence, sealed } => {
+                let subject = evidence.subject(self.request, sealed);
+                Ok(Answer::Verdict(control.judge(image, subject, evidence).await?))
+            }
+        }
+    }
+
+    /// A digest that this store cannot compare protects nothing, which the publisher may not expect.
+    fn warn_of_uncompared_seal(&self, path: &ManifestPath, sealed: bool) {
+        if !sealed && path.manifest.annotations.contains_key(MERGED_SHA512) {
+            tracing::warn!(image.reference = self.image, "not compared: {}", why_unsealed(&path.manifest));
+        }
+    }
+
+    async fn fetch(&mut self, path: Arc<ManifestPath>, evidence: Arc<Evidence>) -> Result<Answer, PullError> {
+        let (source, rights) = (self.source()?, self.rights.clone());
+        let task = PullTask { image: self.image.clone(), path, evidence, source, rights };
+        let (record, fetched) = self.pulls.pull(&Arc::new(task), self.request).await?;
+        Ok(Answer::Fetched(Arc::new(record), fetched))
+    }
+
+    async fn renew(&self, record: Arc<ImageRecord>) -> Result<Answer, PullError> {
+        let old = Arc::unwrap_or_clone(record);
+        let renewed = self.pulls.renew(old, self.rights.origin(), &self.image).await?;
+        Ok(Answer::Renewed(Arc::new(renewed)))
+    }
+
+    fn ready(self, provided: Provided) -> Ready {
+        let Provided { record, fetched, admission } = provided;
+        Ready { record: Arc::unwrap_or_clone(record), lease: self.lease, fetched, admission }
+    }
+
+    fn refusal(self, obstacle: Obstacle) -> PullError {
+        let image = self.image;
+        match obstacle {
+            Obstacle::Absent => PullError::Absent(image),
+            Obstacle::Refused(refusal) => PullError::Refused(refusal),
+            Obstacle::Seal(error) => PullError::Seal { image, source: Arc::new(error) },
+            Obstacle::Unsealed(why) => PullError::Unsealed { image, why },
+        }
+    }
+
+    fn store(&self) -> &Store {
+        self.pulls.store()
+    }
+}

@@ -1,0 +1,77 @@
+//! What an execution reads from the store and writes to it. Every access of a request to records is here.
+
+use std::sync::Arc;
+
+use super::Execution;
+use crate::image::pull::error::About as _;
+use crate::image::pull::plan::{Answer, Lookup, NewRecord, Reading};
+use crate::image::pull::{PullError, PullPolicy, recipe, stored_evidence};
+use crate::image::store::ImageRecord;
+use crate::oci::digest::Digest;
+
+impl Execution<'_> {
+    pub(super) fn read(&self, reading: Reading) -> Result<Answer, PullError> {
+        Ok(match reading {
+            Reading::Image(lookup) => Answer::Image(lookup, self.look_up(lookup)?.map(Arc::new)),
+            Reading::Granted(lookup, manifest) => Answer::Granted(lookup, self.rights.is_granted(&manifest)?),
+            Reading::FromHere(lookup, manifest) => {
+                Answer::FromHere(lookup, self.rights.is_from_here(&manifest)?)
+            }
+        })
+    }
+
+    pub(super) fn record(&self, new: NewRecord) -> Result<Answer, PullError> {
+        match &new {
+            NewRecord::Grant(manifest) => self.rights.record_grant(&self.lease, manifest)?,
+            NewRecord::Names { top, manifest } => {
+                let names = [self.image.clone(), self.pinned_name(top)];
+                self.store()
+                    .names()
+                    .remember(&names, &self.request.platform, *manifest)
+                    .about(&self.image)?;
+            }
+            NewRecord::Evidence(evidence) => {
+                let origin = self.rights.origin().name();
+                stored_evidence::keep(self.store(), &self.lease, evidence, origin, &self.image)?;
+            }
+            NewRecord::Preloaded { manifest, fetched } => {
+                let blobs = fetched.iter().flat_map(|path| recipe::blobs(&path.manifest));
+                self.rights.record_preload(&self.lease, manifest, blobs.map(|blob| &blob.digest))?;
+            }
+            NewRecord::Used(manifest) => self.pulls.used(manifest),
+        }
+        Ok(Answer::Recorded(new))
+    }
+
+    fn look_up(&self, lookup: Lookup) -> Result<Option<ImageRecord>, PullError> {
+        match lookup {
+            Lookup::Request => match &self.request.pinned {
+                Some(manifest) => self.stored(manifest),
+                None => self.by_name(&self.image),
+            },
+            Lookup::Resolved(top) => self.by_name(&self.pinned_name(&top)),
+            Lookup::Manifest(manifest) => self.stored(&manifest),
+        }
+    }
+
+    fn by_name(&self, name: &str) -> Result<Option<ImageRecord>, PullError> {
+        match self.store().names().resolve(name, &self.request.platform).about(&self.image)? {
+            Some(manifest) => self.stored(&manifest),
+            None => Ok(None),
+        }
+    }
+
+    fn stored(&self, manifest: &Digest) -> Result<Option<ImageRecord>, PullError> {
+        let record = match self.request.policy {
+            // A record that is not authentic is the answer where the image cannot be pulled again.
+            PullPolicy::Never => self.store().images().get(manifest),
+            PullPolicy::Always | PullPolicy::IfNotPresent => self.store().images().get_or_set_aside(manifest),
+        };
+        record.about(&self.image)
+    }
+
+    /// The reference with the digest that it resolves to.
+    fn pinned_name(&self, top: &Digest) -> String {
+        self.request.reference.clone().pinned(*top).to_string()
+    }
+}

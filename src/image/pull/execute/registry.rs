@@ -1,0 +1,75 @@
+//! What an execution asks the registry. Every request of an execution that is not a blob is here.
+
+use std::sync::Arc;
+
+use super::Execution;
+use crate::image::pull::PullError;
+use crate::image::pull::error::About as _;
+use crate::image::pull::evidence::Evidence;
+use crate::image::pull::manifest_path::ManifestPath;
+use crate::image::pull::plan::{Answer, Question};
+use crate::oci::Source;
+use crate::oci::digest::Digest;
+use crate::oci::reference::Version;
+use crate::trust::collect::collect;
+
+impl Execution<'_> {
+    pub(super) async fn ask(&mut self, question: Question) -> Result<Answer, PullError> {
+        Ok(match question {
+            Question::Top => {
+                let version = self.request.reference.version();
+                Answer::Top(self.source()?.resolve(&version).await.about(&self.image)?)
+            }
+            Question::Confirm(lookup, manifest) => {
+                // Every failure means that nothing is confirmed: the manifest is asked for next.
+                let confirmed = self.source()?.resolve(&Version::Digest(manifest)).await.is_ok();
+                Answer::Confirmed(lookup, confirmed)
+            }
+            Question::Path(top) => {
+                let source = self.source()?;
+                Answer::Path(Arc::new(self.path(&*source, top).await?))
+            }
+            Question::Signatures(documents) => {
+                let (source, mut evidence) = (self.source()?, Evidence::clone(&documents));
+                evidence.signatures = collect(&*source, &evidence.digests()).await.about(&self.image)?;
+                Answer::Signatures(Arc::new(evidence))
+            }
+            Question::NewerEvidence(manifest, evidence) => {
+                // A failure leaves the stored image refused; the plan says so in the refusal.
+                let newer = self.newer_evidence(manifest, &evidence).await;
+                Answer::NewerEvidence(newer.map(Arc::new).map_err(|error| error.to_string()))
+            }
+        })
+    }
+
+    /// The registry or layout, opened with the caller's credentials when it is first asked.
+    pub(super) fn source(&mut self) -> Result<Arc<dyn Source>, PullError> {
+        if let Some(source) = &self.source {
+            return Ok(Arc::clone(source));
+        }
+        let sources = self.pulls.sources();
+        let source = sources.open(&self.request.reference, &self.request.credentials).about(&self.image)?;
+        self.request.watch.set_source(&source);
+        Ok(Arc::clone(self.source.insert(source)))
+    }
+
+    async fn path(&self, source: &dyn Source, top: Digest) -> Result<ManifestPath, PullError> {
+        let (limits, platform) = (self.pulls.image_limits(), &self.request.platform);
+        ManifestPath::resolve_platform(source, top, limits, platform, &self.image).await
+    }
+
+    /// The evidence with the documents and the signatures that the registry has now.
+    async fn newer_evidence(&mut self, manifest: Digest, evidence: &Evidence) -> Result<Evidence, PullError> {
+        let source = self.source()?;
+        let top = source.resolve(&self.request.reference.version()).await.about(&self.image)?;
+        let mut path = self.path(&*source, top).await?;
+        if path.digest != manifest {
+            // The tag has moved on; the volume shows what it was.
+            path = self.path(&*source, manifest).await?;
+        }
+        let mut newer = evidence.clone();
+        newer.add(&path);
+        newer.signatures = collect(&*source, &newer.digests()).await.about(&self.image)?;
+        Ok(newer)
+    }
+}

@@ -1,0 +1,153 @@
+//! The body of a pull: from a manifest to a committed image, in a task that outlives its callers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Semaphore;
+
+use super::error::About as _;
+use super::evidence::Evidence;
+use super::layers::{ImageLayers, LayerFetcher};
+use super::manifest_path::ManifestPath;
+use super::recipe::{self, Recipe, StoredPart};
+use super::rights::Rights;
+use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence};
+use crate::image::access::AccessRule;
+use crate::image::seal::Seal;
+use crate::image::store::{ImageRecord, Lease, Store};
+use crate::metrics::Outcome;
+use crate::oci::limits::{Budget, Cap};
+use crate::oci::{Source, Sources, read_blob};
+
+/// An image that must be fetched. The registry has given its manifest to the caller.
+pub(super) struct PullTask {
+    /// The reference as the user wrote it, for messages.
+    pub image: String,
+    /// The platform's manifest and what leads to it.
+    pub path: Arc<ManifestPath>,
+    /// What it is judged by.
+    pub evidence: Arc<Evidence>,
+    /// Where its blobs are.
+    pub source: Arc<dyn Source>,
+    /// The rights of the caller that started the pull.
+    pub rights: Rights,
+}
+
+/// What a pull leaves behind for everybody who waited for it: the record, and the compressed bytes fetched.
+pub(super) type PulledImage = (ImageRecord, u64);
+
+/// What the tasks of all pulls of a node share.
+#[derive(Debug)]
+pub(super) struct PullContext {
+    pub store: Arc<Store>,
+    pub sources: Sources,
+    pub rule: Arc<AccessRule>,
+    pub layers: LayerFetcher,
+    pub limits: PullLimits,
+    /// Building holds a whole tree in memory, so images are built one after another.
+    pub building: Semaphore,
+    pub metrics: PullMetrics,
+}
+
+impl PullContext {
+    /// One pull, counted. It holds a lease of its own.
+    pub(super) async fn run(
+        &self,
+        task: &Arc<PullTask>,
+        progress: &Progress,
+    ) -> Result<PulledImage, PullError> {
+        let timing = self.metrics.pull();
+        let outcome = self.pull(task, progress).await;
+        timing.end(Outcome::of(&outcome, PullError::kind));
+        outcome
+    }
+
+    async fn pull(&self, task: &Arc<PullTask>, progress: &Progress) -> Result<PulledImage, PullError> {
+        let started = Instant::now();
+        let (image, manifest) = (task.image.as_str(), task.path.digest);
+        let lease = self.store.lease().await.about(image)?;
+        // Between planning and now another pull may have ended.
+        if let Some(record) = self.store.images().get_or_set_aside(&manifest).about(image)?
+            && task.rights.is_from_here(&manifest)?
+        {
+            return Ok((record, 0));
+        }
+        let recipe = self.recipe(task).await?;
+        let layers = ImageLayers {
+            image,
+            source: &*task.source,
+            rights: &task.rights,
+            lease: &lease,
+            progress,
+            unpacked: Arc::new(Budget::new(self.limits.image.image_bytes)),
+        };
+        self.layers.fetch_all(&layers, &recipe.parts).await?;
+        let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
+        // The evidence comes before the image, so that the image never is without.
+        stored_evidence::keep(&self.store, &lease, &task.evidence, task.rights.origin().name(), image)?;
+        // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
+        let record = match self.store.images().get_or_set_aside(&manifest).about(image)? {
+            Some(record) if StoredPart::of(&record) == recipe.stored() => record,
+            _ => self.build(task, recipe, &lease).await?,
+        };
+        // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
+        task.rights.record_origin(&lease, &manifest)?;
+        tracing::info!(
+            composefs = %record.image,
+            fetched_bytes = fetched,
+            files_bytes = record.bytes,
+            inodes = record.inodes,
+            seconds = started.elapsed().as_secs_f64(),
+            "pulled"
+        );
+        Ok((record, fetched))
+    }
+
+    /// Checks the announced sizes, and reads the config.
+    async fn recipe(&self, task: &PullTask) -> Result<Recipe, PullError> {
+        let (caps, manifest) = (&self.limits.image, &task.path.manifest);
+        let exceeds = |exceeded| PullError::Limit { image: task.image.clone(), exceeded };
+        // What is larger than the cap before it is unpacked is refused before it is fetched.
+        let announced = recipe::blobs(manifest).map(|blob| blob.size).fold(0, u64::saturating_add);
+        if announced > caps.image_bytes {
+            return Err(exceeds(Cap::ImageBytes.exceeded(announced, caps.image_bytes)));
+        }
+        let (config, max) = (&manifest.config, caps.config_bytes);
+        if config.size > max as u64 {
+            return Err(exceeds(Cap::ConfigBytes.exceeded(config.size, max)));
+        }
+        let bytes = read_blob(&*task.source, config, max).await.about(&task.image)?;
+        Recipe::parse(manifest, &bytes).about(&task.image)
+    }
+
+    async fn build(
+        &self,
+        task: &Arc<PullTask>,
+        recipe: Recipe,
+        lease: &Lease,
+    ) -> Result<ImageRecord, PullError> {
+        let _turn = self.building.acquire().await;
+        let (store, lease, image) = (Arc::clone(&self.store), lease.clone(), task.image.clone());
+        let work = build::Work {
+            manifest: task.path.digest,
+            parts: recipe.stored(),
+            platform: Some(recipe.platform),
+            name: image.clone(),
+            seal: Seal::of(&task.path.manifest).about(&image)?,
+            rules: self.limits.rules(),
+            limits: self.limits.image,
+        };
+        let built = tokio::task::spawn_blocking(move || build::build(&store, &lease, work)).await;
+        built.map_err(|error| PullError::Lost { image, why: error.to_string() })?
+    }
+
+    /// Builds an image again that another release built.
+    pub(super) async fn renew(&self, old: ImageRecord, image: String) -> Result<ImageRecord, PullError> {
+        let lease = self.store.lease().await.about(&image)?;
+        let _turn = self.building.acquire().await;
+        let (store, limits, name) = (Arc::clone(&self.store), self.limits, image.clone());
+        let work = move || renew::renew(&store, &lease, old, limits.rules(), limits.image, &name);
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| PullError::Lost { image, why: error.to_string() })?
+    }
+}

@@ -1,0 +1,54 @@
+//! The settings that all sources share.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::credentials::Credentials;
+use super::limits::ImageLimits;
+use super::registry::{Pace, RegistryMetrics, RetryPolicy};
+
+/// How registries are reached, and the caps on images.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// Registries (`HOST[:PORT]`) reached by plain HTTP. No host is implied, not even loopback.
+    pub insecure_registries: BTreeSet<String>,
+    /// PEM files with certificate authorities trusted in addition to the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// The node's own credentials, used for a repository that the caller's do not cover.
+    pub default_credentials: Credentials,
+    /// Time limit for connecting, TLS included.
+    pub connect_timeout: Duration,
+    /// Time limit for the next bytes, of headers or content.
+    pub read_timeout: Duration,
+    /// Time limit for a whole manifest or token, which are small.
+    pub document_timeout: Duration,
+    /// The minimum transfer rate of a blob's connection.
+    pub pace: Pace,
+    /// Caps on images.
+    pub limits: ImageLimits,
+    /// How transient failures are retried.
+    pub retry: RetryPolicy,
+    /// Whether `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the environment apply.
+    pub proxy_from_environment: bool,
+    /// Where requests are counted.
+    pub metrics: RegistryMetrics,
+}
+
+impl Default for SourceSettings {
+    fn default() -> Self {
+        Self {
+            insecure_registries: BTreeSet::new(),
+            ca_files: Vec::new(),
+            default_credentials: Credentials::none(),
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(30),
+            document_timeout: Duration::from_secs(120),
+            pace: Pace::default(),
+            limits: ImageLimits::default(),
+            retry: RetryPolicy::default(),
+            proxy_from_environment: true,
+            metrics: RegistryMetrics::default(),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Requirements as they are checked: keys, roots and patterns are parsed.
+
+use super::identity::SignedIdentity;
+use crate::integrity::Integrity;
+use crate::trust::signature::Expectation;
+
+/// One requirement.
+#[derive(Debug)]
+pub struct Requirement {
+    /// Where it stands in the policy.
+    pub(super) at: String,
+    /// What it asks for.
+    pub(super) check: Check,
+}
+
+/// What a requirement asks for.
+#[derive(Debug)]
+pub(super) enum Check {
+    /// Never holds.
+    Reject,
+    /// Always holds.
+    AcceptAnything,
+    /// A signature.
+    Signature(Box<SignatureCheck>),
+    /// Properties of the mount.
+    Composefs {
+        /// The signed manifest must carry the composefs digest.
+        require_digest: bool,
+        /// The lowest accepted integrity level of the mount.
+        integrity: Option<Integrity>,
+    },
+    /// Something that other tools can check and this one cannot. Never holds.
+    Unsupported {
+        /// The requirement's type.
+        kind: &'static str,
+        /// Why it is not supported, and what to use instead.
+        why: &'static str,
+    },
+}
+
+/// A required signature.
+#[derive(Debug)]
+pub(super) struct SignatureCheck {
+    /// The requirement's type.
+    pub(super) kind: &'static str,
+    /// What the signature must satisfy.
+    pub(super) expectation: Expectation,
+    /// The repository that it must name; `None` if it need not name any.
+    pub(super) identity: Option<SignedIdentity>,
+    /// Who may sign, for people.
+    pub(super) signers: Vec<String>,
+}
+
+impl Check {
+    /// The requirement's type as the policy spells it.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Reject => "reject",
+            Self::AcceptAnything => "insecureAcceptAnything",
+            Self::Signature(check) => check.kind,
+            Self::Composefs { .. } => "composefs",
+            Self::Unsupported { kind, .. } => kind,
+        }
+    }
+}

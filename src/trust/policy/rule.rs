@@ -1,0 +1,59 @@
+//! A parsed policy, and the rule in it that governs an image.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::requirement::{Check, Requirement};
+use super::scope::{self, Transport};
+use crate::oci::reference::Reference;
+
+/// A parsed policy with all keys that it names.
+#[derive(Debug)]
+pub struct Policy {
+    pub(super) file: PathBuf,
+    pub(super) default: Vec<Requirement>,
+    /// By transport and scope; a transport's own default has the empty scope.
+    pub(super) scopes: BTreeMap<(Transport, String), Vec<Requirement>>,
+}
+
+/// The part of a policy that governs an image.
+#[derive(Debug, Clone)]
+pub struct PolicyRule<'a> {
+    /// Where it stands in the policy: `default`, or `transports.docker["r.example/a"]`.
+    pub scope: String,
+    /// All of them must hold. Never empty.
+    pub requirements: &'a [Requirement],
+}
+
+impl Policy {
+    /// The file that it was read from.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The requirements that govern `reference`: those of the most specific scope alone.
+    ///
+    /// `directory` is an OCI layout's directory with all links resolved.
+    pub fn rule(&self, reference: &Reference, directory: Option<&Path>) -> PolicyRule<'_> {
+        let (transport, mut names) = scope::names(reference, directory);
+        // The transport's own default comes last.
+        names.push(String::new());
+        for name in names {
+            let key = (transport, name);
+            if let Some(requirements) = self.scopes.get(&key) {
+                let scope = format!("transports.{}[{:?}]", transport.name(), key.1);
+                return PolicyRule { scope, requirements };
+            }
+        }
+        PolicyRule { scope: "default".to_owned(), requirements: &self.default }
+    }
+}
+
+impl PolicyRule<'_> {
+    /// Whether a signature can change the decision.
+    pub(crate) fn wants_signatures(&self) -> bool {
+        let hopeless = |r: &Requirement| matches!(r.check, Check::Reject | Check::Unsupported { .. });
+        let signature = |r: &Requirement| matches!(r.check, Check::Signature(_));
+        self.requirements.iter().any(signature) && !self.requirements.iter().any(hopeless)
+    }
+}
