@@ -61,7 +61,7 @@ conformance: ## csi-sanity of the Kubernetes project against the real driver and
 	PATH="$$(scripts/go.sh):$$PATH" tests/conformance/run.sh
 
 fuzz: ## the parsers of foreign bytes, each for ten minutes ([FUZZ="tar index"] [SECONDS_EACH=600]; needs cargo-fuzz)
-	@scripts/setup.sh build
+	@scripts/setup.sh fuzz
 	scripts/fuzz.sh $(or $(SECONDS_EACH),600) $(FUZZ)
 
 bench: ## the figures beside podman, umoci and cfsctl; rewrites docs/benchmarks.md (half an hour)
@@ -80,9 +80,9 @@ deny: ## licences, sources and duplicates of the dependencies (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "deny: run: cargo install cargo-deny --locked" >&2; exit 1; }
 	cargo deny --all-features check bans licenses sources
 
-docs: ## the library's documentation, warnings are errors
+docs: ## the code's documentation with its private items, warnings are errors
 	@scripts/setup.sh build
-	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
 clean: ## remove what was built
 	@$(CARGO) clean

@@ -10,6 +10,7 @@
 #            Debian suites for the virtual machine, unpacked into ~/.cache and not installed
 #   e2e      what builds and starts the end-to-end cluster; its own programs are unpacked and built into ~/.cache
 #   image    what builds container images
+#   fuzz     what the fuzzer is linked with, and what makes its seeds
 #   bench    the peers that the benchmark runs beside us
 #
 # The Rust toolchain is yours: https://rustup.rs, at least the rust-version in Cargo.toml.
@@ -38,6 +39,8 @@ needs() {
                     # Where docker is there and answers, it will do.
                     docker info >/dev/null 2>&1 || echo buildah:buildah
                     echo strip:binutils ;;
+        fuzz)       needs build
+                    echo c++:g++ tar:tar gzip:gzip zstd:zstd ;;
         bench)      needs test
                     echo time:time ;;
         *)          sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2 ;;
