@@ -1,4 +1,4 @@
-//! The policy at every mount: the real gate over real signatures, in a registry whose content the test decides, and
+//! The policy at every mount: the real engine over real signatures, in a registry whose content the test decides, and
 //! the program with a policy that is revoked. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
@@ -12,11 +12,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use composefs_csi::csi::proto::NodeStageVolumeRequest;
 use composefs_csi::csi::proto::volume_capability::access_mode::Mode;
-use composefs_csi::image::digest::Digest;
 use composefs_csi::image::pull::{Images as _, Limits, PullError, PullPolicy, Puller, Ready};
 use composefs_csi::image::store::Store;
-use composefs_csi::image::trust::TrustSettings;
 use composefs_csi::kind::Kind;
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::trust::TrustSettings;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
@@ -192,7 +192,7 @@ async fn an_image_that_is_refused_costs_no_bytes_and_one_that_is_signed_is_judge
     registry.sign(&index, &key());
     node.refused(&image, PullPolicy::IfNotPresent).await;
     let only_payloads = registry.server.asked("/blobs/");
-    assert!(node.store.images().unwrap().images.is_empty());
+    assert!(node.store.images().list().unwrap().images.is_empty());
     assert_eq!(std::fs::read_dir(node.store.root().join("blobs")).unwrap().count(), 0);
     assert!(only_payloads <= 2, "{only_payloads} blobs: no layer and no config");
 

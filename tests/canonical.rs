@@ -12,7 +12,7 @@ use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
 use composefs::fsverity::Sha256HashValue;
 use composefs::generic_tree::{OciTransformOptions, XattrFiltering};
 use composefs_csi::image::composefs::{dump, write_image};
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Meta, Mtime};
+use composefs_csi::image::entry::{Entry, EntryKind, Meta, Mtime};
 use composefs_csi::image::tree::{Builder, CheckedTree, Rules, XattrRule};
 use composefs_csi::image::verity::VerityDigest;
 

@@ -20,9 +20,9 @@ use composefs_csi::csi::proto::{
     ValidateVolumeCapabilitiesRequest, VolumeContentSource,
 };
 use composefs_csi::csi::server::{Services, serve};
-use composefs_csi::image::digest::Digest;
-use composefs_csi::image::reference::Reference;
-use composefs_csi::image::source::{Credentials, SourceError};
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::oci::reference::Reference;
+use composefs_csi::oci::{Credentials, SourceError};
 use composefs_csi::volume::layouts::Layouts;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;

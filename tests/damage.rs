@@ -1,4 +1,4 @@
-//! Damage under a running plugin: what the kernel complains about is logged with object and image, shows in the
+//! Corruption under a running plugin: what the kernel complains about is logged with object and image, shows in the
 //! volume's condition, and is repaired by `verify --repair` and a pull. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]

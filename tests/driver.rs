@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use composefs_csi::csi::proto::NodePublishVolumeRequest;
-use composefs_csi::image::digest::Digest;
+use composefs_csi::oci::digest::Digest;
 use tonic::{Code, Request};
 
 mod support {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use composefs_csi::image::layer::entry::Entry;
+use composefs_csi::image::entry::Entry;
 
 mod support {
     pub mod csi;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use composefs_csi::image::composefs::dump;
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Mtime};
+use composefs_csi::image::entry::{Entry, EntryKind, Mtime};
 use composefs_csi::image::tree::{Builder, CheckedTree, Rules, TreeError};
 
 mod support {

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Mtime};
+use composefs_csi::image::entry::{Entry, EntryKind, Mtime};
 
 mod support {
     pub mod golden;

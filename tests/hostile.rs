@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-use composefs_csi::image::digest::Digest;
+use composefs_csi::oci::digest::Digest;
 use tar::{EntryType, Header};
 use tonic::{Code, Status};
 

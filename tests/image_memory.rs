@@ -6,7 +6,7 @@
 use std::process::Command;
 
 use composefs_csi::image::composefs::write_image;
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Meta, Mtime};
+use composefs_csi::image::entry::{Entry, EntryKind, Meta, Mtime};
 use composefs_csi::image::tree::{Builder, Rules};
 use composefs_csi::image::verity::VerityDigest;
 

@@ -12,16 +12,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use composefs_csi::image::digest::Digest;
-use composefs_csi::image::limits::Limits;
-use composefs_csi::image::manifest::{
-    ACCEPTED_MEDIA_TYPES, Document, ImageConfig, LayerCompression, Manifest,
-};
-use composefs_csi::image::reference::{Reference, Version};
-use composefs_csi::image::source::{
-    Credentials, RetryPolicy, Source, SourceError, SourceSettings, Sources, read_blob,
-};
 use composefs_csi::kind::Kind;
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::oci::limits::Limits;
+use composefs_csi::oci::manifest::{ACCEPTED_MEDIA_TYPES, Document, ImageConfig, LayerCompression, Manifest};
+use composefs_csi::oci::reference::{Reference, Version};
+use composefs_csi::oci::{Credentials, RetryPolicy, Source, SourceError, SourceSettings, Sources, read_blob};
 use futures_util::TryStreamExt as _;
 use support::images::{Compression, Flavour, Image, Layer, Layout};
 use support::registry::{Options, Registry, Running, free_port, make_certificates};

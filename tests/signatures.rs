@@ -25,12 +25,12 @@ mod tools;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
-use composefs_csi::image::digest::Digest;
-use composefs_csi::image::reference::Reference;
-use composefs_csi::image::source::{Credentials, Source, SourceSettings, Sources};
-use composefs_csi::image::trust::Evidence;
-use composefs_csi::image::trust::collect::collect;
-use composefs_csi::image::trust::signature::{
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::oci::reference::Reference;
+use composefs_csi::oci::{Credentials, Source, SourceSettings, Sources};
+use composefs_csi::trust::Claims;
+use composefs_csi::trust::collect::collect;
+use composefs_csi::trust::signature::{
     Authority, Claim, Expectation, Formats, Log, PublicKey, SignatureError, Signed, TrustedRoot, verify,
 };
 use images::{Image, Layout};
@@ -91,7 +91,7 @@ impl World {
 }
 
 impl Target {
-    fn evidence(&self) -> Evidence {
+    fn evidence(&self) -> Claims {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(collect(&*self.source, &self.digests)).unwrap()
     }
@@ -113,7 +113,7 @@ fn other_key() -> &'static PublicKey {
 }
 
 /// The one claim of an image.
-fn only(evidence: Evidence) -> Claim {
+fn only(evidence: Claims) -> Claim {
     let [claim] =
         <[Claim; 1]>::try_from(evidence.claims).unwrap_or_else(|all| panic!("{} claims", all.len()));
     claim

@@ -8,7 +8,7 @@ use std::io::BufReader;
 use std::path::Path;
 use std::process::Command;
 
-use composefs_csi::image::layer::entry::EntryKind;
+use composefs_csi::image::entry::EntryKind;
 use composefs_csi::image::tar::{Archive, Limits, Piece, TarKind};
 
 mod support {

@@ -5,9 +5,9 @@
 
 #![no_main]
 
-use composefs_csi::image::limits::Limits;
-use composefs_csi::image::manifest::{Document, Index};
-use composefs_csi::image::platform::Platform;
+use composefs_csi::oci::limits::Limits;
+use composefs_csi::oci::manifest::{Document, Index};
+use composefs_csi::oci::platform::Platform;
 use libfuzzer_sys::fuzz_target;
 
 const STATED: [Option<&str>; 3] = [

@@ -11,12 +11,12 @@ use std::io::{Read as _, Write as _};
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use composefs_csi::image::digest::Digest;
-use composefs_csi::image::layer::entry::{Entry, EntryKind};
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::image::entry::{Entry, EntryKind};
 use composefs_csi::image::layer::{Blob, Contents, LayerError, LayerOutcome, Limits, RecordReader, ingest};
-use composefs_csi::image::limits::Budget;
-use composefs_csi::image::manifest::LayerCompression;
-use composefs_csi::image::store::Objects;
+use composefs_csi::oci::limits::Budget;
+use composefs_csi::oci::manifest::LayerCompression;
+use composefs_csi::image::objects::Objects;
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi_fuzz::archive;
 use libfuzzer_sys::fuzz_target;

@@ -6,7 +6,7 @@
 
 #![no_main]
 
-use composefs_csi::image::layer::entry::{Entry, is_clean};
+use composefs_csi::image::entry::{Entry, is_clean};
 use composefs_csi::image::layer::{RecordError, RecordReader, RecordWriter};
 use composefs_csi::image::tree::Rules;
 use composefs_csi_fuzz::image;

@@ -5,8 +5,8 @@
 
 #![no_main]
 
-use composefs_csi::image::limits::Limits;
-use composefs_csi::image::manifest::{Document, ImageConfig, Manifest};
+use composefs_csi::oci::limits::Limits;
+use composefs_csi::oci::manifest::{Document, ImageConfig, Manifest};
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 
@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
     if let Ok(config) = ImageConfig::parse(bytes, layers) {
         assert_eq!(config.diff_ids.len(), layers);
         let platform = config.platform.to_string();
-        let _ = platform.parse::<composefs_csi::image::platform::Platform>();
+        let _ = platform.parse::<composefs_csi::oci::platform::Platform>();
     }
 });
 

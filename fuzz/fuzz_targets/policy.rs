@@ -10,12 +10,12 @@ use std::io;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use composefs_csi::image::digest::Digest;
-use composefs_csi::image::manifest::Descriptor;
-use composefs_csi::image::reference::Reference;
-use composefs_csi::image::trust::Subject;
-use composefs_csi::image::trust::policy::{Policy, decide};
-use composefs_csi::image::trust::signature::verify;
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::oci::manifest::Descriptor;
+use composefs_csi::oci::reference::Reference;
+use composefs_csi::trust::Subject;
+use composefs_csi::trust::policy::{Policy, decide};
+use composefs_csi::trust::signature::verify;
 use libfuzzer_sys::fuzz_target;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;

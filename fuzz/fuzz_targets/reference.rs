@@ -5,8 +5,8 @@
 
 #![no_main]
 
-use composefs_csi::image::digest::Digest;
-use composefs_csi::image::reference::Reference;
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::oci::reference::Reference;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

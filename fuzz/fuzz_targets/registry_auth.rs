@@ -6,9 +6,9 @@
 
 #![no_main]
 
-use composefs_csi::image::reference::Reference;
-use composefs_csi::image::source::Credentials;
-use composefs_csi::image::source::challenge::{Challenge, choose};
+use composefs_csi::oci::reference::Reference;
+use composefs_csi::oci::Credentials;
+use composefs_csi::oci::challenge::{Challenge, choose};
 use libfuzzer_sys::fuzz_target;
 
 const IMAGES: [&str; 5] = [

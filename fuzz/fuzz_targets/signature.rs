@@ -11,8 +11,8 @@ use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use composefs_csi::image::digest::Digest;
-use composefs_csi::image::trust::signature::{
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::trust::signature::{
     Authority, Claim, Expectation, Formats, Identity, Log, Matcher, PublicKey, SIGNATURE_PREDICATE, Signed,
     TrustedRoot, verify,
 };

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use composefs_csi::controller::states::State;
-use composefs_csi::image::digest::Digest;
+use composefs_csi::oci::digest::Digest;
 use composefs_csi::image::store::{ImageRecord, NodeKey};
 use composefs_csi::node::volume::record::VolumeRecord;
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,6 @@
 //! Archives from arbitrary bytes, and what an archive holds, read without a store.
 
-use composefs_csi::image::layer::entry::{Entry, EntryKind, INLINE_MAX, Meta, is_clean};
+use composefs_csi::image::entry::{Entry, EntryKind, INLINE_MAX, Meta, is_clean};
 use composefs_csi::image::tar::{Archive, Limits, Piece, TarEntry, TarError, TarKind};
 use composefs_csi::image::verity::VerityHasher;
 use std::io::{BufRead, BufReader};

@@ -2,9 +2,9 @@
 
 use composefs::{dumpfile::write_dumpfile, erofs::reader::erofs_to_filesystem, fsverity::Sha256HashValue};
 use composefs_csi::image::composefs::{dump, list_objects, write_image};
-use composefs_csi::image::layer::entry::{Entry, EntryKind};
+use composefs_csi::image::entry::{Entry, EntryKind};
 use composefs_csi::image::layer::{RecordReader, RecordWriter};
-use composefs_csi::image::limits::Limits;
+use composefs_csi::oci::limits::Limits;
 use composefs_csi::image::tree::{Builder, CheckedTree, Rules, TreeError};
 use composefs_csi::image::verity::VerityDigest;
 

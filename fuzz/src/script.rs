@@ -1,6 +1,6 @@
 //! Layers from arbitrary bytes: few names, so that entries meet, and every kind of entry.
 
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Meta, Mtime};
+use composefs_csi::image::entry::{Entry, EntryKind, Meta, Mtime};
 use composefs_csi::image::verity::VerityDigest;
 
 const PARTS: [&[u8]; 16] = [

@@ -20,7 +20,7 @@ use crate::csi::identity::{DriverName, IdentityService, Readiness};
 use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::server::{Services, serve};
-use crate::metrics::Registry;
+use crate::metrics::MetricsRegistry;
 use crate::volume::layouts::Layouts;
 
 /// How long calls may go on after a signal.
@@ -59,7 +59,7 @@ pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
         provisioner = provisioner.with_claims(settings.driver.to_string(), Arc::new(cluster));
     }
     let controller = ControllerService::new(provisioner);
-    let (ready, metrics) = (Readiness::default(), Registry::new()?);
+    let (ready, metrics) = (Readiness::default(), MetricsRegistry::new()?);
     ready.set(true);
     let identity = IdentityService { name: settings.driver, controller: true, ready: ready.clone() };
     let services =

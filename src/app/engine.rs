@@ -9,12 +9,13 @@ use anyhow::Context as _;
 
 use crate::image::access::Rule;
 use crate::image::pull::{Limits, Puller};
-use crate::image::source::{Credentials, Pace, RegistryMetrics, SourceSettings, Sources};
-use crate::image::store::{Integrity, NodeKey, Options, Store};
-use crate::image::trust::metrics::TrustMetrics;
-use crate::image::trust::{TrustGate, TrustSettings};
+use crate::image::store::{NodeKey, Options, Store};
 use crate::image::verity::VerityDigest;
+use crate::integrity::Integrity;
 use crate::node::mount::{self, KernelMounter, SelinuxContext};
+use crate::oci::{Credentials, Pace, RegistryMetrics, SourceSettings, Sources};
+use crate::trust::metrics::TrustMetrics;
+use crate::trust::{SignaturePolicyEngine, TrustSettings};
 
 /// Settings shared by the run modes and the commands.
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ pub struct Engine {
     /// How much is done at once, and what is taken.
     pub limits: Limits,
     /// Says which of them may be mounted.
-    pub gate: Arc<TrustGate>,
+    pub engine: Arc<SignaturePolicyEngine>,
     state_dir: PathBuf,
     selinux_context: SelinuxContext,
 }
@@ -75,14 +76,14 @@ impl Engine {
         let key = NodeKey::load_or_create(&key)?;
         let store = Arc::new(Store::open(&directory, Options::new(key))?);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
-        let gate = Arc::new(TrustGate::new(&settings.trust, settings.trust_metrics.clone()));
+        let engine = Arc::new(SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone()));
         let images = Arc::new(
-            Puller::new(Arc::clone(&store), sources, gate.clone(), rule, settings.limits)
+            Puller::new(Arc::clone(&store), sources, engine.clone(), rule, settings.limits)
                 .with_digest_required(settings.require_digest),
         );
         let (limits, state_dir) = (settings.limits, settings.state_dir.clone());
         let selinux_context = settings.selinux_context.clone();
-        Ok(Self { store, images, gate, limits, state_dir, selinux_context })
+        Ok(Self { store, images, engine, limits, state_dir, selinux_context })
     }
 
     /// The composefs images that are mounted anywhere in this mount namespace.

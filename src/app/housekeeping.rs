@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::image::store::gc::Policy;
-use crate::image::store::{Collected, Request, Store, StoreError};
+use crate::image::store::{CollectRequest, Collected, Store, StoreError};
 use crate::kind::Kind;
 use crate::node::mount::Mounter;
 use crate::node::volume::Volumes;
@@ -67,7 +67,7 @@ fn measure(store: &Store, all: bool) {
 
 fn collect(store: &Store, mounter: &dyn Mounter, policy: Policy) -> Result<Collected, StoreError> {
     let mounted = || mounter.mounted_images().map_err(|error| error.to_string());
-    store.collect(&Request { policy, mounted: &mounted, dry_run: false })
+    store.collect(&CollectRequest { policy, mounted: &mounted, dry_run: false })
 }
 
 fn report(collected: Result<Collected, StoreError>) {

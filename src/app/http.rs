@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::supervise::Alive;
 use crate::csi::identity::Readiness;
-use crate::metrics::Registry;
+use crate::metrics::MetricsRegistry;
 
 /// Connections at a time: a scraper, kubelet, and some to spare. More wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
@@ -34,7 +34,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Watched {
     /// Answers `/metrics`.
-    pub metrics: Registry,
+    pub metrics: MetricsRegistry,
     /// Answers `/healthz`.
     pub alive: Alive,
     /// Answers `/readyz`.
@@ -116,7 +116,8 @@ impl Watched {
         match path {
             "/metrics" => {
                 let mut page = text(StatusCode::OK, self.metrics.text());
-                page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Registry::MEDIA_TYPE));
+                page.headers_mut()
+                    .insert(CONTENT_TYPE, HeaderValue::from_static(MetricsRegistry::MEDIA_TYPE));
                 page
             }
             "/healthz" => verdict(self.alive.ended().map(|task| format!("task {task} has ended"))),
@@ -165,7 +166,7 @@ mod tests {
     #[test]
     fn answers_say_what_is_missing() {
         let watched = Watched {
-            metrics: Registry::new().unwrap(),
+            metrics: MetricsRegistry::new().unwrap(),
             alive: Alive::default(),
             ready: Readiness::default(),
         };

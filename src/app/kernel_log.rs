@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::node::damage::{Watcher, parse};
+use crate::node::corruption::{Watcher, parse};
 use crate::sys::kernel_log::KernelLog;
 
 /// How long damage is believed before it is looked at again.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// Hands every complaint about an object to `watcher`, from the first of this boot on, until the shutdown. Without
+/// Passes every complaint about an object to `watcher`, from the first of this boot on, until the shutdown. Without
 /// access to the log it says so once and does nothing: reads are refused all the same.
 pub async fn follow(mut watcher: Watcher, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut log = match KernelLog::open() {

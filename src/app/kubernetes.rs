@@ -11,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::cluster::events::Events;
 use crate::cluster::taint::StartupTaint;
 use crate::csi::identity::Readiness;
-use crate::node::volume::news::Reports;
+use crate::node::volume::pod_events::PodEvents;
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -44,12 +44,12 @@ impl KubernetesSettings {
         ready: &Readiness,
         supervisor: &mut Supervisor,
         shutdown: &CancellationToken,
-    ) -> Reports {
-        let mut reports = Reports::default();
+    ) -> PodEvents {
+        let mut reports = PodEvents::default();
         let Some(cluster) = cluster else { return reports };
         if self.events {
             let (events, writer) = Events::new(cluster.clone(), driver.to_owned(), node.to_owned());
-            reports = Reports::new(Arc::new(events));
+            reports = PodEvents::new(Arc::new(events));
             let token = shutdown.clone();
             supervisor.start("events", async move {
                 writer.run(token).await;

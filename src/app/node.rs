@@ -10,12 +10,12 @@ use anyhow::Context as _;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::alone::Alone;
+use super::credential_providers::{KeychainSettings, credential_providers};
 use super::engine::{Engine, EngineSettings};
 use super::housekeeping::{self, Schedule};
 use super::http::{self, Watched};
+use super::instance_lock::Alone;
 use super::kernel_log;
-use super::keychain::{KeychainSettings, keychain};
 use super::kubernetes::KubernetesSettings;
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
@@ -25,19 +25,19 @@ use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
 use crate::csi::server::{Services, serve};
-use crate::image::platform::Platform;
-use crate::image::store::Integrity;
-use crate::metrics::Registry;
-use crate::node::damage::{Damages, Watcher};
-use crate::node::keychain::Keychain;
+use crate::integrity::Integrity;
+use crate::metrics::MetricsRegistry;
+use crate::node::corruption::{Damages, Watcher};
+use crate::node::credential_providers::CredentialProviders;
 use crate::node::mount::{KernelMounter, Mounter, Verity};
 use crate::node::service::{NodeService, NodeSettings};
 use crate::node::volume::guard::Guards;
 use crate::node::volume::levels::Levels;
 use crate::node::volume::metrics::VolumeMetrics;
-use crate::node::volume::news::Reports;
+use crate::node::volume::pod_events::PodEvents;
 use crate::node::volume::record::Records;
 use crate::node::volume::{Parts, Volumes};
+use crate::oci::platform::Platform;
 use crate::volume::layouts::Layouts;
 
 /// How long calls may go on after a signal: kubelet kills a pod after 30 seconds.
@@ -63,7 +63,7 @@ pub struct NodeRun {
     /// Serve the Controller service as well: for clusters of one node.
     pub with_controller: bool,
     /// Where credentials come from.
-    pub keychain: KeychainSettings,
+    pub credential_providers: KeychainSettings,
     /// What is done with the API server.
     pub kubernetes: KubernetesSettings,
     /// Where to tell machines that watch.
@@ -80,9 +80,11 @@ pub struct NodeRun {
 pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     let listening = settings.endpoint.listen()?;
     let _alone = Alone::in_directory(&settings.engine.state_dir)?;
-    let (ready, metrics) = (Readiness::default(), Registry::new()?);
-    let cluster = settings.kubernetes.cluster(settings.keychain.pull_secrets).await?;
-    let keychain = keychain(&settings.keychain, cluster.as_ref(), &settings.node.node_id).await?;
+    let (ready, metrics) = (Readiness::default(), MetricsRegistry::new()?);
+    let cluster = settings.kubernetes.cluster(settings.credential_providers.pull_secrets).await?;
+    let credential_providers =
+        credential_providers(&settings.credential_providers, cluster.as_ref(), &settings.node.node_id)
+            .await?;
     let controller = settings.with_controller;
     let identity = IdentityService { name: settings.driver.clone(), controller, ready: ready.clone() };
     let node = NodeService::new(settings.node.clone());
@@ -106,10 +108,13 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
         supervisor.start("log-level", level.follow(shutdown.clone()));
     }
     let whose = (settings.node.node_id.as_str(), &*settings.driver.to_string());
-    let reports = settings.kubernetes.start(cluster.as_ref(), whose, &ready, &mut supervisor, &shutdown);
+    let pod_events = settings.kubernetes.start(cluster.as_ref(), whose, &ready, &mut supervisor, &shutdown);
     let token = shutdown.clone();
     supervisor.start("csi", async move { Ok(serve(listening, services, token, DRAIN).await?) });
-    supervisor.start("volumes", keep_volumes(settings, node, (keychain, reports), ready, metrics, shutdown));
+    supervisor.start(
+        "volumes",
+        keep_volumes(settings, node, (credential_providers, pod_events), ready, metrics, shutdown),
+    );
     supervisor.run(DRAIN + Duration::from_secs(1)).await
 }
 
@@ -117,9 +122,9 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
 async fn keep_volumes(
     settings: NodeRun,
     node: NodeService,
-    (keychain, reports): (Keychain, Reports),
+    (credential_providers, pod_events): (CredentialProviders, PodEvents),
     ready: Readiness,
-    metrics: Registry,
+    metrics: MetricsRegistry,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let housekeeping = Arc::new(Notify::new());
@@ -129,7 +134,7 @@ async fn keep_volumes(
     let noted = damages.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
     let least = settings.integrity;
-    let open = move || open(&engine, (keychain, reports), layouts, wanted, noted, least);
+    let open = move || open(&engine, (credential_providers, pod_events), layouts, wanted, noted, least);
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
     metrics.add(engine.store.metrics())?;
     metrics.add(engine.images.metrics())?;
@@ -157,7 +162,7 @@ async fn keep_volumes(
 
 fn open(
     settings: &EngineSettings,
-    (keychain, reports): (Keychain, Reports),
+    (credential_providers, pod_events): (CredentialProviders, PodEvents),
     layouts: Layouts,
     housekeeping: Arc<Notify>,
     damages: Damages,
@@ -173,14 +178,14 @@ fn open(
     let volumes = Volumes::new(Parts {
         images: engine.images.clone(),
         mounter: Arc::clone(&mounter),
-        records: Records::open(engine.store.volumes())?,
+        records: Records::open(engine.store.volumes().directory().to_owned())?,
         boot: boot_id()?,
         levels,
         platform: Platform::host(),
         layouts,
         guards: Guards::default(),
-        keychain,
-        reports,
+        credential_providers,
+        pod_events,
         housekeeping,
         damages,
         metrics: VolumeMetrics::default(),

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::image::limits;
 use crate::image::pull::Limits;
+use crate::oci::limits;
 
 /// Caps on images: what one image may ask of this node.
 #[derive(Debug, Clone, Args)]
@@ -90,7 +90,7 @@ mod tests {
 
     use super::super::args::Cli;
     use super::*;
-    use crate::image::limits::Cap;
+    use crate::oci::limits::Cap;
 
     const CAPS: [Cap; 13] = [
         Cap::ManifestBytes,
@@ -140,6 +140,6 @@ mod tests {
     fn without_flags_the_defaults_hold() {
         let cli = Cli::try_parse_from(["composefs-csi", "ls"]).unwrap();
         assert_eq!(cli.limits.limits(3), Limits::default());
-        assert_eq!(cli.limits.min_transfer_rate, crate::image::source::Pace::default().minimum);
+        assert_eq!(cli.limits.min_transfer_rate, crate::oci::Pace::default().minimum);
     }
 }

@@ -9,12 +9,12 @@ use super::args::Output;
 use super::images::Wanted;
 use super::output;
 use crate::app::engine::{self, EngineSettings};
-use crate::image::digest::Digest;
-use crate::image::pull::Chain;
+use crate::image::pull::ManifestPath;
 use crate::image::seal::Seal;
-use crate::image::source::Credentials;
-use crate::image::trust::collect::collect;
-use crate::image::trust::{Examination, Subject, TrustGate};
+use crate::oci::Credentials;
+use crate::oci::digest::Digest;
+use crate::trust::collect::collect;
+use crate::trust::{Examination, SignaturePolicyEngine, Subject};
 
 /// What `policy check` prints.
 #[derive(Debug, Serialize)]
@@ -60,7 +60,9 @@ pub(super) async fn check(
     let image = wanted.reference.to_string();
     let source = engine::sources(settings)?.open(&wanted.reference, &Credentials::none())?;
     let top = source.resolve(&wanted.reference.version()).await?;
-    let chain = Chain::follow(&*source, top, &settings.limits.image, &wanted.platform, &image).await?;
+    let chain =
+        ManifestPath::resolve_platform(&*source, top, &settings.limits.image, &wanted.platform, &image)
+            .await?;
     let digests = chain.digests();
     let evidence = collect(&*source, &digests).await?;
     let subject = Subject {
@@ -71,9 +73,9 @@ pub(super) async fn check(
         // Whether it is the right one is found out when the image is built.
         sealed: Seal::of(&chain.manifest)?.is_some(),
     };
-    let gate = TrustGate::new(&settings.trust, settings.trust_metrics.clone());
+    let engine = SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone());
     let explained = tokio::task::spawn_blocking(move || {
-        let found = gate.examine(&subject, &evidence);
+        let found = engine.examine(&subject, &evidence);
         explain(subject, evidence.claims.len(), found)
     })
     .await?;

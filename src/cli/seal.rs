@@ -10,17 +10,17 @@ use serde::Serialize;
 use super::args::Output;
 use super::{output, progress};
 use crate::app::engine::{Engine, EngineSettings, sources};
-use crate::image::digest::Digest;
-use crate::image::manifest::{Document, Index, Manifest, ManifestError};
-use crate::image::platform::Platform;
 use crate::image::pull::{self, Caller, ImageRequest, PullError, PullPolicy, Unbuilt, Watch};
-use crate::image::reference::{Reference, Version};
 use crate::image::seal::Seal;
 use crate::image::seal::document::{Edited, replace_manifests, seal_manifest};
-use crate::image::source::destination::{Destination, NewManifest, NewName};
-use crate::image::source::{Credentials, RawManifest, Source};
 use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
+use crate::oci::destination::{Destination, NewManifest, NewName};
+use crate::oci::digest::Digest;
+use crate::oci::manifest::{Document, Index, Manifest, ManifestError};
+use crate::oci::platform::Platform;
+use crate::oci::reference::{Reference, Version};
+use crate::oci::{Credentials, RawManifest, Source};
 
 /// Indexes within indexes beyond this depth are refused, as in a pull.
 const INDEX_DEPTH_MAX: usize = 4;

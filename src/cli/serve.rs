@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::args::{ControllerArgs, NodeArgs};
 use crate::app::controller::{self, ControllerSettings};
+use crate::app::credential_providers::KeychainSettings;
 use crate::app::engine::EngineSettings;
 use crate::app::housekeeping::Schedule;
-use crate::app::keychain::KeychainSettings;
 use crate::app::kubernetes::KubernetesSettings;
 use crate::app::node::{self, NodeRun};
 use crate::app::telemetry::level::LevelFile;
@@ -47,7 +47,7 @@ pub(super) async fn node(
         },
         integrity: args.integrity.into(),
         with_controller: args.with_controller,
-        keychain: KeychainSettings {
+        credential_providers: KeychainSettings {
             pull_secrets: args.credentials.pull_secrets,
             providers: args
                 .credentials

@@ -11,7 +11,8 @@ use super::output::{self, bytes};
 use crate::app::engine::Engine;
 use crate::image::pull::PullPolicy;
 use crate::image::store::gc::Policy;
-use crate::image::store::{ImageRecord, Integrity, Request};
+use crate::image::store::{CollectRequest, ImageRecord};
+use crate::integrity::Integrity;
 
 /// One line of `ls`.
 #[derive(Debug, Serialize)]
@@ -62,9 +63,9 @@ pub fn ls(engine: &Engine, output: Output) -> anyhow::Result<()> {
 fn survey(engine: &Engine) -> anyhow::Result<Listing> {
     let usage = engine.store.usage()?;
     let mut sizes: HashMap<_, _> = usage.images.iter().map(|image| (image.manifest, *image)).collect();
-    let pins = engine.store.pins()?;
+    let pins = engine.store.pins().list()?;
     let mounted = engine.mounted_images()?;
-    let listed = engine.store.images()?;
+    let listed = engine.store.images().list()?;
     for unreadable in &listed.unreadable {
         tracing::warn!(error = %unreadable, "an image record cannot be read");
     }
@@ -126,14 +127,14 @@ fn age(ago: Duration) -> String {
 pub async fn pin(engine: &Engine, wanted: Wanted, keep: bool, output: Output) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Pin {
-        manifest: crate::image::digest::Digest,
+        manifest: crate::oci::digest::Digest,
         pinned: bool,
     }
     let manifest = wanted.ensure(engine, PullPolicy::Never, output).await?.record.manifest;
     if keep {
         engine.store.pin(&manifest)?;
     } else {
-        engine.store.unpin(&manifest)?;
+        engine.store.pins().remove(&manifest)?;
     }
     output::show(output, &Pin { manifest, pinned: keep }, |pin| {
         format!("{} is {}", pin.manifest, if pin.pinned { "pinned" } else { "no longer pinned" })
@@ -161,7 +162,7 @@ pub fn prune(
         Some((high, low)) => Policy::Watermarks { high, low, min_age },
     };
     let mounted = || engine.mounted_images().map_err(|error| error.to_string());
-    let collected = engine.store.collect(&Request { policy, mounted: &mounted, dry_run })?;
+    let collected = engine.store.collect(&CollectRequest { policy, mounted: &mounted, dry_run })?;
     let pruned = Pruned {
         images: collected.images,
         objects: collected.swept.objects,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::image::trust::{TrustSettings, VERIFIER_TIMEOUT, WithoutPolicy};
+use crate::trust::{TrustSettings, VERIFIER_TIMEOUT, WithoutPolicy};
 
 /// Settings for which images may be mounted.
 #[derive(Debug, Clone, Args)]

@@ -9,9 +9,9 @@ use super::args::Output;
 use super::images::Wanted;
 use super::output::{self, bytes};
 use crate::app::engine::Engine;
-use crate::image::digest::Digest;
 use crate::image::pull::PullPolicy;
 use crate::image::store::ImageRecord;
+use crate::oci::digest::Digest;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -52,13 +52,14 @@ pub async fn verify(
         };
         let damaged = found.damaged.iter().map(|(object, (damage, manifests))| Row {
             object: object.to_string(),
-            path: store.object_path(object).display().to_string(),
+            path: store.objects().path(object).display().to_string(),
             damage: damage.to_string(),
             images: manifests.iter().map(name).collect(),
         });
         let damaged: Vec<Row> = damaged.collect();
         let condemned: BTreeSet<_> = found.damaged.keys().copied().collect();
-        let to_pull = if repair && !condemned.is_empty() { store.condemn(&condemned)? } else { Vec::new() };
+        let to_pull =
+            if repair && !condemned.is_empty() { store.remove_damaged(&condemned)? } else { Vec::new() };
         let to_pull = to_pull.iter().map(|record| name(&record.manifest)).collect();
         Ok(Report { images: records.len(), objects: found.objects, bytes: found.bytes, damaged, to_pull })
     })
@@ -77,7 +78,7 @@ pub async fn verify(
 }
 
 fn all(engine: &Engine) -> anyhow::Result<Vec<ImageRecord>> {
-    let listed = engine.store.images()?;
+    let listed = engine.store.images().list()?;
     if let Some(unreadable) = listed.unreadable.into_iter().next() {
         return Err(unreadable.into());
     }

@@ -1,10 +1,10 @@
 //! Events on pods: what a pull is doing, where `kubectl describe pod` shows it.
 //!
-//! Nothing waits for an Event and nothing fails for one: news go into a bounded queue, what does not fit is
+//! Nothing waits for an Event and nothing fails for one: events go into a bounded queue, what does not fit is
 //! dropped, and what the API server refuses is logged once.
 //!
-//! kubelet repeats a call that fails for as long as the pod is there, and each time there is news. So there is one
-//! Event per pod, volume and reason: repeated news within [`QUIET`] only count, later ones update the Event that is
+//! kubelet repeats a call that fails for as long as the pod is there, and each time there is an event. So there is one
+//! Event per pod, volume and reason: repeated events within [`QUIET`] only count, later ones update the Event that is
 //! there, with the text as it is by then.
 
 use std::collections::HashMap;
@@ -21,11 +21,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, ClusterError};
-use crate::node::volume::news::{News, Reason, Reporter};
+use crate::node::volume::pod_events::{PodEvent, Reason, Reporter};
 use crate::volume::attributes::PodInfo;
 use crate::volume::id::VolumeId;
 
-/// News that wait.
+/// Events that wait.
 const QUEUE: usize = 128;
 /// An Event is not updated more often.
 const QUIET: Duration = Duration::from_secs(60);
@@ -37,9 +37,9 @@ const MESSAGE_MAX: usize = 1000;
 const TAIL: usize = 300;
 const GAP: &str = " ... ";
 
-/// Takes news for Events.
+/// Takes what becomes Events.
 #[derive(Debug)]
-pub struct Events(mpsc::Sender<(PodInfo, News)>);
+pub struct Events(mpsc::Sender<(PodInfo, PodEvent)>);
 
 /// Writes Events until the shutdown.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct Writer {
     cluster: Cluster,
     driver: String,
     node: String,
-    queue: mpsc::Receiver<(PodInfo, News)>,
+    queue: mpsc::Receiver<(PodInfo, PodEvent)>,
     known: HashMap<Topic, Known>,
     failing: AtomicBool,
 }
@@ -64,9 +64,9 @@ struct Known {
 }
 
 impl Reporter for Events {
-    fn report(&self, pod: &PodInfo, news: News) {
-        // A full queue means that the API server is slow; the log has the same news.
-        let _ = self.0.try_send((pod.clone(), news));
+    fn report(&self, pod: &PodInfo, event: PodEvent) {
+        // A full queue means that the API server is slow; the log has the same event.
+        let _ = self.0.try_send((pod.clone(), event));
     }
 }
 
@@ -83,7 +83,7 @@ impl Writer {
     /// Writes until the shutdown.
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
-            let (pod, news) = tokio::select! {
+            let (pod, event) = tokio::select! {
                 () = shutdown.cancelled() => return,
                 next = self.queue.recv() => match next {
                     Some(next) => next,
@@ -93,7 +93,7 @@ impl Writer {
             if pod.name.is_empty() || pod.uid.is_empty() {
                 continue;
             }
-            match self.write(&pod, &news).await {
+            match self.write(&pod, &event).await {
                 Ok(()) => self.failing.store(false, Ordering::Relaxed),
                 Err(error) if !self.failing.swap(true, Ordering::Relaxed) => {
                     tracing::warn!("Events cannot be written: {error}");
@@ -103,8 +103,8 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, pod: &PodInfo, news: &News) -> Result<(), ClusterError> {
-        let key = (pod.uid.clone(), news.volume.clone(), news.reason);
+    async fn write(&mut self, pod: &PodInfo, event: &PodEvent) -> Result<(), ClusterError> {
+        let key = (pod.uid.clone(), event.volume.clone(), event.reason);
         let now = Instant::now();
         if let Some(known) = self.known.get_mut(&key) {
             known.count = known.count.saturating_add(1);
@@ -112,12 +112,12 @@ impl Writer {
                 return Ok(());
             }
             let known = known.clone();
-            if self.update(pod, &known, news).await? {
+            if self.update(pod, &known, event).await? {
                 self.known.insert(key, Known { written: now, ..known });
                 return Ok(());
             }
         }
-        let name = self.create(pod, news).await?;
+        let name = self.create(pod, event).await?;
         if self.known.len() >= KNOWN_MAX {
             let oldest = self.known.iter().min_by_key(|(_, known)| known.written).map(|(key, _)| key.clone());
             oldest.and_then(|key| self.known.remove(&key));
@@ -130,7 +130,7 @@ impl Writer {
         Api::namespaced(self.cluster.0.clone(), &pod.namespace)
     }
 
-    async fn create(&self, pod: &PodInfo, news: &News) -> Result<String, ClusterError> {
+    async fn create(&self, pod: &PodInfo, event: &PodEvent) -> Result<String, ClusterError> {
         let now = Timestamp::now();
         // As client-go names them: unique without asking.
         let name = format!("{}.{:x}", pod.name, now.as_nanosecond());
@@ -148,9 +148,9 @@ impl Writer {
                 uid: Some(pod.uid.clone()),
                 ..ObjectReference::default()
             },
-            reason: Some(news.reason.name().to_owned()),
-            message: Some(cut(&news.text)),
-            type_: Some(if news.reason.is_bad() { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(event.reason.name().to_owned()),
+            message: Some(cut(&event.text)),
+            type_: Some(if event.reason.is_bad() { "Warning" } else { "Normal" }.to_owned()),
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
             count: Some(1),
@@ -165,11 +165,11 @@ impl Writer {
     }
 
     /// Whether the Event was still there to be updated.
-    async fn update(&self, pod: &PodInfo, known: &Known, news: &News) -> Result<bool, ClusterError> {
+    async fn update(&self, pod: &PodInfo, known: &Known, event: &PodEvent) -> Result<bool, ClusterError> {
         let patch = json!({
             "count": known.count,
             "lastTimestamp": Time(Timestamp::now()),
-            "message": cut(&news.text),
+            "message": cut(&event.text),
         });
         let patched = self.api(pod).patch(&known.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
         match patched.map_err(|error| ClusterError::of("patch events".to_owned(), &error)) {

@@ -12,11 +12,11 @@ use k8s_openapi::api::core::v1::{LocalObjectReference, Pod, Secret, ServiceAccou
 use kube::Api;
 
 use super::{Cluster, ClusterError};
-use crate::image::reference::Reference;
-use crate::image::source::Credentials;
 use crate::kind::Kind;
-use crate::node::keychain::plugins::Accounts;
-use crate::node::keychain::{Asker, Keyring, KeyringError};
+use crate::node::credential_providers::plugins::Accounts;
+use crate::node::credential_providers::{CredentialProvider, CredentialProviderError, PodIdentity};
+use crate::oci::Credentials;
+use crate::oci::reference::Reference;
 use crate::volume::attributes::PodInfo;
 use crate::volume::secrets;
 
@@ -110,14 +110,18 @@ impl From<ClusterError> for Failure {
 }
 
 #[async_trait]
-impl Keyring for PullSecrets {
-    async fn credentials(&self, image: &Reference, asker: &Asker) -> Result<Credentials, KeyringError> {
-        let pod = &asker.pod;
+impl CredentialProvider for PullSecrets {
+    async fn credentials(
+        &self,
+        image: &Reference,
+        identity: &PodIdentity,
+    ) -> Result<Credentials, CredentialProviderError> {
+        let pod = &identity.pod;
         if pod.name.is_empty() || pod.namespace.is_empty() {
             // A volume that is staged, or a CSIDriver without podInfoOnMount.
             return Ok(Credentials::none());
         }
-        let failed = |why, remedy, kind| KeyringError {
+        let failed = |why, remedy, kind| CredentialProviderError {
             what: format!("the pull secrets of pod {pod} cannot be had"),
             image: image.to_string(),
             why,

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::states::{State, StateError, States};
-use crate::image::digest::Digest;
-use crate::image::reference::Reference;
-use crate::image::source::{Credentials, SourceError, Sources};
 use crate::kind::Kind;
+use crate::oci::digest::Digest;
+use crate::oci::reference::Reference;
+use crate::oci::{Credentials, SourceError, Sources};
 use crate::volume::attributes::{AttributeError, Attributes};
 use crate::volume::id::{VolumeId, VolumeIdError};
 use crate::volume::layouts::{LayoutError, Layouts};

@@ -6,12 +6,13 @@
 //! provisioner, holds the pinned digest in any case.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::durable_file::{self, Step, StepError, Steps};
 use crate::kind::Kind;
 use crate::volume::id::VolumeId;
 
@@ -123,13 +124,8 @@ impl States {
     /// The system's.
     pub fn write(&self, id: &VolumeId, state: &State) -> Result<(), StateError> {
         let path = self.path(id);
-        let temporary = path.with_extension("tmp");
         let bytes = serde_json::to_vec(state).map_err(|error| failed("encode", &path)(error.into()))?;
-        let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
-        file.write_all(&bytes).map_err(failed("write", &temporary))?;
-        file.sync_all().map_err(failed("sync", &temporary))?;
-        fs::rename(&temporary, &path).map_err(failed("rename", &temporary))?;
-        self.sync()
+        durable_file::replace(&path, path.with_extension("tmp"), &bytes).map_err(step_failed)
     }
 
     /// Forgets a volume; an unknown one is fine.
@@ -146,9 +142,7 @@ impl States {
     }
 
     fn sync(&self) -> Result<(), StateError> {
-        File::open(&self.directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed("sync", &self.directory))
+        durable_file::sync_directory(&self.directory, &Steps::default()).map_err(step_failed)
     }
 
     fn path(&self, id: &VolumeId) -> PathBuf {
@@ -159,6 +153,15 @@ impl States {
 fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
     let path = path.to_owned();
     move |error| StateError::System { step, path, error }
+}
+
+fn step_failed(failed: StepError) -> StateError {
+    let step = match failed.step {
+        Step::Rename => "rename",
+        Step::SyncDirectory => "sync",
+        other => other.doing(),
+    };
+    StateError::System { step, path: failed.path, error: failed.source }
 }
 
 #[cfg(test)]

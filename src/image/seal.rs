@@ -8,10 +8,10 @@
 //! Reading an annotation proves nothing: the image built here is compared with it ([`crate::image::pull`]), and
 //! only a signature over the manifest says whose it is.
 
-use crate::image::manifest::Manifest;
 use crate::image::tree::{Rules, XattrRule};
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
+use crate::oci::manifest::Manifest;
 
 pub mod document;
 
@@ -101,7 +101,7 @@ pub fn why_unsealed(manifest: &Manifest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::manifest::Document;
+    use crate::oci::manifest::Document;
 
     fn manifest(annotations: &[(&str, &str)]) -> Manifest {
         let annotations: serde_json::Map<_, _> =

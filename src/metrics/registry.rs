@@ -7,7 +7,7 @@ use super::{Description, Family, Gauges, Instruments, Label};
 
 /// The metrics of one process. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Registry(prometheus::Registry);
+pub struct MetricsRegistry(prometheus::Registry);
 
 /// A family that cannot be exported: a mistake in its description.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub struct MetricsError {
     why: String,
 }
 
-impl Registry {
+impl MetricsRegistry {
     /// A registry that says which program this is.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Registry {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// The media type of [`Registry::text`].
+    /// The media type of [`MetricsRegistry::text`].
     pub const MEDIA_TYPE: &'static str = prometheus::TEXT_FORMAT;
 }
 
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_is_registered_is_exported() {
-        let (registry, mine) = (Registry::new().unwrap(), owner("a_total", "b"));
+        let (registry, mine) = (MetricsRegistry::new().unwrap(), owner("a_total", "b"));
         registry.add(&mine).unwrap();
         mine.0.add(3);
         mine.1.set(u64::MAX);
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn bad_descriptions_are_named() {
-        let registry = Registry::new().unwrap();
+        let registry = MetricsRegistry::new().unwrap();
         let error = registry.add(&owner("a-total", "b")).unwrap_err().to_string();
         assert!(error.contains("composefs_csi_a-total"), "{error}");
         assert!(registry.add(&owner("c", "c")).unwrap_err().to_string().contains("composefs_csi_c"));

@@ -9,10 +9,10 @@ use std::time::Duration;
 use tonic::{Request, Response, Status, async_trait};
 use tracing::Span;
 
-use super::keychain::Asker;
+use super::credential_providers::PodIdentity;
 use super::volume::statistics::Statistics;
 use super::volume::target::TargetPath;
-use super::volume::{Use, VolumeError, Volumes};
+use super::volume::{VolumeError, VolumeRequest, Volumes};
 use crate::csi::capability::access;
 use crate::csi::deadline::time_to_answer;
 use crate::csi::proto::node_service_capability::{Rpc, Type, rpc};
@@ -101,7 +101,7 @@ struct Asked {
 }
 
 impl NodeService {
-    fn read(&self, asked: Asked) -> Result<Use, Status> {
+    fn read(&self, asked: Asked) -> Result<VolumeRequest, Status> {
         let volume = volume_id(&asked.volume_id)?;
         let target = self.path(asked.field, &asked.path)?;
         Span::current().record("target_path", tracing::field::display(&target));
@@ -111,8 +111,8 @@ impl NodeService {
         let credentials =
             secrets::credentials(&asked.secrets).map_err(|error| status(error.kind(), &error))?;
         let tokens = Tokens::of(&asked.secrets).map_err(|error| status(error.kind(), &error))?;
-        let asker = Asker { pod, tokens };
-        Ok(Use { volume, target, attributes, access, asker, credentials, wait: asked.wait })
+        let identity = PodIdentity { pod, tokens };
+        Ok(VolumeRequest { volume, target, attributes, access, identity, credentials, wait: asked.wait })
     }
 }
 
@@ -124,7 +124,7 @@ impl node_server::Node for NodeService {
     ) -> Result<Response<NodeStageVolumeResponse>, Status> {
         let wait = time_to_answer(request.metadata(), self.settings.pull_wait);
         let request = request.into_inner();
-        let usage = self.read(Asked {
+        let request = self.read(Asked {
             volume_id: request.volume_id,
             field: "staging_target_path",
             path: request.staging_target_path,
@@ -133,7 +133,7 @@ impl node_server::Node for NodeService {
             secrets: request.secrets,
             wait,
         })?;
-        self.volumes()?.stage(usage).await.map_err(failed)?;
+        self.volumes()?.stage(request).await.map_err(failed)?;
         Ok(Response::new(NodeStageVolumeResponse {}))
     }
 
@@ -154,7 +154,7 @@ impl node_server::Node for NodeService {
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
         let wait = time_to_answer(request.metadata(), self.settings.pull_wait);
         let request = request.into_inner();
-        let usage = self.read(Asked {
+        let request = self.read(Asked {
             volume_id: request.volume_id,
             field: "target_path",
             path: request.target_path,
@@ -163,7 +163,7 @@ impl node_server::Node for NodeService {
             secrets: request.secrets,
             wait,
         })?;
-        self.volumes()?.publish(usage).await.map_err(failed)?;
+        self.volumes()?.publish(request).await.map_err(failed)?;
         Ok(Response::new(NodePublishVolumeResponse {}))
     }
 

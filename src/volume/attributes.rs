@@ -9,11 +9,11 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use crate::image::platform::{Platform, PlatformError};
 use crate::image::pull::PullPolicy;
-use crate::image::reference::{Reference, ReferenceError, Version};
-use crate::image::store::Integrity;
+use crate::integrity::Integrity;
 use crate::kind::Kind;
+use crate::oci::platform::{Platform, PlatformError};
+use crate::oci::reference::{Reference, ReferenceError, Version};
 
 /// The attributes that are understood; `reference` is another name for `image`.
 pub const KEYS: [&str; 7] = ["image", "reference", "pullPolicy", "path", "platform", "noexec", "verify"];

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::image::digest::Digest;
 use crate::kind::Kind;
+use crate::oci::digest::Digest;
 
 /// Longest id in bytes (CSI 1.12, "Size Limits": strings hold at most 128 bytes).
 pub const VOLUME_ID_MAX: usize = 128;

@@ -5,8 +5,8 @@
 
 use std::path::{Component, PathBuf};
 
-use crate::image::reference::Reference;
 use crate::kind::Kind;
+use crate::oci::reference::Reference;
 
 /// The directories below which layouts may be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -5,9 +5,9 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use crate::image::source::Credentials;
-use crate::image::source::credentials::CredentialError;
 use crate::kind::Kind;
+use crate::oci::Credentials;
+use crate::oci::credentials::CredentialError;
 
 /// The key of a `kubernetes.io/dockerconfigjson` Secret.
 const CONFIG_JSON: &str = ".dockerconfigjson";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use composefs_csi::image::digest::Digest;
+use composefs_csi::oci::digest::Digest;
 
 use crate::support::images::{Image, Layout};
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use composefs_csi::image::digest::Digest;
+use composefs_csi::oci::digest::Digest;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;

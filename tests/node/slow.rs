@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
-use composefs_csi::image::store::Integrity;
 use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::integrity::Integrity;
 use composefs_csi::node::mount::fake::FakeMounter;
 use composefs_csi::node::mount::{MountError, MountSpec, Mounter};
 /// A mounter that stops before each mount until it is let on.

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use composefs_csi::image::trust::signature::{CertificateAuthorities, Identity, Matcher};
+use composefs_csi::trust::signature::{CertificateAuthorities, Identity, Matcher};
 
 use super::sigstore::{Cosign, ISSUER, said, token};
 use super::*;

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use composefs_csi::image::trust::signature::{Identity, Matcher};
+use composefs_csi::trust::signature::{Identity, Matcher};
 
 use super::sigstore::crate_source;
 use super::*;

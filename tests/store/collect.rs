@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use composefs_csi::image::digest::Digest;
 use composefs_csi::image::store::gc::{Amount, Policy};
-use composefs_csi::image::store::{Measure, Options, Request, Space, Store, StoreError};
+use composefs_csi::image::store::{CollectRequest, Measure, Options, Space, Store, StoreError};
+use composefs_csi::oci::digest::Digest;
 
 use composefs_csi::image::composefs;
 use composefs_csi::image::tree::{Builder, Rules};
@@ -20,7 +20,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn write_volume(store: &Store, name: &str, image: &Digest) {
     let record = format!(r#"{{"format":1,"volume":"v","image":"{image}","later":[1,2]}}"#);
-    std::fs::write(store.volumes().join(name), record).unwrap();
+    std::fs::write(store.volumes().directory().join(name), record).unwrap();
 }
 
 #[test]
@@ -40,13 +40,13 @@ fn what_is_recorded_mounted_or_pinned_stays() {
     check(&store);
     assert_eq!(all_objects(dir.path()), needed(&store));
 
-    std::fs::remove_file(store.volumes().join("v.json")).unwrap();
-    assert!(store.unpin(&manifest("pinned")).unwrap());
-    assert!(!store.unpin(&manifest("pinned")).unwrap());
+    std::fs::remove_file(store.volumes().directory().join("v.json")).unwrap();
+    assert!(store.pins().remove(&manifest("pinned")).unwrap());
+    assert!(!store.pins().remove(&manifest("pinned")).unwrap());
     assert_eq!(collect(&store, EVERYTHING, &[]).unwrap().images.len(), 3);
     assert!(all_objects(dir.path()).is_empty());
     assert!(matches!(store.pin(&manifest("idle")), Err(StoreError::NoImage(_))));
-    assert!(matches!(store.touch(&manifest("idle")), Err(StoreError::NoImage(_))));
+    assert!(matches!(store.images().touch(&manifest("idle")), Err(StoreError::NoImage(_))));
 }
 
 #[test]
@@ -55,13 +55,14 @@ fn what_is_not_known_for_certain_blocks_removal() {
     let store = open(dir.path());
     let record = pull(&store, "a", &[&["x"]]).unwrap();
     for torn in ["", "{", r#"{"volume":"v"}"#, r#"{"image":"sha256:12"}"#] {
-        std::fs::write(store.volumes().join("torn.json"), torn).unwrap();
+        std::fs::write(store.volumes().directory().join("torn.json"), torn).unwrap();
         let refused = collect(&store, EVERYTHING, &[]).unwrap_err();
         assert!(matches!(&refused, StoreError::Blocked(why) if why.contains("torn.json")), "{refused}");
     }
-    std::fs::remove_file(store.volumes().join("torn.json")).unwrap();
+    std::fs::remove_file(store.volumes().directory().join("torn.json")).unwrap();
 
-    let unreadable = Request { policy: EVERYTHING, mounted: &|| Err("no /proc".to_owned()), dry_run: false };
+    let unreadable =
+        CollectRequest { policy: EVERYTHING, mounted: &|| Err("no /proc".to_owned()), dry_run: false };
     assert!(matches!(store.collect(&unreadable), Err(StoreError::Blocked(why)) if why == "no /proc"));
 
     // Mounted, and its record is lost: its objects must not go.
@@ -84,9 +85,10 @@ fn recently_used_images_stay_and_a_dry_run_removes_nothing() {
         pull(&store, name, &[&[name]]).unwrap();
         used(&store, &manifest(name), 2 * HOUR);
     }
-    store.touch(&manifest("new")).unwrap();
+    store.images().touch(&manifest("new")).unwrap();
     let policy = Policy::Unneeded { min_age: HOUR };
-    let dry = store.collect(&Request { policy, mounted: &|| Ok(BTreeSet::new()), dry_run: true }).unwrap();
+    let dry =
+        store.collect(&CollectRequest { policy, mounted: &|| Ok(BTreeSet::new()), dry_run: true }).unwrap();
     assert_eq!((dry.images.len(), dry.swept.objects), (1, 0));
     assert_eq!(names(&store).len(), 2);
     let gone = collect(&store, policy, &[]).unwrap();
@@ -131,7 +133,7 @@ fn by_watermarks_the_least_recently_used_go_and_no_more_than_needed() {
     assert!(gone().is_empty(), "exactly at the mark");
     // A failed pull's garbage goes first, and is enough.
     let lease = store.lease_blocking().unwrap();
-    store.objects(&lease).unwrap().put(&content("garbage40000")).unwrap();
+    store.objects().under(&lease).unwrap().put(&content("garbage40000")).unwrap();
     drop(lease);
     assert!(store.space().unwrap().exceeds(85));
     assert!(gone().is_empty());
@@ -141,7 +143,7 @@ fn by_watermarks_the_least_recently_used_go_and_no_more_than_needed() {
     assert!(!store.space().unwrap().exceeds(80));
     assert!(gone().is_empty());
     // A used image moves to the end of the queue.
-    store.touch(&manifest("b40960")).unwrap();
+    store.images().touch(&manifest("b40960")).unwrap();
     base.fetch_add(12, SeqCst);
     assert_eq!(gone(), [manifest("c40960")]);
     check(&store);
@@ -163,7 +165,7 @@ fn the_mount_table_is_read_when_nobody_can_mount() {
         assert!(store.lease_blocking().is_err(), "a publish could mount now");
         Ok(BTreeSet::new())
     };
-    store.collect(&Request { policy: EVERYTHING, mounted: &mounted, dry_run: false }).unwrap();
+    store.collect(&CollectRequest { policy: EVERYTHING, mounted: &mounted, dry_run: false }).unwrap();
     assert_eq!(asked.get(), 1);
 }
 
@@ -175,12 +177,12 @@ fn a_lost_layer_record_costs_neither_the_image_nor_the_sweep() {
     add_layer(&store, &lease, &["hidden", "x", "y"]).unwrap();
     let mut builder = Builder::new(Rules::Faithful);
     let mut layer = builder.layer();
-    for entry in store.layer(&diff_id(&["hidden", "x", "y"])).unwrap().skip(1) {
+    for entry in store.layers().entries(&diff_id(&["hidden", "x", "y"])).unwrap().skip(1) {
         layer.apply(entry.unwrap()).unwrap();
     }
     layer.end().unwrap();
     let image = composefs::write_image(builder.finish().unwrap()).unwrap();
-    let (digest, _) = store.objects(&lease).unwrap().put(&image.bytes).unwrap();
+    let (digest, _) = store.objects().under(&lease).unwrap().put(&image.bytes).unwrap();
     let mut record = record("a", &[&["hidden", "x", "y"]]);
     (record.image, record.image_size) = (digest, image.bytes.len() as u64);
     store.commit_image(&lease, &record).unwrap();
@@ -193,7 +195,11 @@ fn a_lost_layer_record_costs_neither_the_image_nor_the_sweep() {
     let left: BTreeSet<_> = [digest, of("x"), of("y")].into();
     assert_eq!(all_objects(dir.path()).intersection(&left).count(), 3, "a mount needs them");
     assert!(!layer.exists());
-    assert_eq!(store.known_layer(&blob(&["hidden", "x", "y"])).unwrap(), None, "the next pull fetches it");
+    assert_eq!(
+        store.layers().of_blob(&blob(&["hidden", "x", "y"])).unwrap(),
+        None,
+        "the next pull fetches it"
+    );
 }
 
 fn of(name: &str) -> VerityDigest {
@@ -208,7 +214,7 @@ fn usage_tells_shared_from_own_bytes() {
     pull(&store, "b", &[&["common"], &["b2000"]]).unwrap();
     used(&store, &manifest("a"), HOUR);
     let lease = store.lease_blocking().unwrap();
-    store.objects(&lease).unwrap().put(&content("nobody's")).unwrap();
+    store.objects().under(&lease).unwrap().put(&content("nobody's")).unwrap();
     drop(lease);
     let usage = store.usage().unwrap();
     let [a, b] = &usage.images[..] else { panic!("{usage:?}") };

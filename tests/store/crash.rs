@@ -28,8 +28,8 @@ fn life(root: &Path, boot: &str, steps: Steps) -> Result<(), StoreError> {
     pull(&store, "b", &[&["common", "one"], &["b"]])?;
     collect(&store, EVERYTHING, &[])?;
     pull(&store, "c", &[&["common"]])?;
-    store.unpin(&manifest("a"))?;
-    store.touch(&manifest("a"))
+    store.pins().remove(&manifest("a"))?;
+    store.images().touch(&manifest("a"))
 }
 
 /// After any crash: the store opens, holds what it names, lives through its life again, and a sweep
@@ -149,9 +149,9 @@ fn objects_of_an_unreadable_record_survive_a_power_cut() {
     pull(&store, "known", &[&["x"]]).unwrap();
     pull(&store, "newer", &[&["y"]]).unwrap();
     let lease = store.lease_blocking().unwrap();
-    let objects = store.objects(&lease).unwrap();
+    let objects = store.objects().under(&lease).unwrap();
     let (torn, _) = objects.put(&content("torn")).unwrap();
-    std::fs::write(store.object_path(&torn), "to").unwrap();
+    std::fs::write(store.objects().path(&torn), "to").unwrap();
     let path = dir.path().join("images").join(format!("{}.json", manifest("newer").hex()));
     std::fs::write(path, r#"{"format":9}"#).unwrap();
     drop((objects, lease, store));

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use composefs_csi::image::store::Damage;
+use composefs_csi::image::objects::Corruption;
 use composefs_csi::image::verity::VerityDigest;
-use composefs_csi::node::damage::{Complaint, Damages, Watcher};
+use composefs_csi::node::corruption::{Complaint, Damages, Watcher};
 
 use crate::fixture::*;
 
@@ -21,25 +21,25 @@ fn damage_is_named_with_its_images_and_the_next_pull_repairs_it() {
     assert_eq!(sound.objects, all_objects(dir.path()).len());
 
     let (flipped, gone) = (VerityDigest::of(&content("shared")), VerityDigest::of(&content("only a")));
-    let path = store.object_path(&flipped);
+    let path = store.objects().path(&flipped);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[4321] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
-    std::fs::remove_file(store.object_path(&gone)).unwrap();
+    std::fs::remove_file(store.objects().path(&gone)).unwrap();
 
     let found = store.examine(&images).unwrap();
     assert_eq!(found.damaged.len(), 2);
     assert_eq!(
         found.damaged[&flipped],
-        (Damage::Differs(VerityDigest::of(&bytes)), vec![a.manifest, b.manifest])
+        (Corruption::Differs(VerityDigest::of(&bytes)), vec![a.manifest, b.manifest])
     );
-    assert_eq!(found.damaged[&gone], (Damage::Missing, vec![a.manifest]));
+    assert_eq!(found.damaged[&gone], (Corruption::Missing, vec![a.manifest]));
 
-    let dropped = store.condemn(&found.damaged.keys().copied().collect::<BTreeSet<_>>()).unwrap();
+    let dropped = store.remove_damaged(&found.damaged.keys().copied().collect::<BTreeSet<_>>()).unwrap();
     assert_eq!(dropped.len(), 2);
     assert_eq!(names(&store), [c.manifest]);
-    assert_eq!(store.known_layer(&blob(&["shared"])).unwrap(), None, "a pull must fetch it again");
-    assert!(store.known_layer(&blob(&["fine"])).unwrap().is_some());
+    assert_eq!(store.layers().of_blob(&blob(&["shared"])).unwrap(), None, "a pull must fetch it again");
+    assert!(store.layers().of_blob(&blob(&["fine"])).unwrap().is_some());
     pull(&store, "a", &[&["shared", "only a"]]).unwrap();
     pull(&store, "b", &[&["shared"]]).unwrap();
     assert!(store.examine(&images).unwrap().damaged.is_empty());
@@ -55,7 +55,7 @@ fn complaints_of_the_kernel_lead_to_the_object_and_no_further() {
     let damages = Damages::default();
     let mut watcher = Watcher::new(store.clone(), damages.clone());
     let object = VerityDigest::of(&content("x"));
-    let path = store.object_path(&object);
+    let path = store.objects().path(&object);
     let inode = std::fs::metadata(&path).unwrap().ino();
     // Of a good object, of a file of somebody else's, of nothing at all.
     for complaint in [
@@ -80,7 +80,7 @@ fn complaints_of_the_kernel_lead_to_the_object_and_no_further() {
 
     let damages = Damages::default();
     let mut watcher = Watcher::new(store.clone(), damages.clone());
-    std::fs::remove_file(store.object_path(&VerityDigest::of(&content("y")))).unwrap();
+    std::fs::remove_file(store.objects().path(&VerityDigest::of(&content("y")))).unwrap();
     watcher.look_into(&Complaint::Lookup).unwrap();
     assert!(damages.of(&image.image).unwrap().contains("is missing"));
 }

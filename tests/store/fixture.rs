@@ -5,15 +5,16 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use composefs_csi::image::digest::Digest;
+use composefs_csi::image::entry::{Entry, EntryKind, Meta};
 use composefs_csi::image::layer::RecordWriter;
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Meta};
+use composefs_csi::image::objects::{ObjectError, Objects};
 use composefs_csi::image::store::gc::Policy;
 use composefs_csi::image::store::{
-    Collected, ImageRecord, Lease, NodeKey, ObjectError, Objects, Options, Request, Store, StoreError,
+    CollectRequest, Collected, ImageRecord, Lease, NodeKey, Options, Store, StoreError,
 };
 use composefs_csi::image::tree::Rules;
 use composefs_csi::image::verity::{VerityDigest, VerityHasher};
+use composefs_csi::oci::digest::Digest;
 
 pub const BOOT: &str = "11111111-1111-1111-1111-111111111111";
 pub const NEXT_BOOT: &str = "22222222-2222-2222-2222-222222222222";
@@ -50,11 +51,11 @@ pub fn blob(files: &[&str]) -> Digest {
 
 /// Ingests a layer as a pull does.
 pub fn add_layer(store: &Store, lease: &Lease, files: &[&str]) -> Result<Digest, StoreError> {
-    if let Some(known) = store.known_layer(&blob(files))? {
+    if let Some(known) = store.layers().of_blob(&blob(files))? {
         return Ok(known);
     }
-    let objects = store.objects(lease)?;
-    let mut writer = RecordWriter::new(store.stage_layer(lease)?);
+    let objects = store.objects().under(lease)?;
+    let mut writer = RecordWriter::new(store.layers().stage(lease)?);
     for name in files {
         let (digest, _) = objects.put(&content(name))?;
         let kind = EntryKind::Object(digest, content(name).len() as u64);
@@ -94,15 +95,15 @@ pub fn pull(store: &Store, name: &str, layers: &[&[&str]]) -> Result<ImageRecord
         add_layer(store, &lease, files)?;
     }
     let record = record(name, layers);
-    store.objects(&lease)?.put(&content(&format!("{name}-image")))?;
+    store.objects().under(&lease)?.put(&content(&format!("{name}-image")))?;
     store.commit_image(&lease, &record)?;
-    store.remember(&record.names, &"linux/amd64".parse().unwrap(), record.manifest)?;
+    store.names().remember(&record.names, &"linux/amd64".parse().unwrap(), record.manifest)?;
     Ok(record)
 }
 
 pub fn collect(store: &Store, policy: Policy, mounted: &[VerityDigest]) -> Result<Collected, StoreError> {
     let mounted: BTreeSet<_> = mounted.iter().copied().collect();
-    store.collect(&Request { policy, mounted: &|| Ok(mounted.clone()), dry_run: false })
+    store.collect(&CollectRequest { policy, mounted: &|| Ok(mounted.clone()), dry_run: false })
 }
 
 /// Says that the image was last used `ago`.
@@ -113,7 +114,7 @@ pub fn used(store: &Store, manifest: &Digest, ago: Duration) {
 }
 
 pub fn names(store: &Store) -> Vec<Digest> {
-    store.images().unwrap().images.iter().map(|image| image.record.manifest).collect()
+    store.images().list().unwrap().images.iter().map(|image| image.record.manifest).collect()
 }
 
 /// Empty as long as the store is being made.
@@ -145,7 +146,7 @@ pub fn is_whole(root: &Path, digest: &VerityDigest) -> bool {
 
 /// What must be true of a store at all times: images and layers have all that they name.
 pub fn check(store: &Store) {
-    let listing = store.images().unwrap();
+    let listing = store.images().list().unwrap();
     assert!(listing.unreadable.is_empty(), "{:?}", listing.unreadable);
     for image in listing.images {
         assert!(is_whole(store.root(), &image.record.image), "composefs image of {:?}", image.record.names);
@@ -167,7 +168,7 @@ pub fn check(store: &Store) {
 }
 
 fn check_layer(store: &Store, diff_id: &Digest) {
-    for entry in store.layer(diff_id).unwrap() {
+    for entry in store.layers().entries(diff_id).unwrap() {
         let EntryKind::Object(digest, _) = entry.unwrap().kind else { continue };
         assert!(is_whole(store.root(), &digest), "object {digest} of layer {diff_id}");
     }
@@ -176,13 +177,15 @@ fn check_layer(store: &Store, diff_id: &Digest) {
 /// The objects that the images in the store need, and no more.
 pub fn needed(store: &Store) -> BTreeSet<VerityDigest> {
     let mut needed = BTreeSet::new();
-    for image in store.images().unwrap().images {
+    for image in store.images().list().unwrap().images {
         needed.insert(image.record.image);
         for layer in &image.record.layers {
-            needed.extend(store.layer(layer).unwrap().filter_map(|entry| match entry.unwrap().kind {
-                EntryKind::Object(digest, _) => Some(digest),
-                _ => None,
-            }));
+            needed.extend(store.layers().entries(layer).unwrap().filter_map(
+                |entry| match entry.unwrap().kind {
+                    EntryKind::Object(digest, _) => Some(digest),
+                    _ => None,
+                },
+            ));
         }
     }
     needed

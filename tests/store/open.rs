@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use composefs_csi::image::store::{Integrity, Steps, Store, StoreError};
+use composefs_csi::image::store::{Steps, Store, StoreError};
+use composefs_csi::integrity::Integrity;
 use composefs_csi::kind::Kind;
 
 use crate::fixture::*;
@@ -70,14 +71,14 @@ fn torn_records_are_put_aside_and_the_rest_works() {
     fs::write(record_path(dir.path(), "half"), &half[..half.len() / 2]).unwrap();
     let store = open(dir.path());
     assert_eq!(names(&store), [manifest("good")]);
-    assert_eq!(store.image(&manifest("half")).unwrap(), None);
+    assert_eq!(store.images().get(&manifest("half")).unwrap(), None);
     check(&store);
     let platform = "linux/amd64".parse().unwrap();
-    assert!(store.resolve("registry.example/half:1", &platform).unwrap().is_some());
+    assert!(store.names().resolve("registry.example/half:1", &platform).unwrap().is_some());
     store.sweep(std::time::Duration::ZERO).unwrap();
     assert_eq!(all_objects(dir.path()), needed(&store));
-    assert!(store.resolve("registry.example/half:1", &platform).unwrap().is_none());
-    assert!(store.resolve("registry.example/good:1", &platform).unwrap().is_some());
+    assert!(store.names().resolve("registry.example/half:1", &platform).unwrap().is_none());
+    assert!(store.names().resolve("registry.example/good:1", &platform).unwrap().is_some());
     pull(&store, "half", &[&["common"], &["half"]]).unwrap();
     check(&store);
 }
@@ -91,7 +92,7 @@ fn a_record_of_a_newer_release_stays_and_blocks_removal() {
     fs::write(record_path(dir.path(), "new"), r#"{"format":9,"objects":"elsewhere"}"#).unwrap();
     drop(store);
     let store = open(dir.path());
-    let error = store.image(&manifest("new")).unwrap_err();
+    let error = store.images().get(&manifest("new")).unwrap_err();
     assert_eq!(error.kind(), Kind::Unsupported);
     assert!(error.to_string().contains(&manifest("new").hex()), "{error}");
     let before = all_objects(dir.path());
@@ -124,7 +125,7 @@ fn leftovers_go_and_files_being_written_stay() {
     let dir = directory();
     let store = open(dir.path());
     let lease = store.lease_blocking().unwrap();
-    let being_written = store.stage_layer(&lease).unwrap();
+    let being_written = store.layers().stage(&lease).unwrap();
     fs::write(dir.path().join("tmp/dead"), "left over").unwrap();
     fs::create_dir(dir.path().join("staging/old-boot")).unwrap();
     fs::write(dir.path().join("staging/old-boot/x"), "left over").unwrap();

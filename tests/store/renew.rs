@@ -47,7 +47,7 @@ impl Node {
     }
 
     fn volume(&self, boot: &str) -> std::path::PathBuf {
-        let path = self.store.volumes().join("volume.json");
+        let path = self.store.volumes().directory().join("volume.json");
         let image = &self.old.manifest;
         std::fs::write(&path, format!(r#"{{"format":1,"image":"{image}","boot":"{boot}"}}"#)).unwrap();
         path
@@ -83,7 +83,7 @@ async fn an_image_of_another_builder_is_built_anew_without_its_source() {
     let now = one.unwrap();
     is_renewed(&now, &node.old);
     assert_eq!(other.unwrap(), now);
-    assert_eq!(node.store.image(&now.manifest).unwrap(), Some(now.clone()));
+    assert_eq!(node.store.images().get(&now.manifest).unwrap(), Some(now.clone()));
     assert_eq!(node.ensure(PullPolicy::Never).await.unwrap(), now, "once");
     check(&node.store);
     // What only the old image needed goes with the next sweep, and the new one stays whole.

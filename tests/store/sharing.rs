@@ -28,11 +28,11 @@ fn a_lease_keeps_the_sweep_away_and_clones_keep_the_lease() {
     assert_eq!(all_objects(dir.path()).len(), 1);
     drop(clone);
     assert_eq!(store.sweep(Duration::from_secs(60)).unwrap().objects, 0, "young staged layers stay");
-    assert_eq!(store.known_layer(&blob(&["x"])).unwrap(), Some(diff_id(&["x"])));
+    assert_eq!(store.layers().of_blob(&blob(&["x"])).unwrap(), Some(diff_id(&["x"])));
     let swept = store.sweep(Duration::ZERO).unwrap();
     assert_eq!((swept.layers, swept.objects), (1, 1));
     assert!(swept.bytes >= 5000);
-    assert_eq!(store.known_layer(&blob(&["x"])).unwrap(), None);
+    assert_eq!(store.layers().of_blob(&blob(&["x"])).unwrap(), None);
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ fn another_processs_lease_keeps_the_sweep_away_until_it_is_killed() {
         0,
         "the sync covered the dead too"
     );
-    assert_eq!(store.known_layer(&blob(&["of the child"])).unwrap(), Some(diff_id(&["of the child"])));
+    assert_eq!(store.layers().of_blob(&blob(&["of the child"])).unwrap(), Some(diff_id(&["of the child"])));
     store.sweep(Duration::ZERO).unwrap();
     assert_eq!(all_objects(dir.path()), needed(&store));
 }
@@ -96,7 +96,7 @@ fn what_is_pulled_between_two_slices_of_a_sweep_stays() {
     let files: Vec<&str> = names.iter().map(String::as_str).collect();
     let lease = store.lease_blocking().unwrap();
     for name in &files {
-        store.objects(&lease).unwrap().put(&content(name)).unwrap();
+        store.objects().under(&lease).unwrap().put(&content(name)).unwrap();
     }
     drop(lease);
     // Every object takes the sweep a slice. The pull comes after the first, and finds the others.
@@ -139,7 +139,7 @@ fn pulls_and_sweeps_at_once_lose_nothing() {
                     let (own, name) = (format!("f{index}"), format!("image{}", round % 2));
                     pull(store, &name, &[&["common", &own], &["shared"]]).unwrap();
                     let lease = store.lease_blocking().unwrap();
-                    if store.image(&manifest(&name)).unwrap().is_some() {
+                    if store.images().get(&manifest(&name)).unwrap().is_some() {
                         check(store);
                     }
                     drop(lease);

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use composefs_csi::image::entry::{Entry, EntryKind, Meta};
 use composefs_csi::image::layer::RecordWriter;
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Meta};
 use composefs_csi::image::store::{NodeKey, Options, Store, StoreError};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::kind::Kind;
@@ -40,21 +40,21 @@ fn an_altered_image_record_is_named_put_aside_and_made_again() {
     let text = fs::read_to_string(&path).unwrap();
     let other = record("b", &[]).image;
     fs::write(&path, text.replace(&record("a", &[]).image.hex(), &other.hex())).unwrap();
-    let error = store.image(&manifest("a")).unwrap_err();
+    let error = store.images().get(&manifest("a")).unwrap_err();
     unauthentic(&error, &path);
     assert!(error.to_string().contains(&manifest("a").to_string()), "{error}");
-    let listing = store.images().unwrap();
+    let listing = store.images().list().unwrap();
     assert_eq!(listing.images.len(), 1);
     unauthentic(&listing.unreadable[0], &path);
     assert!(
         matches!(store.sweep(std::time::Duration::ZERO), Err(StoreError::Blocked(_))),
         "nothing is removed"
     );
-    assert_eq!(store.image_or_aside(&manifest("a")).unwrap(), None);
+    assert_eq!(store.images().get_or_set_aside(&manifest("a")).unwrap(), None);
     assert!(path.with_extension("forged").exists(), "evidence stays");
-    assert_eq!(store.image_or_aside(&manifest("a")).unwrap(), None);
+    assert_eq!(store.images().get_or_set_aside(&manifest("a")).unwrap(), None);
     let made = pull(&store, "a", &[&["common"], &["a"]]).unwrap();
-    assert_eq!(store.image(&manifest("a")).unwrap(), Some(made));
+    assert_eq!(store.images().get(&manifest("a")).unwrap(), Some(made));
     check(&store);
 }
 
@@ -62,7 +62,7 @@ fn an_altered_image_record_is_named_put_aside_and_made_again() {
 fn the_record_of_one_image_is_not_taken_for_another_s() {
     let (dir, store) = filled();
     fs::copy(image_path(dir.path(), "b"), image_path(dir.path(), "a")).unwrap();
-    assert_eq!(store.image(&manifest("a")).unwrap(), None, "it is about another, so it is torn");
+    assert_eq!(store.images().get(&manifest("a")).unwrap(), None, "it is about another, so it is torn");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn an_altered_layer_record_makes_no_image() {
     {
         fs::write(&path, &bytes).unwrap();
         let read: Result<Vec<Entry>, StoreError> =
-            store.layer(&diff_id(&["a"])).and_then(|entries| entries.collect());
+            store.layers().entries(&diff_id(&["a"])).and_then(|entries| entries.collect());
         let error = read.unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt, "{error}");
         assert!(error.to_string().contains(&diff_id(&["a"]).to_string()), "{error}");
@@ -103,12 +103,12 @@ fn an_altered_layer_record_makes_no_image() {
     // The record of another layer, with its good code.
     fs::copy(layer_path(dir.path(), &["b"]), &path).unwrap();
     let read: Result<Vec<Entry>, StoreError> =
-        store.layer(&diff_id(&["a"])).and_then(|entries| entries.collect());
+        store.layers().entries(&diff_id(&["a"])).and_then(|entries| entries.collect());
     unauthentic(&read.unwrap_err(), &path);
 
-    assert!(store.set_bad_layer_aside(&diff_id(&["a"])).unwrap());
-    assert!(!store.set_bad_layer_aside(&diff_id(&["common"])).unwrap(), "a good one stays");
-    assert_eq!(store.known_layer(&blob(&["a"])).unwrap(), None, "the next pull fetches it");
+    assert!(store.layers().set_aside_if_bad(&diff_id(&["a"])).unwrap());
+    assert!(!store.layers().set_aside_if_bad(&diff_id(&["common"])).unwrap(), "a good one stays");
+    assert_eq!(store.layers().of_blob(&blob(&["a"])).unwrap(), None, "the next pull fetches it");
     pull(&store, "a", &[&["common"], &["a"]]).unwrap();
     check(&store);
 }
@@ -117,7 +117,7 @@ fn an_altered_layer_record_makes_no_image() {
 fn an_altered_blob_link_leads_nowhere() {
     let (dir, store) = filled();
     let path = dir.path().join("blobs").join(blob(&["a"]).hex());
-    assert_eq!(store.known_layer(&blob(&["a"])).unwrap(), Some(diff_id(&["a"])));
+    assert_eq!(store.layers().of_blob(&blob(&["a"])).unwrap(), Some(diff_id(&["a"])));
     let genuine = fs::read_to_string(&path).unwrap();
     let (a, b) = (diff_id(&["a"]).to_string(), diff_id(&["b"]).to_string());
     let other_link = fs::read_to_string(dir.path().join("blobs").join(blob(&["b"]).hex())).unwrap();
@@ -125,7 +125,7 @@ fn an_altered_blob_link_leads_nowhere() {
     let bare = format!("{} {b}\n", blob(&["a"]));
     for forged in [genuine.replace(&a, &b), moved, other_link, bare, String::new()] {
         fs::write(&path, &forged).unwrap();
-        assert_eq!(store.known_layer(&blob(&["a"])).unwrap(), None, "{forged}");
+        assert_eq!(store.layers().of_blob(&blob(&["a"])).unwrap(), None, "{forged}");
     }
     // Ingesting the blob again writes the link again.
     let lease = store.lease_blocking().unwrap();
@@ -144,7 +144,11 @@ fn a_name_that_was_written_by_somebody_else_is_unknown() {
         fs::write(&path, text.replace(&a, "?").replace(&b, &a).replace('?', &b)).unwrap();
     }
     for name in ["a", "b"] {
-        assert_eq!(store.resolve(&format!("registry.example/{name}:1"), &platform).unwrap(), None, "{name}");
+        assert_eq!(
+            store.names().resolve(&format!("registry.example/{name}:1"), &platform).unwrap(),
+            None,
+            "{name}"
+        );
     }
 }
 
@@ -155,7 +159,7 @@ fn another_key_believes_nothing_and_everything_is_made_again() {
     let other = || Options { key: NodeKey::from_bytes(&[1; 32]), ..options(BOOT) };
     let store = Store::open(dir.path(), other()).unwrap();
     assert!(names(&store).is_empty());
-    assert_eq!(store.known_layer(&blob(&["a"])).unwrap(), None);
+    assert_eq!(store.layers().of_blob(&blob(&["a"])).unwrap(), None);
     for name in ["a", "b"] {
         pull(&store, name, &[&["common"], &[name]]).unwrap();
     }
@@ -178,7 +182,7 @@ fn the_first_digest_outlives_the_image_and_another_is_refused() {
         let bytes = content("something-else");
         record.image = VerityDigest::of(&bytes);
         record.image_size = bytes.len() as u64;
-        store.objects(&lease).unwrap().put(&bytes).unwrap();
+        store.objects().under(&lease).unwrap().put(&bytes).unwrap();
         store.commit_image(&lease, &record).map(|()| record)
     };
     let error = again(&store).unwrap_err();

@@ -19,12 +19,11 @@ use composefs_csi::csi::proto::volume_capability::access_mode::Mode;
 use composefs_csi::csi::proto::volume_capability::{AccessMode, AccessType, MountVolume};
 use composefs_csi::csi::proto::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 use composefs_csi::csi::server::{Services, serve};
-use composefs_csi::image::digest::Digest;
-use composefs_csi::image::platform::Platform;
 use composefs_csi::image::pull::{ImageRequest, Images, PullError, Ready};
-use composefs_csi::image::store::{ImageRecord, Integrity, NodeKey, Options, Store};
+use composefs_csi::image::store::{ImageRecord, NodeKey, Options, Store};
 use composefs_csi::image::tree::Rules;
 use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::integrity::Integrity;
 use composefs_csi::node::mount::Mounter;
 use composefs_csi::node::mount::fake::FakeMounter;
 use composefs_csi::node::service::{NodeService, NodeSettings};
@@ -33,6 +32,8 @@ use composefs_csi::node::volume::levels::Levels;
 use composefs_csi::node::volume::metrics::VolumeMetrics;
 use composefs_csi::node::volume::record::Records;
 use composefs_csi::node::volume::{Parts, Volumes};
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::oci::platform::Platform;
 use composefs_csi::volume::layouts::Layouts;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +52,7 @@ pub fn store_options() -> Options {
 pub struct FakeImages {
     store: Store,
     known: Mutex<BTreeMap<String, ImageRecord>>,
-    gate: Semaphore,
+    engine: Semaphore,
     /// How often an image was asked for.
     pub asked: AtomicUsize,
 }
@@ -59,7 +60,7 @@ pub struct FakeImages {
 impl FakeImages {
     fn new(directory: &Path) -> Self {
         let store = Store::open(directory, store_options()).unwrap();
-        Self { store, known: Mutex::default(), gate: Semaphore::new(1), asked: AtomicUsize::new(0) }
+        Self { store, known: Mutex::default(), engine: Semaphore::new(1), asked: AtomicUsize::new(0) }
     }
 
     /// Lets a reference name image number `number`.
@@ -74,12 +75,12 @@ impl FakeImages {
 
     /// Pulls take for ever until [`FakeImages::let_through`].
     pub fn hold(&self) {
-        self.gate.try_acquire().unwrap().forget();
+        self.engine.try_acquire().unwrap().forget();
     }
 
     /// Pulls end.
     pub fn let_through(&self) {
-        self.gate.add_permits(1);
+        self.engine.add_permits(1);
     }
 }
 
@@ -87,7 +88,7 @@ impl FakeImages {
 impl Images for FakeImages {
     async fn ensure(&self, request: &ImageRequest) -> Result<Ready, PullError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let _turn = self.gate.acquire().await.unwrap();
+        let _turn = self.engine.acquire().await.unwrap();
         let reference = request.reference.to_string();
         let known = self.known.lock().unwrap().get(&reference).cloned();
         let record = known.ok_or(PullError::Absent(reference))?;
@@ -182,10 +183,10 @@ impl Node {
             platform: Platform::host(),
             layouts: Layouts::default(),
             guards: Guards::default(),
-            keychain: composefs_csi::node::keychain::Keychain::default(),
-            reports: composefs_csi::node::volume::news::Reports::default(),
+            credential_providers: composefs_csi::node::credential_providers::CredentialProviders::default(),
+            pod_events: composefs_csi::node::volume::pod_events::PodEvents::default(),
             housekeeping: Arc::default(),
-            damages: composefs_csi::node::damage::Damages::default(),
+            damages: composefs_csi::node::corruption::Damages::default(),
             metrics: VolumeMetrics::default(),
         });
         volumes.recover().await.unwrap();

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use composefs_csi::image::composefs::{dump, write_image};
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Meta, Mtime};
+use composefs_csi::image::entry::{Entry, EntryKind, Meta, Mtime};
 use composefs_csi::image::tree::{Builder, CheckedTree, Rules};
 use composefs_csi::image::verity::VerityDigest;
 

@@ -9,8 +9,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use composefs_csi::image::digest::Digest;
-use composefs_csi::image::manifest::Descriptor;
+use composefs_csi::oci::digest::Digest;
+use composefs_csi::oci::manifest::Descriptor;
 use serde_json::{Value, json};
 
 use super::registry::run;
@@ -106,7 +106,7 @@ impl Image {
     pub fn new(tars: Vec<Vec<u8>>) -> Self {
         Self {
             flavour: Flavour::Oci,
-            platform: composefs_csi::image::platform::Platform::host().to_string(),
+            platform: composefs_csi::oci::platform::Platform::host().to_string(),
             layers: tars.into_iter().map(Layer::new).collect(),
             diff_ids: None,
         }

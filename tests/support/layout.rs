@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{LazyLock, Mutex};
 
-use composefs_csi::image::layer::entry::{Entry, EntryKind};
+use composefs_csi::image::entry::{Entry, EntryKind};
 use composefs_csi::image::verity::VerityDigest;
 use sha2::{Digest, Sha256};
 

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use composefs_csi::image::composefs::write_image;
-use composefs_csi::image::layer::entry::{Entry, EntryKind, INLINE_MAX, Meta};
+use composefs_csi::image::entry::{Entry, EntryKind, INLINE_MAX, Meta};
 use composefs_csi::image::tree::{Builder, Rules};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::sys::verity::enable_verity;

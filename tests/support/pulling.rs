@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use composefs_csi::image::access::Rule;
-use composefs_csi::image::platform::Platform;
 use composefs_csi::image::pull::{Caller, ImageRequest, Limits, PullPolicy, Puller, Watch};
-use composefs_csi::image::source::{Credentials, SourceSettings, Sources};
 use composefs_csi::image::store::Store;
-use composefs_csi::image::trust::metrics::TrustMetrics;
-use composefs_csi::image::trust::{TrustGate, TrustSettings, WithoutPolicy};
+use composefs_csi::oci::platform::Platform;
+use composefs_csi::oci::{Credentials, SourceSettings, Sources};
+use composefs_csi::trust::metrics::TrustMetrics;
+use composefs_csi::trust::{SignaturePolicyEngine, TrustSettings, WithoutPolicy};
 
 /// Trust for tests that are about something else.
 pub fn accept_all() -> TrustSettings {
@@ -24,9 +24,9 @@ pub fn puller(store: &Arc<Store>, hosts: &[String], trust: &TrustSettings, limit
         proxy_from_environment: false,
         ..SourceSettings::default()
     };
-    let gate = Arc::new(TrustGate::new(trust, TrustMetrics::default()));
+    let engine = Arc::new(SignaturePolicyEngine::new(trust, TrustMetrics::default()));
     let sources = Sources::new(&settings).unwrap();
-    Puller::new(Arc::clone(store), sources, gate, Rule::default(), limits)
+    Puller::new(Arc::clone(store), sources, engine, Rule::default(), limits)
 }
 
 /// A pod of the namespace `shop`, without credentials, wants `image` for a new volume.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use composefs_csi::image::layer::entry::{Entry, EntryKind, Meta, Mtime};
+use composefs_csi::image::entry::{Entry, EntryKind, Meta, Mtime};
 use composefs_csi::image::verity::VerityDigest;
 
 /// Everything below `root` and itself, parents first, names in order.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use composefs_csi::image::pull::{Caller, ImageRequest, Images as _, Limits, PullPolicy, Ready};
-use composefs_csi::image::source::Credentials;
 use composefs_csi::image::store::{Options, Steps, Store};
+use composefs_csi::oci::Credentials;
 
 use crate::pods::*;
 use crate::support::csi::store_options;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use composefs_csi::image::digest::Digest;
+use composefs_csi::oci::digest::Digest;
 use tonic::Code;
 
 use crate::pods::*;

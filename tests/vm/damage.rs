@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use composefs_csi::image::store::{NodeKey, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
-use composefs_csi::node::damage::{Complaint, Damages, Watcher, parse};
+use composefs_csi::node::corruption::{Complaint, Damages, Watcher, parse};
 use composefs_csi::node::mount::Mounter as _;
 use composefs_csi::sys::kernel_log::KernelLog;
 

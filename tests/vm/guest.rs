@@ -5,8 +5,9 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use composefs_csi::image::store::{Integrity, NodeKey, Options, Store};
+use composefs_csi::image::store::{NodeKey, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::integrity::Integrity;
 use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::{Backing, KernelMounter, Layers, MountError, MountSpec, Mounter, Verity};
 use composefs_csi::sys::pages::Mapping;
@@ -123,13 +124,13 @@ fn sealed_store() -> String {
     let store = Store::open(&bench.store(), Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
     assert_eq!(store.integrity(), Integrity::Read);
     let lease = store.lease_blocking().unwrap();
-    let objects = store.objects(&lease).unwrap();
+    let objects = store.objects().under(&lease).unwrap();
     let image =
         image_by(&[("file", Node::File(text.clone())), ("s", Node::File(b"inline".to_vec()))], |bytes| {
             objects.put(bytes).unwrap().0
         });
     for digest in [image, VerityDigest::of(&text)] {
-        let object = File::open(store.object_path(&digest)).unwrap();
+        let object = File::open(store.objects().path(&digest)).unwrap();
         assert_eq!(measure_verity(&object), Ok(digest.0));
     }
     let mounter = start(&bench);

@@ -4,9 +4,11 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use composefs_csi::image::objects::Objects;
 use composefs_csi::image::pull::{Caller, ImageRequest, Images as _, Limits, PullError, PullPolicy, Ready};
-use composefs_csi::image::store::{Integrity, NodeKey, Objects, Options, Store};
+use composefs_csi::image::store::{NodeKey, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::integrity::Integrity;
 use composefs_csi::node::mount::Mounter as _;
 use composefs_csi::sys::verity::measure_verity;
 
@@ -42,7 +44,7 @@ pub fn pulled_image() -> String {
     assert_eq!(store.integrity(), Integrity::Read);
     let ready = pull(&store, &layout.reference("latest"));
     for digest in [ready.record.image, VerityDigest::of(&large)] {
-        let object = File::open(store.object_path(&digest)).unwrap();
+        let object = File::open(store.objects().path(&digest)).unwrap();
         assert_eq!(measure_verity(&object), Ok(digest.0), "sealed with the digest that names it");
     }
     let mounter = start(&bench);

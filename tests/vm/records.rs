@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use composefs_csi::image::digest::Digest;
 use composefs_csi::image::store::{ImageRecord, NodeKey, Options, Store, StoreError};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::Mounter as _;
+use composefs_csi::oci::digest::Digest;
 
 use crate::archive::archive;
 use crate::guest::{LENGTH, bench, start, whole};
@@ -77,9 +77,9 @@ pub fn image_record() -> String {
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace(&good.image.hex(), &evil.image.hex())).unwrap();
     let store = open(&filled.bench, 42);
-    assert!(store.image(&good.manifest).unwrap().is_none(), "put aside when the store is opened");
+    assert!(store.images().get(&good.manifest).unwrap().is_none(), "put aside when the store is opened");
     fs::write(&path, text.replace(&good.image.hex(), &evil.image.hex())).unwrap();
-    let said = named(&store.image(&good.manifest).unwrap_err(), &path, &good.manifest);
+    let said = named(&store.images().get(&good.manifest).unwrap_err(), &path, &good.manifest);
     filled.is_made_good(&store);
     said
 }
@@ -92,7 +92,8 @@ pub fn layer_record() -> String {
     fs::remove_file(filled.image_record()).unwrap();
     let store = open(&filled.bench, 42);
     let diff_id = filled.good.layers[0];
-    let read: Result<Vec<_>, StoreError> = store.layer(&diff_id).and_then(|entries| entries.collect());
+    let read: Result<Vec<_>, StoreError> =
+        store.layers().entries(&diff_id).and_then(|entries| entries.collect());
     let said = named(&read.unwrap_err(), &good, &diff_id);
     // The pull that comes upon it fails, and puts it aside for the next.
     let refused = try_pull(&store, &filled.layout.reference("latest")).unwrap_err();
@@ -121,7 +122,7 @@ pub fn blob_link() -> String {
 pub fn key() -> String {
     let filled = Filled::new("record-key", 86);
     let store = open(&filled.bench, 43);
-    assert!(store.image(&filled.good.manifest).unwrap().is_none());
+    assert!(store.images().get(&filled.good.manifest).unwrap().is_none());
     filled.is_made_good(&store);
     String::new()
 }

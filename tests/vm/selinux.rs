@@ -66,7 +66,7 @@ fn device(path: &Path) -> u64 {
     std::fs::metadata(path).unwrap().dev()
 }
 
-/// Runs a program with another label, which the thread hands down to what it starts next.
+/// Runs a program with another label, which the thread io down to what it starts next.
 fn run_as(label: &str, program: &Path, arguments: &[&str]) -> Output {
     let next = "/proc/thread-self/attr/exec";
     std::fs::write(next, label).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ImagePattern, Place};
+use super::{ImagePattern, Origin};
 
 /// Which images are given without asking the registry, by the names of KEP-2535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,16 +42,16 @@ impl Default for Rule {
     }
 }
 
-/// What is on record about an image, at one place and for one who asks.
+/// What is on record about an image, at one origin and for one who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ImageFacts {
-    /// All of its bytes came from this place, or were proven to be the same as there.
+    /// All of its bytes came from this origin, or were proven to be the same as there.
     pub from_here: bool,
-    /// The operator pulled it from this place.
+    /// The operator pulled it from this origin.
     pub preloaded: bool,
-    /// This place gave it to somebody without credentials.
+    /// This origin gave it to somebody without credentials.
     pub anonymous: bool,
-    /// How long ago this place gave it to the one who asks.
+    /// How long ago this origin gave it to the one who asks.
     pub checked: Option<Duration>,
 }
 
@@ -80,8 +80,8 @@ pub enum Given {
 impl Rule {
     /// Why the image is given to the one who asks, if it is. `None`: the registry must be asked, with the asker's
     /// own credentials.
-    pub fn image(&self, place: &Place, facts: &ImageFacts) -> Option<Given> {
-        if self.exempts(place, facts) {
+    pub fn image(&self, origin: &Origin, facts: &ImageFacts) -> Option<Given> {
+        if self.exempts(origin, facts) {
             Some(Given::Exempt)
         } else if facts.anonymous {
             Some(Given::Public)
@@ -106,13 +106,13 @@ impl Rule {
         self.verification == Verification::NeverVerify
     }
 
-    fn exempts(&self, place: &Place, facts: &ImageFacts) -> bool {
+    fn exempts(&self, origin: &Origin, facts: &ImageFacts) -> bool {
         match self.verification {
             Verification::NeverVerify => true,
             Verification::NeverVerifyPreloadedImages => facts.preloaded,
             // A registry on the list is open to all pods; that does not make it believed about what it never had.
             Verification::NeverVerifyAllowlistedImages => {
-                facts.from_here && self.allow.iter().any(|pattern| pattern.matches(place.name()))
+                facts.from_here && self.allow.iter().any(|pattern| pattern.matches(origin.name()))
             }
             Verification::AlwaysVerify => false,
         }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::image::layer::entry::{Entry, EntryKind, INLINE_MAX, Meta};
+use crate::image::entry::{Entry, EntryKind, INLINE_MAX, Meta};
 use crate::image::tree::{Builder, Rules};
 use crate::kind::Kind;
 
@@ -58,7 +58,7 @@ fn what_is_no_image_is_refused() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Damage may go unseen here (the fs-verity digest is there for that), but must not end the process.
+    /// Corruption may go unseen here (the fs-verity digest is there for that), but must not end the process.
     #[test]
     fn a_damaged_image_is_survived(at in 0usize..12_288, byte: u8, length in 0usize..12_288) {
         let mut bytes = image(&[object("a", 1), object("d/c", 2)]).bytes.into_vec();

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read};
 use flate2::bufread::MultiGzDecoder;
 
 use super::error::LayerFault;
-use crate::image::manifest::LayerCompression;
+use crate::oci::manifest::LayerCompression;
 
 /// Largest window that a zstd frame may ask for, as a power of two: 32 MiB, which is what Go's
 /// encoder takes at its best level and `zstd -20` does. Each layer being decoded may hold that much

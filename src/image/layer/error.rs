@@ -3,12 +3,12 @@
 use std::io;
 
 use super::record::RecordError;
-use crate::image::digest::Digest;
-use crate::image::limits::Exceeded;
-use crate::image::manifest::LayerCompression;
-use crate::image::store::ObjectError;
+use crate::image::objects::ObjectError;
 use crate::image::tar::{Subject, TarError};
 use crate::kind::Kind;
+use crate::oci::digest::Digest;
+use crate::oci::limits::Exceeded;
+use crate::oci::manifest::LayerCompression;
 
 /// Why a layer could not be taken in.
 #[derive(Debug, thiserror::Error)]

@@ -23,17 +23,17 @@ use std::thread::{self, ScopedJoinHandle};
 
 use bytes::Bytes;
 
-use super::belt::{BUFFERS, BeltReader, fill};
+use super::blob_reader::BlobReader;
+use super::buffer_pool::{BUFFERS, BeltReader, fill};
 use super::compression::{Decoder, MAGIC_LENGTH, settle};
 use super::error::{LayerError, LayerFault};
-use super::intake::Intake;
 use super::record::RecordWriter;
 use super::unpack::{Contents, unpack};
-use crate::image::digest::{Digest, Hasher};
-use crate::image::limits::{Budget, Exceeded};
-use crate::image::manifest::LayerCompression;
-use crate::image::store::Objects;
+use crate::image::objects::Objects;
 use crate::image::tar::{Archive, Limits};
+use crate::oci::digest::{Digest, Hasher};
+use crate::oci::limits::{Budget, Exceeded};
+use crate::oci::manifest::LayerCompression;
 
 /// A layer's blob, as its descriptor states it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +76,14 @@ pub fn ingest<W: Write>(
     image: &Budget,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(LayerOutcome, W), LayerError> {
-    let intake = Intake::new(chunks, blob, progress);
-    pipeline(blob, intake, objects, record, (limits, image))
+    let reader = BlobReader::new(chunks, blob, progress);
+    pipeline(blob, reader, objects, record, (limits, image))
         .map_err(|fault| LayerError { blob: blob.digest, fault })
 }
 
 fn pipeline<W: Write>(
     blob: &Blob,
-    intake: Intake<'_, impl Iterator<Item = Bytes> + Send>,
+    reader: BlobReader<'_, impl Iterator<Item = Bytes> + Send>,
     objects: &Objects,
     record: W,
     (limits, image): (&Limits, &Budget),
@@ -95,7 +95,7 @@ fn pipeline<W: Write>(
     let (empty, to_fill) = channel();
     thread::scope(|scope| {
         let decompress = spawn(scope, "layer-inflate", || {
-            decompress(blob, intake, (limits, image), &Filling { full, to_fill }, &give_up)
+            decompress(blob, reader, (limits, image), &Filling { full, to_fill }, &give_up)
         })?;
         let hash = spawn(scope, "layer-diffid", move || diff_id(&to_hash, &hashed))?;
 
@@ -135,7 +135,7 @@ enum Stopped {
     NeighbourGone,
 }
 
-/// The first thread's ends of the belt.
+/// The first thread's ends of the pool.
 struct Filling {
     full: SyncSender<Vec<u8>>,
     to_fill: Receiver<Vec<u8>>,
@@ -144,26 +144,26 @@ struct Filling {
 /// The first thread: reads the blob to its end and checks it, and sends what it decompresses to.
 fn decompress(
     blob: &Blob,
-    intake: Intake<'_, impl Iterator<Item = Bytes>>,
+    reader: BlobReader<'_, impl Iterator<Item = Bytes>>,
     bounds: (&Limits, &Budget),
-    belt: &Filling,
+    pool: &Filling,
     give_up: &AtomicBool,
 ) -> Result<(), Stopped> {
-    let mut intake = intake;
-    let compression = match intake.peek(MAGIC_LENGTH) {
+    let mut reader = reader;
+    let compression = match reader.peek(MAGIC_LENGTH) {
         Ok(start) => settle(blob.compression, start),
         Err(_) => Ok(blob.compression), // too long: `verify` says so
     };
     let compression = match compression {
         Ok(compression) => compression,
-        Err(fault) => return Err(Stopped::Fault(intake.verify().err().unwrap_or(fault))),
+        Err(fault) => return Err(Stopped::Fault(reader.verify().err().unwrap_or(fault))),
     };
     let failed = |error| LayerFault::decompress(compression, error);
-    let mut decoder = match Decoder::new(compression, intake) {
+    let mut decoder = match Decoder::new(compression, reader) {
         Ok(decoder) => decoder,
         Err(error) => return Err(Stopped::Fault(failed(error))),
     };
-    match pump(&mut decoder, bounds, belt) {
+    match pump(&mut decoder, bounds, pool) {
         Pumped::All => decoder.source().verify().map_err(Stopped::Fault),
         Pumped::Failed(error) => {
             Err(Stopped::Fault(decoder.source().verify().err().unwrap_or_else(|| failed(error))))
@@ -184,7 +184,7 @@ enum Pumped {
     NeighbourGone,
 }
 
-fn pump(decoder: &mut impl std::io::Read, (limits, image): (&Limits, &Budget), belt: &Filling) -> Pumped {
+fn pump(decoder: &mut impl std::io::Read, (limits, image): (&Limits, &Budget), pool: &Filling) -> Pumped {
     let mut total = 0u64;
     let mut made = 0;
     loop {
@@ -192,7 +192,7 @@ fn pump(decoder: &mut impl std::io::Read, (limits, image): (&Limits, &Budget), b
             made += 1;
             Vec::new()
         } else {
-            match belt.to_fill.recv() {
+            match pool.to_fill.recv() {
                 Ok(buffer) => buffer,
                 Err(_) => return Pumped::NeighbourGone,
             }
@@ -210,7 +210,7 @@ fn pump(decoder: &mut impl std::io::Read, (limits, image): (&Limits, &Budget), b
         if let Err(exceeded) = image.take(buffer.len() as u64) {
             return Pumped::TooLong(exceeded);
         }
-        if belt.full.send(buffer).is_err() {
+        if pool.full.send(buffer).is_err() {
             return Pumped::NeighbourGone;
         }
     }

@@ -3,15 +3,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::entry::{Entry, EntryKind};
 use super::*;
-use crate::image::digest::Digest;
-use crate::image::limits::Budget;
-use crate::image::manifest::LayerCompression;
-use crate::image::store::Objects;
+use crate::image::entry::{Entry, EntryKind};
+use crate::image::objects::Objects;
 use crate::image::tar::testing::Builder;
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
+use crate::oci::digest::Digest;
+use crate::oci::limits::Budget;
+use crate::oci::manifest::LayerCompression;
 
 fn store() -> (tempfile::TempDir, Objects) {
     let dir = tempfile::tempdir().unwrap();
@@ -308,7 +308,7 @@ fn the_layers_of_an_image_share_what_they_may_unpack_to() {
 
 #[test]
 fn what_a_layer_may_unpack_to_is_told_by_the_cap_that_counts() {
-    let image = crate::image::limits::Limits { layer_bytes: 100_000, ..Default::default() };
+    let image = crate::oci::limits::Limits { layer_bytes: 100_000, ..Default::default() };
     let bytes = zstd(&archive());
     let blob = blob_of(&bytes, LayerCompression::Zstd);
     let limits = Limits::for_blob(&image, blob.size);

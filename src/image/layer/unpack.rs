@@ -2,10 +2,10 @@
 
 use std::io::{BufRead, Write};
 
-use super::entry::{Entry, EntryKind, INLINE_MAX};
 use super::error::LayerFault;
 use super::record::RecordWriter;
-use crate::image::store::objects::{ObjectError, Objects, Put};
+use crate::image::entry::{Entry, EntryKind, INLINE_MAX};
+use crate::image::objects::{ObjectError, Objects, Put};
 use crate::image::tar::{Archive, Piece, Subject, TarEntry, TarKind};
 
 /// Files up to this many bytes are gathered in memory and hashed before the store is asked for them, so that

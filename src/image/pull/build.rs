@@ -1,16 +1,16 @@
-//! From layer records to a committed image. Blocking, and the one place that holds a whole tree.
+//! From layer records to a committed image. Blocking, and the one step that holds a whole tree.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::PullError;
 use super::error::About as _;
 use crate::image::composefs::{self, ImageBytes};
-use crate::image::digest::Digest;
-use crate::image::limits::{Cap, Limits};
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::{self, CheckedTree, Rules};
 use crate::kind::Kind;
+use crate::oci::digest::Digest;
+use crate::oci::limits::{Cap, Limits};
 
 /// An image whose layers are all in the store.
 pub(super) struct Work {
@@ -34,7 +34,7 @@ pub(super) struct Work {
 pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRecord, PullError> {
     let (rules, image) =
         make(store, &work).inspect_err(|error| set_bad_layers_aside(store, &work.layers, error))?;
-    let (digest, _) = store.objects(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
+    let (digest, _) = store.objects().under(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
         manifest: work.manifest,
         image: digest,
@@ -100,7 +100,7 @@ fn set_bad_layers_aside(store: &Store, layers: &[Digest], error: &PullError) {
         return;
     }
     for layer in layers {
-        if let Err(error) = store.set_bad_layer_aside(layer) {
+        if let Err(error) = store.layers().set_aside_if_bad(layer) {
             tracing::error!(%layer, %error, "a layer's record that is no good stays");
         }
     }
@@ -120,7 +120,7 @@ pub fn fold(
     let mut builder = tree::Builder::with_limits(rules, *limits);
     for diff_id in layers {
         let mut layer = builder.layer();
-        for entry in store.layer(diff_id).about(image)? {
+        for entry in store.layers().entries(diff_id).about(image)? {
             layer.apply(entry.about(image)?).about(image)?;
         }
         layer.end().about(image)?;

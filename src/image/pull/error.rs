@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use crate::image::composefs::ImageError;
-use crate::image::digest::Digest;
 use crate::image::layer::LayerError;
-use crate::image::limits::Exceeded;
-use crate::image::manifest::ManifestError;
-use crate::image::platform::PlatformError;
+use crate::image::objects::ObjectError;
 use crate::image::seal::{Seal, SealError};
-use crate::image::source::SourceError;
-use crate::image::store::{ObjectError, StoreError};
+use crate::image::store::StoreError;
 use crate::image::tree::{Rules, TreeError};
-use crate::image::trust::Refusal;
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
+use crate::oci::SourceError;
+use crate::oci::digest::Digest;
+use crate::oci::limits::Exceeded;
+use crate::oci::manifest::ManifestError;
+use crate::oci::platform::PlatformError;
+use crate::trust::Refusal;
 
 /// Why an image could not be made available. Cheap to clone: everybody who waited for the same
 /// pull gets the same error.
@@ -62,7 +63,7 @@ pub enum PullError {
         blob: Digest,
         /// The DiffID computed here.
         found: Digest,
-        /// The DiffID that the config lists at this place.
+        /// The DiffID that the config lists for this layer.
         claimed: Digest,
     },
     /// An index that lists an index that lists an index…

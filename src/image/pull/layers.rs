@@ -13,13 +13,13 @@ use super::error::About as _;
 use super::metrics::{PullMetrics, Shared};
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::rights::Rights;
-use crate::image::access::Place;
-use crate::image::digest::Digest;
+use crate::image::access::Origin;
 use crate::image::layer;
-use crate::image::limits::{Budget, Limits};
-use crate::image::manifest::Layer;
-use crate::image::source::Source;
-use crate::image::store::{Lease, Mark, Store};
+use crate::image::store::{AccessRecord, Lease, Store};
+use crate::oci::Source;
+use crate::oci::digest::Digest;
+use crate::oci::limits::{Budget, Limits};
+use crate::oci::manifest::Layer;
 
 /// Compressed chunks that wait between the network and the decompressor. With chunks of at most
 /// a few hundred KiB this bounds what one layer holds in memory.
@@ -38,7 +38,7 @@ pub(super) struct LayerFetcher {
     busy: Mutex<HashMap<Turn, Weak<tokio::sync::Mutex<()>>>>,
 }
 
-type Turn = (Digest, Place, Mark);
+type Turn = (Digest, Origin, AccessRecord);
 
 /// One image's pull, as far as its layers are concerned.
 pub(super) struct ImageLayers<'a> {
@@ -81,8 +81,8 @@ impl LayerFetcher {
         progress: &LayerProgress,
     ) -> Result<(), PullError> {
         let blob = layer.descriptor.digest;
-        let (place, reader) = pull.rights.identity();
-        let turn = self.turn((blob, place, reader));
+        let (origin, reader) = pull.rights.identity();
+        let turn = self.turn((blob, origin, reader));
         let _mine = turn.lock().await;
         let found = match pull.rights.layer(&blob)? {
             Some(diff_id) => {
@@ -115,7 +115,7 @@ impl LayerFetcher {
     ) -> Result<Digest, PullError> {
         let mut bytes = pull.source.blob(&layer.descriptor).await.about(pull.image)?;
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        let intake = Intake {
+        let task = LayerTask {
             store: Arc::clone(&self.store),
             lease: pull.lease.clone(),
             image: pull.image.to_owned(),
@@ -130,7 +130,7 @@ impl LayerFetcher {
             limits: self.limits,
             unpacked: Arc::clone(&pull.unpacked),
         };
-        let pipeline = tokio::task::spawn_blocking(move || intake.run(receiver));
+        let pipeline = tokio::task::spawn_blocking(move || task.run(receiver));
         let fed: Result<(), PullError> = async {
             while let Some(chunk) = bytes.next().await {
                 if sender.send(chunk.about(pull.image)?).await.is_err() {
@@ -162,7 +162,7 @@ impl LayerFetcher {
 }
 
 /// The blocking half of a layer: everything it needs, owned.
-struct Intake {
+struct LayerTask {
     store: Arc<Store>,
     lease: Lease,
     image: String,
@@ -174,12 +174,12 @@ struct Intake {
     unpacked: Arc<Budget>,
 }
 
-impl Intake {
+impl LayerTask {
     /// Takes the layer in and returns the DiffID that it was found to have.
     fn run(self, mut chunks: mpsc::Receiver<Bytes>) -> Result<Digest, PullError> {
         let image = &self.image;
-        let objects = self.store.objects(&self.lease).about(image)?;
-        let record = self.store.stage_layer(&self.lease).about(image)?;
+        let objects = self.store.objects().under(&self.lease).about(image)?;
+        let record = self.store.layers().stage(&self.lease).about(image)?;
         let chunks = std::iter::from_fn(|| chunks.blocking_recv());
         let count = |bytes| {
             self.counter.fetch_add(bytes, Ordering::Relaxed);

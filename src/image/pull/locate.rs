@@ -9,17 +9,17 @@
 
 use std::sync::Arc;
 
-use super::chain::Chain;
-use super::dossier::Dossier;
 use super::error::About as _;
+use super::evidence::Evidence;
+use super::manifest_path::ManifestPath;
 use super::rights::Rights;
 use super::{ImageRequest, PullError, PullPolicy};
-use crate::image::digest::Digest;
-use crate::image::limits::{Cap, Limits};
-use crate::image::manifest::{ImageConfig, Manifest};
-use crate::image::reference::Version;
-use crate::image::source::{Source, Sources, read_blob};
 use crate::image::store::{ImageRecord, Lease, Store};
+use crate::oci::digest::Digest;
+use crate::oci::limits::{Cap, Limits};
+use crate::oci::manifest::{ImageConfig, Manifest};
+use crate::oci::reference::Version;
+use crate::oci::{Source, Sources, read_blob};
 
 /// What is to be done for a request.
 pub(super) enum Located {
@@ -40,7 +40,7 @@ pub(super) struct Plan {
     /// The same, parsed.
     pub manifest: Manifest,
     /// What it is judged by.
-    pub dossier: Dossier,
+    pub evidence: Evidence,
     /// Where its blobs are.
     pub source: Arc<dyn Source>,
     /// Of the one who asks.
@@ -64,7 +64,7 @@ impl Search<'_> {
     pub(super) async fn run(&self) -> Result<Located, PullError> {
         let known = self.known()?;
         if let Some(record) = &known
-            && self.rights.has(&record.manifest)?
+            && self.rights.is_granted(&record.manifest)?
         {
             return Ok(Located::Here(record.clone()));
         }
@@ -77,7 +77,7 @@ impl Search<'_> {
         let top = source.resolve(&self.request.reference.version()).await.about(self.image)?;
         // From here on the one who asks has read the repository with his own credentials.
         if let Some(record) = known
-            && self.gives(&*source, top, &record.manifest).await?
+            && self.registry_confirms(&*source, top, &record.manifest).await?
         {
             return Ok(Located::Here(record));
         }
@@ -86,7 +86,8 @@ impl Search<'_> {
         }
         let names = vec![self.image.to_owned(), self.request.reference.clone().pinned(top).to_string()];
         if let Some(record) = self.recall(&names[1])?
-            && (self.rights.has(&record.manifest)? || self.gives(&*source, top, &record.manifest).await?)
+            && (self.rights.is_granted(&record.manifest)?
+                || self.registry_confirms(&*source, top, &record.manifest).await?)
         {
             self.remember(&names, &record)?;
             return Ok(Located::Here(record));
@@ -109,14 +110,19 @@ impl Search<'_> {
 
     /// Whether the registry from which a stored image came gives it to the one who asks: a HEAD by digest, unless
     /// that was the request already. Other registries are not believed.
-    async fn gives(&self, source: &dyn Source, top: Digest, manifest: &Digest) -> Result<bool, PullError> {
+    async fn registry_confirms(
+        &self,
+        source: &dyn Source,
+        top: Digest,
+        manifest: &Digest,
+    ) -> Result<bool, PullError> {
         if !self.rights.is_from_here(manifest)? {
             return Ok(false);
         }
         if top != *manifest && source.resolve(&Version::Digest(*manifest)).await.is_err() {
             return Ok(false);
         }
-        self.rights.proven(self.lease, manifest)?;
+        self.rights.record_grant(self.lease, manifest)?;
         Ok(true)
     }
 
@@ -127,25 +133,27 @@ impl Search<'_> {
         top: Digest,
         names: Vec<String>,
     ) -> Result<Located, PullError> {
-        let chain = Chain::follow(&*source, top, self.limits, &self.request.platform, self.image).await?;
-        let (digest, dossier) = (chain.digest, Dossier::of(&chain));
+        let path =
+            ManifestPath::resolve_platform(&*source, top, self.limits, &self.request.platform, self.image)
+                .await?;
+        let (digest, evidence) = (path.digest, Evidence::of(&path));
         if let Some(record) = self.stored(&digest)?
             && self.rights.is_from_here(&digest)?
         {
-            self.rights.proven(self.lease, &digest)?;
+            self.rights.record_grant(self.lease, &digest)?;
             self.remember(&names, &record)?;
             return Ok(Located::Here(record));
         }
         if self.request.policy == PullPolicy::Never {
             return Err(PullError::Absent(self.image.to_owned()));
         }
-        let (image, rights, manifest) = (self.image.to_owned(), self.rights.clone(), chain.manifest);
-        Ok(Located::There(Box::new(Plan { image, names, digest, manifest, dossier, source, rights })))
+        let (image, rights, manifest) = (self.image.to_owned(), self.rights.clone(), path.manifest);
+        Ok(Located::There(Box::new(Plan { image, names, digest, manifest, evidence, source, rights })))
     }
 
     /// What the store knows under `name`.
     fn recall(&self, name: &str) -> Result<Option<ImageRecord>, PullError> {
-        match self.store.resolve(name, &self.request.platform).about(self.image)? {
+        match self.store.names().resolve(name, &self.request.platform).about(self.image)? {
             Some(digest) => self.stored(&digest),
             None => Ok(None),
         }
@@ -155,15 +163,15 @@ impl Search<'_> {
     /// answer where it cannot.
     fn stored(&self, manifest: &Digest) -> Result<Option<ImageRecord>, PullError> {
         match self.request.policy {
-            PullPolicy::Never => self.store.image(manifest).about(self.image),
+            PullPolicy::Never => self.store.images().get(manifest).about(self.image),
             PullPolicy::Always | PullPolicy::IfNotPresent => {
-                self.store.image_or_aside(manifest).about(self.image)
+                self.store.images().get_or_set_aside(manifest).about(self.image)
             }
         }
     }
 
     fn remember(&self, names: &[String], record: &ImageRecord) -> Result<(), PullError> {
-        self.store.remember(names, &self.request.platform, record.manifest).about(self.image)
+        self.store.names().remember(names, &self.request.platform, record.manifest).about(self.image)
     }
 }
 

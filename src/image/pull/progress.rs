@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use crate::image::digest::Digest;
-use crate::image::source::{Source, Wait};
+use crate::oci::digest::Digest;
+use crate::oci::{Source, Wait};
 
 /// One pull's counters. Written by its layers as they stream, read by progress bars and messages.
 #[derive(Debug)]

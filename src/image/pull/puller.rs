@@ -6,23 +6,23 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
-use super::admission::Court;
+use super::admission::AdmissionControl;
 use super::error::About as _;
-use super::flight::{Flights, Lost};
 use super::layers::{ImageLayers, LayerFetcher};
 use super::locate::{Located, Plan, Search};
 use super::rights::Rights;
+use super::single_flight::{Lost, SingleFlight};
 use super::{ImageRequest, Images, Progress, PullError, PullMetrics, Ready, build, renew};
-use crate::image::access::{Place, Rule};
-use crate::image::digest::Digest;
-use crate::image::limits::{self, Budget, Cap};
-use crate::image::manifest::ImageConfig;
+use crate::image::access::{Origin, Rule};
 use crate::image::seal::{MERGED_SHA512, Seal, why_unsealed};
-use crate::image::source::Sources;
-use crate::image::store::{ImageRecord, Lease, Mark, Store};
+use crate::image::store::{AccessRecord, ImageRecord, Lease, Store};
 use crate::image::tree::Rules;
-use crate::image::trust::Gate;
 use crate::metrics::Outcome;
+use crate::oci::Sources;
+use crate::oci::digest::Digest;
+use crate::oci::limits::{self, Budget, Cap};
+use crate::oci::manifest::ImageConfig;
+use crate::trust::PolicyEngine;
 
 /// How much a node does at once, and what it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,19 +52,19 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Puller {
     require_digest: bool,
-    court: Court,
+    control: AdmissionControl,
     shared: Arc<Shared>,
-    flights: Flights<Flight, Arc<Progress>, Result<Pulled, PullError>>,
+    pulls: SingleFlight<PullKey, Arc<Progress>, Result<Pulled, PullError>>,
 }
 
-/// Who shares a pull: those to whom the same place gave the same manifest. What an image is made of may depend on
+/// Who shares a pull: those to whom the same origin gave the same manifest. What an image is made of may depend on
 /// where it comes from, until all of it has come.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Flight {
+struct PullKey {
     manifest: Digest,
-    place: Place,
+    origin: Origin,
     /// Only for those who read as this; anybody if `None`.
-    reader: Option<Mark>,
+    reader: Option<AccessRecord>,
 }
 
 /// What a flight leaves behind for everybody who waited for it.
@@ -85,14 +85,20 @@ struct Shared {
 
 impl Puller {
     /// A puller into `store`.
-    pub fn new(store: Arc<Store>, sources: Sources, gate: Arc<dyn Gate>, rule: Rule, limits: Limits) -> Self {
-        let court = Court { store: Arc::clone(&store), gate };
+    pub fn new(
+        store: Arc<Store>,
+        sources: Sources,
+        engine: Arc<dyn PolicyEngine>,
+        rule: Rule,
+        limits: Limits,
+    ) -> Self {
+        let control = AdmissionControl { store: Arc::clone(&store), engine };
         let metrics = PullMetrics::default();
         let layers =
             LayerFetcher::new(Arc::clone(&store), limits.parallel_layers, limits.image, metrics.clone());
         let rule = Arc::new(rule);
         let shared = Shared { store, sources, rule, layers, limits, building: Semaphore::new(1), metrics };
-        Self { require_digest: false, court, shared: Arc::new(shared), flights: Flights::new() }
+        Self { require_digest: false, control, shared: Arc::new(shared), pulls: SingleFlight::new() }
     }
 
     /// The same, refusing images whose manifest does not carry their composefs digest, if `required`.
@@ -114,19 +120,19 @@ impl Puller {
 
     /// Pulls under way.
     pub fn under_way(&self) -> usize {
-        self.flights.len()
+        self.pulls.len()
     }
 
     /// Waits for the pull of a plan, which others may have begun.
     async fn pull(&self, plan: &Arc<Plan>, request: &ImageRequest) -> Result<Pulled, PullError> {
-        let (place, reader) = plan.rights.identity();
-        let mut flight = Flight { manifest: plan.digest, place, reader: None };
-        let (pulled, started) = self.fly(flight.clone(), plan, request).await;
+        let (origin, reader) = plan.rights.identity();
+        let mut flight = PullKey { manifest: plan.digest, origin, reader: None };
+        let (pulled, started) = self.join_or_start(flight.clone(), plan, request).await;
         match pulled {
             // That somebody else was refused says nothing about the one who asks.
             Err(error) if !started && error.is_refused_by_source() => {
                 flight.reader = Some(reader);
-                self.fly(flight, plan, request).await.0
+                self.join_or_start(flight, plan, request).await.0
             }
             pulled => pulled,
         }
@@ -156,9 +162,9 @@ impl Puller {
             return Ok(record);
         }
         let manifest = record.manifest;
-        let flight = Flight { manifest, place: search.rights.place().clone(), reader: None };
+        let flight = PullKey { manifest, origin: search.rights.origin().clone(), reader: None };
         let (shared, image) = (Arc::clone(&self.shared), search.image.to_owned());
-        let joined = self.flights.join(flight, move || {
+        let joined = self.pulls.join(flight, move || {
             let span = tracing::info_span!("renew", image.reference = image, image.digest = %manifest);
             let work = async move { shared.renew(record, image).await.map(|record| (record, 0)) };
             (Arc::new(Progress::new(manifest, [])), work.instrument(span))
@@ -167,14 +173,14 @@ impl Puller {
         joined.outcome.await.map_err(lost).flatten().map(|(record, _)| record)
     }
 
-    async fn fly(
+    async fn join_or_start(
         &self,
-        flight: Flight,
+        flight: PullKey,
         plan: &Arc<Plan>,
         request: &ImageRequest,
     ) -> (Result<Pulled, PullError>, bool) {
         let (shared, starter) = (Arc::clone(&self.shared), Arc::clone(plan));
-        let joined = self.flights.join(flight, move || {
+        let joined = self.pulls.join(flight, move || {
             let layers = starter.manifest.layers.iter().map(|l| (l.descriptor.digest, l.descriptor.size));
             let progress = Arc::new(Progress::new(starter.digest, layers));
             let span =
@@ -207,7 +213,7 @@ impl Images for Puller {
         };
         match search.run().await? {
             Located::Here(record) => {
-                let admission = self.court.again(&search, &record).await?;
+                let admission = self.control.readmit(&search, &record).await?;
                 if self.require_digest && !record.sealed {
                     let why = "it was pulled without one".to_owned();
                     return Err(PullError::Unsealed { image, why });
@@ -219,23 +225,27 @@ impl Images for Puller {
             }
             Located::There(mut plan) => {
                 self.check_seal(&plan)?;
-                let admission = self.court.before_pull(&mut plan, request).await?;
+                let admission = self.control.admit_new(&mut plan, request).await?;
                 let plan = Arc::new(*plan);
                 let (record, fetched) = self.pull(&plan, request).await?;
                 // One that is here from elsewhere may be another release's.
                 let record = self.current(record, &search).await?;
-                rights.proven(&lease, &record.manifest)?;
+                rights.record_grant(&lease, &record.manifest)?;
                 let layers = plan.manifest.layers.iter().map(|layer| &layer.descriptor.digest);
                 rights.preload(&lease, &record.manifest, layers)?;
                 // Another reference may have led to the same flight.
-                shared.store.remember(&plan.names, &request.platform, record.manifest).about(&image)?;
+                shared
+                    .store
+                    .names()
+                    .remember(&plan.names, &request.platform, record.manifest)
+                    .about(&image)?;
                 Ok(Ready { record, lease, fetched, admission })
             }
         }
     }
 
     fn used(&self, manifest: &Digest) {
-        if let Err(error) = self.shared.store.touch(manifest) {
+        if let Err(error) = self.shared.store.images().touch(manifest) {
             // It only makes the image go earlier than it should.
             tracing::warn!(image.digest = %manifest, "cannot note that an image is used: {error}");
         }
@@ -255,7 +265,7 @@ impl Shared {
         let started = std::time::Instant::now();
         let lease = self.store.lease().await.about(&plan.image)?;
         // Between planning and now another flight may have landed.
-        if let Some(record) = self.store.image_or_aside(&plan.digest).about(&plan.image)?
+        if let Some(record) = self.store.images().get_or_set_aside(&plan.digest).about(&plan.image)?
             && plan.rights.is_from_here(&plan.digest)?
         {
             return Ok((record, 0));
@@ -279,9 +289,9 @@ impl Shared {
         self.layers.fetch_all(&layers, &plan.manifest.layers, &config.diff_ids).await?;
         let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
         // Before the image is there, so that it never is without.
-        plan.dossier.keep(&self.store, &lease, plan.rights.place().name(), &plan.image)?;
+        plan.evidence.keep(&self.store, &lease, plan.rights.origin().name(), &plan.image)?;
         // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
-        let record = match self.store.image_or_aside(&plan.digest).about(&plan.image)? {
+        let record = match self.store.images().get_or_set_aside(&plan.digest).about(&plan.image)? {
             Some(record) if record.layers == config.diff_ids => record,
             _ => self.build(plan, config, &lease).await?,
         };

@@ -8,10 +8,10 @@
 use super::PullError;
 use super::build::{self, Work};
 use super::error::About as _;
-use crate::image::limits::Limits;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::Rules;
 use crate::kind::Kind;
+use crate::oci::limits::Limits;
 
 /// Builds the image of `old` anew, unless that has been done or a volume shows it; returns the record that holds.
 /// `image` is for messages. Blocking.
@@ -27,11 +27,11 @@ pub(super) fn renew(
     image: &str,
 ) -> Result<ImageRecord, PullError> {
     let manifest = old.manifest;
-    let old = store.image(&manifest).about(image)?.unwrap_or(old);
+    let old = store.images().get(&manifest).about(image)?.unwrap_or(old);
     if !old.is_outdated() {
         return Ok(old);
     }
-    if store.is_in_a_volume(&manifest).about(image)? {
+    if store.volumes().may_show(&manifest).about(image)? {
         tracing::info!(builder = old.builder, "a volume shows what another release built; it stays for now");
         return Ok(old);
     }
@@ -40,7 +40,7 @@ pub(super) fn renew(
     let work = Work { manifest, platform, name, layers, seal: None, rules, limits };
     let built = build::build(store, lease, work).inspect_err(|error| {
         if matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
-            && let Err(error) = store.forget(&manifest)
+            && let Err(error) = store.images().forget(&manifest)
         {
             tracing::error!(%error, "the record of an image without layers stays");
         }

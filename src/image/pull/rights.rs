@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::About as _;
 use super::{Caller, ImageRequest, PullError};
-use crate::image::access::{Given, ImageFacts, LayerFacts, Place, Rule};
-use crate::image::digest::Digest;
-use crate::image::source::{CredentialId, Sources};
-use crate::image::store::{Lease, Mark, Marked, Store};
+use crate::image::access::{Given, ImageFacts, LayerFacts, Origin, Rule};
+use crate::image::store::{AccessRecord, AccessSubject, Lease, Store};
+use crate::oci::digest::Digest;
+use crate::oci::{CredentialId, Sources};
 
 /// A mark from further in the future than this is not believed: the clock was set back.
 const CLOCK_SKEW: u64 = 60;
@@ -23,9 +23,9 @@ pub(super) struct Rights {
     store: Arc<Store>,
     rule: Arc<Rule>,
     caller: Caller,
-    place: Place,
-    /// As whom the request reads: [`Mark::Anonymous`] or [`Mark::Reader`].
-    reader: Mark,
+    origin: Origin,
+    /// As whom the request reads: [`AccessRecord::Anonymous`] or [`AccessRecord::Reader`].
+    reader: AccessRecord,
     image: String,
 }
 
@@ -47,20 +47,20 @@ impl Rights {
             store: Arc::clone(store),
             rule: Arc::clone(rule),
             caller: request.caller.clone(),
-            place: Place::of(&request.reference),
-            reader: if anonymous { Mark::Anonymous } else { store.reader(&id) },
+            origin: Origin::of(&request.reference),
+            reader: if anonymous { AccessRecord::Anonymous } else { store.access().reader(&id) },
             image,
         })
     }
 
     /// Where the request wants the image from.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// Tells flights of the same image apart: by credential and registry.
-    pub(super) fn identity(&self) -> (Place, Mark) {
-        (self.place.clone(), self.reader.clone())
+    pub(super) fn identity(&self) -> (Origin, AccessRecord) {
+        (self.origin.clone(), self.reader.clone())
     }
 
     /// Whether there is nothing to hide from the one who asks.
@@ -69,54 +69,60 @@ impl Rights {
     }
 
     /// Whether the image is given without asking the registry.
-    pub(super) fn has(&self, manifest: &Digest) -> Result<bool, PullError> {
+    pub(super) fn is_granted(&self, manifest: &Digest) -> Result<bool, PullError> {
         // Who runs commands on a node as root needs no leave to see what it has.
         if self.caller.is_operator() {
             return Ok(true);
         }
-        let given = self.rule.image(&self.place, &self.facts(manifest)?);
+        let given = self.rule.image(&self.origin, &self.facts(manifest)?);
         if let Some(given @ (Given::Exempt | Given::Public | Given::Checked)) = given {
-            tracing::debug!(image.digest = %manifest, place = %self.place, ?given, "access is on record");
+            tracing::debug!(image.digest = %manifest, origin = %self.origin, ?given, "access is on record");
         }
         Ok(given.is_some())
     }
 
-    /// Whether this place is believed about the image: it had all of its bytes.
+    /// Whether this origin is believed about the image: it had all of its bytes.
     pub(super) fn is_from_here(&self, manifest: &Digest) -> Result<bool, PullError> {
-        Ok(self.rule.is_open() || self.set(manifest, &Mark::Origin)?.is_some())
+        Ok(self.rule.is_open() || self.set(manifest, &AccessRecord::Origin)?.is_some())
     }
 
     fn facts(&self, manifest: &Digest) -> Result<ImageFacts, PullError> {
         let checked = match &self.reader {
-            Mark::Reader(_) => self.set(manifest, &self.reader)?.and_then(age),
+            AccessRecord::Reader(_) => self.set(manifest, &self.reader)?.and_then(age),
             _ => None,
         };
         Ok(ImageFacts {
-            from_here: self.set(manifest, &Mark::Origin)?.is_some(),
-            preloaded: self.set(manifest, &Mark::Preloaded)?.is_some(),
-            anonymous: self.set(manifest, &Mark::Anonymous)?.is_some(),
+            from_here: self.set(manifest, &AccessRecord::Origin)?.is_some(),
+            preloaded: self.set(manifest, &AccessRecord::Preloaded)?.is_some(),
+            anonymous: self.set(manifest, &AccessRecord::Anonymous)?.is_some(),
             checked,
         })
     }
 
-    fn set(&self, manifest: &Digest, mark: &Mark) -> Result<Option<u64>, PullError> {
-        self.store.mark(Marked::Image(manifest), self.place.name(), mark).about(&self.image)
+    fn set(&self, manifest: &Digest, mark: &AccessRecord) -> Result<Option<u64>, PullError> {
+        self.store
+            .access()
+            .time_of(AccessSubject::Image(manifest), self.origin.name(), mark)
+            .about(&self.image)
     }
 
-    /// Notes that the place, which had the image's bytes, has just given it to this request's credential.
-    pub(super) fn proven(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
+    /// Notes that the origin, which had the image's bytes, has just given it to this request's credential.
+    pub(super) fn record_grant(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
         // The operator's credential says nothing about others, and he needs no mark.
         let now = now();
-        let about = Marked::Image(manifest);
-        self.store.set_mark(lease, about, self.place.name(), &self.reader, now).about(&self.image)?;
+        let about = AccessSubject::Image(manifest);
+        self.store.access().record(lease, about, self.origin.name(), &self.reader, now).about(&self.image)?;
         let expired = now.saturating_sub(self.rule.ttl.as_secs());
-        self.store.forget_readers(lease, manifest, expired).about(&self.image)
+        self.store.access().forget_readers(lease, manifest, expired).about(&self.image)
     }
 
-    /// Notes that all of the image's bytes came from the place.
+    /// Notes that all of the image's bytes came from the origin.
     pub(super) fn came_from_here(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
-        let about = Marked::Image(manifest);
-        self.store.set_mark(lease, about, self.place.name(), &Mark::Origin, now()).about(&self.image)
+        let about = AccessSubject::Image(manifest);
+        self.store
+            .access()
+            .record(lease, about, self.origin.name(), &AccessRecord::Origin, now())
+            .about(&self.image)
     }
 
     /// If this is the operator's `pull`: notes that image and layers are for everybody.
@@ -130,35 +136,48 @@ impl Rights {
             return Ok(());
         }
         for blob in blobs {
-            self.store.set_mark(lease, Marked::Blob(blob), "", &Mark::Preloaded, now()).about(&self.image)?;
+            self.store
+                .access()
+                .record(lease, AccessSubject::Blob(blob), "", &AccessRecord::Preloaded, now())
+                .about(&self.image)?;
         }
-        if self.set(manifest, &Mark::Preloaded)?.is_none() {
-            let about = Marked::Image(manifest);
-            let place = self.place.name();
-            self.store.set_mark(lease, about, place, &Mark::Preloaded, now()).about(&self.image)?;
+        if self.set(manifest, &AccessRecord::Preloaded)?.is_none() {
+            let about = AccessSubject::Image(manifest);
+            let origin = self.origin.name();
+            self.store
+                .access()
+                .record(lease, about, origin, &AccessRecord::Preloaded, now())
+                .about(&self.image)?;
         }
         Ok(())
     }
 
     /// The DiffID of a blob whose layer is here, if it may stand in for fetching it.
     pub(super) fn layer(&self, blob: &Digest) -> Result<Option<Digest>, PullError> {
-        let Some(diff_id) = self.store.known_layer(blob).about(&self.image)? else { return Ok(None) };
-        let set = |place: &str, mark: &Mark| {
-            self.store.mark(Marked::Blob(blob), place, mark).about(&self.image).map(|at| at.is_some())
+        let Some(diff_id) = self.store.layers().of_blob(blob).about(&self.image)? else { return Ok(None) };
+        let set = |origin: &str, mark: &AccessRecord| {
+            self.store
+                .access()
+                .time_of(AccessSubject::Blob(blob), origin, mark)
+                .about(&self.image)
+                .map(|at| at.is_some())
         };
         let facts = LayerFacts {
-            preloaded: set("", &Mark::Preloaded)?,
-            anonymous: set("", &Mark::Anonymous)?,
-            own: set(self.place.realm(), &self.reader)?,
+            preloaded: set("", &AccessRecord::Preloaded)?,
+            anonymous: set("", &AccessRecord::Anonymous)?,
+            own: set(self.origin.host(), &self.reader)?,
         };
         Ok(self.rule.layer(&facts).then_some(diff_id))
     }
 
     /// Notes that this request's credential has fetched the blob.
     pub(super) fn fetched(&self, lease: &Lease, blob: &Digest) -> Result<(), PullError> {
-        let public = self.reader == Mark::Anonymous && self.place.is_open();
-        let realm = if public { "" } else { self.place.realm() };
-        self.store.set_mark(lease, Marked::Blob(blob), realm, &self.reader, now()).about(&self.image)
+        let public = self.reader == AccessRecord::Anonymous && self.origin.is_open();
+        let host = if public { "" } else { self.origin.host() };
+        self.store
+            .access()
+            .record(lease, AccessSubject::Blob(blob), host, &self.reader, now())
+            .about(&self.image)
     }
 }
 

@@ -6,11 +6,11 @@ use super::error::About as _;
 use super::layers::ImageLayers;
 use super::rights::Rights;
 use super::{ImageRequest, Progress, PullError, Puller};
-use crate::image::digest::Digest;
-use crate::image::limits::{Budget, Limits};
-use crate::image::manifest::{ImageConfig, Manifest};
-use crate::image::source::{Source, read_blob};
 use crate::image::store::Lease;
+use crate::oci::digest::Digest;
+use crate::oci::limits::{Budget, Limits};
+use crate::oci::manifest::{ImageConfig, Manifest};
+use crate::oci::{Source, read_blob};
 
 /// The layers of one manifest, in the store while this lives, and nothing made of them.
 #[derive(Debug)]

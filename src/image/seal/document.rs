@@ -1,6 +1,6 @@
 //! Writing seals into manifests, and sealed manifests into indexes. Documents in, documents out; nothing here does I/O.
 //!
-//! Whatever else a document holds stays: it is edited as JSON and not as the types of [`crate::image::manifest`],
+//! Whatever else a document holds stays: it is edited as JSON and not as the types of [`crate::oci::manifest`],
 //! which know only what this driver acts on.
 
 use std::collections::BTreeMap;
@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{FAITHFUL, MERGED, Seal, SealError};
-use crate::image::digest::Digest;
-use crate::image::manifest::{Document, ManifestError};
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
+use crate::oci::digest::Digest;
+use crate::oci::manifest::{Document, ManifestError};
 
 /// Why a document cannot be sealed.
 #[derive(Debug, thiserror::Error)]

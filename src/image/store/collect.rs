@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::gc::{self, Plan, Policy};
-use super::{ImageRecord, Store, StoreError, Swept};
-use crate::image::digest::Digest;
+use super::gc::{self, CollectionPlan, Policy};
+use super::{ImageRecord, Store, StoreError, Swept, inventory, usage};
 use crate::image::verity::VerityDigest;
 use crate::metrics::Outcome;
+use crate::oci::digest::Digest;
 
 /// A garbage collection to make.
-pub struct Request<'a> {
+pub struct CollectRequest<'a> {
     /// What to remove.
     pub policy: Policy,
     /// Tells which composefs images are mounted. Called while nobody can mount one.
@@ -27,9 +27,12 @@ pub struct Collected {
     pub swept: Swept,
 }
 
-impl std::fmt::Debug for Request<'_> {
+impl std::fmt::Debug for CollectRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request").field("policy", &self.policy).field("dry_run", &self.dry_run).finish()
+        f.debug_struct("CollectRequest")
+            .field("policy", &self.policy)
+            .field("dry_run", &self.dry_run)
+            .finish()
     }
 }
 
@@ -43,7 +46,7 @@ impl Store {
     /// [`StoreError::Blocked`] if it is unknown what is needed, [`StoreError::Busy`] if a pull or publish lasts
     /// longer than [`super::Options::patience`], and those of the filesystem. Whatever was done by then is
     /// consistent, and the next collection goes on from there.
-    pub fn collect(&self, request: &Request<'_>) -> Result<Collected, StoreError> {
+    pub fn collect(&self, request: &CollectRequest<'_>) -> Result<Collected, StoreError> {
         let timing = self.metrics.collection();
         let outcome = self.collect_now(request);
         if let (Ok(done), false) = (&outcome, request.dry_run) {
@@ -53,7 +56,7 @@ impl Store {
         outcome
     }
 
-    fn collect_now(&self, request: &Request<'_>) -> Result<Collected, StoreError> {
+    fn collect_now(&self, request: &CollectRequest<'_>) -> Result<Collected, StoreError> {
         let grace = request.policy.min_age();
         let mut swept = Swept::default();
         let mut frees = HashMap::new();
@@ -64,7 +67,9 @@ impl Store {
             if !request.dry_run {
                 swept = self.sweep(grace)?;
             }
-            frees = self.frees(&self.needed(request)?)?;
+            let needed = self.needed(request)?;
+            let _lease = self.lease_blocking()?;
+            frees = usage::frees(&self.parts.images, self.parts.contents(), &needed)?;
         }
         let images = self.remove_images(request, &frees)?;
         if !request.dry_run {
@@ -77,9 +82,9 @@ impl Store {
     }
 
     /// The images that may not go. An estimate: it is made again when nobody else uses the store.
-    fn needed(&self, request: &Request<'_>) -> Result<BTreeSet<Digest>, StoreError> {
+    fn needed(&self, request: &CollectRequest<'_>) -> Result<BTreeSet<Digest>, StoreError> {
         let mounted = (request.mounted)().map_err(StoreError::Blocked)?;
-        let inventory = self.inventory(&mounted, &HashMap::new())?;
+        let inventory = inventory::take(&self.parts, &mounted, &HashMap::new(), self.space()?)?;
         let needed = inventory.images.iter().filter(|image| image.needed.is_some());
         Ok(needed.map(|image| image.manifest).collect())
     }
@@ -87,27 +92,28 @@ impl Store {
     /// Plans, and removes the records of what goes. The store is taken for this moment only.
     fn remove_images(
         &self,
-        request: &Request<'_>,
+        request: &CollectRequest<'_>,
         frees: &HashMap<Digest, gc::Amount>,
     ) -> Result<Vec<ImageRecord>, StoreError> {
-        let _all = self.gate.exclusive(self.patience)?;
+        let _all = self.store_lock.exclusive(self.patience)?;
         let mounted = (request.mounted)().map_err(StoreError::Blocked)?;
-        let manifests = match gc::plan(&self.inventory(&mounted, frees)?, &request.policy) {
-            Plan::Done => return Ok(Vec::new()),
-            Plan::Run(manifests) => manifests,
-            Plan::Refuse(why) => return Err(StoreError::Blocked(why)),
+        let inventory = inventory::take(&self.parts, &mounted, frees, self.space()?)?;
+        let manifests = match gc::plan(&inventory, &request.policy) {
+            CollectionPlan::Done => return Ok(Vec::new()),
+            CollectionPlan::Run(manifests) => manifests,
+            CollectionPlan::Refuse(why) => return Err(StoreError::Blocked(why)),
         };
         let mut removed = Vec::new();
         for manifest in manifests {
-            let Some(record) = self.image(&manifest)? else { continue };
+            let Some(record) = self.parts.images.get(&manifest)? else { continue };
             if !request.dry_run {
-                self.disk.remove(&self.layout.image(&manifest))?;
+                self.parts.images.remove(&manifest)?;
                 tracing::info!(image.digest = %manifest, names = ?record.names, "image removed");
             }
             removed.push(record);
         }
         // Before any layer or object goes: a record that came back would name what is gone.
-        self.disk.sync_directory(&self.layout.images())?;
+        self.parts.images.sync()?;
         Ok(removed)
     }
 }

@@ -10,11 +10,11 @@
 //! A crash between two lines leaves layers without an image, which the next pull uses and the sweep
 //! removes; never an image without its parts.
 
-use std::fs::{self, File};
-use std::io;
-
-use super::{ImageRecord, Lease, Store, StoreError, dirty};
-use crate::image::digest::Digest;
+use super::parts::first_digests::FirstDigests;
+use super::parts::images::Images;
+use super::parts::layers::Layers;
+use super::parts::objects::StoredObjects;
+use super::{ImageRecord, Lease, Store, StoreError};
 
 impl Store {
     /// Makes the image exist. Its layers are staged or stored, its composefs image is an object, and
@@ -24,59 +24,50 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NoLayer`] and [`StoreError::NoObject`] if a part is missing, [`StoreError::OtherDigest`] if the
-    /// image was another when it was first built here, [`StoreError::Unsound`] if the filesystem lost writes, and those of the steps above.
+    /// image was another when it was first built here, [`StoreError::Unsound`] if the filesystem lost writes, and those
+    /// of the steps above.
     pub fn commit_image(&self, lease: &Lease, record: &ImageRecord) -> Result<(), StoreError> {
-        for layer in &record.layers {
-            self.layer_path(layer)?.ok_or(StoreError::NoLayer(*layer))?;
-        }
-        if !self.objects.contains(&record.image, record.image_size)? {
-            return Err(StoreError::NoObject(record.manifest));
-        }
-        self.compare_with_first(record)?;
-        let covered = dirty::abandoned(&self.disk, &self.layout)?;
-        self.sync_filesystem(lease.file())?;
-        for layer in &record.layers {
-            self.keep_layer(layer)?;
-        }
-        // Also when another commit did the moving: its own sync may not have come yet.
-        self.disk.sync_directory(&self.layout.layers())?;
-        let path = self.layout.image(&record.manifest);
-        let bytes =
-            record.render(&self.key).map_err(|error| self.disk.error("encode", &path, error.into()))?;
-        self.disk.write_durably(&path, &bytes)?;
-        covered.into_iter().chain(lease.take_marker()).try_for_each(|marker| marker.remove(&self.disk))
+        let parts = &self.parts;
+        commit(&parts.layers, &parts.objects, &parts.first_digests, &parts.images, lease, record)
     }
 
-    /// Waits until everything written so far is on disk. Of lost writes the kernel tells only files that
-    /// were opened before (Linux 5.8).
+    /// Keeps the image, whatever happens, until its pin is removed; durably.
     ///
-    /// After a failure nobody knows what is: the kernel reports a lost write once and then calls the
-    /// page clean. So it is noted, and every later commit refuses until the store was reopened.
-    pub(super) fn sync_filesystem(&self, opened_before: &File) -> Result<(), StoreError> {
-        let noted = dirty::unsound(&self.layout);
-        let unsound = || StoreError::Unsound { store: self.layout.root().to_owned() };
-        if noted.exists() {
-            return Err(unsound());
-        }
-        let synced = self
-            .disk
-            .step("sync the filesystem of", self.layout.root(), || Ok(rustix::fs::syncfs(opened_before)?));
-        if let Err(error) = &synced {
-            tracing::error!(%error, "the store's filesystem lost writes");
-            self.disk.write_for_this_boot(&noted, b"")?;
-        }
-        synced
+    /// # Errors
+    /// [`StoreError::NoImage`], and those of writing a file.
+    pub fn pin(&self, manifest: &crate::oci::digest::Digest) -> Result<(), StoreError> {
+        let lease = self.lease_blocking()?;
+        let image = self.images().get(manifest)?.ok_or(StoreError::NoImage(*manifest))?;
+        self.pins().add(&lease, &image)
     }
+}
 
-    fn keep_layer(&self, diff_id: &Digest) -> Result<(), StoreError> {
-        let (staged, kept) = (self.layout.staged(diff_id), self.layout.layer(diff_id));
-        let moved = self.disk.step("keep", &staged, || match fs::rename(&staged, &kept) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        })?;
-        let present =
-            moved || kept.try_exists().map_err(|error| self.disk.error("look for", &kept, error))?;
-        if present { Ok(()) } else { Err(StoreError::NoLayer(*diff_id)) }
+fn commit(
+    layers: &Layers,
+    objects: &StoredObjects,
+    first_digests: &FirstDigests,
+    images: &Images,
+    lease: &Lease,
+    record: &ImageRecord,
+) -> Result<(), StoreError> {
+    for layer in &record.layers {
+        if !layers.contains(layer)? {
+            return Err(StoreError::NoLayer(*layer));
+        }
     }
+    if !objects.all().contains(&record.image, record.image_size)? {
+        return Err(StoreError::NoObject(record.manifest));
+    }
+    first_digests.compare(record)?;
+    let markers = objects.markers();
+    // Listed before the sync, which covers only what was written before it.
+    let covered = markers.abandoned()?;
+    markers.sync_filesystem(lease.file())?;
+    for layer in &record.layers {
+        layers.keep(layer)?;
+    }
+    // Also when another commit did the moving: its own sync may not have come yet.
+    layers.sync()?;
+    images.write(record)?;
+    markers.remove(covered.into_iter().chain(lease.take_marker()))
 }

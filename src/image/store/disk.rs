@@ -4,41 +4,20 @@
 //! tests can stop the world before any of them, and so that every error names step and file and
 //! tells a full disk apart.
 
-use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FlockOperation;
 
 use super::StoreError;
+use super::file_name::digest_of;
+use crate::durable_file::{self, StepError, Steps, Temporary, try_lock};
+use crate::oci::digest::Digest;
 
-/// Called with the name of each step before it is taken; an error is given to the caller as the
-/// step's own. For fault injection in tests; does nothing by default.
-#[derive(Clone, Default)]
-pub struct Steps(Option<Arc<dyn Fn(&'static str) -> io::Result<()> + Send + Sync>>);
-
-impl Steps {
-    /// Calls `before` ahead of every step.
-    pub fn new(before: impl Fn(&'static str) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(before)))
-    }
-
-    fn before(&self, doing: &'static str) -> io::Result<()> {
-        self.0.as_ref().map_or(Ok(()), |before| before(doing))
-    }
-}
-
-impl fmt::Debug for Steps {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Steps(watched)" } else { "Steps" })
-    }
-}
+/// Files that are being written, each locked while its writer lives.
+pub(super) const TEMPORARY: &str = "tmp";
 
 /// The store's directory, as something to write to.
 #[derive(Debug, Clone)]
@@ -50,6 +29,10 @@ pub(super) struct Disk {
 impl Disk {
     pub(super) fn new(root: &Path, steps: Steps) -> Self {
         Self { root: root.to_owned(), steps }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// One step: `doing` it to `path`.
@@ -67,13 +50,16 @@ impl Disk {
         StoreError::io(&self.root, doing, path, source)
     }
 
+    /// The error of a step of writing a file.
+    pub(super) fn failed(&self, failed: StepError) -> StoreError {
+        self.error(failed.step.doing(), &failed.path, failed.source)
+    }
+
     /// Makes `path` hold exactly `bytes`, all or nothing, and survive a power cut.
     pub(super) fn write_durably(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        let mut temp = self.temp()?;
-        let written = temp.path.clone();
-        self.step("write", &written, || temp.file.write_all(bytes))?;
-        self.step("sync", &written, || temp.file.sync_all())?;
-        temp.rename(self, path)?;
+        let mut temporary = self.temporary()?;
+        let written = temporary.write(bytes).and_then(|()| temporary.sync());
+        written.and_then(|()| temporary.rename(path)).map_err(|error| self.failed(error))?;
         self.sync_parent(path)
     }
 
@@ -100,36 +86,14 @@ impl Disk {
 
     /// Makes `path` hold exactly `bytes`, all or nothing as long as the machine runs.
     pub(super) fn write_for_this_boot(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        let mut temp = self.temp()?;
-        let written = temp.path.clone();
-        self.step("write", &written, || temp.file.write_all(bytes))?;
-        temp.rename(self, path)?;
-        Ok(())
+        let mut temporary = self.temporary()?;
+        let written = temporary.write(bytes).and_then(|()| temporary.rename(path));
+        written.map_err(|error| self.failed(error))
     }
 
     /// An empty file under a temporary name.
-    pub(super) fn temp(&self) -> Result<Temp, StoreError> {
-        static SERIAL: AtomicU64 = AtomicU64::new(0);
-        let directory = self.root.join("tmp");
-        loop {
-            let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_nanos());
-            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-            let path = directory.join(format!("{}-{nanos:x}-{serial:x}", std::process::id()));
-            let opened = self.step("create", &path, || {
-                match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-                    other => other.map(Some),
-                }
-            })?;
-            let Some(file) = opened else { continue };
-            // A cleaner may have taken the file between its creation and this lock.
-            rustix::fs::flock(&file, FlockOperation::LockExclusive)
-                .map_err(|errno| self.error("lock", &path, errno.into()))?;
-            let links = file.metadata().map_err(|error| self.error("inspect", &path, error))?.nlink();
-            if links > 0 {
-                return Ok(Temp { file, path, kept: false });
-            }
-        }
+    pub(super) fn temporary(&self) -> Result<Temporary, StoreError> {
+        Temporary::create_locked(&self.root.join(TEMPORARY), &self.steps).map_err(|error| self.failed(error))
     }
 
     /// Removes the file; one that is not there is fine. Returns whether it was.
@@ -141,9 +105,44 @@ impl Disk {
         })
     }
 
+    /// Removes the directories in `directory` that are not named by a digest for which `is_needed` holds.
+    pub(super) fn remove_directories_unless(
+        &self,
+        directory: &Path,
+        is_needed: impl Fn(&Digest) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        for name in self.list(directory)? {
+            let about = digest_of(&name, "");
+            if about.as_ref().map(&is_needed).transpose()? != Some(true) {
+                self.remove_all(&directory.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a directory and what is in it.
+    pub(super) fn remove_all(&self, directory: &Path) -> Result<(), StoreError> {
+        self.step("remove", directory, || fs::remove_dir_all(directory))
+    }
+
+    /// Removes temporary files whose writers are dead. Needs the store's exclusive lock.
+    pub(super) fn remove_leftovers(&self) -> Result<(), StoreError> {
+        let directory = self.root.join(TEMPORARY);
+        for name in self.list(&directory)? {
+            let path = directory.join(name);
+            // Its writer needs no lease, so it may well be alive.
+            let Ok(file) = fs::File::open(&path) else { continue };
+            let lock = FlockOperation::NonBlockingLockExclusive;
+            if try_lock(&file, lock).map_err(|error| self.error("lock", &path, error))? {
+                self.remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the names in a directory survive a power cut.
     pub(super) fn sync_directory(&self, directory: &Path) -> Result<(), StoreError> {
-        self.step("sync directory", directory, || File::open(directory)?.sync_all())
+        durable_file::sync_directory(directory, &self.steps).map_err(|error| self.failed(error))
     }
 
     /// Makes the name `path` survive a power cut.
@@ -168,41 +167,5 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(fail(error)),
         }
-    }
-}
-
-/// A file under a temporary name. It is locked while its writer lives, which tells a cleaner in any
-/// process that it is no leftover. Dropped without [`Temp::rename`] it is gone.
-#[derive(Debug)]
-pub(super) struct Temp {
-    pub(super) file: File,
-    pub(super) path: PathBuf,
-    kept: bool,
-}
-
-impl Temp {
-    /// Gives the file its name, replacing what has it. The file stays open and locked.
-    pub(super) fn rename(&mut self, disk: &Disk, to: &Path) -> Result<(), StoreError> {
-        disk.step("rename a temporary file to", to, || fs::rename(&self.path, to))?;
-        self.kept = true;
-        Ok(())
-    }
-}
-
-impl Drop for Temp {
-    fn drop(&mut self) {
-        if !self.kept {
-            // What stays behind is swept as a leftover.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Takes `file`'s lock alone, without waiting; false if somebody else has it.
-pub(super) fn try_lock(file: impl AsFd, operation: FlockOperation) -> io::Result<bool> {
-    match rustix::fs::flock(file, operation) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-        Err(errno) => Err(errno.into()),
     }
 }

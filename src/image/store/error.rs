@@ -3,12 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::ObjectError;
 use crate::image::composefs::ImageError;
-use crate::image::digest::Digest;
 use crate::image::layer::RecordError;
+use crate::image::objects::ObjectError;
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
+use crate::oci::digest::Digest;
 
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -180,6 +180,11 @@ impl StoreError {
 
     pub(super) fn unauthentic(path: &Path, what: String) -> Self {
         Self::Unauthentic { path: path.to_owned(), what }
+    }
+
+    /// Whether the record that was to be read will never be read again: it is damaged or gone.
+    pub(super) fn is_lost_record(&self) -> bool {
+        matches!(self.kind(), Kind::Corrupt | Kind::NotFound)
     }
 
     /// What sort of failure this is.

@@ -5,44 +5,14 @@
 //! below them is seen when they are read again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::io::Errno;
-
-use super::{ImageRecord, Objects, Store, StoreError};
-use crate::image::digest::Digest;
-use crate::image::verity::{VerityDigest, VerityHasher};
-use crate::kind::Kind;
-use crate::sys::verity::measure_verity;
-
-/// Bytes read at a time.
-const CHUNK: usize = 256 << 10;
-
-/// What is wrong with an object.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
-    /// It is not there.
-    #[error("is missing")]
-    Missing,
-    /// It cannot be read; with fs-verity that is how a tampered block shows.
-    #[error("cannot be read at byte {offset} ({errno})")]
-    Unreadable {
-        /// Where reading stopped, in bytes.
-        offset: u64,
-        /// The kernel's answer.
-        errno: Errno,
-    },
-    /// It holds something else.
-    #[error("holds other content, with the digest {0}")]
-    Differs(VerityDigest),
-    /// The store seals its objects, and this one is not.
-    #[error("is not sealed by fs-verity")]
-    Unsealed,
-}
+use super::{ImageRecord, Store, StoreError};
+use crate::image::objects::Corruption;
+use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
 
 /// What an examination found.
 #[derive(Debug, Default)]
@@ -52,52 +22,7 @@ pub struct Examined {
     /// Bytes read.
     pub bytes: u64,
     /// The damaged ones, and the manifests of the images that have them.
-    pub damaged: BTreeMap<VerityDigest, (Damage, Vec<Digest>)>,
-}
-
-impl Objects {
-    /// Reads one object in full and says what is wrong with it, if anything. Blocking.
-    ///
-    /// # Errors
-    /// It could not be examined: too many open files, for example. That says nothing about the object.
-    pub fn examine(&self, digest: &VerityDigest) -> Result<(u64, Option<Damage>), StoreError> {
-        let file = match self.get(digest) {
-            Ok(file) => File::from(file),
-            Err(error) if error.kind() == Kind::NotFound => return Ok((0, Some(Damage::Missing))),
-            Err(error) => return Err(error.into()),
-        };
-        if self.seals() {
-            match measure_verity(&file) {
-                Ok(found) if found == digest.0 => {}
-                Ok(found) => return Ok((0, Some(Damage::Differs(VerityDigest(found))))),
-                Err(_) => return Ok((0, Some(Damage::Unsealed))),
-            }
-        }
-        let (read, found) = hash(file);
-        Ok(match found {
-            Ok(found) if found == *digest => (read, None),
-            Ok(found) => (read, Some(Damage::Differs(found))),
-            Err(errno) => (read, Some(Damage::Unreadable { offset: read, errno })),
-        })
-    }
-}
-
-/// Hashes a file to its end; also says how many bytes could be read.
-fn hash(mut file: File) -> (u64, Result<VerityDigest, Errno>) {
-    let mut hasher = VerityHasher::default();
-    let mut buffer = vec![0; CHUNK];
-    let mut read = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return (read, Ok(hasher.finish())),
-            Ok(count) => {
-                hasher.update(buffer.get(..count).unwrap_or_default());
-                read += count as u64;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return (read, Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
-        }
-    }
+    pub damaged: BTreeMap<VerityDigest, (Corruption, Vec<Digest>)>,
 }
 
 impl Store {
@@ -110,7 +35,7 @@ impl Store {
         let _lease = self.lease_blocking()?;
         let mut owners: BTreeMap<VerityDigest, Vec<Digest>> = BTreeMap::new();
         for image in images {
-            self.each_object(image, |digest, _| {
+            self.parts.contents().each_object(image, |digest, _| {
                 let manifests = owners.entry(digest).or_default();
                 if manifests.last() != Some(&image.manifest) {
                     manifests.push(image.manifest);
@@ -124,7 +49,7 @@ impl Store {
             for _ in 0..threads {
                 scope.spawn(|| {
                     while let Some((digest, manifests)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let answer = self.objects.examine(digest);
+                        let answer = self.parts.objects.all().examine(digest);
                         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                         match (&mut *found, answer) {
                             (Ok(found), Ok((bytes, damage))) => {
@@ -135,7 +60,7 @@ impl Store {
                                 }
                             }
                             (found @ Ok(_), Err(error)) => {
-                                *found = Err(error);
+                                *found = Err(error.into());
                                 return;
                             }
                             (Err(_), _) => return,
@@ -151,30 +76,9 @@ impl Store {
     ///
     /// # Errors
     /// The same.
-    pub fn examine_object(&self, digest: &VerityDigest) -> Result<Option<Damage>, StoreError> {
+    pub fn examine_object(&self, digest: &VerityDigest) -> Result<Option<Corruption>, StoreError> {
         let _lease = self.lease_blocking()?;
-        Ok(self.objects.examine(digest)?.1)
-    }
-
-    /// Objects whose file has this inode number: one, or none. Blocking; reads all directories.
-    ///
-    /// # Errors
-    /// Those of reading the directories.
-    pub fn objects_by_inode(&self, inode: u64) -> Result<Vec<VerityDigest>, StoreError> {
-        let mut found = Vec::new();
-        self.objects.for_each_inode(|digest, number| {
-            if number == inode {
-                found.push(digest);
-            }
-            Ok::<(), StoreError>(())
-        })?;
-        Ok(found)
-    }
-
-    /// Objects there are whose name ends in these 62 digits.
-    pub fn objects_by_rest(&self, rest: &str) -> Vec<VerityDigest> {
-        let named = (0..=255u8).filter_map(|byte| VerityDigest::from_hex(&format!("{byte:02x}{rest}")));
-        named.filter(|digest| matches!(self.objects.stat(digest), Ok(Some(_)))).collect()
+        Ok(self.parts.objects.all().examine(digest)?.1)
     }
 
     /// Objects that images in the store name and that are not there. Blocking; looks at every object once.
@@ -184,14 +88,14 @@ impl Store {
     pub fn missing_objects(&self) -> Result<Vec<VerityDigest>, StoreError> {
         let _lease = self.lease_blocking()?;
         let mut named = BTreeSet::new();
-        for image in self.images()?.images {
-            self.each_object(&image.record, |digest, _| {
+        for image in self.parts.images.list()?.images {
+            self.parts.contents().each_object(&image.record, |digest, _| {
                 named.insert(digest);
             })?;
         }
         let mut missing = Vec::new();
         for digest in named {
-            if self.objects.stat(&digest)?.is_none() {
+            if self.parts.objects.all().stat(&digest)?.is_none() {
                 missing.push(digest);
             }
         }
@@ -205,9 +109,9 @@ impl Store {
     pub fn images_with(&self, object: &VerityDigest) -> Result<Vec<ImageRecord>, StoreError> {
         let _lease = self.lease_blocking()?;
         let mut having = Vec::new();
-        for image in self.images()?.images {
+        for image in self.parts.images.list()?.images {
             let mut has = false;
-            self.each_object(&image.record, |digest, _| has |= digest == *object)?;
+            self.parts.contents().each_object(&image.record, |digest, _| has |= digest == *object)?;
             if has {
                 having.push(image.record);
             }

@@ -6,13 +6,13 @@
 use std::time::{Duration, SystemTime};
 
 pub use super::space::{Amount, Space};
-use crate::image::digest::Digest;
+use crate::oci::digest::Digest;
 
 /// What the decision is made from.
 #[derive(Debug, Clone)]
 pub struct Inventory {
     /// The images in the store.
-    pub images: Vec<Facts>,
+    pub images: Vec<Candidate>,
     /// Why it is not known what is needed; empty if it is.
     pub unknown: Vec<String>,
     /// Room on the store's filesystem.
@@ -23,7 +23,7 @@ pub struct Inventory {
 
 /// One image, as far as the decision needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct Candidate {
     /// Its manifest.
     pub manifest: Digest,
     /// When it was pulled or last published.
@@ -83,7 +83,7 @@ impl Default for Policy {
 
 /// The decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Plan {
+pub enum CollectionPlan {
     /// Nothing has to go, or nothing may.
     Done,
     /// These images go, in this order.
@@ -93,16 +93,16 @@ pub enum Plan {
 }
 
 /// Decides. After its plan was carried out, it has nothing more to do.
-pub fn plan(inventory: &Inventory, policy: &Policy) -> Plan {
+pub fn plan(inventory: &Inventory, policy: &Policy) -> CollectionPlan {
     if !inventory.unknown.is_empty() {
-        return Plan::Refuse(inventory.unknown.join("; "));
+        return CollectionPlan::Refuse(inventory.unknown.join("; "));
     }
-    let mut idle: Vec<&Facts> =
+    let mut idle: Vec<&Candidate> =
         inventory.images.iter().filter(|image| may_go(image, inventory.now, policy.min_age())).collect();
     idle.sort_by_key(|image| (image.last_used, image.manifest));
     if let Policy::Watermarks { high, low, .. } = *policy {
         if !inventory.space.exceeds(high) {
-            return Plan::Done;
+            return CollectionPlan::Done;
         }
         let wanted = inventory.space.excess(low);
         let mut freed = Amount::default();
@@ -112,11 +112,15 @@ pub fn plan(inventory: &Inventory, policy: &Policy) -> Plan {
         });
         idle.truncate(enough.map_or(idle.len(), |last| last + 1));
     }
-    if idle.is_empty() { Plan::Done } else { Plan::Run(idle.iter().map(|image| image.manifest).collect()) }
+    if idle.is_empty() {
+        CollectionPlan::Done
+    } else {
+        CollectionPlan::Run(idle.iter().map(|image| image.manifest).collect())
+    }
 }
 
 /// An image from the future (the clock was set back) is as good as just used.
-fn may_go(image: &Facts, now: SystemTime, min_age: Duration) -> bool {
+fn may_go(image: &Candidate, now: SystemTime, min_age: Duration) -> bool {
     let age = now.duration_since(image.last_used).unwrap_or_default();
     image.needed.is_none() && age >= min_age
 }

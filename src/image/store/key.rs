@@ -212,7 +212,8 @@ impl NodeKey {
 const JSON_BEFORE: &[u8] = b",\"mac\":\"";
 const JSON_AFTER: &[u8] = b"\"}\n";
 
-/// Makes the key's file, unless somebody else is quicker: an unnamed file, linked when it is whole and on disk.
+/// Makes the key's file, unless another process is quicker: an unnamed file, linked when it is whole and on disk. Not
+/// by [`crate::durable_file`], whose rename would replace the key that another process has just made.
 fn create(path: &Path) -> Result<(), KeyError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed("make room for", path))?;

@@ -4,13 +4,10 @@
 //! operator's `pull` or `prune`), and what rounding adds up to, is put right by [`Store::measure`], which
 //! looks at every object and is for now and then.
 
-use super::layout::digest_of;
-use super::{Collected, Store, StoreError, Swept};
+use super::{Collected, Store, StoreError};
+use crate::image::objects::ObjectMetrics;
 use crate::metrics::{Counter, Description, Durations, Family, Gauge, Instruments, Outcome, Timing};
 
-const OBJECTS: Description =
-    Description::new("store_objects", "Objects in the store: distinct file contents and images");
-const BYTES: Description = Description::new("store_bytes", "Disk space of those objects, allocated blocks");
 const IMAGES: Description = Description::new("store_images", "Images in the store");
 const FILESYSTEM: Description = Description::new(
     "store_filesystem_bytes",
@@ -29,8 +26,6 @@ const GC_OBJECTS: Description =
 const GC_BYTES: Description =
     Description::new("gc_removed_bytes_total", "Disk space of the objects that garbage collection removed");
 const BUCKETS: [f64; 8] = [0.005, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0, 300.0];
-/// Blocks that filesystems allocate files in.
-const BLOCK: u64 = 4096;
 
 /// The metrics of a store. Clones count into the same.
 #[derive(Debug, Clone)]
@@ -43,32 +38,6 @@ pub struct StoreMetrics {
     gc_images: Counter,
     gc_objects: Counter,
     gc_bytes: Counter,
-}
-
-/// How many objects there are.
-#[derive(Debug, Clone)]
-pub(super) struct ObjectMetrics {
-    count: Gauge,
-    bytes: Gauge,
-}
-
-impl Default for ObjectMetrics {
-    fn default() -> Self {
-        Self { count: Gauge::new(OBJECTS), bytes: Gauge::new(BYTES) }
-    }
-}
-
-impl ObjectMetrics {
-    /// One more, of `size` bytes.
-    pub(super) fn written(&self, size: u64) {
-        self.count.add(1);
-        self.bytes.add(i64::try_from(size.next_multiple_of(BLOCK)).unwrap_or(i64::MAX));
-    }
-
-    fn removed(&self, swept: &Swept) {
-        self.count.add(-i64::try_from(swept.objects).unwrap_or(i64::MAX));
-        self.bytes.add(-i64::try_from(swept.bytes).unwrap_or(i64::MAX));
-    }
 }
 
 impl StoreMetrics {
@@ -90,7 +59,7 @@ impl StoreMetrics {
     }
 
     pub(super) fn collected(&self, done: &Collected) {
-        self.objects.removed(&done.swept);
+        self.objects.removed(done.swept.objects, done.swept.bytes);
         self.gc_images.add(done.images.len() as u64);
         self.gc_objects.add(done.swept.objects);
         self.gc_bytes.add(done.swept.bytes);
@@ -99,9 +68,10 @@ impl StoreMetrics {
 
 impl Instruments for StoreMetrics {
     fn families(&self) -> Vec<&dyn Family> {
+        let [objects, bytes] = self.objects.families();
         vec![
-            &self.objects.count,
-            &self.objects.bytes,
+            objects,
+            bytes,
             &self.images,
             &self.filesystem,
             &self.filesystem_used,
@@ -125,14 +95,8 @@ impl Store {
     /// # Errors
     /// Those of reading directories.
     pub fn measure(&self) -> Result<(), StoreError> {
-        let (mut count, mut bytes) = (0, 0);
-        self.objects.for_each(|digest| {
-            count += 1;
-            bytes += self.objects.stat(&digest)?.map_or(0, |stat| stat.allocated);
-            Ok::<(), StoreError>(())
-        })?;
-        self.metrics.objects.count.set(count);
-        self.metrics.objects.bytes.set(bytes);
+        let (count, bytes) = self.parts.objects.total()?;
+        self.metrics.objects.set(count, bytes);
         self.measure_room()
     }
 
@@ -141,9 +105,7 @@ impl Store {
     /// # Errors
     /// Those of reading the directory of images and of statvfs(3).
     pub fn measure_room(&self) -> Result<(), StoreError> {
-        let names = self.disk.list(&self.layout.images())?;
-        let images = names.iter().filter(|name| digest_of(name, ".json").is_some());
-        self.metrics.images.set(images.count() as u64);
+        self.metrics.images.set(self.parts.images.manifests()?.len() as u64);
         let space = self.space()?;
         self.metrics.filesystem.set(space.total.bytes);
         self.metrics.filesystem_used.set(space.used.bytes);

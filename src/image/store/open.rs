@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use super::disk::Disk;
-use super::layout::{DIRECTORIES, Layout};
-use super::lease::Gate;
-use super::{Filesystem, Objects, Options, Store, StoreError, StoreMetrics, version};
+use super::disk::{self, Disk};
+use super::lock::{self, StoreLock};
+use super::parts::{DIRECTORIES, Parts};
+use super::{Filesystem, Options, Store, StoreError, StoreMetrics, version};
+use crate::image::objects::Objects;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -28,27 +29,19 @@ impl Store {
                 .trim()
                 .to_owned(),
         };
-        let layout = Layout::new(root, &boot_id);
-        create(&disk, &layout)?;
+        create(&disk)?;
         let filesystem = Filesystem::probe(root)?;
         if let Err(why) = &filesystem.verity {
             tracing::info!(store = %root.display(), filesystem = filesystem.name, why, "no fs-verity: integrity level is fetch");
         }
         let objects = Objects::open(root, filesystem.verity.is_ok())?;
         let metrics = StoreMetrics::new(objects.metrics().clone());
-        let gate = Gate::new(root, layout.lock(), disk.clone());
-        let store = Self {
-            key: options.key,
-            layout,
-            disk,
-            gate,
-            objects,
-            filesystem,
-            patience: options.patience,
-            measure: options.measure,
-            metrics,
-        };
-        store.note_unsealed()?;
+        let store_lock = StoreLock::new(&disk);
+        let parts = Parts::new(&disk, &options.key, &boot_id, objects);
+        let Options { patience, measure, .. } = options;
+        let store = Self { disk, store_lock, parts, filesystem, patience, measure, metrics };
+        store.parts.layers.make_staging()?;
+        store.parts.objects.note_lack_of_verity()?;
         store.repair()?;
         Ok(store)
     }
@@ -56,22 +49,22 @@ impl Store {
 
 /// Makes what is missing. `version` comes before all that it describes, so an interrupted creation
 /// is either an empty directory or a store with some directories missing.
-fn create(disk: &Disk, layout: &Layout) -> Result<(), StoreError> {
-    let root = layout.root();
+fn create(disk: &Disk) -> Result<(), StoreError> {
+    let root = disk.root();
     disk.step("make", root, || fs::DirBuilder::new().recursive(true).mode(0o700).create(root))?;
     close_to_others(disk, root)?;
-    match disk.read(&layout.version())? {
+    let version = root.join(version::FILE);
+    match disk.read(&version)? {
         Some(bytes) => version::check(root, &bytes)?,
         None => {
-            refuse_foreign(disk, layout)?;
-            disk.make(&layout.tmp())?;
-            disk.write_durably(&layout.version(), version::render().as_bytes())?;
+            refuse_foreign(disk, &version)?;
+            disk.make(&root.join(disk::TEMPORARY))?;
+            disk.write_durably(&version, version::render().as_bytes())?;
         }
     }
     for name in DIRECTORIES {
-        disk.make(&layout.directory(name))?;
+        disk.make(&root.join(name))?;
     }
-    disk.make(&layout.staging())?;
     Objects::create(root)?;
     Ok(())
 }
@@ -86,13 +79,13 @@ fn close_to_others(disk: &Disk, root: &Path) -> Result<(), StoreError> {
 }
 
 /// A directory without `version` must be empty, or one whose creation was interrupted.
-fn refuse_foreign(disk: &Disk, layout: &Layout) -> Result<(), StoreError> {
-    let root = layout.root();
-    let ours = |name: &std::ffi::OsStr| name == "tmp" || name == "lock" || name == "lost+found";
+fn refuse_foreign(disk: &Disk, version: &Path) -> Result<(), StoreError> {
+    let root = disk.root();
+    let ours = |name: &std::ffi::OsStr| name == disk::TEMPORARY || name == lock::FILE || name == "lost+found";
     match disk.list(root)?.into_iter().find(|name| !ours(name)) {
         None => Ok(()),
         // Somebody else is making it at this very moment.
-        Some(_) if layout.version().exists() => Ok(()),
+        Some(_) if version.exists() => Ok(()),
         Some(found) => {
             Err(StoreError::NotAStore { store: root.to_owned(), found: found.to_string_lossy().into_owned() })
         }

@@ -1,15 +1,19 @@
-//! The sweep: removing what no image reaches.
+//! The sweep: removing what no image needs.
 //!
 //! Marking and listing run under a lease, beside pulls and publishes. Removing needs the store alone, and
 //! takes it for [`SLICE`] at a time, so that a publish never waits longer than that; what was committed
 //! or staged between two slices is marked before the next one begins. Within a slice: names, layers and
 //! blobs first, then objects, so that a crash in between leaves no record without its objects.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
-use super::layout::digest_of;
-use super::reach::Reach;
-use super::{Store, StoreError, dirty, names};
+use super::disk::Disk;
+use super::marked::Marked;
+use super::markers::Markers;
+use super::parts::Parts;
+use super::parts::objects::StoredObjects;
+use super::{Store, StoreError};
 use crate::image::verity::VerityDigest;
 
 /// How long the store is taken at a time.
@@ -29,132 +33,86 @@ pub struct Swept {
 }
 
 impl Store {
-    /// Removes everything that no image record reaches, but for staged layers younger than `grace`.
+    /// Removes everything that no image record needs, but for staged layers younger than `grace`.
     /// Blocking.
     ///
     /// # Errors
     /// [`StoreError::Blocked`] if a record cannot be read, [`StoreError::Busy`] if a lease lasts longer than
     /// [`super::Options::patience`] (the sweep may be partly done), and those of the filesystem.
     pub fn sweep(&self, grace: Duration) -> Result<Swept, StoreError> {
-        let mut reach = Reach::default();
+        let parts = &self.parts;
+        let mut marked = Marked::default();
         let garbage = {
             let _lease = self.lease_blocking()?;
-            reach.add_images(self)?;
-            reach.add_staged(self, grace)?;
-            self.unreached(&reach)?
+            mark(&mut marked, parts, grace)?;
+            parts.objects.list_unless(|digest| marked.has_object(digest))?
         };
         let mut rest = garbage.into_iter().peekable();
         let mut swept = Swept::default();
         loop {
-            let all = self.gate.exclusive(self.patience)?;
-            reach.add_images(self)?;
-            reach.add_staged(self, grace)?;
-            self.sweep_records(&reach, &mut swept)?;
+            let all = self.store_lock.exclusive(self.patience)?;
+            mark(&mut marked, parts, grace)?;
+            swept.layers += sweep_records(parts, &marked)?;
             let end = Instant::now() + SLICE;
             while let Some(digest) = rest.next_if(|_| Instant::now() < end) {
-                if !reach.has_object(&digest) {
-                    self.sweep_object(&digest, &mut swept)?;
+                // It may have come into use since it was listed.
+                if !marked.has_object(&digest) {
+                    sweep_object(&parts.objects, &digest, &mut swept)?;
                 }
             }
             if rest.peek().is_none() {
-                self.remove_leftovers()?;
-                return self.forget_writers(&all.lock).map(|()| swept);
+                remove_leftovers(&self.disk, parts)?;
+                return forget_writers(parts.objects.markers(), &all.lock).map(|()| swept);
             }
             drop(all);
             std::thread::sleep(PAUSE);
         }
     }
+}
 
-    /// The objects that are not marked.
-    pub(super) fn unreached(&self, reach: &Reach) -> Result<Vec<VerityDigest>, StoreError> {
-        let mut garbage = Vec::new();
-        self.objects.for_each(|digest| {
-            if !reach.has_object(&digest) {
-                garbage.push(digest);
-            }
-            Ok::<(), StoreError>(())
-        })?;
-        Ok(garbage)
-    }
+fn mark(marked: &mut Marked, parts: &Parts, grace: Duration) -> Result<(), StoreError> {
+    marked.add_images(&parts.images, parts.contents())?;
+    marked.add_staged(&parts.layers, parts.contents(), grace)
+}
 
-    /// Removes names, layers and blobs that lead nowhere. Exclusive.
-    pub(super) fn sweep_records(&self, reach: &Reach, swept: &mut Swept) -> Result<(), StoreError> {
-        self.sweep_torn_images()?;
-        self.sweep_digests()?;
-        self.sweep_names()?;
-        for directory in [self.layout.staging(), self.layout.layers()] {
-            let mut removed = 0;
-            for name in self.disk.list(&directory)? {
-                if digest_of(&name, "").is_none_or(|diff_id| !reach.has_layer(&diff_id)) {
-                    removed += u64::from(self.disk.remove(&directory.join(name))?);
-                }
-            }
-            if removed > 0 {
-                // A layer that came back after a power cut would name objects that did not.
-                self.disk.sync_directory(&directory)?;
-                swept.layers += removed;
-            }
-        }
-        self.sweep_blobs()?;
-        self.sweep_marks()
-    }
+/// Removes the records that lead nowhere; returns how many of layers. Needs the store's exclusive lock.
+pub(super) fn sweep_records(parts: &Parts, marked: &Marked) -> Result<u64, StoreError> {
+    let Parts { images, layers, .. } = parts;
+    images.sweep_torn()?;
+    // Where it cannot be seen whether there is an image, these cost a question to the registry.
+    let has_image = |manifest: &_| images.contains(manifest).unwrap_or(false);
+    parts.first_digests.sweep(has_image)?;
+    parts.names.sweep(has_image)?;
+    let swept = layers.sweep(|diff_id| marked.has_layer(diff_id))?;
+    parts.access.sweep_images(|manifest| images.contains(manifest))?;
+    parts.evidence.sweep(|manifest| images.contains(manifest))?;
+    parts.access.sweep_blobs(|blob| Ok(layers.of_blob(blob)?.is_some()))?;
+    Ok(swept)
+}
 
-    fn sweep_torn_images(&self) -> Result<(), StoreError> {
-        let images = self.layout.images();
-        for name in self.disk.list(&images)? {
-            if digest_of(&name, ".torn").is_some() {
-                self.disk.remove(&images.join(name))?;
-            }
-        }
-        Ok(())
+fn sweep_object(objects: &StoredObjects, digest: &VerityDigest, swept: &mut Swept) -> Result<(), StoreError> {
+    let allocated = objects.all().stat(digest)?.map_or(0, |stat| stat.allocated);
+    if objects.remove(digest)? {
+        swept.objects += 1;
+        swept.bytes += allocated;
     }
+    Ok(())
+}
 
-    fn sweep_names(&self) -> Result<(), StoreError> {
-        for name in self.disk.list(&self.layout.names())? {
-            let path = self.layout.names().join(name);
-            let record = self.disk.read(&path)?.as_deref().and_then(|bytes| names::parse(bytes, &self.key));
-            if record.is_none_or(|record| !self.layout.image(&record.manifest).exists()) {
-                self.disk.remove(&path)?;
-            }
-        }
-        Ok(())
-    }
+/// Removes temporary files of dead writers and the staging of other boots. Needs the store's exclusive lock.
+pub(super) fn remove_leftovers(disk: &Disk, parts: &Parts) -> Result<(), StoreError> {
+    disk.remove_leftovers()?;
+    parts.layers.remove_other_boots()?;
+    Ok(parts.objects.all().remove_temporaries()?)
+}
 
-    fn sweep_blobs(&self) -> Result<(), StoreError> {
-        for name in self.disk.list(&self.layout.blobs())? {
-            let known = match digest_of(&name, "") {
-                Some(blob) => self.known_layer(&blob)?.is_some(),
-                None => false,
-            };
-            if !known {
-                self.disk.remove(&self.layout.blobs().join(name))?;
-            }
-        }
-        Ok(())
+/// Removes the markers of writers that are gone. What they wrote is removed by now, or is synced
+/// here. Needs the store's exclusive lock.
+fn forget_writers(markers: &Markers, lock: &File) -> Result<(), StoreError> {
+    let abandoned = markers.abandoned()?;
+    if abandoned.is_empty() {
+        return Ok(());
     }
-
-    fn sweep_object(&self, digest: &VerityDigest, swept: &mut Swept) -> Result<(), StoreError> {
-        let allocated = self.objects.stat(digest)?.map_or(0, |stat| stat.allocated);
-        if self.remove_object(digest)? {
-            swept.objects += 1;
-            swept.bytes += allocated;
-        }
-        Ok(())
-    }
-
-    pub(super) fn remove_object(&self, digest: &VerityDigest) -> Result<bool, StoreError> {
-        self.disk.step("remove an object of", self.layout.root(), || Ok(()))?;
-        Ok(self.objects.remove(digest)?)
-    }
-
-    /// Removes the markers of writers that are gone. What they wrote is removed by now, or will be synced
-    /// here. Exclusive.
-    fn forget_writers(&self, lock: &std::fs::File) -> Result<(), StoreError> {
-        let abandoned = dirty::abandoned(&self.disk, &self.layout)?;
-        if abandoned.is_empty() {
-            return Ok(());
-        }
-        self.sync_filesystem(lock)?;
-        abandoned.into_iter().try_for_each(|marker| marker.remove(&self.disk))
-    }
+    markers.sync_filesystem(lock)?;
+    markers.remove(abandoned)
 }

@@ -1,13 +1,15 @@
 //! What images take on disk, alone and together. One pass over the layer records.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
+use super::contents::Contents;
+use super::parts::images::Images;
 use super::space::Amount;
 use super::{Store, StoreError};
-use crate::image::digest::Digest;
 use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
 
 /// Blocks that filesystems allocate files in, for estimates.
 const BLOCK: u64 = 4096;
@@ -56,12 +58,12 @@ impl Store {
     /// Those of reading records and directories; an image of a newer release is left out.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let _lease = self.lease_blocking()?;
-        let listing = self.images()?;
+        let listing = self.parts.images.list()?;
         let mut usages = Vec::new();
         let mut seen: HashMap<VerityDigest, Seen> = HashMap::new();
         for (index, image) in listing.images.iter().enumerate() {
             let mut total = 0;
-            self.each_object(&image.record, |digest, size| {
+            self.parts.contents().each_object(&image.record, |digest, size| {
                 let object = seen.entry(digest).or_insert_with(|| {
                     total += size;
                     Seen { size, first: index, last: index, shared: false }
@@ -78,36 +80,35 @@ impl Store {
                 usage.alone += object.size;
             }
         }
-        let mut usage = Usage { images: usages, objects: 0, allocated: 0 };
-        self.objects.for_each(|digest| {
-            usage.objects += 1;
-            usage.allocated += self.objects.stat(&digest)?.map_or(0, |stat| stat.allocated);
-            Ok::<(), StoreError>(())
-        })?;
-        Ok(usage)
+        let (objects, allocated) = self.parts.objects.total()?;
+        Ok(Usage { images: usages, objects, allocated })
     }
+}
 
-    /// What each image that is not `needed` frees when it goes after all those used less recently: the
-    /// objects that neither a needed image nor one used more recently has.
-    pub(super) fn frees(&self, needed: &BTreeSet<Digest>) -> Result<HashMap<Digest, Amount>, StoreError> {
-        let _lease = self.lease_blocking()?;
-        let (keep, go): (Vec<_>, Vec<_>) = self
-            .images()?
-            .images
-            .into_iter()
-            .map(|image| image.record)
-            .partition(|record| needed.contains(&record.manifest));
-        let mut seen = std::collections::HashSet::new();
-        let mut frees = HashMap::new();
-        for record in keep.iter().chain(go.iter().rev()) {
-            let mut own = Amount::default();
-            self.each_object(record, |digest, size| {
-                if seen.insert(digest) {
-                    own += Amount { bytes: size.next_multiple_of(BLOCK), inodes: 1 };
-                }
-            })?;
-            frees.insert(record.manifest, own);
-        }
-        Ok(frees)
+/// What each image that is not `needed` frees when it goes after all those used less recently: the
+/// objects that neither a needed image nor one used more recently has. The caller holds a lease.
+pub(super) fn frees(
+    images: &Images,
+    contents: Contents<'_>,
+    needed: &BTreeSet<Digest>,
+) -> Result<HashMap<Digest, Amount>, StoreError> {
+    let (keep, go): (Vec<_>, Vec<_>) = images
+        .list()?
+        .images
+        .into_iter()
+        .map(|image| image.record)
+        .partition(|record| needed.contains(&record.manifest));
+    let mut seen = HashSet::new();
+    let mut frees = HashMap::new();
+    // From the images that stay longest to the first that goes: an object counts where it is seen first.
+    for record in keep.iter().chain(go.iter().rev()) {
+        let mut own = Amount::default();
+        contents.each_object(record, |digest, size| {
+            if seen.insert(digest) {
+                own += Amount { bytes: size.next_multiple_of(BLOCK), inodes: 1 };
+            }
+        })?;
+        frees.insert(record.manifest, own);
     }
+    Ok(frees)
 }

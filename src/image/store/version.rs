@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 
+/// The file, in the store's directory.
+pub(super) const FILE: &str = "version";
 /// The format written here. A release reads its own format only; a change comes with a migration.
-pub(super) const FORMAT: u32 = 1;
+const FORMAT: u32 = 1;
 const ALGORITHM: &str = "sha256";
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,7 +34,7 @@ pub(super) fn check(store: &Path, bytes: &[u8]) -> Result<(), StoreError> {
             known: FORMAT,
         }),
         Err(error) => {
-            Err(StoreError::Torn { path: store.join("version"), why: format!("not a version: {error}") })
+            Err(StoreError::Torn { path: store.join(FILE), why: format!("not a version: {error}") })
         }
     }
 }

@@ -7,9 +7,10 @@ use super::error::{Subject, TarError};
 use super::header::{Header, sparse_extension};
 use super::interpret::{Extension, Interpreted, TarEntry, TarKind, interpret};
 use super::limits::Limits;
-use super::pax::{Pax, PaxWrong};
+use super::number::PaxWrong;
+use super::pax::Pax;
 use super::sparse::{self, MapReader, Segment};
-use crate::image::limits::{Cap, Exceeded};
+use crate::oci::limits::{Cap, Exceeded};
 
 /// A tar archive being read.
 pub struct Archive<R> {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 
-use crate::image::limits::Exceeded;
 use crate::kind::Kind;
+use crate::oci::limits::Exceeded;
 
 /// Why a tar stream was refused. Each names the entry, or where in the stream it lies.
 #[derive(Debug, thiserror::Error)]

@@ -5,15 +5,15 @@ use super::header::Header;
 use super::limits::Limits;
 use super::path::{self, Place};
 use super::pax::Pax;
-use crate::image::layer::entry::{EntryKind, Meta, Mtime};
-use crate::image::limits::Cap;
+use crate::image::entry::{EntryKind, Meta, Mtime};
+use crate::oci::limits::Cap;
 
 /// One entry of an archive; the content of a file follows by [`super::Archive::data`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TarEntry {
-    /// As in [`crate::image::layer::entry::Entry::path`].
+    /// As in [`crate::image::entry::Entry::path`].
     pub path: Box<[u8]>,
-    /// As in [`crate::image::layer::entry::Entry::meta`].
+    /// As in [`crate::image::entry::Entry::meta`].
     pub meta: Meta,
     /// What it is.
     pub kind: TarKind,

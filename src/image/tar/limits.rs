@@ -1,6 +1,6 @@
 //! What a layer may ask of this node.
 
-use crate::image::limits::{self, Cap};
+use crate::oci::limits::{self, Cap};
 
 /// Bounds on one layer. Reaching one refuses the layer with [`crate::kind::Kind::Exhausted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

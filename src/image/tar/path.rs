@@ -9,7 +9,7 @@ pub(super) type Refused = &'static str;
 /// Where an entry's name leads.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A path relative to the root, in the form of [`crate::image::layer::entry::Entry::path`].
+    /// A path relative to the root, in the form of [`crate::image::entry::Entry::path`].
     Path(Box<[u8]>),
     /// What the layers below have at this path is hidden.
     Whiteout(Box<[u8]>),

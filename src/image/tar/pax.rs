@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::limits::Limits;
+use super::number::{PaxWrong, decimal};
 use super::sparse::PaxSparse;
-use crate::image::layer::entry::Mtime;
-use crate::image::limits::{Cap, Exceeded};
+use crate::image::entry::Mtime;
+use crate::oci::limits::Cap;
 
 /// What extended headers say of an entry. `None` and absent: what the header itself says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,19 +22,6 @@ pub(super) struct Pax {
     pub(super) device_minor: Option<u64>,
     pub(super) xattrs: BTreeMap<Box<[u8]>, Box<[u8]>>,
     pub(super) sparse: PaxSparse,
-}
-
-/// Why a block of records does not parse.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum PaxWrong {
-    Malformed(&'static str),
-    Limit(Exceeded),
-}
-
-impl From<&'static str> for PaxWrong {
-    fn from(what: &'static str) -> Self {
-        Self::Malformed(what)
-    }
 }
 
 impl Pax {
@@ -122,19 +110,6 @@ fn split(block: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
 fn some(value: &[u8]) -> Option<Vec<u8>> {
     // An empty value takes back what an earlier record said.
     (!value.is_empty()).then(|| value.to_vec())
-}
-
-/// A decimal number; an empty value takes back what an earlier record said.
-pub(super) fn decimal(value: &[u8]) -> Result<Option<u64>, &'static str> {
-    const WRONG: &str = "a PAX number is not a decimal number below 2^63";
-    if value.is_empty() {
-        return Ok(None);
-    }
-    let number = value.iter().try_fold(0i64, |number, digit| match digit {
-        b'0'..=b'9' => number.checked_mul(10)?.checked_add(i64::from(digit - b'0')),
-        _ => None,
-    });
-    number.map(|number| Some(number as u64)).ok_or(WRONG)
 }
 
 /// A time in seconds with an optional sign and fraction; digits beyond the nanosecond are dropped.

@@ -1,8 +1,8 @@
 //! Sparse files in GNU's four formats: where in a file the stored bytes belong. The rest are zeros.
 
 use super::limits::Limits;
-use super::pax::{PaxWrong, decimal};
-use crate::image::limits::Cap;
+use super::number::{PaxWrong, decimal};
+use crate::oci::limits::Cap;
 
 /// A run of stored bytes: where in the file it begins, and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

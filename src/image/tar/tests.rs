@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::testing::{Builder, Raw};
 use super::*;
-use crate::image::layer::entry::{EntryKind, Mtime};
-use crate::image::limits;
+use crate::image::entry::{EntryKind, Mtime};
 use crate::kind::Kind;
+use crate::oci::limits;
 
 /// Entries with the content of files, read through a buffer of `buffer` bytes.
 fn read_with(tar: impl Read, limits: Limits, buffer: usize) -> Result<Vec<(TarEntry, Vec<u8>)>, TarError> {
@@ -423,7 +423,7 @@ mod sparse_files {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
 
-    /// Damage with checksums put right again, so that the parsers behind them are reached.
+    /// Corruption with checksums put right again, so that the parsers behind them are reached.
     #[test]
     fn damage_is_an_error_or_another_archive_but_never_worse(
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
@@ -446,7 +446,7 @@ proptest! {
         let limits = Limits { bytes: 1 << 20, ..Limits::default() };
         if let Ok(entries) = read_with(&tar[..], limits, 4096) {
             for (entry, content) in entries {
-                prop_assert!(crate::image::layer::entry::is_clean(&entry.path));
+                prop_assert!(crate::image::entry::is_clean(&entry.path));
                 match entry.kind {
                     TarKind::File(size) => prop_assert_eq!(size, content.len() as u64),
                     TarKind::Other(_) => prop_assert!(content.is_empty()),

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use super::error::TreeError;
 use super::xattrs::XattrsId;
-use crate::image::layer::entry::Mtime;
-use crate::image::limits::{Cap, Limits};
+use crate::image::entry::Mtime;
 use crate::image::verity::VerityDigest;
+use crate::oci::limits::{Cap, Limits};
 
 /// Index of an inode. Not reused while a layer is being applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

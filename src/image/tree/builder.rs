@@ -10,8 +10,8 @@ use super::link::{self, Waiting};
 use super::resolve;
 use super::rules::{self, Rules};
 use super::xattrs::{self, XattrTable};
-use crate::image::layer::entry::{Entry, EntryKind, INLINE_MAX, Meta};
-use crate::image::limits::Limits;
+use crate::image::entry::{Entry, EntryKind, INLINE_MAX, Meta};
+use crate::oci::limits::Limits;
 
 /// Bytes of a symbolic link's target: a path of `PATH_MAX` less its NUL.
 const MAX_TARGET: usize = 4095;
@@ -22,7 +22,7 @@ const MAX_FILE: u64 = 1 << 43;
 ///
 /// ```
 /// # use composefs_csi::image::tree::{Builder, Rules, TreeError};
-/// # fn layers() -> Vec<Vec<composefs_csi::image::layer::entry::Entry>> { vec![] }
+/// # fn layers() -> Vec<Vec<composefs_csi::image::entry::Entry>> { vec![] }
 /// let mut builder = Builder::new(Rules::Faithful);
 /// for entries in layers() {
 ///     let mut layer = builder.layer();

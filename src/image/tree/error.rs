@@ -1,7 +1,7 @@
 //! Why layers do not make a tree.
 
-use crate::image::limits::Exceeded;
 use crate::kind::Kind;
+use crate::oci::limits::Exceeded;
 
 /// A tree that cannot be built. Messages name the path inside the image; callers add the layer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use super::arena::{Arena, NodeId, NodeKind};
 use super::error::TreeError;
-use crate::image::layer::entry::Mtime;
+use crate::image::entry::Mtime;
 
 /// How the tree is derived from the layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::image::composefs;
-use crate::image::layer::entry::{Entry, EntryKind, Meta, Mtime};
-use crate::image::limits::{Cap, Limits};
+use crate::image::entry::{Entry, EntryKind, Meta, Mtime};
 use crate::image::verity::VerityDigest;
+use crate::oci::limits::{Cap, Limits};
 
 mod fixtures;
 mod hardlinks;

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::selinux::Labelling;
 use super::superblock::{Backing, Layers, Way};
-use crate::image::store::Integrity;
+use crate::integrity::Integrity;
 
 /// Whether objects are checked by the kernel at every open and read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,7 +14,8 @@ use rustix::io::Errno;
 use super::MountError;
 use super::object::ImageFile;
 use crate::image::composefs;
-use crate::image::store::{Damage, Objects, StoreError};
+use crate::image::objects::{Corruption, Objects};
+use crate::image::store::StoreError;
 use crate::image::verity::VerityDigest;
 
 /// Checks `image` by its own descriptor, and its objects on all processors. The caller holds the image's lock.
@@ -41,7 +42,7 @@ pub(super) fn check(image: &ImageFile, objects: &Objects) -> Result<(), MountErr
     Ok(())
 }
 
-type Found = (u64, Option<(VerityDigest, Damage)>);
+type Found = (u64, Option<(VerityDigest, Corruption)>);
 
 /// Bytes read, and the first damaged object that was met: one is enough to refuse.
 fn examine(named: &[VerityDigest], objects: &Objects) -> Result<Found, StoreError> {
@@ -56,7 +57,7 @@ fn examine(named: &[VerityDigest], objects: &Objects) -> Result<Found, StoreErro
                     match (&mut *found, answer) {
                         (Ok((read, None)), Ok((bytes, None))) => *read += bytes,
                         (Ok((_, wrong @ None)), Ok((_, Some(damage)))) => *wrong = Some((*object, damage)),
-                        (found @ Ok((_, None)), Err(error)) => *found = Err(error),
+                        (found @ Ok((_, None)), Err(error)) => *found = Err(error.into()),
                         // Another thread has met something already.
                         _ => return,
                     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use crate::image::store::Damage;
+use crate::image::objects::Corruption;
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 
@@ -95,7 +95,7 @@ pub enum MountError {
         /// The object.
         object: VerityDigest,
         /// What is wrong with it.
-        damage: Damage,
+        damage: Corruption,
     },
     /// The kernel does not check reads here.
     #[error(

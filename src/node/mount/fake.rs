@@ -11,8 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use super::{MountError, MountSpec, Mounter};
-use crate::image::store::Integrity;
 use crate::image::verity::VerityDigest;
+use crate::integrity::Integrity;
 
 /// The file that makes a target of the fake non-empty.
 pub const MARK: &str = ".fake-mount";

@@ -18,8 +18,9 @@ use super::{
     Capabilities, MountError, MountSpec, Mounter, SelinuxContext, Verity, check, probe, relabel, selinux,
     table,
 };
-use crate::image::store::{Integrity, Objects};
+use crate::image::objects::Objects;
 use crate::image::verity::VerityDigest;
+use crate::integrity::Integrity;
 use crate::sys::statmount::mount_id;
 
 /// Mounts images of one store through the kernel. Needs CAP_SYS_ADMIN in the initial user namespace.

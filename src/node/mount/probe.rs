@@ -17,7 +17,7 @@ use super::selinux::{self, Labelling, SelinuxContext};
 use super::superblock::{Backing, Layers, Way};
 use super::{Capabilities, MountError, Verity};
 use crate::image::composefs::{ImageBytes, write_image};
-use crate::image::layer::entry::{Entry, EntryKind, Meta};
+use crate::image::entry::{Entry, EntryKind, Meta};
 use crate::image::tree::{Builder, Rules};
 use crate::image::verity::VerityDigest;
 use crate::sys::verity::enable_verity;

@@ -6,7 +6,7 @@ use super::plan::Refusal;
 use super::record::RecordError;
 use crate::image::pull::PullError;
 use crate::kind::Kind;
-use crate::node::keychain::KeyringError;
+use crate::node::credential_providers::CredentialProviderError;
 use crate::node::mount::MountError;
 use crate::volume::id::VolumeId;
 use crate::volume::layouts::LayoutError;
@@ -36,7 +36,7 @@ pub enum VolumeError {
     },
     /// Whose credentials to use is not known.
     #[error(transparent)]
-    Keyring(#[from] KeyringError),
+    CredentialProvider(#[from] CredentialProviderError),
     /// A directory that volumes may not name.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -80,7 +80,7 @@ impl VolumeError {
             Self::Step(error) => error.kind(),
             Self::Pull(error) => error.kind(),
             Self::Pulling { .. } => Kind::Pending,
-            Self::Keyring(error) => error.kind(),
+            Self::CredentialProvider(error) => error.kind(),
             Self::Layout(error) => error.kind(),
             Self::Unreachable(error) => error.kind(),
             Self::Unknown(_) | Self::NotThere { .. } => Kind::NotFound,

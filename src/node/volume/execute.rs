@@ -59,7 +59,7 @@ impl StepError {
 
 /// What looking and stepping need.
 #[derive(Debug, Clone, Copy)]
-pub struct Hands<'a> {
+pub struct Io<'a> {
     /// The records.
     pub records: &'a Records,
     /// The mounts.
@@ -68,7 +68,7 @@ pub struct Hands<'a> {
     pub boot: &'a str,
 }
 
-impl Hands<'_> {
+impl Io<'_> {
     /// Sees how things stand for a volume at a target.
     ///
     /// # Errors

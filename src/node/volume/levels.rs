@@ -4,7 +4,7 @@
 //! the image; the highest counts. A node that cannot reach it refuses and says why: nothing is ever mounted at a lower
 //! level than was asked for.
 
-use crate::image::store::Integrity;
+use crate::integrity::Integrity;
 use crate::kind::Kind;
 
 /// What this node reaches, and what it demands of itself.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::image::store::Integrity;
+use crate::integrity::Integrity;
 use crate::metrics::{Description, Durations, Family, Gauges, Instruments, Label, Outcome, Timing};
 
 const PUBLISH: Description = Description::new(

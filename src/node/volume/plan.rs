@@ -18,8 +18,8 @@ pub use stage::{image_to_stage, stage, unstage};
 
 use super::record::{Pinned, Requested, VolumeRecord};
 use super::target::{Directory, TargetPath};
-use crate::image::store::Integrity;
 use crate::image::verity::VerityDigest;
+use crate::integrity::Integrity;
 use crate::node::mount::MountSpec;
 use crate::volume::access::AccessMode;
 use crate::volume::id::VolumeId;

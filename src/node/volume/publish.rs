@@ -7,8 +7,8 @@ use tracing::Span;
 
 use super::guard::VolumeGuard;
 use super::plan::{self, Seen};
+use super::request::VolumeRequest;
 use super::target::TargetPath;
-use super::usage::Use;
 use super::{VolumeError, Volumes, carry_out, milliseconds};
 use crate::image::pull::Caller;
 use crate::metrics::Outcome;
@@ -19,49 +19,49 @@ impl Volumes {
     ///
     /// # Errors
     /// The image cannot be had (yet), the target cannot be used, or the volume is in use otherwise.
-    pub async fn publish(&self, usage: Use) -> Result<(), VolumeError> {
+    pub async fn publish(&self, request: VolumeRequest) -> Result<(), VolumeError> {
         let timing = self.0.metrics.publish();
-        let (volume, pod) = (usage.volume.clone(), usage.asker.pod.clone());
-        let image = usage.attributes.image.to_string();
-        let outcome = self.publish_now(usage).await;
+        let (volume, pod) = (request.volume.clone(), request.identity.pod.clone());
+        let image = request.attributes.image.to_string();
+        let outcome = self.publish_now(request).await;
         if let Err(error) = &outcome {
-            self.0.reports.failed(&volume, &pod, &image, error);
+            self.0.pod_events.failed(&volume, &pod, &image, error);
         }
         timing.end(Outcome::of(&outcome, VolumeError::kind));
         outcome
     }
 
-    async fn publish_now(&self, usage: Use) -> Result<(), VolumeError> {
+    async fn publish_now(&self, request: VolumeRequest) -> Result<(), VolumeError> {
         let begun = Instant::now();
-        self.0.layouts.check(&usage.attributes.image)?;
-        let least = self.0.levels.demand(usage.attributes.verify, None)?;
-        let mut wanted = usage.wanted(least);
-        let (guard, seen) = self.look(self.guard(&usage.volume)?, &usage.target).await?;
-        let caller = Caller::Pod { namespace: usage.asker.pod.namespace() };
-        let Some(chosen) = self.choose(&usage, caller, plan::image_for(&wanted, &seen)).await? else {
+        self.0.layouts.check(&request.attributes.image)?;
+        let least = self.0.levels.demand(request.attributes.verify, None)?;
+        let mut wanted = request.wanted(least);
+        let (guard, seen) = self.look(self.guard(&request.volume)?, &request.target).await?;
+        let caller = Caller::Pod { namespace: request.identity.pod.namespace() };
+        let Some(chosen) = self.choose(&request, caller, plan::image_for(&wanted, &seen)).await? else {
             return Ok(());
         };
         let (image, fetched) = (chosen.pinned, chosen.fetched);
         let admission = chosen.ready.admission.as_ref();
         // The policy may demand more of the mount than node and volume do.
         let demanded = admission.and_then(|admission| admission.integrity);
-        wanted.least = self.0.levels.demand(usage.attributes.verify, demanded)?;
+        wanted.least = self.0.levels.demand(request.attributes.verify, demanded)?;
         let admitted = admission.map(|admission| admission.by.clone()).unwrap_or_default();
         Span::current().record("image.digest", tracing::field::display(image.image));
         let level = self
-            .blocking(move |hands| {
+            .blocking(move |io| {
                 // Held until the record keeps the image.
                 let _chosen = chosen;
-                let seen = hands.look(&guard, &wanted.target)?;
-                carry_out(hands, &guard, &wanted.target, &seen, plan::publish(&wanted, image, &seen))?;
-                Ok(hands.mounter.level(&image.composefs).max(wanted.least))
+                let seen = io.look(&guard, &wanted.target)?;
+                carry_out(io, &guard, &wanted.target, &seen, plan::publish(&wanted, image, &seen))?;
+                Ok(io.mounter.level(&image.composefs).max(wanted.least))
             })
             .await?;
-        self.0.metrics.mounted(usage.target.path(), level);
+        self.0.metrics.mounted(request.target.path(), level);
         tracing::info!(
-            target_path = %usage.target,
-            pod = %usage.asker.pod,
-            image = usage.attributes.image.to_string(),
+            target_path = %request.target,
+            pod = %request.identity.pod,
+            image = request.attributes.image.to_string(),
             integrity = %level,
             admitted,
             bytes = image.bytes,
@@ -82,9 +82,9 @@ impl Volumes {
         let unpublished = volume;
         let (shown, images) = (target.clone(), Arc::clone(&self.0.images));
         let changed = self
-            .blocking(move |hands| {
-                let seen = hands.look(&guard, &target)?;
-                let changed = carry_out(hands, &guard, &target, &seen, plan::unpublish(&target, &seen))?;
+            .blocking(move |io| {
+                let seen = io.look(&guard, &target)?;
+                let changed = carry_out(io, &guard, &target, &seen, plan::unpublish(&target, &seen))?;
                 // A volume's image was in use until now, however long ago it was published.
                 if let (true, Some(record)) = (changed, &seen.record) {
                     images.used(&record.image);
@@ -93,7 +93,7 @@ impl Volumes {
             })
             .await?;
         self.0.metrics.unmounted(shown.path());
-        self.0.reports.forget_volume(&unpublished);
+        self.0.pod_events.forget_volume(&unpublished);
         if changed {
             tracing::info!(target_path = %shown, milliseconds = milliseconds(begun), "unpublished");
         }
@@ -106,8 +106,8 @@ impl Volumes {
         target: &TargetPath,
     ) -> Result<(VolumeGuard, Seen), VolumeError> {
         let target = target.clone();
-        self.blocking(move |hands| {
-            let seen = hands.look(&guard, &target)?;
+        self.blocking(move |io| {
+            let seen = io.look(&guard, &target)?;
             Ok((guard, seen))
         })
         .await

@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 pub use directory::{Listed, Records};
 pub use error::RecordError;
 
-use crate::image::digest::Digest;
-use crate::image::store::Integrity;
 use crate::image::verity::VerityDigest;
+use crate::integrity::Integrity;
+use crate::oci::digest::Digest;
 use crate::volume::access::AccessMode;
 use crate::volume::id::VolumeId;
 

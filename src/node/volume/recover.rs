@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::execute::Hands;
+use super::execute::Io;
 use super::guard::Guards;
 use super::record::{RecordError, Target, VolumeRecord};
 use super::target::{Directory, TargetPath};
@@ -37,30 +37,30 @@ impl Volumes {
     pub async fn recover(&self) -> Result<Recovered, VolumeError> {
         let (guards, metrics, integrity) =
             (self.0.guards.clone(), self.0.metrics.clone(), self.0.levels.here);
-        self.blocking(move |hands| {
+        self.blocking(move |io| {
             // Listed before the records are: whatever is mounted later than this is not looked at.
-            let images = hands.mounter.mounted_images()?;
-            let rebooted = hands.records.boot().as_deref() != Some(hands.boot);
+            let images = io.mounter.mounted_images()?;
+            let rebooted = io.records.boot().as_deref() != Some(io.boot);
             let mut found = Recovered::default();
             let mut needed = BTreeSet::new();
             let count = |target: &Target, mounted: bool| match mounted {
                 true => metrics.mounted(&target.path, integrity.max(target.least)),
                 false => metrics.unmounted(&target.path),
             };
-            for (file, record) in hands.records.all()? {
+            for (file, record) in io.records.all()? {
                 match record {
                     Ok(record) => {
                         needed.insert(record.composefs);
-                        settle(hands, &guards, &record, &count, &mut found)?;
+                        settle(io, &guards, &record, &count, &mut found)?;
                     }
-                    Err(error) => unreadable(hands, &file, &error, rebooted, &mut found)?,
+                    Err(error) => unreadable(io, &file, &error, rebooted, &mut found)?,
                 }
             }
             if found.unreadable == 0 {
-                release(hands, images.difference(&needed));
+                release(io, images.difference(&needed));
             }
             if rebooted {
-                hands.records.set_boot(hands.boot)?;
+                io.records.set_boot(io.boot)?;
             }
             Ok(found)
         })
@@ -69,7 +69,7 @@ impl Volumes {
 }
 
 fn settle(
-    hands: Hands<'_>,
+    io: Io<'_>,
     guards: &Guards,
     record: &VolumeRecord,
     count: &dyn Fn(&Target, bool),
@@ -85,12 +85,12 @@ fn settle(
             return Ok(());
         };
         // Read again, now that nobody else can change it.
-        let Some(record) = hands.records.read(guard.volume())? else { return Ok(()) };
+        let Some(record) = io.records.read(guard.volume())? else { return Ok(()) };
         let kept = without_gone(&record);
         if kept.is_idle() {
-            hands.records.remove(guard.volume())?;
+            io.records.remove(guard.volume())?;
         } else if kept != record {
-            hands.records.write(guard.volume(), &kept)?;
+            io.records.write(guard.volume(), &kept)?;
         }
         if kept != record {
             tracing::info!(
@@ -103,7 +103,7 @@ fn settle(
     };
     let mut mounted = false;
     for target in &record.targets {
-        let shown = hands.mounter.mounted(&target.path).ok().flatten().is_some();
+        let shown = io.mounter.mounted(&target.path).ok().flatten().is_some();
         count(target, shown);
         mounted |= shown && kept.targets.contains(target);
     }
@@ -129,7 +129,7 @@ fn is_gone(path: &Path) -> bool {
 }
 
 fn unreadable(
-    hands: Hands<'_>,
+    io: Io<'_>,
     file: &Path,
     error: &RecordError,
     rebooted: bool,
@@ -138,7 +138,7 @@ fn unreadable(
     if rebooted && error.is_torn() {
         // Records are not fsynced, and what this one described went with the last boot.
         tracing::warn!("a record that the reboot has torn is dropped: {error}");
-        hands.records.discard(file)?;
+        io.records.discard(file)?;
         found.dropped += 1;
     } else {
         tracing::error!("{error}");
@@ -147,9 +147,9 @@ fn unreadable(
     Ok(())
 }
 
-fn release<'a>(hands: Hands<'_>, images: impl Iterator<Item = &'a VerityDigest>) {
+fn release<'a>(io: Io<'_>, images: impl Iterator<Item = &'a VerityDigest>) {
     for image in images {
-        if let Err(error) = hands.mounter.release(image) {
+        if let Err(error) = io.mounter.release(image) {
             tracing::warn!("the private mount of image {image} stays for now: {error}");
         }
     }

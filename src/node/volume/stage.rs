@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use tracing::Span;
 
+use super::request::VolumeRequest;
 use super::target::TargetPath;
-use super::usage::Use;
 use super::{VolumeError, Volumes, carry_out, milliseconds, plan};
 use crate::image::pull::Caller;
 use crate::volume::id::VolumeId;
@@ -19,21 +19,21 @@ impl Volumes {
     ///
     /// # Errors
     /// As for [`Volumes::publish`].
-    pub async fn stage(&self, usage: Use) -> Result<(), VolumeError> {
+    pub async fn stage(&self, request: VolumeRequest) -> Result<(), VolumeError> {
         let begun = Instant::now();
-        self.0.layouts.check(&usage.attributes.image)?;
-        self.0.levels.demand(usage.attributes.verify, None)?;
-        let request = usage.requested();
-        let guard = self.guard(&usage.volume)?;
+        self.0.layouts.check(&request.attributes.image)?;
+        self.0.levels.demand(request.attributes.verify, None)?;
+        let wanted = request.requested();
+        let guard = self.guard(&request.volume)?;
         let (guard, seen) = self
-            .blocking(move |hands| {
-                let seen = hands.look_at_record(&guard)?;
+            .blocking(move |io| {
+                let seen = io.look_at_record(&guard)?;
                 Ok((guard, seen))
             })
             .await?;
-        let image = plan::image_to_stage(&usage.volume, &request, &usage.target, &seen);
-        let chosen = match self.choose(&usage, Caller::Staging, image).await {
-            Err(error) if usage.is_for_the_pod_to_ask(&error) => {
+        let image = plan::image_to_stage(&request.volume, &wanted, &request.target, &seen);
+        let chosen = match self.choose(&request, Caller::Staging, image).await {
+            Err(error) if request.is_for_the_pod_to_ask(&error) => {
                 tracing::info!("not staged, the pod's own credentials decide at the publish: {error}");
                 return Ok(());
             }
@@ -42,17 +42,17 @@ impl Volumes {
         let Some(chosen) = chosen else {
             return Ok(());
         };
-        let (image, fetched, path) = (chosen.pinned, chosen.fetched, usage.target.clone());
+        let (image, fetched, path) = (chosen.pinned, chosen.fetched, request.target.clone());
         Span::current().record("image.digest", tracing::field::display(image.image));
-        self.blocking(move |hands| {
+        self.blocking(move |io| {
             let _chosen = chosen;
-            let seen = hands.look_at_record(&guard)?;
-            let plan = plan::stage(guard.volume(), &request, &path, image, &seen);
-            carry_out(hands, &guard, &path, &seen, plan)
+            let seen = io.look_at_record(&guard)?;
+            let plan = plan::stage(guard.volume(), &wanted, &path, image, &seen);
+            carry_out(io, &guard, &path, &seen, plan)
         })
         .await?;
         tracing::info!(
-            image = usage.attributes.image.to_string(),
+            image = request.attributes.image.to_string(),
             bytes = image.bytes,
             fetched,
             milliseconds = milliseconds(begun),
@@ -67,9 +67,9 @@ impl Volumes {
     /// The record cannot be changed.
     pub async fn unstage(&self, volume: VolumeId, path: TargetPath) -> Result<(), VolumeError> {
         let guard = self.guard(&volume)?;
-        self.blocking(move |hands| {
-            let seen = hands.look_at_record(&guard)?;
-            carry_out(hands, &guard, &path, &seen, plan::unstage(&path, &seen))
+        self.blocking(move |io| {
+            let seen = io.look_at_record(&guard)?;
+            carry_out(io, &guard, &path, &seen, plan::unstage(&path, &seen))
         })
         .await?;
         Ok(())

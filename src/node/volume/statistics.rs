@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::record::VolumeRecord;
 use super::{VolumeError, Volumes};
-use crate::image::store::Integrity;
+use crate::integrity::Integrity;
 use crate::node::mount::{MountError, MountSpec};
 use crate::volume::id::VolumeId;
 
@@ -46,20 +46,20 @@ impl Volumes {
     /// The volume is not in use on this node, or not at `path`.
     pub async fn statistics(&self, volume: VolumeId, path: String) -> Result<Statistics, VolumeError> {
         let damages = self.0.damages.clone();
-        self.blocking(move |hands| {
-            let Some(record) = hands.records.read(&volume)? else {
+        self.blocking(move |io| {
+            let Some(record) = io.records.read(&volume)? else {
                 return Err(VolumeError::Unknown(volume));
             };
             let at = Path::new(&path);
             let abnormal = if record.target(at).is_some() {
-                complaint(&record, at, hands.mounter.mounted(at))
+                complaint(&record, at, io.mounter.mounted(at))
                     .or_else(|| damages.of(&record.composefs).map(damaged))
             } else if record.staged.as_deref() == Some(at) {
                 None
             } else {
                 return Err(VolumeError::NotThere { volume, path });
             };
-            let level = hands.mounter.level(&record.composefs);
+            let level = io.mounter.level(&record.composefs);
             let integrity = record.target(at).map(|target| level.max(target.least));
             Ok(Statistics { bytes: record.bytes, inodes: record.inodes, integrity, abnormal })
         })

@@ -3,8 +3,8 @@ use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn place() -> Place {
-    Place::of(&"r.io/team/app:1".parse().unwrap())
+fn origin() -> Origin {
+    Origin::of(&"r.io/team/app:1".parse().unwrap())
 }
 
 fn rule(verification: Verification) -> Rule {
@@ -34,7 +34,7 @@ fn images() {
     let policies = [NeverVerify, NeverVerifyPreloadedImages, NeverVerifyAllowlistedImages, AlwaysVerify];
     for (facts, expected) in table {
         for (policy, expected) in policies.into_iter().zip(expected) {
-            assert_eq!(rule(policy).image(&place(), &facts), expected, "{policy:?} {facts:?}");
+            assert_eq!(rule(policy).image(&origin(), &facts), expected, "{policy:?} {facts:?}");
         }
     }
 }
@@ -42,10 +42,10 @@ fn images() {
 #[test]
 fn the_allowlist_is_about_names() {
     let facts = ImageFacts { from_here: true, ..ImageFacts::default() };
-    let other = Place::of(&"r.io/teams/app:1".parse().unwrap());
+    let other = Origin::of(&"r.io/teams/app:1".parse().unwrap());
     assert_eq!(rule(NeverVerifyAllowlistedImages).image(&other, &facts), None);
     assert_eq!(
-        rule(NeverVerifyPreloadedImages).image(&place(), &facts),
+        rule(NeverVerifyPreloadedImages).image(&origin(), &facts),
         None,
         "the list is another policy's"
     );
@@ -55,7 +55,7 @@ fn the_allowlist_is_about_names() {
 fn no_ttl_asks_every_time() {
     let strict = Rule { ttl: Duration::ZERO, ..rule(AlwaysVerify) };
     let facts = ImageFacts { checked: Some(Duration::ZERO), from_here: true, ..ImageFacts::default() };
-    assert_eq!(strict.image(&place(), &facts), None);
+    assert_eq!(strict.image(&origin(), &facts), None);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::Read;
 use sha2::{Digest as _, Sha256};
 
 use super::{CHECKSUM_LENGTH, MAGIC, MAX_BYTES, RecordError, VERSION, tag};
-use crate::image::layer::entry::{Entry, EntryKind, INLINE_MAX, Meta, Mtime, is_clean};
+use crate::image::entry::{Entry, EntryKind, INLINE_MAX, Meta, Mtime, is_clean};
 use crate::image::verity::VerityDigest;
 
 const BUFFER: usize = 64 << 10;

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::image::layer::entry::{Entry, EntryKind, Meta, Mtime};
+use crate::image::entry::{Entry, EntryKind, Meta, Mtime};
 use crate::image::verity::VerityDigest;
 
 fn component() -> impl Strategy<Value = Vec<u8>> {

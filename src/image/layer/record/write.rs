@@ -5,7 +5,7 @@ use std::io::Write;
 use sha2::{Digest as _, Sha256};
 
 use super::{MAGIC, RecordError, VERSION, tag};
-use crate::image::layer::entry::{Entry, EntryKind, Meta};
+use crate::image::entry::{Entry, EntryKind, Meta};
 
 /// Bytes gathered before they are hashed and handed to the file.
 const BUFFER: usize = 64 << 10;

@@ -4,7 +4,7 @@ use super::*;
 
 const EPOCH: SystemTime = SystemTime::UNIX_EPOCH;
 
-fn facts() -> impl Strategy<Value = Facts> {
+fn candidate() -> impl Strategy<Value = Candidate> {
     let need = prop_oneof![
         2 => Just(None),
         1 => Just(Some(Need::Volume)),
@@ -12,7 +12,7 @@ fn facts() -> impl Strategy<Value = Facts> {
         1 => Just(Some(Need::Pin)),
     ];
     (any::<[u8; 32]>(), 0u64..200, need, 0u64..50, 0u64..50).prop_map(
-        |(digest, used, needed, bytes, inodes)| Facts {
+        |(digest, used, needed, bytes, inodes)| Candidate {
             manifest: Digest::from_bytes(digest),
             last_used: EPOCH + Duration::from_secs(used),
             needed,
@@ -23,8 +23,8 @@ fn facts() -> impl Strategy<Value = Facts> {
 
 fn inventory() -> impl Strategy<Value = Inventory> {
     let space = (1u64..1000, 0u64..1000, 0u64..1000, 0u64..1000);
-    (proptest::collection::vec(facts(), 0..12), space).prop_map(|(images, (bytes, used, inodes, taken))| {
-        Inventory {
+    (proptest::collection::vec(candidate(), 0..12), space).prop_map(
+        |(images, (bytes, used, inodes, taken))| Inventory {
             images,
             unknown: Vec::new(),
             space: Space {
@@ -32,8 +32,8 @@ fn inventory() -> impl Strategy<Value = Inventory> {
                 used: Amount { bytes: used.min(bytes), inodes: taken.min(inodes) },
             },
             now: EPOCH + Duration::from_secs(150),
-        }
-    })
+        },
+    )
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
@@ -46,9 +46,9 @@ fn policy() -> impl Strategy<Value = Policy> {
 }
 
 /// What the executor does, as far as the plan can tell.
-fn carry_out(inventory: &Inventory, plan: &Plan) -> Inventory {
+fn carry_out(inventory: &Inventory, plan: &CollectionPlan) -> Inventory {
     let mut after = inventory.clone();
-    if let Plan::Run(manifests) = plan {
+    if let CollectionPlan::Run(manifests) = plan {
         for manifest in manifests {
             let gone = after.images.iter().position(|image| image.manifest == *manifest).unwrap();
             let frees = after.images.remove(gone).frees;
@@ -78,7 +78,7 @@ proptest! {
     #[test]
     fn after_the_plan_nothing_is_left_to_do(inventory in inventory(), policy in policy()) {
         let first = plan(&inventory, &policy);
-        prop_assert_eq!(plan(&carry_out(&inventory, &first), &policy), Plan::Done);
+        prop_assert_eq!(plan(&carry_out(&inventory, &first), &policy), CollectionPlan::Done);
     }
 
     #[test]
@@ -86,13 +86,13 @@ proptest! {
         inventory in inventory(), low in 0u8..=100, high in 0u8..=100,
     ) {
         let policy = Policy::Watermarks { high: high.max(low), low: low.min(high), min_age: Duration::ZERO };
-        if let Plan::Run(manifests) = plan(&inventory, &policy) {
+        if let CollectionPlan::Run(manifests) = plan(&inventory, &policy) {
             let used = |manifest: &Digest| inventory.images.iter().find(|i| i.manifest == *manifest).unwrap().last_used;
-            let after = carry_out(&inventory, &Plan::Run(manifests.clone()));
+            let after = carry_out(&inventory, &CollectionPlan::Run(manifests.clone()));
             for image in after.images.iter().filter(|i| i.needed.is_none() && i.last_used <= inventory.now) {
                 prop_assert!(manifests.iter().all(|gone| used(gone) <= image.last_used));
             }
-            let one_less = Plan::Run(manifests[..manifests.len() - 1].to_vec());
+            let one_less = CollectionPlan::Run(manifests[..manifests.len() - 1].to_vec());
             prop_assert!(carry_out(&inventory, &one_less).space.exceeds(low.min(high)));
         }
     }
@@ -100,7 +100,7 @@ proptest! {
     #[test]
     fn what_is_unknown_stops_everything(mut inventory in inventory(), policy in policy()) {
         inventory.unknown = vec!["volume record x".to_owned(), "image record y".to_owned()];
-        let refused = Plan::Refuse("volume record x; image record y".to_owned());
+        let refused = CollectionPlan::Refuse("volume record x; image record y".to_owned());
         prop_assert_eq!(plan(&inventory, &policy), refused);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::refusal::{differs, refuse_target};
 use super::{Image, Plan, Refusal, Seen, Step, Wanted, based_on, is_pinned, record_or_forget};
-use crate::image::store::Integrity;
+use crate::integrity::Integrity;
 use crate::kind::Kind;
 use crate::node::mount::MountSpec;
 use crate::node::volume::record::{Pinned, Target, VolumeRecord};

@@ -6,14 +6,14 @@ use proptest::prelude::*;
 use rustix::io::Errno;
 
 use super::*;
-use crate::image::digest::Digest;
-use crate::image::store::Integrity;
+use crate::integrity::Integrity;
 use crate::kind::Kind;
 use crate::node::mount::Mounter as _;
 use crate::node::mount::fake::FakeMounter;
-use crate::node::volume::execute::Hands;
+use crate::node::volume::execute::Io;
 use crate::node::volume::guard::{Guards, VolumeGuard};
 use crate::node::volume::record::Records;
+use crate::oci::digest::Digest;
 
 /// A node with two images, the volumes `v0`.. and the targets `t0`..
 struct Node {
@@ -64,7 +64,7 @@ impl Node {
     /// Plans, as a call does; `tag` is what the registry would say now.
     fn plan(&self, op: &Op, tag: u8) -> (Seen, Plan) {
         let boot = self.boot.to_string();
-        let hands = Hands { records: &self.records, mounter: &self.mounter, boot: &boot };
+        let io = Io { records: &self.records, mounter: &self.mounter, boot: &boot };
         let guard = self.guard(op.volume());
         let target = self.target(op.target());
         let volume = guard.volume().clone();
@@ -74,24 +74,24 @@ impl Node {
         };
         match op {
             Op::Publish(publish_op) => {
-                let (want, seen) = (self.want(publish_op), hands.look(&guard, &target).unwrap());
+                let (want, seen) = (self.want(publish_op), io.look(&guard, &target).unwrap());
                 let plan = publish(&want, chosen(image_for(&want, &seen)), &seen);
                 (seen, plan)
             }
             Op::Unpublish { .. } => {
-                let seen = hands.look(&guard, &target).unwrap();
+                let seen = io.look(&guard, &target).unwrap();
                 let plan = unpublish(&target, &seen);
                 (seen, plan)
             }
             Op::Stage { request: number, .. } => {
-                let (seen, path) = (hands.look_at_record(&guard).unwrap(), self.staging(op.volume()));
+                let (seen, path) = (io.look_at_record(&guard).unwrap(), self.staging(op.volume()));
                 let request = request(*number);
                 let chosen = chosen(image_to_stage(&volume, &request, &path, &seen));
                 let plan = stage(&volume, &request, &path, chosen, &seen);
                 (seen, plan)
             }
             Op::Unstage { .. } => {
-                let seen = hands.look_at_record(&guard).unwrap();
+                let seen = io.look_at_record(&guard).unwrap();
                 let plan = unstage(&self.staging(op.volume()), &seen);
                 (seen, plan)
             }
@@ -105,10 +105,10 @@ impl Node {
     /// Carries out at most `limit` steps: a process killed after that many.
     fn run(&self, op: &Op, seen: &Seen, steps: &[Step], limit: usize) -> bool {
         let boot = self.boot.to_string();
-        let hands = Hands { records: &self.records, mounter: &self.mounter, boot: &boot };
+        let io = Io { records: &self.records, mounter: &self.mounter, boot: &boot };
         let steps = &steps[..limit.min(steps.len())];
         let target = self.target(op.target());
-        hands.run(&self.guard(op.volume()), &target, seen.record.as_ref(), steps).is_ok()
+        io.run(&self.guard(op.volume()), &target, seen.record.as_ref(), steps).is_ok()
     }
 
     /// Every mount has a record that names it, with the right image, and one only.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{RecordError, VolumeRecord};
+use crate::durable_file::{self, Step};
 use crate::volume::id::VolumeId;
 
 /// A record's file, and what it holds if that can be read.
@@ -80,7 +81,7 @@ impl Records {
         let path = self.path(id);
         let failed = |step| move |error| RecordError::System { step, path, error };
         let text = serde_json::to_vec(record).map_err(|error| failed("encode")(error.into()))?;
-        self.replace(&self.path(id), &text)?;
+        replace(&self.path(id), &text)?;
         self.claim(record);
         Ok(())
     }
@@ -133,7 +134,7 @@ impl Records {
     }
 
     pub(in crate::node::volume) fn set_boot(&self, boot: &str) -> Result<(), RecordError> {
-        self.replace(&self.directory.join("boot"), boot.as_bytes())
+        replace(&self.directory.join("boot"), boot.as_bytes())
     }
 
     pub(in crate::node::volume) fn discard(&self, file: &Path) -> Result<(), RecordError> {
@@ -156,13 +157,14 @@ impl Records {
     fn path(&self, id: &VolumeId) -> PathBuf {
         self.directory.join(format!("{}.json", id.file_stem()))
     }
+}
 
-    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
-        let failed = |step| move |error| RecordError::System { step, path: path.to_owned(), error };
-        let temporary = path.with_extension("tmp");
-        fs::write(&temporary, bytes).map_err(failed("write"))?;
-        fs::rename(&temporary, path).map_err(failed("rename"))
-    }
+/// Without fsync: a record describes mounts, which a power cut takes as well (ADR 0002).
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+    durable_file::replace_without_sync(path, path.with_extension("tmp"), bytes).map_err(|failed| {
+        let step = if failed.step == Step::Rename { "rename" } else { "write" };
+        RecordError::System { step, path: path.to_owned(), error: failed.source }
+    })
 }
 
 fn remove(path: &Path) -> Result<(), RecordError> {

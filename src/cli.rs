@@ -1,0 +1,145 @@
+//! The operator's commands: the same library, without Kubernetes and without a running plugin.
+
+mod access;
+mod args;
+mod images;
+mod limits;
+mod mounts;
+mod output;
+mod policy;
+mod progress;
+mod seal;
+mod serve;
+mod store;
+mod trust;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::args::{Cli, Command, LogFormat, PolicyCommand};
+use self::images::Wanted;
+use crate::app::engine::{Engine, EngineSettings};
+use crate::app::telemetry::level::LevelFile;
+use crate::app::telemetry::otlp::Export;
+use crate::app::telemetry::{self, Telemetry, TelemetrySettings};
+use crate::oci::RegistryMetrics;
+use crate::trust::metrics::TrustMetrics;
+
+/// Layers fetched at the same time by a command, and by a node plugin that is not told otherwise.
+const PARALLEL_LAYERS: usize = 3;
+
+/// Runs the program and returns its exit code: 0 done, 1 failed, 2 wrong usage.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    let serving = matches!(cli.command, Command::Node(_) | Command::Controller(_));
+    let level = cli.log_level.as_deref().unwrap_or(if serving {
+        "info"
+    } else {
+        "warn,composefs_csi::progress=info"
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let Telemetry { level, exporter } = telemetry::init(cli.telemetry(level))?;
+    drop(entered);
+    let outcome = runtime.block_on(dispatch(cli, level));
+    if let Some(exporter) = exporter {
+        exporter.end();
+    }
+    outcome
+}
+
+impl Cli {
+    fn telemetry(&self, filter: &str) -> TelemetrySettings {
+        let (watch, service, node) = match &self.command {
+            Command::Node(args) => (Some(&args.watch), "composefs-csi-node", Some(args.node_id.clone())),
+            Command::Controller(args) => (Some(&args.watch), "composefs-csi-controller", None),
+            _ => (None, "composefs-csi", None),
+        };
+        let endpoint = watch.and_then(|watch| watch.otlp_endpoint.clone());
+        TelemetrySettings {
+            filter: filter.to_owned(),
+            json: self.log_format == LogFormat::Json,
+            level_file: watch.and_then(|watch| watch.log_level_file.clone()),
+            export: endpoint.map(|endpoint| Export { endpoint, service, node }),
+        }
+    }
+
+    fn engine(&self, parallel_layers: usize) -> EngineSettings {
+        EngineSettings {
+            state_dir: self.state_dir.clone(),
+            node_key: self.node_key.clone(),
+            require_digest: matches!(&self.command, Command::Node(args) if args.require_composefs_digest),
+            auth_file: self.registry.auth_file.clone(),
+            insecure_registries: self.registry.insecure_registries.clone(),
+            registry_cas: self.registry.registry_cas.clone(),
+            trust: self.trust.settings(),
+            access: self.access.rule(),
+            selinux_context: self.selinux_context.clone(),
+            min_transfer_rate: self.limits.min_transfer_rate,
+            limits: self.limits.limits(parallel_layers),
+            registry_metrics: RegistryMetrics::default(),
+            trust_metrics: TrustMetrics::default(),
+        }
+    }
+}
+
+async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
+    let output = cli.output;
+    let engine = || Engine::open(&cli.engine(PARALLEL_LAYERS));
+    match &cli.command {
+        Command::Node(args) => serve::node(args, cli.engine(args.parallel_layers), level).await,
+        Command::Controller(args) => serve::controller(args, cli.engine(PARALLEL_LAYERS), level).await,
+        Command::Pull { image, platform, pull_policy } => {
+            images::pull(
+                &engine()?,
+                Wanted::parse(image, platform.as_deref())?,
+                (*pull_policy).into(),
+                output,
+            )
+            .await
+        }
+        Command::Mount { image, target, path, noexec, verify, platform, pull_policy } => {
+            let wanted = Wanted::parse(image, platform.as_deref())?;
+            let options = mounts::Options { path: path.clone(), noexec: *noexec, least: (*verify).into() };
+            mounts::mount(&engine()?, wanted, (*pull_policy).into(), target, options, output).await
+        }
+        Command::Unmount { target } => mounts::unmount(&engine()?, target, output),
+        Command::Inspect { image, files, platform } => {
+            images::inspect(&engine()?, Wanted::parse(image, platform.as_deref())?, *files, output).await
+        }
+        Command::Ls => store::ls(&engine()?, output),
+        Command::Digest { image, rules, platform } => {
+            images::digest(&engine()?, Wanted::parse(image, platform.as_deref())?, *rules, output).await
+        }
+        Command::Seal { image, rules, tag, force } => {
+            let options = seal::Options { rules: (*rules).into(), tag: tag.clone(), force: *force };
+            seal::seal(&engine()?, &cli.engine(PARALLEL_LAYERS), image, options, output).await
+        }
+        Command::Pin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, true, output).await,
+        Command::Unpin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, false, output).await,
+        Command::Prune { watermark, dry_run } => {
+            store::prune(&engine()?, watermark.then_some((85, 80)), *dry_run, output)
+        }
+        Command::Verify { image, repair } => {
+            let wanted = image.as_deref().map(|image| Wanted::parse(image, None)).transpose()?;
+            verify::verify(&engine()?, wanted, *repair, output).await
+        }
+        Command::Policy(PolicyCommand::Check { image, namespace, platform }) => {
+            let wanted = Wanted::parse(image, platform.as_deref())?;
+            policy::check(&cli.engine(PARALLEL_LAYERS), wanted, namespace.clone(), output).await
+        }
+        Command::Probe => mounts::probe(&engine()?, output),
+    }
+}

@@ -1,0 +1,63 @@
+//! Where an image comes from, as far as rights to read it go.
+
+use std::fmt;
+
+use crate::oci::reference::Reference;
+
+/// A repository in its registry, or an OCI layout directory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    host: String,
+    name: String,
+    open: bool,
+}
+
+impl Origin {
+    /// The origin that a reference names.
+    pub fn of(reference: &Reference) -> Self {
+        let name = reference.name();
+        match reference {
+            Reference::Registry(registry) => Self { host: registry.host().to_owned(), name, open: true },
+            // Which layouts a pod may read is decided by their directory, so each is a world of its own.
+            Reference::Layout(_) => Self { host: name.clone(), name, open: false },
+        }
+    }
+
+    /// Who knows what a credential stands for here: the registry's host, or the layout's directory.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// `HOST/REPOSITORY` or `oci:DIR`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether what this origin gives to somebody without credentials may be taken for public.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_are_realms_and_so_is_each_layout() {
+        let origin = |text: &str| Origin::of(&text.parse().unwrap());
+        let (a, b) = (origin("r.io:5000/team/a:1"), origin("r.io:5000/team/b:1"));
+        assert_eq!((a.host(), a.name(), a.is_open()), ("r.io:5000", "r.io:5000/team/a", true));
+        assert_eq!(a.host(), b.host());
+        assert_ne!(a, b);
+        let (c, d) = (origin("oci:/srv/a:1"), origin("oci:/srv/b"));
+        assert_eq!((c.host(), c.is_open()), ("oci:/srv/a", false));
+        assert_ne!(c.host(), d.host());
+    }
+}

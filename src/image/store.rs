@@ -1,0 +1,214 @@
+//! The object store of a node: what is kept, how it survives a crash, who may remove it.
+//!
+//! ```text
+//! <store>/version                     {"format":1,"algorithm":"sha256"}
+//! <store>/lock                        flock: shared by leases, exclusive by the sweep
+//! <store>/tmp/                        files about to be renamed, each locked while its writer lives
+//! <store>/dirty/<boot id>.<unique>    a lease whose objects no sync has covered yet
+//! <store>/objects/xx/<62 hex>         file contents and composefs images, by fs-verity digest
+//! <store>/layers/<diffid hex>         layer metadata, synced
+//! <store>/staging/<boot id>/<diffid hex>   layer metadata of an unfinished pull, valid for this boot only
+//! <store>/blobs/<blob hex>            the DiffID that a compressed blob was found to have
+//! <store>/fetched/<blob hex>/         which credentials have fetched a blob from where
+//! <store>/images/<manifest hex>.json  one record per image; its mtime is when it was last used
+//! <store>/access/<manifest hex>/      where an image came from, and who could read it there
+//! <store>/dossiers/<manifest hex>/    what an image is judged by at every mount
+//! <store>/names/<hash>.json           what a reference and platform resolved to
+//! <store>/digests/<manifest hex>.json what composefs digest a manifest had when it was first built; outlives the image
+//! <store>/pins/<manifest hex>         images that the operator keeps
+//! <store>/volumes/                    volume records, see crate::node::volume
+//! <store>/unsealed                    some objects may lack fs-verity (made where there was none)
+//! ```
+//!
+//! What holds at every instant, kill -9 and power cuts included:
+//! * An image record names only what a `syncfs` has covered ([`Store::commit_image`]).
+//! * A layer record, synced or staged in this boot, names only objects that are there: the sweep removes
+//!   records before layers, and layers before objects.
+//! * An object that no record reaches is never trusted across a power cut (`dirty.rs`).
+//! * Nothing is removed while a lease exists in any process ([`Lease`]), and nothing at all while it
+//!   is unknown what is needed ([`gc`]).
+//!
+//! * No record is believed that does not carry a code of the node's key ([`NodeKey`]), which lies outside: whoever
+//!   can only write to this directory cannot make an image, a layer or a link out of what he writes.
+//!
+//! The store knows nothing of mounts: whoever asks it to remove images says which ones are mounted.
+
+mod aside;
+mod collect;
+mod commit;
+mod contents;
+mod disk;
+mod error;
+mod examine;
+mod file_name;
+mod filesystem;
+pub mod gc;
+mod image_record;
+mod inventory;
+mod key;
+mod lock;
+mod marked;
+mod markers;
+mod metrics;
+mod open;
+mod parts;
+mod record;
+mod recover;
+mod remove_damaged;
+mod space;
+mod sweep;
+mod usage;
+mod version;
+
+use std::path::Path;
+use std::time::Duration;
+
+pub use crate::durable_file::Steps;
+pub use collect::{CollectRequest, Collected};
+pub use error::StoreError;
+pub use examine::Examined;
+pub use filesystem::Filesystem;
+pub use image_record::ImageRecord;
+pub use key::{KEY_LENGTH, KeyError, MAC_LENGTH, NodeKey};
+pub use lock::Lease;
+pub use metrics::StoreMetrics;
+pub use parts::access::{Access, AccessRecord, AccessSubject};
+pub use parts::evidence::EvidenceStore;
+pub use parts::images::{Images, Listing, StoredImage};
+pub use parts::layers::{LayerEntries, Layers, StagedLayer};
+pub use parts::names::Names;
+pub use parts::objects::StoredObjects;
+pub use parts::pins::Pins;
+pub use parts::volumes::Volumes;
+pub use space::{Measure, Space};
+pub use sweep::Swept;
+pub use usage::{ImageUsage, Usage};
+
+use crate::integrity::Integrity;
+use disk::Disk;
+use lock::StoreLock;
+use parts::Parts;
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What its records are authenticated with.
+    pub key: NodeKey,
+    /// The id of this boot; the kernel's by default.
+    pub boot_id: Option<String>,
+    /// How long to wait for somebody else's lease or sweep before giving up as busy.
+    pub patience: Duration,
+    /// How the room on the filesystem is measured.
+    pub measure: Measure,
+    /// Called before each step that changes the disk.
+    pub steps: Steps,
+}
+
+impl Options {
+    /// What is right outside of tests.
+    pub fn new(key: NodeKey) -> Self {
+        Self {
+            key,
+            boot_id: None,
+            patience: Duration::from_secs(30),
+            measure: Measure::default(),
+            steps: Steps::default(),
+        }
+    }
+}
+
+/// A node's store. Several processes may have one open at a time.
+#[derive(Debug)]
+pub struct Store {
+    disk: Disk,
+    store_lock: StoreLock,
+    parts: Parts,
+    filesystem: Filesystem,
+    patience: Duration,
+    measure: Measure,
+    metrics: StoreMetrics,
+}
+
+impl Store {
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        self.disk.root()
+    }
+
+    /// The filesystem under the store, as probed when it was opened.
+    pub fn filesystem(&self) -> &Filesystem {
+        &self.filesystem
+    }
+
+    /// How far the bytes read from here are checked.
+    pub fn integrity(&self) -> Integrity {
+        self.filesystem.integrity()
+    }
+
+    /// Keeps everything in the store while the lease lives; waits for a sweep in progress.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] after [`Options::patience`], and those of opening the lock file.
+    pub async fn lease(&self) -> Result<Lease, StoreError> {
+        self.store_lock.shared(self.patience).await
+    }
+
+    /// [`Store::lease`] for callers that may block.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn lease_blocking(&self) -> Result<Lease, StoreError> {
+        self.store_lock.shared_blocking(self.patience)
+    }
+
+    /// How full the store's filesystem is.
+    ///
+    /// # Errors
+    /// Those of statvfs(3).
+    pub fn space(&self) -> Result<Space, StoreError> {
+        self.measure.of(self.root()).map_err(|error| self.disk.error("measure", self.root(), error))
+    }
+
+    /// File contents and composefs images.
+    pub fn objects(&self) -> &StoredObjects {
+        &self.parts.objects
+    }
+
+    /// What the layers of images consist of.
+    pub fn layers(&self) -> &Layers {
+        &self.parts.layers
+    }
+
+    /// The records of images.
+    pub fn images(&self) -> &Images {
+        &self.parts.images
+    }
+
+    /// What references resolved to.
+    pub fn names(&self) -> &Names {
+        &self.parts.names
+    }
+
+    /// Who could read an image or a blob, and where it came from.
+    pub fn access(&self) -> &Access {
+        &self.parts.access
+    }
+
+    /// What images are judged by at every mount.
+    pub fn evidence(&self) -> &EvidenceStore {
+        &self.parts.evidence
+    }
+
+    /// The images that the operator keeps.
+    pub fn pins(&self) -> &Pins {
+        &self.parts.pins
+    }
+
+    /// The volumes that show images.
+    pub fn volumes(&self) -> &Volumes {
+        &self.parts.volumes
+    }
+}
+
+#[cfg(test)]
+mod golden;

@@ -1,0 +1,66 @@
+//! What an image consists of: the objects of its layers, or where a layer's record is lost, of its composefs image.
+
+use super::parts::Parts;
+use super::parts::layers::Layers;
+use super::parts::objects::StoredObjects;
+use super::{ImageRecord, StoreError};
+use crate::image::composefs;
+use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
+
+/// The parts of a store that hold the contents of images.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Contents<'a> {
+    layers: &'a Layers,
+    objects: &'a StoredObjects,
+}
+
+impl Parts {
+    pub(super) fn contents(&self) -> Contents<'_> {
+        Contents { layers: &self.layers, objects: &self.objects }
+    }
+}
+
+impl Contents<'_> {
+    /// Every object of an image's layers, and its composefs image; some more than once. Where a layer's
+    /// record is lost, those that its composefs image names: all that a mount needs.
+    pub(super) fn each_object(
+        &self,
+        record: &ImageRecord,
+        mut visit: impl FnMut(VerityDigest, u64),
+    ) -> Result<(), StoreError> {
+        visit(record.image, record.image_size);
+        for layer in &record.layers {
+            match self.each_object_of_layer(layer, &mut visit) {
+                Err(error) if error.is_lost_record() => self.each_object_of_composefs(record, &mut visit)?,
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Every object that a layer names; some more than once.
+    pub(super) fn each_object_of_layer(
+        &self,
+        diff_id: &Digest,
+        visit: impl FnMut(VerityDigest, u64),
+    ) -> Result<(), StoreError> {
+        self.layers.each_object(diff_id, visit)
+    }
+
+    /// Every object that an image's composefs image names.
+    pub(super) fn each_object_of_composefs(
+        &self,
+        record: &ImageRecord,
+        mut visit: impl FnMut(VerityDigest, u64),
+    ) -> Result<(), StoreError> {
+        let path = self.objects.path(&record.image);
+        let image = std::fs::read(&path).map_err(|error| self.objects.error("read", &path, error))?;
+        let named = composefs::list_objects(&image)
+            .map_err(|source| StoreError::Composefs { manifest: record.manifest, source })?;
+        for digest in named {
+            visit(digest, self.objects.all().stat(&digest)?.map_or(0, |stat| stat.size));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! What the kernel and the filesystem under the store can do, probed and never assumed.
+
+use std::path::Path;
+
+use crate::image::objects::{ObjectError, Objects};
+use crate::integrity::Integrity;
+
+/// The filesystem that a store lies on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filesystem {
+    /// Its type, as in mount(8); a number in hexadecimal for one not known here.
+    pub name: String,
+    /// Whether files on it can be sealed with fs-verity, and if not, why.
+    pub verity: Result<(), String>,
+}
+
+impl Filesystem {
+    /// Probes the filesystem of the store in `store`: seals a tiny file and measures it.
+    pub(super) fn probe(store: &Path) -> Result<Self, ObjectError> {
+        // A failing statfs costs only the name.
+        let name = rustix::fs::statfs(store).map_or_else(|_| "unknown".to_owned(), |stat| name(stat.f_type));
+        let verity = if Objects::can_seal(store)? { Ok(()) } else { Err(missing(&name)) };
+        Ok(Self { name, verity })
+    }
+
+    /// The level that bytes read from here reach.
+    pub fn integrity(&self) -> Integrity {
+        if self.verity.is_ok() { Integrity::Read } else { Integrity::Fetch }
+    }
+}
+
+fn missing(filesystem: &str) -> String {
+    match filesystem {
+        "ext4" | "f2fs" => format!(
+            "this {filesystem} has no fs-verity: enable its `verity` feature (for ext4: \
+             `tune2fs -O verity DEVICE`, unmounted, block size 4096) and use a kernel with CONFIG_FS_VERITY"
+        ),
+        "btrfs" => "the kernel lacks CONFIG_FS_VERITY: use one that has it".to_owned(),
+        other => format!("{other} has no fs-verity: put the store on ext4, btrfs or f2fs"),
+    }
+}
+
+/// Names of statfs(2)'s magic numbers, for the filesystems that stores are seen on.
+fn name(magic: i64) -> String {
+    match magic {
+        0xef53 => "ext4",
+        0x9123_683e => "btrfs",
+        0x5846_5342 => "xfs",
+        0xf2f5_2010 => "f2fs",
+        0x0102_1994 => "tmpfs",
+        0x794c_7630 => "overlay",
+        0x2fc1_2fc1 => "zfs",
+        0x6969 => "nfs",
+        0xca45_1a4e => "bcachefs",
+        other => return format!("{other:#x}"),
+    }
+    .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_level_follows_the_probe_and_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        Objects::create(dir.path()).unwrap();
+        let found = Filesystem::probe(dir.path()).unwrap();
+        assert_ne!(found.name, "unknown");
+        match &found.verity {
+            Ok(()) => assert_eq!(found.integrity(), Integrity::Read),
+            Err(why) => {
+                assert_eq!(found.integrity(), Integrity::Fetch);
+                assert!(why.contains(&found.name), "{why}");
+            }
+        }
+    }
+}

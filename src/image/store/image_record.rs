@@ -1,0 +1,178 @@
+//! One record per image: everything needed to mount it, and nothing else.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{self, Record};
+use super::{NodeKey, StoreError};
+use crate::image::tree::Rules;
+use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
+
+/// Raised whenever the same layers would give other bytes than before by the same rules: digests of different
+/// builders are not compared, and an image of another builder is built anew. 2 leaves out device nodes, named pipes
+/// and the labels of security modules.
+const BUILDER: u32 = 2;
+
+/// What is known of an image that is completely in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// Digest of the platform's manifest (never of an index): the record's key.
+    pub manifest: Digest,
+    /// fs-verity digest of the composefs image, which is an object.
+    pub image: VerityDigest,
+    /// Size of the composefs image in bytes.
+    pub image_size: u64,
+    /// By which rules the tree was made of the layers.
+    pub rules: Rules,
+    /// Which builder followed the rules.
+    pub builder: u32,
+    /// Whether the manifest names the composefs digest, which `image` was found to be.
+    pub sealed: bool,
+    /// DiffIDs computed here, lowest layer first.
+    pub layers: Vec<Digest>,
+    /// Platform as `os/arch[/variant]`, where the image states one.
+    pub platform: Option<String>,
+    /// The references it was pulled as, for people.
+    pub names: Vec<String>,
+    /// Inodes of the tree.
+    pub inodes: u64,
+    /// Sum of the sizes of the tree's regular files in bytes, hardlinks counted once.
+    pub bytes: u64,
+    /// When the record was made, seconds since 1970.
+    pub created: u64,
+}
+
+impl Record for ImageRecord {
+    const DOMAIN: &'static str = "image record";
+    /// Format 1 carried no code of the node's key, so nothing in it can be believed: such an image is pulled and
+    /// verified anew.
+    const FORMAT: Option<u32> = Some(2);
+    /// The store's file `version` says it, too.
+    const ALGORITHM: Option<&'static str> = Some("fsverity-sha256-12");
+}
+
+impl ImageRecord {
+    /// What the codes of image records are made for.
+    pub const DOMAIN: &str = <Self as Record>::DOMAIN;
+    /// The builder of this release.
+    pub const BUILDER: u32 = BUILDER;
+
+    /// Whether this release would make another image of the same layers. A sealed image cannot differ: its manifest
+    /// says what it is, and so does the record.
+    pub fn is_outdated(&self) -> bool {
+        self.builder != BUILDER && !self.sealed
+    }
+
+    /// The record as it is kept on disk.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn render(&self, key: &NodeKey) -> Result<Vec<u8>, serde_json::Error> {
+        record::encode(self, key)
+    }
+
+    /// Parses what is in the file `path`, whose name says that it is about `manifest`.
+    ///
+    /// # Errors
+    /// [`StoreError::Torn`] for what is no record, [`StoreError::Future`] for one of a later release,
+    /// [`StoreError::Unauthentic`] for one that was not made with `key`.
+    pub fn parse(path: &Path, manifest: &Digest, bytes: &[u8], key: &NodeKey) -> Result<Self, StoreError> {
+        let record: Self = record::decode(bytes, key)
+            .map_err(|fault| fault.at::<Self>(path, || format!("the record of image {manifest}")))?;
+        if record.manifest != *manifest {
+            let why = format!("about {}, not what its name says", record.manifest);
+            return Err(StoreError::Torn { path: path.to_owned(), why });
+        }
+        Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> ImageRecord {
+        ImageRecord {
+            manifest: Digest::of(b"m"),
+            image: VerityDigest([7; 32]),
+            image_size: 4096,
+            rules: Rules::Faithful,
+            builder: BUILDER,
+            sealed: false,
+            layers: vec![Digest::of(b"l")],
+            platform: Some("linux/amd64".to_owned()),
+            names: vec!["registry.example/a:1".to_owned()],
+            inodes: 3,
+            bytes: 70,
+            created: 1,
+        }
+    }
+
+    fn key(byte: u8) -> NodeKey {
+        NodeKey::from_bytes(&[byte; 32])
+    }
+
+    fn parse(about: &Digest, bytes: &[u8]) -> Result<ImageRecord, StoreError> {
+        ImageRecord::parse(Path::new("/r"), about, bytes, &key(1))
+    }
+
+    #[test]
+    fn round_trips() {
+        let bytes = record().render(&key(1)).unwrap();
+        assert_eq!(parse(&record().manifest, &bytes).unwrap(), record());
+    }
+
+    #[test]
+    fn what_another_builder_made_is_outdated_unless_it_was_sealed() {
+        for builder in [1, BUILDER, BUILDER + 1] {
+            let made = ImageRecord { builder, ..record() };
+            let read = parse(&made.manifest, &made.render(&key(1)).unwrap()).unwrap();
+            assert_eq!((read.builder, read.is_outdated()), (builder, builder != BUILDER));
+            assert!(!ImageRecord { sealed: true, ..read }.is_outdated());
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_torn() {
+        let bytes = record().render(&key(1)).unwrap();
+        for length in 0..bytes.len() - 2 {
+            let parsed = parse(&record().manifest, &bytes[..length]);
+            assert!(matches!(parsed, Err(StoreError::Torn { .. })), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_newer_or_misplaced_record_is_told_apart() {
+        let newer = br#"{"format":3,"shape":"unheard of"}"#;
+        let parsed = parse(&record().manifest, newer);
+        assert!(matches!(parsed, Err(StoreError::Future { found: 3, .. })));
+        let parsed = parse(&Digest::of(b"x"), &record().render(&key(1)).unwrap());
+        assert!(matches!(parsed, Err(StoreError::Torn { .. })));
+    }
+
+    #[test]
+    fn what_this_node_did_not_write_is_not_believed() {
+        let manifest = record().manifest;
+        let written = record().render(&key(1)).unwrap();
+        let text = String::from_utf8(written.clone()).unwrap();
+        let other = VerityDigest([8; 32]).hex();
+        let altered = text.replace(&record().image.hex(), &other);
+        assert_ne!(altered, text);
+        let mut bare = serde_json::to_value(record()).unwrap();
+        bare["format"] = 1.into();
+        let formerly = bare.to_string();
+        bare["format"] = 2.into();
+        for bytes in [altered, formerly, bare.to_string(), text.replace("\"format\":2", "\"format\":1")] {
+            let error = parse(&manifest, bytes.as_bytes()).unwrap_err();
+            assert!(matches!(error, StoreError::Unauthentic { .. }), "{error}");
+            assert!(
+                error.to_string().contains(&manifest.hex()) && error.to_string().contains("/r"),
+                "{error}"
+            );
+        }
+        let stranger = ImageRecord::parse(Path::new("/r"), &manifest, &written, &key(2));
+        assert!(matches!(stranger, Err(StoreError::Unauthentic { .. })));
+    }
+}

@@ -1,0 +1,49 @@
+//! What must stay: the roots that the store can see, and those that its caller names.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::SystemTime;
+
+use super::gc::{Candidate, Inventory, Need};
+use super::parts::Parts;
+use super::space::Amount;
+use super::{Space, StoreError};
+use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
+
+/// Everything that the garbage collector's decision depends on. Only exact while nobody else uses
+/// the store. `frees` says what each image's removal frees; nothing for those not listed.
+pub(super) fn take(
+    parts: &Parts,
+    mounted: &BTreeSet<VerityDigest>,
+    frees: &HashMap<Digest, Amount>,
+    space: Space,
+) -> Result<Inventory, StoreError> {
+    let listing = parts.images.list()?;
+    let mut unknown: Vec<String> = listing.unreadable.iter().map(ToString::to_string).collect();
+    let volumes = parts.volumes.list(&mut unknown)?;
+    let volumes: HashSet<Digest> = volumes.into_iter().map(|volume| volume.image).collect();
+    let pins: HashSet<Digest> = parts.pins.list()?.into_iter().collect();
+    let known: HashSet<VerityDigest> = listing.images.iter().map(|image| image.record.image).collect();
+    for image in mounted.difference(&known.iter().copied().collect()) {
+        // Otherwise it belongs to another store on this machine.
+        if parts.objects.all().stat(image)?.is_some() {
+            unknown.push(format!(
+                "image {image} is mounted and has no record, so what it needs is unknown; unmount it, \
+                 or pull the image again"
+            ));
+        }
+    }
+    let images = listing.images.iter().map(|image| {
+        let manifest = image.record.manifest;
+        let needed = if mounted.contains(&image.record.image) {
+            Some(Need::Mount)
+        } else if volumes.contains(&manifest) {
+            Some(Need::Volume)
+        } else {
+            pins.contains(&manifest).then_some(Need::Pin)
+        };
+        let frees = frees.get(&manifest).copied().unwrap_or_default();
+        Candidate { manifest, last_used: image.last_used, needed, frees }
+    });
+    Ok(Inventory { images: images.collect(), unknown, space, now: SystemTime::now() })
+}

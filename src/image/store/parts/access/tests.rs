@@ -1,0 +1,121 @@
+use std::fs;
+
+use super::*;
+use crate::image::store::Store;
+use crate::image::store::{NodeKey, Options};
+
+fn store() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
+    (directory, store)
+}
+
+fn reader(name: &str) -> AccessRecord {
+    AccessRecord::Reader(name.to_owned())
+}
+
+#[test]
+fn a_mark_is_about_one_thing_at_one_place() {
+    let (_directory, store) = store();
+    let lease = store.lease_blocking().unwrap();
+    let (image, other) = (Digest::of(b"image"), Digest::of(b"other"));
+    let marks =
+        [AccessRecord::Origin, AccessRecord::Preloaded, AccessRecord::Anonymous, reader("a"), reader("b")];
+    for (number, mark) in marks.iter().enumerate() {
+        for about in [AccessSubject::Image(&image), AccessSubject::Blob(&image)] {
+            assert_eq!(store.access().time_of(about, "r.io/x", mark).unwrap(), None, "{mark:?}");
+            store.access().record(&lease, about, "r.io/x", mark, number as u64).unwrap();
+            assert_eq!(store.access().time_of(about, "r.io/x", mark).unwrap(), Some(number as u64));
+            assert_eq!(store.access().time_of(about, "r.io/y", mark).unwrap(), None);
+        }
+        assert_eq!(store.access().time_of(AccessSubject::Image(&other), "r.io/x", mark).unwrap(), None);
+    }
+    store.access().record(&lease, AccessSubject::Image(&image), "r.io/x", &marks[3], 77).unwrap();
+    assert_eq!(
+        store.access().time_of(AccessSubject::Image(&image), "r.io/x", &marks[3]).unwrap(),
+        Some(77),
+        "the last one counts"
+    );
+}
+
+#[test]
+fn what_is_torn_or_moved_is_no_mark() {
+    let (directory, store) = store();
+    let lease = store.lease_blocking().unwrap();
+    let (image, other) = (Digest::of(b"image"), Digest::of(b"other"));
+    for name in [image, other] {
+        store.access().record(&lease, AccessSubject::Image(&name), "r.io/x", &reader("a"), 5).unwrap();
+    }
+    let file = |of: &Digest| {
+        let of = directory.path().join("access").join(of.hex());
+        fs::read_dir(of).unwrap().next().unwrap().unwrap().path()
+    };
+    let whole = fs::read(file(&image)).unwrap();
+    for length in 0..whole.len() {
+        fs::write(file(&image), &whole[..length]).unwrap();
+        assert_eq!(
+            store.access().time_of(AccessSubject::Image(&image), "r.io/x", &reader("a")).unwrap(),
+            None,
+            "{length}"
+        );
+    }
+    // A block that a power cut left from another file.
+    fs::copy(file(&other), file(&image)).unwrap();
+    assert_eq!(store.access().time_of(AccessSubject::Image(&image), "r.io/x", &reader("a")).unwrap(), None);
+}
+
+#[test]
+fn a_mark_of_another_node_is_none() {
+    let (directory, store) = store();
+    let image = Digest::of(b"image");
+    let lease = store.lease_blocking().unwrap();
+    let id = CredentialId::anonymous();
+    store
+        .access()
+        .record(&lease, AccessSubject::Image(&image), "r.io/x", &AccessRecord::Anonymous, 5)
+        .unwrap();
+    let other = Store::open(directory.path(), Options::new(NodeKey::from_bytes(&[8; 32]))).unwrap();
+    assert_eq!(
+        other.access().time_of(AccessSubject::Image(&image), "r.io/x", &AccessRecord::Anonymous).unwrap(),
+        None
+    );
+    assert_ne!(other.access().reader(&id), store.access().reader(&id));
+    assert_eq!(store.access().reader(&id), store.access().reader(&id));
+    assert!(!format!("{:?}", store.access().reader(&id)).contains(&id.hex()));
+}
+
+#[test]
+fn only_old_readers_are_forgotten() {
+    let (_directory, store) = store();
+    let lease = store.lease_blocking().unwrap();
+    let image = Digest::of(b"image");
+    let set = |mark: &AccessRecord, at| {
+        store.access().record(&lease, AccessSubject::Image(&image), "r.io/x", mark, at).unwrap()
+    };
+    let get =
+        |mark: &AccessRecord| store.access().time_of(AccessSubject::Image(&image), "r.io/x", mark).unwrap();
+    for mark in [AccessRecord::Origin, AccessRecord::Preloaded, AccessRecord::Anonymous, reader("old")] {
+        set(&mark, 9);
+    }
+    set(&reader("new"), 10);
+    store.access().forget_readers(&lease, &image, 10).unwrap();
+    assert_eq!(get(&reader("old")), None);
+    assert_eq!(get(&reader("new")), Some(10));
+    for mark in [AccessRecord::Origin, AccessRecord::Preloaded, AccessRecord::Anonymous] {
+        assert_eq!(get(&mark), Some(9), "{mark:?}");
+    }
+}
+
+#[test]
+fn marks_go_with_what_they_are_about() {
+    let (directory, store) = store();
+    let lease = store.lease_blocking().unwrap();
+    let (image, blob) = (Digest::of(b"image"), Digest::of(b"blob"));
+    store.access().record(&lease, AccessSubject::Image(&image), "r.io/x", &AccessRecord::Origin, 1).unwrap();
+    store.access().record(&lease, AccessSubject::Blob(&blob), "r.io", &AccessRecord::Anonymous, 1).unwrap();
+    drop(lease);
+    store.sweep(std::time::Duration::ZERO).unwrap();
+    for name in ["access", "fetched"] {
+        assert_eq!(fs::read_dir(directory.path().join(name)).unwrap().count(), 0, "{name}");
+    }
+}

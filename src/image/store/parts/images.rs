@@ -1,0 +1,199 @@
+//! Image records: `images/<manifest hex>.json`. The file's mtime is when the image was last used.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
+
+use crate::image::store::aside::Aside;
+use crate::image::store::disk::Disk;
+use crate::image::store::error::StoreError;
+use crate::image::store::file_name::{digest_of, json_of};
+use crate::image::store::image_record::ImageRecord;
+use crate::image::store::key::NodeKey;
+use crate::oci::digest::Digest;
+
+/// An image and when it was last used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredImage {
+    /// What is known of it.
+    pub record: ImageRecord,
+    /// When it was pulled or last published.
+    pub last_used: SystemTime,
+}
+
+/// What a listing found.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The images, least recently used first.
+    pub images: Vec<StoredImage>,
+    /// Records that cannot be read, and why. As long as there are any, nothing can be swept.
+    pub unreadable: Vec<StoreError>,
+}
+
+/// The image records of a store.
+#[derive(Debug)]
+pub struct Images {
+    disk: Disk,
+    key: NodeKey,
+    directory: PathBuf,
+}
+
+impl Images {
+    pub(in crate::image::store) const DIRECTORY: &str = "images";
+
+    pub(in crate::image::store) fn new(disk: &Disk, key: &NodeKey) -> Self {
+        Self { disk: disk.clone(), key: key.clone(), directory: disk.root().join(Self::DIRECTORY) }
+    }
+
+    /// The record of the image with this manifest digest; `None` if it is not in the store. A torn
+    /// record counts as none (it is put aside when the store is opened).
+    ///
+    /// # Errors
+    /// [`StoreError::Future`], [`StoreError::Unauthentic`], and those of reading the file.
+    pub fn get(&self, manifest: &Digest) -> Result<Option<ImageRecord>, StoreError> {
+        match self.read(manifest) {
+            Err(torn @ StoreError::Torn { .. }) => {
+                tracing::warn!(error = %torn, "image record ignored");
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// As [`Images::get`], for a caller that can pull the image again: a record that is not authentic is put aside,
+    /// which is logged as an error, and then there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Future`], and those of reading and renaming the file.
+    pub fn get_or_set_aside(&self, manifest: &Digest) -> Result<Option<ImageRecord>, StoreError> {
+        match self.get(manifest) {
+            Err(error @ StoreError::Unauthentic { .. }) => {
+                self.disk.put_aside(&self.path(manifest), Aside::Forged, &error)?;
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// Every image in the store, least recently used first. One that goes while this runs may
+    /// or may not be listed.
+    ///
+    /// # Errors
+    /// Those of reading the directory; a record that cannot be read is part of the answer.
+    pub fn list(&self) -> Result<Listing, StoreError> {
+        let mut listing = Listing::default();
+        for manifest in self.manifests()? {
+            match self.stored(&manifest) {
+                Ok(Some(image)) => listing.images.push(image),
+                Ok(None) => {}
+                Err(error) => listing.unreadable.push(error),
+            }
+        }
+        listing.images.sort_by_key(|image| (image.last_used, image.record.manifest));
+        Ok(listing)
+    }
+
+    /// Notes that the image is used now; the least recently used go first when space runs out.
+    /// Survives this process, not a power cut.
+    ///
+    /// # Errors
+    /// [`StoreError::NoImage`], and those of utimensat(2).
+    pub fn touch(&self, manifest: &Digest) -> Result<(), StoreError> {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        let path = self.path(manifest);
+        let touched = File::open(&path).and_then(|file| Ok(rustix::fs::futimens(&file, &times)?));
+        touched.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StoreError::NoImage(*manifest),
+            _ => self.disk.error("touch", &path, error),
+        })
+    }
+
+    /// Removes an image's record, durably: the image is pulled again. The sweep removes what only this image had.
+    ///
+    /// # Errors
+    /// Those of removing a file.
+    pub fn forget(&self, manifest: &Digest) -> Result<(), StoreError> {
+        self.remove(manifest)?;
+        self.sync()
+    }
+
+    /// The manifests of all records, readable or not.
+    pub(in crate::image::store) fn manifests(&self) -> Result<Vec<Digest>, StoreError> {
+        let names = self.disk.list(&self.directory)?;
+        Ok(names.iter().filter_map(|name| digest_of(name, ".json")).collect())
+    }
+
+    /// Whether there is a record, readable or not.
+    pub(in crate::image::store) fn contains(&self, manifest: &Digest) -> Result<bool, StoreError> {
+        let path = self.path(manifest);
+        path.try_exists().map_err(|error| self.disk.error("look for", &path, error))
+    }
+
+    /// Writes a record, durably, replacing an older one.
+    pub(in crate::image::store) fn write(&self, record: &ImageRecord) -> Result<(), StoreError> {
+        let path = self.path(&record.manifest);
+        let bytes =
+            record.render(&self.key).map_err(|error| self.disk.error("encode", &path, error.into()))?;
+        self.disk.write_durably(&path, &bytes)
+    }
+
+    /// Removes a record, to be followed by [`Images::sync`].
+    pub(in crate::image::store) fn remove(&self, manifest: &Digest) -> Result<(), StoreError> {
+        self.disk.remove(&self.path(manifest)).map(drop)
+    }
+
+    pub(in crate::image::store) fn sync(&self) -> Result<(), StoreError> {
+        self.disk.sync_directory(&self.directory)
+    }
+
+    /// Puts torn and unauthentic records aside, where nobody takes them for images. Needs the store's exclusive lock.
+    pub(in crate::image::store) fn set_bad_aside(&self) -> Result<(), StoreError> {
+        for error in self.list()?.unreadable {
+            match &error {
+                StoreError::Torn { path, .. } => self.disk.put_aside(path, Aside::Torn, &error)?,
+                StoreError::Unauthentic { path, .. } => self.disk.put_aside(path, Aside::Forged, &error)?,
+                _ => {
+                    tracing::warn!(%error, "image record left alone; nothing can be swept until it is gone")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the torn records that were put aside. Needs the store's exclusive lock.
+    pub(in crate::image::store) fn sweep_torn(&self) -> Result<(), StoreError> {
+        let suffix = format!(".{}", Aside::Torn.extension());
+        for name in self.disk.list(&self.directory)? {
+            if digest_of(&name, &suffix).is_some() {
+                self.disk.remove(&self.directory.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, manifest: &Digest) -> Result<Option<ImageRecord>, StoreError> {
+        let path = self.path(manifest);
+        let Some(bytes) = self.disk.read(&path)? else { return Ok(None) };
+        ImageRecord::parse(&path, manifest, &bytes, &self.key).map(Some)
+    }
+
+    fn stored(&self, manifest: &Digest) -> Result<Option<StoredImage>, StoreError> {
+        let Some(record) = self.read(manifest)? else { return Ok(None) };
+        let path = self.path(manifest);
+        let used = std::fs::metadata(&path).and_then(|metadata| metadata.modified());
+        match used {
+            Ok(last_used) => Ok(Some(StoredImage { record, last_used })),
+            // Removed between the two calls.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.disk.error("inspect", &path, error)),
+        }
+    }
+
+    fn path(&self, manifest: &Digest) -> PathBuf {
+        self.directory.join(json_of(manifest))
+    }
+}

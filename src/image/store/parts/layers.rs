@@ -1,0 +1,255 @@
+//! Layer records by the DiffID computed here, and the DiffIDs of compressed blobs.
+//!
+//! ```text
+//! <store>/layers/<diffid hex>                synced
+//! <store>/staging/<boot id>/<diffid hex>     of an unfinished pull: no sync of this boot has covered it yet
+//! <store>/blobs/<blob hex>                   the DiffID that a compressed blob was found to have
+//! ```
+//! A file is a record ([`crate::image::layer::record`]) and the node key's code over its DiffID and its checksum: a
+//! record that was altered, or put in the place of another layer's, ends in an error and not in an image.
+
+mod blobs;
+mod entries;
+mod staged;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use blobs::BlobLinks;
+pub use entries::LayerEntries;
+pub use staged::StagedLayer;
+
+use crate::image::entry::EntryKind;
+use crate::image::store::aside::Aside;
+use crate::image::store::disk::Disk;
+use crate::image::store::error::StoreError;
+use crate::image::store::file_name::digest_of;
+use crate::image::store::key::NodeKey;
+use crate::image::store::lock::Lease;
+use crate::image::verity::VerityDigest;
+use crate::kind::Kind;
+use crate::oci::digest::Digest;
+
+/// What the codes of layer records are made for.
+const DOMAIN: &str = "layer record";
+
+/// The layer records of a store.
+#[derive(Debug)]
+pub struct Layers {
+    disk: Disk,
+    key: NodeKey,
+    boot_id: String,
+    kept: PathBuf,
+    /// This boot's.
+    staging: PathBuf,
+    blobs: BlobLinks,
+}
+
+impl Layers {
+    pub(in crate::image::store) const DIRECTORY: &str = "layers";
+    pub(in crate::image::store) const STAGING: &str = "staging";
+    pub(in crate::image::store) const BLOBS: &str = "blobs";
+
+    pub(in crate::image::store) fn new(disk: &Disk, key: &NodeKey, boot_id: &str) -> Self {
+        let root = disk.root();
+        Self {
+            disk: disk.clone(),
+            key: key.clone(),
+            boot_id: boot_id.to_owned(),
+            kept: root.join(Self::DIRECTORY),
+            staging: root.join(Self::STAGING).join(boot_id),
+            blobs: BlobLinks::new(disk, key, root.join(Self::BLOBS)),
+        }
+    }
+
+    /// The DiffID of a compressed blob that was ingested before, if the layer's record (and so every
+    /// object that it names) is still here. The caller holds a lease.
+    ///
+    /// # Errors
+    /// Those of reading files.
+    pub fn of_blob(&self, blob: &Digest) -> Result<Option<Digest>, StoreError> {
+        let Some(diff_id) = self.blobs.get(blob)? else { return Ok(None) };
+        Ok(self.contains(&diff_id)?.then_some(diff_id))
+    }
+
+    /// Reads a layer's entries as a stream. The caller holds a lease.
+    ///
+    /// # Errors
+    /// [`StoreError::NoLayer`], and those of reading the record's head.
+    pub fn entries(&self, diff_id: &Digest) -> Result<LayerEntries, StoreError> {
+        for path in self.paths(diff_id) {
+            match File::open(&path) {
+                Ok(file) => return LayerEntries::open(file, path, *diff_id, &self.key),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.disk.error("open", &path, error)),
+            }
+        }
+        Err(StoreError::NoLayer(*diff_id))
+    }
+
+    /// Starts a layer record. The objects that it names are written under the same
+    /// lease; dropped before [`StagedLayer::finish`], it leaves nothing.
+    ///
+    /// # Errors
+    /// Those of creating a file.
+    pub fn stage<'a>(&'a self, lease: &'a Lease) -> Result<StagedLayer<'a>, StoreError> {
+        StagedLayer::new(self, lease)
+    }
+
+    /// Puts a layer's record aside if reading it to its end shows that it is damaged or not authentic, so that the
+    /// next pull fetches the layer again. Says whether it did.
+    ///
+    /// # Errors
+    /// Those of reading and renaming the file.
+    pub fn set_aside_if_bad(&self, diff_id: &Digest) -> Result<bool, StoreError> {
+        let Some(path) = self.path(diff_id)? else { return Ok(false) };
+        let read =
+            self.entries(diff_id).and_then(|mut entries| entries.try_for_each(|entry| entry.map(drop)));
+        match read {
+            Err(error @ (StoreError::Unauthentic { .. } | StoreError::Layer { .. }))
+                if error.kind() == Kind::Corrupt =>
+            {
+                self.disk.put_aside(&path, Aside::Forged, &error).map(|()| true)
+            }
+            // Gone meanwhile, or whole: another record is the bad one.
+            Err(StoreError::NoLayer(_)) | Ok(()) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Whether there is a record, synced or staged.
+    pub(in crate::image::store) fn contains(&self, diff_id: &Digest) -> Result<bool, StoreError> {
+        Ok(self.path(diff_id)?.is_some())
+    }
+
+    /// Every object that a layer names; some more than once.
+    pub(in crate::image::store) fn each_object(
+        &self,
+        diff_id: &Digest,
+        mut visit: impl FnMut(VerityDigest, u64),
+    ) -> Result<(), StoreError> {
+        for entry in self.entries(diff_id)? {
+            if let EntryKind::Object(digest, size) = entry?.kind {
+                visit(digest, size);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directory of this boot's staged records.
+    pub(in crate::image::store) fn make_staging(&self) -> Result<(), StoreError> {
+        self.disk.make(&self.staging).map(drop)
+    }
+
+    /// Gives a staged record, which a sync has covered, its place among the synced ones; to be followed by
+    /// [`Layers::sync`].
+    pub(in crate::image::store) fn keep(&self, diff_id: &Digest) -> Result<(), StoreError> {
+        let [staged, kept] = self.paths(diff_id);
+        let moved = self.disk.step("keep", &staged, || match fs::rename(&staged, &kept) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        })?;
+        let present =
+            moved || kept.try_exists().map_err(|error| self.disk.error("look for", &kept, error))?;
+        if present { Ok(()) } else { Err(StoreError::NoLayer(*diff_id)) }
+    }
+
+    /// Makes the names of synced records, and the absence of removed ones, survive a power cut.
+    pub(in crate::image::store) fn sync(&self) -> Result<(), StoreError> {
+        self.disk.sync_directory(&self.kept)
+    }
+
+    /// The staged layers of this boot that are younger than `grace`.
+    pub(in crate::image::store) fn staged_within(&self, grace: Duration) -> Result<Vec<Digest>, StoreError> {
+        let mut young = Vec::new();
+        for name in self.disk.list(&self.staging)? {
+            let Some(diff_id) = digest_of(&name, "") else { continue };
+            let modified = fs::metadata(self.staging.join(&name)).and_then(|metadata| metadata.modified());
+            // A commit may move it meanwhile; then its image is marked.
+            let Ok(modified) = modified else { continue };
+            let age = SystemTime::now().duration_since(modified).unwrap_or_default();
+            if age < grace {
+                young.push(diff_id);
+            }
+        }
+        Ok(young)
+    }
+
+    /// Removes the records, staged or synced, that are not `marked`, and then the DiffIDs of blobs without a record.
+    /// Returns how many records went. Needs the store's exclusive lock.
+    pub(in crate::image::store) fn sweep(&self, marked: impl Fn(&Digest) -> bool) -> Result<u64, StoreError> {
+        let mut swept = 0;
+        for directory in [&self.staging, &self.kept] {
+            let mut removed = 0;
+            for name in self.disk.list(directory)? {
+                if digest_of(&name, "").is_none_or(|diff_id| !marked(&diff_id)) {
+                    removed += u64::from(self.disk.remove(&directory.join(name))?);
+                }
+            }
+            if removed > 0 {
+                // A layer that came back after a power cut would name objects that did not.
+                self.disk.sync_directory(directory)?;
+                swept += removed;
+            }
+        }
+        self.blobs.sweep(|blob| Ok(self.of_blob(blob)?.is_some()))?;
+        Ok(swept)
+    }
+
+    /// Removes the records that name any of `objects`, and those that cannot be read; durably. Needs the store's
+    /// exclusive lock.
+    pub(in crate::image::store) fn remove_naming(
+        &self,
+        objects: &BTreeSet<VerityDigest>,
+    ) -> Result<(), StoreError> {
+        for directory in [&self.staging, &self.kept] {
+            for name in self.disk.list(directory)? {
+                let Some(diff_id) = digest_of(&name, "") else { continue };
+                if self.names_any(&diff_id, objects)? {
+                    self.disk.remove(&directory.join(&name))?;
+                }
+            }
+        }
+        self.sync()
+    }
+
+    /// A record that is lost counts as one that names them.
+    fn names_any(&self, diff_id: &Digest, objects: &BTreeSet<VerityDigest>) -> Result<bool, StoreError> {
+        let mut names = false;
+        match self.each_object(diff_id, |digest, _| names |= objects.contains(&digest)) {
+            Ok(()) => Ok(names),
+            Err(error) if error.is_lost_record() => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes what other boots have staged: no sync has covered it. Needs the store's exclusive lock.
+    pub(in crate::image::store) fn remove_other_boots(&self) -> Result<(), StoreError> {
+        let staging = self.disk.root().join(Self::STAGING);
+        for name in self.disk.list(&staging)? {
+            if name != *self.boot_id {
+                self.disk.remove_all(&staging.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the record of a layer is, synced or staged.
+    fn path(&self, diff_id: &Digest) -> Result<Option<PathBuf>, StoreError> {
+        for path in self.paths(diff_id) {
+            if path.try_exists().map_err(|error| self.disk.error("look for", &path, error))? {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The staged one first: a commit may move it meanwhile, and then the other directory has it.
+    fn paths(&self, diff_id: &Digest) -> [PathBuf; 2] {
+        [self.staging.join(diff_id.hex()), self.kept.join(diff_id.hex())]
+    }
+}

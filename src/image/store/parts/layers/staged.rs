@@ -1,0 +1,68 @@
+//! Writing a layer record and its code.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
+
+use super::{DOMAIN, Layers};
+use crate::durable_file::Temporary;
+use crate::image::layer::record::CHECKSUM_LENGTH;
+use crate::image::store::error::StoreError;
+use crate::image::store::lock::Lease;
+use crate::oci::digest::Digest;
+
+/// A layer record being written.
+#[derive(Debug)]
+pub struct StagedLayer<'a> {
+    layers: &'a Layers,
+    _lease: &'a Lease,
+    temporary: Temporary,
+}
+
+impl Write for StagedLayer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.temporary.file().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> StagedLayer<'a> {
+    pub(super) fn new(layers: &'a Layers, lease: &'a Lease) -> Result<Self, StoreError> {
+        Ok(Self { layers, _lease: lease, temporary: layers.disk.temporary()? })
+    }
+
+    /// Authenticates the record and gives it its name: the DiffID computed over the stream, to which the verified `blob`
+    /// (which may be the same) was decompressed. Every object it names has been stored.
+    ///
+    /// # Errors
+    /// Those of reading, renaming and writing a file.
+    pub fn finish(mut self, diff_id: &Digest, blob: &Digest) -> Result<(), StoreError> {
+        let Layers { disk, staging, blobs, .. } = self.layers;
+        // The sweep removes empty directories of this boot too, so it may have to be made again.
+        disk.step("make", staging, || fs::create_dir_all(staging))?;
+        self.authenticate(diff_id)?;
+        // Also where there is a record already: this one is known to be good, and it is found first.
+        self.temporary.rename(&staging.join(diff_id.hex())).map_err(|error| disk.failed(error))?;
+        if blobs.get(blob)? != Some(*diff_id) {
+            blobs.set(blob, diff_id)?;
+        }
+        Ok(())
+    }
+
+    /// Appends the code. A record ends with its checksum.
+    fn authenticate(&mut self, diff_id: &Digest) -> Result<(), StoreError> {
+        let (layers, path) = (self.layers, self.temporary.path().to_owned());
+        let file = self.temporary.file();
+        let append = || {
+            let end = file.metadata()?.len();
+            let mut checksum = [0; CHECKSUM_LENGTH];
+            file.read_exact_at(&mut checksum, end.saturating_sub(CHECKSUM_LENGTH as u64))?;
+            let mac = layers.key.mac(DOMAIN, &[diff_id.as_bytes(), &checksum]);
+            file.write_all(&mac)
+        };
+        layers.disk.step("authenticate", &path, append)
+    }
+}

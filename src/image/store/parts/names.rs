@@ -1,0 +1,121 @@
+//! What references resolved to, so that a node can answer without its registry: `names/<hash>.json`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::store::disk::Disk;
+use crate::image::store::error::StoreError;
+use crate::image::store::file_name::json_of;
+use crate::image::store::key::NodeKey;
+use crate::image::store::record::{self, Record};
+use crate::oci::digest::Digest;
+use crate::oci::platform::Platform;
+
+/// One name. It repeats what it is about, since the file's name is only a hash of that.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct NameRecord {
+    name: String,
+    platform: String,
+    manifest: Digest,
+}
+
+impl Record for NameRecord {
+    const DOMAIN: &'static str = "name record";
+    /// Format 1 carried no code.
+    const FORMAT: Option<u32> = Some(2);
+}
+
+/// The names that a store knows.
+#[derive(Debug)]
+pub struct Names {
+    disk: Disk,
+    key: NodeKey,
+    directory: PathBuf,
+}
+
+impl Names {
+    pub(in crate::image::store) const DIRECTORY: &str = "names";
+
+    pub(in crate::image::store) fn new(disk: &Disk, key: &NodeKey) -> Self {
+        Self { disk: disk.clone(), key: key.clone(), directory: disk.root().join(Self::DIRECTORY) }
+    }
+
+    /// The manifest that the canonical reference `name` last resolved to for `platform`; the image
+    /// itself may be gone. An unreadable file is an unknown name.
+    ///
+    /// # Errors
+    /// Those of reading a file.
+    pub fn resolve(&self, name: &str, platform: &Platform) -> Result<Option<Digest>, StoreError> {
+        let platform = platform.to_string();
+        let Some(bytes) = self.disk.read(&self.path(name, &platform))? else { return Ok(None) };
+        Ok(self
+            .decode(&bytes)
+            .filter(|record| record.name == name && record.platform == platform)
+            .map(|record| record.manifest))
+    }
+
+    /// Remembers that each of `names` resolved to `manifest` for `platform`. Durable, and free when
+    /// nothing changes.
+    ///
+    /// # Errors
+    /// Those of writing a file.
+    pub fn remember(
+        &self,
+        names: &[String],
+        platform: &Platform,
+        manifest: Digest,
+    ) -> Result<(), StoreError> {
+        for name in names {
+            if self.resolve(name, platform)? == Some(manifest) {
+                continue;
+            }
+            let platform = platform.to_string();
+            let path = self.path(name, &platform);
+            let record = NameRecord { name: name.clone(), platform, manifest };
+            let bytes = record::encode(&record, &self.key)
+                .map_err(|error| self.disk.error("encode", &path, error.into()))?;
+            self.disk.write_durably(&path, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the names of images that are gone, and what is no name. Needs the store's exclusive lock.
+    pub(in crate::image::store) fn sweep(
+        &self,
+        has_image: impl Fn(&Digest) -> bool,
+    ) -> Result<(), StoreError> {
+        for name in self.disk.list(&self.directory)? {
+            let path = self.directory.join(name);
+            let record = self.disk.read(&path)?.as_deref().and_then(|bytes| self.decode(bytes));
+            if record.is_none_or(|record| !has_image(&record.manifest)) {
+                self.disk.remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` for what a power cut left or another writer made: the registry is asked then.
+    fn decode(&self, bytes: &[u8]) -> Option<NameRecord> {
+        record::decode(bytes, &self.key).ok()
+    }
+
+    /// The file of `name` for `platform`; the pair is hashed, since a reference may be longer than
+    /// a file name and has slashes.
+    fn path(&self, name: &str, platform: &str) -> PathBuf {
+        self.directory.join(json_of(&Digest::of(format!("{name}\0{platform}").as_bytes())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::durable_file::Steps;
+
+    #[test]
+    fn each_platform_has_a_file_of_its_own() {
+        let disk = Disk::new("/s".as_ref(), Steps::default());
+        let names = Names::new(&disk, &NodeKey::from_bytes(&[1; 32]));
+        assert_ne!(names.path("a", "b"), names.path("a", "c"));
+    }
+}

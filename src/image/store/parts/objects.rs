@@ -1,0 +1,137 @@
+//! The objects of a store, and the markers of those that no sync has covered.
+
+mod enable_verity;
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use crate::image::objects::Objects;
+use crate::image::store::disk::Disk;
+use crate::image::store::error::StoreError;
+use crate::image::store::lock::Lease;
+use crate::image::store::markers::Markers;
+use crate::image::verity::{VerityDigest, VerityHasher};
+
+/// The objects of a store.
+#[derive(Debug)]
+pub struct StoredObjects {
+    disk: Disk,
+    objects: Objects,
+    markers: Markers,
+}
+
+impl StoredObjects {
+    pub(in crate::image::store) const DIRECTORY: &str = "objects";
+
+    pub(in crate::image::store) fn new(disk: &Disk, objects: Objects, markers: Markers) -> Self {
+        Self { disk: disk.clone(), objects, markers }
+    }
+
+    /// The objects, to write to under `lease` until it is committed. The first call of a lease waits
+    /// for the disk: the marker of its writes must be there before they are.
+    ///
+    /// # Errors
+    /// Those of writing the marker.
+    pub fn under(&self, lease: &Lease) -> Result<Objects, StoreError> {
+        lease.mark(|| self.markers.make())?;
+        Ok(self.objects.clone())
+    }
+
+    /// Where an object is, or would be.
+    pub fn path(&self, digest: &VerityDigest) -> PathBuf {
+        self.objects.path(digest)
+    }
+
+    /// Objects whose file has this inode number: one, or none. Blocking; reads all directories.
+    ///
+    /// # Errors
+    /// Those of reading the directories.
+    pub fn with_inode(&self, inode: u64) -> Result<Vec<VerityDigest>, StoreError> {
+        let mut found = Vec::new();
+        self.objects.for_each_inode(|digest, number| {
+            if number == inode {
+                found.push(digest);
+            }
+            Ok::<(), StoreError>(())
+        })?;
+        Ok(found)
+    }
+
+    /// Objects there are whose name ends in these 62 digits.
+    pub fn with_last_digits(&self, digits: &str) -> Vec<VerityDigest> {
+        let named = (0..=255u8).filter_map(|byte| VerityDigest::from_hex(&format!("{byte:02x}{digits}")));
+        named.filter(|digest| matches!(self.objects.stat(digest), Ok(Some(_)))).collect()
+    }
+
+    /// The objects, to look at. Writing goes by way of [`StoredObjects::under`].
+    pub(in crate::image::store) fn all(&self) -> &Objects {
+        &self.objects
+    }
+
+    pub(in crate::image::store) fn markers(&self) -> &Markers {
+        &self.markers
+    }
+
+    /// How many objects there are, and the bytes allocated for them. Blocking, one statx(2) per object.
+    pub(in crate::image::store) fn total(&self) -> Result<(u64, u64), StoreError> {
+        let (mut count, mut bytes) = (0, 0);
+        self.objects.for_each(|digest| {
+            count += 1;
+            bytes += self.objects.stat(&digest)?.map_or(0, |stat| stat.allocated);
+            Ok::<(), StoreError>(())
+        })?;
+        Ok((count, bytes))
+    }
+
+    /// The objects that are not `marked`.
+    pub(in crate::image::store) fn list_unless(
+        &self,
+        marked: impl Fn(&VerityDigest) -> bool,
+    ) -> Result<Vec<VerityDigest>, StoreError> {
+        let mut garbage = Vec::new();
+        self.objects.for_each(|digest| {
+            if !marked(&digest) {
+                garbage.push(digest);
+            }
+            Ok::<(), StoreError>(())
+        })?;
+        Ok(garbage)
+    }
+
+    /// Removes an object; returns whether it was there. Needs the store's exclusive lock.
+    pub(in crate::image::store) fn remove(&self, digest: &VerityDigest) -> Result<bool, StoreError> {
+        self.disk.step("remove an object of", self.disk.root(), || Ok(()))?;
+        Ok(self.objects.remove(digest)?)
+    }
+
+    /// Whether an object's content hashes to its name.
+    pub(in crate::image::store) fn is_whole(&self, digest: &VerityDigest) -> Result<bool, StoreError> {
+        let mut file = fs::File::from(self.objects.get(digest)?);
+        let mut hasher = VerityHasher::default();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(hasher.finish() == *digest),
+                Ok(count) => hasher.update(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A file with fs-verity and damaged blocks.
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
+    /// The error of a step on an object.
+    pub(in crate::image::store) fn error(
+        &self,
+        doing: &'static str,
+        path: &Path,
+        source: io::Error,
+    ) -> StoreError {
+        self.disk.error(doing, path, source)
+    }
+
+    fn root(&self) -> &Path {
+        self.disk.root()
+    }
+}

@@ -1,0 +1,74 @@
+//! What the store reads of volume records: `volumes/*.json`. They are written by the node (`node::volume`).
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::image::store::disk::Disk;
+use crate::image::store::error::StoreError;
+use crate::oci::digest::Digest;
+
+/// What the store reads of a volume record. A record carries no code: it can only keep an image, not make one.
+#[derive(Deserialize)]
+pub(in crate::image::store) struct VolumeImage {
+    pub(in crate::image::store) image: Digest,
+    boot: Option<String>,
+}
+
+/// The volume records of a store.
+#[derive(Debug)]
+pub struct Volumes {
+    disk: Disk,
+    directory: PathBuf,
+    boot_id: String,
+}
+
+impl Volumes {
+    pub(in crate::image::store) const DIRECTORY: &str = "volumes";
+
+    pub(in crate::image::store) fn new(disk: &Disk, boot_id: &str) -> Self {
+        let directory = disk.root().join(Self::DIRECTORY);
+        Self { disk: disk.clone(), directory, boot_id: boot_id.to_owned() }
+    }
+
+    /// Where the records are kept.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Whether a volume may show the image now: by its record of this boot, or by one that cannot be read.
+    ///
+    /// # Errors
+    /// Those of reading the records.
+    pub fn may_show(&self, manifest: &Digest) -> Result<bool, StoreError> {
+        let mut unknown = Vec::new();
+        let volumes = self.list(&mut unknown)?;
+        // A record of another boot describes no mount (ADR 0002); one without a boot might.
+        let now = |boot: &str| boot == self.boot_id;
+        let shows = |v: &VolumeImage| v.image == *manifest && v.boot.as_deref().is_none_or(now);
+        Ok(!unknown.is_empty() || volumes.iter().any(shows))
+    }
+
+    /// The records; why one cannot be read is added to `unknown`, since it might name any image.
+    pub(in crate::image::store) fn list(
+        &self,
+        unknown: &mut Vec<String>,
+    ) -> Result<Vec<VolumeImage>, StoreError> {
+        let mut volumes = Vec::new();
+        for name in self.disk.list(&self.directory)? {
+            let path = self.directory.join(&name);
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let Some(bytes) = self.disk.read(&path)? else { continue };
+            match serde_json::from_slice(&bytes) {
+                Ok(volume) => volumes.push(volume),
+                Err(error) => unknown.push(format!(
+                    "volume record {} cannot be read ({error}); if its volume is not in use, remove the file",
+                    path.display()
+                )),
+            }
+        }
+        Ok(volumes)
+    }
+}

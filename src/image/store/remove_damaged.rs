@@ -1,0 +1,39 @@
+//! Condemning damaged objects: they go, with every record that would make a pull believe them present.
+//!
+//! A pull fetches again what has no record, and writes again what has no object, so after this the next pull or
+//! publish of the image repairs it. What is mounted stays mounted and may hold on to the damaged object until its last
+//! mount has gone, or the kernel forgets the name.
+
+use std::collections::BTreeSet;
+
+use super::{ImageRecord, Store, StoreError};
+use crate::image::verity::VerityDigest;
+
+impl Store {
+    /// Removes damaged objects, and the records of all layers and images that have them; returns those images.
+    /// Blocking; needs the store alone.
+    ///
+    /// Records go first, so that a crash in between leaves at most damaged objects that nothing names.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if a pull or publish lasts longer than [`super::Options::patience`], and those of
+    /// reading and removing files.
+    pub fn remove_damaged(&self, damaged: &BTreeSet<VerityDigest>) -> Result<Vec<ImageRecord>, StoreError> {
+        let _all = self.store_lock.exclusive(self.patience)?;
+        let mut images = Vec::new();
+        for image in self.parts.images.list()?.images {
+            let mut has = false;
+            self.parts.contents().each_object(&image.record, |digest, _| has |= damaged.contains(&digest))?;
+            if has {
+                self.parts.images.remove(&image.record.manifest)?;
+                images.push(image.record);
+            }
+        }
+        self.parts.images.sync()?;
+        self.parts.layers.remove_naming(damaged)?;
+        for digest in damaged {
+            self.parts.objects.remove(digest)?;
+        }
+        Ok(images)
+    }
+}

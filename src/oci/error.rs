@@ -1,0 +1,302 @@
+//! What can go wrong between here and the bytes of an image.
+//!
+//! Messages come from both sides of a trust boundary: whatever a registry said is shortened and
+//! stripped of control characters before it gets here, and URLs are left out, because those of
+//! storage back ends carry signatures.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::kind::Kind;
+use crate::oci::credentials::CredentialError;
+use crate::oci::digest::Digest;
+use crate::oci::limits::Exceeded;
+use crate::oci::manifest::ManifestError;
+
+/// Why a source gave no bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The repository, tag, digest or blob is not there.
+    #[error("{subject} was not found; check the name, and that the credentials may read it")]
+    NotFound {
+        /// The reference or blob asked for.
+        subject: String,
+    },
+    /// The registry refuses.
+    #[error("{host} denied access to {subject}{}; {}", said(detail), denied_remedy(host, *credentials_sent))]
+    Denied {
+        /// The reference or blob asked for.
+        subject: String,
+        /// The registry, or the token service that it named.
+        host: String,
+        /// Whether a credential was used.
+        credentials_sent: bool,
+        /// What the registry said, or nothing.
+        detail: String,
+    },
+    /// Too many requests.
+    #[error("{host} limits the rate of requests for {subject}{}; {}", said(detail), rate_remedy(*retry_after))]
+    RateLimited {
+        /// The reference or blob asked for.
+        subject: String,
+        /// The registry.
+        host: String,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+        /// What the registry said, or nothing.
+        detail: String,
+    },
+    /// A server error.
+    #[error(
+        "{host} answered HTTP {status} for {subject}{}; it is tried again, look at the registry if this lasts",
+        said(detail)
+    )]
+    Unavailable {
+        /// The reference or blob asked for.
+        subject: String,
+        /// The registry.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+        /// What the registry said, or nothing.
+        detail: String,
+    },
+    /// No connection, or one that broke.
+    #[error(
+        "connection to {host} for {subject} failed: {detail}; check name, network and proxy of this node"
+    )]
+    Unreachable {
+        /// The reference or blob asked for.
+        subject: String,
+        /// The registry.
+        host: String,
+        /// The errors from the transport.
+        detail: String,
+    },
+    /// A connection on which nothing comes.
+    #[error("{host} sent nothing for {} s while {subject} was fetched; check network and registry", after.as_secs_f32())]
+    Stalled {
+        /// The reference or blob asked for.
+        subject: String,
+        /// The registry.
+        host: String,
+        /// The time limit.
+        after: Duration,
+    },
+    /// The registry's certificate is not trusted.
+    #[error(
+        "the certificate of {host} is not trusted: {detail}; if its authority is your own, add it to the registry CA files of this node's settings"
+    )]
+    Certificate {
+        /// The registry.
+        host: String,
+        /// What the TLS library found.
+        detail: String,
+    },
+    /// TLS was offered and plain HTTP came back.
+    #[error(
+        "{host} does not speak TLS; if it is meant to be reached by plain HTTP, add {host} to the insecure registries of this node's settings"
+    )]
+    PlainHttp {
+        /// The registry.
+        host: String,
+    },
+    /// Plain HTTP was offered to a TLS server.
+    #[error("{host} wants TLS but this node's settings list it as an insecure registry; remove it there")]
+    WantsTls {
+        /// The registry.
+        host: String,
+    },
+    /// A token service or redirect that secrets must not go to.
+    #[error(
+        "{host} sent us to {target}, which is not https; credentials go there only if {host} itself is an insecure registry; correct the registry's configuration"
+    )]
+    InsecureRealm {
+        /// The registry.
+        host: String,
+        /// Scheme and host of the realm.
+        target: String,
+    },
+    /// An answer outside the distribution specification.
+    #[error(
+        "{host} gave an answer for {subject} that is not one of a registry: {detail}; check that {host} is a registry and no proxy answers for it"
+    )]
+    Protocol {
+        /// The reference or blob asked for.
+        subject: String,
+        /// The registry.
+        host: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A document larger than its limit.
+    #[error(
+        "{subject} is larger than the limit of {limit} bytes; it is not an image that this driver accepts"
+    )]
+    TooLarge {
+        /// The document.
+        subject: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A document beyond a cap on images.
+    #[error("{subject}: {exceeded}")]
+    Limit {
+        /// The document.
+        subject: String,
+        /// Which cap.
+        exceeded: Exceeded,
+    },
+    /// A connection on which bytes come so slowly that it would hold its place for ever.
+    #[error(
+        "{host} sent only {rate} bytes a second over {} s while {subject} was fetched, and the least is {minimum}; check network and registry, or lower --min-transfer-rate",
+        over.as_secs()
+    )]
+    Slow {
+        /// The blob asked for.
+        subject: String,
+        /// The registry.
+        host: String,
+        /// Bytes per second that came.
+        rate: u64,
+        /// Bytes per second that must come.
+        minimum: u64,
+        /// The time over which they were counted.
+        over: Duration,
+    },
+    /// Bytes whose digest is not the one asked for.
+    #[error(
+        "{subject} has digest {actual}, expected {expected}; the registry or a proxy serves wrong bytes, or the layout is damaged"
+    )]
+    WrongDigest {
+        /// The document.
+        subject: String,
+        /// The digest asked for.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// A blob of another length than its descriptor says.
+    #[error(
+        "{subject} has {actual} bytes, its descriptor says {expected}; the image was pushed wrongly or its bytes are damaged"
+    )]
+    WrongSize {
+        /// The blob.
+        subject: String,
+        /// The descriptor's size in bytes.
+        expected: u64,
+        /// What is there, in bytes; a lower bound where the rest was not read.
+        actual: u64,
+    },
+    /// A directory that is not an OCI layout.
+    #[error("{} is not an OCI image layout: {detail}; write one with: skopeo copy SOURCE oci:DIR:TAG", directory.display())]
+    NotALayout {
+        /// The directory.
+        directory: PathBuf,
+        /// What is missing or wrong.
+        detail: String,
+    },
+    /// A layout in which the reference names more than one image.
+    #[error("{subject} names more than one image; write one of: {}", choices.join(", "))]
+    SeveralImages {
+        /// The reference.
+        subject: String,
+        /// References that name one image each.
+        choices: Vec<String>,
+    },
+    /// An index of a layout that cannot be read.
+    #[error("{subject}: {source}")]
+    Manifest {
+        /// The document.
+        subject: String,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
+    /// A file that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// Settings that make no HTTP client.
+    #[error("{detail}; correct the registry settings of this node")]
+    Settings {
+        /// The setting and what is wrong with it.
+        detail: String,
+    },
+    /// Credentials that cannot be used.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+}
+
+fn said(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" ({text})") }
+}
+
+fn denied_remedy(host: &str, credentials_sent: bool) -> String {
+    if credentials_sent {
+        format!(
+            "the credentials for {host} were refused or may not read it: renew them in the secret or in the node's docker config, and check that the image exists"
+        )
+    } else {
+        format!(
+            "no credentials were sent: give a secret of type kubernetes.io/dockerconfigjson, or a docker config, with an entry for {host}, and check that the image exists"
+        )
+    }
+}
+
+fn rate_remedy(retry_after: Option<Duration>) -> String {
+    let when = retry_after.map(|d| format!("it is asked again in {} s at the earliest; ", whole_seconds(d)));
+    format!("{}use credentials with a higher limit, or a mirror", when.unwrap_or_default())
+}
+
+/// Rounded up: to wait less is to be refused again.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+impl SourceError {
+    /// What sort of failure this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound { .. } => Kind::NotFound,
+            Self::Denied { .. } => Kind::Denied,
+            Self::RateLimited { .. }
+            | Self::Unavailable { .. }
+            | Self::Unreachable { .. }
+            | Self::Stalled { .. }
+            | Self::Slow { .. } => Kind::Transient,
+            Self::Certificate { .. }
+            | Self::PlainHttp { .. }
+            | Self::WantsTls { .. }
+            | Self::InsecureRealm { .. }
+            | Self::Protocol { .. } => Kind::Unsupported,
+            Self::TooLarge { .. }
+            | Self::NotALayout { .. }
+            | Self::SeveralImages { .. }
+            | Self::Settings { .. } => Kind::Invalid,
+            Self::Limit { .. } => Kind::Exhausted,
+            Self::WrongDigest { .. } | Self::WrongSize { .. } => Kind::Corrupt,
+            Self::File { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => Kind::NotFound,
+                io::ErrorKind::PermissionDenied => Kind::Denied,
+                _ => Kind::Transient,
+            },
+            Self::Manifest { source, .. } => source.kind(),
+            Self::Credential(error) => error.kind(),
+        }
+    }
+
+    /// How long the far side asked to wait, where it did.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. } | Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}

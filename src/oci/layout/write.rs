@@ -1,0 +1,129 @@
+//! Writing manifests into a layout. Every file is whole at any instant; two writers at once are not foreseen, as with
+//! every other tool for layouts.
+
+use std::io;
+use std::path::Path;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::{LayoutSource, REF_NAME};
+use crate::durable_file;
+use crate::oci::SourceError;
+use crate::oci::destination::{Destination, NewManifest, NewName};
+
+const INDEX: &str = "index.json";
+
+#[async_trait]
+impl Destination for LayoutSource {
+    async fn put(&self, manifest: &NewManifest) -> Result<(), SourceError> {
+        let (path, bytes) = (self.blob_path(&manifest.digest()), manifest.bytes.clone());
+        blocking(move || replace(&path, &bytes)).await
+    }
+
+    async fn put_as(&self, manifest: &NewManifest, name: &NewName) -> Result<(), SourceError> {
+        self.put(manifest).await?;
+        let index: Value = serde_json::from_slice(&self.part(INDEX).await?)
+            .map_err(|error| self.not_a_layout(format!("its {INDEX} is not valid: {error}")))?;
+        let named = rename(index, manifest, name)
+            .ok_or_else(|| self.not_a_layout(format!("its {INDEX} lists no manifest to replace")))?;
+        let path = self.directory.join(INDEX);
+        blocking(move || replace(&path, named.to_string().as_bytes())).await
+    }
+}
+
+/// The index in which `manifest` has the name; `None` where there is nothing that could have it.
+fn rename(mut index: Value, manifest: &NewManifest, name: &NewName) -> Option<Value> {
+    let entries = index.get_mut("manifests")?.as_array_mut()?;
+    let is = |entry: &Value| match name {
+        NewName::Tag(tag) => entry["annotations"][REF_NAME].as_str() == Some(tag),
+        NewName::PlaceOf(digest) => entry["digest"].as_str() == Some(&digest.to_string()),
+    };
+    let describe = |entry: &mut serde_json::Map<String, Value>| {
+        entry.insert("mediaType".to_owned(), manifest.media_type.clone().into());
+        entry.insert("digest".to_owned(), manifest.digest().to_string().into());
+        entry.insert("size".to_owned(), manifest.bytes.len().into());
+        // The content itself, which is another now.
+        entry.remove("data");
+    };
+    let mut found = false;
+    for entry in entries.iter_mut().filter(|entry| is(entry)) {
+        entry.as_object_mut().map(describe)?;
+        found = true;
+    }
+    match name {
+        NewName::Tag(tag) if !found => {
+            let mut entry = json!({"annotations": {REF_NAME: tag}});
+            entry.as_object_mut().map(describe)?;
+            entries.push(entry);
+            Some(index)
+        }
+        _ => found.then_some(index),
+    }
+}
+
+/// Puts a whole file in the place of another, or of none.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), SourceError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    durable_file::replace(path, temporary, bytes)
+        .map_err(|failed| SourceError::File { path: path.to_owned(), source: failed.source })
+}
+
+async fn blocking(
+    work: impl FnOnce() -> Result<(), SourceError> + Send + 'static,
+) -> Result<(), SourceError> {
+    let lost = |error: tokio::task::JoinError| SourceError::File {
+        path: INDEX.into(),
+        source: io::Error::other(error.to_string()),
+    };
+    tokio::task::spawn_blocking(work).await.map_err(lost)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::digest::Digest;
+
+    fn index() -> Value {
+        let entry = |digest: Digest, tag: &str| {
+            json!({"mediaType": "old", "digest": digest.to_string(), "size": 1, "data": "x",
+                   "annotations": {REF_NAME: tag, "mine": "stays"}})
+        };
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        json!({"schemaVersion": 2, "manifests": [entry(a, "one"), entry(b, "two"), entry(a, "three")]})
+    }
+
+    fn manifest() -> NewManifest {
+        NewManifest { media_type: "new".to_owned(), bytes: "sealed".into() }
+    }
+
+    fn digests(index: &Value) -> Vec<String> {
+        let entries = index["manifests"].as_array().unwrap();
+        entries.iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_tag_moves_and_the_others_stay() {
+        let new = manifest().digest().to_string();
+        let (a, b) = (Digest::of(b"a").to_string(), Digest::of(b"b").to_string());
+        let moved = rename(index(), &manifest(), &NewName::Tag("one".into())).unwrap();
+        assert_eq!(digests(&moved), [new.clone(), b.clone(), a.clone()]);
+        let entry = &moved["manifests"][0];
+        assert_eq!((&entry["mediaType"], &entry["size"]), (&"new".into(), &6.into()));
+        assert_eq!(entry["annotations"], json!({REF_NAME: "one", "mine": "stays"}));
+        assert!(entry.get("data").is_none());
+        let added = rename(index(), &manifest(), &NewName::Tag("four".into())).unwrap();
+        assert_eq!(digests(&added), [a.clone(), b.clone(), a, new.clone()]);
+        assert_eq!(added["manifests"][3]["annotations"][REF_NAME], "four");
+        let placed = rename(index(), &manifest(), &NewName::PlaceOf(Digest::of(b"a"))).unwrap();
+        assert_eq!(digests(&placed), [new.clone(), b, new]);
+    }
+
+    #[test]
+    fn there_must_be_a_place() {
+        assert!(rename(index(), &manifest(), &NewName::PlaceOf(Digest::of(b"c"))).is_none());
+        assert!(rename(json!({}), &manifest(), &NewName::Tag("x".into())).is_none());
+        assert!(rename(json!([]), &manifest(), &NewName::Tag("x".into())).is_none());
+    }
+}

@@ -1,0 +1,184 @@
+//! Registries: the pull half (and of the other, manifests) of OCI distribution-spec 1.1, made to last against failing and
+//! hostile servers.
+//!
+//! One [`RegistryClient`] per registry and credential holds the tokens; all share one
+//! [`Transport`], whose connections carry no identity. Why this is not `oci-client`:
+//! `docs/adr/0005-registry-client.md`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use reqwest::{Method, Response, StatusCode, header};
+
+use super::{BlobStream, RawManifest, Referrer, Source, SourceError, Wait};
+use crate::oci::digest::Digest;
+use crate::oci::limits::Cap;
+use crate::oci::manifest::{ACCEPTED_MEDIA_TYPES, Descriptor};
+use crate::oci::reference::{RegistryReference, Version};
+
+mod authorization;
+mod blob;
+pub mod challenge;
+mod client;
+mod failure;
+mod hold;
+mod listing;
+mod metrics;
+mod pace;
+mod retry;
+mod token;
+mod transport;
+mod waiting;
+mod write;
+
+pub(super) use client::RegistryClient;
+use client::Request;
+pub use metrics::RegistryMetrics;
+pub use pace::Pace;
+pub use retry::RetryPolicy;
+pub(super) use transport::Transport;
+
+/// One repository of a registry.
+#[derive(Debug)]
+pub(super) struct RegistrySource {
+    client: Arc<RegistryClient>,
+    /// `HOST/REPOSITORY`, for messages.
+    name: String,
+    repository: String,
+}
+
+impl RegistrySource {
+    pub(super) fn new(client: Arc<RegistryClient>, reference: &RegistryReference) -> Self {
+        Self { client, name: reference.name(), repository: reference.repository().to_owned() }
+    }
+
+    fn manifest_request(&self, method: Method, version: &Version) -> Result<Request, SourceError> {
+        let (subject, name) = match version {
+            Version::Tag(tag) => (format!("{}:{tag}", self.name), tag.clone()),
+            Version::Digest(digest) => (format!("{}@{digest}", self.name), digest.to_string()),
+            Version::Sole => return Err(SourceError::NotFound { subject: self.name.clone() }),
+        };
+        Ok(Request {
+            method,
+            repository: self.repository.clone(),
+            path: format!("manifests/{name}"),
+            accept: Some(ACCEPTED_MEDIA_TYPES.join(", ")),
+            offset: 0,
+            body: None,
+            subject,
+        })
+    }
+
+    async fn fetch_manifest(&self, request: &Request, version: &Version) -> Result<RawManifest, SourceError> {
+        let response = self.client.send(request).await?;
+        let media_type = stated_media_type(&response);
+        let stated = stated_digest(&response);
+        let bytes = self.read_bounded(request, response).await?;
+        let digest = Digest::of(&bytes);
+        let expected = match version {
+            Version::Digest(wanted) => Some(*wanted),
+            _ => stated,
+        };
+        match expected.filter(|expected| *expected != digest) {
+            Some(expected) => {
+                Err(SourceError::WrongDigest { subject: request.subject.clone(), expected, actual: digest })
+            }
+            None => Ok(RawManifest { digest, media_type, bytes }),
+        }
+    }
+
+    async fn read_bounded(&self, request: &Request, mut response: Response) -> Result<Bytes, SourceError> {
+        let max = self.client.limits().manifest_bytes;
+        let too_large = |found: u64| SourceError::Limit {
+            subject: format!("manifest {}", request.subject),
+            exceeded: Cap::ManifestBytes.exceeded(found, max),
+        };
+        if let Some(length) = response.content_length().filter(|length| *length > max as u64) {
+            return Err(too_large(length));
+        }
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.client.broken(e, &request.subject))? {
+            if bytes.len() + chunk.len() > max {
+                return Err(too_large((bytes.len() + chunk.len()) as u64));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+/// The media type that the registry claims, without parameters; `None` for the types that
+/// servers give to any file.
+fn stated_media_type(response: &Response) -> Option<String> {
+    let value = response.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let bare = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match bare.as_str() {
+        "" | "application/json" | "application/octet-stream" | "text/plain" => None,
+        _ => Some(bare),
+    }
+}
+
+fn stated_digest(response: &Response) -> Option<Digest> {
+    response.headers().get("docker-content-digest")?.to_str().ok()?.parse().ok()
+}
+
+#[async_trait]
+impl Source for RegistrySource {
+    async fn resolve(&self, version: &Version) -> Result<Digest, SourceError> {
+        let request = self.manifest_request(Method::HEAD, version)?;
+        let asked = self.client.retrying(&request, || self.client.send(&request)).await;
+        let stated = match asked {
+            Ok(response) => stated_digest(&response),
+            // Some proxies in front of registries know no HEAD.
+            Err(SourceError::Protocol { .. }) => None,
+            Err(other) => return Err(other),
+        };
+        match (stated, version) {
+            (Some(actual), Version::Digest(expected)) if actual != *expected => {
+                let subject = request.subject;
+                Err(SourceError::WrongDigest { subject, expected: *expected, actual })
+            }
+            (Some(digest), _) => Ok(digest),
+            (None, _) => self.manifest(version).await.map(|manifest| manifest.digest),
+        }
+    }
+
+    async fn manifest(&self, version: &Version) -> Result<RawManifest, SourceError> {
+        let request = self.manifest_request(Method::GET, version)?;
+        self.client
+            .retrying(&request, || {
+                self.client.in_time(&request.subject, self.fetch_manifest(&request, version))
+            })
+            .await
+    }
+
+    async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError> {
+        let request = Request {
+            method: Method::GET,
+            repository: self.repository.clone(),
+            path: format!("blobs/{}", descriptor.digest),
+            accept: None,
+            offset: 0,
+            body: None,
+            subject: format!("blob {} of {}", descriptor.digest, self.name),
+        };
+        blob::open(Arc::clone(&self.client), request, descriptor.size).await
+    }
+
+    async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError> {
+        self.list_referrers(subject).await
+    }
+
+    fn waits(&self) -> Option<Wait> {
+        self.client.hold.current()
+    }
+}
+
+/// Whether a status is an answer to a request for content.
+fn has_content(status: StatusCode) -> bool {
+    matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
+}
+
+#[cfg(test)]
+mod tests;

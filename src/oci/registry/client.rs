@@ -1,0 +1,274 @@
+//! One registry as one credential sees it: requests and their authorization.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
+
+use super::authorization::{Authorization, Authorizations, Held};
+use super::challenge::{self, Challenge};
+use super::hold::Hold;
+use super::metrics::Asked;
+use super::pace::Pace;
+use super::retry::RetryPolicy;
+use super::{Transport, failure, has_content};
+use crate::oci::SourceError;
+use crate::oci::credentials::{Credential, Secret};
+use crate::oci::limits::Limits;
+use crate::oci::reference::RegistryReference;
+
+/// A client of one registry with one credential. Its tokens never leave it.
+pub(crate) struct RegistryClient {
+    transport: Arc<Transport>,
+    /// As users name it.
+    host: String,
+    base: Url,
+    credential: Option<Credential>,
+    authorizations: Authorizations,
+    /// Until when the registry wants not to be asked.
+    pub(super) hold: Hold,
+}
+
+/// A request for content of a repository.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) repository: String,
+    /// Below the repository, for example `manifests/latest`.
+    pub(super) path: String,
+    pub(super) accept: Option<String>,
+    /// The first byte wanted.
+    pub(super) offset: u64,
+    /// What is to be written there.
+    pub(super) body: Option<Body>,
+    /// What is asked for, in words for messages.
+    pub(super) subject: String,
+}
+
+/// The content of a request that writes.
+#[derive(Debug, Clone)]
+pub(super) struct Body {
+    pub(super) media_type: String,
+    pub(super) bytes: Bytes,
+}
+
+impl Request {
+    /// What a token for it must allow (distribution's token scopes).
+    fn actions(&self) -> &'static str {
+        if self.body.is_some() { "pull,push" } else { "pull" }
+    }
+
+    fn is_answered_by(&self, status: StatusCode) -> bool {
+        if self.body.is_some() { status == StatusCode::CREATED } else { has_content(status) }
+    }
+}
+
+impl fmt::Debug for RegistryClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let credential = self.credential.as_ref();
+        f.debug_struct("RegistryClient")
+            .field("base", &self.base.as_str())
+            .field("credential", &credential)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RegistryClient {
+    /// A client that has no token yet. Does no I/O.
+    pub(crate) fn new(
+        transport: Arc<Transport>,
+        reference: &RegistryReference,
+        credential: Option<Credential>,
+    ) -> Result<Self, SourceError> {
+        let host = reference.host().to_owned();
+        let scheme = transport.scheme(&host);
+        let base = Url::parse(&format!("{scheme}://{}/v2/", reference.api_host()));
+        let base = base.map_err(|e| SourceError::Settings { detail: format!("{host} makes no URL: {e}") })?;
+        let (authorizations, hold) = (Authorizations::default(), Hold::default());
+        Ok(Self { transport, host, base, credential, authorizations, hold })
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn credential(&self) -> Option<&Credential> {
+        self.credential.as_ref()
+    }
+
+    pub(super) fn is_insecure(&self) -> bool {
+        self.base.scheme() == "http"
+    }
+
+    pub(super) fn http(&self) -> &Client {
+        &self.transport.client
+    }
+
+    pub(super) fn retry_policy(&self) -> &RetryPolicy {
+        &self.transport.retry
+    }
+
+    /// Sends a request once, renewing the authorization at most once, and returns an answer
+    /// that has content. Failures that are likely to pass are the caller's to retry.
+    pub(super) async fn send(&self, request: &Request) -> Result<Response, SourceError> {
+        // Tokens and the bodies of errors may trickle as well.
+        let result = self.in_time(&request.subject, self.send_now(request)).await;
+        self.transport.metrics.count(Asked::by_path(&request.path), result)
+    }
+
+    async fn send_now(&self, request: &Request) -> Result<Response, SourceError> {
+        let mut held = self.authorizations.current(&request.repository);
+        let mut renewed = false;
+        if held.expired() {
+            held = self.renew(request, &held, held.challenge.clone()).await?;
+            renewed = true;
+        }
+        loop {
+            let sent = self.authorized(self.build(request)?, &held.authorization).send().await;
+            let response = sent.map_err(|e| self.broken(e, &request.subject))?;
+            if request.is_answered_by(response.status()) {
+                return Ok(response);
+            }
+            match self.answerable(&response, &held).filter(|_| !renewed) {
+                Some(challenge) => {
+                    held = self.renew(request, &held, Some(challenge)).await?;
+                    renewed = true;
+                }
+                None => {
+                    let sent = held.authorization != Authorization::None && self.credential.is_some();
+                    let host = &self.host;
+                    return Err(failure::of_response(response, host, &request.subject, sent).await);
+                }
+            }
+        }
+    }
+
+    /// An error of the transport in the middle of an answer.
+    pub(super) fn broken(&self, error: reqwest::Error, subject: &str) -> SourceError {
+        self.failed_at(&self.host, error, subject)
+    }
+
+    pub(super) fn failed_at(&self, host: &str, e: reqwest::Error, subject: &str) -> SourceError {
+        failure::of_transport(e, host, subject, self.transport.read_timeout)
+    }
+
+    /// Caps on images.
+    pub(super) fn limits(&self) -> &Limits {
+        self.transport.limits()
+    }
+
+    /// The least that a connection must bring.
+    pub(super) fn pace(&self) -> Pace {
+        self.transport.pace
+    }
+
+    /// Ends what takes longer than a small document may.
+    pub(super) async fn in_time<T>(
+        &self,
+        subject: &str,
+        work: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, SourceError> {
+        let limit = self.transport.document_timeout;
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            let (subject, host) = (subject.to_owned(), self.host.clone());
+            Err(SourceError::Stalled { subject, host, after: limit })
+        })
+    }
+
+    pub(super) fn stalled(&self, subject: &str) -> SourceError {
+        SourceError::Stalled {
+            subject: subject.to_owned(),
+            host: self.host.clone(),
+            after: self.transport.read_timeout,
+        }
+    }
+
+    /// The challenge to answer before asking again, if that can help: the one of a 401, or for
+    /// the 403 that some registries give to an expired token the one answered last time.
+    fn answerable(&self, response: &Response, held: &Held) -> Option<Challenge> {
+        match response.status() {
+            StatusCode::UNAUTHORIZED => {
+                let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
+                challenge::choose(headers.iter().filter_map(|value| value.to_str().ok()))
+                    .or_else(|| held.challenge.clone())
+            }
+            StatusCode::FORBIDDEN => match held.authorization {
+                Authorization::Bearer(_) => held.challenge.clone(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Answers a challenge, unless another task has done so since `seen` was read.
+    async fn renew(
+        &self,
+        request: &Request,
+        seen: &Held,
+        challenge: Option<Challenge>,
+    ) -> Result<Held, SourceError> {
+        let repository = &request.repository;
+        let current = self.authorizations.current(repository);
+        if current.serial != seen.serial && !current.expired() {
+            return Ok(current);
+        }
+        let denied = || SourceError::Denied {
+            subject: request.subject.clone(),
+            host: self.host.clone(),
+            credentials_sent: seen.authorization == Authorization::Basic,
+            detail: String::new(),
+        };
+        let secret = self.credential.as_ref().map(Credential::secret);
+        let challenge = challenge.ok_or_else(denied)?;
+        let (authorization, lifetime) = match (&challenge, secret) {
+            (Challenge::Basic, Some(Secret::Password { .. }))
+                if seen.authorization != Authorization::Basic =>
+            {
+                (Authorization::Basic, None)
+            }
+            (Challenge::Basic, _) => return Err(denied()),
+            (Challenge::Bearer { .. }, Some(Secret::RegistryToken(token))) => {
+                (Authorization::Bearer(token.as_str().into()), None)
+            }
+            (Challenge::Bearer { realm, service }, _) => {
+                let service = service.as_deref();
+                let fetched =
+                    self.fetch_token(realm, service, repository, request.actions(), &request.subject).await;
+                let fetched = self.transport.metrics.count(Asked::Token, fetched)?;
+                (Authorization::Bearer(fetched.value.into()), Some(fetched.lifetime))
+            }
+        };
+        self.authorizations.keep(repository, authorization, challenge, lifetime);
+        Ok(self.authorizations.current(repository))
+    }
+
+    fn build(&self, request: &Request) -> Result<RequestBuilder, SourceError> {
+        let url = self.base.join(&format!("{}/{}", request.repository, request.path));
+        let url = url.map_err(|e| SourceError::Settings {
+            detail: format!("{} makes no URL: {e}", request.subject),
+        })?;
+        let mut builder = self.http().request(request.method.clone(), url);
+        if let Some(accept) = &request.accept {
+            builder = builder.header(header::ACCEPT, accept);
+        }
+        if request.offset > 0 {
+            builder = builder.header(header::RANGE, format!("bytes={}-", request.offset));
+        }
+        if let Some(body) = &request.body {
+            builder = builder.header(header::CONTENT_TYPE, &body.media_type).body(body.bytes.clone());
+        }
+        Ok(builder)
+    }
+
+    fn authorized(&self, builder: RequestBuilder, with: &Authorization) -> RequestBuilder {
+        match (with, self.credential.as_ref().map(Credential::secret)) {
+            (Authorization::Bearer(token), _) => builder.bearer_auth(token),
+            (Authorization::Basic, Some(Secret::Password { user, password })) => {
+                builder.basic_auth(user, Some(password))
+            }
+            _ => builder,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Referrers of a registry: by its API, page by page, or by the fallback tag where there is none.
+
+use reqwest::{Method, header};
+
+use super::{RegistrySource, Request};
+use crate::oci::digest::Digest;
+use crate::oci::reference::Version;
+use crate::oci::referrers::{PAGES_MAX, REFERRERS_MAX, fallback_tag, next_page, parse};
+use crate::oci::{Referrer, Source as _, SourceError};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+impl RegistrySource {
+    pub(super) async fn list_referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError> {
+        let (mut found, mut query) = (Vec::new(), None);
+        for _ in 0..PAGES_MAX {
+            let page = self.page(subject, query.take()).await;
+            let (referrers, next) = match page {
+                Ok(page) => page,
+                // No such API, or what answers for it is none: the specification has a tag for that.
+                Err(SourceError::NotFound { .. } | SourceError::Protocol { .. }) if found.is_empty() => {
+                    return self.tagged_referrers(subject).await;
+                }
+                Err(other) => return Err(other),
+            };
+            found.extend(referrers);
+            if next.is_none() || found.len() >= REFERRERS_MAX {
+                break;
+            }
+            query = next;
+        }
+        found.truncate(REFERRERS_MAX);
+        Ok(found)
+    }
+
+    async fn page(
+        &self,
+        subject: &Digest,
+        query: Option<String>,
+    ) -> Result<(Vec<Referrer>, Option<String>), SourceError> {
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        let request = Request {
+            method: Method::GET,
+            repository: self.repository.clone(),
+            path: format!("referrers/{subject}{query}"),
+            accept: Some(INDEX.to_owned()),
+            offset: 0,
+            body: None,
+            subject: format!("the referrers of {}@{subject}", self.name),
+        };
+        self.client.retrying(&request, || self.fetch_page(&request)).await
+    }
+
+    async fn fetch_page(&self, request: &Request) -> Result<(Vec<Referrer>, Option<String>), SourceError> {
+        let response = self.client.send(request).await?;
+        let links = response.headers().get_all(header::LINK);
+        let next = next_page(links.iter().filter_map(|value| value.to_str().ok()));
+        let bytes = self.read_bounded(request, response).await?;
+        let referrers = parse(&bytes).ok_or_else(|| SourceError::Protocol {
+            subject: request.subject.clone(),
+            host: self.client.host().to_owned(),
+            detail: "it is not an index".to_owned(),
+        })?;
+        Ok((referrers, next))
+    }
+
+    async fn tagged_referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError> {
+        match self.manifest(&Version::Tag(fallback_tag(subject))).await {
+            Ok(index) => Ok(parse(&index.bytes).unwrap_or_default()),
+            Err(SourceError::NotFound { .. }) => Ok(Vec::new()),
+            Err(other) => Err(other),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Manifests: limits, digests and what they claim to be.
+
+use super::script::{Ending, Reply, Script};
+use super::*;
+use crate::kind::Kind;
+use crate::oci::digest::Digest;
+use crate::oci::manifest::{Document, ManifestError};
+use crate::oci::{MANIFEST_MAX, SourceError};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+#[tokio::test]
+async fn head_is_enough_to_resolve() {
+    let server = Script::start(|_, _| {
+        let digest = Digest::of(MANIFEST).to_string();
+        Reply::new(200, MANIFEST).header("Docker-Content-Digest", digest)
+    })
+    .await;
+    let source = anonymous(&server.host);
+    assert_eq!(source.resolve(&v1()).await.unwrap(), Digest::of(MANIFEST));
+    let requests = server.seen();
+    assert_eq!((requests.len(), requests[0].method.as_str()), (1, "HEAD"));
+    assert!(requests[0].header("accept").unwrap().contains(INDEX));
+    let other = Version::Digest(Digest::of(b"other"));
+    assert_eq!(source.resolve(&other).await.unwrap_err().kind(), Kind::Corrupt);
+}
+
+#[tokio::test]
+async fn without_head_or_its_digest_the_content_is_read() {
+    for status in [200, 405] {
+        let server = Script::start(move |request, _| match request.method.as_str() {
+            "HEAD" => Reply::new(status, ""),
+            _ => Reply::new(200, MANIFEST),
+        })
+        .await;
+        assert_eq!(anonymous(&server.host).resolve(&v1()).await.unwrap(), Digest::of(MANIFEST));
+    }
+}
+
+#[tokio::test]
+async fn other_content_than_asked_for_is_refused() {
+    let server = Script::start(|_, _| Reply::new(200, MANIFEST)).await;
+    let wanted = Version::Digest(Digest::of(b"wanted"));
+    let error = anonymous(&server.host).manifest(&wanted).await.unwrap_err();
+    assert!(matches!(error, SourceError::WrongDigest { .. }), "{error}");
+    let server = Script::start(|_, _| {
+        let digest = Digest::of(b"other").to_string();
+        Reply::new(200, MANIFEST).header("Docker-Content-Digest", digest)
+    })
+    .await;
+    let error = anonymous(&server.host).manifest(&v1()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+}
+
+#[tokio::test]
+async fn manifests_are_read_up_to_the_limit_only() {
+    let exact = vec![b' '; MANIFEST_MAX];
+    let server = Script::start(move |_, _| Reply::new(200, exact.clone())).await;
+    assert_eq!(anonymous(&server.host).manifest(&v1()).await.unwrap().bytes.len(), MANIFEST_MAX);
+    let reply = Reply::new(200, vec![b' '; MANIFEST_MAX + 1]);
+    for ending in [Ending::Whole, Ending::Unannounced, Ending::Endless] {
+        let reply = reply.clone().ending(ending);
+        let server = Script::start(move |_, _| reply.clone()).await;
+        let error = anonymous(&server.host).manifest(&v1()).await.unwrap_err();
+        assert!(matches!(error, SourceError::Limit { .. }), "{error}");
+        assert!(error.to_string().contains("--max-manifest-bytes"), "{error}");
+        assert_eq!(server.seen().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn endless_errors_are_read_up_to_a_limit_only() {
+    for status in [401, 404, 418, 500] {
+        let reply = Reply::new(status, vec![b'x'; 100_000]).ending(Ending::Endless);
+        let server = Script::start(move |_, _| reply.clone()).await;
+        let error = anonymous(&server.host).manifest(&v1()).await.unwrap_err();
+        assert!(error.to_string().len() < 1000, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_under_the_type_of_an_index_is_refused() {
+    let server = Script::start(|_, _| Reply::new(200, MANIFEST).header("Content-Type", INDEX)).await;
+    let raw = anonymous(&server.host).manifest(&v1()).await.unwrap();
+    let error = Document::parse(&raw.bytes, raw.media_type.as_deref()).unwrap_err();
+    assert!(matches!(error, ManifestError::Syntax(_) | ManifestError::WrongShape { .. }), "{error}");
+    for (given, stated) in [
+        ("Application/Vnd.OCI.image.index.v1+json; charset=utf-8", Some(INDEX)),
+        ("text/html", Some("text/html")),
+        ("application/json", None),
+        ("application/octet-stream", None),
+    ] {
+        let server = Script::start(move |_, _| Reply::new(200, MANIFEST).header("Content-Type", given)).await;
+        let raw = anonymous(&server.host).manifest(&v1()).await.unwrap();
+        assert_eq!(raw.media_type.as_deref(), stated, "{given}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_registry_says_is_shown_without_control_characters() {
+    let body = r#"{"errors":[{"code":"DENIED","message":"no\u001b[31m\nred"}]}"#;
+    let server = Script::start(move |_, _| Reply::new(403, body)).await;
+    let error = anonymous(&server.host).manifest(&v1()).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("DENIED no [31m red") && !text.contains('\u{1b}'), "{text}");
+}
+
+#[tokio::test]
+async fn a_manifest_that_trickles_is_given_up() {
+    let trickle = Ending::Trickle(Duration::from_millis(50));
+    let server = Script::start(move |_, _| Reply::new(200, MANIFEST).ending(trickle)).await;
+    let mut settings =
+        SourceSettings { document_timeout: Duration::from_millis(300), ..settings(&[&server.host]) };
+    settings.retry.attempts = 2;
+    let source = open(&Sources::new(&settings).unwrap(), &server.host, &Credentials::none());
+    let error = source.manifest(&v1()).await.unwrap_err();
+    assert!(matches!(error, SourceError::Stalled { .. }), "{error}");
+    assert_eq!(server.seen().len(), 2);
+}

@@ -1,0 +1,103 @@
+//! The HTTP client that all registry clients share: TLS, time limits, redirects.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use reqwest::redirect::{Attempt, Policy};
+use reqwest::{Certificate, Client};
+
+use super::metrics::RegistryMetrics;
+use super::pace::Pace;
+use super::retry::RetryPolicy;
+use crate::oci::SourceError;
+use crate::oci::limits::Limits;
+use crate::oci::sources::SourceSettings;
+
+/// A registry's storage is one redirect away; five leave room for any proxy.
+const REDIRECTS_MAX: usize = 5;
+
+/// Connections to registries. It holds no credential: those are given request by request.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    pub(super) client: Client,
+    pub(super) retry: RetryPolicy,
+    pub(super) read_timeout: Duration,
+    pub(super) document_timeout: Duration,
+    pub(super) pace: Pace,
+    limits: Limits,
+    insecure: BTreeSet<String>,
+    pub(super) metrics: RegistryMetrics,
+}
+
+impl Transport {
+    /// Reads the CA files and builds the client.
+    pub(crate) fn new(settings: &SourceSettings) -> Result<Self, SourceError> {
+        let mut builder = Client::builder()
+            .user_agent(concat!("composefs-csi/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(settings.connect_timeout)
+            .read_timeout(settings.read_timeout)
+            // A Referer would hand a storage back end's signed URL to the next host.
+            .referer(false)
+            .redirect(Policy::custom(redirect));
+        if !settings.proxy_from_environment {
+            builder = builder.no_proxy();
+        }
+        let client = builder.tls_certs_merge(authorities(settings)?).build().map_err(|e| {
+            let detail = format!("no HTTP client can be made: {}", super::failure::chain(&e));
+            SourceError::Settings { detail }
+        })?;
+        let insecure = settings.insecure_registries.iter().map(|host| host.to_ascii_lowercase());
+        Ok(Self {
+            client,
+            retry: settings.retry,
+            read_timeout: settings.read_timeout,
+            document_timeout: settings.document_timeout,
+            pace: settings.pace,
+            limits: settings.limits,
+            insecure: insecure.collect(),
+            metrics: settings.metrics.clone(),
+        })
+    }
+
+    /// Caps on images.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The scheme that a registry is reached by.
+    pub(super) fn scheme(&self, host: &str) -> &'static str {
+        if self.insecure.contains(host) { "http" } else { "https" }
+    }
+}
+
+fn authorities(settings: &SourceSettings) -> Result<Vec<Certificate>, SourceError> {
+    let mut all = Vec::new();
+    for path in &settings.ca_files {
+        let refuse = |problem: String| SourceError::Settings {
+            detail: format!("registry CA file {} {problem}", path.display()),
+        };
+        let pem = fs::read(path).map_err(|e| refuse(format!("cannot be read: {e}")))?;
+        let found =
+            Certificate::from_pem_bundle(&pem).map_err(|e| refuse(format!("is not valid PEM: {e}")))?;
+        if found.is_empty() {
+            return Err(refuse("holds no certificate in PEM form".to_owned()));
+        }
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+/// reqwest drops `Authorization` when scheme, host or port change; what it does not do is to
+/// stop early and to keep to TLS.
+fn redirect(attempt: Attempt) -> reqwest::redirect::Action {
+    let downgrade = attempt.previous().last().is_some_and(|from| from.scheme() == "https")
+        && attempt.url().scheme() != "https";
+    if downgrade {
+        attempt.error("it redirects from https to plain http")
+    } else if attempt.previous().len() > REDIRECTS_MAX {
+        attempt.error("it redirects more than 5 times")
+    } else {
+        attempt.follow()
+    }
+}

@@ -1,0 +1,176 @@
+//! From what is written to what is checked: keys, certificates and trusted roots are read and parsed here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::{Fault, Problem};
+use super::identity::SignedIdentity;
+use super::json::At;
+use super::shape::{BundleAuthority, Material, Pattern, Shape, SignedAuthority, Source};
+use super::{Check, Requirement, SignatureCheck};
+use crate::trust::signature::{
+    Authority, CertificateAuthorities, Expectation, Formats, Identity, Log, Matcher, PublicKey,
+    SIGNATURE_PREDICATE, SignatureError, TrustedRoot,
+};
+
+/// Gets the bytes of a file that a policy names.
+pub type Read<'a> = &'a mut dyn FnMut(&Path) -> std::io::Result<Vec<u8>>;
+
+/// Reads what `shape` names; relative paths start at `base`.
+pub(super) fn requirement(at: At, shape: Shape, base: &Path, read: Read<'_>) -> Result<Requirement, Fault> {
+    let mut reader = Reader { base, read };
+    let check = match shape {
+        Shape::Reject => Check::Reject,
+        Shape::AcceptAnything => Check::AcceptAnything,
+        Shape::Composefs { require_digest, integrity } => Check::Composefs { require_digest, integrity },
+        Shape::Unsupported { kind, why } => Check::Unsupported { kind, why },
+        Shape::Signed { authority, rekor, identity } => reader.signed(authority, &rekor, identity)?,
+        Shape::Bundle { authority, predicate_types, ignore_log } => {
+            reader.bundle(authority, predicate_types, ignore_log)?
+        }
+    };
+    Ok(Requirement { at: at.0, check })
+}
+
+struct Reader<'a, 'r> {
+    base: &'a Path,
+    read: &'a mut (dyn FnMut(&Path) -> std::io::Result<Vec<u8>> + 'r),
+}
+
+impl Reader<'_, '_> {
+    /// Cosign's `.sig` signatures alone: a bundle names no repository, so that `signedIdentity` cannot be
+    /// checked (docs/adr, "sigstoreSigned takes no bundles").
+    fn signed(
+        &mut self,
+        authority: SignedAuthority,
+        rekor: &[Material],
+        identity: SignedIdentity,
+    ) -> Result<Check, Fault> {
+        let rekor_at = rekor.first().map(|material| material.at.clone());
+        let logs = self.each(rekor, PublicKey::parse)?;
+        let (signers, authority, root) = match authority {
+            SignedAuthority::Keys(materials) => {
+                let keys = self.each(&materials, PublicKey::parse)?;
+                let root = match rekor_at {
+                    Some(at) => Some(root_of(&at, &[], &logs)?),
+                    None => None,
+                };
+                (named(&materials), Authority::Keys(keys), root)
+            }
+            SignedAuthority::Fulcio { ca, issuer, email } => {
+                let authorities = self.one(&ca, CertificateAuthorities::parse)?;
+                let root = root_of(&ca.at, &[authorities], &logs)?;
+                let identity = Identity { issuer: Matcher::Exact(issuer), subject: Matcher::Email(email) };
+                let signers = vec![identity.to_string()];
+                let identities = vec![identity];
+                (signers, Authority::Identities { root: Arc::clone(&root), identities }, Some(root))
+            }
+        };
+        let expectation = Expectation {
+            authority,
+            log: root.map_or(Log::Ignored, Log::Required),
+            formats: Formats { simple: true, bundle: false },
+            predicate_types: Vec::new(),
+        };
+        Ok(signature("sigstoreSigned", expectation, Some(identity), signers))
+    }
+
+    fn bundle(
+        &mut self,
+        authority: BundleAuthority,
+        predicate_types: Vec<String>,
+        ignore_log: bool,
+    ) -> Result<Check, Fault> {
+        let (signers, authority, root) = match authority {
+            BundleAuthority::Keys { keys, root } => {
+                let authority = Authority::Keys(self.each(&keys, PublicKey::parse)?);
+                (named(&keys), authority, root.map(|root| self.root(&root)).transpose()?)
+            }
+            BundleAuthority::Identities { identities, root } => {
+                let root = self.root(&root)?;
+                let identities = identities.into_iter().map(identity).collect::<Result<Vec<_>, _>>()?;
+                let signers = identities.iter().map(Identity::to_string).collect();
+                (signers, Authority::Identities { root: Arc::clone(&root), identities }, Some(root))
+            }
+        };
+        let log = root.filter(|_| !ignore_log).map_or(Log::Ignored, Log::Required);
+        // The older format says the same as a bundle of this predicate type, and more.
+        let simple = predicate_types.is_empty() || predicate_types.iter().any(|t| t == SIGNATURE_PREDICATE);
+        let formats = Formats { simple, bundle: true };
+        let expectation = Expectation { authority, log, formats, predicate_types };
+        Ok(signature("sigstoreBundle", expectation, None, signers))
+    }
+
+    fn root(&mut self, material: &Material) -> Result<Arc<TrustedRoot>, Fault> {
+        self.one(material, |json| match std::str::from_utf8(json) {
+            Ok(text) => TrustedRoot::parse(text).map(Arc::new),
+            Err(_) => Err(SignatureError::Malformed("the trusted root is not UTF-8 text".to_owned())),
+        })
+    }
+
+    fn each<T>(
+        &mut self,
+        materials: &[Material],
+        parse: impl Fn(&[u8]) -> Result<T, SignatureError>,
+    ) -> Result<Vec<T>, Fault> {
+        materials.iter().map(|material| self.one(material, &parse)).collect()
+    }
+
+    fn one<T>(
+        &mut self,
+        material: &Material,
+        parse: impl Fn(&[u8]) -> Result<T, SignatureError>,
+    ) -> Result<T, Fault> {
+        let (of, bytes) = match &material.source {
+            Source::Inline(bytes) => (None, bytes.clone()),
+            Source::File(path) => {
+                let path = self.base.join(path);
+                match (self.read)(&path) {
+                    Ok(bytes) => (Some(path), bytes),
+                    Err(error) => {
+                        return Err(material.at.fault(Problem::Unreadable { path, why: error.to_string() }));
+                    }
+                }
+            }
+        };
+        parse(&bytes).map_err(|error| material.at.fault(unusable(of, &error)))
+    }
+}
+
+fn signature(
+    kind: &'static str,
+    expectation: Expectation,
+    identity: Option<SignedIdentity>,
+    signers: Vec<String>,
+) -> Check {
+    Check::Signature(Box::new(SignatureCheck { kind, expectation, identity, signers }))
+}
+
+fn unusable(of: Option<PathBuf>, error: &SignatureError) -> Problem {
+    Problem::Material { of, why: error.to_string() }
+}
+
+fn root_of(
+    at: &At,
+    authorities: &[CertificateAuthorities],
+    logs: &[PublicKey],
+) -> Result<Arc<TrustedRoot>, Fault> {
+    TrustedRoot::of(authorities, logs).map(Arc::new).map_err(|error| at.fault(unusable(None, &error)))
+}
+
+fn identity((issuer, subject): (Pattern, Pattern)) -> Result<Identity, Fault> {
+    let matcher = |pattern| match pattern {
+        Pattern::Exact(text) => Ok(Matcher::Exact(text)),
+        Pattern::Regex(at, text) => Matcher::pattern(&text).map_err(|error| at.fault(unusable(None, &error))),
+    };
+    Ok(Identity { issuer: matcher(issuer)?, subject: matcher(subject)? })
+}
+
+/// Keys as people know them: by file, or by the place in the policy where they stand.
+fn named(materials: &[Material]) -> Vec<String> {
+    let name = |material: &Material| match &material.source {
+        Source::File(path) => path.display().to_string(),
+        Source::Inline(_) => material.at.0.rsplit('.').next().unwrap_or_default().to_owned(),
+    };
+    materials.iter().map(name).collect()
+}
