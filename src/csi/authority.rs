@@ -1,5 +1,6 @@
-//! Kubelets before Kubernetes 1.24 name the socket's path as the `:authority` of their requests (grpc-go before
-//! 1.42 did). A path is no authority, so the HTTP/2 library refuses each of their calls with PROTOCOL_ERROR.
+//! Kubelets before Kubernetes 1.26 name the socket's path as the `:authority` of their requests. A path is no
+//! authority, so the HTTP/2 library refuses each of their calls with PROTOCOL_ERROR
+//! (`docs/adr/0014-authority-of-old-kubelets.md`).
 //!
 //! [`Lenient`] wraps a connection and puts a plain word in that header's place as it is read. The word has as many
 //! characters as the path had: the compression of headers (HPACK, RFC 7541) counts them on both sides, and both

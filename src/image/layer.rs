@@ -1,4 +1,4 @@
-//! Layers: from a compressed blob to a list of [`entry::Entry`] and the objects they name.
+//! Layers: from a compressed blob to a list of [`Entry`](super::entry::Entry) and the objects they name.
 //!
 //! [`ingest()`] does it all in one pass. What remains of a layer is its record ([`RecordWriter`],
 //! [`RecordReader`]) and its objects; the tar stream is gone.

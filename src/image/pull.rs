@@ -1,7 +1,7 @@
 //! Pulling: manifest, layers, image; once per digest, whoever asks and however often.
 //!
 //! [`Puller`] decides whether anything must be fetched at all, with the caller's own credentials
-//! ([`locate`]); the fetching itself is a task that outlives its callers ([`flight`]): layers in
+//! ([`locate`]); the fetching itself is a task that outlives its callers ([`single_flight`]): layers in
 //! parallel ([`layers`]), then the image built from their records ([`build`]) and committed with
 //! one sync. Who may have what is already here is [`rights`]'. Nothing that a config or an index *claims* becomes a key of the store: layers go by
 //! the DiffID computed here.

@@ -3,7 +3,7 @@
 //!
 //! One [`RegistryClient`] per registry and credential holds the tokens; all share one
 //! [`Transport`], whose connections carry no identity. Why this is not `oci-client`:
-//! `docs/adr/0005-registry-client.md`.
+//! `docs/adr/0015-where-oci-client-is-used.md`.
 
 use std::sync::Arc;
 

@@ -72,7 +72,7 @@ impl Store {
         found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// [`Objects::examine`] under a lease.
+    /// [`Objects::examine`](crate::image::objects::Objects::examine) under a lease.
     ///
     /// # Errors
     /// The same.

@@ -1,7 +1,7 @@
 //! Making an image's pair of superblocks: EROFS from the image, overlay of it over the objects.
 //!
 //! There are several ways, and which of them works depends on the kernel and on the filesystem of the store;
-//! [`super::Capabilities::probe`] finds out once.
+//! [`super::probe`] finds out once.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
