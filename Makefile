@@ -3,10 +3,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup build demo test lint test-pure test-vm test-oracle e2e conformance fuzz bench image manifests deny docs clean
+.PHONY: help setup build demo test lint test-pure test-vm test-oracle e2e conformance fuzz bench image \
+	release-dry-run manifests deny docs clean
 
-# The profile of the demonstration: `make demo PROFILE=dev` reuses what `make test` has built.
-PROFILE ?= release
 CARGO ?= cargo
 # Tests mount for real: their binaries run as root, the compiler as you.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
@@ -15,7 +14,7 @@ export CARGO_TARGET_$(HOST)_RUNNER := $(CURDIR)/scripts/as-root.sh
 help: ## this list
 	@echo "composefs-csi: image-backed, read-only volumes for Kubernetes on composefs"
 	echo
-	sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
 
 setup: ## install what building and testing need (Debian packages, by apt)
 	@scripts/setup.sh test
@@ -24,6 +23,8 @@ build: ## the release program, target/release/composefs-csi
 	@scripts/setup.sh build
 	$(CARGO) build --locked --release
 
+# `make demo PROFILE=dev` reuses what `make test` has built.
+demo: PROFILE ?= demo
 demo: ## see it work: two images, three pods, one copy of every file (under a minute once built)
 	@scripts/setup.sh demo
 	echo "demo: building (profile $(PROFILE)); the first time takes a few minutes"
@@ -65,7 +66,7 @@ conformance: ## csi-sanity of the Kubernetes project against the real driver and
 	PATH="$$(scripts/go.sh):$$PATH" tests/conformance/run.sh
 
 fuzz: ## the parsers of foreign bytes, each for ten minutes ([FUZZ="tar index"] [SECONDS_EACH=600]; needs cargo-fuzz)
-	@scripts/setup.sh build
+	@scripts/setup.sh fuzz
 	scripts/fuzz.sh $(or $(SECONDS_EACH),600) $(FUZZ)
 
 bench: ## the figures beside podman, umoci and cfsctl; rewrites docs/benchmarks.md (half an hour)
@@ -73,9 +74,15 @@ bench: ## the figures beside podman, umoci and cfsctl; rewrites docs/benchmarks.
 	$(CARGO) build --locked --release --bin composefs-csi --example bench
 	$(CARGO) run --quiet --locked --release --example bench -- $(BENCH)
 
+image: PROFILE ?= release
 image: ## the container image; IMAGE=name:tag ARCH=arm64 ARCHIVE=file.tar PROFILE=dev change what and how
 	@scripts/setup.sh image
 	PROFILE=$(PROFILE) scripts/image.sh
+
+release-dry-run: PROFILE ?= release
+release-dry-run: ## a release of this machine's architecture: files, registry, signatures; nothing leaves the machine
+	@scripts/setup.sh release
+	PROFILE=$(PROFILE) scripts/release/dry-run.sh
 
 manifests: ## manifests/ from the chart (builds helm once, if there is none)
 	@scripts/manifests.sh
@@ -84,9 +91,11 @@ deny: ## licences, sources and duplicates of the dependencies (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "deny: run: cargo install cargo-deny --locked" >&2; exit 1; }
 	cargo deny --all-features check bans licenses sources
 
-docs: ## the library's documentation, warnings are errors
+docs: ## the code's documentation with its private items, warnings are errors
 	@scripts/setup.sh build
-	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps
+	# A public item may link to a private one: both are in what this makes.
+	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" \
+		$(CARGO) doc --locked --no-deps --document-private-items
 
 clean: ## remove what was built
 	@$(CARGO) clean

@@ -20,7 +20,8 @@
 #   secilc        the compiler of SELinux policies (bookworm)          -> bin/secilc
 #
 # DIR defaults to ${XDG_CACHE_HOME:-~/.cache}/composefs-csi/tools. Packages come from the mirror that the
-# machine's own apt sources name (DEBIAN_MIRROR overrides it), are verified by apt against the Debian
+# machine's own apt sources name (DEBIAN_MIRROR overrides it; where apt is not Debian's, cosign 3 and a static busybox
+# of the machine's own take the places of the sets cosign and registry). They are verified by apt against the Debian
 # keyring in a private apt state, and are only unpacked: the machine's packages stay as they are.
 # Programs run through the C library of their own suite, by wrappers in bin/.
 # A set that is complete is not fetched again; remove its directory to refresh it.
@@ -60,16 +61,33 @@ describe() {
 
 need() { command -v "$1" >/dev/null || die "$1 is missing; this needs Debian's apt and dpkg ($2)"; }
 
-# The machine's own Debian mirror: the first package index whose address ends in /debian/.
+# The machine's own Debian mirror: the first package index whose address ends in /debian/. Nothing, if there is none.
 mirror() {
     if [ -n "${DEBIAN_MIRROR:-}" ]; then echo "$DEBIAN_MIRROR"; return; fi
-    local found
     # Read to the end: an early exit would break the pipe under pipefail.
     # shellcheck disable=SC2016  # apt's own placeholders
-    found=$(apt-get indextargets --format '$(CREATED_BY) $(REPO_URI)' \
-        | awk '$1 == "Packages" && $2 ~ /\/debian\/?$/ && !seen { seen = 1; print $2 }')
-    [ -n "$found" ] || die "the apt sources of this machine name no Debian mirror; set DEBIAN_MIRROR to one"
-    echo "$found"
+    apt-get indextargets --format '$(CREATED_BY) $(REPO_URI)' \
+        | awk '$1 == "Packages" && $2 ~ /\/debian\/?$/ && !seen { seen = 1; print $2 }'
+}
+
+# Where apt is not Debian's: links to programs of the machine's own in the set's directory $1.
+link_own() {
+    local program place missing="the apt sources of this machine name no Debian mirror; set DEBIAN_MIRROR to one"
+    case "$set" in
+        cosign)   place=bin/cosign ;;
+        registry) place=root/usr/bin/busybox ;;
+        *)        die "$missing" ;;
+    esac
+    program=$(command -v "${place##*/}") || die "$missing, or install ${place##*/}"
+    case "$set" in
+        # By an option that the tests use: some builds do not know their version.
+        cosign)   [[ $("$program" sign --help) == *--use-signing-config* ]] || die "$missing, or install cosign 3" ;;
+        # Tests put it into an image where it is alone.
+        registry) ! grep -q 'ld-linux' "$program" || die "$missing, or install busybox-static" ;;
+    esac
+    mkdir -p "$1/${place%/*}"
+    ln -s "$(readlink -f "$program")" "$1/$place"
+    echo "$program" >"$1/packages"
 }
 
 # apt with a state of its own; the machine's proxy and TLS settings (apt.conf.d) still apply.
@@ -90,7 +108,7 @@ prepare_apt() {
     : >"$apt/status" # nothing is installed in this state, so every dependency is part of the answer
     cat >"$apt/sources/debian.sources" <<SOURCES
 Types: deb${source:+-src}
-URIs: $(mirror)
+URIs: $mirror
 Suites: $suite
 Components: main
 Signed-By: $keyring
@@ -183,6 +201,18 @@ link_go() {
     ln -s "../$program" "$1/bin/go"
 }
 
+# Debian's packages of the set, in the directory $1.
+fill() {
+    apt=$base/.apt/$suite${source:+-src}
+    prepare_apt
+    if [ -n "$source" ]; then fetch_source "$1"; else fetch_and_unpack "$1"; fi
+    wrap "$1"
+    case "$set" in
+        kernel-*) link_kernel "$1" ;;
+        go*)      link_go "$1" ;;
+    esac
+}
+
 main() {
     [ $# -ge 1 ] && [ $# -le 2 ] || usage
     set=$1
@@ -195,17 +225,11 @@ main() {
     flock 9
     if [ ! -e "$base/$set/packages" ]; then
         need apt-get apt; need dpkg-deb dpkg; need tar tar
-        apt=$base/.apt/$suite${source:+-src}
         local work="$base/.$set.new"
         rm -rf "$work"
         mkdir -p "$work"
-        prepare_apt
-        if [ -n "$source" ]; then fetch_source "$work"; else fetch_and_unpack "$work"; fi
-        wrap "$work"
-        case "$set" in
-            kernel-*) link_kernel "$work" ;;
-            go*)      link_go "$work" ;;
-        esac
+        mirror=$(mirror)
+        if [ -n "$mirror" ]; then fill "$work"; else link_own "$work"; fi
         rm -rf "${base:?}/$set"
         mv "$work" "$base/$set"
         say "$set is ready in $base/$set"

@@ -46,7 +46,7 @@ program=${CARGO_TARGET_DIR:-target}/$triple/$profile/composefs-csi
 
 rm -rf "$dir"
 mkdir -p "$dir"/{usr/bin,etc/ssl/certs}
-strip=strip
+strip='strip'
 [ "$arch" = "$own" ] || strip=$gnu-strip
 "$strip" -o "$dir/usr/bin/composefs-csi" "$program"
 # A program with an interpreter would start nowhere in this image.

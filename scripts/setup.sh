@@ -10,6 +10,8 @@
 #            Debian suites for the virtual machine, unpacked into ~/.cache and not installed
 #   e2e      what builds and starts the end-to-end cluster; its own programs are unpacked and built into ~/.cache
 #   image    what builds container images
+#   release  what builds the files of a release, and the registry of its dry run
+#   fuzz     what the fuzzer is linked with, and what makes its seeds
 #   bench    the peers that the benchmark runs beside us
 #
 # The Rust toolchain is yours: https://rustup.rs, at least the rust-version in Cargo.toml.
@@ -38,6 +40,11 @@ needs() {
                     # Where docker is there and answers, it will do.
                     docker info >/dev/null 2>&1 || echo buildah:buildah
                     echo strip:binutils ;;
+        release)    needs image
+                    echo skopeo:skopeo jq:jq git:git docker-registry:docker-registry
+                    echo /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring ;;
+        fuzz)       needs build
+                    echo c++:g++ tar:tar gzip:gzip zstd:zstd ;;
         bench)      needs test
                     echo time:time ;;
         *)          sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2 ;;

@@ -101,7 +101,7 @@ build_images() {
         # This client would wait for ever for a bookmark that an API server of 1.20 does not send.
         image "$name" "$root/$name" "[\"/$name\"]" KUBE_FEATURE_WatchListClient=false
     done
-    rm -rf "$root"/*
+    rm -rf "${root:?}"/*
 }
 
 # part NAME DESTINATION VERSION: builds NAME unless this version of it is in place.

@@ -1,6 +1,7 @@
 # What the scripts of the end-to-end cluster share; sourced, not run.
 # shellcheck shell=bash
 
+# shellcheck disable=SC2034  # for those that read this
 # The cache outlives the checkout: it holds what is built once.
 e2e_cache=${COMPOSEFS_CSI_E2E_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/composefs-csi/e2e}
 # Everything of one running cluster: its node's files, logs, certificates. On a disk where /tmp may be memory.

@@ -1,7 +1,7 @@
 //! A client of OCI distribution-spec 1.1 that withstands failing and hostile servers. It pulls, and pushes manifests.
 //!
 //! One [`RegistryClient`] per registry and credential holds the tokens. All clients share one
-//! [`Transport`], whose connections carry no identity. `docs/adr/0005-registry-client.md` says why
+//! [`Transport`], whose connections carry no identity. `docs/adr/0015-where-oci-client-is-used.md` says why
 //! this is not the client of `oci-client`.
 
 use std::sync::Arc;
