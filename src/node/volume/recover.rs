@@ -96,7 +96,7 @@ fn recover_record(
         if kept != record {
             tracing::info!(
                 volume.id = record.volume_id,
-                "targets that have gone were dropped from the record"
+                "dropped missing targets from the volume record"
             );
             found.dropped += 1;
         }
