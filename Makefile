@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup build demo test lint test-vm test-oracle e2e conformance fuzz bench image manifests deny docs clean
+.PHONY: help setup build demo test lint test-pure test-vm test-oracle e2e conformance fuzz bench image manifests deny docs clean
 
 # The profile of the demonstration: `make demo PROFILE=dev` reuses what `make test` has built.
 PROFILE ?= release
@@ -42,6 +42,10 @@ lint: ## format and clippy, warnings are errors
 	$(CARGO) clippy --locked --quiet --all-targets -- --deny warnings
 	$(CARGO) clippy --locked --quiet --test kind -- --deny warnings
 
+test-pure: ## of these, what needs neither root nor other programs: unit tests and tests/pure
+	@scripts/setup.sh build
+	env --unset=CARGO_TARGET_$(HOST)_RUNNER $(CARGO) test --locked --quiet --lib --bins --test pure
+
 test-vm: ## of these, fs-verity, tampering and SELinux in virtual machines with Debian's kernels, row by row
 	@scripts/setup.sh test
 	$(CARGO) test --locked --test vm -- --nocapture
@@ -49,7 +53,7 @@ test-vm: ## of these, fs-verity, tampering and SELinux in virtual machines with 
 test-oracle: ## the canonical digests against composefs-rs's cfsctl (builds it once, some minutes)
 	@scripts/setup.sh test
 	echo "test: canonical digests against cfsctl"
-	$(CARGO) test --locked --quiet --test canonical -- --include-ignored
+	$(CARGO) test --locked --quiet --test tools -- canonical:: --include-ignored
 
 e2e: ## tests/kind on a cluster that starts here (Kubernetes 1.20 from Debian, built once); E2E='words' selects
 	@scripts/setup.sh e2e image

@@ -24,7 +24,7 @@ case "${1:-release}" in
     *)       sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2 ;;
 esac
 mkdir -p "$dir"
-# One at a time: tests of several binaries ask at once.
+# One at a time: several tests ask at once.
 exec 9>"$dir/.lock"
 flock 9
 if [ ! -x "$dir/bin/cfsctl" ]; then

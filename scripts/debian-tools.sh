@@ -190,7 +190,7 @@ main() {
     describe "$set"
     mkdir -p "$base"
     base=$(cd "$base" && pwd)
-    # One at a time: tests of several binaries ask at once.
+    # One at a time: several tests ask at once.
     exec 9>"$base/.lock"
     flock 9
     if [ ! -e "$base/$set/packages" ]; then

@@ -29,7 +29,7 @@ fi
 dir=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/composefs-csi/tools/helm-$version}
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
-# One at a time: tests of several binaries ask at once.
+# One at a time: several tests ask at once.
 exec 9>"$dir/.lock"
 flock 9
 if [ ! -x "$dir/bin/helm" ]; then

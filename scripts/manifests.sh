@@ -3,7 +3,7 @@
 #
 #   scripts/manifests.sh [FILE]
 #
-# FILE defaults to manifests/composefs-csi.yaml. tests/chart fails where that file is not what this prints.
+# FILE defaults to manifests/composefs-csi.yaml. tests/tools/chart.rs fails where that file is not what this prints.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

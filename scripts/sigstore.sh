@@ -8,7 +8,7 @@ directory=${CARGO_TARGET_DIR:-target}/sigstore
 mkdir -p "$directory"
 directory=$(cd "$directory" && pwd)
 go=$(scripts/go.sh tests/sigstore/go.mod)/go
-# One at a time: tests of several binaries ask at once.
+# One at a time: several tests ask at once.
 exec 9>"$directory/.lock"
 flock 9
 GOTOOLCHAIN=local "$go" build -C tests/sigstore -mod=readonly -o "$directory/sigstore" . >&2

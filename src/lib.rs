@@ -3,7 +3,7 @@
 //! Imports point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and [`controller`] → [`csi`]
 //! → [`volume`] → [`image`] → [`trust`] → [`oci`]. The last three know nothing of CSI, Kubernetes or mounting. All
 //! layers may use [`metrics`], [`kind`], [`integrity`], [`durable_file`] and [`sys`], the system calls that no crate
-//! offers. `docs/ARCHITECTURE.md` shows the layers; `tests/architecture.rs` checks them.
+//! offers. `docs/ARCHITECTURE.md` shows the layers; `tests/pure/architecture.rs` checks them.
 
 pub mod app;
 pub mod cli;

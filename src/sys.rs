@@ -8,7 +8,6 @@
 pub mod kernel_log;
 pub mod loop_device;
 pub mod mount_attr;
-pub mod pages;
 pub mod statmount;
 pub mod verity;
 

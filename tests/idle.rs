@@ -1,6 +1,9 @@
 //! What the plugin costs a node on which nothing happens, before and after it had much to do: memory of its own, and
 //! how often it wakes. Needs root. All that is resident is judged in the end-to-end suite, for the program in its image.
 //!
+//! A test binary of its own, so that no other test runs meanwhile: what others mount is written to the kernel's log, and each
+//! line there wakes the plugin.
+//!
 //! `COMPOSEFS_CSI_TEST_PROGRAM=target/x86_64-unknown-linux-gnu/release/composefs-csi cargo test --test idle --
 //! --nocapture` measures what `make image` builds and releases.
 
@@ -11,15 +14,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-mod support {
-    pub mod archive;
-    pub mod csi;
-    pub mod driver;
-    pub mod images;
-    pub mod process;
-    pub mod registry;
-    pub mod tools;
-}
+#[path = "support/mod.rs"]
+mod support;
 
 use support::archive::archive;
 use support::driver::{Machine, Plugin};

@@ -1,4 +1,4 @@
-//! What the plugin logs: each error once, and nothing of secrets, at any level. A program of its own, because
+//! What the plugin logs: each error once, and nothing of secrets, at any level. A test binary of its own, because
 //! whether a line is logged is decided once for the whole process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -9,9 +9,8 @@ use composefs_csi::csi::proto::NodePublishVolumeRequest;
 use tonic::Code;
 use tracing_subscriber::fmt::MakeWriter;
 
-mod support {
-    pub mod csi;
-}
+#[path = "support/mod.rs"]
+mod support;
 
 use support::csi::{Node, Plugin, context};
 

@@ -8,8 +8,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::pages::Mapping;
 use anyhow::{Context, Result};
-use composefs_csi::sys::pages::Mapping;
 
 /// Pages in memory, by owner (a pod).
 #[derive(Debug)]

@@ -6,5 +6,7 @@ pub mod layout;
 pub mod measure;
 pub mod mounts;
 pub mod node;
+#[path = "../../tests/support/pages.rs"]
+pub mod pages;
 pub mod tarball;
 pub mod walk;

@@ -59,7 +59,7 @@ pub fn is_sampled(input: &[u8]) -> bool {
 }
 
 /// Whether the composefs crate's *reader* is known to read an image differently: it takes a whiteout device
-/// of the image's own for one of the 256 that hide object directories (see tests/golden.rs).
+/// of the image's own for one of the 256 that hide object directories (see tests/tools/golden.rs).
 pub fn reader_errs_on(entries: &[LayerEntry]) -> bool {
     entries.iter().any(|entry| matches!(entry.kind, EntryKind::CharDevice(0, 0)))
 }

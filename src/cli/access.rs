@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::image::access::{ImagePattern, AccessRule, Verification};
+use crate::image::access::{AccessRule, ImagePattern, Verification};
 
 /// Who may use the images in the store.
 #[derive(Debug, Clone, Args)]

@@ -84,7 +84,7 @@ pub use parts::objects::StoredObjects;
 pub use parts::pins::Pins;
 pub use parts::volumes::Volumes;
 pub use space::{Measure, Space};
-pub use sweep::Swept;
+pub use sweep::{MountedImages, Swept};
 pub use usage::{ImageUsage, Usage};
 
 use crate::integrity::Integrity;

@@ -28,12 +28,8 @@ mod rights;
 mod settings;
 mod sharing;
 mod signed;
-#[path = "../support"]
-mod support {
-    pub mod images;
-    pub mod registry;
-    pub mod tools;
-}
+#[path = "../support/mod.rs"]
+mod support;
 mod uninstall;
 mod upgrade;
 

@@ -1,7 +1,5 @@
 //! Tar archives of a few files, and content for them.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
-
 use composefs_csi::oci::digest::Digest;
 
 /// An archive of files, and of directories where a name ends in a slash, all of one day. Directories have a mode that

@@ -1,7 +1,5 @@
 //! Benches for tests that mount on this machine's kernel, one at a time.
 
-#![allow(dead_code, reason = "no test file needs all of it")]
-
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! The chart as the real `helm` renders it.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

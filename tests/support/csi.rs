@@ -1,8 +1,6 @@
 //! The real CSI server on a real socket, over fakes of what lies below: images that need no registry, mounts
 //! that need no privilege.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
-
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,8 +1,6 @@
 //! The real program as a node plugin: its own state directory on the real disk, real mounts, a kubelet's
 //! directory, and a CSI client. Whatever a test leaves mounted goes with it.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

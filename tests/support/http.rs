@@ -1,7 +1,5 @@
 //! An HTTP server whose answers a test scripts, and which remembers what it was asked.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
-
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

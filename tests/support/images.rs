@@ -1,8 +1,5 @@
 //! OCI layouts made to order: any layers, in any compression, under any media type, so that tests
-//! can say exactly what an image holds, honest or not. Declare it together with [`super::tools`]
-//! and [`super::registry`].
-
-#![allow(dead_code, reason = "every test binary uses a part of it")]
+//! can say exactly what an image holds, honest or not.
 
 use std::fs;
 use std::io::Write as _;

@@ -1,7 +1,5 @@
 //! An HTTP server that answers as a test likes: a registry that lies, or treats its users differently.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
-
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

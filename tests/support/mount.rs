@@ -1,8 +1,6 @@
 //! A store made by hand, without the store's code: objects by fs-verity digest and composefs images of them, on a
 //! disk. Whatever is mounted below its directory is unmounted when it is dropped.
 
-#![allow(dead_code, reason = "no test file needs all of it")]
-
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;

@@ -1,7 +1,5 @@
 //! What must be true of the rendered objects, whatever the values.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
-
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;

@@ -1,7 +1,5 @@
 //! What a process has used, as the kernel counts it.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

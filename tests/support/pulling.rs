@@ -1,7 +1,5 @@
 //! The library's own puller, as the program makes it, and what a pod asks it for.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
-
 use std::sync::Arc;
 
 use composefs_csi::image::access::AccessRule;

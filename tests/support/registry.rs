@@ -1,12 +1,11 @@
 //! A real registry: Debian's `docker-registry` on a free loopback port, with its storage in a
-//! temporary directory, ended when dropped. Declare it together with [`super::tools`].
-
-#![allow(dead_code, reason = "every test binary uses a part of it")]
+//! temporary directory, ended when dropped.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -139,9 +138,20 @@ pub fn run(command: &mut Command) -> Vec<u8> {
 }
 
 /// A port of 127.0.0.1 that nobody listens on at this moment.
+///
+/// It lies below those that the kernel hands out by itself (ip_local_port_range): the tests that run at the same time
+/// get a port for each connection and each `127.0.0.1:0`, and would soon get this one. Each call gives another port.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    // Processes that run at the same time begin at different ports.
+    let start = std::process::id().wrapping_mul(64);
+    let mut candidates = (0..COUNT).map(|_| {
+        let at = start.wrapping_add(CALLS.fetch_add(1, Relaxed)) % COUNT;
+        u16::try_from(FIRST + at).expect("a port")
+    });
+    candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 fn serve(directory: &Path, port: u16, options: Options) -> Option<Running> {

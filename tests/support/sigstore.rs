@@ -1,7 +1,4 @@
-//! A sigstore of our own (`tests/sigstore`) and the cosigns that use it. Declare it together with [`super::tools`]
-//! and [`super::registry`].
-
-#![allow(dead_code, reason = "every test binary uses a part of it")]
+//! A sigstore of our own (`tests/sigstore`) and the cosigns that use it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! The foreign programs that tests hold us against. A missing one fails the test, and says what to do.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
-
 use std::path::PathBuf;
 use std::process::Command;
 

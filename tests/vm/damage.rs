@@ -10,12 +10,12 @@ use composefs_csi::node::corruption::{CorruptImages, CorruptionWatcher, KernelRe
 use composefs_csi::node::mount::Mounter as _;
 use composefs_csi::sys::kernel_log::KernelLog;
 
-use crate::archive::archive;
 use crate::disk::{BLOCK, drop_caches, tamper};
 use crate::guest::{LENGTH, bench, start, whole};
-use crate::images::{Image, Layout};
-use crate::mount::{Bench, content};
 use crate::pulled::pull;
+use crate::support::archive::archive;
+use crate::support::images::{Image, Layout};
+use crate::support::mount::{Bench, content};
 
 /// All complaints in the log, those of earlier rows (whose objects are gone) included.
 fn complaints() -> Vec<KernelReport> {

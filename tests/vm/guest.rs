@@ -10,13 +10,13 @@ use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::integrity::Integrity;
 use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::{Backing, KernelMounter, Layers, MountError, MountSpec, Mounter, Verity};
-use composefs_csi::sys::pages::Mapping;
 use composefs_csi::sys::verity::{enable_verity, measure_verity};
 use rustix::io::Errno;
 
 use crate::disk::{BLOCK, drop_caches, read_block, tamper};
-use crate::mount::{Bench, Node, content, image_by, mounts_below};
 use crate::pulled::{pulled_image, sealed_later};
+use crate::support::mount::{Bench, Node, content, image_by, mounts_below};
+use crate::support::pages::Mapping;
 use crate::{Row, damage, mounts, policy, reads, records, selinux};
 
 const DISK: &str = "/disk";

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::tools;
+use crate::support::tools;
 
 /// What the tests need and Debian's kernel does not have built in.
 const MODULES: [&str; 4] = ["virtio_blk", "erofs", "overlay", "loop"];

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Row, initramfs, tools};
+use crate::support::tools;
+use crate::{Row, initramfs};
 
 /// Ten times what it takes on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(300);

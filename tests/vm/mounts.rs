@@ -8,7 +8,7 @@ use composefs_csi::node::mount::{
 };
 
 use crate::guest::{LENGTH, bench, is_6_12, start, whole};
-use crate::mount::{Bench, Node, content, mounts_below};
+use crate::support::mount::{Bench, Node, content, mounts_below};
 
 pub fn ways() -> String {
     let bench = bench("ways");

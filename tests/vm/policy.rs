@@ -20,12 +20,12 @@ use openssl::pkey::{PKey, Private};
 use openssl::sign::Signer;
 use serde_json::json;
 
-use crate::archive::archive;
 use crate::disk::drop_caches;
 use crate::guest::{LENGTH, bench, start, whole};
-use crate::images::{Image, Layout};
-use crate::mount::content;
-use crate::pulling::{puller, request};
+use crate::support::archive::archive;
+use crate::support::images::{Image, Layout};
+use crate::support::mount::content;
+use crate::support::pulling::{puller, request};
 
 const REPOSITORY: &str = "registry.test/team/app";
 

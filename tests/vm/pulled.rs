@@ -14,12 +14,12 @@ use composefs_csi::integrity::Integrity;
 use composefs_csi::node::mount::Mounter as _;
 use composefs_csi::sys::verity::measure_verity;
 
-use crate::archive::archive;
 use crate::disk::drop_caches;
 use crate::guest::{LENGTH, bench, start, whole};
-use crate::images::{Image, Layout};
-use crate::mount::content;
-use crate::pulling::{accept_all, puller, request};
+use crate::support::archive::archive;
+use crate::support::images::{Image, Layout};
+use crate::support::mount::content;
+use crate::support::pulling::{accept_all, puller, request};
 
 pub fn pull(store: &Arc<Store>, reference: &str) -> Ready {
     try_pull(store, reference).unwrap()

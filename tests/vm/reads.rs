@@ -8,7 +8,7 @@ use composefs_csi::node::mount::{KernelMounter, Mounter as _};
 
 use crate::disk::drop_caches;
 use crate::guest::whole;
-use crate::mount::{Bench, Node, content};
+use crate::support::mount::{Bench, Node, content};
 
 const LENGTH: usize = 8 << 20;
 const ROUNDS: usize = 5;

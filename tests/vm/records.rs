@@ -11,11 +11,11 @@ use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::Mounter as _;
 use composefs_csi::oci::digest::Digest;
 
-use crate::archive::archive;
 use crate::guest::{LENGTH, bench, start, whole};
-use crate::images::{Image, Layout};
-use crate::mount::{Bench, content};
 use crate::pulled::{pull, try_pull};
+use crate::support::archive::archive;
+use crate::support::images::{Image, Layout};
+use crate::support::mount::{Bench, content};
 
 /// A store with two images, and where the first came from.
 struct Filled {

@@ -10,10 +10,10 @@ use std::process::{Command, Output};
 
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::node::mount::{KernelMounter, MountError, Mounter as _, SelinuxContext};
-use composefs_csi::sys::pages::Mapping;
 
 use crate::guest::{LENGTH, Test, run_rows, whole};
-use crate::mount::{Bench, Node, content};
+use crate::support::mount::{Bench, Node, content};
+use crate::support::pages::Mapping;
 
 /// Every row, in order.
 pub const ROWS: &[(&str, Test)] = &[
@@ -187,7 +187,7 @@ fn changed() -> String {
         after.unmount(target).unwrap();
         after.release(&image).unwrap();
     }
-    assert_eq!(crate::mount::mounts_below(&bench.root).len(), 1);
+    assert_eq!(crate::support::mount::mounts_below(&bench.root).len(), 1);
     String::new()
 }
 

@@ -1,4 +1,4 @@
-//! What the golden tests (tests/golden.rs) do not see: determinism, damaged images, panics.
+//! What the golden tests (tests/tools/golden.rs) do not see: determinism, damaged images, panics.
 
 use proptest::prelude::*;
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::gc::{self, CollectionPlan, Policy};
+use super::sweep::MountedImages;
 use super::{ImageRecord, Store, StoreError, Swept, inventory, usage};
-use crate::image::verity::VerityDigest;
 use crate::metrics::Outcome;
 use crate::oci::digest::Digest;
 
@@ -13,7 +13,7 @@ pub struct CollectRequest<'a> {
     /// What to remove.
     pub policy: Policy,
     /// Tells which composefs images are mounted. Called while none can be mounted.
-    pub mounted: &'a dyn Fn() -> Result<BTreeSet<VerityDigest>, String>,
+    pub mounted: &'a MountedImages<'a>,
     /// Only report what would be removed.
     pub dry_run: bool,
 }
@@ -66,7 +66,7 @@ impl Store {
                 return Ok(Collected::default());
             }
             if !request.dry_run {
-                swept = self.sweep(grace)?;
+                swept = self.sweep(grace, request.mounted)?;
             }
             let needed = self.needed(request)?;
             let _lease = self.lease_blocking()?;
@@ -74,7 +74,7 @@ impl Store {
         }
         let images = self.remove_images(request, &frees)?;
         if !request.dry_run {
-            let more = self.sweep(grace)?;
+            let more = self.sweep(grace, request.mounted)?;
             swept.layers += more.layers;
             swept.objects += more.objects;
             swept.bytes += more.bytes;

@@ -4,7 +4,7 @@ use super::parts::Parts;
 use super::parts::layers::Layers;
 use super::parts::objects::StoredObjects;
 use super::{ImageRecord, StoreError};
-use crate::image::composefs;
+use crate::image::composefs::{self, ImageError};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 
@@ -55,13 +55,28 @@ impl Contents<'_> {
         record: &ImageRecord,
         mut visit: impl FnMut(VerityDigest, u64),
     ) -> Result<(), StoreError> {
-        let path = self.objects.path(&record.image);
-        let image = std::fs::read(&path).map_err(|error| self.objects.error("read", &path, error))?;
-        let named = composefs::list_objects(&image)
+        let named = self
+            .named_by(&record.image)?
             .map_err(|source| StoreError::Composefs { manifest: record.manifest, source })?;
         for digest in named {
             visit(digest, self.objects.all().stat(&digest)?.map_or(0, |stat| stat.size));
         }
         Ok(())
+    }
+
+    /// The objects that a composefs image names: all that a mount of it reads. The inner error says that the file is
+    /// no such image.
+    pub(super) fn named_by(
+        &self,
+        image: &VerityDigest,
+    ) -> Result<Result<Vec<VerityDigest>, ImageError>, StoreError> {
+        let path = self.objects.path(image);
+        let bytes = std::fs::read(&path).map_err(|error| self.objects.error("read", &path, error))?;
+        Ok(composefs::list_objects(&bytes))
+    }
+
+    /// Whether the store has the composefs image.
+    pub(super) fn has_image(&self, image: &VerityDigest) -> Result<bool, StoreError> {
+        Ok(self.objects.all().stat(image)?.is_some())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 use super::gc::{Candidate, Inventory, Need};
+use super::marked::unreadable_mount;
 use super::parts::Parts;
 use super::space::Amount;
 use super::{Space, StoreError};
@@ -26,11 +27,12 @@ pub(super) fn take(
     let known: HashSet<VerityDigest> = listing.images.iter().map(|image| image.record.image).collect();
     for image in mounted.difference(&known.iter().copied().collect()) {
         // Otherwise it belongs to another store on this machine.
-        if parts.objects.all().stat(image)?.is_some() {
-            unknown.push(format!(
-                "image {image} is mounted and has no record, so what it needs is unknown; unmount it, \
-                 or pull the image again"
-            ));
+        if !parts.contents().has_image(image)? {
+            continue;
+        }
+        // One that has no record keeps what it lists. Before any record goes it must be sure that it can be read.
+        if let Err(why) = parts.contents().named_by(image)? {
+            unknown.push(unreadable_mount(image, &why));
         }
     }
     let images = listing.images.iter().map(|image| {

@@ -1,12 +1,18 @@
-//! The mark phase: everything that image records, and layers on their way to one, need.
+//! The mark phase: everything that is needed.
+//!
+//! What an image record needs is in the records of its layers. What a mount, a volume record or a pin needs does not
+//! depend on a record: a repair, a new node key or a torn record takes the image's record away, and the mount goes on
+//! reading its objects. The composefs image lists them itself.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use super::contents::Contents;
+use super::parts::Parts;
 use super::parts::images::Images;
 use super::parts::layers::Layers;
 use super::{ImageRecord, StoreError};
+use crate::image::composefs::ImageError;
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 
@@ -16,6 +22,8 @@ pub(super) struct Marked {
     objects: HashSet<VerityDigest>,
     layers: HashSet<Digest>,
     images: HashSet<Digest>,
+    /// Composefs images all of whose objects are marked.
+    composefs: HashSet<VerityDigest>,
 }
 
 impl Marked {
@@ -60,7 +68,67 @@ impl Marked {
         }
         // Last: an image that failed half-way is tried again.
         self.images.insert(record.manifest);
+        self.composefs.insert(record.image);
         Ok(())
+    }
+
+    /// Marks what mounts need. Images that are not in this store belong to another store on this machine.
+    ///
+    /// # Errors
+    /// [`StoreError::Blocked`] names a mounted image that cannot be read: what it needs is unknown.
+    pub(super) fn add_mounted(
+        &mut self,
+        contents: Contents<'_>,
+        mounted: &BTreeSet<VerityDigest>,
+    ) -> Result<(), StoreError> {
+        for image in mounted {
+            if let Err(why) = self.add_composefs(contents, image)? {
+                return Err(StoreError::Blocked(unreadable_mount(image, &why)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks what volume records and pins need of images that have no record.
+    ///
+    /// # Errors
+    /// [`StoreError::Blocked`] if a volume record cannot be read: it might name any image.
+    pub(super) fn add_kept(&mut self, parts: &Parts) -> Result<(), StoreError> {
+        let mut unknown = Vec::new();
+        let volumes = parts.volumes.list(&mut unknown)?;
+        if !unknown.is_empty() {
+            return Err(StoreError::Blocked(unknown.join("; ")));
+        }
+        let mut kept: BTreeSet<_> = volumes.iter().filter_map(|volume| volume.composefs).collect();
+        for pin in parts.pins.list()? {
+            kept.extend(parts.first_digests.image_of(&pin)?);
+        }
+        for image in kept {
+            // Nothing shows it, or it would be among the mounted ones; so an image that is no good keeps nothing.
+            if let Err(error) = self.add_composefs(parts.contents(), &image)? {
+                tracing::warn!(composefs = %image, %error, "an image that is kept cannot be read");
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks a composefs image and what it names; once. The inner error says that it is no such image.
+    fn add_composefs(
+        &mut self,
+        contents: Contents<'_>,
+        image: &VerityDigest,
+    ) -> Result<Result<(), ImageError>, StoreError> {
+        if self.composefs.contains(image) || !contents.has_image(image)? {
+            return Ok(Ok(()));
+        }
+        let named = match contents.named_by(image)? {
+            Ok(named) => named,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.objects.extend(named);
+        self.objects.insert(*image);
+        self.composefs.insert(*image);
+        Ok(Ok(()))
     }
 
     /// Marks the staged layers of this boot that are younger than `grace`: the pull that failed a moment
@@ -90,4 +158,12 @@ impl Marked {
         self.layers.insert(*diff_id);
         Ok(())
     }
+}
+
+/// Why a mounted image stops a collection.
+pub(super) fn unreadable_mount(image: &VerityDigest, why: &ImageError) -> String {
+    format!(
+        "image {image} is mounted and cannot be read as an image ({why}), so what it needs is unknown; unmount it, or \
+         pull the image again"
+    )
 }

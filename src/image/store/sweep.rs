@@ -5,6 +5,7 @@
 //! or staged between two slices is marked before the next one begins. Within a slice: names, layers and
 //! blobs first, then objects, so that a crash in between leaves no record without its objects.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,9 @@ const SLICE: Duration = Duration::from_millis(200);
 /// How long others get it in between; longer than they sleep between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Tells which composefs images are mounted, or why that cannot be known.
+pub type MountedImages<'a> = dyn Fn() -> Result<BTreeSet<VerityDigest>, String> + 'a;
+
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
@@ -33,13 +37,13 @@ pub struct Swept {
 }
 
 impl Store {
-    /// Removes everything that no image record needs, but for staged layers younger than `grace`.
-    /// Blocking.
+    /// Removes everything that no image record, mount, volume record or pin needs, but for staged layers younger than
+    /// `grace`. `mounted` tells which composefs images are mounted; it is asked while nobody can mount one. Blocking.
     ///
     /// # Errors
-    /// [`StoreError::Blocked`] if a record cannot be read, [`StoreError::Busy`] if a lease lasts longer than
+    /// [`StoreError::Blocked`] if a record or a mounted image cannot be read, [`StoreError::Busy`] if a lease lasts longer than
     /// [`super::Options::patience`] (the sweep may be partly done), and those of the filesystem.
-    pub fn sweep(&self, grace: Duration) -> Result<Swept, StoreError> {
+    pub fn sweep(&self, grace: Duration, mounted: &MountedImages<'_>) -> Result<Swept, StoreError> {
         let parts = &self.parts;
         let mut marked = Marked::default();
         let garbage = {
@@ -52,6 +56,8 @@ impl Store {
         loop {
             let all = self.store_lock.exclusive(self.patience)?;
             mark(&mut marked, parts, grace)?;
+            let mounted = mounted().map_err(StoreError::Blocked)?;
+            marked.add_mounted(parts.contents(), &mounted)?;
             swept.layers += sweep_records(parts, &marked)?;
             let end = Instant::now() + SLICE;
             while let Some(digest) = rest.next_if(|_| Instant::now() < end) {
@@ -72,6 +78,7 @@ impl Store {
 
 fn mark(marked: &mut Marked, parts: &Parts, grace: Duration) -> Result<(), StoreError> {
     marked.add_images(&parts.images, parts.contents())?;
+    marked.add_kept(parts)?;
     marked.add_staged(&parts.layers, parts.contents(), grace)
 }
 

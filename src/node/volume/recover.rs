@@ -94,10 +94,7 @@ fn recover_record(
             io.records.write(guard.volume(), &kept)?;
         }
         if kept != record {
-            tracing::info!(
-                volume.id = record.volume_id,
-                "dropped missing targets from the volume record"
-            );
+            tracing::info!(volume.id = record.volume_id, "dropped missing targets from the volume record");
             found.dropped += 1;
         }
         kept

@@ -75,6 +75,17 @@ impl FirstDigests {
         self.disk.write_for_this_boot(&path, &bytes)
     }
 
+    /// The composefs image that was first built of a manifest, if that is on record.
+    ///
+    /// # Errors
+    /// Those of reading a file, and of putting one aside.
+    pub(in crate::image::store) fn image_of(
+        &self,
+        manifest: &Digest,
+    ) -> Result<Option<VerityDigest>, StoreError> {
+        Ok(self.get(manifest)?.map(|first| first.image))
+    }
+
     /// One that is not authentic is put aside: nothing can be compared with it.
     fn get(&self, manifest: &Digest) -> Result<Option<FirstDigest>, StoreError> {
         let path = self.path(manifest);

@@ -6,12 +6,15 @@ use serde::Deserialize;
 
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
+use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 
 /// What the store reads of a volume record. A record carries no code: it can only keep an image, not make one.
 #[derive(Deserialize)]
 pub(in crate::image::store) struct VolumeImage {
     pub(in crate::image::store) image: Digest,
+    /// The composefs image that the volume shows.
+    pub(in crate::image::store) composefs: Option<VerityDigest>,
     boot: Option<String>,
 }
 

@@ -132,7 +132,8 @@ fn inodes_and_metadata_are_bounded() {
 
 #[test]
 fn inodes_freed_by_a_layer_are_used_again_by_the_next() {
-    let mut builder = Builder::with_limits(Rules::Faithful, ImageLimits { inodes: 10, ..ImageLimits::default() });
+    let mut builder =
+        Builder::with_limits(Rules::Faithful, ImageLimits { inodes: 10, ..ImageLimits::default() });
     for round in 0..100 {
         let mut layer = builder.layer();
         for at in 0..4 {

@@ -1,0 +1,15 @@
+//! Tests that need nothing but the sources: no root, no mount, no program besides cargo's. Fakes stand in for images
+//! and mounts; the store is real, in temporary directories.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+mod architecture;
+mod controller;
+mod image_memory;
+mod node;
+mod operations;
+mod pages;
+mod readme;
+mod store;
+#[path = "../support/mod.rs"]
+mod support;

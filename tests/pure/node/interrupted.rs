@@ -1,0 +1,119 @@
+//! Calls that take long, are given up, or meet each other.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use composefs_csi::csi::proto::NodePublishVolumeRequest;
+use tonic::Code;
+
+use super::slow::SlowMounter;
+use super::{code_of, unpublish};
+use crate::support::csi::{IMAGE, Node, Plugin};
+async fn until(condition: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came true");
+}
+
+/// The answer once nobody has the volume any more.
+async fn when_free(plugin: &Plugin, request: NodePublishVolumeRequest) -> Code {
+    for _ in 0..200 {
+        match code_of(plugin, request.clone()).await.0 {
+            Code::Aborted => tokio::time::sleep(Duration::from_millis(10)).await,
+            code => return code,
+        }
+    }
+    Code::Aborted
+}
+
+#[tokio::test]
+async fn a_long_pull_is_answered_in_time_and_joined_by_the_retry() {
+    let mut node = Node::new();
+    node.pull_wait = Duration::from_millis(50);
+    let plugin = node.start().await;
+    node.images.hold();
+    let (code, message) = code_of(&plugin, node.publish("v", "a")).await;
+    assert_eq!(code, Code::DeadlineExceeded);
+    assert!(message.contains("still being pulled"), "{message}");
+    assert!(message.contains(IMAGE), "{message}");
+    node.images.let_through();
+    assert_eq!(code_of(&plugin, node.publish("v", "a")).await.0, Code::Ok);
+}
+
+#[tokio::test]
+async fn the_callers_deadline_counts_where_it_is_shorter() {
+    let node = Node::new();
+    let plugin = node.start().await;
+    node.images.hold();
+    let mut request = tonic::Request::new(node.publish("v", "a"));
+    request.set_timeout(Duration::from_secs(2));
+    let status = plugin.node.clone().node_publish_volume(request).await.unwrap_err();
+    assert!(status.message().contains("still being pulled"), "{status:?}");
+    node.images.let_through();
+}
+
+#[tokio::test]
+async fn one_call_per_volume_at_a_time_and_a_dropped_one_gives_it_back() {
+    let node = Node::new();
+    let plugin = node.start().await;
+    node.images.hold();
+    let mut client = plugin.node.clone();
+    let request = node.publish("v", "a");
+    let first = tokio::spawn(async move { client.node_publish_volume(request).await });
+    until(|| node.images.asked.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(code_of(&plugin, node.publish("v", "a")).await.0, Code::Aborted);
+    assert_eq!(unpublish(&plugin, node.unpublish("v", "a")).await, Code::Aborted);
+    // The caller goes away in the middle of the pull.
+    first.abort();
+    node.images.let_through();
+    assert_eq!(when_free(&plugin, node.publish("v", "a")).await, Code::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_cancelled_in_the_middle_of_a_mount_splits_nothing() {
+    let mut node = Node::new();
+    let gate = Arc::new((Mutex::new((false, false)), Condvar::new()));
+    node.slow = Some(Arc::new(SlowMounter { inner: node.mounter.clone(), gate: Arc::clone(&gate) }));
+    let plugin = node.start().await;
+    let mut client = plugin.node.clone();
+    let request = node.publish("v", "a");
+    let call = tokio::spawn(async move { client.node_publish_volume(request).await });
+    until(|| gate.0.lock().unwrap().0).await;
+    call.abort();
+    let _ = call.await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let busy = code_of(&plugin, node.publish("v", "a")).await.0;
+    assert_eq!(busy, Code::Aborted, "the mount still has the volume");
+    gate.0.lock().unwrap().1 = true;
+    gate.1.notify_all();
+    until(|| !node.mounter.targets().is_empty()).await;
+    assert_eq!(when_free(&plugin, node.publish("v", "a")).await, Code::Ok);
+    let mounts = node.mounter.calls().iter().filter(|call| **call == "mount").count();
+    assert_eq!(mounts, 1, "mounted once, by the call that nobody waited for");
+    assert_eq!(unpublish(&plugin, node.unpublish("v", "a")).await, Code::Ok);
+    node.assert_clean();
+}
+
+#[tokio::test]
+async fn shutdown_lets_calls_finish_and_removes_the_socket_but_no_mount() {
+    let node = Node::new();
+    let plugin = node.start().await;
+    assert_eq!(code_of(&plugin, node.publish("v", "a")).await.0, Code::Ok);
+    node.images.hold();
+    let mut client = plugin.node.clone();
+    let request = node.publish("w", "b");
+    let call = tokio::spawn(async move { client.node_publish_volume(request).await });
+    until(|| node.images.asked.load(Ordering::SeqCst) == 2).await;
+    plugin.shutdown.cancel();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    node.images.let_through();
+    call.await.unwrap().unwrap();
+    plugin.server.await.unwrap();
+    assert!(!node.socket().exists());
+    assert_eq!(node.mounter.targets().len(), 2);
+}

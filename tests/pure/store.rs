@@ -1,0 +1,11 @@
+//! The store on a real filesystem: what survives kill -9, power cuts and upgrades, who may remove what.
+
+mod collect;
+mod crash;
+mod damage;
+mod fixture;
+mod histories;
+mod open;
+mod renew;
+mod sharing;
+mod tamper;

@@ -1,0 +1,226 @@
+//! Which images go, which stay, and what is measured.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use composefs_csi::image::store::gc::{Amount, Policy};
+use composefs_csi::image::store::{CollectRequest, Measure, Options, Space, Store, StoreError};
+use composefs_csi::oci::digest::Digest;
+
+use composefs_csi::image::composefs;
+use composefs_csi::image::tree::{Builder, Rules};
+use composefs_csi::image::verity::VerityDigest;
+
+use super::fixture::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn write_volume(store: &Store, name: &str, image: &Digest) {
+    let record = format!(r#"{{"format":1,"volume":"v","image":"{image}","later":[1,2]}}"#);
+    std::fs::write(store.volumes().directory().join(name), record).unwrap();
+}
+
+#[test]
+fn what_is_recorded_mounted_or_pinned_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let records: Vec<_> = ["volume", "mounted", "pinned", "idle"]
+        .into_iter()
+        .map(|name| pull(&store, name, &[&["common"], &[name]]).unwrap())
+        .collect();
+    write_volume(&store, "v.json", &manifest("volume"));
+    write_volume(&store, "v.json.tmp", &manifest("idle"));
+    store.pin(&manifest("pinned")).unwrap();
+    let gone = collect(&store, EVERYTHING, &[records[1].image]).unwrap();
+    assert_eq!(gone.images, [records[3].clone()]);
+    assert_eq!(gone.swept.objects, 2, "its file and its composefs image; the common file stays");
+    check(&store);
+    assert_eq!(all_objects(dir.path()), needed(&store));
+
+    std::fs::remove_file(store.volumes().directory().join("v.json")).unwrap();
+    assert!(store.pins().remove(&manifest("pinned")).unwrap());
+    assert!(!store.pins().remove(&manifest("pinned")).unwrap());
+    assert_eq!(collect(&store, EVERYTHING, &[]).unwrap().images.len(), 3);
+    assert!(all_objects(dir.path()).is_empty());
+    assert!(matches!(store.pin(&manifest("idle")), Err(StoreError::NoImage(_))));
+    assert!(matches!(store.images().touch(&manifest("idle")), Err(StoreError::NoImage(_))));
+}
+
+#[test]
+fn what_is_not_known_for_certain_blocks_removal() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let record = pull(&store, "a", &[&["x"]]).unwrap();
+    for torn in ["", "{", r#"{"volume":"v"}"#, r#"{"image":"sha256:12"}"#] {
+        std::fs::write(store.volumes().directory().join("torn.json"), torn).unwrap();
+        let refused = collect(&store, EVERYTHING, &[]).unwrap_err();
+        assert!(matches!(&refused, StoreError::Blocked(why) if why.contains("torn.json")), "{refused}");
+    }
+    std::fs::remove_file(store.volumes().directory().join("torn.json")).unwrap();
+
+    let unreadable =
+        CollectRequest { policy: EVERYTHING, mounted: &|| Err("no /proc".to_owned()), dry_run: false };
+    assert!(matches!(store.collect(&unreadable), Err(StoreError::Blocked(why)) if why == "no /proc"));
+
+    // Mounted, and its record is lost: its objects must not go.
+    let path = dir.path().join("images").join(format!("{}.json", manifest("a").hex()));
+    std::fs::rename(&path, dir.path().join("saved")).unwrap();
+    let refused = collect(&store, EVERYTHING, &[record.image]).unwrap_err();
+    assert!(refused.to_string().contains(&record.image.hex()), "{refused}");
+    assert_eq!(all_objects(dir.path()).len(), 2);
+    std::fs::rename(dir.path().join("saved"), &path).unwrap();
+    // An image of another store on this machine is none of our business.
+    let foreign = VerityDigest([1; 32]);
+    assert_eq!(collect(&store, EVERYTHING, &[foreign]).unwrap().images.len(), 1);
+}
+
+#[test]
+fn recently_used_images_stay_and_a_dry_run_removes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for name in ["old", "new"] {
+        pull(&store, name, &[&[name]]).unwrap();
+        used(&store, &manifest(name), 2 * HOUR);
+    }
+    store.images().touch(&manifest("new")).unwrap();
+    let policy = Policy::Unneeded { min_age: HOUR };
+    let dry =
+        store.collect(&CollectRequest { policy, mounted: &|| Ok(BTreeSet::new()), dry_run: true }).unwrap();
+    assert_eq!((dry.images.len(), dry.swept.objects), (1, 0));
+    assert_eq!(names(&store).len(), 2);
+    let gone = collect(&store, policy, &[]).unwrap();
+    assert_eq!(gone.images, dry.images);
+    assert_eq!(names(&store), [manifest("new")]);
+}
+
+/// A filesystem of 100 blocks of which `base` are other people's; the rest is what the store holds.
+fn small_disk(base: &Arc<AtomicU64>) -> Options {
+    let base = Arc::clone(base);
+    let measure = Measure::new(move |root| {
+        let held: u64 = all_objects(root)
+            .iter()
+            .map(|d| root.join("objects").join(&d.hex()[..2]).join(&d.hex()[2..]))
+            .map(|path| std::fs::metadata(path).unwrap().len().next_multiple_of(4096))
+            .sum();
+        let total = Amount { bytes: 100 * 4096, inodes: 0 };
+        let used = Amount { bytes: base.load(SeqCst) * 4096 + held, inodes: 0 };
+        Ok(Space { total, used })
+    });
+    Options { measure, ..options(BOOT) }
+}
+
+#[test]
+fn by_watermarks_the_least_recently_used_go_and_no_more_than_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = Arc::new(AtomicU64::new(0));
+    let store = Store::open(dir.path(), small_disk(&base)).unwrap();
+    // Each image: ten blocks of its own, two of its composefs image, and ten blocks that all share.
+    for (hours, name) in [(4, "a40960"), (3, "b40960"), (2, "c40960"), (1, "d40960")] {
+        pull(&store, name, &[&["common40960"], &[name]]).unwrap();
+        used(&store, &manifest(name), hours * HOUR);
+    }
+    let policy = Policy::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60) };
+    let gone = || {
+        let gone = collect(&store, policy, &[]).unwrap().images;
+        gone.iter().map(|record| record.manifest).collect::<Vec<_>>()
+    };
+    assert!(gone().is_empty(), "half full");
+    let space = store.space().unwrap();
+    base.store(85 - space.used.bytes / 4096, SeqCst);
+    assert!(gone().is_empty(), "exactly at the mark");
+    // A failed pull's garbage goes first, and is enough.
+    let lease = store.lease_blocking().unwrap();
+    store.objects().under(&lease).unwrap().put(&content("garbage40000")).unwrap();
+    drop(lease);
+    assert!(store.space().unwrap().exceeds(85));
+    assert!(gone().is_empty());
+    assert!(!store.space().unwrap().exceeds(85));
+    base.fetch_add(1, SeqCst);
+    assert_eq!(gone(), [manifest("a40960")], "6 blocks too many, and one image frees 12");
+    assert!(!store.space().unwrap().exceeds(80));
+    assert!(gone().is_empty());
+    // A used image moves to the end of the queue.
+    store.images().touch(&manifest("b40960")).unwrap();
+    base.fetch_add(12, SeqCst);
+    assert_eq!(gone(), [manifest("c40960")]);
+    check(&store);
+    // Only what was used in the last minute is left besides d: it stays whatever happens.
+    base.fetch_add(60, SeqCst);
+    assert_eq!(gone(), [manifest("d40960")]);
+    assert!(gone().is_empty());
+    assert_eq!(names(&store), [manifest("b40960")]);
+    check(&store);
+}
+
+#[test]
+fn the_mount_table_is_read_when_nobody_can_mount() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options { patience: Duration::ZERO, ..options(BOOT) }).unwrap();
+    let asked = Cell::new(0);
+    let mounted = || {
+        asked.set(asked.get() + 1);
+        assert!(store.lease_blocking().is_err(), "a publish could mount now");
+        Ok(BTreeSet::new())
+    };
+    store.collect(&CollectRequest { policy: EVERYTHING, mounted: &mounted, dry_run: false }).unwrap();
+    assert_eq!(asked.get(), 2, "before records go, and before objects go");
+}
+
+#[test]
+fn a_lost_layer_record_costs_neither_the_image_nor_the_sweep() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let lease = store.lease_blocking().unwrap();
+    add_layer(&store, &lease, &["hidden", "x", "y"]).unwrap();
+    let mut builder = Builder::new(Rules::Faithful);
+    let mut layer = builder.layer();
+    for entry in store.layers().entries(&diff_id(&["hidden", "x", "y"])).unwrap().skip(1) {
+        layer.apply(entry.unwrap()).unwrap();
+    }
+    layer.end().unwrap();
+    let image = composefs::write_image(builder.finish().unwrap()).unwrap();
+    let (digest, _) = store.objects().under(&lease).unwrap().put(&image.bytes).unwrap();
+    let mut record = record("a", &[&["hidden", "x", "y"]]);
+    (record.image, record.image_size) = (digest, image.bytes.len() as u64);
+    store.commit_image(&lease, &record).unwrap();
+    drop(lease);
+    let layer = dir.path().join("layers").join(record.layers[0].hex());
+    std::fs::write(&layer, &std::fs::read(&layer).unwrap()[..60]).unwrap();
+    let [usage] = store.usage().unwrap().images[..] else { panic!() };
+    assert!(usage.alone >= 10_000 + record.image_size, "{usage:?}");
+    assert_eq!(collect(&store, EVERYTHING, &[digest]).unwrap().images, []);
+    let left: BTreeSet<_> = [digest, of("x"), of("y")].into();
+    assert_eq!(all_objects(dir.path()).intersection(&left).count(), 3, "a mount needs them");
+    assert!(!layer.exists());
+    assert_eq!(
+        store.layers().of_blob(&blob(&["hidden", "x", "y"])).unwrap(),
+        None,
+        "the next pull fetches it"
+    );
+}
+
+fn of(name: &str) -> VerityDigest {
+    VerityDigest::of(&content(name))
+}
+
+#[test]
+fn usage_tells_shared_from_own_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    pull(&store, "a", &[&["common", "a1000"], &["again", "common"]]).unwrap();
+    pull(&store, "b", &[&["common"], &["b2000"]]).unwrap();
+    used(&store, &manifest("a"), HOUR);
+    let lease = store.lease_blocking().unwrap();
+    store.objects().under(&lease).unwrap().put(&content("nobody's")).unwrap();
+    drop(lease);
+    let usage = store.usage().unwrap();
+    let [a, b] = &usage.images[..] else { panic!("{usage:?}") };
+    assert_eq!((a.manifest, b.manifest), (manifest("a"), manifest("b")));
+    assert_eq!((a.total, a.alone, a.shared()), (5000 + 1000 + 5000 + 5000, 1000 + 5000 + 5000, 5000));
+    assert_eq!((b.total, b.alone, b.shared()), (5000 + 2000 + 5000, 2000 + 5000, 5000));
+    assert_eq!(usage.objects, 7);
+    assert!(usage.allocated >= 5000 * 6 + 3000 && usage.allocated.is_multiple_of(512), "{}", usage.allocated);
+}

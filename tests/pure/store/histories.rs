@@ -1,0 +1,218 @@
+//! Random histories of a store: pulls, mounts, volumes, pins, repairs, new keys, other builders, crashes, collections.
+//! Whatever has happened, no collection changes a byte that a mount shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use composefs_csi::image::composefs;
+use composefs_csi::image::store::gc::{Amount, Policy};
+use composefs_csi::image::store::{ImageRecord, Measure, NodeKey, Options, Space, Store};
+use composefs_csi::image::tree::{Builder, Rules};
+use composefs_csi::image::verity::VerityDigest;
+use proptest::prelude::*;
+
+use super::fixture::*;
+
+/// What the images are made of. They share layers and files.
+const IMAGES: [(&str, &[&[&str]]); 4] = [
+    ("a", &[&["common"], &["a"]]),
+    ("b", &[&["common"], &["b", "shared"]]),
+    ("c", &[&["shared", "c"]]),
+    ("d", &[&["d"], &["common"]]),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Pull(usize),
+    /// Mounts an image that the store has.
+    Mount(usize),
+    Unmount(usize),
+    /// A volume record of an image that the store has.
+    Publish(usize),
+    Unpublish(usize),
+    Pin(usize),
+    Unpin(usize),
+    /// Damages an object of the image and repairs the store: its records go.
+    Repair(usize, usize),
+    /// Removes the image's record as a power cut may.
+    Tear(usize),
+    /// Another release builds another composefs image of the same layers.
+    Rebuild(usize),
+    /// The node's key is replaced: no record is believed any more.
+    NewKey,
+    /// The process is killed, and starts again.
+    Restart,
+    Collect,
+    CollectByWatermark,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let image = 0..IMAGES.len();
+    let act = prop_oneof![
+        4 => image.clone().prop_map(Act::Pull),
+        4 => image.clone().prop_map(Act::Mount),
+        1 => image.clone().prop_map(Act::Unmount),
+        2 => image.clone().prop_map(Act::Publish),
+        1 => image.clone().prop_map(Act::Unpublish),
+        1 => image.clone().prop_map(Act::Pin),
+        1 => image.clone().prop_map(Act::Unpin),
+        2 => (image.clone(), 0..4usize).prop_map(|(image, object)| Act::Repair(image, object)),
+        1 => image.clone().prop_map(Act::Tear),
+        1 => image.prop_map(Act::Rebuild),
+        1 => Just(Act::NewKey),
+        1 => Just(Act::Restart),
+        2 => Just(Act::Collect),
+        3 => Just(Act::CollectByWatermark),
+    ];
+    proptest::collection::vec(act, 1..24)
+}
+
+/// A node: a store whose filesystem is always fuller than the mark, and what is mounted.
+struct Node {
+    directory: tempfile::TempDir,
+    key: u8,
+    store: Store,
+    /// The composefs image of each mounted image.
+    mounted: BTreeMap<usize, VerityDigest>,
+}
+
+fn opened(root: &Path, key: u8) -> Store {
+    let full = |_: &Path| {
+        let total = Amount { bytes: 100 << 20, inodes: 0 };
+        Ok(Space { total, used: Amount { bytes: 99 << 20, inodes: 0 } })
+    };
+    let options = Options {
+        boot_id: Some(BOOT.to_owned()),
+        patience: Duration::from_secs(20),
+        measure: Measure::new(full),
+        ..Options::new(NodeKey::from_bytes(&[key; 32]))
+    };
+    Store::open(root, options).unwrap()
+}
+
+impl Node {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = opened(directory.path(), 1);
+        Self { directory, key: 1, store, mounted: BTreeMap::new() }
+    }
+
+    fn restart(&mut self, key: u8) {
+        self.key = key;
+        self.store = opened(self.directory.path(), key);
+    }
+
+    /// Builds and commits a real composefs image; `padding` stands for what another release does otherwise.
+    fn pull(&self, image: usize, builder: u32) {
+        let (name, layers) = IMAGES[image];
+        let lease = self.store.lease_blocking().unwrap();
+        let rules = if builder == ImageRecord::BUILDER { Rules::Faithful } else { Rules::Verbatim };
+        let mut tree = Builder::new(rules);
+        for files in layers {
+            let diff_id = add_layer(&self.store, &lease, files).unwrap();
+            let mut layer = tree.layer();
+            for entry in self.store.layers().entries(&diff_id).unwrap() {
+                let mut entry = entry.unwrap();
+                // Another builder's image has other bytes.
+                entry.meta.mode = if builder == ImageRecord::BUILDER { 0o644 } else { 0o600 };
+                layer.apply(entry).unwrap();
+            }
+            layer.end().unwrap();
+        }
+        let image = composefs::write_image(tree.finish().unwrap()).unwrap();
+        let (digest, _) = self.store.objects().under(&lease).unwrap().put(&image.bytes).unwrap();
+        let record = ImageRecord {
+            image: digest,
+            image_size: image.bytes.len() as u64,
+            builder,
+            rules,
+            ..record(name, layers)
+        };
+        self.store.commit_image(&lease, &record).unwrap();
+    }
+
+    fn record(&self, image: usize) -> Option<ImageRecord> {
+        self.store.images().get_or_set_aside(&manifest(IMAGES[image].0)).unwrap()
+    }
+
+    fn act(&mut self, act: Act) {
+        let volume = |image: usize| self.store.volumes().directory().join(format!("{image}.json"));
+        match act {
+            Act::Pull(image) if self.record(image).is_none() => self.pull(image, ImageRecord::BUILDER),
+            Act::Rebuild(image) => self.pull(image, 1),
+            Act::Mount(image) => {
+                if let Some(record) = self.record(image) {
+                    self.mounted.insert(image, record.image);
+                }
+            }
+            Act::Unmount(image) => drop(self.mounted.remove(&image)),
+            Act::Publish(image) => {
+                if let Some(record) = self.record(image) {
+                    let text = format!(
+                        r#"{{"format":1,"volume":"v","image":"{}","composefs":"{}","boot":"{BOOT}"}}"#,
+                        record.manifest, record.image
+                    );
+                    std::fs::write(volume(image), text).unwrap();
+                }
+            }
+            Act::Unpublish(image) => drop(std::fs::remove_file(volume(image))),
+            Act::Pin(image) if self.record(image).is_some() => {
+                self.store.pin(&manifest(IMAGES[image].0)).unwrap();
+            }
+            Act::Unpin(image) => drop(self.store.pins().remove(&manifest(IMAGES[image].0)).unwrap()),
+            Act::Repair(image, object) => {
+                let files: Vec<_> = IMAGES[image].1.concat();
+                let digest = VerityDigest::of(&content(files[object % files.len()]));
+                self.store.remove_damaged(&BTreeSet::from([digest])).unwrap();
+            }
+            Act::Tear(image) => {
+                let name = format!("{}.json", manifest(IMAGES[image].0).hex());
+                let _ = std::fs::remove_file(self.directory.path().join("images").join(name));
+            }
+            Act::NewKey => self.restart(self.key + 1),
+            Act::Restart => self.restart(self.key),
+            Act::Collect => self.collect(EVERYTHING),
+            Act::CollectByWatermark => {
+                self.collect(Policy::Watermarks { high: 85, low: 80, min_age: Duration::ZERO });
+            }
+            Act::Pull(_) | Act::Pin(_) => {}
+        }
+    }
+
+    /// What mounts show: the images themselves, and every object that they name and that is there.
+    fn shown(&self) -> BTreeSet<VerityDigest> {
+        let path = |digest: &VerityDigest| self.store.objects().path(digest);
+        let mut shown = BTreeSet::new();
+        for image in self.mounted.values() {
+            shown.insert(*image);
+            shown.extend(composefs::list_objects(&std::fs::read(path(image)).unwrap()).unwrap());
+        }
+        shown.retain(|digest| path(digest).exists());
+        shown
+    }
+
+    fn collect(&self, policy: Policy) {
+        let before = self.shown();
+        let mounted: Vec<_> = self.mounted.values().copied().collect();
+        let collected = collect(&self.store, policy, &mounted);
+        let after = self.shown();
+        assert_eq!(before, after, "a collection took what a mount shows: {collected:?}");
+        for digest in &after {
+            assert!(is_whole(self.directory.path(), digest), "object {digest} was changed");
+        }
+        collected.unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn no_collection_changes_a_byte_that_a_mount_shows(acts in acts()) {
+        let mut node = Node::new();
+        for act in acts {
+            node.act(act);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Opening: new, existing, foreign, newer, damaged, twice at once.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use composefs_csi::image::store::{Steps, Store, StoreError};
+use composefs_csi::integrity::Integrity;
+use composefs_csi::kind::Kind;
+
+use super::fixture::*;
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn record_path(root: &Path, name: &str) -> std::path::PathBuf {
+    root.join("images").join(format!("{}.json", manifest(name).hex()))
+}
+
+#[test]
+fn a_new_store_is_private_and_opens_again() {
+    let dir = directory();
+    let root = dir.path().join("deep/store");
+    let store = open(&root);
+    assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
+    assert!(names(&store).is_empty());
+    match &store.filesystem().verity {
+        Ok(()) => assert_eq!(store.integrity(), Integrity::Read),
+        Err(why) => {
+            assert_eq!(store.integrity(), Integrity::Fetch);
+            assert!(!why.is_empty());
+            assert!(root.join("unsealed").exists());
+        }
+    }
+    pull(&store, "a", &[&["x"]]).unwrap();
+    drop(store);
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+    let store = open(&root);
+    assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700, "closed again");
+    assert_eq!(names(&store), [manifest("a")]);
+    check(&store);
+}
+
+#[test]
+fn what_is_no_store_or_a_newer_one_is_refused() {
+    let dir = directory();
+    fs::write(dir.path().join("passwd"), "x").unwrap();
+    let refused = Store::open(dir.path(), options(BOOT)).unwrap_err();
+    assert!(matches!(&refused, StoreError::NotAStore { found, .. } if found == "passwd"), "{refused}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was written there");
+
+    let dir = directory();
+    drop(open(dir.path()));
+    fs::write(dir.path().join("version"), r#"{"format":2,"algorithm":"sha256"}"#).unwrap();
+    let refused = Store::open(dir.path(), options(BOOT)).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unsupported);
+    assert!(refused.to_string().contains("run the release that made it"), "{refused}");
+}
+
+#[test]
+fn torn_records_are_put_aside_and_the_rest_works() {
+    let dir = directory();
+    let store = open(dir.path());
+    for name in ["good", "empty", "half"] {
+        pull(&store, name, &[&["common"], &[name]]).unwrap();
+    }
+    drop(store);
+    fs::write(record_path(dir.path(), "empty"), "").unwrap();
+    let half = fs::read(record_path(dir.path(), "half")).unwrap();
+    fs::write(record_path(dir.path(), "half"), &half[..half.len() / 2]).unwrap();
+    let store = open(dir.path());
+    assert_eq!(names(&store), [manifest("good")]);
+    assert_eq!(store.images().get(&manifest("half")).unwrap(), None);
+    check(&store);
+    let platform = "linux/amd64".parse().unwrap();
+    assert!(store.names().resolve("registry.example/half:1", &platform).unwrap().is_some());
+    sweep(&store, std::time::Duration::ZERO).unwrap();
+    assert_eq!(all_objects(dir.path()), needed(&store));
+    assert!(store.names().resolve("registry.example/half:1", &platform).unwrap().is_none());
+    assert!(store.names().resolve("registry.example/good:1", &platform).unwrap().is_some());
+    pull(&store, "half", &[&["common"], &["half"]]).unwrap();
+    check(&store);
+}
+
+#[test]
+fn a_record_of_a_newer_release_stays_and_blocks_removal() {
+    let dir = directory();
+    let store = open(dir.path());
+    pull(&store, "old", &[&["x"]]).unwrap();
+    pull(&store, "new", &[&["y"]]).unwrap();
+    fs::write(record_path(dir.path(), "new"), r#"{"format":9,"objects":"elsewhere"}"#).unwrap();
+    drop(store);
+    let store = open(dir.path());
+    let error = store.images().get(&manifest("new")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.to_string().contains(&manifest("new").hex()), "{error}");
+    let before = all_objects(dir.path());
+    let refused = collect(&store, EVERYTHING, &[]).unwrap_err();
+    assert!(matches!(&refused, StoreError::Blocked(why) if why.contains("format 9")), "{refused}");
+    assert!(matches!(sweep(&store, std::time::Duration::ZERO), Err(StoreError::Blocked(_))));
+    assert_eq!(all_objects(dir.path()), before);
+    assert_eq!(names(&store), [manifest("old")]);
+}
+
+#[test]
+fn many_open_a_new_store_at_once() {
+    let dir = directory();
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            let root = dir.path();
+            scope.spawn(move || {
+                let store = open(root);
+                pull(&store, name, &[&["common"], &[name]]).unwrap();
+            });
+        }
+    });
+    let store = open(dir.path());
+    assert_eq!(names(&store).len(), 6);
+    check(&store);
+}
+
+#[test]
+fn leftovers_go_and_files_being_written_stay() {
+    let dir = directory();
+    let store = open(dir.path());
+    let lease = store.lease_blocking().unwrap();
+    let being_written = store.layers().stage(&lease).unwrap();
+    fs::write(dir.path().join("tmp/dead"), "left over").unwrap();
+    fs::create_dir(dir.path().join("staging/old-boot")).unwrap();
+    fs::write(dir.path().join("staging/old-boot/x"), "left over").unwrap();
+    drop(open(dir.path()));
+    assert!(dir.path().join("tmp/dead").exists(), "somebody is working: tidying up can wait");
+    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 2);
+    drop(being_written);
+    drop(lease);
+    drop(open(dir.path()));
+    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    assert!(!dir.path().join("staging/old-boot").exists());
+}
+
+#[test]
+fn a_full_disk_is_exhausted_and_names_the_store() {
+    let dir = directory();
+    let root = dir.path().to_owned();
+    drop(open(&root));
+    let steps = Steps::new(|step| match step {
+        "write" => Err(std::io::Error::from_raw_os_error(28)),
+        _ => Ok(()),
+    });
+    let store = Store::open(&root, composefs_csi::image::store::Options { steps, ..options(BOOT) }).unwrap();
+    let error = pull(&store, "a", &[&["x"]]).unwrap_err();
+    assert_eq!(error.kind(), Kind::Exhausted);
+    let text = error.to_string();
+    assert!(text.contains(&*root.to_string_lossy()) && text.contains("prune"), "{text}");
+}

@@ -1,0 +1,247 @@
+//! Events on pods: of pulls, of refusals, of failures, and each of them once.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use composefs_csi::csi::proto::NodePublishVolumeRequest;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use super::api::{eventually, kubeconfig, refusal};
+use crate::support::archive::{archive, noise};
+use crate::support::driver::Machine;
+use crate::support::http::{Asked, Server};
+use crate::support::images::{Image, Layout};
+use crate::support::impostor::{Answer, Impostor};
+use crate::support::proxy::Proxy;
+use crate::support::registry::{Options, Registry};
+
+fn image(size: usize) -> Image {
+    Image::new(vec![archive(&[("file", &noise("content", size))])])
+}
+
+fn of_pod(machine: &Machine, pod: &str, image: &str) -> NodePublishVolumeRequest {
+    let mut request = machine.publish(pod, image);
+    for (key, value) in [("pod.namespace", "shop"), ("pod.uid", &*format!("uid-{pod}"))] {
+        request.volume_context.insert(format!("csi.storage.k8s.io/{key}"), value.to_owned());
+    }
+    request
+}
+
+/// Events written so far, by reason.
+fn written(server: &Server, method: &str) -> Vec<Value> {
+    server.asked().iter().filter(|asked| asked.method == method).map(Asked::json).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_hears_of_its_pull() {
+    let server = Server::start(|asked| match asked.method.as_str() {
+        "POST" => (201, asked.body.clone()),
+        _ => refusal(404, "NotFound"),
+    })
+    .await;
+    let registry = Registry::start(Options::default());
+    let layout = Layout::of(&image(1 << 20));
+    registry.push(&layout.reference("latest"), "team/app:1", &[]);
+    let proxy = Proxy::start(&registry.host()).await;
+    let image = format!("{}/team/app:1", proxy.address);
+    let directory = tempfile::tempdir().unwrap();
+    let config = kubeconfig(directory.path(), &server);
+    let machine =
+        Machine::new(&["--insecure-registry", &proxy.address.to_string(), "--kubernetes-events", &config]);
+    let plugin = machine.start().await;
+    let mut node = plugin.node.clone();
+    proxy.throttle(256 << 10);
+    let mut hasty = tonic::Request::new(of_pod(&machine, "a", &image));
+    hasty.set_timeout(Duration::from_secs(2));
+    node.node_publish_volume(hasty).await.unwrap_err();
+    eventually("the pod hears that the pull has begun", || written(&server, "POST").len() == 1).await;
+    let event = written(&server, "POST").remove(0);
+    assert_eq!((&event["reason"], &event["type"]), (&json!("Pulling"), &json!("Normal")));
+    assert_eq!(event["reportingComponent"], "csi.composefs.dev");
+    assert_eq!(event["source"]["host"], "node-1");
+    assert_eq!(event["involvedObject"]["uid"], "uid-a");
+    assert_eq!(event["involvedObject"]["namespace"], "shop");
+    assert!(event["message"].as_str().unwrap().contains(&image), "{event}");
+    proxy.throttle(0);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while node.node_publish_volume(of_pod(&machine, "a", &image)).await.is_err() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    eventually("the pod hears that the pull is done", || written(&server, "POST").len() == 2).await;
+    let event = written(&server, "POST").remove(1);
+    assert_eq!(event["reason"], "Pulled");
+    assert!(event["message"].as_str().unwrap().contains("1.1 MB fetched"), "{event}");
+
+    assert!(proxy.passed() > 1 << 20, "fetched once, and not for the Event");
+    // Nobody's pull: the image is here.
+    node.node_publish_volume(of_pod(&machine, "b", &image)).await.unwrap();
+    // Nothing was pulled, and nobody has refused anything.
+    node.node_publish_volume(of_pod(&machine, "c", &format!("{image}-none"))).await.unwrap_err();
+    eventually("the pod hears of the failure", || written(&server, "POST").len() == 3).await;
+    let event = written(&server, "POST").remove(2);
+    assert_eq!((&event["reason"], &event["type"]), (&json!("Failed"), &json!("Warning")));
+    assert_eq!(event["involvedObject"]["uid"], "uid-c");
+    assert!(event["message"].as_str().unwrap().contains(&format!("{image}-none was not found")), "{event}");
+    for pod in ["a", "b"] {
+        node.node_unpublish_volume(machine.unpublish(pod)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(written(&server, "POST").len(), 3, "{:?}", written(&server, "POST"));
+}
+
+/// A policy by which images of `repository` must be signed; its file.
+fn signatures_for(repository: &str, directory: &Path) -> String {
+    let curve = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::X9_62_PRIME256V1).unwrap();
+    let key = openssl::ec::EcKey::generate(&curve).unwrap();
+    fs::write(directory.join("release.pub"), key.public_key_to_pem().unwrap()).unwrap();
+    let signed = json!([{"type": "sigstoreSigned", "keyPath": "release.pub"}]);
+    let policy = json!({
+        "default": [{"type": "reject"}],
+        "transports": {"docker": {repository: signed}},
+    });
+    let file = directory.join("policy.json");
+    fs::write(&file, policy.to_string()).unwrap();
+    file.display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_refuses_is_an_event_of_each_volume() {
+    let server = Server::start(|asked| (201, asked.body.clone())).await;
+    let registry = Registry::start(Options::default());
+    let layout = Layout::of(&image(1000));
+    let image = registry.push(&layout.reference("latest"), "team/app:1", &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let repository = format!("{}/team/app", registry.host());
+    let policy = signatures_for(&repository, directory.path());
+    let config = kubeconfig(directory.path(), &server);
+    let machine = Machine::new(&[
+        "--insecure-registry",
+        &registry.host(),
+        "--kubernetes-events",
+        &config,
+        "--policy",
+        &policy,
+    ]);
+    let plugin = machine.start().await;
+    let mut node = plugin.node.clone();
+    // As kubelet does, which never gives up.
+    for _ in 0..4 {
+        let status = node.node_publish_volume(of_pod(&machine, "a", &image)).await.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    }
+    eventually("the refusal is said", || !server.asked().is_empty()).await;
+    let event = server.asked()[0].json();
+    assert_eq!((&event["reason"], &event["type"]), (&json!("Refused"), &json!("Warning")));
+    assert_eq!(event["reportingComponent"], "csi.composefs.dev");
+    assert_eq!(event["involvedObject"]["uid"], "uid-a");
+    let message = event["message"].as_str().unwrap();
+    let scope = format!("transports.docker[{repository:?}]");
+    for part in [&image, &policy, &scope, "no signature of sha256:", "have it signed by"] {
+        assert!(message.contains(part), "{part:?} is missing in {message:?}");
+    }
+    // Another volume of the same pod is another matter.
+    let mut other = of_pod(&machine, "a", &format!("{}/team/other:1", registry.host()));
+    other.volume_id = "csi-other".to_owned();
+    other.target_path = machine.target("a-other").display().to_string();
+    registry.push(&layout.reference("latest"), "team/other:1", &[]);
+    node.node_publish_volume(other).await.unwrap_err();
+    eventually("the other refusal is said, too", || server.asked().len() == 2).await;
+    let event = server.asked()[1].json();
+    assert_eq!((&event["reason"], &event["involvedObject"]["uid"]), (&json!("Refused"), &json!("uid-a")));
+    assert!(event["message"].as_str().unwrap().contains("team/other:1"), "{event}");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.asked().len(), 2, "repetitions only count: {:?}", server.asked());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_said_once_and_no_event_fails_a_publish() {
+    // The API server takes the first Event and then nothing any more.
+    let events = AtomicUsize::new(0);
+    let server = Server::start(move |asked| match events.fetch_add(1, Ordering::SeqCst) {
+        0 => (201, asked.body.clone()),
+        _ => refusal(403, "Forbidden"),
+    })
+    .await;
+    let registry = Registry::start(Options { user: Some(("u", "p")), ..Options::default() });
+    let layout = Layout::of(&image(1000));
+    let image = registry.push(&layout.reference("latest"), "team/app:1", &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let config = kubeconfig(directory.path(), &server);
+    let machine = Machine::new(&["--insecure-registry", &registry.host(), "--kubernetes-events", &config]);
+    let plugin = machine.start().await;
+    let mut node = plugin.node.clone();
+    for _ in 0..3 {
+        let status = node.node_publish_volume(of_pod(&machine, "a", &image)).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied);
+    }
+    eventually("the refusal is said", || server.asked().len() == 1).await;
+    let event = server.asked()[0].json();
+    assert_eq!((&event["reason"], &event["type"]), (&json!("Refused"), &json!("Warning")));
+    let status = node.node_publish_volume(of_pod(&machine, "b", &image)).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    eventually("the log says it, once", || machine.log().contains("Events cannot be written")).await;
+    let mut allowed = of_pod(&machine, "d", &image);
+    let config = String::from_utf8(registry.docker_config("p")).unwrap();
+    allowed.secrets.insert(".dockerconfigjson".into(), config);
+    node.node_publish_volume(allowed).await.unwrap();
+    node.node_unpublish_volume(machine.unpublish("d")).await.unwrap();
+    assert_eq!(machine.log().matches("Events cannot be written").count(), 1, "{}", machine.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_limits_requests_is_an_event_with_the_time_of_the_next_try() {
+    let server = Server::start(|asked| (201, asked.body.clone())).await;
+    // One wants a wait that a call can spend, and then has no such image; the other wants a long one.
+    let first = AtomicUsize::new(0);
+    let brief = Impostor::start(move |_| match first.fetch_add(1, Ordering::SeqCst) {
+        0 => Answer::status(429).with("retry-after", "2"),
+        _ => Answer::status(404),
+    })
+    .await;
+    let strict = Impostor::start(|_| Answer::status(429).with("retry-after", "900")).await;
+    let directory = tempfile::tempdir().unwrap();
+    let config = kubeconfig(directory.path(), &server);
+    let (brief_host, strict_host) = (brief.address.to_string(), strict.address.to_string());
+    let machine = Machine::new(&[
+        "--insecure-registry",
+        &brief_host,
+        "--insecure-registry",
+        &strict_host,
+        "--kubernetes-events",
+        &config,
+    ]);
+    let plugin = machine.start().await;
+    let mut node = plugin.node.clone();
+    let image = format!("{brief_host}/team/app:1");
+    let status = node.node_publish_volume(of_pod(&machine, "a", &image)).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    eventually("the wait and the failure are said", || server.asked().len() == 2).await;
+    let said = |at: usize| {
+        let event = server.asked()[at].json();
+        assert_eq!(event["type"], "Warning");
+        (event["reason"].as_str().unwrap().to_owned(), event["message"].as_str().unwrap().to_owned())
+    };
+    let (reason, message) = said(0);
+    assert_eq!(reason, "RateLimited");
+    let parts = [&*brief_host, &image, "limits the rate of requests", "the next try comes in ", "a mirror"];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    assert_eq!(said(1).0, "Failed");
+
+    let image = format!("{strict_host}/team/app:1");
+    for _ in 0..3 {
+        let status = node.node_publish_volume(of_pod(&machine, "b", &image)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+    }
+    eventually("the limit is said", || server.asked().len() == 3).await;
+    let (reason, message) = said(2);
+    assert_eq!(reason, "RateLimited");
+    let parts = [&*strict_host, &image, "asked again in 900 s at the earliest", "a mirror"];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    assert_eq!(strict.asked("/v2/"), 1, "it is not asked before");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.asked().len(), 3, "repetitions only count");
+}

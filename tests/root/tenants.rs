@@ -1,0 +1,7 @@
+//! Two tenants of one node: what one of them pulled, the other gets only by rights of his own, and no answer tells
+//! him whether it is there. The program itself, a real registry with users, and registries that lie. Needs root.
+
+mod crashes;
+mod pods;
+mod records;
+mod strangers;

@@ -1,0 +1,17 @@
+//! Other people's programs as oracle: what cosign, helm, mkcomposefs, notation, tar, umoci and real registries say is
+//! right. Needs root (owners, devices, mounts) and what `make setup` installs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+mod canonical;
+mod chart;
+mod faithful;
+mod fold;
+mod golden;
+mod notation;
+mod policy;
+mod registry;
+mod signatures;
+#[path = "../support/mod.rs"]
+mod support;
+mod tar_dialects;
