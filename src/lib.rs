@@ -5,7 +5,7 @@
 //! layers may use [`metrics`], [`kind`], [`integrity`], [`durable_file`] and [`sys`], the system calls that no crate
 //! offers. `docs/ARCHITECTURE.md` shows the layers; `tests/pure/architecture.rs` checks them.
 
-pub mod app;
+mod app;
 pub mod cli;
 mod cluster;
 pub mod controller;
@@ -14,7 +14,7 @@ pub mod durable_file;
 pub mod image;
 pub mod integrity;
 pub mod kind;
-pub mod metrics;
+mod metrics;
 pub mod node;
 pub mod oci;
 pub mod sys;

@@ -40,7 +40,7 @@ pub struct EngineSettings {
     pub selinux_context: SelinuxContext,
     /// The lowest transfer rate of a registry, in bytes per second; 0 for no limit.
     pub min_transfer_rate: u64,
-    /// PullLimits on concurrency and on images.
+    /// Limits on concurrency and on images.
     pub limits: PullLimits,
     /// Counts requests to registries.
     pub registry_metrics: RegistryMetrics,
@@ -55,7 +55,7 @@ pub struct Engine {
     pub store: Arc<Store>,
     /// Makes images available in it.
     pub images: Arc<Puller>,
-    /// PullLimits on concurrency and on images.
+    /// Limits on concurrency and on images.
     pub limits: PullLimits,
     state_dir: PathBuf,
     selinux_context: SelinuxContext,

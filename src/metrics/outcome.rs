@@ -81,7 +81,7 @@ impl Timing {
         }
     }
 
-    /// Counts the operation in `gauge` as long as it is under way.
+    /// Counts the operation in `gauge` while it is in progress.
     #[must_use]
     pub fn counted_by(mut self, gauge: &Gauge) -> Self {
         gauge.add(1);

@@ -121,7 +121,7 @@ mod tests {
         let error = registry.add(&owner("a-total", "b")).unwrap_err().to_string();
         assert!(error.contains("composefs_csi_a-total"), "{error}");
         assert!(registry.add(&owner("c", "c")).unwrap_err().to_string().contains("composefs_csi_c"));
-        // Counting goes on all the same.
+        // Counting still works.
         owner("a-total", "b").0.add(1);
     }
 }

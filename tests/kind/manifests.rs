@@ -6,7 +6,7 @@ use crate::cluster::Cluster;
 use crate::support::registry::run;
 use crate::{driver, examples};
 
-/// Values that change which objects there are, or what is in them. The switches of `tests/chart` are all rendered
+/// Values that change which objects there are, or what is in them. The switches of `tests/tools/chart` are all rendered
 /// there; here the API server judges what they make.
 const VALUES: [&[&str]; 4] = [
     &["networkPolicy.enabled=true"],

@@ -71,7 +71,7 @@ fn an_object_of_the_wrong_size_is_absent_and_gets_replaced() {
     let held = std::fs::File::open(objects.path(&digest)).unwrap();
     assert_eq!(objects.put(&content).unwrap(), (digest, Put::Written));
     assert_eq!(read(&objects, &digest), content);
-    assert_eq!(held.metadata().unwrap().len(), 0, "whoever holds the old file keeps it");
+    assert_eq!(held.metadata().unwrap().len(), 0, "an open descriptor keeps the old file");
     assert_eq!(std::fs::read_dir(dir.path().join("objects")).unwrap().count(), 256);
 }
 

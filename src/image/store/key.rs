@@ -237,5 +237,4 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyErro
 }
 
 #[cfg(test)]
-#[path = "key/tests.rs"]
 mod tests;

@@ -114,7 +114,7 @@ fn what_follows_the_end_is_left_in_the_stream() {
     let mut archive = Archive::new(&tar[..], TarLimits::default());
     while archive.next_entry().unwrap().is_some() {}
     assert_eq!(archive.into_source(), [7; 5000]);
-    // No end at all is an end, too.
+    // An archive without any block of zeros is accepted, too.
     assert_eq!(read(&Builder::default().file(b"a", b"x").0).unwrap().len(), 1);
     assert_eq!(read(b"").unwrap(), []);
     let lone = Builder::default().raw(&[0; 512]).file(b"a", b"x").end();

@@ -135,6 +135,8 @@ mod tests {
         let added = rename(index(), &manifest(), &NewName::Tag("four".into())).unwrap();
         assert_eq!(digests(&added), [a.clone(), b.clone(), a, new.clone()]);
         assert_eq!(added["manifests"][3]["annotations"][REF_NAME], "four");
+        let whole = json!({"mediaType": "new", "digest": new, "size": 6, "annotations": {REF_NAME: "four"}});
+        assert_eq!(added["manifests"][3].to_string(), whole.to_string(), "and nothing else, in this order");
         let placed = rename(index(), &manifest(), &NewName::PlaceOf(Digest::of(b"a"))).unwrap();
         assert_eq!(digests(&placed), [new.clone(), b, new]);
     }

@@ -10,7 +10,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAcces
 /// # Errors
 /// What `serde_json` says, or the name of the key given twice.
 pub(super) fn strict<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
-    // In a pass of its own: `serde` drops the first of two equal keys before `T` sees them.
+    // In a separate pass, because `serde` accepts duplicate keys in maps and in ignored fields.
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     NoDuplicates.deserialize(&mut reader)?;
     reader.end()?;

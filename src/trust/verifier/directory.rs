@@ -32,7 +32,7 @@ pub(in crate::trust) enum VerifierError {
     },
     /// The directory holds no program.
     #[error(
-        "the verifier directory {} contains no program, so it can admit no image; add one, or start without \
+        "the verifier directory {} holds no program, so it can admit no image; add one, or start without \
          --verifier-dir", .0.display()
     )]
     Empty(PathBuf),

@@ -252,3 +252,20 @@ impl Layers {
         [self.staging.join(diff_id.hex()), self.kept.join(diff_id.hex())]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::durable_file::Steps;
+
+    #[test]
+    fn a_record_is_staged_for_its_boot_and_then_kept() {
+        let disk = Disk::new(Path::new("/s"), Steps::default());
+        let layers = Layers::new(&disk, &NodeKey::from_bytes(&[1; 32]), "boot");
+        let digest = Digest::of(b"x");
+        let directories = [Path::new("/s/staging/boot"), Path::new("/s/layers")];
+        assert_eq!(layers.paths(&digest), directories.map(|directory| directory.join(digest.hex())));
+    }
+}

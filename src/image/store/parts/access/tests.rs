@@ -15,31 +15,31 @@ fn reader(name: &str) -> AccessRecord {
 }
 
 #[test]
-fn a_mark_is_about_one_thing_at_one_place() {
+fn a_fact_is_about_one_thing_at_one_place() {
     let (_directory, store) = store();
     let lease = store.lease_blocking().unwrap();
     let (image, other) = (Digest::of(b"image"), Digest::of(b"other"));
-    let marks =
+    let facts =
         [AccessRecord::Origin, AccessRecord::Preloaded, AccessRecord::Anonymous, reader("a"), reader("b")];
-    for (number, mark) in marks.iter().enumerate() {
+    for (number, fact) in facts.iter().enumerate() {
         for about in [AccessSubject::Image(&image), AccessSubject::Blob(&image)] {
-            assert_eq!(store.access().time_of(about, "r.io/x", mark).unwrap(), None, "{mark:?}");
-            store.access().record(&lease, about, "r.io/x", mark, number as u64).unwrap();
-            assert_eq!(store.access().time_of(about, "r.io/x", mark).unwrap(), Some(number as u64));
-            assert_eq!(store.access().time_of(about, "r.io/y", mark).unwrap(), None);
+            assert_eq!(store.access().time_of(about, "r.io/x", fact).unwrap(), None, "{fact:?}");
+            store.access().record(&lease, about, "r.io/x", fact, number as u64).unwrap();
+            assert_eq!(store.access().time_of(about, "r.io/x", fact).unwrap(), Some(number as u64));
+            assert_eq!(store.access().time_of(about, "r.io/y", fact).unwrap(), None);
         }
-        assert_eq!(store.access().time_of(AccessSubject::Image(&other), "r.io/x", mark).unwrap(), None);
+        assert_eq!(store.access().time_of(AccessSubject::Image(&other), "r.io/x", fact).unwrap(), None);
     }
-    store.access().record(&lease, AccessSubject::Image(&image), "r.io/x", &marks[3], 77).unwrap();
+    store.access().record(&lease, AccessSubject::Image(&image), "r.io/x", &facts[3], 77).unwrap();
     assert_eq!(
-        store.access().time_of(AccessSubject::Image(&image), "r.io/x", &marks[3]).unwrap(),
+        store.access().time_of(AccessSubject::Image(&image), "r.io/x", &facts[3]).unwrap(),
         Some(77),
         "the last one counts"
     );
 }
 
 #[test]
-fn what_is_torn_or_moved_is_no_mark() {
+fn what_is_torn_or_moved_is_no_record() {
     let (directory, store) = store();
     let lease = store.lease_blocking().unwrap();
     let (image, other) = (Digest::of(b"image"), Digest::of(b"other"));
@@ -65,7 +65,7 @@ fn what_is_torn_or_moved_is_no_mark() {
 }
 
 #[test]
-fn a_mark_of_another_node_is_none() {
+fn a_record_of_another_node_is_none() {
     let (directory, store) = store();
     let image = Digest::of(b"image");
     let lease = store.lease_blocking().unwrap();
@@ -89,32 +89,32 @@ fn only_old_readers_are_forgotten() {
     let (_directory, store) = store();
     let lease = store.lease_blocking().unwrap();
     let image = Digest::of(b"image");
-    let set = |mark: &AccessRecord, at| {
-        store.access().record(&lease, AccessSubject::Image(&image), "r.io/x", mark, at).unwrap()
+    let set = |fact: &AccessRecord, at| {
+        store.access().record(&lease, AccessSubject::Image(&image), "r.io/x", fact, at).unwrap()
     };
     let get =
-        |mark: &AccessRecord| store.access().time_of(AccessSubject::Image(&image), "r.io/x", mark).unwrap();
-    for mark in [AccessRecord::Origin, AccessRecord::Preloaded, AccessRecord::Anonymous, reader("old")] {
-        set(&mark, 9);
+        |fact: &AccessRecord| store.access().time_of(AccessSubject::Image(&image), "r.io/x", fact).unwrap();
+    for fact in [AccessRecord::Origin, AccessRecord::Preloaded, AccessRecord::Anonymous, reader("old")] {
+        set(&fact, 9);
     }
     set(&reader("new"), 10);
     store.access().forget_readers(&lease, &image, 10).unwrap();
     assert_eq!(get(&reader("old")), None);
     assert_eq!(get(&reader("new")), Some(10));
-    for mark in [AccessRecord::Origin, AccessRecord::Preloaded, AccessRecord::Anonymous] {
-        assert_eq!(get(&mark), Some(9), "{mark:?}");
+    for fact in [AccessRecord::Origin, AccessRecord::Preloaded, AccessRecord::Anonymous] {
+        assert_eq!(get(&fact), Some(9), "{fact:?}");
     }
 }
 
 #[test]
-fn marks_go_with_what_they_are_about() {
+fn records_go_with_what_they_are_about() {
     let (directory, store) = store();
     let lease = store.lease_blocking().unwrap();
     let (image, blob) = (Digest::of(b"image"), Digest::of(b"blob"));
     store.access().record(&lease, AccessSubject::Image(&image), "r.io/x", &AccessRecord::Origin, 1).unwrap();
     store.access().record(&lease, AccessSubject::Blob(&blob), "r.io", &AccessRecord::Anonymous, 1).unwrap();
     drop(lease);
-    store.sweep(std::time::Duration::ZERO).unwrap();
+    store.sweep(std::time::Duration::ZERO, &|| Ok(std::collections::BTreeSet::new())).unwrap();
     for name in ["access", "fetched"] {
         assert_eq!(fs::read_dir(directory.path().join(name)).unwrap().count(), 0, "{name}");
     }
