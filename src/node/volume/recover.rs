@@ -94,10 +94,7 @@ fn recover_record(
             io.records.write(guard.volume(), &kept)?;
         }
         if kept != record {
-            tracing::info!(
-                volume.id = record.volume_id,
-                "targets that have gone were dropped from the record"
-            );
+            tracing::info!(volume.id = record.volume_id, "dropped missing targets from the volume record");
             found.dropped += 1;
         }
         kept
