@@ -16,6 +16,6 @@ mod registry;
 
 pub use description::Description;
 pub use family::{Counter, Counters, Durations, Family, Gauge, Gauges, Instruments};
-pub use label::{Label, Labels};
+pub use label::Label;
 pub use outcome::{Outcome, Timing};
-pub use registry::{MetricsError, MetricsRegistry};
+pub use registry::MetricsRegistry;

@@ -71,11 +71,6 @@ impl Counter {
             made.inc_by(count);
         }
     }
-
-    /// Its value.
-    pub fn get(&self) -> u64 {
-        self.made.as_ref().map_or(0, IntCounter::get)
-    }
 }
 
 /// Counts that only grow, by labels.
@@ -100,11 +95,6 @@ impl<L: Labels> Counters<L> {
         if let Ok(made) = &self.made {
             made.with_label_values(&labels.values()).inc_by(count);
         }
-    }
-
-    /// The value of one series.
-    pub fn get(&self, labels: L) -> u64 {
-        self.made.as_ref().map_or(0, |made| made.with_label_values(&labels.values()).get())
     }
 }
 
@@ -137,6 +127,7 @@ impl Gauge {
     }
 
     /// Its value.
+    #[cfg(test)]
     pub fn get(&self) -> i64 {
         self.made.as_ref().map_or(0, IntGauge::get)
     }
@@ -168,6 +159,7 @@ impl<L: Labels> Gauges<L> {
     }
 
     /// The value of one series.
+    #[cfg(test)]
     pub fn get(&self, labels: L) -> i64 {
         self.made.as_ref().map_or(0, |made| made.with_label_values(&labels.values()).get())
     }
@@ -204,6 +196,7 @@ impl<L: Labels> Durations<L> {
     }
 
     /// The number of observations with these labels.
+    #[cfg(test)]
     pub fn count(&self, labels: L) -> u64 {
         self.made.as_ref().map_or(0, |made| made.with_label_values(&labels.values()).get_sample_count())
     }

@@ -1,6 +1,6 @@
 //! How an operation ended, and a guard that records cancelled operations too.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::family::{Durations, Gauge};
 use super::label::Label;
@@ -87,11 +87,6 @@ impl Timing {
         gauge.add(1);
         self.under_way = Some(gauge.clone());
         self
-    }
-
-    /// How long it has taken so far.
-    pub fn elapsed(&self) -> Duration {
-        self.begun.elapsed()
     }
 
     /// Stops the clock.
