@@ -126,6 +126,7 @@ impl Gauge {
         }
     }
 
+    #[cfg(test)]
     /// Its value.
     #[cfg(test)]
     pub fn get(&self) -> i64 {
@@ -158,6 +159,7 @@ impl<L: Labels> Gauges<L> {
         }
     }
 
+    #[cfg(test)]
     /// The value of one series.
     #[cfg(test)]
     pub fn get(&self, labels: L) -> i64 {
@@ -195,6 +197,7 @@ impl<L: Labels> Durations<L> {
         }
     }
 
+    #[cfg(test)]
     /// The number of observations with these labels.
     #[cfg(test)]
     pub fn count(&self, labels: L) -> u64 {
