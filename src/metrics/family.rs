@@ -128,6 +128,7 @@ impl Gauge {
 
     #[cfg(test)]
     /// Its value.
+    #[cfg(test)]
     pub fn get(&self) -> i64 {
         self.made.as_ref().map_or(0, IntGauge::get)
     }
@@ -160,6 +161,7 @@ impl<L: Labels> Gauges<L> {
 
     #[cfg(test)]
     /// The value of one series.
+    #[cfg(test)]
     pub fn get(&self, labels: L) -> i64 {
         self.made.as_ref().map_or(0, |made| made.with_label_values(&labels.values()).get())
     }
@@ -197,6 +199,7 @@ impl<L: Labels> Durations<L> {
 
     #[cfg(test)]
     /// The number of observations with these labels.
+    #[cfg(test)]
     pub fn count(&self, labels: L) -> u64 {
         self.made.as_ref().map_or(0, |made| made.with_label_values(&labels.values()).get_sample_count())
     }
