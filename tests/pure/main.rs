@@ -5,7 +5,6 @@
 
 mod architecture;
 mod controller;
-mod image_memory;
 mod node;
 mod operations;
 mod pages;
