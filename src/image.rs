@@ -1,6 +1,6 @@
 //! From the bytes of layers to a verified composefs image in the node's object store.
 //!
-//! This room knows nothing of CSI, Kubernetes or mounting. Reading order, from the ground up:
+//! This room knows nothing of policies, CSI, Kubernetes or mounting. Reading order, from the ground up:
 //! * [`verity`] and [`entry`]: the names of objects, and the metadata of a path.
 //! * [`objects`]: file contents by their digest.
 //! * [`tar`] and [`layer`]: a layer's bytes as a stream, and what is kept of it.
@@ -8,14 +8,12 @@
 //! * [`composefs`]: the image that the kernel mounts.
 //! * [`seal`] and [`access`]: the digest that a manifest carries, and who may have an image.
 //! * [`store`]: what the node keeps.
-//! * [`pull`]: all of it together.
 
 pub mod access;
 pub mod composefs;
 pub mod entry;
 pub mod layer;
 pub mod objects;
-pub mod pull;
 pub mod seal;
 pub mod store;
 pub mod tar;

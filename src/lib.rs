@@ -1,7 +1,7 @@
 //! composefs-csi: image-backed, read-only volumes for Kubernetes.
 //!
 //! Imports point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and [`controller`] → [`csi`]
-//! → [`volume`] → [`image`] → [`trust`] → [`oci`]. The last three know nothing of CSI, Kubernetes or mounting. All
+//! → [`volume`] → [`pull`] → [`image`] and [`trust`] → [`oci`]. The last four know nothing of CSI, Kubernetes or mounting. All
 //! layers may use [`metrics`], [`kind`], [`integrity`], [`durable_file`] and [`sys`], the system calls that no crate
 //! offers. `docs/ARCHITECTURE.md` shows the layers; `tests/pure/architecture.rs` checks them.
 
@@ -17,6 +17,7 @@ pub mod kind;
 mod metrics;
 pub mod node;
 pub mod oci;
+pub mod pull;
 pub mod sys;
 pub mod trust;
 pub mod volume;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::image::access::AccessRule;
-use crate::image::pull::{PullLimits, Puller};
 use crate::image::store::{NodeKey, Options, Store};
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 use crate::node::mount::{self, KernelMounter, SelinuxContext};
 use crate::oci::{Credentials, Pace, RegistryMetrics, SourceSettings, Sources};
+use crate::pull::{PullLimits, Puller};
 use crate::trust::metrics::TrustMetrics;
 use crate::trust::{SignaturePolicyEngine, TrustSettings};
 

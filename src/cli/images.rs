@@ -8,13 +8,13 @@ use super::args::{Output, Policy, RulesArg};
 use super::{output, progress};
 use crate::app::engine::Engine;
 use crate::image::composefs;
-use crate::image::pull::{self, Caller, ImageRequest, Images as _, PullPolicy, Ready, StoredPart, Watch};
 use crate::image::store::ImageRecord;
 use crate::image::tree::{Rules, XattrRule};
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
 use crate::oci::reference::Reference;
+use crate::pull::{self, Caller, ImageRequest, Images as _, PullPolicy, Ready, StoredPart, Watch};
 
 impl From<Policy> for PullPolicy {
     fn from(policy: Policy) -> Self {

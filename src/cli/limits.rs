@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::image::pull::PullLimits;
 use crate::oci::limits::ImageLimits;
+use crate::pull::PullLimits;
 
 /// Limits on the resources that one image may use on this node.
 #[derive(Debug, Clone, Args)]

@@ -13,11 +13,11 @@ use super::args::{Level, Output};
 use super::images::Wanted;
 use super::output;
 use crate::app::engine::Engine;
-use crate::image::pull::{Caller, PullPolicy};
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 use crate::node::mount::{MountSpec, Mounter as _};
 use crate::oci::digest::Digest;
+use crate::pull::{Caller, PullPolicy};
 
 /// What to mount of an image, and how.
 pub struct Options {

@@ -9,10 +9,10 @@ use super::args::Output;
 use super::images::Wanted;
 use super::output;
 use crate::app::engine::{self, EngineSettings};
-use crate::image::pull::ManifestPath;
 use crate::image::seal::Seal;
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
+use crate::pull::ManifestPath;
 use crate::trust::collect::collect;
 use crate::trust::{Examination, SignaturePolicyEngine, Subject};
 

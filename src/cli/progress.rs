@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::args::Output;
 use super::output::bytes;
-use crate::image::pull::{LayerState, Progress, Watch};
+use crate::pull::{LayerState, Progress, Watch};
 
 /// How often a terminal is redrawn.
 const REDRAW: Duration = Duration::from_millis(100);

@@ -10,7 +10,6 @@ use serde::Serialize;
 use super::args::Output;
 use super::{output, progress};
 use crate::app::engine::{Engine, EngineSettings, sources};
-use crate::image::pull::{self, Caller, ImageRequest, PullError, PullPolicy, Unbuilt, Watch};
 use crate::image::seal::Seal;
 use crate::image::seal::document::{Edited, replace_manifests, seal_manifest};
 use crate::image::tree::Rules;
@@ -21,6 +20,7 @@ use crate::oci::manifest::{Document, Index, Manifest, ManifestError, OCI_INDEX, 
 use crate::oci::platform::Platform;
 use crate::oci::reference::{Reference, Version};
 use crate::oci::{Credentials, RawManifest, Source};
+use crate::pull::{self, Caller, ImageRequest, PullError, PullPolicy, Unbuilt, Watch};
 
 /// The deepest nesting of indexes, as in a pull.
 const INDEX_DEPTH_MAX: usize = 4;

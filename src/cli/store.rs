@@ -9,10 +9,10 @@ use super::args::Output;
 use super::images::Wanted;
 use super::output::{self, bytes};
 use crate::app::engine::Engine;
-use crate::image::pull::PullPolicy;
 use crate::image::store::gc::Policy;
 use crate::image::store::{CollectRequest, ImageRecord};
 use crate::integrity::Integrity;
+use crate::pull::PullPolicy;
 
 /// One line of `ls`.
 #[derive(Debug, Serialize)]

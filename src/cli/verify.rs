@@ -9,9 +9,9 @@ use super::args::Output;
 use super::images::Wanted;
 use super::output::{self, bytes};
 use crate::app::engine::Engine;
-use crate::image::pull::PullPolicy;
 use crate::image::store::ImageRecord;
 use crate::oci::digest::Digest;
+use crate::pull::PullPolicy;
 
 #[derive(Debug, Serialize)]
 struct Report {

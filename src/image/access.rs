@@ -3,7 +3,7 @@
 //! A node's store is shared by tenants that need not trust each other. Bytes that one tenant could fetch are given to
 //! another only if [`AccessRule`] finds a reason in what is on record. Otherwise the registry is asked with the other
 //! tenant's own credentials, or the bytes are fetched again. Nothing here does I/O: [`crate::image::store`] has the
-//! records, and [`crate::image::pull`] asks.
+//! records, and [`crate::pull`] asks.
 //!
 //! Two things make the rule hold (`docs/adr/0011-proof-of-access.md`):
 //! * A registry is believed only about images that came from it. A registry can claim to have any manifest. To have
@@ -18,4 +18,4 @@ mod rule;
 pub use origin::Origin;
 pub use pattern::{ImagePattern, PatternError};
 pub use rule::{AccessRule, Verification};
-pub(super) use rule::{ImageFacts, LayerFacts};
+pub(crate) use rule::{ImageFacts, LayerFacts};

@@ -18,7 +18,7 @@ pub mod document;
 /// The composefs project's annotation for the merged image, by sha256.
 pub const MERGED: &str = "composefs.merged.erofs.v1.fsverity-sha256-12";
 /// The composefs project's annotation by sha512. This driver cannot compare it: its stores use sha256 only.
-pub(in crate::image) const MERGED_SHA512: &str = "composefs.merged.erofs.v1.fsverity-sha512-12";
+pub(crate) const MERGED_SHA512: &str = "composefs.merged.erofs.v1.fsverity-sha512-12";
 /// This driver's annotation, for the tree as the layers have it. It is not of the composefs project.
 pub const FAITHFUL: &str = "dev.composefs.csi.faithful.erofs.v1.fsverity-sha256-12";
 
@@ -91,7 +91,7 @@ impl Seal {
 }
 
 /// Why an image has no usable seal, for the error that refuses it.
-pub(in crate::image) fn why_unsealed(manifest: &Manifest) -> String {
+pub(crate) fn why_unsealed(manifest: &Manifest) -> String {
     if manifest.annotations.contains_key(MERGED_SHA512) {
         format!("it has a sha512 digest only ({MERGED_SHA512}), and sha256 is what can be compared here")
     } else {

@@ -42,12 +42,12 @@ use self::plan::{Observed, VolumePlan};
 use self::pod_events::PodEvents;
 use self::record::Records;
 use self::target::TargetPath;
-use crate::image::pull::Images;
 use crate::integrity::Integrity;
 use crate::node::corruption::CorruptImages;
 use crate::node::credential_providers::CredentialProviders;
 use crate::node::mount::Mounter;
 use crate::oci::platform::Platform;
+use crate::pull::Images;
 use crate::volume::id::VolumeId;
 use crate::volume::layouts::Layouts;
 

@@ -8,11 +8,11 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use crate::image::pull::PullPolicy;
 use crate::integrity::Integrity;
 use crate::kind::Kind;
 use crate::oci::platform::{Platform, PlatformError};
 use crate::oci::reference::{Reference, ReferenceError, Version};
+use crate::pull::PullPolicy;
 
 /// The known attributes; `reference` is an alias of `image`.
 pub(crate) const KEYS: [&str; 7] =

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use composefs_csi::image::access::AccessRule;
-use composefs_csi::image::pull::{Caller, ImageRequest, PullLimits, PullPolicy, Puller, Watch};
 use composefs_csi::image::store::Store;
 use composefs_csi::oci::platform::Platform;
 use composefs_csi::oci::{Credentials, SourceSettings, Sources};
+use composefs_csi::pull::{Caller, ImageRequest, PullLimits, PullPolicy, Puller, Watch};
 use composefs_csi::trust::metrics::TrustMetrics;
 use composefs_csi::trust::{SignaturePolicyEngine, TrustSettings, WithoutPolicy};
 

@@ -290,7 +290,7 @@ async fn a_tls_registry_cannot_send_us_to_plain_http() {
     }
 }
 
-/// `oci-client`, which docs/adr/0005-registry-client.md weighs, sees the same image as ours does.
+/// `oci-client`, which docs/adr/0015-where-oci-client-is-used.md weighs, sees the same image as ours does.
 #[tokio::test]
 async fn an_independent_client_sees_the_same() {
     use oci_client::client::{ClientConfig, ClientProtocol};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use composefs_csi::image::pull::{Images as _, PullError, PullLimits, PullPolicy, Puller, Ready};
 use composefs_csi::image::store::{NodeKey, Options, Store};
 use composefs_csi::kind::Kind;
 use composefs_csi::node::mount::Mounter as _;
 use composefs_csi::oci::digest::Digest;
+use composefs_csi::pull::{Images as _, PullError, PullLimits, PullPolicy, Puller, Ready};
 use composefs_csi::trust::TrustSettings;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;

@@ -5,13 +5,11 @@ use std::fs::File;
 use std::sync::Arc;
 
 use composefs_csi::image::objects::Objects;
-use composefs_csi::image::pull::{
-    Caller, ImageRequest, Images as _, PullError, PullLimits, PullPolicy, Ready,
-};
 use composefs_csi::image::store::{NodeKey, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::integrity::Integrity;
 use composefs_csi::node::mount::Mounter as _;
+use composefs_csi::pull::{Caller, ImageRequest, Images as _, PullError, PullLimits, PullPolicy, Ready};
 use composefs_csi::sys::verity::measure_verity;
 
 use crate::disk::drop_caches;

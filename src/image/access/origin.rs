@@ -34,7 +34,7 @@ impl Origin {
     }
 
     /// Whether what this origin gives without credentials counts as public.
-    pub(in crate::image) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open
     }
 }

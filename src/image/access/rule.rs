@@ -45,7 +45,7 @@ impl Default for AccessRule {
 
 /// What is on record about an image, at one origin and for one caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::image) struct ImageFacts {
+pub(crate) struct ImageFacts {
     /// All of its bytes came from this origin, or were proven to be the same there.
     pub from_here: bool,
     /// The operator pulled it from this origin.
@@ -58,7 +58,7 @@ pub(in crate::image) struct ImageFacts {
 
 /// What is on record about a layer's blob, for one caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::image) struct LayerFacts {
+pub(crate) struct LayerFacts {
     /// The operator pulled an image with it.
     pub preloaded: bool,
     /// Some registry gave it without credentials.
@@ -69,7 +69,7 @@ pub(in crate::image) struct LayerFacts {
 
 /// Why an image is given without asking the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::image) enum GrantReason {
+pub(crate) enum GrantReason {
     /// The policy exempts it.
     Exempt,
     /// The registry gives it without credentials.
@@ -80,7 +80,7 @@ pub(in crate::image) enum GrantReason {
 
 impl AccessRule {
     /// Why the image is given to the caller. `None`: the registry must be asked, with the caller's own credentials.
-    pub(in crate::image) fn image(&self, origin: &Origin, facts: &ImageFacts) -> Option<GrantReason> {
+    pub(crate) fn image(&self, origin: &Origin, facts: &ImageFacts) -> Option<GrantReason> {
         if self.exempts(origin, facts) {
             Some(GrantReason::Exempt)
         } else if facts.anonymous {
@@ -92,7 +92,7 @@ impl AccessRule {
 
     /// Whether a stored layer is used instead of fetching it. The answer must not depend on what a manifest says:
     /// naming a layer proves nothing.
-    pub(in crate::image) fn layer(&self, facts: &LayerFacts) -> bool {
+    pub(crate) fn layer(&self, facts: &LayerFacts) -> bool {
         let exempt = match self.verification {
             Verification::NeverVerify => true,
             Verification::NeverVerifyPreloadedImages => facts.preloaded,
@@ -102,7 +102,7 @@ impl AccessRule {
     }
 
     /// Whether no caller has to prove anything, so that there is nothing to hide either.
-    pub(in crate::image) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.verification == Verification::NeverVerify
     }
 

@@ -24,7 +24,7 @@ pub struct TarLimits {
 
 impl TarLimits {
     /// The bounds for a blob of `size` compressed bytes within those of its image.
-    pub(in crate::image) fn for_blob(image: &limits::ImageLimits, size: u64) -> Self {
+    pub(crate) fn for_blob(image: &limits::ImageLimits, size: u64) -> Self {
         let (bytes, bytes_cap) = image.unpacked(size);
         Self {
             path: image.path_bytes,

@@ -22,7 +22,7 @@ impl CheckedTree {
     }
 
     /// Number of names that the rules removed, of device nodes and named pipes.
-    pub(in crate::image) fn left_out(&self) -> u64 {
+    pub(crate) fn left_out(&self) -> u64 {
         self.arena.pruned()
     }
 

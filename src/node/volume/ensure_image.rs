@@ -10,9 +10,9 @@ use super::plan::ImageChoice;
 use super::record::PinnedImage;
 use super::request::VolumeRequest;
 use super::{VolumeError, Volumes};
-use crate::image::pull::{Caller, ImageRequest, PullError, Ready, Watch};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
+use crate::pull::{Caller, ImageRequest, PullError, Ready, Watch};
 
 /// How often a pull is checked for changes. A pull that takes less than this gets no event that it has begun.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);

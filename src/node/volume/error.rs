@@ -4,10 +4,10 @@ use super::execute::StepError;
 use super::levels::UnreachableLevel;
 use super::plan::VolumeRefusal;
 use super::record::RecordError;
-use crate::image::pull::PullError;
 use crate::kind::Kind;
 use crate::node::credential_providers::CredentialProviderError;
 use crate::node::mount::MountError;
+use crate::pull::PullError;
 use crate::volume::id::VolumeId;
 use crate::volume::layouts::LayoutError;
 

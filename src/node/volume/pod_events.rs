@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::VolumeError;
-use crate::image::pull::{Progress, Ready, Watch};
 use crate::oci::SourceError;
+use crate::pull::{Progress, Ready, Watch};
 use crate::volume::attributes::PodInfo;
 use crate::volume::id::VolumeId;
 

@@ -10,8 +10,8 @@ use super::plan::{self, Observed};
 use super::request::VolumeRequest;
 use super::target::TargetPath;
 use super::{VolumeError, Volumes, execute_plan, milliseconds};
-use crate::image::pull::Caller;
 use crate::metrics::Outcome;
+use crate::pull::Caller;
 use crate::volume::id::VolumeId;
 
 impl Volumes {

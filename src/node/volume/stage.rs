@@ -9,7 +9,7 @@ use tracing::Span;
 use super::request::VolumeRequest;
 use super::target::TargetPath;
 use super::{VolumeError, Volumes, execute_plan, milliseconds, plan};
-use crate::image::pull::Caller;
+use crate::pull::Caller;
 use crate::volume::id::VolumeId;
 
 impl Volumes {

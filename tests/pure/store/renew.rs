@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use composefs_csi::image::pull::{Images as _, PullError, PullLimits, PullPolicy, Puller};
 use composefs_csi::image::store::{ImageRecord, Store};
 use composefs_csi::image::tree::Rules;
 use composefs_csi::kind::Kind;
+use composefs_csi::pull::{Images as _, PullError, PullLimits, PullPolicy, Puller};
 
 use super::fixture::*;
 use crate::support::images::{Image, Layout};

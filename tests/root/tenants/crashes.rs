@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use composefs_csi::image::pull::{Caller, ImageRequest, Images as _, PullLimits, PullPolicy, Ready};
 use composefs_csi::image::store::{Options, Steps, Store};
 use composefs_csi::oci::Credentials;
+use composefs_csi::pull::{Caller, ImageRequest, Images as _, PullLimits, PullPolicy, Ready};
 
 use super::pods::*;
 use crate::support::csi::store_options;

@@ -1,7 +1,7 @@
 //! What images are judged by at every mount: `dossiers/<manifest hex>/<hash of the origin>.json`.
 //!
 //! One file per origin from which the image came, since signatures are found where an image is found, and no origin may
-//! spoil what another said. The content is [`crate::image::pull`]'s, and worth nothing until it is verified: unlike the
+//! spoil what another said. The content is [`crate::pull`]'s, and worth nothing until it is verified: unlike the
 //! store's own records it carries no code of the node's key.
 
 use std::path::PathBuf;

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::{EventReason, PodEvents};
-use crate::image::pull::Watch;
 use crate::oci::Wait;
+use crate::pull::Watch;
 use crate::volume::attributes::PodInfo;
 use crate::volume::id::VolumeId;
 

@@ -3,13 +3,13 @@
 //! The error's variant decides, not its text or its gRPC code. For example, `FailedPrecondition` stands both for a
 //! policy's refusal, which needs a person's decision, and for a kernel without EROFS, which is a fault.
 
-use crate::image::pull::PullError;
 use crate::image::store::StoreError;
 use crate::kind::Kind;
 use crate::node::mount::MountError;
 use crate::node::volume::VolumeError;
 use crate::node::volume::execute::StepError;
 use crate::oci::SourceError;
+use crate::pull::PullError;
 
 /// The reason of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::Execution;
-use crate::image::pull::PullError;
-use crate::image::pull::error::About as _;
-use crate::image::pull::evidence::Evidence;
-use crate::image::pull::manifest_path::ManifestPath;
-use crate::image::pull::plan::{Answer, Question};
 use crate::oci::Source;
 use crate::oci::digest::Digest;
 use crate::oci::reference::Version;
+use crate::pull::PullError;
+use crate::pull::error::About as _;
+use crate::pull::evidence::Evidence;
+use crate::pull::manifest_path::ManifestPath;
+use crate::pull::plan::{Answer, Question};
 use crate::trust::collect::collect;
 
 impl Execution<'_> {

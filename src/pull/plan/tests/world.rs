@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::*;
-use crate::image::pull::evidence::Evidence;
-use crate::image::pull::manifest_path::ManifestPath;
 use crate::image::seal::{MERGED, Seal};
 use crate::image::store::ImageRecord;
 use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{Descriptor, Manifest};
+use crate::pull::evidence::Evidence;
+use crate::pull::manifest_path::ManifestPath;
 use crate::trust::signature::Claim;
 use crate::trust::{Admission, Claims, PolicyRefusal};
 

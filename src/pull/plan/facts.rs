@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::step::{Lookup, NewRecord, Step};
-use crate::image::pull::evidence::Evidence;
-use crate::image::pull::manifest_path::ManifestPath;
 use crate::image::store::ImageRecord;
 use crate::oci::digest::Digest;
+use crate::pull::evidence::Evidence;
+use crate::pull::manifest_path::ManifestPath;
 use crate::trust::{Admission, PolicyRefusal};
 
 /// Everything that the steps so far have found out. `None` means not known yet.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(in crate::image::pull) struct Facts {
+pub(in crate::pull) struct Facts {
     pub(super) candidates: BTreeMap<Lookup, Candidate>,
     pub(super) top: Option<Digest>,
     pub(super) path: Option<Arc<ManifestPath>>,
@@ -37,7 +37,7 @@ pub(super) struct Candidate {
 
 /// What the policy said about a stored image.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::image::pull) enum StoredVerdict {
+pub(in crate::pull) enum StoredVerdict {
     /// It is admitted by the evidence that is stored with it.
     Admitted(Admission),
     /// It is refused.
@@ -53,7 +53,7 @@ pub(in crate::image::pull) enum StoredVerdict {
 
 /// What carrying out a step has found out.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::image::pull) enum Answer {
+pub(in crate::pull) enum Answer {
     /// What the store has.
     Image(Lookup, Option<Arc<ImageRecord>>),
     /// Whether the access rule grants it.
@@ -86,7 +86,7 @@ pub(in crate::image::pull) enum Answer {
 
 impl Facts {
     /// Adds what a step has found out.
-    pub(in crate::image::pull) fn note(&mut self, answer: Answer) {
+    pub(in crate::pull) fn note(&mut self, answer: Answer) {
         match answer {
             Answer::Image(lookup, record) => self.candidate(lookup).record = Some(record),
             Answer::Granted(lookup, granted) => self.candidate(lookup).granted = Some(granted),

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use world::{History, number, run};
 
 use super::*;
-use crate::image::pull::PullPolicy;
+use crate::pull::PullPolicy;
 
 fn is_ask(step: &Step) -> bool {
     matches!(step, Step::Ask(_))

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::facts::Facts;
 use super::step::{Lookup, NewRecord, Obstacle, Question, Reading, Step, Terms};
-use crate::image::pull::PullPolicy;
-use crate::image::pull::manifest_path::ManifestPath;
 use crate::image::store::ImageRecord;
 use crate::oci::digest::Digest;
+use crate::pull::PullPolicy;
+use crate::pull::manifest_path::ManifestPath;
 
 /// Where the image is.
 pub(super) enum Located {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::super::*;
 use super::world::{admission, image, number, path, signed};
-use crate::image::pull::PullPolicy;
-use crate::image::pull::evidence::Evidence;
 use crate::image::store::ImageRecord;
+use crate::pull::PullPolicy;
+use crate::pull::evidence::Evidence;
 use crate::trust::PolicyRefusal;
 
 fn pod() -> Terms {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::facts::{Facts, StoredVerdict};
 use super::step::{Case, NewRecord, Obstacle, Provided, Question, Step, Terms};
-use crate::image::pull::PullPolicy;
-use crate::image::pull::evidence::Evidence;
-use crate::image::pull::manifest_path::ManifestPath;
 use crate::image::seal::{Seal, why_unsealed};
 use crate::image::store::ImageRecord;
+use crate::pull::PullPolicy;
+use crate::pull::evidence::Evidence;
+use crate::pull::manifest_path::ManifestPath;
 use crate::trust::{Admission, PolicyRefusal};
 
 /// Provides an image that is in the store.

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::image::pull::evidence::Evidence;
-use crate::image::pull::manifest_path::ManifestPath;
-use crate::image::pull::{Caller, ImageRequest, PullPolicy};
 use crate::image::seal::SealError;
 use crate::image::store::ImageRecord;
 use crate::oci::digest::Digest;
 use crate::oci::reference::Version;
+use crate::pull::evidence::Evidence;
+use crate::pull::manifest_path::ManifestPath;
+use crate::pull::{Caller, ImageRequest, PullPolicy};
 use crate::trust::{Admission, PolicyRefusal};
 
 /// What of a request, and of the node's settings, decides how it is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::image::pull) struct Terms {
+pub(in crate::pull) struct Terms {
     /// When to ask the registry.
     pub policy: PullPolicy,
     /// Whether the reference names a digest, which cannot move.
@@ -32,7 +32,7 @@ pub(in crate::image::pull) struct Terms {
 
 impl Terms {
     /// The terms of a request.
-    pub(in crate::image::pull) fn of(request: &ImageRequest, sees_all: bool, require_digest: bool) -> Self {
+    pub(in crate::pull) fn of(request: &ImageRequest, sees_all: bool, require_digest: bool) -> Self {
         Self {
             policy: request.policy,
             by_digest: matches!(request.reference.version(), Version::Digest(_)),
@@ -47,7 +47,7 @@ impl Terms {
 
 /// By what an image is looked up in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::image::pull) enum Lookup {
+pub(in crate::pull) enum Lookup {
     /// The pinned manifest, or else the reference as the user wrote it.
     Request,
     /// The reference with the digest that the registry resolved it to.
@@ -58,7 +58,7 @@ pub(in crate::image::pull) enum Lookup {
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::image::pull) enum Step {
+pub(in crate::pull) enum Step {
     /// Read from the store.
     Read(Reading),
     /// Ask the registry, with the caller's credentials.
@@ -79,7 +79,7 @@ pub(in crate::image::pull) enum Step {
 
 /// What is read from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::image::pull) enum Reading {
+pub(in crate::pull) enum Reading {
     /// The image's record.
     Image(Lookup),
     /// Whether the access rule grants the image by what is on record.
@@ -90,7 +90,7 @@ pub(in crate::image::pull) enum Reading {
 
 /// What the registry is asked.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::image::pull) enum Question {
+pub(in crate::pull) enum Question {
     /// To which digest the reference resolves.
     Top,
     /// Whether it gives this manifest to the caller.
@@ -105,7 +105,7 @@ pub(in crate::image::pull) enum Question {
 
 /// What the policy is consulted about.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::image::pull) enum Case {
+pub(in crate::pull) enum Case {
     /// Whether it wants signatures of this image, which is to be fetched.
     WantsSignatures { path: Arc<ManifestPath>, sealed: bool },
     /// Whether it admits a stored image, by the evidence stored with it.
@@ -116,7 +116,7 @@ pub(in crate::image::pull) enum Case {
 
 /// What is written to the store.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::image::pull) enum NewRecord {
+pub(in crate::pull) enum NewRecord {
     /// The origin has just given this manifest to the caller's credential.
     Grant(Digest),
     /// The reference resolves to `top`, and both lead to `manifest`.
@@ -131,7 +131,7 @@ pub(in crate::image::pull) enum NewRecord {
 
 /// What the caller gets.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::image::pull) struct Provided {
+pub(in crate::pull) struct Provided {
     pub record: Arc<ImageRecord>,
     /// Compressed bytes that the pull fetched.
     pub fetched: u64,
@@ -141,7 +141,7 @@ pub(in crate::image::pull) struct Provided {
 
 /// Why the caller gets nothing.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::image::pull) enum Obstacle {
+pub(in crate::pull) enum Obstacle {
     /// The image is not here, and `Never` forbids to pull it.
     Absent,
     /// The policy does not admit it.

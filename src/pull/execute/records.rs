@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::Execution;
-use crate::image::pull::error::About as _;
-use crate::image::pull::plan::{Answer, Lookup, NewRecord, Reading};
-use crate::image::pull::{PullError, PullPolicy, recipe, stored_evidence};
 use crate::image::store::ImageRecord;
 use crate::oci::digest::Digest;
+use crate::pull::error::About as _;
+use crate::pull::plan::{Answer, Lookup, NewRecord, Reading};
+use crate::pull::{PullError, PullPolicy, recipe, stored_evidence};
 
 impl Execution<'_> {
     pub(super) fn read(&self, reading: Reading) -> Result<Answer, PullError> {
