@@ -6,7 +6,6 @@
 mod architecture;
 mod circles;
 mod controller;
-mod image_memory;
 mod node;
 mod operations;
 mod pages;
