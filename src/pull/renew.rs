@@ -2,9 +2,8 @@
 //! is fetched.
 //!
 //! An image that a volume shows stays as it is until its last volume is gone or the node has booted: all targets of a
-//! volume show the same bytes, and the sweep learns from the record what a mount needs. One window is left open: a
-//! volume that is being published has no record yet. Then housekeeping reports an image that is mounted without a
-//! record, and removes nothing until it is unmounted.
+//! volume show the same bytes. One window is left open: a volume that is being published has no record yet. Its mount
+//! then shows an image that no record names, and the sweep keeps what that image lists.
 
 use super::PullError;
 use super::build::{self, Work};
