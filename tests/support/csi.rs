@@ -50,7 +50,7 @@ pub fn store_options() -> Options {
 pub struct FakeImages {
     store: Store,
     known: Mutex<BTreeMap<String, ImageRecord>>,
-    engine: Semaphore,
+    gate: Semaphore,
     /// How often an image was asked for.
     pub asked: AtomicUsize,
 }
@@ -58,7 +58,7 @@ pub struct FakeImages {
 impl FakeImages {
     fn new(directory: &Path) -> Self {
         let store = Store::open(directory, store_options()).unwrap();
-        Self { store, known: Mutex::default(), engine: Semaphore::new(1), asked: AtomicUsize::new(0) }
+        Self { store, known: Mutex::default(), gate: Semaphore::new(1), asked: AtomicUsize::new(0) }
     }
 
     /// Lets a reference name image number `number`.
@@ -73,12 +73,12 @@ impl FakeImages {
 
     /// Pulls take for ever until [`FakeImages::let_through`].
     pub fn hold(&self) {
-        self.engine.try_acquire().unwrap().forget();
+        self.gate.try_acquire().unwrap().forget();
     }
 
     /// Pulls end.
     pub fn let_through(&self) {
-        self.engine.add_permits(1);
+        self.gate.add_permits(1);
     }
 }
 
@@ -86,7 +86,7 @@ impl FakeImages {
 impl Images for FakeImages {
     async fn ensure(&self, request: &ImageRequest) -> Result<Ready, PullError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let _turn = self.engine.acquire().await.unwrap();
+        let _turn = self.gate.acquire().await.unwrap();
         let reference = request.reference.to_string();
         let known = self.known.lock().unwrap().get(&reference).cloned();
         let record = known.ok_or(PullError::Absent(reference))?;
