@@ -206,7 +206,7 @@ impl Node {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
     #[test]
     fn no_collection_changes_a_byte_that_a_mount_shows(acts in acts()) {
