@@ -101,7 +101,7 @@ async fn stage_keeps_the_image_and_pins_it() {
     node.images.tag(IMAGE, 2);
     assert_eq!(code_of(&plugin, node.publish("v", "a")).await.0, Code::Ok);
     assert_eq!(node.mounter.mounted(&node.target("a")).unwrap().unwrap().image, verity(1));
-    // That it is staged is no leave for every pod that comes.
+    // Every pod must be authorised, even if the volume is staged already.
     assert_eq!(node.images.asked.load(Ordering::SeqCst), 2);
     node.images.forbid(IMAGE);
     assert_eq!(code_of(&plugin, node.publish("v", "b")).await.0, Code::NotFound);

@@ -1,4 +1,4 @@
-//! A store that somebody writes to who does not have the node's key: nothing of his is believed, everything is named.
+//! A store written to by somebody without the node's key: none of their records is believed, and each is named.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ fn opening_puts_aside_what_is_not_authentic() {
 fn an_altered_layer_record_makes_no_image() {
     let (dir, store) = filled();
     let path = layer_path(dir.path(), &["a"]);
-    // A record that is whole in itself, and says what he wants.
+    // A record that is whole in itself, and says what they want.
     let evil = VerityDigest::of(b"evil");
     let mut writer = RecordWriter::new(Vec::new());
     let kind = EntryKind::Object(evil, 5000);
