@@ -6,6 +6,7 @@
 mod architecture;
 mod circles;
 mod controller;
+mod modules;
 mod node;
 mod operations;
 mod pages;
