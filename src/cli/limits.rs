@@ -80,6 +80,7 @@ impl LimitArgs {
             inodes: self.max_inodes,
             image_xattr_bytes: self.max_image_xattr_bytes,
             metadata_bytes: self.max_metadata_bytes,
+            path_steps: D.path_steps,
         }
     }
 }
@@ -132,6 +133,7 @@ mod tests {
             inodes: 11,
             image_xattr_bytes: 12,
             metadata_bytes: 13,
+            path_steps: D.path_steps,
         };
         assert_eq!(limits, expected);
     }

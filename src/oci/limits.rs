@@ -38,6 +38,9 @@ pub struct ImageLimits {
     pub image_xattr_bytes: usize,
     /// Bytes of names, link targets, attributes and inline files of all entries of all layers.
     pub metadata_bytes: usize,
+    /// Path components that are looked up while the image is built, those of symbolic links on the way included. No
+    /// flag sets it: two million files, each 60 directories deep and none beside the one before, need no more.
+    pub path_steps: u64,
 }
 
 impl ImageLimits {
@@ -56,6 +59,7 @@ impl ImageLimits {
         inodes: 2 << 20,
         image_xattr_bytes: 64 << 20,
         metadata_bytes: 512 << 20,
+        path_steps: 1 << 27,
     };
 
     /// Unpacked bytes that every layer may have, however small its blob: real layers can be mostly zeros.
@@ -103,6 +107,8 @@ pub enum Cap {
     ImageXattrBytes,
     /// [`ImageLimits::metadata_bytes`]
     MetadataBytes,
+    /// [`ImageLimits::path_steps`]; fixed.
+    PathSteps,
     /// Bytes of a tar's extended header; fixed.
     HeaderBytes,
     /// Segments of a sparse file; fixed.
@@ -130,6 +136,7 @@ impl Cap {
             Self::MetadataBytes => "bytes of names, link targets, extended attributes and inline files",
             Self::HeaderBytes => "bytes of an extended header",
             Self::Segments => "segments of a sparse file",
+            Self::PathSteps => "steps along the paths of an image and the symbolic links in them",
             Self::XattrName => "bytes of an extended attribute's name",
         }
     }
@@ -150,7 +157,7 @@ impl Cap {
             Self::Inodes => "max-inodes",
             Self::ImageXattrBytes => "max-image-xattr-bytes",
             Self::MetadataBytes => "max-metadata-bytes",
-            Self::HeaderBytes | Self::Segments | Self::XattrName => return None,
+            Self::PathSteps | Self::HeaderBytes | Self::Segments | Self::XattrName => return None,
         })
     }
 

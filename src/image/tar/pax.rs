@@ -21,6 +21,8 @@ pub(super) struct Pax {
     pub(super) device_major: Option<u64>,
     pub(super) device_minor: Option<u64>,
     pub(super) xattrs: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    /// Bytes of their names and values.
+    xattr_bytes: usize,
     pub(super) sparse: PaxSparse,
 }
 
@@ -79,10 +81,14 @@ impl Pax {
         if name.len() > 255 {
             return Err(PaxError::Limit(Cap::XattrName.exceeded(name.len(), 255u64)));
         }
-        self.xattrs.insert(name.into(), value.into());
-        let total: usize = self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if total > limits.xattrs {
-            return Err(PaxError::Limit(Cap::XattrBytes.exceeded(total, limits.xattrs)));
+        // A running total: a header may set thousands of attributes, or one of them thousands of times.
+        match self.xattrs.insert(name.into(), value.into()) {
+            Some(replaced) => self.xattr_bytes -= replaced.len(),
+            None => self.xattr_bytes += name.len(),
+        }
+        self.xattr_bytes += value.len();
+        if self.xattr_bytes > limits.xattrs {
+            return Err(PaxError::Limit(Cap::XattrBytes.exceeded(self.xattr_bytes, limits.xattrs)));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! Indices instead of pointers keep an inode at about 80 bytes, make hard links trivial and free subtrees
 //! without recursion. The bytes that hostile layers can make the process hold are counted here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::error::TreeError;
 use super::xattrs::XattrsId;
@@ -103,7 +103,23 @@ pub(super) struct Arena {
     xattrs: usize,
     /// Names that [`Arena::prune`] has removed.
     pruned: u64,
+    /// Path components looked up so far.
+    steps: u64,
+    /// Where the last paths of directories led, at most [`REMEMBERED`] of them, the oldest first. Neighbours in a layer
+    /// mostly share their directory, and hard links that of their targets.
+    last_walks: VecDeque<LastWalk>,
     limits: ImageLimits,
+}
+
+/// Paths that are remembered: comparing with each costs less than a step of a walk.
+const REMEMBERED: usize = 4;
+
+/// A path of directories, all of which exist, and where it leads.
+#[derive(Debug)]
+struct LastWalk {
+    path: Box<[u8]>,
+    dir: NodeId,
+    depth: usize,
 }
 
 impl Arena {
@@ -117,6 +133,8 @@ impl Arena {
             metadata: 0,
             xattrs: 0,
             pruned: 0,
+            steps: 0,
+            last_walks: VecDeque::new(),
             limits,
         }
     }
@@ -212,6 +230,31 @@ impl Arena {
         self.charge(bytes)
     }
 
+    /// Counts path components that were looked up. A path is bounded, and so are the links that it goes through, but
+    /// a layer of a few kilobytes can name the longest such path a million times.
+    pub(super) fn charge_steps(&mut self, steps: u64) -> Result<(), TreeError> {
+        self.steps = self.steps.saturating_add(steps);
+        if self.steps > self.limits.path_steps {
+            return Err(Cap::PathSteps.exceeded(self.steps, self.limits.path_steps).into());
+        }
+        Ok(())
+    }
+
+    /// Where `path` leads, and how deep that is, if it is remembered.
+    pub(super) fn remembered(&self, path: &[u8]) -> Option<(NodeId, usize)> {
+        let found = self.last_walks.iter().find(|last| *last.path == *path);
+        found.map(|last| (last.dir, last.depth))
+    }
+
+    /// Remembers where a path leads on which every name exists. That holds until a directory or a symbolic link loses
+    /// a name: a new name changes no path that does without it.
+    pub(super) fn remember(&mut self, path: &[u8], dir: NodeId, depth: usize) {
+        if self.last_walks.len() == REMEMBERED {
+            self.last_walks.pop_front();
+        }
+        self.last_walks.push_back(LastWalk { path: path.into(), dir, depth });
+    }
+
     /// Gives `node` the name `name` in `dir`, and takes it from the inode that had it.
     pub(super) fn attach(
         &mut self,
@@ -232,6 +275,9 @@ impl Arena {
 
     /// Takes one name from an inode. Without any name it is freed and, for a directory, everything below it.
     pub(super) fn release(&mut self, id: NodeId) {
+        if matches!(self.node(id).kind, NodeKind::Directory(_) | NodeKind::Symlink(_)) {
+            self.last_walks.clear();
+        }
         let mut doomed = vec![id];
         while let Some(id) = doomed.pop() {
             let node = self.node_mut(id);

@@ -206,6 +206,12 @@ impl Layer<'_> {
         self.builder.apply(entry)
     }
 
+    /// The tree so far.
+    #[cfg(test)]
+    pub(super) fn arena(&mut self) -> &mut Arena {
+        &mut self.builder.arena
+    }
+
     /// Ends the layer, and makes the hard links whose target came after them.
     ///
     /// # Errors

@@ -48,7 +48,7 @@ pub(super) fn opaque(
 }
 
 /// A directory to hide things in. `None` if there is nothing to hide.
-fn hidden_dir(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Option<NodeId>, TreeError> {
+fn hidden_dir(arena: &mut Arena, path: &[u8], subject: &[u8]) -> Result<Option<NodeId>, TreeError> {
     match resolve::find_dir(arena, path, subject) {
         // A file where the path needs a directory.
         Err(TreeError::NotADirectory { .. }) => Ok(None),

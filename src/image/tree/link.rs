@@ -53,6 +53,7 @@ pub(super) fn resolve_pending(arena: &mut Arena, pending: PendingLinks, layer: u
             let child = arena.children(link.dir).and_then(|all| all.get(name));
             child.is_some_and(|child| child.node == link.placeholder)
         });
+        let waiting = links.len();
         // Alternate the direction, so that a chain in either order takes one round.
         links.reverse();
         let mut left = Vec::new();
@@ -66,6 +67,10 @@ pub(super) fn resolve_pending(arena: &mut Arena, pending: PendingLinks, layer: u
         if links.is_empty() {
             return Ok(());
         }
+        // Nothing has changed, so another round would find the same.
+        if links.len() == waiting {
+            break;
+        }
     }
     match links.first() {
         Some(link) => {
@@ -77,7 +82,7 @@ pub(super) fn resolve_pending(arena: &mut Arena, pending: PendingLinks, layer: u
 
 /// The inode at `target`, or `None` if there is nothing yet. The last component is not followed, so a link to
 /// a symbolic link is another name of that link.
-fn find(arena: &Arena, path: &[u8], target: &[u8]) -> Result<Option<NodeId>, TreeError> {
+fn find(arena: &mut Arena, path: &[u8], target: &[u8]) -> Result<Option<NodeId>, TreeError> {
     let to_directory = || TreeError::LinkToDirectory { path: shown(path), target: shown(target) };
     let (parent, name) = resolve::split(target);
     // The target is the root.

@@ -29,6 +29,8 @@ struct Walk {
     depth: usize,
     /// Names of the path below it, which do not exist.
     missing: Vec<Box<[u8]>>,
+    /// Whether every name on the way exists, those included that a `..` takes back.
+    is_real: bool,
 }
 
 /// Splits off the last component.
@@ -41,7 +43,7 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 /// The directory `path`, or `None` if it does not exist. Follows symbolic links, the last one too. Errors name
 /// `subject`, the entry that needs the directory.
-pub(super) fn find_dir(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Option<NodeId>, TreeError> {
+pub(super) fn find_dir(arena: &mut Arena, path: &[u8], subject: &[u8]) -> Result<Option<NodeId>, TreeError> {
     let walk = walk(arena, path, subject)?;
     Ok(walk.missing.is_empty().then_some(walk.at))
 }
@@ -53,7 +55,7 @@ pub(super) fn make_dir(
     subject: &[u8],
     layer: u32,
 ) -> Result<NodeId, TreeError> {
-    let Walk { mut at, depth, missing } = walk(arena, path, subject)?;
+    let Walk { mut at, depth, missing, .. } = walk(arena, path, subject)?;
     // Plus one for the entry itself.
     if depth + missing.len() + 1 > MAX_DEPTH {
         return Err(TreeError::TooDeep { path: shown(subject), limit: MAX_DEPTH });
@@ -75,18 +77,35 @@ pub(super) fn check_name(name: &[u8], subject: &[u8]) -> Result<(), TreeError> {
     Ok(())
 }
 
-fn walk(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Walk, TreeError> {
+/// Where `path` leads: as it is remembered, or by walking it. Counts the steps of a walk.
+fn walk(arena: &mut Arena, path: &[u8], subject: &[u8]) -> Result<Walk, TreeError> {
+    if let Some((at, depth)) = arena.remembered(path) {
+        return Ok(Walk { at, depth, missing: Vec::new(), is_real: true });
+    }
+    let mut steps = 0;
+    let walked = walk_from_root(arena, path, subject, &mut steps);
+    // Also where the walk ends in an error: a whiteout goes on after it.
+    arena.charge_steps(steps)?;
+    let walk = walked?;
+    if walk.is_real {
+        arena.remember(path, walk.at, walk.depth);
+    }
+    Ok(walk)
+}
+
+fn walk_from_root(arena: &Arena, path: &[u8], subject: &[u8], steps: &mut u64) -> Result<Walk, TreeError> {
     // Directories from the root to the current one: `..` goes back along them.
     let mut dirs = vec![NodeId::ROOT];
     let mut missing: Vec<Box<[u8]>> = Vec::new();
     // The rest of the path, below the rests of the targets of the symbolic links that it goes through.
     let mut todo = vec![components(path)];
-    let mut links = 0;
+    let (mut links, mut is_real) = (0, true);
     while let Some(rest) = todo.last_mut() {
         let Some(name) = rest.next() else {
             todo.pop();
             continue;
         };
+        *steps += 1;
         let at = dirs.last().copied().unwrap_or(NodeId::ROOT);
         match name {
             b"" | b"." => continue,
@@ -103,6 +122,7 @@ fn walk(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Walk, TreeError> {
         let child = if missing.is_empty() { arena.children(at).and_then(|all| all.get(name)) } else { None };
         let Some(child) = child else {
             missing.push(name.into());
+            is_real = false;
             continue;
         };
         match &arena.node(child.node).kind {
@@ -124,5 +144,71 @@ fn walk(arena: &Arena, path: &[u8], subject: &[u8]) -> Result<Walk, TreeError> {
             }
         }
     }
-    Ok(Walk { at: dirs.last().copied().unwrap_or(NodeId::ROOT), depth: dirs.len() - 1, missing })
+    let at = dirs.last().copied().unwrap_or(NodeId::ROOT);
+    Ok(Walk { at, depth: dirs.len() - 1, missing, is_real })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::image::entry::{EntryKind, LayerEntry, Meta};
+    use crate::image::tree::{Builder, Rules};
+
+    /// Paths and link targets over three names, so that entries meet.
+    fn path() -> impl Strategy<Value = String> {
+        vec(prop_oneof![4 => "[abc]", 1 => Just("..".to_owned())], 1..4).prop_map(|names| names.join("/"))
+    }
+
+    fn entry() -> impl Strategy<Value = LayerEntry> {
+        let kind = prop_oneof![
+            3 => Just(EntryKind::Directory),
+            1 => Just(EntryKind::Inline(b"x".as_slice().into())),
+            3 => path().prop_map(|target| EntryKind::Symlink(target.into_bytes().into())),
+            1 => vec("[abc]", 1..3).prop_map(|names| EntryKind::Hardlink(names.join("/").into_bytes().into())),
+            1 => Just(EntryKind::Whiteout),
+            1 => Just(EntryKind::Opaque),
+        ];
+        (vec("[abc]", 1..4), kind).prop_map(|(names, kind)| LayerEntry {
+            path: names.join("/").into_bytes().into(),
+            meta: Meta::default(),
+            kind,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+        #[test]
+        fn what_is_remembered_is_what_a_walk_finds(
+            layers in vec(vec(entry(), 1..16), 1..4),
+        ) {
+            let mut builder = Builder::new(Rules::Verbatim);
+            for entries in layers {
+                let mut layer = builder.layer();
+                for entry in entries {
+                    // What the entry itself has just walked, and its neighbour walks next.
+                    let asked = split(&entry.path).0.to_owned();
+                    // An entry that is refused ends a pull, so the rest of the layer is of no interest.
+                    if layer.apply(entry).is_err() {
+                        return Ok(());
+                    }
+                    let arena = layer.arena();
+                    let remembered = walk(arena, &asked, b"");
+                    let plain = walk_from_root(arena, &asked, b"", &mut 0);
+                    match (remembered, plain) {
+                        (Ok(one), Ok(other)) => {
+                            prop_assert_eq!((one.at, one.depth, one.missing), (other.at, other.depth, other.missing));
+                        }
+                        (one, other) => prop_assert_eq!(one.err(), other.err()),
+                    }
+                }
+                if layer.end().is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
 }

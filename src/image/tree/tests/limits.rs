@@ -4,6 +4,51 @@ use super::fixtures::*;
 use super::*;
 use crate::kind::Kind;
 
+/// Symbolic links in a chain, each of which goes back and forth: the longest way that one path can take.
+fn long_way() -> Vec<LayerEntry> {
+    let target = |last: &str| format!("{}{last}", "a/../".repeat(800));
+    let links = (0..40).map(|n| {
+        let last = if n < 39 { format!("s{}", n + 1) } else { "a".to_owned() };
+        symlink(&format!("s{n}"), &target(&last))
+    });
+    std::iter::once(dir("a")).chain(links).collect()
+}
+
+#[test]
+fn neighbours_walk_the_long_way_once() {
+    let limits = ImageLimits { path_steps: 200_000, ..ImageLimits::default() };
+    let names = (0..20_000).map(|n| file(&format!("s0/f{}", n % 50), "x"));
+    let mut builder = Builder::with_limits(Rules::Verbatim, limits);
+    let mut layer = builder.layer();
+    long_way().into_iter().chain(names).try_for_each(|entry| layer.apply(entry)).unwrap();
+    layer.end().unwrap();
+    let tree = builder.finish().unwrap();
+    assert!(dump(&tree).contains("/a/f49 "));
+}
+
+#[test]
+fn a_path_that_takes_the_long_way_again_and_again_is_refused() {
+    let limits = ImageLimits { path_steps: 200_000, ..ImageLimits::default() };
+    // More directories in turn than are remembered.
+    let names = (0..20_000).map(|n| file(&format!("s{}/f{n}", n % 5), "x"));
+    let mut builder = Builder::with_limits(Rules::Verbatim, limits);
+    let mut layer = builder.layer();
+    let refused = long_way().into_iter().chain(names).try_for_each(|entry| layer.apply(entry)).unwrap_err();
+    assert!(matches!(&refused, TreeError::Limit(exceeded) if exceeded.cap == Cap::PathSteps), "{refused}");
+    assert_eq!(refused.kind(), Kind::Exhausted);
+}
+
+#[test]
+fn links_that_wait_for_a_name_that_never_comes_cost_one_round() {
+    let limits = ImageLimits { path_steps: 200_000, ..ImageLimits::default() };
+    let links = (0..2000).map(|n| link(&format!("l{n}"), "s0/none"));
+    let mut builder = Builder::with_limits(Rules::Verbatim, limits);
+    let mut layer = builder.layer();
+    long_way().into_iter().chain(links).try_for_each(|entry| layer.apply(entry)).unwrap();
+    let refused = layer.end().unwrap_err();
+    assert!(matches!(refused, TreeError::LinkTargetMissing { .. }), "{refused}");
+}
+
 #[test]
 fn names_have_at_most_255_bytes() {
     let longest = "n".repeat(255);
