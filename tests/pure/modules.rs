@@ -9,9 +9,7 @@ fn named_modules(text: &str) -> Vec<Vec<&str>> {
     };
     let quoted = text.split('`').skip(1).step_by(2);
     let paths = quoted.map(|word| word.split("::").collect::<Vec<_>>());
-    paths
-        .filter(|path| path.len() > 1 && path.iter().all(|word| is_word(word)) && file(&path[..1]).is_some())
-        .collect()
+    paths.filter(|path| path.len() > 1 && path.iter().all(is_word) && file(&path[..1]).is_some()).collect()
 }
 
 /// The file of a module, if there is one.
