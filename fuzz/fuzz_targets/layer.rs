@@ -18,7 +18,7 @@ use composefs_csi::image::layer::{
 use composefs_csi::image::objects::Objects;
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::oci::digest::Digest;
-use composefs_csi::oci::limits::Budget;
+use composefs_csi::oci::limits::{Budget, ImageLimits};
 use composefs_csi::oci::manifest::LayerCompression;
 use composefs_csi_fuzz::archive;
 use libfuzzer_sys::fuzz_target;
@@ -80,7 +80,7 @@ type Taken = Result<(LayerOutcome, Vec<LayerEntry>), LayerError>;
 fn take(blob: &Blob, bytes: &[u8], chunk: usize, limits: &TarLimits) -> Taken {
     let chunks: Vec<Bytes> = bytes.chunks(chunk).map(Bytes::copy_from_slice).collect();
     let (outcome, record) =
-        ingest(blob, chunks.into_iter(), &OBJECTS, Vec::new(), limits, &Budget::new(limits.bytes), &|_| {})?;
+        ingest(blob, chunks.into_iter(), &OBJECTS, Vec::new(), limits, &Budget::of(&ImageLimits { image_bytes: limits.bytes, ..ImageLimits::DEFAULT }), &|_| {})?;
     let entries: Result<Vec<LayerEntry>, _> =
         RecordReader::new(&record[..]).expect("our own record").collect();
     Ok((outcome, entries.expect("our own record")))

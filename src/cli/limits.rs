@@ -30,7 +30,7 @@ pub struct LimitArgs {
     /// Bytes that all layers of an image may unpack to together, and bytes of its files.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = D.image_bytes)]
     pub max_image_bytes: u64,
-    /// Tar headers of one layer.
+    /// Tar headers of one layer, and entries of all layers that a pull fetches.
     #[arg(long, global = true, value_name = "N", default_value_t = D.entries)]
     pub max_entries: u64,
     /// Bytes of a path or link target.

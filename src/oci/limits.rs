@@ -26,7 +26,7 @@ pub struct ImageLimits {
     pub ratio: u64,
     /// Unpacked bytes of all layers together, and bytes of all files of the image.
     pub image_bytes: u64,
-    /// Tar headers of one layer.
+    /// Tar headers of one layer, and entries of all layers that a pull fetches.
     pub entries: u64,
     /// Bytes of a path or link target. Linux takes 4095.
     pub path_bytes: usize,
@@ -128,7 +128,7 @@ impl Cap {
             Self::LayerBytes => "unpacked bytes of a layer",
             Self::Ratio => "unpacked bytes of a layer with so few compressed ones",
             Self::ImageBytes => "unpacked bytes of an image",
-            Self::Entries => "headers of a layer's archive",
+            Self::Entries => "headers of a layer's archive, or entries of all layers",
             Self::PathBytes => "bytes of a name or link target",
             Self::XattrBytes => "bytes of a file's extended attributes",
             Self::Inodes => "inodes of an image",
@@ -194,27 +194,57 @@ impl fmt::Display for Exceeded {
     }
 }
 
-/// Counts the use of [`ImageLimits::image_bytes`] over layers that are fetched in parallel.
+/// What is left of the limits that the layers of one image share while they are fetched in parallel.
 #[derive(Debug)]
 pub struct Budget {
+    unpacked: Share,
+    entries: Share,
+    record_bytes: Share,
+}
+
+/// One limit, and how much of it is used.
+#[derive(Debug)]
+struct Share {
+    cap: Cap,
     limit: u64,
     used: AtomicU64,
 }
 
 impl Budget {
-    /// A budget of which nothing is used.
-    pub fn new(limit: u64) -> Self {
-        Self { limit, used: AtomicU64::new(0) }
+    /// The unused budget of an image.
+    pub fn of(limits: &ImageLimits) -> Self {
+        let share = |cap, limit| Share { cap, limit, used: AtomicU64::new(0) };
+        Self {
+            unpacked: share(Cap::ImageBytes, limits.image_bytes),
+            entries: share(Cap::Entries, limits.entries),
+            record_bytes: share(Cap::MetadataBytes, limits.metadata_bytes as u64),
+        }
     }
 
-    /// Counts bytes.
+    /// Counts bytes that a layer unpacks to.
     ///
     /// # Errors
     /// The limit is exceeded.
     pub fn take(&self, bytes: u64) -> Result<(), Exceeded> {
+        self.unpacked.take(bytes)
+    }
+
+    /// Counts an entry that takes so many bytes in its layer's record. A header for all entries makes each of them
+    /// long, and the tree would count them only when the record is on the disk.
+    ///
+    /// # Errors
+    /// A limit is exceeded.
+    pub fn take_entry(&self, record_bytes: u64) -> Result<(), Exceeded> {
+        self.entries.take(1)?;
+        self.record_bytes.take(record_bytes)
+    }
+}
+
+impl Share {
+    fn take(&self, amount: u64) -> Result<(), Exceeded> {
         // One caller over the limit is enough to fail the image, so the order between callers does not matter.
-        let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if used > self.limit { Err(Cap::ImageBytes.exceeded(used, self.limit)) } else { Ok(()) }
+        let used = self.used.fetch_add(amount, Ordering::Relaxed).saturating_add(amount);
+        if used > self.limit { Err(self.cap.exceeded(used, self.limit)) } else { Ok(()) }
     }
 }
 
@@ -245,10 +275,15 @@ mod tests {
 
     #[test]
     fn a_budget_is_shared_and_does_not_wrap() {
-        let budget = Budget::new(100);
+        let limits =
+            ImageLimits { image_bytes: 100, entries: 2, metadata_bytes: 50, ..ImageLimits::default() };
+        let budget = Budget::of(&limits);
         assert_eq!(budget.take(60), Ok(()));
         assert_eq!(budget.take(40), Ok(()));
         assert_eq!(budget.take(1), Err(Cap::ImageBytes.exceeded(101u64, 100u64)));
-        assert!(Budget::new(100).take(u64::MAX).is_err());
+        assert!(Budget::of(&limits).take(u64::MAX).is_err());
+        assert_eq!(budget.take_entry(30), Ok(()));
+        assert_eq!(budget.take_entry(21), Err(Cap::MetadataBytes.exceeded(51u64, 50u64)));
+        assert_eq!(budget.take_entry(0), Err(Cap::Entries.exceeded(3u64, 2u64)));
     }
 }

@@ -59,7 +59,7 @@ pub(super) struct ImageLayers<'a> {
     pub lease: &'a Lease,
     pub progress: &'a Progress,
     /// What its layers may unpack to.
-    pub unpacked: Arc<Budget>,
+    pub budget: Arc<Budget>,
 }
 
 impl LayerFetcher {
@@ -141,7 +141,7 @@ impl LayerFetcher {
             shared: layer.progress.shared(),
             metrics: self.metrics.clone(),
             limits: self.limits,
-            unpacked: Arc::clone(&pull.unpacked),
+            budget: Arc::clone(&pull.budget),
         };
         let pipeline = tokio::task::spawn_blocking(move || task.run(receiver));
         let fed: Result<(), PullError> = async {
@@ -186,7 +186,7 @@ struct LayerPipeline {
     shared: Arc<AtomicU64>,
     metrics: PullMetrics,
     limits: ImageLimits,
-    unpacked: Arc<Budget>,
+    budget: Arc<Budget>,
 }
 
 impl LayerPipeline {
@@ -201,7 +201,7 @@ impl LayerPipeline {
             self.metrics.fetched.add(bytes);
         };
         let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
-        let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.unpacked, &count);
+        let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.budget, &count);
         let (found, record) = taken.about(image)?;
         record.finish(&found.diff_id, &found.blob).about(image)?;
         self.shared.store(found.contents.shared_bytes, Ordering::Relaxed);

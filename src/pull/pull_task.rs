@@ -79,7 +79,7 @@ impl PullContext {
             rights: &task.rights,
             lease: &lease,
             progress,
-            unpacked: Arc::new(Budget::new(self.limits.image.image_bytes)),
+            budget: Arc::new(Budget::of(&self.limits.image)),
         };
         self.layers.fetch_all(&layers, &recipe.parts).await?;
         let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();

@@ -46,7 +46,7 @@ impl Puller {
             rights: &rights,
             lease: &lease,
             progress: &progress,
-            unpacked: Arc::new(Budget::new(limits.image_bytes)),
+            budget: Arc::new(Budget::of(limits)),
         };
         self.pulls().fetcher().fetch_all(&wanted, &recipe.parts).await?;
         Ok(Unbuilt { parts: recipe.stored(), _lease: lease })

@@ -70,6 +70,9 @@ pub enum LayerFault {
     /// The decompressed stream is longer than allowed.
     #[error("it unpacks to too many bytes, like a decompression bomb: {0}")]
     TooLong(Exceeded),
+    /// The layers of the image have too many entries, or too large ones.
+    #[error("the image's layers together: {0}")]
+    Entries(Exceeded),
     /// The archive was refused.
     #[error(transparent)]
     Tar(#[from] TarError),
@@ -102,7 +105,7 @@ impl LayerFault {
         match self {
             Self::Compression(_) | Self::Decompress { .. } => Kind::Invalid,
             Self::Short { .. } | Self::Long { .. } | Self::Digest { .. } => Kind::Corrupt,
-            Self::Window | Self::TooLong(_) => Kind::Exhausted,
+            Self::Window | Self::TooLong(_) | Self::Entries(_) => Kind::Exhausted,
             Self::Tar(error) => error.kind(),
             Self::Object { error, .. } => error.kind(),
             Self::Record(error) => error.kind(),

@@ -89,7 +89,7 @@ fn pipeline<W: Write>(
 
         let mut archive = Archive::new(PoolReader::new(to_unpack, empty), *limits);
         let mut record = RecordWriter::new(record);
-        let unpacked = unpack(&mut archive, objects, &mut record);
+        let unpacked = unpack(&mut archive, objects, &mut record, image);
         match &unpacked {
             Ok(_) => archive.into_source().drain(),
             // Dropping the archive ends the other threads, which then read the flag.

@@ -10,7 +10,7 @@ use crate::image::tar::testing::Builder;
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
-use crate::oci::limits::Budget;
+use crate::oci::limits::{Budget, ImageLimits};
 use crate::oci::manifest::LayerCompression;
 
 fn store() -> (tempfile::TempDir, Objects) {
@@ -44,8 +44,15 @@ fn take(objects: &Objects, blob: &Blob, bytes: &[u8], chunk: usize, limits: &Tar
     let progress = |count| {
         seen.fetch_add(count, Ordering::Relaxed);
     };
-    let (outcome, record) =
-        ingest(blob, chunks.into_iter(), objects, Vec::new(), limits, &Budget::new(u64::MAX), &progress)?;
+    let (outcome, record) = ingest(
+        blob,
+        chunks.into_iter(),
+        objects,
+        Vec::new(),
+        limits,
+        &Budget::of(&ImageLimits::default()),
+        &progress,
+    )?;
     assert_eq!(seen.load(Ordering::Relaxed), blob.size);
     let entries: Result<Vec<LayerEntry>, _> = RecordReader::new(&record[..]).unwrap().collect();
     Ok((outcome, entries.unwrap()))
@@ -245,8 +252,16 @@ fn a_full_store_and_a_full_record_are_exhausted() {
     let bytes = gzip(&archive());
     let blob = blob_of(&bytes, LayerCompression::Gzip);
     let chunks = std::iter::once(Bytes::from(bytes));
-    let error = ingest(&blob, chunks, &objects, Full, &TarLimits::default(), &Budget::new(u64::MAX), &|_| {})
-        .unwrap_err();
+    let error = ingest(
+        &blob,
+        chunks,
+        &objects,
+        Full,
+        &TarLimits::default(),
+        &Budget::of(&ImageLimits::default()),
+        &|_| {},
+    )
+    .unwrap_err();
     assert_eq!(error.kind(), Kind::Exhausted, "{error}");
 }
 
@@ -258,7 +273,15 @@ fn ending_the_chunks_ends_every_thread_at_once() {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
     let taken = std::thread::spawn(move || {
         let chunks = std::iter::from_fn(move || receiver.blocking_recv());
-        ingest(&blob, chunks, &objects, Vec::new(), &TarLimits::default(), &Budget::new(u64::MAX), &|_| {})
+        ingest(
+            &blob,
+            chunks,
+            &objects,
+            Vec::new(),
+            &TarLimits::default(),
+            &Budget::of(&ImageLimits::default()),
+            &|_| {},
+        )
     });
     sender.blocking_send(Bytes::copy_from_slice(&bytes[..1000])).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(50));
@@ -284,7 +307,7 @@ fn a_refused_layer_stops_taking_chunks() {
         &objects,
         Vec::new(),
         &TarLimits { bytes: 1 << 20, ..TarLimits::default() },
-        &Budget::new(u64::MAX),
+        &Budget::of(&ImageLimits::default()),
         &|_| {},
     )
     .unwrap_err();
@@ -296,7 +319,7 @@ fn the_layers_of_an_image_share_what_they_may_unpack_to() {
     let (_dir, objects) = store();
     let tar = archive();
     let blob = blob_of(&tar, LayerCompression::None);
-    let image = Budget::new(2 * tar.len() as u64);
+    let image = Budget::of(&ImageLimits { image_bytes: 2 * tar.len() as u64, ..ImageLimits::default() });
     let take = || {
         let chunks = std::iter::once(Bytes::copy_from_slice(&tar));
         ingest(&blob, chunks, &objects, Vec::new(), &TarLimits::default(), &image, &|_| {})
@@ -305,6 +328,79 @@ fn the_layers_of_an_image_share_what_they_may_unpack_to() {
     let error = take().unwrap_err();
     assert_eq!(error.kind(), Kind::Exhausted);
     assert!(error.to_string().contains("--max-image-bytes"), "{error}");
+}
+
+/// A sink that counts what it is given.
+#[derive(Debug)]
+struct Counted(u64);
+
+impl std::io::Write for &mut Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A global header whose attributes each of the entries gets.
+fn global_attributes(entries: usize) -> Vec<u8> {
+    let mut records = Vec::new();
+    for number in 0..100 {
+        let record = format!(" SCHILY.xattr.user.{number:03}={}\n", "v".repeat(600));
+        // With the three digits of the length itself.
+        records.extend(format!("{}{record}", record.len() + 3).into_bytes());
+    }
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::XGlobalHeader);
+    header.set_size(records.len() as u64);
+    archive.append_data(&mut header, "pax", &records[..]).unwrap();
+    for number in 0..entries {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(0);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, format!("f{number}"), &[][..]).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+#[test]
+fn a_record_is_not_written_beyond_what_its_image_may_have() {
+    let (_dir, objects) = store();
+    let tar = global_attributes(2000);
+    let blob = blob_of(&tar, LayerCompression::None);
+    let image = Budget::of(&ImageLimits { metadata_bytes: 1 << 20, ..ImageLimits::default() });
+    let mut sink = Counted(0);
+    let chunks = std::iter::once(Bytes::from(tar));
+    let error =
+        ingest(&blob, chunks, &objects, &mut sink, &TarLimits::default(), &image, &|_| {}).unwrap_err();
+    assert_eq!(error.kind(), Kind::Exhausted);
+    assert!(error.to_string().contains("--max-metadata-bytes"), "{error}");
+    // What is over the limit is noticed once it is in the writer's buffer: one buffer, and one entry.
+    assert!(sink.0 <= (1 << 20) + (128 << 10), "{} bytes were written", sink.0);
+}
+
+#[test]
+fn the_layers_of_an_image_share_its_entries() {
+    let (_dir, objects) = store();
+    let tar = archive();
+    let blob = blob_of(&tar, LayerCompression::None);
+    let entries = take_one(&blob, &tar, &objects, &Budget::of(&ImageLimits::default())).unwrap();
+    let image = Budget::of(&ImageLimits { entries: 2 * entries, ..ImageLimits::default() });
+    let take = || take_one(&blob, &tar, &objects, &image);
+    assert!(take().is_ok() && take().is_ok());
+    let error = take().unwrap_err();
+    assert!(error.to_string().contains("--max-entries"), "{error}");
+}
+
+/// Takes a layer in within the image's budget, and returns how many entries it has.
+fn take_one(blob: &Blob, tar: &[u8], objects: &Objects, image: &Budget) -> Result<u64, LayerError> {
+    let chunks = std::iter::once(Bytes::copy_from_slice(tar));
+    let taken = ingest(blob, chunks, objects, Vec::new(), &TarLimits::default(), image, &|_| {});
+    taken.map(|(outcome, _)| outcome.contents.entries)
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry};
 use crate::image::objects::{ObjectError, Objects, Put};
 use crate::image::tar::{Archive, Piece, TarEntry, TarKind, TarSubject};
 use crate::image::verity::VerityDigest;
+use crate::oci::limits::Budget;
 
 /// Files up to this many bytes are gathered in memory and hashed first, so that content that the store has
 /// already is never written. Larger ones are written while they are hashed.
@@ -33,6 +34,7 @@ pub(super) fn unpack<R: BufRead, W: Write>(
     archive: &mut Archive<R>,
     objects: &Objects,
     record: &mut RecordWriter<W>,
+    image: &Budget,
 ) -> Result<Contents, LayerFault> {
     let mut contents = Contents::default();
     let mut gathered = Vec::new();
@@ -62,7 +64,9 @@ pub(super) fn unpack<R: BufRead, W: Write>(
                 }
             }
         };
+        let before = record.bytes_so_far();
         record.push(&LayerEntry { path, meta, kind })?;
+        image.take_entry(record.bytes_so_far() - before).map_err(LayerFault::Entries)?;
     }
     contents.entries = record.count();
     Ok(contents)

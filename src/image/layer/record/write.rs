@@ -20,6 +20,8 @@ pub struct RecordWriter<W> {
     /// The path of the last entry.
     previous: Vec<u8>,
     count: u64,
+    /// Bytes that have left the buffer.
+    flushed: u64,
 }
 
 impl<W> std::fmt::Debug for RecordWriter<W> {
@@ -35,12 +37,17 @@ impl<W: Write> RecordWriter<W> {
         let mut buffer = Vec::with_capacity(BUFFER + 4096);
         buffer.extend_from_slice(&MAGIC);
         buffer.push(VERSION);
-        Self { sink, buffer, hash: Sha256::new(), previous: Vec::new(), count: 0 }
+        Self { sink, buffer, hash: Sha256::new(), previous: Vec::new(), count: 0, flushed: 0 }
     }
 
     /// Entries written so far.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// Bytes of the record so far.
+    pub(in crate::image::layer) fn bytes_so_far(&self) -> u64 {
+        self.flushed + self.buffer.len() as u64
     }
 
     /// Appends an entry.
@@ -83,6 +90,7 @@ impl<W: Write> RecordWriter<W> {
     fn flush(&mut self) -> Result<(), RecordError> {
         self.hash.update(&self.buffer);
         self.sink.write_all(&self.buffer)?;
+        self.flushed += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
     }
