@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 use super::gc::{Candidate, Inventory, Need};
-use super::marked::unreadable_mount;
+use super::marked::{add_missing, unreadable_mount};
 use super::parts::Parts;
 use super::space::Amount;
 use super::{Space, StoreError};
@@ -22,6 +22,7 @@ pub(super) fn take(
     let listing = parts.images.list()?;
     let mut unknown: Vec<String> = listing.unreadable.iter().map(ToString::to_string).collect();
     let volumes = parts.volumes.list(&mut unknown)?;
+    add_missing(parts, &volumes, &mut unknown)?;
     let volumes: HashSet<Digest> = volumes.into_iter().map(|volume| volume.image).collect();
     let pins: HashSet<Digest> = parts.pins.list()?.into_iter().collect();
     let known: HashSet<VerityDigest> = listing.images.iter().map(|image| image.record.image).collect();

@@ -11,6 +11,7 @@ use super::contents::Contents;
 use super::parts::Parts;
 use super::parts::images::Images;
 use super::parts::layers::Layers;
+use super::parts::volumes::VolumeImage;
 use super::{ImageRecord, StoreError};
 use crate::image::composefs::ImageError;
 use crate::image::verity::VerityDigest;
@@ -92,10 +93,12 @@ impl Marked {
     /// Marks what volume records and pins need of images that have no record.
     ///
     /// # Errors
-    /// [`StoreError::Blocked`] if a volume record cannot be read: it might name any image.
+    /// [`StoreError::Blocked`] if a volume record cannot be read, since it might name any image, or if the image that a
+    /// volume shows has gone from the store.
     pub(super) fn add_kept(&mut self, parts: &Parts) -> Result<(), StoreError> {
         let mut unknown = Vec::new();
         let volumes = parts.volumes.list(&mut unknown)?;
+        add_missing(parts, &volumes, &mut unknown)?;
         if !unknown.is_empty() {
             return Err(StoreError::Blocked(unknown.join("; ")));
         }
@@ -158,6 +161,27 @@ impl Marked {
         self.layers.insert(*diff_id);
         Ok(())
     }
+}
+
+/// Adds to `unknown` the images that volumes show and that the store has no more: a repair may have removed a damaged
+/// one. What such a mount needs is listed nowhere until the image is pulled again.
+pub(super) fn add_missing(
+    parts: &Parts,
+    volumes: &[VolumeImage],
+    unknown: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    for volume in volumes.iter().filter(|volume| parts.volumes.is_current(volume)) {
+        if let Some(image) = volume.composefs
+            && !parts.contents().has_image(&image)?
+        {
+            unknown.push(format!(
+                "a volume shows image {image} of manifest {}, which is not in the store, so what it needs is unknown; \
+                 pull the image again, or delete the pods that use it",
+                volume.image
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Why a mounted image stops a collection.

@@ -224,3 +224,32 @@ fn usage_tells_shared_from_own_bytes() {
     assert_eq!(usage.objects, 7);
     assert!(usage.allocated >= 5000 * 6 + 3000 && usage.allocated.is_multiple_of(512), "{}", usage.allocated);
 }
+
+#[test]
+fn a_damaged_image_that_a_volume_shows_stops_every_collection_until_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = Arc::new(AtomicU64::new(99));
+    let store = Store::open(dir.path(), small_disk(&base)).unwrap();
+    let shown = pull(&store, "shown", &[&["x", "y"]]).unwrap();
+    let volume = store.volumes().directory().join("v.json");
+    let record = |boot: &str| {
+        format!(
+            r#"{{"format":1,"image":"{}","composefs":"{}","boot":"{boot}"}}"#,
+            shown.manifest, shown.image
+        )
+    };
+    std::fs::write(&volume, record(BOOT)).unwrap();
+    store.remove_damaged(&BTreeSet::from([shown.image])).unwrap();
+    let watermarks = Policy::Watermarks { high: 85, low: 80, min_age: Duration::ZERO };
+    for policy in [EVERYTHING, watermarks] {
+        let refused = collect(&store, policy, &[shown.image]).unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::Blocked(why) if why.contains(&shown.image.hex())),
+            "{refused}"
+        );
+        assert_eq!(all_objects(dir.path()), BTreeSet::from([of("x"), of("y")]), "{policy:?}");
+    }
+    // Nothing is mounted from another boot.
+    std::fs::write(&volume, record(NEXT_BOOT)).unwrap();
+    assert_eq!(collect(&store, EVERYTHING, &[]).unwrap().swept.objects, 2);
+}

@@ -46,10 +46,14 @@ impl Volumes {
     pub fn may_show(&self, manifest: &Digest) -> Result<bool, StoreError> {
         let mut unknown = Vec::new();
         let volumes = self.list(&mut unknown)?;
-        // A record of another boot describes no mount (ADR 0002); one without a boot might.
-        let now = |boot: &str| boot == self.boot_id;
-        let shows = |v: &VolumeImage| v.image == *manifest && v.boot.as_deref().is_none_or(now);
+        let shows = |v: &VolumeImage| v.image == *manifest && self.is_current(v);
         Ok(!unknown.is_empty() || volumes.iter().any(shows))
+    }
+
+    /// Whether a volume may be mounted now. A record of another boot describes no mount (ADR 0002); one without a
+    /// boot might.
+    pub(in crate::image::store) fn is_current(&self, volume: &VolumeImage) -> bool {
+        volume.boot.as_deref().is_none_or(|boot| boot == self.boot_id)
     }
 
     /// The records; why one cannot be read is added to `unknown`, since it might name any image.
