@@ -8,7 +8,7 @@
 
 use async_trait::async_trait;
 
-use crate::image::store::{ImageRecord, Lease};
+use crate::image::store::{Hold, ImageRecord};
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
@@ -133,8 +133,8 @@ impl Caller {
 pub struct Ready {
     /// Its record.
     pub record: ImageRecord,
-    /// Keeps the image from the sweep until it is recorded elsewhere.
-    pub lease: Lease,
+    /// Keeps the image until a volume record or a mount does.
+    pub hold: Hold,
     /// Bytes that the pull fetched from the source for this image; 0 if it was here.
     pub fetched: u64,
     /// Why it may be mounted; `None` for callers that are not judged.

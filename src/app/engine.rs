@@ -1,15 +1,13 @@
 //! The basis of every run mode and command: the store, the puller and the mount table of one state directory. Opening
 //! it is safe while a plugin uses the same directory.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use crate::image::access::AccessRule;
-use crate::image::store::{NodeKey, Options, Store};
-use crate::image::verity::VerityDigest;
+use crate::image::store::{Mounted, NodeKey, Options, Store};
 use crate::integrity::Integrity;
 use crate::node::mount::{self, KernelMounter, SelinuxContext};
 use crate::oci::{Credentials, Pace, RegistryMetrics, SourceSettings, Sources};
@@ -85,9 +83,9 @@ impl Engine {
         Ok(Self { store, images, limits, state_dir, selinux_context })
     }
 
-    /// The composefs images that are mounted anywhere in this mount namespace.
-    pub fn mounted_images(&self) -> anyhow::Result<BTreeSet<VerityDigest>> {
-        Ok(mount::mounted_images()?)
+    /// The composefs images that are mounted in this mount namespace, by whether from this store.
+    pub fn mounted_images(&self) -> anyhow::Result<Mounted> {
+        Ok(mount::mounted_images(self.store.root())?)
     }
 
     /// Tests what the kernel can do, and returns a mounter for this store.

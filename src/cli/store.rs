@@ -64,7 +64,7 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
     let usage = engine.store.usage()?;
     let mut sizes: HashMap<_, _> = usage.images.iter().map(|image| (image.manifest, *image)).collect();
     let pins = engine.store.pins().list()?;
-    let mounted = engine.mounted_images()?;
+    let mounted = engine.mounted_images()?.all();
     let listed = engine.store.images().list()?;
     // Listing is still useful if one record is damaged.
     for unreadable in &listed.unreadable {

@@ -7,7 +7,7 @@ use super::error::About as _;
 use super::recipe::StoredPart;
 use crate::image::composefs::{self, ImageBytes};
 use crate::image::seal::Seal;
-use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::store::{Hold, ImageRecord, Store};
 use crate::image::tree::{self, CheckedTree, Rules};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
@@ -32,11 +32,11 @@ pub(super) struct Work {
 }
 
 /// Folds the parts, writes the image and commits it.
-pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRecord, PullError> {
+pub(super) fn build(store: &Store, hold: &Hold, work: Work) -> Result<ImageRecord, PullError> {
     let (rules, image) =
         make(store, &work).inspect_err(|error| set_bad_parts_aside(store, &work.parts, error))?;
     // The image is an object before the record names it.
-    let (digest, _) = store.objects().under(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
+    let (digest, _) = store.objects().under(hold).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
         manifest: work.manifest,
         image: digest,
@@ -53,7 +53,7 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRec
     };
     // The commit syncs, which may take long.
     drop(image);
-    store.commit_image(lease, &record).about(&work.name)?;
+    store.commit_image(hold, &record).about(&work.name)?;
     // The tree and the image were tens of MiB; a daemon should not keep them.
     crate::sys::release_free_memory();
     Ok(record)

@@ -14,7 +14,7 @@ use super::rights::Rights;
 use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence};
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
-use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::store::{Held, Hold, ImageRecord, Store};
 use crate::metrics::Outcome;
 use crate::oci::limits::{Budget, Cap};
 use crate::oci::{Source, Sources, read_blob};
@@ -33,8 +33,15 @@ pub(super) struct PullTask {
     pub rights: Rights,
 }
 
-/// What a pull leaves behind for everybody who waited for it: the record, and the compressed bytes fetched.
-pub(super) type PulledImage = (ImageRecord, u64);
+/// What a pull leaves behind for everybody who waited for it.
+#[derive(Debug, Clone)]
+pub(super) struct PulledImage {
+    pub record: ImageRecord,
+    /// Compressed bytes.
+    pub fetched: u64,
+    /// Keeps the image until each of them has done with it.
+    pub hold: Hold,
+}
 
 /// What the tasks of all pulls of a node share.
 #[derive(Debug)]
@@ -50,7 +57,7 @@ pub(super) struct PullContext {
 }
 
 impl PullContext {
-    /// One pull, counted. It holds a lease of its own.
+    /// One pull, counted.
     pub(super) async fn run(
         &self,
         task: &Arc<PullTask>,
@@ -65,33 +72,36 @@ impl PullContext {
     async fn pull(&self, task: &Arc<PullTask>, progress: &Progress) -> Result<PulledImage, PullError> {
         let started = Instant::now();
         let (image, manifest) = (task.image.as_str(), task.path.digest);
-        let lease = self.store.lease().await.about(image)?;
+        let hold = self.store.hold();
+        // From here on what is found or made of the image stays. Nothing is locked while the registry is waited for.
+        hold.keep(&[Held::Manifest(manifest)]).await.about(image)?;
         // Between planning and now another pull may have ended.
         if let Some(record) = self.store.images().get_or_set_aside(&manifest).about(image)?
             && task.rights.is_from_here(&manifest)?
         {
-            return Ok((record, 0));
+            hold.keep(&Held::of(&record)).await.about(image)?;
+            return Ok(PulledImage { record, fetched: 0, hold });
         }
         let recipe = self.recipe(task).await?;
         let layers = ImageLayers {
             image,
             source: &*task.source,
             rights: &task.rights,
-            lease: &lease,
+            hold: &hold,
             progress,
             budget: Arc::new(Budget::of(&self.limits.image)),
         };
         self.layers.fetch_all(&layers, &recipe.parts).await?;
         let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
         // The evidence comes before the image, so that the image never is without.
-        stored_evidence::keep(&self.store, &lease, &task.evidence, task.rights.origin().name(), image)?;
+        stored_evidence::keep(&self.store, &hold, &task.evidence, task.rights.origin().name(), image)?;
         // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
         let record = match self.store.images().get_or_set_aside(&manifest).about(image)? {
             Some(record) if StoredPart::of(&record) == recipe.stored() => record,
-            _ => self.build(task, recipe, &lease).await?,
+            _ => self.build(task, recipe, &hold).await?,
         };
         // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
-        task.rights.record_origin(&lease, &manifest)?;
+        task.rights.record_origin(&hold, &manifest)?;
         tracing::info!(
             composefs = %record.image,
             fetched_bytes = fetched,
@@ -100,7 +110,7 @@ impl PullContext {
             seconds = started.elapsed().as_secs_f64(),
             "pulled"
         );
-        Ok((record, fetched))
+        Ok(PulledImage { record, fetched, hold })
     }
 
     /// Checks the announced sizes, and reads the config.
@@ -124,10 +134,10 @@ impl PullContext {
         &self,
         task: &Arc<PullTask>,
         recipe: Recipe,
-        lease: &Lease,
+        hold: &Hold,
     ) -> Result<ImageRecord, PullError> {
         let _turn = self.building.acquire().await;
-        let (store, lease, image) = (Arc::clone(&self.store), lease.clone(), task.image.clone());
+        let (store, hold, image) = (Arc::clone(&self.store), hold.clone(), task.image.clone());
         let work = build::Work {
             manifest: task.path.digest,
             parts: recipe.stored(),
@@ -137,16 +147,19 @@ impl PullContext {
             rules: self.limits.rules(),
             limits: self.limits.image,
         };
-        let built = tokio::task::spawn_blocking(move || build::build(&store, &lease, work)).await;
+        let built = tokio::task::spawn_blocking(move || build::build(&store, &hold, work)).await;
         built.map_err(|error| PullError::Lost { image, why: error.to_string() })?
     }
 
     /// Builds an image again that another release built.
-    pub(super) async fn renew(&self, old: ImageRecord, image: String) -> Result<ImageRecord, PullError> {
-        let lease = self.store.lease().await.about(&image)?;
+    pub(super) async fn renew(&self, old: ImageRecord, image: String) -> Result<PulledImage, PullError> {
+        let hold = self.store.hold();
         let _turn = self.building.acquire().await;
         let (store, limits, name) = (Arc::clone(&self.store), self.limits, image.clone());
-        let work = move || renew::renew(&store, &lease, old, limits.rules(), limits.image, &name);
+        let work = move || {
+            let record = renew::renew(&store, &hold, old, limits.rules(), limits.image, &name)?;
+            Ok(PulledImage { record, fetched: 0, hold })
+        };
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|error| PullError::Lost { image, why: error.to_string() })?
     }

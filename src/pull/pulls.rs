@@ -131,17 +131,17 @@ impl Pulls {
         record: ImageRecord,
         origin: &Origin,
         image: &str,
-    ) -> Result<ImageRecord, PullError> {
+    ) -> Result<PulledImage, PullError> {
         let manifest = record.manifest;
         let key = PullKey { manifest, origin: origin.clone(), reader: None };
         let (context, name) = (Arc::clone(&self.context), image.to_owned());
         let joined = self.under_way.join(key, move || {
             let span = tracing::info_span!("renew", image.reference = name, image.digest = %manifest);
-            let work = async move { context.renew(record, name).await.map(|record| (record, 0)) };
+            let work = async move { context.renew(record, name).await };
             (Arc::new(Progress::new(manifest, [])), work.instrument(span))
         });
         let lost = |Lost(why)| PullError::Lost { image: image.to_owned(), why };
-        joined.completion.await.map_err(lost).flatten().map(|(record, _)| record)
+        joined.completion.await.map_err(lost).flatten()
     }
 
     /// Notes that an image is in use.

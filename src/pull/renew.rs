@@ -9,7 +9,7 @@ use super::PullError;
 use super::build::{self, Work};
 use super::error::About as _;
 use super::recipe::StoredPart;
-use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::store::{Held, Hold, ImageRecord, Store};
 use crate::image::tree::Rules;
 use crate::kind::Kind;
 use crate::oci::limits::ImageLimits;
@@ -22,13 +22,15 @@ use crate::oci::limits::ImageLimits;
 /// next attempt pulls the image.
 pub(super) fn renew(
     store: &Store,
-    lease: &Lease,
+    hold: &Hold,
     old: ImageRecord,
     rules: Rules,
     limits: ImageLimits,
     image: &str,
 ) -> Result<ImageRecord, PullError> {
     let manifest = old.manifest;
+    let layers = old.layers.iter().copied().map(Held::Layer);
+    hold.keep_blocking(&Held::of(&old).into_iter().chain(layers).collect::<Vec<_>>()).about(image)?;
     // Another caller may have built it while this one waited.
     let old = store.images().get(&manifest).about(image)?.unwrap_or(old);
     if !old.is_outdated() {
@@ -42,7 +44,7 @@ pub(super) fn renew(
     let (name, parts, platform) = (image.to_owned(), StoredPart::of(&old), old.platform);
     // A sealed image is never outdated.
     let work = Work { manifest, platform, name, parts, seal: None, rules, limits };
-    let built = build::build(store, lease, work).inspect_err(|error| {
+    let built = build::build(store, hold, work).inspect_err(|error| {
         // Any other failure may pass, and leaves an image that could be mounted.
         if matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
             && let Err(error) = store.images().forget(&manifest)

@@ -134,7 +134,7 @@ fn what_a_crash_leaves_is_swept() {
     assert_eq!(mounts_below(&bench.root), [home.clone(), home.join(image.hex())]);
     assert_eq!(std::fs::read_dir(&home).unwrap().count(), 1);
     assert!(!bench.store().join(".self-test").exists());
-    for image in restarted.mounted_images().unwrap() {
+    for image in restarted.mounted_images().unwrap().all() {
         if bench.object(&image).exists() {
             restarted.release(&image).unwrap();
         }

@@ -92,7 +92,7 @@ impl Images for FakeImages {
         let record = known.ok_or(PullError::Absent(reference))?;
         // What a volume shows already stays, even if the tag has moved.
         let record = request.pinned.map_or(record, |pinned| image(pinned.as_bytes()[0]));
-        Ok(Ready { record, lease: self.store.lease().await.unwrap(), fetched: 0, admission: None })
+        Ok(Ready { record, hold: self.store.hold(), fetched: 0, admission: None })
     }
 
     fn used(&self, _: &Digest) {}

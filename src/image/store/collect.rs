@@ -3,8 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::gc::{self, CollectionPlan, Policy};
-use super::sweep::MountedImages;
-use super::{ImageRecord, Store, StoreError, Swept, inventory, usage};
+use super::inventory::{self, Needs};
+use super::lock::Collecting;
+use super::mounted::MountedImages;
+use super::{ImageRecord, Store, StoreError, Swept, usage};
 use crate::metrics::Outcome;
 use crate::oci::digest::Digest;
 
@@ -12,7 +14,7 @@ use crate::oci::digest::Digest;
 pub struct CollectRequest<'a> {
     /// What to remove.
     pub policy: Policy,
-    /// Tells which composefs images are mounted. Called while none can be mounted.
+    /// Tells which composefs images are mounted. Called while none can be mounted that is not held.
     pub mounted: &'a MountedImages<'a>,
     /// Only report what would be removed.
     pub dry_run: bool,
@@ -43,8 +45,8 @@ impl Store {
     /// as there is room.
     ///
     /// # Errors
-    /// [`StoreError::Blocked`] if it is unknown what is needed, [`StoreError::Busy`] if a pull or publish lasts
-    /// longer than [`super::Options::patience`], and those of the filesystem. Whatever was done by then is
+    /// [`StoreError::Blocked`] if it is unknown what is needed, [`StoreError::Busy`] if another collection
+    /// lasts longer than [`super::Options::patience`], and those of the filesystem. Whatever was done by then is
     /// consistent, and the next collection goes on from there.
     pub fn collect(&self, request: &CollectRequest<'_>) -> Result<Collected, StoreError> {
         let timing = self.metrics.collection();
@@ -57,24 +59,26 @@ impl Store {
     }
 
     fn collect_now(&self, request: &CollectRequest<'_>) -> Result<Collected, StoreError> {
-        let grace = request.policy.min_age();
+        let (grace, mounted) = (request.policy.min_age(), request.mounted);
+        if let Policy::Watermarks { high, .. } = request.policy
+            && !self.space()?.exceeds(high)
+        {
+            // The usual round: there is room, and nothing is read.
+            return Ok(Collected::default());
+        }
+        let collecting = self.store_lock.collecting(self.patience)?;
         let mut swept = Swept::default();
         let mut frees = HashMap::new();
-        if let Policy::Watermarks { high, .. } = request.policy {
-            // The usual round: there is room, and nothing is read.
-            if !self.space()?.exceeds(high) {
-                return Ok(Collected::default());
-            }
+        if let Policy::Watermarks { .. } = request.policy {
             if !request.dry_run {
-                swept = self.sweep(grace, request.mounted)?;
+                swept = self.sweep_collecting(&collecting, grace, mounted)?;
             }
             let needed = self.needed(request)?;
-            let _lease = self.lease_blocking()?;
             frees = usage::frees(&self.parts.images, self.parts.contents(), &needed)?;
         }
-        let images = self.remove_images(request, &frees)?;
+        let images = self.remove_images(&collecting, request, &frees)?;
         if !request.dry_run {
-            let more = self.sweep(grace, request.mounted)?;
+            let more = self.sweep_collecting(&collecting, grace, mounted)?;
             swept.layers += more.layers;
             swept.objects += more.objects;
             swept.bytes += more.bytes;
@@ -82,40 +86,54 @@ impl Store {
         Ok(Collected { images, swept })
     }
 
-    /// The images that may not go. An estimate: it is made again once no other process uses the store.
+    /// The images that may not go. An estimate: it is made again before any goes.
     fn needed(&self, request: &CollectRequest<'_>) -> Result<BTreeSet<Digest>, StoreError> {
-        let mounted = (request.mounted)().map_err(StoreError::Blocked)?;
-        let inventory = inventory::take(&self.parts, &mounted, &HashMap::new(), self.space()?)?;
+        let inventory = inventory::take(&self.parts, request.mounted, &HashMap::new(), self.space()?)?;
         let needed = inventory.images.iter().filter(|image| image.needed.is_some());
         Ok(needed.map(|image| image.manifest).collect())
     }
 
-    /// Plans, and removes the records of what goes. The store is taken for this moment only.
+    /// Plans, and removes the records of what goes. Only for the removal, nothing can be noted in a hold.
     fn remove_images(
         &self,
+        _collecting: &Collecting,
         request: &CollectRequest<'_>,
         frees: &HashMap<Digest, gc::Amount>,
     ) -> Result<Vec<ImageRecord>, StoreError> {
-        let _all = self.store_lock.exclusive(self.patience)?;
-        let mounted = (request.mounted)().map_err(StoreError::Blocked)?;
-        let inventory = inventory::take(&self.parts, &mounted, frees, self.space()?)?;
+        let inventory = inventory::take(&self.parts, request.mounted, frees, self.space()?)?;
         let manifests = match gc::plan(&inventory, &request.policy) {
             CollectionPlan::Done => return Ok(Vec::new()),
             CollectionPlan::Run(manifests) => manifests,
             CollectionPlan::Refuse(why) => return Err(StoreError::Blocked(why)),
         };
-        let mut removed = Vec::new();
-        for manifest in manifests {
-            // Torn since the inventory: there is no image to remove.
-            let Some(record) = self.parts.images.get(&manifest)? else { continue };
-            if !request.dry_run {
-                self.parts.images.remove(&manifest)?;
-                tracing::info!(image.digest = %manifest, names = ?record.names, "image removed");
-            }
-            removed.push(record);
+        let planned: HashMap<_, _> =
+            inventory.images.iter().map(|image| (image.manifest, image.last_used)).collect();
+        let (images, mut removed) = (&self.parts.images, Vec::new());
+        let all = self.store_lock.exclusive(self.patience)?;
+        let needs = Needs::read(&self.parts, request.mounted)?;
+        if !needs.unknown.is_empty() {
+            return Err(StoreError::Blocked(needs.unknown.join("; ")));
         }
+        for manifest in manifests {
+            let image = match images.stored(&manifest) {
+                Ok(Some(image)) => image,
+                // Gone or torn since the inventory: there is no image to remove.
+                Ok(None) | Err(StoreError::Torn { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            // It may have come into use since it was planned, and gone out of it again.
+            if needs.of(&image.record).is_some() || planned.get(&manifest) != Some(&image.last_used) {
+                continue;
+            }
+            if !request.dry_run {
+                images.remove(&manifest)?;
+                tracing::info!(image.digest = %manifest, names = ?image.record.names, "image removed");
+            }
+            removed.push(image.record);
+        }
+        drop(all);
         // Before any layer or object goes: a record that came back after a power cut would name what is gone.
-        self.parts.images.sync()?;
+        images.sync()?;
         Ok(removed)
     }
 }

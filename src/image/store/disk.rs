@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use super::error::StoreError;
-use super::file_name::digest_of;
 use crate::durable_file::{self, StepError, Steps, Temporary, try_lock};
-use crate::oci::digest::Digest;
 
 /// Files that are being written, each locked while its writer lives.
 pub(super) const TEMPORARY: &str = "tmp";
@@ -104,21 +102,6 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         })
-    }
-
-    /// Removes the directories in `directory` that are not named by a digest for which `is_needed` holds.
-    pub(super) fn remove_directories_unless(
-        &self,
-        directory: &Path,
-        is_needed: impl Fn(&Digest) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
-        for name in self.list(directory)? {
-            let about = digest_of(&name, "");
-            if about.as_ref().map(&is_needed).transpose()? != Some(true) {
-                self.remove_all(&directory.join(name))?;
-            }
-        }
-        Ok(())
     }
 
     /// Removes a directory and what is in it.

@@ -9,7 +9,7 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{ImageRecord, Store, StoreError};
+use super::{Held, ImageRecord, Store, StoreError};
 use crate::image::objects::{Corruption, Objects};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
@@ -32,7 +32,8 @@ impl Store {
     /// # Errors
     /// Those of reading records, and of opening files. What is damaged is part of the answer.
     pub fn examine(&self, images: &[ImageRecord]) -> Result<Examined, StoreError> {
-        let _lease = self.lease_blocking()?;
+        let hold = self.hold();
+        hold.keep_blocking(&images.iter().flat_map(Held::of).collect::<Vec<_>>())?;
         let mut owners: BTreeMap<VerityDigest, Vec<Digest>> = BTreeMap::new();
         for image in images {
             self.parts.contents().each_object(image, |digest, _| {
@@ -45,12 +46,13 @@ impl Store {
         examine_all(self.parts.objects.all(), &owners.into_iter().collect::<Vec<_>>())
     }
 
-    /// Reads one object in full, under a lease, and says what is wrong with it, if anything. Blocking.
+    /// Reads one object in full and says what is wrong with it, if anything. Blocking.
     ///
     /// # Errors
     /// It could not be examined, which says nothing about the object.
     pub fn examine_object(&self, digest: &VerityDigest) -> Result<Option<Corruption>, StoreError> {
-        let _lease = self.lease_blocking()?;
+        let hold = self.hold();
+        hold.keep_blocking(&[Held::Object(*digest)])?;
         Ok(self.parts.objects.all().examine(digest)?.1)
     }
 
@@ -59,9 +61,9 @@ impl Store {
     /// # Errors
     /// Those of reading records and of looking at files.
     pub fn missing_objects(&self) -> Result<Vec<VerityDigest>, StoreError> {
-        let _lease = self.lease_blocking()?;
+        let (_hold, listing) = self.hold_all_images()?;
         let mut named = BTreeSet::new();
-        for image in self.parts.images.list()?.images {
+        for image in listing.images {
             self.parts.contents().each_object(&image.record, |digest, _| {
                 named.insert(digest);
             })?;
@@ -80,9 +82,9 @@ impl Store {
     /// # Errors
     /// Those of reading records.
     pub fn images_with(&self, object: &VerityDigest) -> Result<Vec<ImageRecord>, StoreError> {
-        let _lease = self.lease_blocking()?;
+        let (_hold, listing) = self.hold_all_images()?;
         let mut having = Vec::new();
-        for image in self.parts.images.list()?.images {
+        for image in listing.images {
             let mut has = false;
             self.parts.contents().each_object(&image.record, |digest, _| has |= digest == *object)?;
             if has {

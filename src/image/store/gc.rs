@@ -1,6 +1,6 @@
 //! Which images go: the decision, without any I/O.
 //!
-//! An image stays if a volume record, a mount or a pin needs it, or if it was used less than the
+//! An image stays if a volume record, a mount, a pin or a hold needs it, or if it was used less than the
 //! minimum age ago. As long as it is unknown what is needed, everything stays.
 
 use std::time::{Duration, SystemTime};
@@ -43,6 +43,8 @@ pub(super) enum Need {
     Mount,
     /// The operator.
     Pin,
+    /// A pull or publish under way.
+    Hold,
 }
 
 /// What to remove.

@@ -84,7 +84,9 @@ fn close_to_others(disk: &Disk, root: &Path) -> Result<(), StoreError> {
 fn refuse_foreign(disk: &Disk, version: &Path) -> Result<(), StoreError> {
     let root = disk.root();
     // `lost+found` is what a fresh ext4 has.
-    let ours = |name: &std::ffi::OsStr| name == disk::TEMPORARY || name == lock::FILE || name == "lost+found";
+    let ours = |name: &std::ffi::OsStr| {
+        [disk::TEMPORARY, lock::FILE, lock::COLLECTOR, "lost+found"].iter().any(|ours| name == *ours)
+    };
     match disk.list(root)?.into_iter().find(|name| !ours(name)) {
         None => Ok(()),
         // Another process is making it at this moment.

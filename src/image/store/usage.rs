@@ -57,8 +57,7 @@ impl Store {
     /// # Errors
     /// Those of reading records and directories; an image of a newer release is left out.
     pub fn usage(&self) -> Result<Usage, StoreError> {
-        let _lease = self.lease_blocking()?;
-        let listing = self.parts.images.list()?;
+        let (_hold, listing) = self.hold_all_images()?;
         let mut usages = Vec::new();
         let mut seen: HashMap<VerityDigest, Seen> = HashMap::new();
         for (index, image) in listing.images.iter().enumerate() {
@@ -87,7 +86,7 @@ impl Store {
 }
 
 /// What each image that is not `needed` frees when it goes after all those used less recently: the
-/// objects that neither a needed image nor one used more recently has. The caller holds a lease.
+/// objects that neither a needed image nor one used more recently has. No other collection runs.
 pub(super) fn frees(
     images: &Images,
     contents: Contents<'_>,

@@ -39,7 +39,7 @@ impl Volumes {
             (self.0.guards.clone(), self.0.metrics.clone(), self.0.levels.here);
         self.blocking(move |io| {
             // Listed before the records: a mount made after this must not be released for want of a record.
-            let images = io.mounter.mounted_images()?;
+            let images = io.mounter.mounted_images()?.all();
             let rebooted = io.records.boot().as_deref() != Some(io.boot);
             let mut found = Recovered::default();
             let mut needed = BTreeSet::new();

@@ -148,13 +148,13 @@ fn objects_of_an_unreadable_record_survive_a_power_cut() {
     let store = Store::open(dir.path(), options(BOOT)).unwrap();
     pull(&store, "known", &[&["x"]]).unwrap();
     pull(&store, "newer", &[&["y"]]).unwrap();
-    let lease = store.lease_blocking().unwrap();
-    let objects = store.objects().under(&lease).unwrap();
+    let hold = store.hold();
+    let objects = store.objects().under(&hold).unwrap();
     let (torn, _) = objects.put(&content("torn")).unwrap();
     std::fs::write(store.objects().path(&torn), "to").unwrap();
     let path = dir.path().join("images").join(format!("{}.json", manifest("newer").hex()));
     std::fs::write(path, r#"{"format":9}"#).unwrap();
-    drop((objects, lease, store));
+    drop((objects, hold, store));
     let before = all_objects(dir.path());
     drop(Store::open(dir.path(), options(NEXT_BOOT)).unwrap());
     let gone: Vec<_> = before.difference(&all_objects(dir.path())).copied().collect();

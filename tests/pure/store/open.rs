@@ -124,19 +124,22 @@ fn many_open_a_new_store_at_once() {
 fn leftovers_go_and_files_being_written_stay() {
     let dir = directory();
     let store = open(dir.path());
-    let lease = store.lease_blocking().unwrap();
-    let being_written = store.layers().stage(&lease).unwrap();
+    let hold = store.hold();
+    let being_written = store.layers().stage(&hold).unwrap();
     fs::write(dir.path().join("tmp/dead"), "left over").unwrap();
     fs::create_dir(dir.path().join("staging/old-boot")).unwrap();
     fs::write(dir.path().join("staging/old-boot/x"), "left over").unwrap();
+    fs::write(dir.path().join("objects/.new-1-1"), "left over, or about to be renamed").unwrap();
+    store.objects().under(&hold).unwrap();
     drop(open(dir.path()));
-    assert!(dir.path().join("tmp/dead").exists(), "somebody is working: tidying up can wait");
-    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 2);
+    assert!(!dir.path().join("tmp/dead").exists() && !dir.path().join("staging/old-boot").exists());
+    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 1, "what is being written stays");
+    assert!(dir.path().join("objects/.new-1-1").exists(), "its writer may live");
     drop(being_written);
-    drop(lease);
+    drop(hold);
     drop(open(dir.path()));
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
-    assert!(!dir.path().join("staging/old-boot").exists());
+    assert!(!dir.path().join("objects/.new-1-1").exists());
 }
 
 #[test]

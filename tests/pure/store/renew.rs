@@ -31,7 +31,7 @@ impl Node {
         let asked = request(&layout.reference("latest"), PullPolicy::IfNotPresent);
         let ready = formerly.ensure(&asked).await.unwrap();
         let old = ImageRecord { builder: 1, rules: Rules::Faithful, ..ready.record };
-        store.commit_image(&ready.lease, &old).unwrap();
+        store.commit_image(&ready.hold, &old).unwrap();
         let puller = puller(&store, &[], &accept_all(), PullLimits::default());
         Self { directory, store, puller, layout, old }
     }
@@ -119,9 +119,9 @@ async fn an_image_whose_layers_are_lost_is_pulled_again() {
 async fn a_sealed_image_is_what_its_manifest_says_whoever_built_it() {
     let node = Node::new().await;
     let sealed = ImageRecord { sealed: true, ..node.old.clone() };
-    let lease = node.store.lease().await.unwrap();
-    node.store.commit_image(&lease, &sealed).unwrap();
-    drop(lease);
+    let hold = node.store.hold();
+    node.store.commit_image(&hold, &sealed).unwrap();
+    drop(hold);
     assert_eq!(node.ensure(PullPolicy::Never).await.unwrap(), sealed);
 }
 

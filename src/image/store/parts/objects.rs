@@ -5,11 +5,12 @@ mod enable_verity;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::image::objects::Objects;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::lock::Lease;
+use crate::image::store::hold::Hold;
 use crate::image::store::markers::Markers;
 use crate::image::verity::{VerityDigest, VerityHasher};
 
@@ -28,14 +29,14 @@ impl StoredObjects {
         Self { disk: disk.clone(), objects, markers }
     }
 
-    /// The objects, to write to under `lease` until it is committed. The first call of a lease waits
-    /// for the disk: the marker of its writes must be there before they are.
+    /// The objects, to write to under `hold`, which keeps each one that is put. The first call of a hold waits for the
+    /// disk: the marker of its writes must be there before they are.
     ///
     /// # Errors
     /// Those of writing the marker.
-    pub fn under(&self, lease: &Lease) -> Result<Objects, StoreError> {
-        lease.mark(|| self.markers.make())?;
-        Ok(self.objects.clone())
+    pub fn under(&self, hold: &Hold) -> Result<Objects, StoreError> {
+        hold.begin_writing(|| self.markers.make())?;
+        Ok(self.objects.kept_by(Arc::new(hold.clone())))
     }
 
     /// Where an object is, or would be.
