@@ -10,6 +10,7 @@ mod collection;
 mod damage;
 mod driver;
 mod hardening;
+mod holds;
 mod hostile;
 mod kubernetes;
 mod levels;
