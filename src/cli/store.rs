@@ -162,7 +162,7 @@ pub fn prune(
     let min_age = Duration::ZERO;
     let policy = match watermarks {
         None => Policy::Unneeded { min_age },
-        Some((high, low)) => Policy::Watermarks { high, low, min_age },
+        Some((high, low)) => Policy::Watermarks { high, low, min_age, recent: min_age },
     };
     let mounted = || engine.mounted_images().map_err(|error| error.to_string());
     let collected = engine.store.collect(&CollectRequest { policy, mounted: &mounted, dry_run })?;

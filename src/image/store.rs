@@ -64,6 +64,7 @@ mod pin;
 mod record;
 mod recover;
 mod remove_damaged;
+mod rounds;
 mod space;
 mod sweep;
 mod usage;
@@ -71,6 +72,7 @@ mod useless;
 mod version;
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 pub use crate::durable_file::Steps;
@@ -100,6 +102,7 @@ use crate::integrity::Integrity;
 use disk::Disk;
 use lock::StoreLock;
 use parts::Parts;
+use rounds::Rounds;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -139,6 +142,8 @@ pub struct Store {
     patience: Duration,
     measure: Measure,
     metrics: StoreMetrics,
+    /// Of collections by watermarks.
+    rounds: Mutex<Rounds>,
 }
 
 impl Store {

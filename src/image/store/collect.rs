@@ -1,11 +1,14 @@
 //! Garbage collection: carries out the plan of [`super::gc`], then sweeps.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Instant;
 
-use super::gc::{self, CollectionPlan, Policy};
+use super::gc::{self, CollectionPlan, Inventory, Policy};
 use super::inventory::{self, Needs};
 use super::lock::Collecting;
 use super::mounted::MountedImages;
+use super::rounds::{Look, Round, Rounds};
 use super::{ImageRecord, Store, StoreError, Swept, usage};
 use crate::metrics::Outcome;
 use crate::oci::digest::Digest;
@@ -27,6 +30,8 @@ pub struct Collected {
     pub images: Vec<ImageRecord>,
     /// What went with them, and what no image had needed before; zero in a dry run.
     pub swept: Swept,
+    /// Whether the filesystem is still fuller than the watermark at which removal begins.
+    pub above_mark: bool,
 }
 
 impl std::fmt::Debug for CollectRequest<'_> {
@@ -41,8 +46,8 @@ impl std::fmt::Debug for CollectRequest<'_> {
 impl Store {
     /// Removes images by `request`, and everything that no image needs. Blocking.
     ///
-    /// By watermarks, leftovers of failed pulls go before any image does, and nothing is looked at as long
-    /// as there is room.
+    /// By watermarks, leftovers of failed pulls go before any image does, and nothing is looked at as long as there is
+    /// room, or as a round of this process would find what the last one found in vain.
     ///
     /// # Errors
     /// [`StoreError::Blocked`] if it is unknown what is needed, [`StoreError::Busy`] if another collection
@@ -59,38 +64,76 @@ impl Store {
     }
 
     fn collect_now(&self, request: &CollectRequest<'_>) -> Result<Collected, StoreError> {
-        let (grace, mounted) = (request.policy.min_age(), request.mounted);
-        if let Policy::Watermarks { high, .. } = request.policy
-            && !self.space()?.exceeds(high)
-        {
-            // The usual round: there is room, and nothing is read.
-            return Ok(Collected::default());
-        }
-        let collecting = self.store_lock.collecting(self.patience)?;
-        let mut swept = Swept::default();
-        let mut frees = HashMap::new();
-        if let Policy::Watermarks { .. } = request.policy {
-            if !request.dry_run {
-                swept = self.sweep_collecting(&collecting, grace, mounted)?;
+        match request.policy {
+            Policy::Watermarks { high, .. } => self.collect_by_watermarks(request, high),
+            Policy::Unneeded { .. } => {
+                let collecting = self.store_lock.collecting(self.patience)?;
+                let images = self.remove_images(&collecting, request, &HashMap::new())?;
+                let swept = if request.dry_run {
+                    Swept::default()
+                } else {
+                    self.sweep_collecting(&collecting, request.policy.min_age(), request.mounted)?
+                };
+                Ok(Collected { images, swept, above_mark: false })
             }
-            let needed = self.needed(request)?;
-            frees = usage::frees(&self.parts.images, self.parts.contents(), &needed)?;
         }
-        let images = self.remove_images(&collecting, request, &frees)?;
-        if !request.dry_run {
-            let more = self.sweep_collecting(&collecting, grace, mounted)?;
-            swept.layers += more.layers;
-            swept.objects += more.objects;
-            swept.bytes += more.bytes;
-        }
-        Ok(Collected { images, swept })
     }
 
-    /// The images that may not go. An estimate: it is made again before any goes.
-    fn needed(&self, request: &CollectRequest<'_>) -> Result<BTreeSet<Digest>, StoreError> {
-        let inventory = inventory::take(&self.parts, request.mounted, &HashMap::new(), self.space()?)?;
-        let needed = inventory.images.iter().filter(|image| image.needed.is_some());
-        Ok(needed.map(|image| image.manifest).collect())
+    fn collect_by_watermarks(&self, request: &CollectRequest<'_>, high: u8) -> Result<Collected, StoreError> {
+        let mut done = Collected::default();
+        if !self.space()?.exceeds(high) {
+            // The usual round: there is room, and nothing is read.
+            return Ok(done);
+        }
+        let collecting = self.store_lock.collecting(self.patience)?;
+        let (look, needed) = self.look(request, high)?;
+        let round = self.rounds().next(&look, Instant::now());
+        let sweep = |swept: &mut Swept| {
+            let more = self.sweep_collecting(&collecting, request.policy.min_age(), request.mounted)?;
+            *swept += more;
+            Ok::<(), StoreError>(())
+        };
+        if round == Round::Sweep && !request.dry_run {
+            sweep(&mut done.swept)?;
+        }
+        if (round != Round::Skip || request.dry_run) && self.space()?.exceeds(high) {
+            let frees = usage::frees(&self.parts.images, self.parts.contents(), &needed)?;
+            done.images = self.remove_images(&collecting, request, &frees)?;
+        }
+        if request.dry_run {
+            return Ok(done);
+        }
+        if !done.images.is_empty() {
+            sweep(&mut done.swept)?;
+        }
+        if round != Round::Skip {
+            let freed = !done.images.is_empty() || done.swept.objects > 0;
+            self.rounds().ended(look, round == Round::Sweep, freed, Instant::now());
+        }
+        done.above_mark = self.space()?.exceeds(high);
+        Ok(done)
+    }
+
+    /// What a round would find, and the images that may not go. An estimate: it is made again before any goes.
+    fn look(&self, request: &CollectRequest<'_>, high: u8) -> Result<(Look, BTreeSet<Digest>), StoreError> {
+        let (parts, policy) = (&self.parts, &request.policy);
+        let Inventory { images, unknown, space, now } =
+            inventory::take(parts, request.mounted, &HashMap::new(), self.space()?)?;
+        if !unknown.is_empty() {
+            return Err(StoreError::Blocked(unknown.join("; ")));
+        }
+        let needed = images.iter().filter(|image| image.needed.is_some()).map(|image| image.manifest);
+        let idle = images.iter().filter(|image| gc::may_go(image, now, policy.min_age()));
+        let look = Look {
+            idle: idle.map(|image| (image.manifest, !gc::may_go(image, now, policy.recent()))).collect(),
+            leftovers: inventory::has_leftovers(parts, policy.min_age())?,
+            excess: space.excess(high),
+        };
+        Ok((look, needed.collect()))
+    }
+
+    fn rounds(&self) -> MutexGuard<'_, Rounds> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Plans, and removes the records of what goes. Only for the removal, nothing can be noted in a hold.

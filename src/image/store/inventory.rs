@@ -1,7 +1,7 @@
 //! What must stay: the roots that the store can see, and those that its caller names.
 
 use std::collections::{HashMap, HashSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::gc::{Candidate, Inventory, Need};
 use super::held::Held;
@@ -75,6 +75,21 @@ impl Needs {
         }
         Ok(())
     }
+}
+
+/// Whether a pull that is gone has left something: a hold without a holder, or a staged layer that is older than `grace`
+/// and that nobody holds. What was left without such a trace is found by the next thorough sweep.
+pub(super) fn has_leftovers(parts: &Parts, grace: Duration) -> Result<bool, StoreError> {
+    if parts.holds.any_dead()? {
+        return Ok(true);
+    }
+    let mut held = HashSet::new();
+    parts.holds.for_each_new(&mut HashMap::new(), |thing| {
+        if let Held::Layer(diff_id) = thing {
+            held.insert(diff_id);
+        }
+    })?;
+    Ok(parts.layers.staged()?.into_iter().any(|(diff_id, age)| age >= grace && !held.contains(&diff_id)))
 }
 
 /// Everything that the garbage collector's decision depends on. `frees` says what each image's removal frees; nothing

@@ -78,7 +78,8 @@ impl Marked {
         self.add_images(parts)?;
         self.add_mounted(parts.contents(), &mounted)?;
         self.add_kept(parts)?;
-        for diff_id in parts.layers.staged_within(grace)? {
+        // The pull that failed a moment ago is about to be tried again.
+        for (diff_id, _) in parts.layers.staged()?.into_iter().filter(|(_, age)| *age < grace) {
             self.add_layer(parts.contents(), &diff_id)?;
         }
         Ok(())

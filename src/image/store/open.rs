@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Mutex;
 
 use super::disk::{self, Disk};
 use super::lock::{self, StoreLock};
@@ -39,7 +40,8 @@ impl Store {
         let store_lock = StoreLock::new(&disk);
         let parts = Parts::new(&disk, &options.key, &boot_id, objects);
         let Options { patience, measure, .. } = options;
-        let store = Self { disk, store_lock, parts, filesystem, patience, measure, metrics };
+        let rounds = Mutex::default();
+        let store = Self { disk, store_lock, parts, filesystem, patience, measure, metrics, rounds };
         store.parts.layers.make_staging()?;
         // Before the first object: a later boot may have fs-verity and must know that these lack it.
         store.parts.objects.note_lack_of_verity()?;

@@ -36,6 +36,14 @@ pub struct Swept {
     pub bytes: u64,
 }
 
+impl std::ops::AddAssign for Swept {
+    fn add_assign(&mut self, other: Self) {
+        self.layers += other.layers;
+        self.objects += other.objects;
+        self.bytes += other.bytes;
+    }
+}
+
 impl Store {
     /// Removes everything that no image record, mount, volume record, pin or hold needs, but for staged layers younger
     /// than `grace`. `mounted` tells which composefs images are mounted; it is asked while nobody can mount one that it

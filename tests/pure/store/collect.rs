@@ -128,7 +128,7 @@ fn by_watermarks_the_least_recently_used_go_and_no_more_than_needed() {
         pull(&store, name, &[&["common40960"], &[name]]).unwrap();
         used(&store, &manifest(name), hours * HOUR);
     }
-    let policy = Policy::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60) };
+    let policy = Policy::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60), recent: HOUR };
     let gone = || {
         let gone = collect(&store, policy, &[]).unwrap().images;
         gone.iter().map(|record| record.manifest).collect::<Vec<_>>()
@@ -159,6 +159,41 @@ fn by_watermarks_the_least_recently_used_go_and_no_more_than_needed() {
     assert!(gone().is_empty());
     assert_eq!(names(&store), [manifest("b40960")]);
     check(&store);
+}
+
+#[test]
+fn where_others_fill_the_disk_what_was_used_of_late_stays_and_nothing_is_read_in_vain() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = Arc::new(AtomicU64::new(95));
+    let store = Store::open(dir.path(), small_disk(&base)).unwrap();
+    for (name, hours) in [("old", 2), ("new", 0), ("newer", 0)] {
+        pull(&store, name, &[&[name]]).unwrap();
+        used(&store, &manifest(name), hours * HOUR + Duration::from_secs(90));
+    }
+    let policy = Policy::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60), recent: HOUR };
+    let round = || collect(&store, policy, &[]);
+    let gone = round().unwrap();
+    assert_eq!(gone.images.iter().map(|image| image.manifest).collect::<Vec<_>>(), [manifest("old")]);
+    assert!(gone.above_mark);
+    assert!(round().unwrap().images.is_empty());
+    // From now on reading a layer's record is an error: the composefs image, which would help out, is a stand-in.
+    let layer = dir.path().join("layers").join(diff_id(&["new"]).hex());
+    let bytes = std::fs::read(&layer).unwrap();
+    std::fs::write(&layer, &bytes[..60]).unwrap();
+    for _ in 0..3 {
+        let nothing = round().unwrap();
+        assert!(nothing.images.is_empty() && nothing.above_mark, "{nothing:?}");
+    }
+    // A killed pull has left something, so there is something to find.
+    std::fs::write(dir.path().join("holds/killed"), "").unwrap();
+    assert!(round().is_err());
+    std::fs::write(&layer, bytes).unwrap();
+    assert!(round().unwrap().images.is_empty());
+    // Others need less by now: the two of this hour make the difference, and as many go as are needed.
+    base.store(82, SeqCst);
+    assert_eq!(round().unwrap().images.len(), 2);
+    assert!(!store.space().unwrap().exceeds(85));
+    assert!(!round().unwrap().above_mark);
 }
 
 #[test]
@@ -250,7 +285,8 @@ fn a_damaged_image_that_a_volume_shows_stops_every_collection_until_it_is_back()
     };
     std::fs::write(&volume, record(BOOT)).unwrap();
     store.remove_damaged(&BTreeSet::from([shown.image])).unwrap();
-    let watermarks = Policy::Watermarks { high: 85, low: 80, min_age: Duration::ZERO };
+    let watermarks =
+        Policy::Watermarks { high: 85, low: 80, min_age: Duration::ZERO, recent: Duration::ZERO };
     for policy in [EVERYTHING, watermarks] {
         let refused = collect(&store, policy, &[shown.image]).unwrap_err();
         assert!(

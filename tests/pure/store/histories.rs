@@ -245,7 +245,12 @@ impl Node {
             Act::Restart => self.restart(self.key),
             Act::Collect => self.collect(EVERYTHING),
             Act::CollectByWatermark => {
-                self.collect(Policy::Watermarks { high: 85, low: 80, min_age: Duration::ZERO });
+                self.collect(Policy::Watermarks {
+                    high: 85,
+                    low: 80,
+                    min_age: Duration::ZERO,
+                    recent: Duration::ZERO,
+                });
             }
             Act::Pull(_) | Act::Pin(_) | Act::Advance(_) | Act::Abort(_) => {}
         }

@@ -163,20 +163,17 @@ impl Layers {
         self.disk.sync_directory(&self.kept)
     }
 
-    /// The staged layers of this boot that are younger than `grace`.
-    pub(in crate::image::store) fn staged_within(&self, grace: Duration) -> Result<Vec<Digest>, StoreError> {
-        let mut young = Vec::new();
+    /// The staged layers of this boot, and how long ago each was staged; nothing where the clock was set back.
+    pub(in crate::image::store) fn staged(&self) -> Result<Vec<(Digest, Duration)>, StoreError> {
+        let mut staged = Vec::new();
         for name in self.disk.list(&self.staging)? {
             let Some(diff_id) = digest_of(&name, "") else { continue };
             let modified = fs::metadata(self.staging.join(&name)).and_then(|metadata| metadata.modified());
             // A commit may move it meanwhile; then its image is marked.
             let Ok(modified) = modified else { continue };
-            let age = SystemTime::now().duration_since(modified).unwrap_or_default();
-            if age < grace {
-                young.push(diff_id);
-            }
+            staged.push((diff_id, SystemTime::now().duration_since(modified).unwrap_or_default()));
         }
-        Ok(young)
+        Ok(staged)
     }
 
     /// The layers of all records, staged or synced; some twice.
