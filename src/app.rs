@@ -9,5 +9,6 @@ pub mod instance_lock;
 mod kernel_log;
 pub mod kubernetes;
 pub mod node;
+mod room;
 pub mod supervise;
 pub mod telemetry;

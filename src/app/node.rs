@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::credential_providers::{CredentialProviderSettings, credential_providers};
 use super::engine::{Engine, EngineSettings};
-use super::housekeeping::{self, Schedule};
+use super::housekeeping::{self, House, Schedule};
 use super::http::{self, Monitored};
 use super::instance_lock::InstanceLock;
 use super::kernel_log;
 use super::kubernetes::KubernetesSettings;
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
+use crate::cluster::events::Events;
 use crate::csi::endpoint::Endpoint;
 use crate::csi::identity::{DriverName, IdentityService, Readiness};
 use crate::csi::proto::controller_server::ControllerServer;
@@ -109,13 +110,20 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
         supervisor.start("log-level", level.follow(shutdown.clone()));
     }
     let identity = (settings.node.node_id.as_str(), &*settings.driver.to_string());
-    let pod_events =
+    let (pod_events, node_events) =
         settings.kubernetes.start(cluster.as_ref(), identity, &ready, &mut supervisor, &shutdown);
     let token = shutdown.clone();
     supervisor.start("csi", async move { Ok(serve(listening, services, token, DRAIN).await?) });
     supervisor.start(
         "volumes",
-        keep_volumes(settings, node, (credential_providers, pod_events), ready, metrics, shutdown),
+        keep_volumes(
+            settings,
+            node,
+            (credential_providers, pod_events, node_events),
+            ready,
+            metrics,
+            shutdown,
+        ),
     );
     // A second more than the calls get, so that the server can close by itself.
     supervisor.run(DRAIN + Duration::from_secs(1)).await
@@ -125,7 +133,7 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
 async fn keep_volumes(
     settings: NodeRun,
     node: NodeService,
-    (credential_providers, pod_events): (CredentialProviders, PodEvents),
+    (credential_providers, pod_events, node_events): (CredentialProviders, PodEvents, Option<Arc<Events>>),
     ready: Readiness,
     metrics: MetricsRegistry,
     shutdown: CancellationToken,
@@ -160,7 +168,8 @@ async fn keep_volumes(
     let store = Arc::clone(&engine.store);
     let watcher = CorruptionWatcher::new(Arc::clone(&store), corrupt_images);
     let damage = kernel_log::follow(watcher, shutdown.clone());
-    let house = housekeeping::keep(store, mounter, volumes, settings.schedule, housekeeping, shutdown);
+    let house = House { store, mounter, volumes, node_events };
+    let house = housekeeping::keep(house, settings.schedule, housekeeping, shutdown);
     tokio::try_join!(damage, house).map(|_| ())
 }
 

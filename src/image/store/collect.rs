@@ -59,6 +59,10 @@ impl Store {
         if let (Ok(done), false) = (&outcome, request.dry_run) {
             self.metrics.collected(done);
         }
+        if let (Policy::Watermarks { .. }, false) = (request.policy, request.dry_run) {
+            // A round fails only once it is needed.
+            self.metrics.no_room(outcome.as_ref().map_or(true, |done| done.above_mark));
+        }
         timing.end(Outcome::of(&outcome, StoreError::kind));
         outcome
     }
