@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use composefs_csi::csi::proto::volume_capability::access_mode::Mode;
+use composefs_csi::csi::proto::{NodeStageVolumeRequest, NodeUnstageVolumeRequest};
 use composefs_csi::image::verity::VerityDigest;
 use tokio::task::JoinHandle;
 
@@ -162,4 +164,58 @@ fn a_mount_of_this_store_whose_image_has_gone_blocks_and_one_of_another_store_do
     assert_whole(&target, "gone");
     here.run(&["unmount", &target.to_string_lossy()]);
     assert_eq!(here.run(&["prune"])["images"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_staged_image_outlives_a_revoked_policy_a_restart_and_collections_until_it_is_unstaged() {
+    let layout = Layout::of(&Image::new(vec![layer("staged")]));
+    let image = layout.reference("latest");
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.json");
+    let decide = |decision: &str| {
+        std::fs::write(&policy, format!(r#"{{"default":[{{"type":"{decision}"}}]}}"#)).unwrap();
+    };
+    decide("insecureAcceptAnything");
+    let machine = Machine::new(&["--layout-dir=/", &format!("--policy={}", policy.display())]);
+    let plugin = machine.start().await;
+    let staging = machine.path().join("kubelet/staging");
+    std::fs::create_dir_all(&staging).unwrap();
+    let stage = NodeStageVolumeRequest {
+        volume_id: "pv-1".to_owned(),
+        staging_target_path: staging.display().to_string(),
+        volume_capability: Some(crate::support::csi::capability(Mode::MultiNodeReaderOnly)),
+        volume_context: crate::support::csi::context(&[("image", &image)]),
+        ..Default::default()
+    };
+    plugin.node.clone().node_stage_volume(stage.clone()).await.unwrap();
+    let mut publish = machine.publish("a", &image);
+    publish.volume_id = stage.volume_id.clone();
+    publish.volume_capability = stage.volume_capability.clone();
+    publish.volume_context.remove("csi.storage.k8s.io/ephemeral");
+
+    drop(plugin);
+    decide("reject");
+    let plugin = machine.start().await;
+    plugin.node.clone().node_publish_volume(publish.clone()).await.unwrap_err();
+    let holds = || std::fs::read_dir(machine.state().join("store/holds")).unwrap().count();
+    assert_eq!(holds(), 0, "a refused publish holds nothing any more");
+    assert_eq!(machine.run(&["prune"])["objects"], 0, "the staged volume needs its image");
+
+    drop(plugin);
+    decide("insecureAcceptAnything");
+    let plugin = machine.start().await;
+    // Without the layout nothing could be fetched again.
+    drop(layout);
+    plugin.node.clone().node_publish_volume(publish).await.unwrap();
+    assert_whole(&machine.target("a"), "staged");
+    let mut unpublish = machine.unpublish("a");
+    unpublish.volume_id = stage.volume_id.clone();
+    plugin.node.clone().node_unpublish_volume(unpublish).await.unwrap();
+    let unstage = NodeUnstageVolumeRequest {
+        volume_id: stage.volume_id,
+        staging_target_path: stage.staging_target_path,
+    };
+    plugin.node.clone().node_unstage_volume(unstage).await.unwrap();
+    assert_eq!(machine.run(&["prune"])["objects"], FILES + 1);
+    assert_eq!(holds(), 0);
 }

@@ -94,14 +94,22 @@ pub fn manifest(name: &str) -> Digest {
 
 /// Pulls image `name`, as far as the store is concerned.
 pub fn pull(store: &Store, name: &str, layers: &[&[&str]]) -> Result<ImageRecord, StoreError> {
-    let hold = store.hold();
+    pull_under(store, &store.hold(), name, layers)
+}
+
+pub fn pull_under(
+    store: &Store,
+    hold: &Hold,
+    name: &str,
+    layers: &[&[&str]],
+) -> Result<ImageRecord, StoreError> {
     for files in layers {
-        add_layer(store, &hold, files)?;
+        add_layer(store, hold, files)?;
     }
     let record = record(name, layers);
-    store.objects().under(&hold)?.put(&content(&format!("{name}-image")))?;
-    store.commit_image(&hold, &record)?;
-    store.names().remember(&hold, &record.names, &"linux/amd64".parse().unwrap(), record.manifest)?;
+    store.objects().under(hold)?.put(&content(&format!("{name}-image")))?;
+    store.commit_image(hold, &record)?;
+    store.names().remember(hold, &record.names, &"linux/amd64".parse().unwrap(), record.manifest)?;
     Ok(record)
 }
 
