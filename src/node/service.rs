@@ -12,7 +12,7 @@ use tracing::Span;
 use super::credential_providers::PodIdentity;
 use super::volume::statistics::Statistics;
 use super::volume::target::TargetPath;
-use super::volume::{VolumeError, VolumeRequest, Volumes};
+use super::volume::{VolumeError, VolumeRequest, Volumes, unmount_without_records};
 use crate::csi::capability::access;
 use crate::csi::deadline::time_to_answer;
 use crate::csi::proto::node_service_capability::{Rpc, Type, rpc};
@@ -24,6 +24,7 @@ use crate::csi::proto::{
     NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest,
     NodeUnstageVolumeResponse, VolumeCapability, VolumeCondition, VolumeUsage, node_server,
 };
+use crate::csi::readiness::Readiness;
 use crate::csi::span::note_volume;
 use crate::csi::status::status;
 use crate::kind::Kind;
@@ -46,6 +47,7 @@ pub struct NodeSettings {
 #[derive(Debug, Clone)]
 pub struct NodeService {
     settings: NodeSettings,
+    ready: Readiness,
     volumes: Arc<OnceLock<Volumes>>,
 }
 
@@ -58,9 +60,9 @@ const CAPABILITIES: [rpc::Type; 4] = [
 ];
 
 impl NodeService {
-    /// A service that answers `Unavailable` until it has its volumes.
-    pub fn new(settings: NodeSettings) -> Self {
-        Self { settings, volumes: Arc::default() }
+    /// A service that answers `Unavailable`, and why by `ready`, until it has its volumes. Unpublishing works at once.
+    pub fn new(settings: NodeSettings, ready: Readiness) -> Self {
+        Self { settings, ready, volumes: Arc::default() }
     }
 
     /// Serves calls about volumes from now on.
@@ -70,7 +72,10 @@ impl NodeService {
     }
 
     fn volumes(&self) -> Result<&Volumes, Status> {
-        self.volumes.get().ok_or_else(|| status(Kind::Transient, "the plugin is still starting; try again"))
+        self.volumes.get().ok_or_else(|| {
+            let why = self.ready.waiting_for().unwrap_or_default();
+            status(Kind::Transient, &format!("the plugin is not ready yet ({why}); try again"))
+        })
     }
 
     fn path(&self, field: &'static str, text: &str) -> Result<TargetPath, Status> {
@@ -83,6 +88,12 @@ fn volume_id(text: &str) -> Result<VolumeId, Status> {
     let id: VolumeId = text.parse().map_err(|error: VolumeIdError| status(error.kind(), &error))?;
     note_volume(&id);
     Ok(id)
+}
+
+async fn unpublish_early(target: TargetPath) -> Result<(), VolumeError> {
+    let span = Span::current();
+    let work = move || span.in_scope(|| unmount_without_records(&target));
+    tokio::task::spawn_blocking(work).await.map_err(|error| VolumeError::Lost(error.to_string()))?
 }
 
 fn failed(error: VolumeError) -> Status {
@@ -174,7 +185,12 @@ impl node_server::Node for NodeService {
         let request = request.into_inner();
         let volume = volume_id(&request.volume_id)?;
         let target = self.path("target_path", &request.target_path)?;
-        self.volumes()?.unpublish(volume, target).await.map_err(failed)?;
+        match self.volumes.get() {
+            Some(volumes) => volumes.unpublish(volume, target).await,
+            // A pod that ends does not wait for a store that opens slowly or not at all.
+            None => unpublish_early(target).await,
+        }
+        .map_err(failed)?;
         Ok(Response::new(NodeUnpublishVolumeResponse {}))
     }
 

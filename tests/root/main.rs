@@ -14,7 +14,9 @@ mod hostile;
 mod kubernetes;
 mod levels;
 mod seal;
+mod state_directory;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;
 mod tenants;
+mod waiting;

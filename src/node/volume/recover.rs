@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::execute::Io;
-use super::guard::Guards;
+use super::guard::{Guards, VolumeGuard};
 use super::record::{PublishedTarget, RecordError, VolumeRecord};
 use super::target::{TargetPath, TargetState};
 use super::{VolumeError, Volumes};
@@ -38,6 +38,8 @@ impl Volumes {
         let (guards, metrics, integrity) =
             (self.0.guards.clone(), self.0.metrics.clone(), self.0.levels.here);
         self.blocking(move |io| {
+            // The records of another directory say nothing about these mounts.
+            io.state.check()?;
             // Listed before the records: a mount made after this must not be released for want of a record.
             let images = io.mounter.mounted_images()?;
             let rebooted = io.records.boot().as_deref() != Some(io.boot);
@@ -51,17 +53,18 @@ impl Volumes {
                 match record {
                     Ok(record) => {
                         needed.insert(record.composefs);
-                        recover_record(io, &guards, &record, &count, &mut found)?;
+                        recover_record(io, &guards, &record, &count, &mut found);
                     }
-                    Err(error) => drop_or_report(io, &file, &error, rebooted, &mut found)?,
+                    Err(error) => drop_or_report(io, &file, &error, rebooted, &mut found),
                 }
             }
             // An unreadable record may need any of the images.
             if found.unreadable == 0 {
                 release_unneeded(io, images.difference(&needed));
             }
-            if rebooted {
-                io.records.set_boot(io.boot)?;
+            // On a full disk the next recovery does it. A record that is damaged until then counts as torn.
+            if rebooted && let Err(error) = io.records.set_boot(io.boot) {
+                tracing::warn!("the boot cannot be noted: {error}");
             }
             Ok(found)
         })
@@ -75,7 +78,7 @@ fn recover_record(
     record: &VolumeRecord,
     count: &dyn Fn(&PublishedTarget, bool),
     found: &mut Recovered,
-) -> Result<(), VolumeError> {
+) {
     // Only a stale record is guarded: a guard on every volume would fail the calls that arrive meanwhile.
     let kept = if without_missing(record) == *record {
         record.clone()
@@ -83,21 +86,21 @@ fn recover_record(
         // A call that has the volume now also knows its state; the next recovery looks again.
         let Some(guard) = record.volume_id.parse().ok().and_then(|id| guards.take(&id)) else {
             found.waiting += 1;
-            return Ok(());
+            return;
         };
-        // Read again under the guard: a call may have changed it since it was listed.
-        let Some(record) = io.records.read(guard.volume())? else { return Ok(()) };
-        let kept = without_missing(&record);
-        if kept.is_idle() {
-            io.records.remove(guard.volume())?;
-        } else if kept != record {
-            io.records.write(guard.volume(), &kept)?;
+        match drop_missing(io, &guard) {
+            Ok(Some((kept, dropped))) => {
+                found.dropped += usize::from(dropped);
+                kept
+            }
+            // A call has removed it since it was listed.
+            Ok(None) => return,
+            Err(error) => {
+                // On a full or failing disk; the mounts are what they are, and the next recovery tries again.
+                tracing::warn!(volume.id = record.volume_id, "a volume record stays out of date: {error}");
+                record.clone()
+            }
         }
-        if kept != record {
-            tracing::info!(volume.id = record.volume_id, "dropped missing targets from the volume record");
-            found.dropped += 1;
-        }
-        kept
     };
     let mut mounted = false;
     for target in &record.targets {
@@ -110,7 +113,24 @@ fn recover_record(
     } else if !kept.is_idle() {
         found.waiting += 1;
     }
-    Ok(())
+}
+
+/// Drops the paths that no longer exist from a volume's record, and a record without paths altogether. Returns what is
+/// kept, and whether something was dropped; `None` if there is no record.
+fn drop_missing(io: Io<'_>, guard: &VolumeGuard) -> Result<Option<(VolumeRecord, bool)>, RecordError> {
+    // Read again under the guard: a call may have changed it since it was listed.
+    let Some(record) = io.records.read(guard.volume())? else { return Ok(None) };
+    let kept = without_missing(&record);
+    if kept.is_idle() {
+        io.records.remove(guard.volume())?;
+    } else if kept != record {
+        io.records.write(guard.volume(), &kept)?;
+    }
+    let dropped = kept != record;
+    if dropped {
+        tracing::info!(volume.id = record.volume_id, "dropped missing targets from the volume record");
+    }
+    Ok(Some((kept, dropped)))
 }
 
 /// The record without the paths that no longer exist.
@@ -127,23 +147,18 @@ fn is_missing(path: &Path) -> bool {
 }
 
 /// Removes an unreadable record if the reboot explains it, and reports it otherwise.
-fn drop_or_report(
-    io: Io<'_>,
-    file: &Path,
-    error: &RecordError,
-    rebooted: bool,
-    found: &mut Recovered,
-) -> Result<(), VolumeError> {
+fn drop_or_report(io: Io<'_>, file: &Path, error: &RecordError, rebooted: bool, found: &mut Recovered) {
     if rebooted && error.is_torn() {
         // Records are not fsynced, and the mounts that this one described ended with the last boot.
         tracing::warn!("dropping a volume record that the reboot has torn: {error}");
-        io.records.discard(file)?;
-        found.dropped += 1;
+        match io.records.discard(file) {
+            Ok(()) => return found.dropped += 1,
+            Err(error) => tracing::error!("{error}"),
+        }
     } else {
         tracing::error!("{error}");
-        found.unreadable += 1;
     }
-    Ok(())
+    found.unreadable += 1;
 }
 
 fn release_unneeded<'a>(io: Io<'_>, images: impl Iterator<Item = &'a VerityDigest>) {
