@@ -87,19 +87,19 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     let credential_providers =
         credential_providers(&settings.credential_providers, cluster.as_ref(), &settings.node.node_id)
             .await?;
-    let controller = settings.with_controller;
+    let (controller, shutdown) = (settings.with_controller, CancellationToken::new());
     let identity = IdentityService { name: settings.driver.clone(), controller, ready: ready.clone() };
     let node = NodeService::new(settings.node.clone(), ready.clone());
     let mut services =
         Services::default().with(IdentityServer::new(identity)).with(NodeServer::new(node.clone()));
     if controller {
-        let service = super::controller::service(&settings.engine, settings.layout_dirs.clone())?;
+        let service =
+            super::controller::service(&settings.engine, settings.layout_dirs.clone(), shutdown.clone())?;
         services = services.with(ControllerServer::new(service));
     }
     metrics.add(services.metrics())?;
     metrics.add(&settings.engine.registry_metrics)?;
     metrics.add(&settings.engine.trust_metrics)?;
-    let shutdown = CancellationToken::new();
     let mut supervisor = Supervisor::new(shutdown.clone());
     // Before the store is opened, which may take long: probes need an answer meanwhile.
     if let Some(address) = settings.metrics_listen {
