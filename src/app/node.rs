@@ -143,9 +143,10 @@ async fn keep_volumes(
     ready.wait_for("opening the store and testing what the kernel can mount");
     let least = settings.integrity;
     let (opened, token) = (Arc::clone(&state), shutdown.clone());
+    let kubelet = settings.node.kubelet_dir.clone();
     let open = move || {
-        let waiting = (wanted, token);
-        open(&engine, opened, (credential_providers, pod_events), layouts, waiting, noted, least)
+        let (directories, waiting) = ((opened, kubelet), (wanted, token));
+        open(&engine, directories, (credential_providers, pod_events), layouts, waiting, noted, least)
     };
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
     metrics.add(engine.store.metrics())?;
@@ -176,7 +177,7 @@ async fn keep_volumes(
 
 fn open(
     settings: &EngineSettings,
-    state: Arc<StateDirectory>,
+    (state, kubelet): (Arc<StateDirectory>, PathBuf),
     (credential_providers, pod_events): (CredentialProviders, PodEvents),
     layouts: Layouts,
     (housekeeping, shutdown): (Arc<Notify>, CancellationToken),
@@ -196,6 +197,7 @@ fn open(
         images: engine.images.clone(),
         mounter: Arc::clone(&mounter),
         records: Records::open(engine.store.volumes().directory().to_owned())?,
+        kubelet,
         boot: boot_id()?,
         levels,
         platform: Platform::host(),

@@ -28,6 +28,7 @@ pub(crate) mod statistics;
 pub(crate) mod target;
 mod teardown;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -71,6 +72,8 @@ pub struct Parts {
     pub mounter: Arc<dyn Mounter>,
     /// One record per volume.
     pub records: Records,
+    /// The kubelet's directory.
+    pub kubelet: PathBuf,
     /// The boot that is running (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
     /// The integrity levels that this node reaches and demands.
@@ -140,6 +143,7 @@ impl Volumes {
                 records: &parts.records,
                 mounter: &*parts.mounter,
                 state: &parts.state,
+                kubelet: &parts.kubelet,
                 boot: &parts.boot,
             };
             span.in_scope(|| work(io))

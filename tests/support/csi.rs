@@ -178,6 +178,7 @@ impl Node {
             images: self.images.clone(),
             mounter,
             records: Records::open(self.records()).unwrap(),
+            kubelet: self.directory.path().join("kubelet"),
             boot: self.boot.clone(),
             levels: Levels {
                 here: Integrity::Fetch,

@@ -5,7 +5,7 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::guard::VolumeGuard;
 use super::plan::{Observed, Step};
@@ -67,6 +67,8 @@ pub(crate) struct Io<'a> {
     pub mounter: &'a dyn Mounter,
     /// Where the records and the store are.
     pub state: &'a StateDirectory,
+    /// The kubelet's directory.
+    pub kubelet: &'a Path,
     /// The boot that is running.
     pub boot: &'a str,
 }

@@ -3,7 +3,7 @@
 //! A record becomes stale when the orchestrator never calls again: the pod was deleted while the node was down, or
 //! a call failed for good. Its directories are then gone, and so is its claim on an image. A record whose
 //! directories remain is kept even when nothing is mounted, because the orchestrator will publish or unpublish it
-//! again.
+//! again; so is one whose directories this process could not see if they were there.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::path::Path;
 use super::execute::Io;
 use super::guard::{Guards, VolumeGuard};
 use super::record::{PublishedTarget, RecordError, VolumeRecord};
-use super::target::{TargetPath, TargetState};
+use super::target::is_gone;
 use super::{VolumeError, Volumes};
 use crate::image::verity::VerityDigest;
 
@@ -80,7 +80,7 @@ fn recover_record(
     found: &mut Recovered,
 ) {
     // Only a stale record is guarded: a guard on every volume would fail the calls that arrive meanwhile.
-    let kept = if without_missing(record) == *record {
+    let kept = if without_gone(io.kubelet, record) == *record {
         record.clone()
     } else {
         // A call that has the volume now also knows its state; the next recovery looks again.
@@ -88,7 +88,7 @@ fn recover_record(
             found.waiting += 1;
             return;
         };
-        match drop_missing(io, &guard) {
+        match drop_gone(io, &guard) {
             Ok(Some((kept, dropped))) => {
                 found.dropped += usize::from(dropped);
                 kept
@@ -115,12 +115,12 @@ fn recover_record(
     }
 }
 
-/// Drops the paths that no longer exist from a volume's record, and a record without paths altogether. Returns what is
+/// Drops the paths that have gone from a volume's record, and a record without paths altogether. Returns what is
 /// kept, and whether something was dropped; `None` if there is no record.
-fn drop_missing(io: Io<'_>, guard: &VolumeGuard) -> Result<Option<(VolumeRecord, bool)>, RecordError> {
+fn drop_gone(io: Io<'_>, guard: &VolumeGuard) -> Result<Option<(VolumeRecord, bool)>, RecordError> {
     // Read again under the guard: a call may have changed it since it was listed.
     let Some(record) = io.records.read(guard.volume())? else { return Ok(None) };
-    let kept = without_missing(&record);
+    let kept = without_gone(io.kubelet, &record);
     if kept.is_idle() {
         io.records.remove(guard.volume())?;
     } else if kept != record {
@@ -128,22 +128,17 @@ fn drop_missing(io: Io<'_>, guard: &VolumeGuard) -> Result<Option<(VolumeRecord,
     }
     let dropped = kept != record;
     if dropped {
-        tracing::info!(volume.id = record.volume_id, "dropped missing targets from the volume record");
+        tracing::info!(volume.id = record.volume_id, "dropped paths that have gone from the volume record");
     }
     Ok(Some((kept, dropped)))
 }
 
-/// The record without the paths that no longer exist.
-fn without_missing(record: &VolumeRecord) -> VolumeRecord {
+/// The record without the paths that have gone.
+fn without_gone(kubelet: &Path, record: &VolumeRecord) -> VolumeRecord {
     let mut kept = record.clone();
-    kept.targets.retain(|target| !is_missing(&target.path));
-    kept.staged = kept.staged.filter(|path| !is_missing(path));
+    kept.targets.retain(|target| !is_gone(kubelet, &target.path));
+    kept.staged = kept.staged.filter(|path| !is_gone(kubelet, path));
     kept
-}
-
-/// Whether `path` does not exist, so that nothing can be mounted on it.
-fn is_missing(path: &Path) -> bool {
-    matches!(TargetPath::recorded(path).inspect(), Ok(TargetState::Missing))
 }
 
 /// Removes an unreadable record if the reboot explains it, and reports it otherwise.

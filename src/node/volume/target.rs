@@ -123,6 +123,28 @@ impl TargetPath {
     }
 }
 
+/// Whether `path` has gone, below the kubelet's directory `kubelet`: it does not exist, and the directory in which kubelet
+/// makes such paths can be seen.
+///
+/// A path that was not mounted into the plugin's container does not exist there either, and nothing follows from that.
+pub(super) fn is_gone(kubelet: &Path, path: &Path) -> bool {
+    matches!(TargetPath::recorded(path).inspect(), Ok(TargetState::Missing))
+        && place_of(kubelet, path).is_some_and(|place| place.is_dir())
+}
+
+/// The directory in which kubelet makes paths such as this one: that of all pods, or that of what a driver stages, which
+/// is `plugins/kubernetes.io/csi/<driver>` (before Kubernetes 1.24 `.../pv`). `None` for other paths.
+fn place_of(kubelet: &Path, path: &Path) -> Option<PathBuf> {
+    const STAGING: &str = "plugins/kubernetes.io/csi";
+    let below = path.strip_prefix(kubelet).ok()?;
+    let place = match below.strip_prefix(STAGING) {
+        Ok(staged) => Path::new(STAGING).join(staged.components().next()?),
+        Err(_) => PathBuf::from("pods"),
+    };
+    // The place itself does not come and go.
+    (below.starts_with(&place) && below != place).then(|| kubelet.join(place))
+}
+
 impl AsRef<OsStr> for TargetPath {
     fn as_ref(&self) -> &OsStr {
         self.0.as_os_str()
@@ -163,6 +185,28 @@ mod tests {
         ] {
             assert!(matches!(parse(bad), Err(TargetError::Refused { .. })), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn only_what_could_be_seen_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let kubelet = directory.path();
+        let gone = |path: &str| is_gone(kubelet, &kubelet.join(path));
+        let paths = [
+            "pods/uid/volumes/kubernetes.io~csi/v/mount",
+            "plugins/kubernetes.io/csi/d.example/hash/globalmount",
+            "plugins/kubernetes.io/csi/pv/pvc-1/globalmount",
+            "plugins/kubernetes.io/csi/d.example",
+            "elsewhere/v",
+        ];
+        assert!(paths.iter().all(|path| !gone(path)), "nothing of kubelet's is mounted here");
+        for place in ["pods", "plugins/kubernetes.io/csi/d.example", "elsewhere"] {
+            fs::create_dir_all(kubelet.join(place)).unwrap();
+        }
+        assert_eq!(paths.map(gone), [true, true, false, false, false]);
+        paths.iter().for_each(|path| fs::create_dir_all(kubelet.join(path)).unwrap());
+        assert!(!paths.iter().any(|path| gone(path)));
+        assert!(!is_gone(kubelet, Path::new("/nowhere")));
     }
 
     #[test]

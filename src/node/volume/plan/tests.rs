@@ -67,7 +67,13 @@ impl Node {
     /// Plans, as a call does; `tag` is what the registry would say now.
     fn plan(&self, op: &Op, tag: u8) -> (Observed, VolumePlan) {
         let boot = self.boot.to_string();
-        let io = Io { records: &self.records, mounter: &self.mounter, state: &self.state, boot: &boot };
+        let io = Io {
+            records: &self.records,
+            mounter: &self.mounter,
+            state: &self.state,
+            kubelet: self.directory.path(),
+            boot: &boot,
+        };
         let guard = self.guard(op.volume());
         let target = self.target(op.target());
         let volume = guard.volume().clone();
@@ -108,7 +114,13 @@ impl Node {
     /// Carries out at most `limit` steps: a process killed after that many.
     fn run(&self, op: &Op, seen: &Observed, steps: &[Step], limit: usize) -> bool {
         let boot = self.boot.to_string();
-        let io = Io { records: &self.records, mounter: &self.mounter, state: &self.state, boot: &boot };
+        let io = Io {
+            records: &self.records,
+            mounter: &self.mounter,
+            state: &self.state,
+            kubelet: self.directory.path(),
+            boot: &boot,
+        };
         let steps = &steps[..limit.min(steps.len())];
         let target = self.target(op.target());
         io.run(&self.guard(op.volume()), &target, seen.record.as_ref(), steps).is_ok()
