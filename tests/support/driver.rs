@@ -162,6 +162,7 @@ impl Machine {
             volume_context: HashMap::from([
                 ("csi.storage.k8s.io/ephemeral".to_owned(), "true".to_owned()),
                 ("csi.storage.k8s.io/pod.name".to_owned(), pod.to_owned()),
+                ("csi.storage.k8s.io/pod.uid".to_owned(), pod.to_owned()),
                 ("image".to_owned(), image.to_owned()),
             ]),
             readonly: true,

@@ -99,6 +99,13 @@ impl TargetPath {
         &self.0
     }
 
+    /// Whether the path is one of the pod with this unique id: `<kubelet>/pods/<uid>/…`.
+    pub(crate) fn is_of_pod(&self, kubelet: &Path, uid: &str) -> bool {
+        let below = self.0.strip_prefix(kubelet.join("pods")).ok();
+        let directory = below.and_then(|below| below.components().next());
+        directory.is_some_and(|directory| directory.as_os_str() == uid)
+    }
+
     /// What is at the path now.
     ///
     /// # Errors
@@ -184,6 +191,22 @@ mod tests {
             "/var/lib/kubelet/a\0b",
         ] {
             assert!(matches!(parse(bad), Err(TargetError::Refused { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_tells_its_pod() {
+        let kubelet = Path::new("/var/lib/kubelet");
+        let is_of = |path: &str, uid: &str| parse(path).unwrap().is_of_pod(kubelet, uid);
+        assert!(is_of("/var/lib/kubelet/pods/u1/volumes/kubernetes.io~csi/v/mount", "u1"));
+        for (path, uid) in [
+            ("/var/lib/kubelet/pods/u1/volumes/u2", "u2"),
+            ("/var/lib/kubelet/pods/u1/mount", "u"),
+            ("/var/lib/kubelet/pods/u1/mount", ""),
+            ("/var/lib/kubelet/pods/u1/mount", "u1/mount"),
+            ("/var/lib/kubelet/plugins/u1/mount", "u1"),
+        ] {
+            assert!(!is_of(path, uid), "{path} {uid}");
         }
     }
 
