@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod admission;
+mod chart_mounts;
 mod collection;
 mod damage;
 mod driver;
@@ -14,7 +15,9 @@ mod hostile;
 mod kubernetes;
 mod levels;
 mod seal;
+mod state_directory;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;
 mod tenants;
+mod waiting;

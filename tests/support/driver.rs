@@ -101,6 +101,15 @@ impl Machine {
 
     /// Starts the plugin and waits until it is ready.
     pub async fn start(&self) -> Plugin {
+        self.spawn(true).await
+    }
+
+    /// Starts the plugin and waits until it answers.
+    pub async fn start_unready(&self) -> Plugin {
+        self.spawn(false).await
+    }
+
+    async fn spawn(&self, ready: bool) -> Plugin {
         let socket = self.path().join("csi.sock");
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -123,16 +132,16 @@ impl Machine {
             .spawn()
             .expect("the plugin starts");
         let process = Running(child);
-        let channel = self.connect(&socket).await;
+        let channel = self.connect(&socket, ready).await;
         Plugin { process, node: NodeClient::new(channel) }
     }
 
-    async fn connect(&self, socket: &Path) -> Channel {
+    async fn connect(&self, socket: &Path, ready: bool) -> Channel {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Ok(channel) = try_connect(socket).await {
                 let probed = IdentityClient::new(channel.clone()).probe(ProbeRequest {}).await;
-                if probed.is_ok_and(|answer| answer.into_inner().ready == Some(true)) {
+                if probed.is_ok_and(|answer| !ready || answer.into_inner().ready == Some(true)) {
                     return channel;
                 }
             }
@@ -169,6 +178,7 @@ impl Machine {
             volume_context: HashMap::from([
                 ("csi.storage.k8s.io/ephemeral".to_owned(), "true".to_owned()),
                 ("csi.storage.k8s.io/pod.name".to_owned(), pod.to_owned()),
+                ("csi.storage.k8s.io/pod.uid".to_owned(), pod.to_owned()),
                 ("image".to_owned(), image.to_owned()),
             ]),
             readonly: true,
