@@ -9,6 +9,7 @@ mod admission;
 mod collection;
 mod damage;
 mod driver;
+mod full;
 mod hardening;
 mod hostile;
 mod kubernetes;

@@ -80,6 +80,11 @@ impl ObjectError {
         Self::new(Errno::from_io_error(&error).unwrap_or(Errno::IO), step, path)
     }
 
+    /// Whether nothing can be written at present: there is no room, or the filesystem is read-only.
+    pub(in crate::image) fn is_unwritable(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Io { errno: Errno::ROFS, .. })
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {

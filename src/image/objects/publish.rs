@@ -23,6 +23,18 @@ pub enum Put {
     Written,
 }
 
+/// The first object of a listing, which ends it.
+enum First {
+    Is(VerityDigest),
+    Unknown(ObjectError),
+}
+
+impl From<ObjectError> for First {
+    fn from(error: ObjectError) -> Self {
+        Self::Unknown(error)
+    }
+}
+
 impl Objects {
     /// Tries whether files below `store` can have fs-verity. Leaves nothing behind.
     ///
@@ -36,6 +48,23 @@ impl Objects {
             Ok(_) => Ok(true),
             Err(ObjectError::Io { errno: Errno::NOTTY | Errno::OPNOTSUPP, .. }) => Ok(false),
             Err(other) => Err(other),
+        }
+    }
+
+    /// Whether an object that is here already has fs-verity, which the kernel answers without writing anything; `None`
+    /// if there is no object. Blocking; reads directories until one has an object.
+    ///
+    /// # Errors
+    /// Those of reading the directories.
+    pub(in crate::image) fn has_sealed(store: &Path) -> Result<Option<bool>, ObjectError> {
+        let objects = Self::open(store, false)?;
+        match objects.for_each(|digest| Err(First::Is(digest))) {
+            Ok(()) => Ok(None),
+            Err(First::Is(digest)) => {
+                let measured = sys::verity::measure_verity(objects.get(&digest)?);
+                Ok(Some(measured == Ok(digest.0)))
+            }
+            Err(First::Unknown(error)) => Err(error),
         }
     }
 

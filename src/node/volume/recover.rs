@@ -51,7 +51,10 @@ impl Volumes {
                 match record {
                     Ok(record) => {
                         needed.insert(record.composefs);
-                        recover_record(io, &guards, &record, &count, &mut found)?;
+                        if let Err(error) = recover_record(io, &guards, &record, &count, &mut found) {
+                            tracing::error!("a volume record could not be put in order: {error}");
+                            found.unreadable += 1;
+                        }
                     }
                     Err(error) => drop_or_report(io, &file, &error, rebooted, &mut found)?,
                 }
@@ -60,8 +63,9 @@ impl Volumes {
             if found.unreadable == 0 {
                 release_unneeded(io, images.difference(&needed));
             }
-            if rebooted {
-                io.records.set_boot(io.boot)?;
+            // On a full disk the next recovery tries again. The plugin must start there: it makes room.
+            if rebooted && let Err(error) = io.records.set_boot(io.boot) {
+                tracing::warn!("this boot could not be noted among the volume records: {error}");
             }
             Ok(found)
         })
