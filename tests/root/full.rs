@@ -101,3 +101,49 @@ async fn a_read_only_store_is_listed_and_verified_and_says_why_it_takes_nothing(
     machine.run(&["pull", &other.reference("latest")]);
     assert!(!machine.state().join("store/tmp/left").exists());
 }
+
+/// How many more files the disk takes.
+fn free_inodes(machine: &Machine) -> u64 {
+    rustix::fs::statvfs(machine.state()).unwrap().f_ffree
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_leave_room_to_others_and_make_some() {
+    const INODES: u32 = 4000;
+    let (old, two) = (layout(0..1000), [layout(1000..2500), layout(2500..4000)]);
+    let mut machine = Machine::new(&["--layout-dir=/"]);
+    let _disk = SmallDisk::mount(&machine.state(), 128, INODES);
+    machine.run(&["pull", &old.reference("latest")]);
+    machine.also("--min-free=50");
+    let plugin = machine.start().await;
+    // Two at once, of which each alone would fit.
+    let publish = async |pod, image: &Layout| {
+        plugin.node.clone().node_publish_volume(machine.publish(pod, &image.reference("latest"))).await
+    };
+    let (a, b) = tokio::join!(publish("a", &two[0]), publish("b", &two[1]));
+    let refused = a.and(b).unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("--min-free") && refused.message().contains("inodes"), "{refused}");
+    // Looked at every 256 files, and each of two pulls may have one in hand.
+    let least = u64::from(INODES) / 2 - 300;
+    assert!(free_inodes(&machine) > least, "{} of {INODES} inodes are left", free_inodes(&machine));
+
+    // The refusal asks for housekeeping, which takes what was not used of late.
+    for record in std::fs::read_dir(machine.state().join("store/images")).unwrap() {
+        let record = std::fs::File::options().write(true).open(record.unwrap().path()).unwrap();
+        record.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(3600)).unwrap();
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let served = loop {
+        match publish("a", &two[0]).await {
+            Ok(answer) => break answer,
+            Err(error) => assert_eq!(error.code(), Code::ResourceExhausted, "{error}"),
+        }
+        assert!(std::time::Instant::now() < deadline, "no room is made: {}", machine.log());
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    };
+    drop(served);
+    assert_eq!(std::fs::read(machine.target("a").join("file1234")).unwrap(), content(1234));
+    assert!(free_inodes(&machine) > least);
+    plugin.node.clone().node_unpublish_volume(machine.unpublish("a")).await.unwrap();
+}

@@ -42,7 +42,7 @@ impl Objects {
     /// Anything but the kernel's answer that this filesystem has no fs-verity.
     pub(in crate::image) fn supports_verity(store: &Path) -> Result<bool, ObjectError> {
         let objects = Self::open(store, true)?;
-        let file = objects.unnamed()?;
+        let file = objects.create_unnamed()?;
         write_all(&file, b"probe").map_err(|errno| objects.fail(errno, "write"))?;
         match objects.enable_verity(file, &VerityDigest::of(b"probe")) {
             Ok(_) => Ok(true),
@@ -78,14 +78,20 @@ impl Objects {
         if self.contains(&digest, content.len() as u64)? {
             return Ok((digest, Put::Present));
         }
+        self.inner.room.take(content.len() as u64)?;
         let file = self.unnamed()?;
         write_all(&file, content).map_err(|errno| self.fail(errno, "write"))?;
         let put = self.publish(file, &digest, content.len() as u64)?;
         Ok((digest, put))
     }
 
-    /// A new file without a name, on the filesystem of the objects.
+    /// A new file without a name, on the filesystem of the objects, if there is room for another.
     pub(super) fn unnamed(&self) -> Result<OwnedFd, ObjectError> {
+        self.inner.room.take_file()?;
+        self.create_unnamed()
+    }
+
+    fn create_unnamed(&self) -> Result<OwnedFd, ObjectError> {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         rustix::fs::openat(&self.inner.dir, ".", flags, Mode::from_raw_mode(0o644))
             .map_err(|errno| self.fail(errno, "open(O_TMPFILE)"))

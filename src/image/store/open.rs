@@ -8,7 +8,7 @@ use super::disk::{self, Disk};
 use super::lock::{self, StoreLock};
 use super::parts::{DIRECTORIES, Parts};
 use super::{Filesystem, Options, Store, StoreError, StoreMetrics, version};
-use crate::image::objects::Objects;
+use crate::image::objects::{Objects, Room};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -24,7 +24,11 @@ impl Store {
     /// [`StoreError::Version`] and [`StoreError::NotAStore`] for what cannot be used, [`StoreError::Busy`] if
     /// another process keeps a needed repair from being made, and those of the filesystem.
     pub fn open(root: &Path, options: Options) -> Result<Self, StoreError> {
-        let disk = Disk::new(root, options.steps);
+        let Options { patience, measure, min_free, .. } = options;
+        let (space, of) = (measure.clone(), root.to_owned());
+        // Where it cannot be measured, the write itself tells.
+        let room = Room::new(move || space.of(&of).ok().and_then(|space| space.shortage(min_free)));
+        let disk = Disk::new(root, options.steps).with_room(room);
         let boot_id = match options.boot_id {
             Some(id) => id,
             None => fs::read_to_string(BOOT_ID)
@@ -37,11 +41,10 @@ impl Store {
         if let Err(why) = &filesystem.verity {
             tracing::info!(store = %root.display(), filesystem = filesystem.name, why, "no fs-verity: integrity level is fetch");
         }
-        let objects = Objects::open(root, filesystem.verity.is_ok())?;
+        let objects = Objects::open_with(root, filesystem.verity.is_ok(), disk.room().clone())?;
         let metrics = StoreMetrics::new(objects.metrics().clone());
         let store_lock = StoreLock::new(&disk);
         let parts = Parts::new(&disk, &options.key, &boot_id, objects);
-        let Options { patience, measure, .. } = options;
         let store = Self { disk, store_lock, parts, filesystem, patience, measure, metrics };
         store.repair()?;
         Ok(store)

@@ -40,6 +40,7 @@ impl StoredObjects {
         lease.mark(|| {
             // Here and not when the store is opened, which a full disk must not prevent.
             self.note_lack_of_verity()?;
+            self.disk.room().look_next();
             match self.markers.of_other_boots()?.is_empty() {
                 true => self.markers.make(),
                 false => Err(StoreError::Unsound { store: self.root().to_owned() }),
