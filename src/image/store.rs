@@ -58,6 +58,7 @@ mod pin;
 mod record;
 mod recover;
 mod remove_damaged;
+mod sharing;
 mod space;
 mod sweep;
 mod usage;

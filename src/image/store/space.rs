@@ -84,6 +84,14 @@ impl std::ops::AddAssign for Amount {
     }
 }
 
+impl std::ops::SubAssign for Amount {
+    /// Down to nothing and not below.
+    fn sub_assign(&mut self, other: Self) {
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+        self.inodes = self.inodes.saturating_sub(other.inodes);
+    }
+}
+
 /// How room is measured: statvfs(3), or what a test says.
 #[derive(Clone)]
 pub struct Measure(Arc<MeasureFn>);
