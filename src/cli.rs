@@ -87,6 +87,7 @@ impl Cli {
             access: self.access.rule(),
             selinux_context: self.selinux_context.clone(),
             min_transfer_rate: self.limits.min_transfer_rate,
+            min_free: self.limits.min_free,
             limits: self.limits.limits(parallel_layers),
             registry_metrics: RegistryMetrics::default(),
             trust_metrics: TrustMetrics::default(),

@@ -10,6 +10,7 @@ mod chart_mounts;
 mod collection;
 mod damage;
 mod driver;
+mod full;
 mod hardening;
 mod hostile;
 mod kubernetes;
