@@ -15,6 +15,7 @@ mod trust;
 mod verify;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 
@@ -87,6 +88,7 @@ impl Cli {
             access: self.access.rule(),
             selinux_context: self.selinux_context.clone(),
             min_transfer_rate: self.limits.min_transfer_rate,
+            max_layer_time: Duration::from_secs(self.limits.max_layer_time),
             limits: self.limits.limits(parallel_layers),
             registry_metrics: RegistryMetrics::default(),
             trust_metrics: TrustMetrics::default(),

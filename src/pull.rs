@@ -34,6 +34,7 @@ mod renew;
 mod rights;
 mod single_flight;
 mod stored_evidence;
+mod turns;
 mod unbuilt;
 
 pub use build::{fold, write};
@@ -44,6 +45,7 @@ pub use metrics::PullMetrics;
 pub use progress::{LayerProgress, LayerState, Progress, Watch};
 pub use puller::Puller;
 pub use recipe::StoredPart;
+pub use turns::TurnRules;
 pub use unbuilt::Unbuilt;
 
 /// When to ask the registry.

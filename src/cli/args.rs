@@ -11,7 +11,7 @@ use super::trust::TrustArgs;
 use crate::node::mount::SelinuxContext;
 
 /// Layers fetched at the same time by a command, and by a node plugin without --parallel-layers.
-pub(super) const PARALLEL_LAYERS: usize = 3;
+pub(super) const PARALLEL_LAYERS: usize = 4;
 
 /// Image-backed, read-only volumes for Kubernetes, verified file by file.
 #[derive(Debug, Parser)]
@@ -279,7 +279,8 @@ pub struct NodeArgs {
     /// Kubelet's directory; target paths must lie below it.
     #[arg(long, env = "KUBELET_DIR", default_value = "/var/lib/kubelet")]
     pub kubelet_dir: PathBuf,
-    /// Layers fetched at the same time, in all pulls together.
+    /// Layers fetched at the same time, in all pulls together. One registry and credential has at most one less, so
+    /// that there is room for another.
     #[arg(long, default_value_t = PARALLEL_LAYERS)]
     pub parallel_layers: usize,
     /// Seconds that a publish waits for a pull before it answers "still pulling".

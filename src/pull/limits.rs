@@ -1,5 +1,6 @@
 //! What a puller does at once, and what it takes.
 
+use super::turns::TurnRules;
 use crate::image::tree::Rules;
 use crate::oci::limits::ImageLimits;
 
@@ -8,6 +9,8 @@ use crate::oci::limits::ImageLimits;
 pub struct PullLimits {
     /// Layers fetched at the same time, over all pulls. Each holds a few MiB and three threads.
     pub parallel_layers: usize,
+    /// How layers take turns where there are more.
+    pub turns: TurnRules,
     /// Caps on each image.
     pub image: ImageLimits,
     /// Whether images keep their device nodes and named pipes.
@@ -23,6 +26,11 @@ impl PullLimits {
 
 impl Default for PullLimits {
     fn default() -> Self {
-        Self { parallel_layers: 3, image: ImageLimits::DEFAULT, keep_special_files: false }
+        Self {
+            parallel_layers: 4,
+            turns: TurnRules::default(),
+            image: ImageLimits::DEFAULT,
+            keep_special_files: false,
+        }
     }
 }

@@ -27,6 +27,7 @@ pub struct LayerProgress {
     pub size: u64,
     fetched: Arc<AtomicU64>,
     shared: Arc<AtomicU64>,
+    rate: AtomicU64,
     state: AtomicU64,
 }
 
@@ -37,14 +38,16 @@ pub enum LayerState {
     Waiting,
     /// Bytes are arriving.
     Fetching,
+    /// Bytes are arriving slowly: it made room for others.
+    Aside,
     /// Everything has been checked and stored.
     Done,
     /// It was in the store already.
     Reused,
 }
 
-const STATES: [LayerState; 4] =
-    [LayerState::Waiting, LayerState::Fetching, LayerState::Done, LayerState::Reused];
+const STATES: [LayerState; 5] =
+    [LayerState::Waiting, LayerState::Fetching, LayerState::Aside, LayerState::Done, LayerState::Reused];
 
 impl Progress {
     /// Counters at zero for the blobs `(digest, size)` of `manifest`.
@@ -56,6 +59,7 @@ impl Progress {
                 size,
                 fetched: Arc::default(),
                 shared: Arc::default(),
+                rate: AtomicU64::new(0),
                 state: AtomicU64::new(0),
             })
             .collect();
@@ -127,6 +131,18 @@ impl LayerProgress {
             LayerState::Reused => self.size,
             _ => self.shared.load(Relaxed),
         }
+    }
+
+    /// Bytes per second that arrived lately; 0 until that is known.
+    pub fn rate(&self) -> u64 {
+        match self.state() {
+            LayerState::Fetching | LayerState::Aside => self.rate.load(Relaxed),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn set_rate(&self, rate: u64) {
+        self.rate.store(rate, Relaxed);
     }
 
     /// The counter of bytes of files that were here.

@@ -47,8 +47,12 @@ impl Pulls {
     ) -> Self {
         let control = AdmissionControl { store: Arc::clone(&store), engine };
         let metrics = PullMetrics::default();
-        let layers =
-            LayerFetcher::new(Arc::clone(&store), limits.parallel_layers, limits.image, metrics.clone());
+        let layers = LayerFetcher::new(
+            Arc::clone(&store),
+            (limits.parallel_layers, limits.turns),
+            limits.image,
+            metrics.clone(),
+        );
         let (rule, building) = (Arc::new(rule), Semaphore::new(1));
         let context = Arc::new(PullContext { store, sources, rule, layers, limits, building, metrics });
         Self { context, control, under_way: SingleFlight::new() }

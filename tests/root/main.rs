@@ -14,6 +14,7 @@ mod hostile;
 mod kubernetes;
 mod levels;
 mod seal;
+mod slow_registries;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;

@@ -110,6 +110,7 @@ fn is_refused_pull(error: &PullError) -> bool {
         | PullError::Tree { .. }
         | PullError::Image { .. }
         | PullError::Object { .. }
+        | PullError::GaveWay { .. }
         | PullError::Lost { .. } => false,
     }
 }
