@@ -1,5 +1,6 @@
 //! Wiring: settings, telemetry, supervision, the run modes.
 
+mod connections;
 pub mod controller;
 pub mod credential_providers;
 pub mod engine;
@@ -9,5 +10,6 @@ pub mod instance_lock;
 mod kernel_log;
 pub mod kubernetes;
 pub mod node;
+pub mod plugin_socket;
 pub mod supervise;
 pub mod telemetry;

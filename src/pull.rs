@@ -16,6 +16,7 @@ use crate::oci::reference::Reference;
 use crate::trust::Admission;
 
 mod admission;
+mod attendance;
 mod build;
 mod error;
 mod evidence;
@@ -36,6 +37,7 @@ mod single_flight;
 mod stored_evidence;
 mod turns;
 mod unbuilt;
+mod under_way;
 
 pub use build::{fold, write};
 pub use error::PullError;
@@ -47,6 +49,7 @@ pub use puller::Puller;
 pub use recipe::StoredPart;
 pub use turns::TurnRules;
 pub use unbuilt::Unbuilt;
+pub use under_way::{LayerUnderWay, PullUnderWay};
 
 /// When to ask the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -205,11 +205,27 @@ pub enum Command {
         #[arg(long)]
         repair: bool,
     },
+    /// List what the running node plugin is pulling, with rate, age and callers that wait.
+    Pulls {
+        /// What to do instead.
+        #[command(subcommand)]
+        command: Option<PullsCommand>,
+    },
     /// Query the signature policy.
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Test what this kernel and the store's filesystem can do.
     Probe,
+}
+
+/// What can be done to pulls.
+#[derive(Debug, Subcommand)]
+pub enum PullsCommand {
+    /// End a pull. Its callers get an error; whoever asks again starts it anew, with the layers that are complete.
+    Cancel {
+        /// The image, by the digest or the reference that `pulls` shows.
+        image: String,
+    },
 }
 
 /// Queries of the signature policy.
@@ -286,6 +302,9 @@ pub struct NodeArgs {
     /// Seconds that a publish waits for a pull before it answers "still pulling".
     #[arg(long, default_value_t = 110)]
     pub pull_wait: u64,
+    /// Seconds that a pull goes on after the last call that waited for it. A pinned image is pulled to its end.
+    #[arg(long, default_value_t = 600)]
+    pub pull_grace: u64,
     /// A directory below which volumes may name OCI layouts (`image: oci:DIR`); may be repeated. Without
     /// it they may name none, because pod authors must not be able to read the node's disk.
     #[arg(long = "layout-dir", value_name = "DIR")]

@@ -163,6 +163,12 @@ pub enum PullError {
         /// Bytes per second.
         rate: u64,
     },
+    /// The operator ended the pull.
+    #[error(
+        "{0}: the pull was ended by `composefs-csi pulls cancel`; whoever asks again starts it anew, with the layers that \
+         are complete: delete the pods that want the image first"
+    )]
+    Cancelled(String),
     /// The task that did the work ended without a result.
     #[error("{image}: the pull ended unexpectedly ({why}); this is a defect, the log has more")]
     Lost {
@@ -192,7 +198,7 @@ impl PullError {
             Self::Image { source, .. } => source.kind(),
             Self::Store { source, .. } => source.kind(),
             Self::Object { source, .. } => source.kind(),
-            Self::GaveWay { .. } => Kind::Transient,
+            Self::GaveWay { .. } | Self::Cancelled(_) => Kind::Transient,
             Self::Lost { .. } => Kind::Bug,
         }
     }

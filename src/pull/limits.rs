@@ -1,5 +1,7 @@
 //! What a puller does at once, and what it takes.
 
+use std::time::Duration;
+
 use super::turns::TurnRules;
 use crate::image::tree::Rules;
 use crate::oci::limits::ImageLimits;
@@ -11,6 +13,8 @@ pub struct PullLimits {
     pub parallel_layers: usize,
     /// How layers take turns where there are more.
     pub turns: TurnRules,
+    /// How long a pull goes on that nobody waits for.
+    pub grace: Duration,
     /// Caps on each image.
     pub image: ImageLimits,
     /// Whether images keep their device nodes and named pipes.
@@ -29,6 +33,7 @@ impl Default for PullLimits {
         Self {
             parallel_layers: 4,
             turns: TurnRules::default(),
+            grace: Duration::from_secs(600),
             image: ImageLimits::DEFAULT,
             keep_special_files: false,
         }

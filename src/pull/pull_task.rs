@@ -1,10 +1,13 @@
 //! The body of a pull: from a manifest to a committed image, in a task that outlives its callers.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
+use super::attendance::{Attendance, Ended};
 use super::error::About as _;
 use super::evidence::Evidence;
 use super::layers::{ImageLayers, LayerFetcher};
@@ -16,6 +19,7 @@ use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::metrics::Outcome;
+use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, Cap};
 use crate::oci::{Source, Sources, read_blob};
 
@@ -62,6 +66,39 @@ impl PullContext {
         outcome
     }
 
+    /// Does the work of a pull as long as somebody may want it; `None` if nobody does any more. What it has staged stays.
+    pub(super) async fn while_wanted(
+        &self,
+        attendance: &Attendance,
+        progress: &Progress,
+        work: impl Future<Output = Result<PulledImage, PullError>>,
+    ) -> Option<Result<PulledImage, PullError>> {
+        let (mut work, grace) = (pin!(work), self.limits.grace);
+        loop {
+            let ended = tokio::select! {
+                done = &mut work => return Some(done),
+                ended = attendance.ended(grace) => ended,
+            };
+            if ended == Ended::Told {
+                tracing::warn!("the pull is ended by the operator; what is complete stays for the next");
+                return Some(Err(PullError::Cancelled(progress.image.clone())));
+            }
+            // Somebody may come back while the pins are read.
+            if !self.is_pinned(&progress.manifest).await && attendance.count() == 0 {
+                let seconds = grace.as_secs();
+                tracing::info!(seconds, "the pull is ended: nobody waits for it; what is complete stays");
+                return None;
+            }
+        }
+    }
+
+    async fn is_pinned(&self, manifest: &Digest) -> bool {
+        let (store, manifest) = (Arc::clone(&self.store), *manifest);
+        let found = tokio::task::spawn_blocking(move || store.pins().contains(&manifest)).await;
+        // What cannot be read may hold a pin.
+        found.map_or(true, |found| found.unwrap_or(true))
+    }
+
     async fn pull(&self, task: &Arc<PullTask>, progress: &Progress) -> Result<PulledImage, PullError> {
         let started = Instant::now();
         let (image, manifest) = (task.image.as_str(), task.path.digest);
@@ -88,7 +125,10 @@ impl PullContext {
         // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
         let record = match self.store.images().get_or_set_aside(&manifest).about(image)? {
             Some(record) if StoredPart::of(&record) == recipe.stored() => record,
-            _ => self.build(task, recipe, &lease).await?,
+            _ => {
+                progress.begin_building();
+                self.build(task, recipe, &lease).await?
+            }
         };
         // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
         task.rights.record_origin(&lease, &manifest)?;

@@ -13,6 +13,7 @@ mod hardening;
 mod hostile;
 mod kubernetes;
 mod levels;
+mod pulls;
 mod seal;
 mod slow_registries;
 #[path = "../support/mod.rs"]

@@ -21,7 +21,7 @@ fn quick(slots: usize, places: usize) -> Arc<Turns> {
 }
 
 fn progress() -> Arc<Progress> {
-    Arc::new(Progress::new(Digest::of(b"m"), [(Digest::of(b"a"), 1 << 40)]))
+    Arc::new(Progress::new("r.io/x:1", Digest::of(b"m"), [(Digest::of(b"a"), 1 << 40)]))
 }
 
 /// A layer whose registry sends nothing until it is released; says how it ended.

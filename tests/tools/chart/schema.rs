@@ -30,6 +30,7 @@ fn the_schema_names_what_is_wrong() {
         ("stateDir=relative", "/stateDir"),
         ("stateDir=/var/../etc", "/stateDir"),
         ("node.pullWaitSeconds=120", "/node/pullWaitSeconds"),
+        ("node.pullGraceSeconds=0", "/node/pullGraceSeconds"),
         ("node.gc.highPercent=100", "/node/gc/highPercent"),
         ("sidecars.livenessProbe.port=70000", "/sidecars/livenessProbe/port"),
         ("image.tag=latest", "/image/tag"),

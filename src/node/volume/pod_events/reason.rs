@@ -111,6 +111,7 @@ fn is_refused_pull(error: &PullError) -> bool {
         | PullError::Image { .. }
         | PullError::Object { .. }
         | PullError::GaveWay { .. }
+        | PullError::Cancelled(_)
         | PullError::Lost { .. } => false,
     }
 }
