@@ -17,7 +17,9 @@ use crate::trust::Admission;
 
 mod admission;
 mod attendance;
+mod blocking;
 mod build;
+mod builders;
 mod error;
 mod evidence;
 mod execute;
@@ -39,6 +41,7 @@ mod turns;
 mod unbuilt;
 mod under_way;
 
+use blocking::blocking;
 pub use build::{fold, write};
 pub use error::PullError;
 pub use limits::PullLimits;

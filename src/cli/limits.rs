@@ -55,6 +55,9 @@ pub struct LimitArgs {
     /// than --min-transfer-rate. 0 for no limit.
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 12 * 3600)]
     pub max_layer_time: u64,
+    /// MiB of memory that building images may take at the same time, as estimated; one image that needs more is built alone.
+    #[arg(long, global = true, value_name = "MIB", default_value_t = 1024)]
+    pub build_memory: u64,
     /// Keep the device nodes and named pipes of images. A volume never gives access to the devices; a pipe connects
     /// all pods that use the same image on a node.
     #[arg(long, global = true)]
@@ -67,7 +70,8 @@ impl LimitArgs {
     /// The limits of a puller that fetches `parallel_layers` at a time.
     pub fn limits(&self, parallel_layers: usize) -> PullLimits {
         let (image, keep_special_files) = (self.image(), self.keep_special_files);
-        PullLimits { parallel_layers, image, keep_special_files, ..PullLimits::default() }
+        let build_memory = self.build_memory;
+        PullLimits { parallel_layers, build_memory, image, keep_special_files, ..PullLimits::default() }
     }
 
     fn image(&self) -> ImageLimits {

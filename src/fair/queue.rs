@@ -81,6 +81,10 @@ impl<K: Eq + Hash + Clone> Queue<K> {
         } else {
             for tenant in self.tenants.values_mut() {
                 tenant.line.retain(|(waiting, _)| *waiting != ticket);
+                // Who does not wait is not passed by.
+                if tenant.line.is_empty() {
+                    tenant.passed = 0;
+                }
             }
         }
         self.tenants.retain(|_, tenant| tenant.held > 0 || !tenant.line.is_empty());

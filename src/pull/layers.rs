@@ -130,8 +130,7 @@ impl LayerFetcher {
     /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
     /// dropped leaves no thread behind.
     async fn stream(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
-        let (origin, reader) = pull.rights.identity();
-        let mut turn = self.turns.begin((origin.host().to_owned(), reader), layer.progress).await;
+        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
         let blob = layer.blob.digest;
         let gave_way = |GaveWay { rate }| PullError::GaveWay { image: pull.image.to_owned(), blob, rate };
         // A registry that does not answer keeps a slot no longer than one that sends nothing.

@@ -13,6 +13,8 @@ pub struct PullLimits {
     pub parallel_layers: usize,
     /// How layers take turns where there are more.
     pub turns: TurnRules,
+    /// MiB that builds take together, as estimated.
+    pub build_memory: u64,
     /// How long a pull goes on that nobody waits for.
     pub grace: Duration,
     /// Caps on each image.
@@ -33,6 +35,7 @@ impl Default for PullLimits {
         Self {
             parallel_layers: 4,
             turns: TurnRules::default(),
+            build_memory: 1024,
             grace: Duration::from_secs(600),
             image: ImageLimits::DEFAULT,
             keep_special_files: false,

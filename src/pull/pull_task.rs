@@ -5,19 +5,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::Semaphore;
-
 use super::attendance::{Attendance, Ended};
+use super::builders::Builders;
 use super::error::About as _;
 use super::evidence::Evidence;
 use super::layers::{ImageLayers, LayerFetcher};
 use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
+use super::turns::Tenant;
 use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence};
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::tree::Stop;
 use crate::metrics::Outcome;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, Cap};
@@ -48,8 +49,8 @@ pub(super) struct PullContext {
     pub rule: Arc<AccessRule>,
     pub layers: LayerFetcher,
     pub limits: PullLimits,
-    /// Building holds a whole tree in memory, so images are built one after another.
-    pub building: Semaphore,
+    /// Building holds a whole tree in memory.
+    pub builders: Builders,
     pub metrics: PullMetrics,
 }
 
@@ -166,28 +167,32 @@ impl PullContext {
         recipe: Recipe,
         lease: &Lease,
     ) -> Result<ImageRecord, PullError> {
-        let _turn = self.building.acquire().await;
         let (store, lease, image) = (Arc::clone(&self.store), lease.clone(), task.image.clone());
+        let parts = recipe.stored();
         let work = build::Work {
             manifest: task.path.digest,
-            parts: recipe.stored(),
+            parts: parts.clone(),
             platform: Some(recipe.platform),
             name: image.clone(),
             seal: Seal::of(&task.path.manifest).about(&image)?,
             rules: self.limits.rules(),
             limits: self.limits.image,
         };
-        let built = tokio::task::spawn_blocking(move || build::build(&store, &lease, work)).await;
-        built.map_err(|error| PullError::Lost { image, why: error.to_string() })?
+        let build = move |stop: &Stop| build::build(&store, &lease, work, stop);
+        self.builders.run(task.rights.tenant(), parts, &image, build).await
     }
 
     /// Builds an image again that another release built.
-    pub(super) async fn renew(&self, old: ImageRecord, image: String) -> Result<ImageRecord, PullError> {
+    pub(super) async fn renew(
+        &self,
+        old: ImageRecord,
+        tenant: Tenant,
+        image: String,
+    ) -> Result<ImageRecord, PullError> {
         let lease = self.store.lease().await.about(&image)?;
-        let _turn = self.building.acquire().await;
         let (store, limits, name) = (Arc::clone(&self.store), self.limits, image.clone());
-        let work = move || renew::renew(&store, &lease, old, limits.rules(), limits.image, &name);
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|error| PullError::Lost { image, why: error.to_string() })?
+        let (parts, rules) = (StoredPart::of(&old), (limits.rules(), limits.image));
+        let build = move |stop: &Stop| renew::renew(&store, &lease, old, rules, stop, &name);
+        self.builders.run(tenant, parts, &image, build).await
     }
 }

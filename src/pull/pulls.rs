@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use super::admission::AdmissionControl;
+use super::builders::Builders;
 use super::layers::LayerFetcher;
 use super::pull_task::{PullContext, PullTask, PulledImage};
 use super::rights::Rights;
@@ -57,8 +57,9 @@ impl Pulls {
             limits.image,
             metrics.clone(),
         );
-        let (rule, building) = (Arc::new(rule), Semaphore::new(1));
-        let context = Arc::new(PullContext { store, sources, rule, layers, limits, building, metrics });
+        let builders = Builders::new(Arc::clone(&store), limits.build_memory, limits.image);
+        let rule = Arc::new(rule);
+        let context = Arc::new(PullContext { store, sources, rule, layers, limits, builders, metrics });
         Self { context, control, under_way: SingleFlight::new() }
     }
 
@@ -148,19 +149,21 @@ impl Pulls {
     pub(super) async fn renew(
         &self,
         record: ImageRecord,
-        origin: &Origin,
+        rights: &Rights,
         image: &str,
     ) -> Result<ImageRecord, PullError> {
         let manifest = record.manifest;
-        let key = PullKey { manifest, origin: origin.clone(), reader: None };
+        let key = PullKey { manifest, origin: rights.origin().clone(), reader: None };
         loop {
             let (context, name, record) = (Arc::clone(&self.context), image.to_owned(), record.clone());
+            let tenant = rights.tenant();
             let joined = self.under_way.join(key.clone(), move |attendance| {
                 let span = tracing::info_span!("renew", image.reference = name, image.digest = %manifest);
                 let progress = Arc::new(Progress::new(&name, manifest, []));
                 let seen = Arc::clone(&progress);
                 let work = async move {
-                    let building = async { context.renew(record, name).await.map(|record| (record, 0)) };
+                    let building =
+                        async { context.renew(record, tenant, name).await.map(|record| (record, 0)) };
                     seen.begin_building();
                     context.while_wanted(&attendance, &seen, building).await
                 };

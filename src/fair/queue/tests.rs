@@ -121,7 +121,9 @@ proptest! {
                     let all = waiting.len() + inside.len();
                     if all > 0 {
                         let at = at % all;
-                        let (ticket, ..) = if at < waiting.len() { waiting.remove(at) } else { inside.remove(at - waiting.len()) };
+                        let from_line = at < waiting.len();
+                        let list = if from_line { &mut waiting } else { &mut inside };
+                        let (ticket, ..) = list.remove(if from_line { at } else { at - (all - list.len()) });
                         queue.leave(ticket);
                     }
                 }
@@ -131,8 +133,8 @@ proptest! {
                 let (_, tenant, units) = waiting[at];
                 prop_assert!(waiting[..at].iter().all(|(_, other, _)| *other != tenant), "out of its own line");
                 let could: Vec<u8> = (0..6).filter(|other| {
-                    let first = waiting.iter().find(|(_, tenant, _)| tenant == other);
-                    first.is_some_and(|(.., units)| held(&inside, *other) == 0 || held(&inside, *other) + units <= share)
+                    let (first, own) = (waiting.iter().find(|(_, tenant, _)| tenant == other), held(&inside, *other));
+                    first.is_some_and(|(.., units)| own == 0 || own + units <= share)
                 }).collect();
                 for other in could.into_iter().filter(|other| *other != tenant) {
                     *passed.entry(other).or_default() += 1;
@@ -150,7 +152,8 @@ proptest! {
             let used: u64 = inside.iter().map(|(.., units)| units).sum();
             if passed.values().all(|passed| *passed < PATIENCE) {
                 for tenant in 0..6 {
-                    let Some((.., units)) = waiting.iter().find(|(_, other, _)| *other == tenant) else { continue };
+                    let first = waiting.iter().find(|(_, other, _)| *other == tenant);
+                    let Some((.., units)) = first else { continue };
                     let own = held(&inside, tenant);
                     prop_assert!(used + units > capacity || (own > 0 && own + units > share));
                 }

@@ -29,6 +29,7 @@ fn the_schema_names_what_is_wrong() {
         ("kubeletDir=/var/lib/kubelet/", "/kubeletDir"),
         ("stateDir=relative", "/stateDir"),
         ("stateDir=/var/../etc", "/stateDir"),
+        ("node.buildMemoryMiB=63", "/node/buildMemoryMiB"),
         ("node.pullWaitSeconds=120", "/node/pullWaitSeconds"),
         ("node.pullGraceSeconds=0", "/node/pullGraceSeconds"),
         ("node.gc.highPercent=100", "/node/gc/highPercent"),
