@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod admission;
+mod builds;
 mod chart_mounts;
 mod collection;
 mod damage;
@@ -15,7 +16,9 @@ mod hardening;
 mod hostile;
 mod kubernetes;
 mod levels;
+mod pulls;
 mod seal;
+mod slow_registries;
 mod state_directory;
 #[path = "../support/mod.rs"]
 mod support;
