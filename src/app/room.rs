@@ -68,7 +68,7 @@ mod tests {
         let (mut notices, start) = (RoomNotices::default(), Instant::now());
         let amount = |bytes| Amount { bytes, inodes: 0 };
         let space = Some(Space { total: amount(1000), used: amount(914) });
-        let minutes = |minutes| start + Duration::from_secs(60 * minutes);
+        let minutes = |minutes: u64| start + Duration::from_secs(60 * minutes);
         assert_eq!(notices.after(&round(false), space, start), None);
         let said = notices.after(&round(true), space, start);
         assert!(

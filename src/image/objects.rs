@@ -25,6 +25,7 @@ mod examine;
 mod keep;
 mod metrics;
 mod publish;
+mod room;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -36,3 +37,5 @@ pub use examine::Corruption;
 pub(in crate::image) use keep::Keep;
 pub(in crate::image) use metrics::ObjectMetrics;
 pub use publish::Put;
+pub(in crate::image) use room::Room;
+pub use room::Shortage;

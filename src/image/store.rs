@@ -3,7 +3,7 @@
 //! ```text
 //! <store>/version                     {"format":1,"algorithm":"sha256"}
 //! <store>/lock                        flock: shared while a hold is noted, exclusive while the sweep removes
-//! <store>/collector                   flock: of the one collection or repair that runs
+//! <store>                             flock on the directory: of the one collection or repair that runs
 //! <store>/holds/<unique>              what a pull or publish relies on, locked while it lives
 //! <store>/tmp/                        files about to be renamed, each locked while its writer lives
 //! <store>/dirty/<boot id>.<unique>    a hold whose objects no sync has covered yet
@@ -65,6 +65,7 @@ mod record;
 mod recover;
 mod remove_damaged;
 mod rounds;
+mod sharing;
 mod space;
 mod sweep;
 mod usage;
@@ -89,7 +90,7 @@ pub use mounted::{Mounted, MountedImages};
 pub use parts::access::{Access, AccessRecord, AccessSubject};
 pub use parts::evidence::EvidenceStore;
 pub use parts::images::{Images, Listing, StoredImage};
-pub use parts::layers::{LayerEntries, Layers, StagedLayer};
+pub use parts::layers::{LayerEntries, LayerSize, Layers, StagedLayer};
 pub use parts::names::Names;
 pub use parts::objects::StoredObjects;
 pub use parts::pins::Pins;
@@ -104,6 +105,10 @@ use lock::StoreLock;
 use parts::Parts;
 use rounds::Rounds;
 
+/// Percent of the filesystem that pulls leave free without a setting: of a small node's disk enough for kubelet's and
+/// containerd's own files, of a large one no room wasted.
+pub const MIN_FREE: u8 = 2;
+
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -115,6 +120,8 @@ pub struct Options {
     pub patience: Duration,
     /// How the room on the filesystem is measured.
     pub measure: Measure,
+    /// Percent of the filesystem's bytes and of its inodes that pulls leave free.
+    pub min_free: u8,
     /// Called before each step that changes the disk.
     pub steps: Steps,
 }
@@ -127,6 +134,7 @@ impl Options {
             boot_id: None,
             patience: Duration::from_secs(30),
             measure: Measure::default(),
+            min_free: MIN_FREE,
             steps: Steps::default(),
         }
     }
@@ -167,15 +175,25 @@ impl Store {
         Hold::new(&self.disk, &self.parts.holds, &self.store_lock, self.patience)
     }
 
-    /// A hold on all images, and their records, for looking at them; those that go meanwhile are not listed.
-    fn hold_all_images(&self) -> Result<(Hold, Listing), StoreError> {
+    /// A hold for who only looks: on a disk that is full or read-only it does without, and what is looked at may go.
+    fn hold_to_look(&self, things: &[Held]) -> Result<Option<Hold>, StoreError> {
         let hold = self.hold();
-        let seen = self.parts.images.list()?;
-        hold.keep_blocking(
-            &seen.images.iter().flat_map(|image| Held::of(&image.record)).collect::<Vec<_>>(),
-        )?;
+        match hold.keep_blocking(things) {
+            Ok(()) => Ok(Some(hold)),
+            Err(error) if error.is_unwritable() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All images, held to be looked at; those that go meanwhile are not listed.
+    fn hold_all_images(&self) -> Result<(Option<Hold>, Listing), StoreError> {
         let mut listing = self.parts.images.list()?;
-        listing.images.retain(|image| hold.keeps(&image.record));
+        let things: Vec<_> = listing.images.iter().flat_map(|image| Held::of(&image.record)).collect();
+        let hold = self.hold_to_look(&things)?;
+        if let Some(hold) = &hold {
+            listing = self.parts.images.list()?;
+            listing.images.retain(|image| hold.keeps(&image.record));
+        }
         Ok((hold, listing))
     }
 

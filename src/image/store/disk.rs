@@ -13,6 +13,7 @@ use rustix::fs::FlockOperation;
 
 use super::error::StoreError;
 use crate::durable_file::{self, StepError, Steps, Temporary, try_lock};
+use crate::image::objects::Room;
 
 /// Files that are being written, each locked while its writer lives.
 pub(super) const TEMPORARY: &str = "tmp";
@@ -22,11 +23,22 @@ pub(super) const TEMPORARY: &str = "tmp";
 pub(super) struct Disk {
     root: PathBuf,
     steps: Steps,
+    room: Room,
 }
 
 impl Disk {
     pub(super) fn new(root: &Path, steps: Steps) -> Self {
-        Self { root: root.to_owned(), steps }
+        Self { root: root.to_owned(), steps, room: Room::unlimited() }
+    }
+
+    /// The same, with writers of much that leave some room to others.
+    pub(super) fn with_room(self, room: Room) -> Self {
+        Self { room, ..self }
+    }
+
+    /// What writers of much may still write.
+    pub(super) fn room(&self) -> &Room {
+        &self.room
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -114,7 +126,7 @@ impl Disk {
         let directory = self.root.join(TEMPORARY);
         for name in self.list(&directory)? {
             let path = directory.join(name);
-            // A writer needs no lease, so it may be alive; and it may have renamed the file since the listing.
+            // A writer needs no hold, so it may be alive; and it may have renamed the file since the listing.
             let Ok(file) = fs::File::open(&path) else { continue };
             let lock = FlockOperation::NonBlockingLockExclusive;
             if try_lock(&file, lock).map_err(|error| self.error("lock", &path, error))? {

@@ -200,6 +200,9 @@ impl Keep for Hold {
             StoreError::Full { source, .. } | StoreError::Io { source, .. } => {
                 ObjectError::from_io(source, "a note in a hold below", root)
             }
+            StoreError::ReadOnly { .. } => {
+                ObjectError::from_io(io::ErrorKind::ReadOnlyFilesystem.into(), "a note in a hold below", root)
+            }
             other => ObjectError::from_io(io::Error::other(other), "a note in a hold below", root),
         })
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <store>/lock        flock: shared while a hold is noted, exclusive while the sweep removes
-//! <store>/collector   flock: of the one collection or repair that runs
+//! <store>             flock on the directory: of the one collection or repair that runs
 //! ```
 //! What must stay is in the holds ([`super::hold`]). The shared lock is taken for the microseconds of writing an entry:
 //! whoever has noted an entry and finds the thing afterwards can rely on it, because every slice of a sweep that begins
@@ -12,7 +12,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation::{self, NonBlockingLockExclusive, NonBlockingLockShared};
@@ -24,8 +24,6 @@ use crate::durable_file::try_lock;
 
 /// The lock file, in the store's directory.
 pub(super) const FILE: &str = "lock";
-/// The collector's.
-pub(super) const COLLECTOR: &str = "collector";
 /// How often to try while another has the lock.
 pub(super) const POLL: Duration = Duration::from_millis(2);
 /// How often to look whether holds have ended.
@@ -64,17 +62,27 @@ impl StoreLock {
     }
 
     pub(super) fn gate(&self) -> Result<Gate, StoreError> {
-        Ok(Gate { lock: self.open(FILE)? })
+        Ok(Gate { lock: self.open_lock()? })
     }
 
     /// The store's lock file, opened anew. Lost writes are told to files that were opened before they were made.
     pub(super) fn open_lock(&self) -> Result<File, StoreError> {
-        self.open(FILE)
+        let path = self.path();
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let opened = match opened {
+            // Enough for flock(2) and syncfs(2). NFS wants it writable, so that comes first.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
+            other => other,
+        };
+        opened.map_err(|error| self.disk.error("open", &path, error))
     }
 
     /// Keeps everybody from noting anything, as soon as nobody is doing so; gives up after `patience`. Blocking.
     pub(super) fn exclusive(&self, patience: Duration) -> Result<Exclusive, StoreError> {
-        Ok(Exclusive { lock: self.lock(FILE, patience, SWEEPING)? })
+        let lock = self.open_lock()?;
+        self.lock(&lock, patience, SWEEPING)?;
+        Ok(Exclusive { lock })
     }
 
     /// The same once `nothing_held` says, under the lock, that nobody holds what is to be changed.
@@ -99,36 +107,33 @@ impl StoreLock {
 
     /// As soon as no other collection or repair runs in any process; gives up after `patience`. Blocking.
     pub(super) fn collecting(&self, patience: Duration) -> Result<Collecting, StoreError> {
-        Ok(Collecting { _lock: self.lock(COLLECTOR, patience, COLLECTING)? })
+        let root = self.disk.root();
+        // No file of its own, which a full disk might not have room for.
+        let lock = File::open(root).map_err(|error| self.disk.error("open", root, error))?;
+        self.lock(&lock, patience, COLLECTING)?;
+        Ok(Collecting { _lock: lock })
     }
 
     pub(super) fn busy(&self, why: &'static str) -> StoreError {
         StoreError::Busy { store: self.disk.root().to_owned(), why }
     }
 
-    fn lock(&self, name: &str, patience: Duration, why: &'static str) -> Result<File, StoreError> {
-        let (file, path, deadline) = (self.open(name)?, self.path(name), Instant::now() + patience);
+    fn lock(&self, file: &File, patience: Duration, why: &'static str) -> Result<(), StoreError> {
+        let deadline = Instant::now() + patience;
         // Tried at least once, even without patience. flock(2) has no waiting with a deadline.
-        while !try_lock(&file, NonBlockingLockExclusive)
-            .map_err(|error| self.disk.error("lock", &path, error))?
+        while !try_lock(file, NonBlockingLockExclusive)
+            .map_err(|error| self.disk.error("lock", self.disk.root(), error))?
         {
             if Instant::now() >= deadline {
                 return Err(self.busy(why));
             }
             std::thread::sleep(POLL);
         }
-        Ok(file)
+        Ok(())
     }
 
-    fn open(&self, name: &str) -> Result<File, StoreError> {
-        let path = self.path(name);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        options.open(&path).map_err(|error| self.disk.error("open", &path, error))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        Path::new(self.disk.root()).join(name)
+    fn path(&self) -> PathBuf {
+        self.disk.root().join(FILE)
     }
 }
 

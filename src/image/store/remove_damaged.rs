@@ -27,15 +27,8 @@ impl Store {
             // A pull that found one would commit an image without it.
             Ok(!damaged.iter().any(|digest| held.has_object(digest)))
         })?;
-        let mut images = Vec::new();
-        for image in self.parts.images.list()?.images {
-            let mut has = false;
-            self.parts.contents().each_object(&image.record, |digest, _| has |= damaged.contains(&digest))?;
-            if has {
-                self.parts.images.remove(&image.record.manifest)?;
-                images.push(image.record);
-            }
-        }
+        let images = self.images_with_any(self.parts.images.list()?, damaged)?;
+        images.iter().try_for_each(|image| self.parts.images.remove(&image.manifest))?;
         // In this order: an image that came back after a power cut would name layers that are gone.
         self.parts.images.sync()?;
         self.parts.layers.remove_naming(damaged)?;

@@ -160,6 +160,7 @@ fn opened_with(root: &Path, key: u8, patience: Duration) -> Store {
         boot_id: Some(BOOT.to_owned()),
         patience,
         measure: Measure::new(full),
+        min_free: 0,
         ..Options::new(NodeKey::from_bytes(&[key; 32]))
     };
     Store::open(root, options).unwrap()
