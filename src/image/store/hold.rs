@@ -190,6 +190,8 @@ impl Drop for Holder {
         } else {
             self.holds.end(&file.path);
         }
+        // Closing would not be enough: a program that is being started has a copy of the descriptor for a moment.
+        let _ = rustix::fs::flock(&*file.file, rustix::fs::FlockOperation::Unlock);
     }
 }
 

@@ -11,6 +11,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -41,13 +42,31 @@ pub(super) struct StoreLock {
 /// The store while nothing can be noted in a hold.
 #[derive(Debug)]
 pub(super) struct Exclusive {
-    pub(super) lock: File,
+    pub(super) lock: Locked,
 }
 
 /// The right to remove things, slice by slice.
 #[derive(Debug)]
 pub(super) struct Collecting {
-    _lock: File,
+    _lock: Locked,
+}
+
+/// A file with an exclusive lock, which ends with this value. Closing would not be enough: a program that is being
+/// started has a copy of the descriptor for a moment.
+#[derive(Debug)]
+pub(super) struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // If it fails, the lock ends when the last copy is closed.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+impl AsFd for Locked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// One holder's way to the shared lock.
@@ -80,9 +99,7 @@ impl StoreLock {
 
     /// Keeps everybody from noting anything, as soon as nobody is doing so; gives up after `patience`. Blocking.
     pub(super) fn exclusive(&self, patience: Duration) -> Result<Exclusive, StoreError> {
-        let lock = self.open_lock()?;
-        self.lock(&lock, patience, SWEEPING)?;
-        Ok(Exclusive { lock })
+        Ok(Exclusive { lock: self.lock(self.open_lock()?, patience, SWEEPING)? })
     }
 
     /// The same once `nothing_held` says, under the lock, that nobody holds what is to be changed.
@@ -110,18 +127,17 @@ impl StoreLock {
         let root = self.disk.root();
         // No file of its own, which a full disk might not have room for.
         let lock = File::open(root).map_err(|error| self.disk.error("open", root, error))?;
-        self.lock(&lock, patience, COLLECTING)?;
-        Ok(Collecting { _lock: lock })
+        Ok(Collecting { _lock: self.lock(lock, patience, COLLECTING)? })
     }
 
     pub(super) fn busy(&self, why: &'static str) -> StoreError {
         StoreError::Busy { store: self.disk.root().to_owned(), why }
     }
 
-    fn lock(&self, file: &File, patience: Duration, why: &'static str) -> Result<(), StoreError> {
+    fn lock(&self, file: File, patience: Duration, why: &'static str) -> Result<Locked, StoreError> {
         let deadline = Instant::now() + patience;
         // Tried at least once, even without patience. flock(2) has no waiting with a deadline.
-        while !try_lock(file, NonBlockingLockExclusive)
+        while !try_lock(&file, NonBlockingLockExclusive)
             .map_err(|error| self.disk.error("lock", self.disk.root(), error))?
         {
             if Instant::now() >= deadline {
@@ -129,7 +145,7 @@ impl StoreLock {
             }
             std::thread::sleep(POLL);
         }
-        Ok(())
+        Ok(Locked(file))
     }
 
     fn path(&self) -> PathBuf {

@@ -14,7 +14,7 @@ use super::held::Held;
 use super::holds::ReadSoFar;
 use super::mounted::{Mounted, MountedImages, missing_mount, unreadable_mount};
 use super::parts::Parts;
-use super::parts::images::Stamp;
+use super::parts::images::{Changed, Stamp};
 use super::parts::volumes::VolumeImage;
 use super::{ImageRecord, StoreError};
 use crate::image::composefs::ImageError;
@@ -90,9 +90,9 @@ impl Marked {
     /// # Errors
     /// [`StoreError::Blocked`] if any of them, or a layer of theirs, cannot be read. The others have been marked.
     pub(super) fn add_images(&mut self, parts: &Parts) -> Result<(), StoreError> {
-        let (changed, unreadable) = parts.images.list_changed(&self.images)?;
+        let Changed { images, unreadable } = parts.images.list_changed(&self.images)?;
         let mut unknown: Vec<_> = unreadable.iter().map(StoreError::to_string).collect();
-        for (record, stamp) in changed {
+        for (record, stamp) in images {
             match self.add_image(parts.contents(), &record) {
                 // Last: an image that failed half-way is tried again.
                 Ok(()) => drop(self.images.insert(record.manifest, stamp)),

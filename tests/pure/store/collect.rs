@@ -164,12 +164,13 @@ fn by_watermarks_the_least_recently_used_go_and_no_more_than_needed() {
 #[test]
 fn where_others_fill_the_disk_what_was_used_of_late_stays_and_nothing_is_read_in_vain() {
     let dir = tempfile::tempdir().unwrap();
-    let base = Arc::new(AtomicU64::new(95));
+    let base = Arc::new(AtomicU64::new(0));
     let store = Store::open(dir.path(), small_disk(&base)).unwrap();
     for (name, hours) in [("old", 2), ("new", 0), ("newer", 0)] {
         pull(&store, name, &[&[name]]).unwrap();
         used(&store, &manifest(name), hours * HOUR + Duration::from_secs(90));
     }
+    base.store(95, SeqCst);
     let policy = Policy::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60), recent: HOUR };
     let round = || collect(&store, policy, &[]);
     let gone = round().unwrap();

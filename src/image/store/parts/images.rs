@@ -39,6 +39,14 @@ pub struct Listing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::image::store) struct Stamp(u64, i64, i64);
 
+/// What a listing of changed records found.
+#[derive(Debug, Default)]
+pub(in crate::image::store) struct Changed {
+    pub(in crate::image::store) images: Vec<(ImageRecord, Stamp)>,
+    /// Records that cannot be read, and why.
+    pub(in crate::image::store) unreadable: Vec<StoreError>,
+}
+
 /// The image records of a store.
 #[derive(Debug)]
 pub struct Images {
@@ -111,8 +119,8 @@ impl Images {
     pub(in crate::image::store) fn list_changed(
         &self,
         seen: &HashMap<Digest, Stamp>,
-    ) -> Result<(Vec<(ImageRecord, Stamp)>, Vec<StoreError>), StoreError> {
-        let (mut changed, mut unreadable) = (Vec::new(), Vec::new());
+    ) -> Result<Changed, StoreError> {
+        let mut found = Changed::default();
         for manifest in self.manifests()? {
             // Before the record is read: one that is replaced meanwhile has changed again.
             let Some(stamp) = self.stamp(&manifest)? else { continue };
@@ -120,11 +128,11 @@ impl Images {
                 continue;
             }
             match self.read(&manifest) {
-                Ok(record) => changed.extend(record.map(|record| (record, stamp))),
-                Err(error) => unreadable.push(error),
+                Ok(record) => found.images.extend(record.map(|record| (record, stamp))),
+                Err(error) => found.unreadable.push(error),
             }
         }
-        Ok((changed, unreadable))
+        Ok(found)
     }
 
     /// Notes that the image is used now; the least recently used go first when space runs out.
