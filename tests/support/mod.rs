@@ -11,6 +11,7 @@ pub mod chart;
 pub mod csi;
 pub mod dialects;
 pub mod driver;
+pub mod foreign;
 pub mod golden;
 pub mod http;
 pub mod images;

@@ -1,7 +1,9 @@
 //! What must be true of the rendered objects, whatever the values.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
@@ -11,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::chart::{items, text, title};
+use super::foreign::unknown;
 
 const CLUSTER_WIDE: [&str; 6] = [
     "CSIDriver",
@@ -158,7 +161,7 @@ fn role(object: &Value, case: &str) {
 
 /// Fields that Kubernetes 1.36 does not know: those that do not come back from its types.
 ///
-/// Objects of other projects' kinds have no types here, and no answer.
+/// Of other projects' kinds: those that are not documented, see [`super::foreign`].
 pub fn unknown_fields(object: &Value) -> Vec<String> {
     let back = match text(object, "/kind") {
         "DaemonSet" => round_trip::<DaemonSet>(object),
@@ -176,10 +179,10 @@ pub fn unknown_fields(object: &Value) -> Vec<String> {
         "Pod" => round_trip::<Pod>(object),
         "Service" => round_trip::<Service>(object),
         "StorageClass" => round_trip::<StorageClass>(object),
-        "SecurityContextConstraints" | "PodMonitor" | "ServiceMonitor" | "PrometheusRule" => {
-            return Vec::new();
-        }
-        other => panic!("{other} is a new kind: add its type"),
+        "PersistentVolume" => round_trip::<PersistentVolume>(object),
+        "PersistentVolumeClaim" => round_trip::<PersistentVolumeClaim>(object),
+        "Secret" => round_trip::<Secret>(object),
+        other => return unknown(object).unwrap_or_else(|| panic!("{other} is a new kind: add its type")),
     };
     let mut lost = Vec::new();
     missing(object, &back, String::new(), &mut lost);
@@ -198,8 +201,8 @@ fn missing(before: &Value, after: &Value, path: String, lost: &mut Vec<String>) 
             for (key, value) in before {
                 match after.get(key) {
                     Some(after) => missing(value, after, format!("{path}/{key}"), lost),
-                    // An empty list is not written back.
-                    None if value.as_array().is_some_and(Vec::is_empty) => {}
+                    // Nothing, and an empty list, are not written back.
+                    None if value.is_null() || value.as_array().is_some_and(Vec::is_empty) => {}
                     None => lost.push(format!("{path}/{key}")),
                 }
             }
