@@ -26,7 +26,7 @@ pub(super) async fn node(
     engine: EngineSettings,
     level: Option<LevelFile>,
 ) -> anyhow::Result<()> {
-    let (high, low) = args.watermarks.percents()?;
+    let (high, low) = args.watermarks.percents(engine.min_free)?;
     node::run(NodeRun {
         engine,
         endpoint: args.endpoint.parse()?,

@@ -17,6 +17,13 @@ the value to change.
 {{- if gt $low $high }}
 {{- fail (printf "node.gc.lowPercent (%d) is above node.gc.highPercent (%d): removal of images begins at the high mark and stops at the low one" $low $high) }}
 {{- end }}
+{{- $limit := dig "limits" "memory" "" .Values.resources | toString }}
+{{- if regexMatch "^[0-9]+[MG]i$" $limit }}
+{{- $mebibytes := mul (regexFind "[0-9]+" $limit | int) (ternary 1024 1 (hasSuffix "Gi" $limit)) }}
+{{- if lt $mebibytes (add 128 (int .Values.node.buildMemoryMiB)) }}
+{{- fail (printf "resources.limits.memory (%s) leaves no room beside node.buildMemoryMiB (%d): the process would be ended in the middle of a build; keep 128 MiB between them" $limit (int .Values.node.buildMemoryMiB)) }}
+{{- end }}
+{{- end }}
 {{- $metrics := int .Values.metrics.port }}
 {{- if and .Values.metrics.enabled (eq $metrics (int .Values.sidecars.livenessProbe.port)) }}
 {{- fail (printf "metrics.port and sidecars.livenessProbe.port are both %d: the containers of a pod share their ports; change one" $metrics) }}

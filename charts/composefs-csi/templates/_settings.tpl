@@ -26,6 +26,8 @@ AUTH_FILE: /etc/composefs-csi/auth/.dockerconfigjson
 SELINUX_CONTEXT: {{ .Values.selinux.context | quote }}
 GC_HIGH: {{ .Values.node.gc.highPercent | int | quote }}
 GC_LOW: {{ .Values.node.gc.lowPercent | int | quote }}
+MIN_FREE: {{ .Values.node.gc.minFreePercent | int | quote }}
+BUILD_MEMORY: {{ .Values.node.buildMemoryMiB | int | quote }}
 WITHOUT_POLICY: {{ .Values.policy.withoutPolicy }}
 {{- if .Values.policy.json }}
 POLICY: /etc/composefs-csi/policy/policy.json
@@ -75,6 +77,7 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 - --kubelet-dir={{ .Values.kubeletDir }}
 - --integrity={{ .Values.node.integrity }}
 - --parallel-layers={{ .Values.node.parallelLayers | int }}
+- --pull-grace={{ .Values.node.pullGraceSeconds | int }}
 - --pull-wait={{ .Values.node.pullWaitSeconds | int }}
 - --gc-interval={{ .Values.node.gc.intervalSeconds | int }}
 {{- range .Values.node.layoutDirs }}

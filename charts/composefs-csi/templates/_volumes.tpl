@@ -87,6 +87,10 @@
   mountPath: {{ .Values.kubeletDir }}/pods
   # What is mounted here must appear on the host and in the pods, and stay when this container goes.
   mountPropagation: Bidirectional
+- name: staging
+  # Only to see which of the driver's staged volumes kubelet still has; nothing is mounted there.
+  mountPath: {{ .Values.kubeletDir }}/plugins/kubernetes.io/csi/{{ .Values.driverName }}
+  readOnly: true
 {{- range include "composefs-csi.hostPaths" . | fromYamlArray }}
 - name: {{ .name }}
   mountPath: {{ .path }}
@@ -122,6 +126,11 @@
   hostPath:
     path: {{ .Values.kubeletDir }}/pods
     type: Directory
+- name: staging
+  hostPath:
+    path: {{ .Values.kubeletDir }}/plugins/kubernetes.io/csi/{{ .Values.driverName }}
+    # Kubelet makes it with the first staged volume.
+    type: DirectoryOrCreate
 - name: state
   hostPath:
     path: {{ .Values.stateDir }}

@@ -5,7 +5,7 @@ use crate::support::chart::{VERSIONS, render, render_command, try_render};
 use crate::support::objects::check;
 
 /// Values, and what the message says.
-const REFUSED: [(&[&str], &str); 36] = [
+const REFUSED: [(&[&str], &str); 37] = [
     // the program refuses its arguments
     (&["node.gc.highPercent=70"], "node.gc.lowPercent (80) is above node.gc.highPercent (70)"),
     (
@@ -42,6 +42,10 @@ const REFUSED: [(&[&str], &str); 36] = [
     (
         &["credentialProviders.binDir=/opt/bin"],
         "credentialProviders.configFile and credentialProviders.binDir belong",
+    ),
+    (
+        &["resources.limits.memory=1Gi"],
+        "resources.limits.memory (1Gi) leaves no room beside node.buildMemoryMiB (1024)",
     ),
     // the containers' ports, sockets and accounts
     (&["metrics.port=9808"], "metrics.port and sidecars.livenessProbe.port are both 9808"),
