@@ -118,6 +118,9 @@ true
 {{- end }}
 {{- if .Values.pullSecrets.enabled }}
 - --pull-secrets
+{{- range .Values.pullSecrets.namespaces }}
+- --pull-secrets-namespace={{ . }}
+{{- end }}
 {{- end }}
 {{- if .Values.events.enabled }}
 - --kubernetes-events

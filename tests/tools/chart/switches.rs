@@ -66,6 +66,7 @@ pub const LISTS: [&str; 27] = [
     "policy.namespaces.team.default[0].type=insecureAcceptAnything",
     "policy.keys.team\\.pub=key",
     "policy.verifierDir=/opt/verifiers",
+    "pullSecrets.namespaces={shop,office}",
     "imageCredentials.allow={registry.example.com/public/*}",
     "credentialProviders.configFile=/etc/kubernetes/credential-providers.yaml",
     "credentialProviders.binDir=/opt/credential-providers",
