@@ -311,7 +311,7 @@ pub struct NodeArgs {
     /// Where credentials come from.
     #[command(flatten)]
     pub credentials: CredentialArgs,
-    /// Write Events on pods: that an image is pulled, what sharing saved, why it is refused. The plugin needs
+    /// Write Events on pods: that an image is pulled, how large it is, why it is refused. The plugin needs
     /// permission to create and patch events.
     #[arg(long)]
     pub kubernetes_events: bool,

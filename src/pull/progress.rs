@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use super::recipe;
+use crate::image::store::AccessRecord;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Manifest;
 use crate::oci::{Source, Wait};
@@ -16,6 +17,8 @@ pub struct Progress {
     pub manifest: Digest,
     /// Its layers, lowest first.
     pub layers: Vec<LayerProgress>,
+    /// Whose pull it is, if that is known.
+    reader: Option<AccessRecord>,
 }
 
 /// One layer's counters.
@@ -26,7 +29,6 @@ pub struct LayerProgress {
     /// Its size in bytes, as the manifest gives it.
     pub size: u64,
     fetched: Arc<AtomicU64>,
-    shared: Arc<AtomicU64>,
     state: AtomicU64,
 }
 
@@ -55,16 +57,29 @@ impl Progress {
                 blob,
                 size,
                 fetched: Arc::default(),
-                shared: Arc::default(),
                 state: AtomicU64::new(0),
             })
             .collect();
-        Self { manifest, layers }
+        Self { manifest, layers, reader: None }
     }
 
     /// Counters at zero for the parts of the manifest with this digest.
     pub(super) fn of(digest: Digest, manifest: &Manifest) -> Self {
         Self::new(digest, recipe::blobs(manifest).map(|blob| (blob.digest, blob.size)))
+    }
+
+    /// The same, of a pull that one who reads as `reader` has begun.
+    pub(super) fn begun_by(self, reader: AccessRecord) -> Self {
+        Self { reader: Some(reader), ..self }
+    }
+
+    /// The counters as a caller that reads as `reader` may see them. Those of another one's pull stay at zero: they would
+    /// tell which layers that one had fetched before.
+    pub(super) fn seen_by(self: &Arc<Self>, reader: &AccessRecord) -> Arc<Self> {
+        if self.reader.as_ref().is_none_or(|owner| owner == reader) {
+            return Arc::clone(self);
+        }
+        Arc::new(Self::new(self.manifest, self.layers.iter().map(|layer| (layer.blob, layer.size))))
     }
 
     /// Bytes that are here, fetched or reused.
@@ -75,11 +90,6 @@ impl Progress {
     /// Bytes that came over the wire.
     pub fn fetched(&self) -> u64 {
         self.layers.iter().map(LayerProgress::fetched).sum()
-    }
-
-    /// Bytes that sharing has saved: of layers that were here, and of files whose content was.
-    pub fn saved(&self) -> u64 {
-        self.layers.iter().map(LayerProgress::saved).sum()
     }
 
     /// Bytes of all layers together.
@@ -119,19 +129,6 @@ impl LayerProgress {
     /// Bytes that came over the wire for this layer in this pull.
     pub fn fetched(&self) -> u64 {
         self.fetched.load(Relaxed)
-    }
-
-    /// Bytes of this layer that were not fetched, or of its files that were not stored, because they were here.
-    pub fn saved(&self) -> u64 {
-        match self.state() {
-            LayerState::Reused => self.size,
-            _ => self.shared.load(Relaxed),
-        }
-    }
-
-    /// The counter of bytes of files that were here.
-    pub(super) fn shared(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.shared)
     }
 
     /// The counter that the stream adds to.
@@ -179,6 +176,17 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_who_joins_sees_nothing_of_what_the_other_had() {
+        let other = AccessRecord::Preloaded;
+        let layers = [(Digest::of(b"a"), 1_000_000)];
+        let progress = Progress::new(Digest::of(b"m"), layers).begun_by(AccessRecord::Anonymous);
+        let progress = Arc::new(progress);
+        progress.layers[0].set(LayerState::Reused);
+        assert_eq!(progress.seen_by(&AccessRecord::Anonymous).to_string(), "1.0 of 1.0 MB, 1 of 1 layers");
+        assert_eq!(progress.seen_by(&other).to_string(), "0.0 of 1.0 MB, 0 of 1 layers");
+    }
 
     #[test]
     fn counts_reused_and_fetched_bytes() {

@@ -115,12 +115,13 @@ impl Pulls {
         let (context, starter) = (Arc::clone(&self.context), Arc::clone(task));
         let joined = self.under_way.join(key, move || {
             let (image, manifest) = (&starter.image, starter.path.digest);
-            let progress = Arc::new(Progress::of(manifest, &starter.path.manifest));
+            let (_, reader) = starter.rights.identity();
+            let progress = Arc::new(Progress::of(manifest, &starter.path.manifest).begun_by(reader));
             let span = tracing::info_span!("pull", image.reference = %image, image.digest = %manifest);
             let seen = Arc::clone(&progress);
             (progress, async move { context.run(&starter, &seen).await }.instrument(span))
         });
-        request.watch.set_progress(&joined.info);
+        request.watch.set_progress(&joined.info.seen_by(&task.rights.identity().1));
         let lost = |Lost(why)| PullError::Lost { image: task.image.clone(), why };
         (joined.completion.await.map_err(lost).flatten(), joined.started)
     }

@@ -51,7 +51,7 @@ fn every_switch_renders_soundly_on_and_off() {
 }
 
 /// Lists and texts that switch something on.
-pub const LISTS: [&str; 27] = [
+pub const LISTS: [&str; 28] = [
     "image.digest=sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "imagePullSecrets[0].name=pull",
     "registries.insecure={localhost:5000,mirror:80}",
