@@ -1,5 +1,6 @@
 //! Wiring: settings, telemetry, supervision, the run modes.
 
+mod connections;
 pub mod controller;
 pub mod credential_providers;
 pub mod engine;
@@ -8,6 +9,7 @@ pub mod http;
 mod kernel_log;
 pub mod kubernetes;
 pub mod node;
+pub mod plugin_socket;
 mod state_directory;
 pub mod supervise;
 pub mod telemetry;

@@ -1,6 +1,7 @@
 //! The run mode `node`. The socket opens first, so that the registrar of the kubelet gets an answer; then come the
 //! store and the test of the kernel, then volumes.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::housekeeping::{self, Schedule};
 use super::http::{self, Monitored};
 use super::kernel_log;
 use super::kubernetes::KubernetesSettings;
+use super::plugin_socket::PluginSocket;
 use super::state_directory::{self, Claim};
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
@@ -40,6 +42,7 @@ use crate::node::volume::pod_events::PodEvents;
 use crate::node::volume::record::Records;
 use crate::node::volume::{Parts, Volumes};
 use crate::oci::platform::Platform;
+use crate::pull::Puller;
 use crate::volume::layouts::Layouts;
 
 /// How long calls may continue after a signal. The kubelet kills a pod after 30 seconds.
@@ -138,6 +141,7 @@ async fn keep_volumes(
     let claimed = state_directory::wait(&settings.engine.state_dir, claim, &ready, &shutdown).await?;
     let Some(state) = claimed.map(Arc::new) else { return Ok(()) };
     let (engine, layouts) = (settings.engine, Layouts::below(settings.layout_dirs));
+    let state_dir = engine.state_dir.clone();
     let corrupt_images = CorruptImages::default();
     let noted = corrupt_images.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
@@ -164,6 +168,7 @@ async fn keep_volumes(
         unreadable = found.unreadable,
         "ready; serving volumes"
     );
+    let commands = commands(&state_dir, engine.images.clone(), shutdown.clone());
     // Only now: a publish during the recovery would meet records that are being repaired.
     node.serve_volumes(volumes.clone());
     ready.check_with(state_directory::check(state));
@@ -172,7 +177,24 @@ async fn keep_volumes(
     let watcher = CorruptionWatcher::new(Arc::clone(&store), corrupt_images);
     let damage = kernel_log::follow(watcher, shutdown.clone());
     let house = housekeeping::keep(store, mounter, volumes, settings.schedule, housekeeping, shutdown);
-    tokio::try_join!(damage, house).map(|_| ())
+    tokio::try_join!(damage, commands, house).map(|_| ())
+}
+
+/// Listens for the operator's commands, and answers them until the shutdown. Volumes do not depend on it.
+fn commands(
+    state_dir: &Path,
+    images: Arc<Puller>,
+    shutdown: CancellationToken,
+) -> impl Future<Output = anyhow::Result<()>> + use<> {
+    let socket = PluginSocket::bind(state_dir).inspect_err(|error| {
+        tracing::warn!("`composefs-csi pulls` does not work: no socket in {}: {error}", state_dir.display());
+    });
+    async move {
+        match socket {
+            Ok(socket) => socket.serve(images, shutdown).await,
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 fn open(

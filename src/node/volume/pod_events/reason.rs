@@ -114,6 +114,8 @@ fn is_refused_pull(error: &PullError) -> bool {
         | PullError::Tree { .. }
         | PullError::Image { .. }
         | PullError::Object { .. }
+        | PullError::GaveWay { .. }
+        | PullError::Cancelled(_)
         | PullError::Lost { .. } => false,
     }
 }
