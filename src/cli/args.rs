@@ -345,7 +345,7 @@ pub struct NodeArgs {
     /// Where credentials come from.
     #[command(flatten)]
     pub credentials: CredentialArgs,
-    /// Write Events on pods: that an image is pulled, what sharing saved, why it is refused. The plugin needs
+    /// Write Events on pods: that an image is pulled, how large it is, why it is refused. The plugin needs
     /// permission to create and patch events.
     #[arg(long)]
     pub kubernetes_events: bool,
@@ -422,6 +422,10 @@ pub struct CredentialArgs {
     /// read pods, serviceaccounts and secrets.
     #[arg(long)]
     pub pull_secrets: bool,
+    /// Only for pods of this namespace; may be repeated. Pods of others have no pull secrets. By default those of all
+    /// namespaces are used.
+    #[arg(long = "pull-secrets-namespace", value_name = "NAMESPACE", requires = "pull_secrets")]
+    pub pull_secrets_namespaces: Vec<String>,
     /// kubelet's configuration of credential providers (its --image-credential-provider-config).
     #[arg(long, value_name = "FILE", requires = "credential_provider_bin_dir")]
     pub credential_provider_config: Option<PathBuf>,

@@ -45,6 +45,7 @@ pub(super) async fn node(
         with_controller: args.with_controller,
         credential_providers: CredentialProviderSettings {
             pull_secrets: args.credentials.pull_secrets,
+            pull_secrets_namespaces: args.credentials.pull_secrets_namespaces.clone(),
             providers: args
                 .credentials
                 .credential_provider_config

@@ -92,6 +92,9 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 {{- end }}
 {{- if .Values.pullSecrets.enabled }}
 - --pull-secrets
+{{- range .Values.pullSecrets.namespaces }}
+- --pull-secrets-namespace={{ . }}
+{{- end }}
 {{- end }}
 {{- if .Values.events.enabled }}
 - --kubernetes-events

@@ -52,7 +52,7 @@ fn every_switch_renders_soundly_on_and_off() {
 }
 
 /// Lists and texts that switch something on.
-pub const LISTS: [&str; 32] = [
+pub const LISTS: [&str; 33] = [
     "commonLabels.team=storage",
     "global.imageRegistry=mirror.example.com",
     "storageClasses[0].name=models",
@@ -72,6 +72,7 @@ pub const LISTS: [&str; 32] = [
     "policy.namespaces.team.default[0].type=insecureAcceptAnything",
     "policy.keys.team\\.pub=key",
     "policy.verifierDir=/opt/verifiers",
+    "pullSecrets.namespaces={shop,office}",
     "imageCredentials.allow={registry.example.com/public/*}",
     "credentialProviders.configFile=/etc/kubernetes/credential-providers.yaml",
     "credentialProviders.binDir=/opt/credential-providers",
