@@ -51,10 +51,14 @@ pub struct LimitArgs {
     /// The lowest transfer rate of a registry, in bytes per second over a minute; 0 for no limit.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = 10 << 10)]
     pub min_transfer_rate: u64,
-    /// Keep the device nodes and named pipes of images. A volume never gives access to the devices; a pipe connects
-    /// all pods that use the same image on a node.
+    /// Keep the device nodes and named pipes of images. A pipe connects all pods that use the same image on a node;
+    /// devices can be opened in containers whose runtime mounts a volume again without `nodev`.
     #[arg(long, global = true)]
     pub keep_special_files: bool,
+    /// Keep the set-user-ID and set-group-ID bits and file capabilities of images. Container runtimes may mount a volume
+    /// again without `nosuid`, and then such a program gives its owner's rights.
+    #[arg(long, global = true)]
+    pub keep_privileges: bool,
 }
 
 const D: ImageLimits = ImageLimits::DEFAULT;
@@ -62,7 +66,8 @@ const D: ImageLimits = ImageLimits::DEFAULT;
 impl LimitArgs {
     /// The limits of a puller that fetches `parallel_layers` at a time.
     pub fn limits(&self, parallel_layers: usize) -> PullLimits {
-        PullLimits { parallel_layers, image: self.image(), keep_special_files: self.keep_special_files }
+        let Self { keep_special_files, keep_privileges, .. } = *self;
+        PullLimits { parallel_layers, image: self.image(), keep_special_files, keep_privileges }
     }
 
     fn image(&self) -> ImageLimits {

@@ -29,6 +29,8 @@ mod dump;
 mod error;
 mod hide;
 mod link;
+mod powers;
+mod reduce;
 mod resolve;
 mod rules;
 mod xattrs;
@@ -39,7 +41,8 @@ mod tests;
 pub use builder::{Builder, Layer};
 pub use checked::CheckedTree;
 pub use error::TreeError;
-pub use rules::{Rules, XattrRule};
+pub use powers::Powers;
+pub use rules::{Reduction, Rules, XattrRule};
 
 pub(in crate::image) use arena::{NodeId, NodeKind, Stat};
 pub(in crate::image) use dump::write_dump;

@@ -11,10 +11,12 @@ use super::layers::{ImageLayers, LayerFetcher};
 use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
-use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence};
+use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence, vary};
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::tree::Rules;
+use crate::image::verity::VerityDigest;
 use crate::metrics::Outcome;
 use crate::oci::limits::{Budget, Cap};
 use crate::oci::{Source, Sources, read_blob};
@@ -139,6 +141,21 @@ impl PullContext {
         };
         let built = tokio::task::spawn_blocking(move || build::build(&store, &lease, work)).await;
         built.map_err(|error| PullError::Lost { image, why: error.to_string() })?
+    }
+
+    /// Builds another image of the same layers.
+    pub(super) async fn vary(
+        &self,
+        record: ImageRecord,
+        rules: Rules,
+        image: String,
+    ) -> Result<(ImageRecord, VerityDigest), PullError> {
+        let lease = self.store.lease().await.about(&image)?;
+        let _turn = self.building.acquire().await;
+        let (store, limits, name) = (Arc::clone(&self.store), self.limits.image, image.clone());
+        let work = move || vary::vary(&store, &lease, record, rules, limits, &name);
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| PullError::Lost { image, why: error.to_string() })?
     }
 
     /// Builds an image again that another release built.

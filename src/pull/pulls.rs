@@ -10,9 +10,11 @@ use super::layers::LayerFetcher;
 use super::pull_task::{PullContext, PullTask, PulledImage};
 use super::rights::Rights;
 use super::single_flight::{Lost, SingleFlight};
-use super::{ImageRequest, Progress, PullError, PullLimits, PullMetrics};
+use super::{ImageRequest, Kept, Progress, PullError, PullLimits, PullMetrics};
 use crate::image::access::{AccessRule, Origin};
 use crate::image::store::{AccessRecord, ImageRecord, Store};
+use crate::image::tree::Rules;
+use crate::image::verity::VerityDigest;
 use crate::oci::Sources;
 use crate::oci::digest::Digest;
 use crate::oci::limits::ImageLimits;
@@ -24,6 +26,7 @@ pub(super) struct Pulls {
     context: Arc<PullContext>,
     control: AdmissionControl,
     under_way: SingleFlight<PullKey, Arc<Progress>, Result<PulledImage, PullError>>,
+    variants: SingleFlight<VariantKey, (), Result<(ImageRecord, VerityDigest), PullError>>,
 }
 
 /// Who shares a pull: those to whom the same origin gave the same manifest. What an image is made of may depend on
@@ -35,6 +38,9 @@ struct PullKey {
     /// Only callers that read as this share the pull; every caller if `None`.
     reader: Option<AccessRecord>,
 }
+
+/// Who shares a build of other rules: whoever wants it, since each caller was given the image before.
+type VariantKey = (Digest, Rules);
 
 impl Pulls {
     /// No pulls yet.
@@ -51,7 +57,7 @@ impl Pulls {
             LayerFetcher::new(Arc::clone(&store), limits.parallel_layers, limits.image, metrics.clone());
         let (rule, building) = (Arc::new(rule), Semaphore::new(1));
         let context = Arc::new(PullContext { store, sources, rule, layers, limits, building, metrics });
-        Self { context, control, under_way: SingleFlight::new() }
+        Self { context, control, under_way: SingleFlight::new(), variants: SingleFlight::new() }
     }
 
     pub(super) fn metrics(&self) -> &PullMetrics {
@@ -76,6 +82,10 @@ impl Pulls {
 
     pub(super) fn image_limits(&self) -> &ImageLimits {
         &self.context.limits.image
+    }
+
+    pub(super) fn kept(&self) -> Kept {
+        self.context.limits.kept()
     }
 
     /// The rights of a request.
@@ -142,6 +152,23 @@ impl Pulls {
         });
         let lost = |Lost(why)| PullError::Lost { image: image.to_owned(), why };
         joined.completion.await.map_err(lost).flatten().map(|(record, _)| record)
+    }
+
+    /// The image of a record by other rules. Callers share the work, and it outlives them.
+    pub(super) async fn vary(
+        &self,
+        record: ImageRecord,
+        rules: Rules,
+        image: &str,
+    ) -> Result<(ImageRecord, VerityDigest), PullError> {
+        let manifest = record.manifest;
+        let (context, name) = (Arc::clone(&self.context), image.to_owned());
+        let joined = self.variants.join((manifest, rules), move || {
+            let span = tracing::info_span!("vary", image.reference = name, image.digest = %manifest);
+            ((), async move { context.vary(record, rules, name).await }.instrument(span))
+        });
+        let lost = |Lost(why)| PullError::Lost { image: image.to_owned(), why };
+        joined.completion.await.map_err(lost).flatten()
     }
 
     /// Notes that an image is in use.

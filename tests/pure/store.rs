@@ -9,3 +9,4 @@ mod open;
 mod renew;
 mod sharing;
 mod tamper;
+mod variants;

@@ -13,6 +13,7 @@ mod hardening;
 mod hostile;
 mod kubernetes;
 mod levels;
+mod powers;
 mod seal;
 #[path = "../support/mod.rs"]
 mod support;

@@ -11,6 +11,7 @@ mod golden;
 mod notation;
 mod policy;
 mod registry;
+mod runc;
 mod signatures;
 #[path = "../support/mod.rs"]
 mod support;

@@ -14,7 +14,7 @@ use super::parts::Parts;
 use super::{ImageRecord, Lease, Store, StoreError};
 
 impl Store {
-    /// Makes the image exist. Its layers are staged or stored, its composefs image is an object, and
+    /// Makes the image exist. Its layers are staged or stored, its composefs images are objects, and
     /// all that was written under `lease`. Blocking: waits for the disk.
     ///
     /// Committing an image again replaces its record.
@@ -30,10 +30,12 @@ impl Store {
                 return Err(StoreError::NoLayer(*layer));
             }
         }
-        if !objects.all().contains(&record.image, record.image_size)? {
-            return Err(StoreError::NoObject(record.manifest));
+        for own in record.images() {
+            if !objects.all().contains(&own.image, own.image_size)? {
+                return Err(StoreError::NoObject(record.manifest));
+            }
+            first_digests.compare(record.manifest, &own)?;
         }
-        first_digests.compare(record)?;
         let markers = objects.markers();
         // Listed before the sync, which covers only what was written before it.
         let covered = markers.abandoned()?;

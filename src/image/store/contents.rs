@@ -22,14 +22,16 @@ impl Parts {
 }
 
 impl Contents<'_> {
-    /// Every object of an image's layers, and its composefs image; some more than once. Where a layer's
+    /// Every object of an image's layers, and its composefs images; some more than once. Where a layer's
     /// record is lost, those that its composefs image names: all that a mount needs.
     pub(super) fn each_object(
         &self,
         record: &ImageRecord,
         mut visit: impl FnMut(VerityDigest, u64),
     ) -> Result<(), StoreError> {
-        visit(record.image, record.image_size);
+        for image in record.images() {
+            visit(image.image, image.image_size);
+        }
         for layer in &record.layers {
             match self.each_object_of_layer(layer, &mut visit) {
                 // It names the objects of all layers, so those of the others come twice.

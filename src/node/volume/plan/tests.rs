@@ -300,6 +300,38 @@ fn a_second_target_shows_the_same_image_even_if_the_tag_has_moved() {
 }
 
 #[test]
+fn all_targets_show_the_same_form_of_an_image() {
+    let node = Node::new();
+    done(&node, &Op::Publish(publish_op(0, 0)), 0);
+    // Since then the policy has changed, or the release: the same manifest is now given in another form.
+    let form = |number: u8| PinnedImage { composefs: image(number).composefs, ..image(0) };
+    let boot = node.boot.to_string();
+    let io = Io { records: &node.records, mounter: &node.mounter, boot: &boot };
+    let publish_form = |target: u8| {
+        let op = publish_op(0, target);
+        let (want, seen) = (node.want(&op), io.observe(&node.guard(0), &node.target(target)).unwrap());
+        let plan = publish(&want, form(1), &seen);
+        let VolumePlan::Run(steps) = plan else { panic!("{plan:?}") };
+        assert!(node.run(&Op::Publish(op), &seen, &steps, usize::MAX));
+        (shown(&want, form(1), &seen).composefs, node.mounter.mounted(node.target(target).path()).unwrap())
+    };
+    let (said, mounted) = publish_form(1);
+    assert_eq!((said, mounted.unwrap().image), (form(0).composefs, form(0).composefs));
+    node.check();
+    // Once nothing shows the old form, it is not given any more.
+    for target in 0..2 {
+        done(&node, &Op::Unpublish { volume: 0, target }, 0);
+    }
+    done(&node, &Op::Stage { volume: 0, request: 0 }, 0);
+    let (said, mounted) = publish_form(2);
+    assert_eq!((said, mounted.unwrap().image), (form(1).composefs, form(1).composefs));
+    node.check();
+    // What may be executed is a property of the image, of which there is one.
+    let other = Op::Publish(Publish { noexec: true, ..publish_op(0, 1) });
+    assert_eq!(refusal_of(&node, other).kind(), Kind::Conflict);
+}
+
+#[test]
 fn a_volume_for_one_pod_is_not_given_to_a_second() {
     let node = Node::new();
     done(&node, &Op::Publish(Publish { single: true, ..publish_op(0, 0) }), 0);
