@@ -13,7 +13,7 @@ use crate::app::engine::{Engine, EngineSettings, sources};
 use crate::image::composefs;
 use crate::image::seal::Seal;
 use crate::image::seal::document::{Edited, replace_manifests, seal_manifest};
-use crate::image::tree::{CheckedTree, Powers, Rules};
+use crate::image::tree::{CheckedTree, Powers, Rules, Stop};
 use crate::image::verity::VerityDigest;
 use crate::oci::destination::{Destination, NewManifest, NewName};
 use crate::oci::digest::Digest;
@@ -184,7 +184,7 @@ impl Sealer<'_> {
         let built = |rules: Rules| -> Result<VerityDigest, PullError> {
             let name = self.reference.to_string();
             tokio::task::block_in_place(|| {
-                let limits = &self.engine.limits.image;
+                let limits = (&self.engine.limits.image, &Stop::default());
                 let tree = pull::fold(&self.engine.store, &unbuilt.parts, rules, limits, &name)?;
                 if rules == self.options.rules {
                     warn_of_powers(&tree);

@@ -33,6 +33,7 @@ mod powers;
 mod reduce;
 mod resolve;
 mod rules;
+mod stop;
 mod xattrs;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use checked::CheckedTree;
 pub use error::TreeError;
 pub use powers::Powers;
 pub use rules::{Reduction, Rules, XattrRule};
+pub use stop::Stop;
 
 pub(in crate::image) use arena::{NodeId, NodeKind, Stat};
 pub(in crate::image) use dump::write_dump;

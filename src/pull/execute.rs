@@ -109,13 +109,13 @@ impl<'a> Execution<'a> {
 
     async fn renew(&self, record: Arc<ImageRecord>) -> Result<Answer, PullError> {
         let old = Arc::unwrap_or_clone(record);
-        let renewed = self.pulls.renew(old, self.rights.origin(), &self.image).await?;
+        let renewed = self.pulls.renew(old, &self.rights, &self.image).await?;
         Ok(Answer::Renewed(Arc::new(renewed)))
     }
 
     async fn vary(&self, record: Arc<ImageRecord>, rules: Rules) -> Result<Answer, PullError> {
         let record = Arc::unwrap_or_clone(record);
-        let (record, image) = self.pulls.vary(record, rules, &self.image).await?;
+        let (record, image) = self.pulls.vary(record, rules, &self.rights, &self.image).await?;
         Ok(Answer::Varied(Arc::new(record), image))
     }
 

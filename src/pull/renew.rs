@@ -11,7 +11,7 @@ use super::error::About as _;
 use super::recipe::StoredPart;
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
-use crate::image::tree::Rules;
+use crate::image::tree::{Rules, Stop};
 use crate::oci::limits::ImageLimits;
 
 /// Builds the image of `old` again, unless that has been done or a volume shows it. Returns the record that is in
@@ -24,8 +24,8 @@ pub(super) fn renew(
     store: &Store,
     lease: &Lease,
     old: ImageRecord,
-    rules: Rules,
-    limits: ImageLimits,
+    (rules, limits): (Rules, ImageLimits),
+    stop: &Stop,
     image: &str,
 ) -> Result<ImageRecord, PullError> {
     let manifest = old.manifest;
@@ -43,7 +43,7 @@ pub(super) fn renew(
     let (was, builder) = (old.image, old.builder);
     let (name, parts, platform) = (image.to_owned(), StoredPart::of(&old), old.platform);
     let work = Work { manifest, platform, name, parts, seal, rules, limits };
-    let built = build::build(store, lease, work)
+    let built = build::build(store, lease, work, stop)
         .inspect_err(|error| build::forget_without_layers(store, &manifest, error))?;
     tracing::info!(composefs = %built.image, %was, builder, "built anew: another release had built it");
     Ok(built)

@@ -6,32 +6,32 @@ use super::build;
 use super::error::About as _;
 use super::recipe::StoredPart;
 use crate::image::store::{ImageRecord, Lease, Store, Variant};
-use crate::image::tree::Rules;
-use crate::image::verity::VerityDigest;
+use crate::image::tree::{Rules, Stop};
 use crate::oci::limits::ImageLimits;
 
 /// Builds the image of `record` by `rules` unless that has been done. Returns the record that is in force afterwards,
-/// and the image. `name` is for messages. Blocking.
+/// which lists it. `name` is for messages. Blocking.
 ///
 /// # Errors
-/// The layers cannot be read or make no tree. If they are lost, the image's record is removed, so that the next attempt
-/// pulls the image.
+/// The layers cannot be read or make no tree, or `stop` says so. If the layers are lost, the image's record is removed,
+/// so that the next attempt pulls the image.
 pub(super) fn vary(
     store: &Store,
     lease: &Lease,
-    record: ImageRecord,
+    record: &ImageRecord,
     rules: Rules,
-    limits: ImageLimits,
+    (limits, stop): (&ImageLimits, &Stop),
     name: &str,
-) -> Result<(ImageRecord, VerityDigest), PullError> {
+) -> Result<ImageRecord, PullError> {
     let manifest = record.manifest;
     // Another caller may have built it while this one waited.
-    let mut record = store.images().get(&manifest).about(name)?.unwrap_or(record);
-    if let Some(image) = record.image_by(rules) {
-        return Ok((record, image));
+    if let Some(now) = store.images().get(&manifest).about(name)?
+        && now.image_by(rules).is_some()
+    {
+        return Ok(now);
     }
-    let parts = StoredPart::of(&record);
-    let bytes = build::write(store, &parts, rules, &limits, name)
+    let parts = StoredPart::of(record);
+    let bytes = build::write(store, &parts, rules, (limits, stop), name)
         .inspect_err(|error| build::set_bad_parts_aside(store, &parts, error))
         .inspect_err(|error| build::forget_without_layers(store, &manifest, error))?
         .bytes;
@@ -39,11 +39,9 @@ pub(super) fn vary(
     let image_size = bytes.len() as u64;
     // The commit syncs, which may take long.
     drop(bytes);
-    let builder = ImageRecord::BUILDER;
-    record.variants.retain(|old| old.rules != rules);
-    record.variants.push(Variant { rules, builder, image, image_size });
-    store.commit_image(lease, &record).about(name)?;
+    let variant = Variant { rules, builder: ImageRecord::BUILDER, image, image_size };
+    let record = store.commit_variant(lease, &manifest, variant).about(name)?;
     crate::sys::release_free_memory();
     tracing::info!(composefs = %image, %rules, "built another image of the same layers");
-    Ok((record, image))
+    Ok(record)
 }

@@ -89,6 +89,7 @@ fn opened(root: &Path, key: u8) -> Store {
         boot_id: Some(BOOT.to_owned()),
         patience: Duration::from_secs(20),
         measure: Measure::new(full),
+        min_free: 0,
         ..Options::new(NodeKey::from_bytes(&[key; 32]))
     };
     Store::open(root, options).unwrap()
@@ -135,7 +136,7 @@ impl Node {
     }
 
     /// The variant of a stored image; built once.
-    fn variant(&self, mut record: ImageRecord, image: usize) -> VerityDigest {
+    fn variant(&self, record: ImageRecord, image: usize) -> VerityDigest {
         let rules = Rules::Reduced { to: Reduction::NotExecutable, special_files: false };
         if let Some(found) = record.image_by(rules) {
             return found;
@@ -143,8 +144,8 @@ impl Node {
         let (lease, builder) = (self.store.lease_blocking().unwrap(), ImageRecord::BUILDER);
         let (digest, image_size) = self.build(&lease, image, builder, rules);
         assert_ne!(digest, record.image);
-        record.variants.push(Variant { rules, builder, image: digest, image_size });
-        self.store.commit_image(&lease, &record).unwrap();
+        let variant = Variant { rules, builder, image: digest, image_size };
+        self.store.commit_variant(&lease, &record.manifest, variant).unwrap();
         digest
     }
 

@@ -148,6 +148,24 @@ async fn a_variant_is_kept_as_the_image_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn variants_that_are_built_at_the_same_time_do_not_lose_each_other() {
+    let (layout, directory) = (layout(&PROGRAMS), tempfile::tempdir().unwrap());
+    let requirements =
+        json!([{"type": "insecureAcceptAnything"}, {"type": "composefs", "keepPrivileges": true}]);
+    let node = Node::new(&write(&directory.path().join("policy"), requirements), Kept::default());
+    let image = layout.reference("latest");
+    for _ in 0..8 {
+        let (kept, noexec) = tokio::join!(node.get(&image, false), node.get(&image, true));
+        let manifest = kept.record.manifest;
+        let record = node.store.images().get(&manifest).unwrap().unwrap();
+        assert_eq!(record.image_by(Rules::Faithful), Some(kept.image));
+        assert_eq!(record.image_by(NOEXEC), Some(noexec.image));
+        drop((kept, noexec));
+        node.store.images().forget(&manifest).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_variant_is_held_against_its_own_first_build() {
     let (layout, node) = (layout(&PROGRAMS), Node::new(&accept_all(), Kept::default()));
     let image = layout.reference("latest");
@@ -165,6 +183,8 @@ async fn each_variant_is_held_against_its_own_first_build() {
     );
     let absent = forged(VerityDigest([9; 32]), NOEXEC).unwrap_err();
     assert!(matches!(absent, StoreError::NoObject(_)), "{absent}");
+    let unknown = node.store.commit_variant(&ready.lease, &manifest("unknown"), variant.clone()).unwrap_err();
+    assert!(matches!(unknown, StoreError::NoImage(_)), "{unknown}");
     // Other rules have a first build of their own, and neither forgets the others.
     forged(other, Rules::Verbatim).unwrap();
     assert!(matches!(forged(other, NOEXEC), Err(StoreError::OtherDigest { .. })));
