@@ -8,7 +8,7 @@ use super::args::{Output, Policy, RulesArg};
 use super::{output, progress};
 use crate::app::engine::Engine;
 use crate::image::composefs;
-use crate::image::store::ImageRecord;
+use crate::image::store::{ImageRecord, Variant};
 use crate::image::tree::{Reduction, Rules, Stop, XattrRule};
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
@@ -156,8 +156,10 @@ pub async fn inspect(engine: &Engine, wanted: Wanted, files: bool, output: Outpu
     }
     output::show(output, &ready.record, |r| {
         let layers: String = r.layers.iter().map(|l| format!("  layer      {l}\n")).collect();
+        let variant = |v: &Variant| format!("  variant    {} ({} rules)\n", v.image, v.rules);
+        let variants: String = r.variants.iter().map(variant).collect();
         format!(
-            "{}\n  manifest   {}\n  platform   {}\n  composefs  {} ({} image, {} rules, {})\n  content    {} in {} inodes\n{layers}",
+            "{}\n  manifest   {}\n  platform   {}\n  composefs  {} ({} image, {} rules, {})\n  content    {} in {} inodes\n{variants}{layers}",
             r.names.join("\n"),
             r.manifest,
             r.platform.as_deref().unwrap_or("not stated"),
