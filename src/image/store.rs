@@ -83,7 +83,7 @@ pub use examine::Examined;
 pub use filesystem::Filesystem;
 pub use held::Held;
 pub use hold::Hold;
-pub use image_record::ImageRecord;
+pub use image_record::{ImageRecord, Variant};
 pub use key::{KEY_LENGTH, KeyError, NodeKey};
 pub use metrics::StoreMetrics;
 pub use mounted::{Mounted, MountedImages};

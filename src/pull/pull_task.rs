@@ -14,11 +14,11 @@ use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
 use super::turns::Tenant;
-use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence};
+use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence, vary};
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
 use crate::image::store::{Held, Hold, ImageRecord, Store};
-use crate::image::tree::Stop;
+use crate::image::tree::{Rules, Stop};
 use crate::metrics::Outcome;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, Cap};
@@ -193,6 +193,24 @@ impl PullContext {
         };
         let build = move |stop: &Stop| build::build(&store, &hold, work, stop);
         self.builders.run(task.rights.tenant(), parts, &image, build).await
+    }
+
+    /// Builds another image of the same layers.
+    pub(super) async fn vary(
+        &self,
+        record: ImageRecord,
+        rules: Rules,
+        tenant: Tenant,
+        image: String,
+    ) -> Result<PulledImage, PullError> {
+        let hold = self.store.hold();
+        let (store, limits, name) = (Arc::clone(&self.store), self.limits.image, image.clone());
+        let parts = StoredPart::of(&record);
+        let build = move |stop: &Stop| {
+            let record = vary::vary(&store, &hold, &record, rules, (&limits, stop), &name)?;
+            Ok(PulledImage { record, fetched: 0, hold })
+        };
+        self.builders.run(tenant, parts, &image, build).await
     }
 
     /// Builds an image again that another release built.

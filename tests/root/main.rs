@@ -17,6 +17,7 @@ mod holds;
 mod hostile;
 mod kubernetes;
 mod levels;
+mod powers;
 mod pulls;
 mod seal;
 mod slow_registries;

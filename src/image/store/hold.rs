@@ -211,8 +211,9 @@ impl Keep for Hold {
 }
 
 impl Held {
-    /// What a mount of an image needs.
-    pub fn of(record: &ImageRecord) -> [Self; 2] {
-        [Self::Manifest(record.manifest), Self::Composefs(record.image)]
+    /// What a mount of an image needs, whichever of its variants it is.
+    pub fn of(record: &ImageRecord) -> Vec<Self> {
+        let images = record.images().map(|own| Self::Composefs(own.image));
+        std::iter::once(Self::Manifest(record.manifest)).chain(images).collect()
     }
 }

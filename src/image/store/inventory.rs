@@ -1,6 +1,6 @@
 //! What must stay: the roots that the store can see, and those that its caller names.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use super::gc::{Candidate, Inventory, Need};
@@ -18,8 +18,10 @@ use crate::oci::digest::Digest;
 #[derive(Debug, Default)]
 pub(super) struct Needs {
     held: HashSet<Digest>,
-    held_images: HashSet<VerityDigest>,
+    held_images: BTreeSet<VerityDigest>,
     mounted: Mounted,
+    /// From any store.
+    shown: BTreeSet<VerityDigest>,
     volumes: HashSet<Digest>,
     pins: HashSet<Digest>,
     /// Why it is not known what is needed; empty if it is.
@@ -37,6 +39,7 @@ impl Needs {
             Held::Object(_) | Held::Layer(_) | Held::Name(_) => {}
         })?;
         needs.mounted = mounted().map_err(StoreError::Blocked)?;
+        needs.shown = needs.mounted.all();
         let volumes = parts.volumes.list(&mut needs.unknown)?;
         add_missing(parts, &volumes, &mut needs.unknown)?;
         needs.volumes = volumes.into_iter().map(|volume| volume.image).collect();
@@ -47,11 +50,11 @@ impl Needs {
     /// What needs the image; one reason is enough.
     pub(super) fn of(&self, image: &ImageRecord) -> Option<Need> {
         let manifest = &image.manifest;
-        if self.mounted.contains(&image.image) {
+        if image.is_any_of(&self.shown) {
             Some(Need::Mount)
         } else if self.volumes.contains(manifest) {
             Some(Need::Volume)
-        } else if self.held.contains(manifest) || self.held_images.contains(&image.image) {
+        } else if self.held.contains(manifest) || image.is_any_of(&self.held_images) {
             Some(Need::Hold)
         } else {
             self.pins.contains(manifest).then_some(Need::Pin)
@@ -61,8 +64,9 @@ impl Needs {
     /// Notes mounts without a record: they keep what their images list. Before any record goes it must be sure that these
     /// can be read.
     fn note_unreadable_mounts(&mut self, parts: &Parts, listing: &Listing) -> Result<(), StoreError> {
-        let known: HashSet<VerityDigest> = listing.images.iter().map(|image| image.record.image).collect();
-        for image in self.mounted.all() {
+        let known: HashSet<VerityDigest> =
+            listing.images.iter().flat_map(|image| image.record.images()).map(|own| own.image).collect();
+        for image in self.shown.iter().copied() {
             if !parts.contents().has_image(&image)? {
                 if self.mounted.here.contains(&image) {
                     self.unknown.push(missing_mount(&image));

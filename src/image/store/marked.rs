@@ -103,7 +103,7 @@ impl Marked {
     }
 
     fn add_image(&mut self, contents: Contents<'_>, record: &ImageRecord) -> Result<(), StoreError> {
-        self.objects.insert(record.image);
+        self.objects.extend(record.images().map(|own| own.image));
         let mut lost = false;
         for layer in &record.layers {
             match self.add_layer(contents, layer) {
@@ -118,7 +118,7 @@ impl Marked {
         if lost {
             contents.each_object_of_composefs(record, |digest, _| self.add_object(digest))?;
         }
-        self.composefs.insert(record.image);
+        self.composefs.extend(record.images().map(|own| own.image));
         Ok(())
     }
 
@@ -185,7 +185,7 @@ impl Marked {
         }
         let mut kept: BTreeSet<_> = volumes.iter().filter_map(|volume| volume.composefs).collect();
         for pin in parts.pins.list()? {
-            kept.extend(parts.first_digests.image_of(&pin)?);
+            kept.extend(parts.first_digests.images_of(&pin)?);
         }
         for image in kept {
             // Nothing shows it, or it would be among the mounted ones; so an image that is no good keeps nothing.

@@ -19,11 +19,6 @@ impl Mounted {
     pub fn all(&self) -> BTreeSet<VerityDigest> {
         self.here.union(&self.elsewhere).copied().collect()
     }
-
-    /// Whether the image is mounted from any store.
-    pub fn contains(&self, image: &VerityDigest) -> bool {
-        self.here.contains(image) || self.elsewhere.contains(image)
-    }
 }
 
 /// Tells which composefs images are mounted, or why that cannot be known.

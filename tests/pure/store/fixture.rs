@@ -87,6 +87,8 @@ pub fn record(name: &str, layers: &[&[&str]]) -> ImageRecord {
         inodes: 1,
         bytes: 1,
         created: 1,
+        powers: None,
+        variants: Vec::new(),
     }
 }
 
@@ -168,7 +170,9 @@ pub fn check(store: &Store) {
     let listing = store.images().list().unwrap();
     assert!(listing.unreadable.is_empty(), "{:?}", listing.unreadable);
     for image in listing.images {
-        assert!(is_whole(store.root(), &image.record.image), "composefs image of {:?}", image.record.names);
+        for own in image.record.images() {
+            assert!(is_whole(store.root(), &own.image), "composefs image of {:?}", image.record.names);
+        }
         for layer in &image.record.layers {
             check_layer(store, layer);
         }
@@ -200,7 +204,7 @@ pub fn needed(store: &Store) -> BTreeSet<VerityDigest> {
 }
 
 pub fn objects_of(store: &Store, record: &ImageRecord) -> BTreeSet<VerityDigest> {
-    let mut needed = BTreeSet::from([record.image]);
+    let mut needed: BTreeSet<_> = record.images().map(|own| own.image).collect();
     for layer in &record.layers {
         needed.extend(store.layers().entries(layer).unwrap().filter_map(|entry| match entry.unwrap().kind {
             EntryKind::Object(digest, _) => Some(digest),

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use composefs_csi::image::composefs;
 use composefs_csi::image::store::gc::{Amount, Policy};
-use composefs_csi::image::store::{Hold, ImageRecord, Measure, NodeKey, Options, Space, Store, StoreError};
-use composefs_csi::image::tree::{Builder, Rules};
+use composefs_csi::image::store::{
+    Hold, ImageRecord, Measure, NodeKey, Options, Space, Store, StoreError, Variant,
+};
+use composefs_csi::image::tree::{Builder, Reduction, Rules};
 use composefs_csi::image::verity::VerityDigest;
 use proptest::prelude::*;
 
@@ -28,6 +30,8 @@ enum Act {
     Pull(usize),
     /// Mounts an image that the store has.
     Mount(usize),
+    /// Mounts another form of it, which is built if need be.
+    MountVariant(usize),
     Unmount(usize),
     /// A volume record of an image that the store has.
     Publish(usize),
@@ -59,6 +63,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         4 => image.clone().prop_map(Act::Pull),
         4 => image.clone().prop_map(Act::Mount),
+        3 => image.clone().prop_map(Act::MountVariant),
         1 => image.clone().prop_map(Act::Unmount),
         2 => image.clone().prop_map(Act::Publish),
         1 => image.clone().prop_map(Act::Unpublish),
@@ -110,33 +115,32 @@ impl SlowPull {
             add_layer(&self.store, &self.hold, files).unwrap();
             self.layers_done += 1;
         } else if self.record.is_none() {
-            self.record = Some(self.build(name, layers, builder));
+            let rules = if builder == ImageRecord::BUILDER { Rules::Faithful } else { Rules::Verbatim };
+            let (image, image_size) = self.build(builder, rules);
+            let record = ImageRecord { image, image_size, builder, rules, ..record(name, layers) };
+            self.store.commit_image(&self.hold, &record).unwrap();
+            self.record = Some(record);
         } else {
             return true;
         }
         false
     }
 
-    /// Builds and commits a real composefs image. What another builder makes has other bytes.
-    fn build(&self, name: &str, layers: &[&[&str]], builder: u32) -> ImageRecord {
-        let is_ours = builder == ImageRecord::BUILDER;
-        let rules = if is_ours { Rules::Faithful } else { Rules::Verbatim };
+    /// Builds a real composefs image, which has other bytes by another builder; returns it and its size.
+    fn build(&self, builder: u32, rules: Rules) -> (VerityDigest, u64) {
         let mut tree = Builder::new(rules);
-        for files in layers {
+        for files in IMAGES[self.image].1 {
             let mut layer = tree.layer();
             for entry in self.store.layers().entries(&diff_id(files)).unwrap() {
                 let mut entry = entry.unwrap();
-                entry.meta.mode = if is_ours { 0o644 } else { 0o600 };
+                entry.meta.mode = if builder == ImageRecord::BUILDER { 0o755 } else { 0o600 };
                 layer.apply(entry).unwrap();
             }
             layer.end().unwrap();
         }
         let image = composefs::write_image(tree.finish().unwrap()).unwrap();
         let (digest, _) = self.store.objects().under(&self.hold).unwrap().put(&image.bytes).unwrap();
-        let image_size = image.bytes.len() as u64;
-        let record = ImageRecord { image: digest, image_size, builder, rules, ..record(name, layers) };
-        self.store.commit_image(&self.hold, &record).unwrap();
-        record
+        (digest, image.bytes.len() as u64)
     }
 
     /// What it has found or made.
@@ -188,6 +192,24 @@ impl Node {
         opened_with(self.directory.path(), self.key, Duration::ZERO)
     }
 
+    /// The variant of a stored image; built once.
+    fn variant(&self, record: ImageRecord, image: usize) -> VerityDigest {
+        let rules = Rules::Reduced { to: Reduction::NotExecutable, special_files: false };
+        if let Some(found) = record.image_by(rules) {
+            return found;
+        }
+        let mut pull = SlowPull::new(self.directory.path(), self.key, image);
+        for _ in IMAGES[image].1 {
+            pull.advance(ImageRecord::BUILDER);
+        }
+        let builder = ImageRecord::BUILDER;
+        let (digest, image_size) = pull.build(builder, rules);
+        assert_ne!(digest, record.image);
+        let variant = Variant { rules, builder, image: digest, image_size };
+        self.store.commit_variant(&pull.hold, &record.manifest, variant).unwrap();
+        digest
+    }
+
     fn record(&self, image: usize) -> Option<ImageRecord> {
         self.store.images().get_or_set_aside(&manifest(IMAGES[image].0)).unwrap()
     }
@@ -200,6 +222,12 @@ impl Node {
             Act::Mount(image) => {
                 if let Some(record) = self.record(image) {
                     self.mounted.insert(image, record.image);
+                }
+            }
+            Act::MountVariant(image) => {
+                if let Some(record) = self.record(image) {
+                    let variant = self.variant(record, image);
+                    self.mounted.insert(image, variant);
                 }
             }
             Act::Unmount(image) => drop(self.mounted.remove(&image)),
