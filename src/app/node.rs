@@ -147,7 +147,8 @@ async fn keep_volumes(
 ) -> anyhow::Result<()> {
     let housekeeping = Arc::new(Notify::new());
     let wanted = Arc::clone(&housekeeping);
-    let claimed = state_directory::wait(&settings.engine.state_dir, claim, &ready, &shutdown).await?;
+    let claimed =
+        state_directory::wait(&settings.engine.state_dir, claim, (&node, &ready), &shutdown).await?;
     let Some(state) = claimed.map(Arc::new) else { return Ok(()) };
     let (engine, layouts) = (settings.engine, Layouts::below(settings.layout_dirs));
     let state_dir = engine.state_dir.clone();
