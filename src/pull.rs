@@ -119,6 +119,11 @@ impl Caller {
         !matches!(self, Self::Staging | Self::Operator)
     }
 
+    /// Whether nothing is fetched for the caller that no policy could admit: it is for pods, or to be mounted.
+    pub(super) fn heeds_policy(&self) -> bool {
+        !matches!(self, Self::Operator)
+    }
+
     /// The namespace whose policy decides.
     pub fn namespace(&self) -> Option<&str> {
         match self {

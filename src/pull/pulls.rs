@@ -45,7 +45,7 @@ impl Pulls {
         rule: AccessRule,
         limits: PullLimits,
     ) -> Self {
-        let control = AdmissionControl { store: Arc::clone(&store), engine };
+        let control = AdmissionControl { store: Arc::clone(&store), engine, memory: Arc::default() };
         let metrics = PullMetrics::default();
         let layers =
             LayerFetcher::new(Arc::clone(&store), limits.parallel_layers, limits.image, metrics.clone());

@@ -1,23 +1,26 @@
 //! The engine that the driver uses: the policy in force and the verifier programs.
 //!
 //! Both must admit the image. The policy's judgement is memoised by policy, image and claims. Which policy is in
-//! force is looked up every time.
+//! force is looked up every time. In the mode that only warns, signatures that are missing or wrong and verifiers that
+//! refuse are logged and counted; what a policy rejects outright, and what cannot be judged, is refused all the same.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::admission::{Admission, PolicyEngine, PolicyRefusal};
+use super::admission::{Admission, Hearing, Pods, PolicyEngine, PolicyRefusal};
 use super::examination::Examination;
 use super::memo::{self, Memo};
 use super::metrics::{Reason, SignatureResult, TrustMetrics};
 use super::policy::decide::{self, Judgement, RequirementOutcome};
-use super::policy::{Governing, Policies, Policy};
-use super::settings::{TrustSettings, WithoutPolicy};
+use super::policy::{Governing, Policies, Policy, PolicyHearing};
+use super::settings::{PolicyMode, TrustSettings, WithoutPolicy};
 use super::signature::{Claim, Expectation, verify};
 use super::subject::{Claims, Subject};
 use super::verifier::{ProgramVerdict, Question, Verifiers};
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
+
+mod outright;
 
 /// The longest message of a refusal, in characters. It goes to the log and to a pod's events (at most 1 KiB each).
 const MESSAGE_MAX: usize = 2000;
@@ -27,6 +30,7 @@ const MESSAGE_MAX: usize = 2000;
 pub struct SignaturePolicyEngine {
     policies: Policies,
     without: WithoutPolicy,
+    mode: PolicyMode,
     verifiers: Option<Verifiers>,
     memo: Memo<Arc<Judgement>>,
     metrics: TrustMetrics,
@@ -48,6 +52,7 @@ impl SignaturePolicyEngine {
         Self {
             policies: Policies::new(settings.policy.clone(), settings.policy_dir.clone()),
             without: settings.without_policy,
+            mode: settings.mode,
             verifiers,
             memo: Memo::default(),
             metrics,
@@ -67,8 +72,10 @@ impl SignaturePolicyEngine {
             scope,
             outcomes: Vec::new(),
             verdicts: Vec::new(),
+            verdicts_only_warn: false,
             obstacle: None,
             result: Ok(String::new()),
+            warning: None,
             integrity: None,
             reason: Reason::Rejected,
         };
@@ -77,6 +84,7 @@ impl SignaturePolicyEngine {
             Ok(judged) => {
                 found.outcomes.clone_from(&judged.outcomes);
                 (found.integrity, found.reason) = (judged.integrity, judged.reason());
+                found.warning = judged.warning();
                 found.result = if judged.admits() { Ok(judged.by()) } else { Err(judged.because()) };
             }
             Err(why) => found.block(why),
@@ -84,7 +92,7 @@ impl SignaturePolicyEngine {
         // Programs are slow, and cannot admit what the policy refuses.
         if thorough || found.result.is_ok() {
             match self.run_verifiers(subject) {
-                Ok(verdicts) => found.add_verdicts(verdicts),
+                Ok(verdicts) => found.add_verdicts(verdicts, self.only_warns()),
                 Err(why) => found.block(why),
             }
         }
@@ -111,10 +119,11 @@ impl SignaturePolicyEngine {
                             kind: "accept",
                             result: Ok(String::new()),
                             reason: Reason::NothingDemanded,
+                            only_warns: false,
                         }];
                         Ok(Arc::new(Judgement { outcomes, integrity: None }))
                     }
-                    WithoutPolicy::Reject => Err(no_policy(subject)),
+                    WithoutPolicy::Reject => Err(no_policy(&subject.reference)),
                 };
                 let digest = Digest::of(b"composefs-csi: without policy");
                 PolicyDecision { policy: None, digest, scope: "--without-policy".to_owned(), judgement }
@@ -130,7 +139,7 @@ impl SignaturePolicyEngine {
         claims: &Claims,
     ) -> PolicyDecision {
         let directory = layout_directory(&subject.reference);
-        let rule = policy.rule(&subject.reference, directory.as_deref());
+        let rule = policy.rule(&subject.reference, directory.as_deref()).warning(self.only_warns());
         // The digest alone is not enough: one policy has several rules.
         let key = memo::key(&[digest.as_bytes(), rule.scope.as_bytes()], subject, claims);
         // Counted inside: a memoised judgement verifies no signature.
@@ -142,7 +151,7 @@ impl SignaturePolicyEngine {
             });
             signed
         };
-        let judge = || Arc::new(decide::decide(&rule, subject, &claims.claims, &counted));
+        let judge = || Arc::new(decide::decide(&rule, subject, claims, &counted));
         let judgement = self.memo.get_or(key, judge);
         PolicyDecision {
             policy: Some(policy.file().to_owned()),
@@ -150,6 +159,10 @@ impl SignaturePolicyEngine {
             scope: rule.scope,
             judgement: Ok(judgement),
         }
+    }
+
+    fn only_warns(&self) -> bool {
+        self.mode == PolicyMode::Warn
     }
 
     fn run_verifiers(&self, subject: &Subject) -> Result<Vec<ProgramVerdict>, String> {
@@ -177,32 +190,50 @@ impl PolicyEngine for SignaturePolicyEngine {
         }
     }
 
+    fn hearing(&self, subject: &Subject) -> Option<Box<dyn Hearing>> {
+        let Governing::Policy { policy, .. } = self.policies.governing(subject.namespace.as_deref()) else {
+            return None;
+        };
+        let hearing = PolicyHearing::new(policy, subject, layout_directory(&subject.reference))?;
+        Some(Box::new(hearing))
+    }
+
+    fn refuses_outright(&self, reference: &Reference, pods: Pods<'_>) -> Option<PolicyRefusal> {
+        let refusal = self.outright(reference, pods)?;
+        self.metrics.judged(Reason::Rejected);
+        Some(PolicyRefusal(bounded(refusal)))
+    }
+
     fn admit(&self, subject: &Subject, claims: &Claims) -> Result<Admission, PolicyRefusal> {
         let found = self.judge(subject, claims, false);
         self.metrics.judged(found.reason);
-        match found.result {
-            Ok(by) => Ok(Admission { policy: found.digest, by, integrity: found.integrity }),
-            Err(why) => {
-                // The reason of a blocking problem already says which file it concerns.
-                let policy = match &found.policy {
-                    Some(file) if found.obstacle.is_none() => {
-                        format!(" by policy {}, {}", file.display(), found.scope)
-                    }
-                    _ => String::new(),
-                };
-                let message = format!(
-                    "image {} ({}) is not admitted{policy}: {why}",
-                    subject.reference, subject.target.digest
-                );
-                Err(PolicyRefusal(bounded(message)))
+        let image = format!("image {} ({})", subject.reference, subject.target.digest);
+        // The reason of a blocking problem already says which file it concerns.
+        let policy = match &found.policy {
+            Some(file) if found.obstacle.is_none() => {
+                format!(" by policy {}, {}", file.display(), found.scope)
             }
+            _ => String::new(),
+        };
+        match (found.result, found.warning) {
+            (Ok(by), None) => Ok(Admission { policy: found.digest, by, integrity: found.integrity }),
+            (Ok(_), Some(why)) => {
+                let message = bounded(format!("{image} would be refused{policy}: {why}"));
+                tracing::warn!("{message}; it is admitted, because here the policy only warns");
+                Ok(Admission {
+                    policy: found.digest,
+                    by: "a policy that only warns".to_owned(),
+                    integrity: found.integrity,
+                })
+            }
+            (Err(why), _) => Err(PolicyRefusal(bounded(format!("{image} is not admitted{policy}: {why}")))),
         }
     }
 }
 
 /// The message for a new installation without a policy: the two ways to start.
-fn no_policy(subject: &Subject) -> String {
-    let (transport, scope) = match &subject.reference {
+fn no_policy(reference: &Reference) -> String {
+    let (transport, scope) = match reference {
         Reference::Registry(registry) => ("docker", registry.name()),
         Reference::Layout(layout) => ("oci", layout.directory().display().to_string()),
     };

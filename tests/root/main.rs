@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod admission;
+mod claims;
 mod collection;
 mod damage;
 mod driver;
@@ -13,6 +14,7 @@ mod hardening;
 mod hostile;
 mod kubernetes;
 mod levels;
+mod outright;
 mod seal;
 #[path = "../support/mod.rs"]
 mod support;

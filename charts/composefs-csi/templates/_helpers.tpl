@@ -86,6 +86,7 @@ true
 {{/* Arguments about which images the node plugin mounts, and for whom. */}}
 {{- define "composefs-csi.trustArgs" -}}
 - --without-policy={{ .Values.policy.withoutPolicy }}
+- --policy-mode={{ .Values.policy.mode }}
 {{- if .Values.policy.json }}
 - --policy=/etc/composefs-csi/policy/policy.json
 {{- end }}
