@@ -4,7 +4,7 @@
 //! force is looked up every time. In the mode that only warns, signatures that are missing or wrong and verifiers that
 //! refuse are logged and counted; what a policy rejects outright, and what cannot be judged, is refused all the same.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::admission::{Admission, Hearing, Pods, PolicyEngine, PolicyRefusal};
@@ -19,8 +19,12 @@ use super::subject::{Claims, Subject};
 use super::verifier::{ProgramVerdict, Question, Verifiers};
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
+use crate::text::one_line;
 
+mod layout_directory;
 mod outright;
+
+use layout_directory::layout_directory;
 
 /// The longest message of a refusal, in characters. It goes to the log and to a pod's events (at most 1 KiB each).
 const MESSAGE_MAX: usize = 2000;
@@ -248,29 +252,9 @@ fn no_policy(reference: &Reference) -> String {
     )
 }
 
-/// An OCI layout's directory with its links resolved: scopes are paths, and a link must not lead from one scope into
-/// another. For a path that does not exist, the links of its nearest existing ancestor are resolved.
-fn layout_directory(reference: &Reference) -> Option<PathBuf> {
-    let Reference::Layout(layout) = reference else { return None };
-    let path = layout.directory();
-    // The common case: the directory exists.
-    if let Ok(resolved) = path.canonicalize() {
-        return Some(resolved);
-    }
-    // Below a missing directory, what `..` leads to is unknown.
-    if path.components().any(|part| part == Component::ParentDir) {
-        return None;
-    }
-    path.ancestors().skip(1).find_map(|ancestor| {
-        let ancestor_or_here = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
-        let rest = path.strip_prefix(ancestor).ok()?;
-        Some(ancestor_or_here.canonicalize().ok()?.join(rest))
-    })
-}
-
 /// One line of at most [`MESSAGE_MAX`] characters.
 fn bounded(message: String) -> String {
-    let message = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    let message = one_line(&message);
     // By characters, because a cut inside one would not be text.
     match message.char_indices().nth(MESSAGE_MAX) {
         Some((end, _)) => format!("{}…", &message[..end]),

@@ -16,6 +16,7 @@ mod kubernetes;
 mod levels;
 mod outright;
 mod seal;
+mod spellings;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;

@@ -12,13 +12,13 @@ use tonic::{Code, Status};
 use crate::support::driver::{Machine, Plugin};
 
 /// A port that counts who connects, and hangs up.
-struct Port {
-    host: String,
+pub struct Port {
+    pub host: String,
     connections: Arc<AtomicUsize>,
 }
 
 impl Port {
-    async fn open() -> Self {
+    pub async fn open() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let connections = Arc::<AtomicUsize>::default();
@@ -35,12 +35,12 @@ impl Port {
         format!("{}/team/app:1", self.host)
     }
 
-    fn connections(&self) -> usize {
+    pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 }
 
-fn write(directory: &Path, name: &str, policy: &Value) -> String {
+pub fn write(directory: &Path, name: &str, policy: &Value) -> String {
     let path = directory.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, policy.to_string()).unwrap();
@@ -60,13 +60,13 @@ async fn stage(machine: &Machine, plugin: &Plugin, image: &str) -> Result<(), St
     plugin.node.clone().node_stage_volume(request).await.map(drop)
 }
 
-async fn publish(machine: &Machine, plugin: &Plugin, namespace: &str, image: &str) -> Result<(), Status> {
+pub async fn publish(machine: &Machine, plugin: &Plugin, namespace: &str, image: &str) -> Result<(), Status> {
     let mut request = machine.publish(&format!("pod-{namespace}"), image);
     request.volume_context.insert("csi.storage.k8s.io/pod.namespace".to_owned(), namespace.to_owned());
     plugin.node.clone().node_publish_volume(request).await.map(drop)
 }
 
-fn refused(result: Result<(), Status>) {
+pub fn refused(result: Result<(), Status>) {
     let status = result.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
     assert!(status.message().contains("is not admitted"), "{status:?}");

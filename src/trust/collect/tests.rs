@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::kind::Kind;
+use crate::oci::manifest::Descriptor;
 use crate::oci::{BlobStream, RawManifest};
 
 /// A repository in memory, with the rules of a real one.

@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use super::{SignaturePolicyEngine, layout_directory, no_policy};
+use super::layout_directory::layout_directory;
+use super::{SignaturePolicyEngine, no_policy};
 use crate::oci::reference::Reference;
 use crate::trust::admission::Pods;
 use crate::trust::policy::Governing;

@@ -1,6 +1,7 @@
 //! The engine as a whole, with a real key and a real signature.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;

@@ -1,5 +1,7 @@
 //! Why claims do not satisfy a requirement, in words for one line of a log.
 
+use crate::text::one_line;
+
 /// How many different reasons one outcome names. Anybody may push claims, so the message needs a bound.
 const REASONS_MAX: usize = 4;
 /// The longest reason, in characters.
@@ -42,8 +44,7 @@ impl Reasons {
 
 /// Foreign text for one line of a log: short, without control characters.
 pub(super) fn printable(text: &str) -> String {
-    let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    shown(&one_line)
+    shown(&one_line(text))
 }
 
 pub(super) fn shown(text: &str) -> String {
