@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::key_place;
 use crate::image::access::AccessRule;
 use crate::image::store::{NodeKey, Options, Store};
 use crate::image::verity::VerityDigest;
@@ -40,6 +42,10 @@ pub struct EngineSettings {
     pub selinux_context: SelinuxContext,
     /// The lowest transfer rate of a registry, in bytes per second; 0 for no limit.
     pub min_transfer_rate: u64,
+    /// Percent of the store's filesystem that pulls leave free.
+    pub min_free: u8,
+    /// The longest time that a layer may take; zero for no limit.
+    pub max_layer_time: Duration,
     /// Limits on concurrency and on images.
     pub limits: PullLimits,
     /// Counts requests to registries.
@@ -72,8 +78,10 @@ impl Engine {
             "--node-key {} is inside the store, whose records it protects; choose another place",
             key.display()
         );
-        let key = NodeKey::load_or_create(&key)?;
-        let store = Arc::new(Store::open(&directory, Options::new(key))?);
+        let node_key = NodeKey::load_or_create(&key)?;
+        let options = Options { min_free: settings.min_free, ..Options::new(node_key) };
+        let store = Arc::new(Store::open(&directory, options)?);
+        key_place::report(&key, &directory);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
         let policy = Arc::new(SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone()));
         let images = Arc::new(
@@ -110,7 +118,11 @@ pub fn sources(settings: &EngineSettings) -> anyhow::Result<Sources> {
         ca_files: settings.registry_cas.clone(),
         default_credentials: default_credentials.unwrap_or_else(Credentials::none),
         metrics: settings.registry_metrics.clone(),
-        pace: Pace { minimum: settings.min_transfer_rate, ..Pace::default() },
+        pace: Pace {
+            minimum: settings.min_transfer_rate,
+            longest: settings.max_layer_time,
+            ..Pace::default()
+        },
         limits: settings.limits.image,
         ..SourceSettings::default()
     })?)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::error::About as _;
 use super::evidence::Evidence;
 use super::plan::StoredVerdict;
-use super::{Caller, ImageRequest, PullError, stored_evidence};
+use super::{Caller, ImageRequest, PullError, blocking, stored_evidence};
 use crate::image::store::{ImageRecord, Store};
 use crate::oci::Source;
 use crate::sys::release_free_memory;
@@ -105,14 +105,4 @@ impl AdmissionControl {
         })
         .await?
     }
-}
-
-/// Runs `work`, which may read files and verify signatures, on a thread for blocking work.
-async fn blocking<T: Send + 'static>(
-    image: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, PullError> {
-    let span = tracing::Span::current();
-    let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
-    done.map_err(|error| PullError::Lost { image: image.to_owned(), why: error.to_string() })
 }

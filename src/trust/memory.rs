@@ -5,11 +5,10 @@
 //! node has a few ([`ClaimMemory`]). A share is never waited for by somebody who has one, so that nobody waits for
 //! ever, and one registry gets no more than half of them, so that a slow one cannot stop the others.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use crate::fair::{Gate, Pass};
 
 /// How many requests search at once on a node.
 const SHARES: usize = 6;
@@ -26,8 +25,8 @@ const READ_MAX: usize = 32 << 20;
 /// The memory of a node for searches of claims.
 #[derive(Debug)]
 pub struct ClaimMemory {
-    seats: Arc<Semaphore>,
-    registries: Mutex<HashMap<String, Weak<Semaphore>>>,
+    /// Registries take turns.
+    gate: Gate<String>,
     node: Arc<Account>,
 }
 
@@ -43,7 +42,7 @@ struct Account {
 /// The share of one request.
 #[derive(Debug)]
 pub(super) struct Share {
-    _seats: [OwnedSemaphorePermit; 2],
+    _pass: Pass<String>,
     accounts: [Arc<Account>; 2],
     read: usize,
 }
@@ -67,7 +66,7 @@ pub(super) struct Spent;
 
 impl Default for ClaimMemory {
     fn default() -> Self {
-        Self { seats: Arc::new(Semaphore::new(SHARES)), registries: Mutex::default(), node: Arc::default() }
+        Self { gate: Gate::new(SHARES as u64, SHARES_OF_ONE as u64), node: Arc::default() }
     }
 }
 
@@ -77,10 +76,8 @@ impl ClaimMemory {
 
     /// Waits for a share to search in `registry`.
     pub(super) async fn share(&self, registry: &str) -> Share {
-        // Those that wait for their own registry do not keep others from the node's seats.
-        let own = seat(self.of(registry)).await;
-        let seats = [own, seat(Arc::clone(&self.seats)).await];
-        Share { _seats: seats, accounts: [Arc::default(), Arc::clone(&self.node)], read: 0 }
+        let pass = self.gate.enter(registry.to_owned(), 1).await;
+        Share { _pass: pass, accounts: [Arc::default(), Arc::clone(&self.node)], read: 0 }
     }
 
     /// The most bytes that were held at once until now.
@@ -97,28 +94,6 @@ impl ClaimMemory {
     pub(crate) fn should_be_returned(&self) -> bool {
         let read = &self.node.read;
         read.load(Ordering::Relaxed) >= RETURNED && read.swap(0, Ordering::Relaxed) >= RETURNED
-    }
-
-    fn of(&self, registry: &str) -> Arc<Semaphore> {
-        let mut all = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(registry).and_then(Weak::upgrade) {
-            return known;
-        }
-        // Searches are rare, and few registries are searched at the same time.
-        all.retain(|_, seats| seats.strong_count() > 0);
-        let new = Arc::new(Semaphore::new(SHARES_OF_ONE));
-        all.insert(registry.to_owned(), Arc::downgrade(&new));
-        new
-    }
-}
-
-async fn seat(seats: Arc<Semaphore>) -> OwnedSemaphorePermit {
-    loop {
-        // Fails only if the semaphore is closed, which nobody does.
-        match Arc::clone(&seats).acquire_owned().await {
-            Ok(seat) => return seat,
-            Err(_) => tokio::task::yield_now().await,
-        }
     }
 }
 

@@ -6,18 +6,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod admission;
+mod builds;
+mod chart_mounts;
 mod claims;
 mod collection;
 mod damage;
 mod driver;
+mod full;
 mod hardening;
 mod hostile;
+mod key_place;
 mod kubernetes;
 mod levels;
 mod outright;
+mod pulls;
 mod seal;
+mod slow_registries;
 mod spellings;
+mod state_directory;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;
 mod tenants;
+mod waiting;
