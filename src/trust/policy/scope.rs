@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use super::error::Problem;
+use super::json::shortened;
 use crate::oci::reference::{Reference, RegistryReference, Version, canonical_host};
 
 /// Known transports that this driver never uses. Their scopes are parsed and have no effect.
@@ -38,7 +39,7 @@ impl Transport {
             "docker" => Ok(Some(Self::Docker)),
             "oci" => Ok(Some(Self::Oci)),
             name if UNUSED.contains(&name) => Ok(None),
-            name => Err(Problem::UnknownTransport { name: super::json::shortened(name) }),
+            name => Err(Problem::UnknownTransport { name: shortened(name) }),
         }
     }
 
@@ -89,7 +90,7 @@ fn wrong_name(scope: &str) -> Option<Problem> {
 fn misspelt_host(host: &str) -> Option<Problem> {
     match canonical_host(host) {
         Some(canonical) if canonical == host => None,
-        Some(canonical) => Some(Problem::Host { host: host.to_owned(), canonical }),
+        Some(canonical) => Some(Problem::Host { host: shortened(host), canonical: shortened(&canonical) }),
         None => Some(Problem::Scope(
             "its host is none that a reference can name: write names without a final dot, addresses as 192.0.2.1 or \
              [2001:db8::1], and ports without leading zeros",
