@@ -8,10 +8,12 @@
 //!   by the same request that an image causes that is not here.
 //! * What the policy refuses whatever the image is asks nobody and reads nothing.
 //! * A caller that is judged gets no image, and causes no fetch, before the policy has admitted the image.
+//! * A caller that mounts gets no image that gives more than the node or the policy allows ([`form`]).
 //! * A grant and a name are recorded only after the registry has answered this caller.
 //! * The plan asks for no fact that it has, and ends within a bounded number of steps.
 
 mod facts;
+mod form;
 mod locate;
 mod provide;
 mod step;

@@ -81,6 +81,8 @@ impl SignaturePolicyEngine {
             result: Ok(String::new()),
             warning: None,
             integrity: None,
+            signed: false,
+            keep_privileges: false,
             reason: Reason::Rejected,
         };
         match judgement {
@@ -89,6 +91,7 @@ impl SignaturePolicyEngine {
                 found.outcomes.clone_from(&judged.outcomes);
                 (found.integrity, found.reason) = (judged.integrity, judged.reason());
                 found.warning = judged.warning();
+                (found.signed, found.keep_privileges) = (judged.is_signed(), judged.keep_privileges);
                 found.result = if judged.admits() { Ok(judged.by()) } else { Err(judged.because()) };
             }
             Err(why) => found.block(why),
@@ -125,7 +128,7 @@ impl SignaturePolicyEngine {
                             reason: Reason::NothingDemanded,
                             only_warns: false,
                         }];
-                        Ok(Arc::new(Judgement { outcomes, integrity: None }))
+                        Ok(Arc::new(Judgement { outcomes, integrity: None, keep_privileges: false }))
                     }
                     WithoutPolicy::Reject => Err(no_policy(&subject.reference)),
                 };
@@ -220,14 +223,20 @@ impl PolicyEngine for SignaturePolicyEngine {
             _ => String::new(),
         };
         match (found.result, found.warning) {
-            (Ok(by), None) => Ok(Admission { policy: found.digest, by, integrity: found.integrity }),
+            (Ok(by), None) => {
+                let Examination { digest: policy, integrity, signed, keep_privileges, .. } = found;
+                Ok(Admission { policy, by, integrity, signed, keep_privileges })
+            }
             (Ok(_), Some(why)) => {
                 let message = bounded(format!("{image} would be refused{policy}: {why}"));
                 tracing::warn!("{message}; it is admitted, because here the policy only warns");
+                // Nobody vouches for it: what is kept for images that somebody does is not kept.
                 Ok(Admission {
                     policy: found.digest,
                     by: "a policy that only warns".to_owned(),
                     integrity: found.integrity,
+                    signed: false,
+                    keep_privileges: false,
                 })
             }
             (Err(why), _) => Err(PolicyRefusal(bounded(format!("{image} is not admitted{policy}: {why}")))),

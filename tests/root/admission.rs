@@ -43,6 +43,11 @@ pub struct Registry {
 impl Registry {
     /// With one image behind an index, tagged `1`; returns the digests of index and manifest.
     pub async fn start() -> (Self, Digest, Digest) {
+        Self::with(Image::new(vec![archive(&[("file", b"hello")])])).await
+    }
+
+    /// The same with another image.
+    pub async fn with(image: Image) -> (Self, Digest, Digest) {
         let content = Content::default();
         let seen = Arc::clone(&content);
         let server = Impostor::start(move |asked| {
@@ -57,7 +62,7 @@ impl Registry {
         .await;
         let registry = Self { server, content };
         let mut layout = Layout::new();
-        let index = layout.add_index(&[Image::new(vec![archive(&[("file", b"hello")])])], "1");
+        let index = layout.add_index(&[image], "1");
         let mut manifest = None;
         for entry in std::fs::read_dir(layout.path().join("blobs/sha256")).unwrap() {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
@@ -87,7 +92,7 @@ impl Registry {
     }
 
     /// What `cosign sign --key` of cosign 2 pushes.
-    fn sign(&self, digest: &Digest, key: &PKey<Private>) {
+    pub fn sign(&self, digest: &Digest, key: &PKey<Private>) {
         self.put_signatures(digest, vec![self.signature(digest, key, "")]);
     }
 

@@ -19,6 +19,7 @@ mod key_place;
 mod kubernetes;
 mod levels;
 mod outright;
+mod powers;
 mod pulls;
 mod seal;
 mod slow_registries;

@@ -248,3 +248,23 @@ fn verifiers_that_refuse_only_warn_in_that_mode() {
     fs::remove_file(program).unwrap();
     assert!(engine.admit(&subject, &Claims::default()).is_err());
 }
+
+/// What is kept for images that somebody vouches for is not kept for those that only pass.
+#[test]
+fn an_image_that_only_passes_keeps_no_privileges_and_counts_as_unsigned() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = key();
+    fs::write(directory.path().join("a.pub"), key.public_key_to_pem().unwrap()).unwrap();
+    let file = directory.path().join("policy.json");
+    let signed = r#"{"type":"sigstoreSigned","keyPath":"a.pub","signedIdentity":{"type":"matchRepository"}}"#;
+    let keeps = r#"{"type":"composefs","keepPrivileges":true}"#;
+    fs::write(&file, format!(r#"{{"default":[{{"type":"warnOnly"}},{signed},{keeps}]}}"#)).unwrap();
+    let settings = TrustSettings { policy: Some(file), ..TrustSettings::default() };
+    let engine = SignaturePolicyEngine::new(&settings, TrustMetrics::default());
+    let subject = subject(None, "r.io/a/b:1");
+    let good = sign(&key, "r.io/a/b", &subject.digests[0]);
+    for (claims, vouched) in [(vec![good], true), (vec![], false)] {
+        let admission = engine.admit(&subject, &Claims::all(claims)).unwrap();
+        assert_eq!((admission.signed, admission.keep_privileges), (vouched, vouched), "{admission:?}");
+    }
+}
