@@ -7,6 +7,7 @@ pub mod engine;
 pub mod housekeeping;
 pub mod http;
 mod kernel_log;
+mod key_place;
 pub mod kubernetes;
 pub mod node;
 pub mod plugin_socket;

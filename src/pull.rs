@@ -133,6 +133,11 @@ impl Caller {
         !matches!(self, Self::Staging | Self::Operator)
     }
 
+    /// Whether nothing is fetched for the caller that no policy could admit: it is for pods, or to be mounted.
+    pub(super) fn heeds_policy(&self) -> bool {
+        !matches!(self, Self::Operator)
+    }
+
     /// Whether the caller mounts the image, now or soon.
     pub(super) fn mounts(&self) -> bool {
         matches!(self, Self::Pod { .. } | Self::Staging | Self::Mount)

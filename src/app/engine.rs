@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::key_place;
 use crate::image::access::AccessRule;
 use crate::image::store::{Mounted, NodeKey, Options, Store};
 use crate::integrity::Integrity;
@@ -75,9 +76,10 @@ impl Engine {
             "--node-key {} is inside the store, whose records it protects; choose another place",
             key.display()
         );
-        let key = NodeKey::load_or_create(&key)?;
-        let options = Options { min_free: settings.min_free, ..Options::new(key) };
+        let node_key = NodeKey::load_or_create(&key)?;
+        let options = Options { min_free: settings.min_free, ..Options::new(node_key) };
         let store = Arc::new(Store::open(&directory, options)?);
+        key_place::report(&key, &directory);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
         let policy = Arc::new(SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone()));
         let images = Arc::new(

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use serde::Serialize;
 
 use super::args::Output;
+use crate::text::Escaping;
 
 /// Prints `value` as JSON, or as the text that `text` makes of it.
 pub fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
@@ -25,7 +26,10 @@ pub fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce(&T) -> St
 
 /// Prints an error with its causes to standard error. If that is closed, the message is lost.
 pub fn print_error(error: &anyhow::Error) {
-    let _ = writeln!(std::io::stderr().lock(), "composefs-csi: {error:#}");
+    // One line, whatever a name or a registry has put into the message.
+    let mut line = Escaping(String::new());
+    let _ = write!(line, "{error:#}");
+    let _ = writeln!(std::io::stderr().lock(), "composefs-csi: {}", line.0);
 }
 
 /// Bytes with a decimal unit, as registries and disks use.

@@ -73,6 +73,7 @@ impl<'a> Execution<'a> {
     async fn judge(&self, case: Case) -> Result<Answer, PullError> {
         let (control, image) = (self.pulls.control(), self.image.as_str());
         match case {
+            Case::Outright => Ok(Answer::Outright(control.refuses_outright(image, self.request).await?)),
             Case::WantsSignatures { path, sealed } => {
                 self.warn_of_uncompared_seal(&path, sealed);
                 let evidence = Arc::new(Evidence::of(&path));

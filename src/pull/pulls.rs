@@ -61,7 +61,7 @@ impl Pulls {
         rule: AccessRule,
         limits: PullLimits,
     ) -> Self {
-        let control = AdmissionControl { store: Arc::clone(&store), engine };
+        let control = AdmissionControl { store: Arc::clone(&store), engine, memory: Arc::default() };
         let metrics = PullMetrics::default();
         let layers = LayerFetcher::new(
             Arc::clone(&store),

@@ -8,6 +8,7 @@
 mod admission;
 mod builds;
 mod chart_mounts;
+mod claims;
 mod collection;
 mod damage;
 mod driver;
@@ -15,12 +16,15 @@ mod full;
 mod hardening;
 mod holds;
 mod hostile;
+mod key_place;
 mod kubernetes;
 mod levels;
+mod outright;
 mod powers;
 mod pulls;
 mod seal;
 mod slow_registries;
+mod spellings;
 mod state_directory;
 #[path = "../support/mod.rs"]
 mod support;

@@ -29,6 +29,7 @@ GC_LOW: {{ .Values.node.gc.lowPercent | int | quote }}
 MIN_FREE: {{ .Values.node.gc.minFreePercent | int | quote }}
 BUILD_MEMORY: {{ .Values.node.buildMemoryMiB | int | quote }}
 WITHOUT_POLICY: {{ .Values.policy.withoutPolicy }}
+POLICY_MODE: {{ .Values.policy.mode }}
 {{- if .Values.policy.json }}
 POLICY: /etc/composefs-csi/policy/policy.json
 {{- end }}

@@ -12,6 +12,7 @@ use super::pace::Pace;
 use super::retry::RetryPolicy;
 use crate::oci::SourceError;
 use crate::oci::limits::ImageLimits;
+use crate::oci::reference::canonical_host;
 use crate::oci::settings::SourceSettings;
 
 /// A registry redirects once to its storage; five leave room for proxies.
@@ -48,7 +49,9 @@ impl Transport {
             let detail = format!("no HTTP client can be made: {}", super::failure::chain(&e));
             SourceError::Settings { detail }
         })?;
-        let insecure = settings.insecure_registries.iter().map(|host| host.to_ascii_lowercase());
+        // As references spell them.
+        let insecure = settings.insecure_registries.iter();
+        let insecure = insecure.map(|host| canonical_host(host).unwrap_or_else(|| host.to_ascii_lowercase()));
         Ok(Self {
             client,
             retry: settings.retry,
