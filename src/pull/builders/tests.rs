@@ -39,18 +39,25 @@ fn start(
 async fn one_tenants_builds_leave_room_for_anothers() {
     let directory = tempfile::tempdir().unwrap();
     let builders = builders(directory.path(), 1024);
-    let mut hostile: Vec<_> = (0..6).map(|_| start(&builders, "evil")).collect();
-    for (begun, ..) in &mut hostile[..3] {
-        begun.await.unwrap();
+    let (mut waiting, mut hostile) = (Vec::new(), Vec::new());
+    for (begun, release, task) in (0..6).map(|_| start(&builders, "evil")) {
+        waiting.push(begun);
+        hostile.push((release, task));
+    }
+    // Any three: each looks at the store first, on a thread of its own.
+    for _ in 0..3 {
+        let (begun, _, rest) = futures_util::future::select_all(waiting).await;
+        begun.unwrap();
+        waiting = rest;
     }
     let (begun, release, task) = start(&builders, "good");
     begun.await.unwrap();
     release.send(()).unwrap();
     assert!(!task.await.unwrap().unwrap());
     // Those that wait are let in as the first end.
-    for (begun, release, task) in hostile {
-        drop(begun);
-        drop(release);
+    let (releases, tasks): (Vec<_>, Vec<_>) = hostile.into_iter().unzip();
+    drop(releases);
+    for task in tasks {
         assert!(!task.await.unwrap().unwrap());
     }
 }
