@@ -1,6 +1,7 @@
-//! Makes the server accept kubelets before Kubernetes 1.26 (`docs/adr/0014-authority-of-old-kubelets.md`).
+//! Makes the server accept kubelets before Kubernetes 1.26, and clients of gRPC's C core such as Python's
+//! (`docs/adr/0014-authority-of-old-kubelets.md`).
 //!
-//! These send the socket's path as the `:authority` of their requests. A path is not a
+//! These send the socket's path as the `:authority` of their requests, as it is or percent-encoded. Neither is a
 //! valid authority, so the HTTP/2 library refuses each of their calls with PROTOCOL_ERROR.
 //!
 //! [`AuthorityRewriter`] wraps a connection and replaces the value of that header by a plain word as it is read. The

@@ -8,6 +8,7 @@ mod chart;
 mod faithful;
 mod fold;
 mod golden;
+mod grpc;
 mod notation;
 mod policy;
 mod registry;
