@@ -82,6 +82,7 @@ impl Cli {
             require_digest: matches!(&self.command, Command::Node(args) if args.require_composefs_digest),
             auth_file: self.registry.auth_file.clone(),
             insecure_registries: self.registry.insecure_registries.clone(),
+            insecure_file: self.registry.insecure_registries_file.clone(),
             registry_cas: self.registry.registry_cas.clone(),
             trust: self.trust.settings(),
             access: self.access.rule(),

@@ -19,6 +19,8 @@ pub mod credentials;
 pub mod destination;
 pub mod digest;
 mod error;
+pub(crate) mod files;
+mod followed;
 mod layout;
 pub mod limits;
 pub mod manifest;
@@ -27,6 +29,7 @@ mod read_blob;
 pub mod reference;
 mod referrers;
 mod registry;
+mod registry_settings;
 mod settings;
 mod sources;
 

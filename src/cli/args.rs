@@ -81,12 +81,15 @@ pub enum LogFormat {
 /// Settings for registries.
 #[derive(Debug, Clone, Args)]
 pub struct RegistryArgs {
-    /// A docker config.json with credentials.
+    /// A docker config.json with credentials. The run modes read it, and the two files below, again when it changes.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_AUTH_FILE", value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
     /// A registry (`host` or `host:port`) to contact over plain http; may be repeated.
     #[arg(long = "insecure-registry", global = true, value_name = "HOST")]
     pub insecure_registries: Vec<String>,
+    /// A file that lists more such registries, one on a line.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_INSECURE_REGISTRIES_FILE", value_name = "FILE")]
+    pub insecure_registries_file: Option<PathBuf>,
     /// A PEM file with certificate authorities to trust in addition to the system's; may be repeated.
     #[arg(long = "registry-ca", global = true, value_name = "FILE")]
     pub registry_cas: Vec<PathBuf>,

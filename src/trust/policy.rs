@@ -12,7 +12,6 @@
 mod compile;
 pub mod decide;
 mod error;
-mod files;
 mod identity;
 mod json;
 mod parse;
