@@ -29,7 +29,7 @@ use crate::integrity::Integrity;
 use crate::metrics::MetricsRegistry;
 use crate::node::corruption::{CorruptImages, CorruptionWatcher};
 use crate::node::credential_providers::CredentialProviders;
-use crate::node::mount::{KernelMounter, Mounter, Verity};
+use crate::node::mount::{self, KernelMounter, Mounter, Verity};
 use crate::node::service::{NodeService, NodeSettings};
 use crate::node::volume::guard::Guards;
 use crate::node::volume::levels::Levels;
@@ -137,7 +137,12 @@ async fn keep_volumes(
     let noted = corrupt_images.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
     let least = settings.integrity;
-    let open = move || open(&engine, (credential_providers, pod_events), layouts, wanted, noted, least);
+    let kubelet = settings.node.kubelet_dir.clone();
+    let open = move || {
+        // Before anything is mounted where nobody else sees it.
+        mount::reaches_kubelet(&kubelet)?;
+        open(&engine, (credential_providers, pod_events), layouts, wanted, noted, least)
+    };
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
     metrics.add(engine.store.metrics())?;
     metrics.add(engine.images.metrics())?;

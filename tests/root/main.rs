@@ -13,6 +13,7 @@ mod hardening;
 mod hostile;
 mod kubernetes;
 mod levels;
+mod propagation;
 mod rotation;
 mod seal;
 #[path = "../support/mod.rs"]

@@ -2,6 +2,7 @@
 //! directory, and a CSI client. Whatever a test leaves mounted goes with it.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -93,13 +94,28 @@ impl Machine {
 
     /// Starts the plugin and waits until it is ready.
     pub async fn start(&self) -> Plugin {
+        self.start_by(&[]).await
+    }
+
+    /// The same by a program that runs the one in its arguments, such as unshare(1).
+    pub async fn start_by(&self, wrapper: &[&str]) -> Plugin {
+        let process = self.spawn_by(wrapper);
+        let channel = self.connect(&self.path().join("csi.sock")).await;
+        Plugin { process, node: NodeClient::new(channel) }
+    }
+
+    /// The same without waiting.
+    pub fn spawn_by(&self, wrapper: &[&str]) -> Running {
         let socket = self.path().join("csi.sock");
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.path().join("log"))
             .expect("a log");
-        let child = Command::new(program())
+        let program = program();
+        let mut words = wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let child = Command::new(words.next().expect("a program"))
+            .args(words)
             .arg("node")
             .arg("--state-dir")
             .arg(self.state())
@@ -113,9 +129,7 @@ impl Machine {
             .stderr(log)
             .spawn()
             .expect("the plugin starts");
-        let process = Running(child);
-        let channel = self.connect(&socket).await;
-        Plugin { process, node: NodeClient::new(channel) }
+        Running(child)
     }
 
     async fn connect(&self, socket: &Path) -> Channel {
