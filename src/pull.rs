@@ -41,7 +41,7 @@ pub use error::PullError;
 pub use limits::PullLimits;
 pub use manifest_path::ManifestPath;
 pub use metrics::PullMetrics;
-pub use progress::{LayerProgress, LayerState, Progress, Watch};
+pub use progress::{LayerProgress, LayerState, Phase, Progress, Watch};
 pub use puller::Puller;
 pub use recipe::StoredPart;
 pub use unbuilt::Unbuilt;

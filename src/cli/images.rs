@@ -1,13 +1,10 @@
-//! Commands about one image: `pull`, `digest`, `inspect`.
-
-use std::io::{BufWriter, Write as _};
+//! Commands that fetch one image: `pull`, `digest`.
 
 use serde::Serialize;
 
 use super::args::{Output, Policy, RulesArg};
 use super::{output, progress};
 use crate::app::engine::Engine;
-use crate::image::composefs;
 use crate::image::store::ImageRecord;
 use crate::image::tree::{Rules, XattrRule};
 use crate::oci::Credentials;
@@ -101,12 +98,12 @@ pub async fn pull(engine: &Engine, wanted: Wanted, policy: PullPolicy, output: O
             fetched => format!("{} fetched in {:.1} s", output::bytes(fetched), p.seconds),
         };
         format!(
-            "{}\n  manifest   {}\n  composefs  {}\n  content    {} in {} inodes, {origin}",
+            "{}\n  manifest   {}\n  composefs  {}\n  content    {} in {}, {origin}",
             p.record.names.first().map_or("", String::as_str),
             p.record.manifest,
             p.record.image,
             output::bytes(p.record.bytes),
-            p.record.inodes,
+            output::count(p.record.inodes, "inode"),
         )
     })
 }
@@ -135,33 +132,4 @@ pub async fn digest(
     };
     let digests = Digests { manifest: record.manifest, composefs: composefs.hex() };
     output::show(output, &digests, |d| d.composefs.clone())
-}
-
-/// `inspect IMAGE [--files]`.
-pub async fn inspect(engine: &Engine, wanted: Wanted, files: bool, output: Output) -> anyhow::Result<()> {
-    let ready = wanted.ensure(engine, PullPolicy::Never, output).await?;
-    // Written directly, because a tree may have millions of lines.
-    if files {
-        let name = ready.record.manifest.to_string();
-        let (rules, limits) = (ready.record.rules, &engine.limits.image);
-        let tree = pull::fold(&engine.store, &StoredPart::of(&ready.record), rules, limits, &name)?;
-        let mut out = BufWriter::new(std::io::stdout().lock());
-        composefs::dump(&tree, &mut out)?;
-        return Ok(out.flush()?);
-    }
-    output::show(output, &ready.record, |r| {
-        let layers: String = r.layers.iter().map(|l| format!("  layer      {l}\n")).collect();
-        format!(
-            "{}\n  manifest   {}\n  platform   {}\n  composefs  {} ({} image, {} rules, {})\n  content    {} in {} inodes\n{layers}",
-            r.names.join("\n"),
-            r.manifest,
-            r.platform.as_deref().unwrap_or("not stated"),
-            r.image,
-            output::bytes(r.image_size),
-            r.rules,
-            if r.sealed { "compared with the manifest" } else { "recorded here" },
-            output::bytes(r.bytes),
-            r.inodes,
-        )
-    })
 }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::args::Output;
-use super::{output, progress};
+use super::{failure, output, progress};
 use crate::app::engine::{Engine, EngineSettings, sources};
 use crate::image::seal::Seal;
 use crate::image::seal::document::{Edited, replace_manifests, seal_manifest};
@@ -164,7 +164,7 @@ impl Sealer<'_> {
             raw.media_type = Some(described.media_type.clone());
             let sealed = match Box::pin(self.document(&raw, depth + 1)).await {
                 Err(error) if is_artifact(&error) => {
-                    tracing::warn!(manifest = %described.digest, "kept unchanged: {error:#}");
+                    tracing::warn!(manifest = %described.digest, "kept unchanged: {}", failure::text(&error));
                     continue;
                 }
                 other => other?,

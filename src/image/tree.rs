@@ -28,9 +28,11 @@ mod checked;
 mod dump;
 mod error;
 mod hide;
+mod json;
 mod link;
 mod resolve;
 mod rules;
+mod walk;
 mod xattrs;
 
 #[cfg(test)]
@@ -43,3 +45,4 @@ pub use rules::{Rules, XattrRule};
 
 pub(in crate::image) use arena::{NodeId, NodeKind, Stat};
 pub(in crate::image) use dump::write_dump;
+pub(in crate::image) use json::write_json;

@@ -16,6 +16,34 @@ pub struct Progress {
     pub manifest: Digest,
     /// Its layers, lowest first.
     pub layers: Vec<LayerProgress>,
+    phase: AtomicU64,
+}
+
+/// What a pull is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Layers are being fetched.
+    Fetching,
+    /// The image waits for another that is being built.
+    Waiting,
+    /// The layers become one image.
+    Building,
+    /// Objects and image are written to the disk.
+    Syncing,
+}
+
+const PHASES: [Phase; 4] = [Phase::Fetching, Phase::Waiting, Phase::Building, Phase::Syncing];
+
+impl Phase {
+    /// What happens when all layers are here.
+    pub fn after_fetching(self) -> Option<&'static str> {
+        match self {
+            Self::Fetching => None,
+            Self::Waiting => Some("waiting to build the image"),
+            Self::Building => Some("building the image"),
+            Self::Syncing => Some("writing the image to disk"),
+        }
+    }
 }
 
 /// One layer's counters.
@@ -59,7 +87,16 @@ impl Progress {
                 state: AtomicU64::new(0),
             })
             .collect();
-        Self { manifest, layers }
+        Self { manifest, layers, phase: AtomicU64::new(0) }
+    }
+
+    /// What the pull is doing now.
+    pub fn phase(&self) -> Phase {
+        PHASES[(self.phase.load(Relaxed) as usize).min(PHASES.len() - 1)]
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(PHASES.iter().position(|p| *p == phase).unwrap_or(0) as u64, Relaxed);
     }
 
     /// Counters at zero for the parts of the manifest with this digest.
@@ -90,7 +127,7 @@ impl Progress {
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settled = self.layers.iter().filter(|l| l.done() == l.size).count();
+        let settled = self.layers.iter().filter(|layer| layer.is_stored()).count();
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         write!(
             f,
@@ -98,7 +135,11 @@ impl fmt::Display for Progress {
             megabytes(self.done()),
             megabytes(self.total()),
             self.layers.len()
-        )
+        )?;
+        match self.phase().after_fetching() {
+            Some(doing) => write!(f, ", {doing}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -109,6 +150,11 @@ impl LayerProgress {
             LayerState::Done | LayerState::Reused => self.size,
             _ => self.fetched.load(Relaxed).min(self.size),
         }
+    }
+
+    /// Whether everything of it has been checked and stored. Its last byte may have come long before.
+    fn is_stored(&self) -> bool {
+        matches!(self.state(), LayerState::Done | LayerState::Reused)
     }
 
     /// Where the layer stands.
@@ -190,5 +236,20 @@ mod tests {
         assert_eq!((progress.done(), progress.total()), (1_200_000, 1_500_000));
         assert_eq!(progress.to_string(), "1.2 of 1.5 MB, 1 of 2 layers");
         assert_eq!(progress.layers[0].fetched(), 0);
+    }
+
+    #[test]
+    fn says_what_happens_after_the_last_byte() {
+        let progress = Progress::new(Digest::of(b"m"), [(Digest::of(b"a"), 1_000_000)]);
+        progress.layers[0].set(LayerState::Fetching);
+        progress.layers[0].counter().fetch_add(1_000_000, Relaxed);
+        assert_eq!(progress.to_string(), "1.0 of 1.0 MB, 0 of 1 layers");
+        progress.layers[0].set(LayerState::Done);
+        progress.enter(Phase::Building);
+        assert_eq!(progress.to_string(), "1.0 of 1.0 MB, 1 of 1 layers, building the image");
+        for phase in PHASES {
+            progress.enter(phase);
+            assert_eq!(progress.phase(), phase);
+        }
     }
 }

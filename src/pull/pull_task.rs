@@ -11,7 +11,7 @@ use super::layers::{ImageLayers, LayerFetcher};
 use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
-use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence};
+use super::{Phase, Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence};
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
@@ -54,7 +54,7 @@ impl PullContext {
     pub(super) async fn run(
         &self,
         task: &Arc<PullTask>,
-        progress: &Progress,
+        progress: &Arc<Progress>,
     ) -> Result<PulledImage, PullError> {
         let timing = self.metrics.pull();
         let outcome = self.pull(task, progress).await;
@@ -62,7 +62,7 @@ impl PullContext {
         outcome
     }
 
-    async fn pull(&self, task: &Arc<PullTask>, progress: &Progress) -> Result<PulledImage, PullError> {
+    async fn pull(&self, task: &Arc<PullTask>, progress: &Arc<Progress>) -> Result<PulledImage, PullError> {
         let started = Instant::now();
         let (image, manifest) = (task.image.as_str(), task.path.digest);
         let lease = self.store.lease().await.about(image)?;
@@ -88,7 +88,7 @@ impl PullContext {
         // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
         let record = match self.store.images().get_or_set_aside(&manifest).about(image)? {
             Some(record) if StoredPart::of(&record) == recipe.stored() => record,
-            _ => self.build(task, recipe, &lease).await?,
+            _ => self.build(task, recipe, &lease, progress).await?,
         };
         // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
         task.rights.record_origin(&lease, &manifest)?;
@@ -125,9 +125,12 @@ impl PullContext {
         task: &Arc<PullTask>,
         recipe: Recipe,
         lease: &Lease,
+        progress: &Arc<Progress>,
     ) -> Result<ImageRecord, PullError> {
+        progress.enter(Phase::Waiting);
         let _turn = self.building.acquire().await;
         let (store, lease, image) = (Arc::clone(&self.store), lease.clone(), task.image.clone());
+        let progress = Arc::clone(progress);
         let work = build::Work {
             manifest: task.path.digest,
             parts: recipe.stored(),
@@ -137,7 +140,10 @@ impl PullContext {
             rules: self.limits.rules(),
             limits: self.limits.image,
         };
-        let built = tokio::task::spawn_blocking(move || build::build(&store, &lease, work)).await;
+        let built = tokio::task::spawn_blocking(move || {
+            build::build(&store, &lease, work, &|phase| progress.enter(phase))
+        })
+        .await;
         built.map_err(|error| PullError::Lost { image, why: error.to_string() })?
     }
 

@@ -42,7 +42,7 @@ pub(super) fn renew(
     let (name, parts, platform) = (image.to_owned(), StoredPart::of(&old), old.platform);
     // A sealed image is never outdated.
     let work = Work { manifest, platform, name, parts, seal: None, rules, limits };
-    let built = build::build(store, lease, work).inspect_err(|error| {
+    let built = build::build(store, lease, work, &|_| ()).inspect_err(|error| {
         // Any other failure may pass, and leaves an image that could be mounted.
         if matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
             && let Err(error) = store.images().forget(&manifest)

@@ -41,6 +41,8 @@ pub struct Usage {
     pub objects: u64,
     /// Disk space of all objects in bytes (allocated blocks).
     pub allocated: u64,
+    /// Bytes that sharing saves: the totals of all images, less the bytes of their objects, each once.
+    pub saved: u64,
 }
 
 struct Seen {
@@ -81,8 +83,10 @@ impl Store {
                 usage.alone += object.size;
             }
         }
+        let together = seen.values().map(|object| object.size).fold(0, u64::saturating_add);
+        let apart = usages.iter().map(|usage| usage.total).fold(0, u64::saturating_add);
         let (objects, allocated) = self.parts.objects.total()?;
-        Ok(Usage { images: usages, objects, allocated })
+        Ok(Usage { images: usages, objects, allocated, saved: apart.saturating_sub(together) })
     }
 }
 

@@ -24,6 +24,36 @@ const LOWER: &str = ".lower";
 pub(super) struct BaseMounts {
     directory: OwnedFd,
     path: PathBuf,
+    /// Dropped last: the descriptor above keeps the mount busy.
+    _own: OwnMount,
+}
+
+/// The directory as a mount of its own. Dropped, it goes if nobody uses it, so that a state directory can be removed.
+#[derive(Debug)]
+struct OwnMount {
+    state: PathBuf,
+    path: PathBuf,
+}
+
+impl Drop for OwnMount {
+    fn drop(&mut self) {
+        // Another process may just be opening it. Its descriptor of the mount would otherwise come too late.
+        let Ok(_lock) = lock(&self.state) else { return };
+        let device = |path: &Path| rustix::fs::stat(path).map(|stat| stat.st_dev);
+        // A filesystem that an operator mounted there is not ours.
+        if device(&self.state) == device(&self.path) {
+            // EBUSY while a volume is mounted below, or another process has it open.
+            let _ = rustix::mount::unmount(&self.path, UnmountFlags::NOFOLLOW);
+        }
+    }
+}
+
+/// Locks the state directory against other processes that make or remove the mount in it.
+fn lock(state: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(state, flags, Mode::empty())?;
+    rustix::fs::flock(&directory, FlockOperation::LockExclusive)?;
+    Ok(directory)
 }
 
 impl BaseMounts {
@@ -35,20 +65,16 @@ impl BaseMounts {
     pub(super) fn open(state: &Path) -> Result<Self, MountError> {
         let failed = |step: &str, errno| MountError::kernel(step, state.display(), errno);
         make_directory(state).map_err(|errno| failed("creating the state directory", errno))?;
-        let state_fd =
-            rustix::fs::open(state, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|errno| failed("opening the state directory", errno))?;
         // Another process may start at the same time: the second of two mounts would hide the first.
-        rustix::fs::flock(&state_fd, FlockOperation::LockExclusive)
-            .map_err(|errno| failed("flock", errno))?;
-        let path = std::fs::canonicalize(state)
-            .map_err(|error| {
-                failed("resolving the state directory", Errno::from_io_error(&error).unwrap_or(Errno::IO))
-            })?
-            .join("mounts");
+        let _lock = lock(state).map_err(|errno| failed("locking the state directory", errno))?;
+        let state = std::fs::canonicalize(state).map_err(|error| {
+            failed("resolving the state directory", Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        let path = state.join("mounts");
         make_directory(&path).map_err(|errno| failed("creating the directory of mounts", errno))?;
         let directory = own_mount(&path).map_err(|errno| failed("making a private mount", errno))?;
-        Ok(Self { directory, path })
+        let own = OwnMount { state, path: path.clone() };
+        Ok(Self { directory, path, _own: own })
     }
 
     pub(super) fn directory(&self) -> BorrowedFd<'_> {
