@@ -71,7 +71,7 @@ pub async fn seal(
         output,
         rows: Vec::new(),
     };
-    let top = sealer.source.resolve(&sealer.reference.version()).await?;
+    let top = sealer.source.resolve_to_read(&sealer.reference.version()).await?;
     let raw = sealer.source.manifest(&Version::Digest(top)).await?;
     let (manifest, changed) = match sealer.document(&raw, 0).await? {
         Some(new) => (new, true),

@@ -15,6 +15,7 @@ mod hostile;
 mod kubernetes;
 mod levels;
 mod propagation;
+mod requests;
 mod rotation;
 mod seal;
 #[path = "../support/mod.rs"]

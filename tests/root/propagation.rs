@@ -6,11 +6,20 @@ use crate::support::archive::archive;
 use crate::support::driver::Machine;
 use crate::support::images::{Image, Layout};
 
+/// As a container runtime does it: a mount namespace, and the directory of kubelet's volumes as a mount in it, with this
+/// propagation of its own.
+fn container(machine: &Machine, propagation: &str) -> Vec<String> {
+    let pods = machine.path().join("kubelet/pods").display().to_string();
+    let make = format!("mount --bind {pods} {pods} && mount --make-shared {pods} && mount --make-{propagation} {pods}");
+    let script = format!("{make} && exec \"$@\"");
+    ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
+}
+
 #[test]
 fn a_plugin_whose_mounts_nobody_sees_does_not_serve() {
     for propagation in ["private", "slave"] {
         let machine = Machine::new(&[]);
-        let mut process = machine.spawn_by(&["unshare", "--mount", "--propagation", propagation]);
+        let mut process = machine.spawn_by(&container(&machine, propagation));
         let deadline = Instant::now() + Duration::from_secs(60);
         let status = loop {
             if let Some(status) = process.0.try_wait().unwrap() {
@@ -32,11 +41,8 @@ fn a_plugin_whose_mounts_nobody_sees_does_not_serve() {
 async fn a_plugin_whose_mounts_are_shared_serves() {
     let layout = Layout::of(&Image::new(vec![archive(&[("a", b"text")])]));
     let machine = Machine::new(&[&format!("--layout-dir={}", layout.path().display())]);
-    // As a container runtime does it: kubelet's directory is a shared mount before the namespace is made.
-    let kubelet = machine.path().join("kubelet");
-    let kubelet = kubelet.to_str().unwrap();
-    let script = format!("mount --bind {kubelet} {kubelet} && mount --make-shared {kubelet} && exec \"$@\"");
-    let mut plugin = machine.start_by(&["unshare", "--mount", "sh", "-c", &script, "sh"]).await;
-    let published = plugin.node.node_publish_volume(machine.publish("a", &layout.reference("latest"))).await;
+    let mut plugin = machine.start_by(&container(&machine, "shared")).await;
+    let published =
+        plugin.node.node_publish_volume(machine.publish("a", &layout.reference("latest"))).await;
     published.unwrap();
 }

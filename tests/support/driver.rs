@@ -98,14 +98,14 @@ impl Machine {
     }
 
     /// The same by a program that runs the one in its arguments, such as unshare(1).
-    pub async fn start_by(&self, wrapper: &[&str]) -> Plugin {
+    pub async fn start_by(&self, wrapper: &[String]) -> Plugin {
         let process = self.spawn_by(wrapper);
         let channel = self.connect(&self.path().join("csi.sock")).await;
         Plugin { process, node: NodeClient::new(channel) }
     }
 
     /// The same without waiting.
-    pub fn spawn_by(&self, wrapper: &[&str]) -> Running {
+    pub fn spawn_by(&self, wrapper: &[String]) -> Running {
         let socket = self.path().join("csi.sock");
         let log = std::fs::OpenOptions::new()
             .create(true)
