@@ -11,6 +11,7 @@ mod mounts;
 mod output;
 mod policy;
 mod progress;
+mod pulls;
 mod seal;
 mod serve;
 mod store;
@@ -19,10 +20,11 @@ mod trust;
 mod verify;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 
-use self::args::{Cli, Command, LogFormat, PARALLEL_LAYERS, PolicyCommand};
+use self::args::{Cli, Command, LogFormat, PARALLEL_LAYERS, PolicyCommand, PullsCommand};
 use self::images::Wanted;
 use self::stored::Stored;
 use crate::app::engine::{Engine, EngineSettings};
@@ -97,6 +99,8 @@ impl Cli {
             access: self.access.rule(),
             selinux_context: self.selinux_context.clone(),
             min_transfer_rate: self.limits.min_transfer_rate,
+            min_free: self.limits.min_free,
+            max_layer_time: Duration::from_secs(self.limits.max_layer_time),
             limits: self.limits.limits(parallel_layers),
             registry_metrics: RegistryMetrics::default(),
             trust_metrics: TrustMetrics::default(),
@@ -108,7 +112,11 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
     let output = cli.output;
     let engine = || Engine::open(&cli.engine(PARALLEL_LAYERS));
     match &cli.command {
-        Command::Node(args) => serve::node(args, cli.engine(args.parallel_layers), level).await,
+        Command::Node(args) => {
+            let mut engine = cli.engine(args.parallel_layers);
+            engine.limits.grace = Duration::from_secs(args.pull_grace);
+            serve::node(args, engine, level).await
+        }
         Command::Controller(args) => serve::controller(args, cli.engine(PARALLEL_LAYERS), level).await,
         Command::Pull { image, platform, pull_policy } => {
             images::pull(
@@ -144,6 +152,10 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         Command::Verify { image, repair } => {
             let stored = image.as_deref().map(|image| Stored::parse(image, None)).transpose()?;
             verify::verify(&engine()?, stored, *repair, output).await
+        }
+        Command::Pulls { command: None } => pulls::list(&cli.state_dir, output).await,
+        Command::Pulls { command: Some(PullsCommand::Cancel { image }) } => {
+            pulls::cancel(&cli.state_dir, image, output).await
         }
         Command::Policy(PolicyCommand::Check { image, namespace, platform }) => {
             let wanted = Wanted::parse(image, platform.as_deref())?;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::image::access::AccessRule;
 use crate::image::store::{NodeKey, Options, Store};
@@ -40,6 +41,10 @@ pub struct EngineSettings {
     pub selinux_context: SelinuxContext,
     /// The lowest transfer rate of a registry, in bytes per second; 0 for no limit.
     pub min_transfer_rate: u64,
+    /// Percent of the store's filesystem that pulls leave free.
+    pub min_free: u8,
+    /// The longest time that a layer may take; zero for no limit.
+    pub max_layer_time: Duration,
     /// Limits on concurrency and on images.
     pub limits: PullLimits,
     /// Counts requests to registries.
@@ -73,7 +78,8 @@ impl Engine {
             key.display()
         );
         let key = NodeKey::load_or_create(&key)?;
-        let store = Arc::new(Store::open(&directory, Options::new(key))?);
+        let options = Options { min_free: settings.min_free, ..Options::new(key) };
+        let store = Arc::new(Store::open(&directory, options)?);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
         let policy = Arc::new(SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone()));
         let images = Arc::new(
@@ -110,7 +116,11 @@ pub fn sources(settings: &EngineSettings) -> anyhow::Result<Sources> {
         ca_files: settings.registry_cas.clone(),
         auth_file: settings.auth_file.clone(),
         metrics: settings.registry_metrics.clone(),
-        pace: Pace { minimum: settings.min_transfer_rate, ..Pace::default() },
+        pace: Pace {
+            minimum: settings.min_transfer_rate,
+            longest: settings.max_layer_time,
+            ..Pace::default()
+        },
         limits: settings.limits.image,
         ..SourceSettings::default()
     })?)

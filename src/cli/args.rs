@@ -11,7 +11,7 @@ use super::trust::TrustArgs;
 use crate::node::mount::SelinuxContext;
 
 /// Layers fetched at the same time by a command, and by a node plugin without --parallel-layers.
-pub(super) const PARALLEL_LAYERS: usize = 3;
+pub(super) const PARALLEL_LAYERS: usize = 4;
 /// The heading in the help for options that all commands have. A command's own come first.
 const EVERYWHERE: &str = "Options of all commands";
 
@@ -220,6 +220,12 @@ pub enum Command {
         #[arg(long)]
         repair: bool,
     },
+    /// List what the running node plugin is pulling, with rate, age and callers that wait.
+    Pulls {
+        /// What to do instead.
+        #[command(subcommand)]
+        command: Option<PullsCommand>,
+    },
     /// Query the signature policy.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -241,6 +247,16 @@ pub enum Shell {
     Zsh,
     /// The friendly interactive shell.
     Fish,
+}
+
+/// What can be done to pulls.
+#[derive(Debug, Subcommand)]
+pub enum PullsCommand {
+    /// End a pull. Its callers get an error; whoever asks again starts it anew, with the layers that are complete.
+    Cancel {
+        /// The image, by the digest or the reference that `pulls` shows.
+        image: String,
+    },
 }
 
 /// Queries of the signature policy.
@@ -310,12 +326,16 @@ pub struct NodeArgs {
     /// Kubelet's directory; target paths must lie below it.
     #[arg(long, env = "KUBELET_DIR", default_value = "/var/lib/kubelet")]
     pub kubelet_dir: PathBuf,
-    /// Layers fetched at the same time, in all pulls together.
+    /// Layers fetched at the same time, in all pulls together. One registry and credential has at most one less, so
+    /// that there is room for another.
     #[arg(long, default_value_t = PARALLEL_LAYERS)]
     pub parallel_layers: usize,
     /// Seconds that a publish waits for a pull before it answers "still pulling".
     #[arg(long, default_value_t = 110)]
     pub pull_wait: u64,
+    /// Seconds that a pull goes on after the last call that waited for it. A pinned image is pulled to its end.
+    #[arg(long, default_value_t = 600)]
+    pub pull_grace: u64,
     /// A directory below which volumes may name OCI layouts (`image: oci:DIR`); may be repeated. Without
     /// it they may name none, because pod authors must not be able to read the node's disk.
     #[arg(long = "layout-dir", value_name = "DIR")]
@@ -333,7 +353,8 @@ pub struct NodeArgs {
     /// Seconds between two rounds of housekeeping; a pull also starts one.
     #[arg(long, default_value_t = 300)]
     pub gc_interval: u64,
-    /// Percent of the filesystem in use at which removal of the least recently used images starts.
+    /// Percent of the filesystem in use at which removal of the least recently used images starts; at the latest where
+    /// --min-free ends pulls.
     #[arg(long, default_value_t = 85)]
     pub gc_high: u8,
     /// Percent of the filesystem in use at which removal stops.

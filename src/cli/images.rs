@@ -6,7 +6,7 @@ use super::args::{Output, Policy, RulesArg};
 use super::{output, progress};
 use crate::app::engine::Engine;
 use crate::image::store::ImageRecord;
-use crate::image::tree::{Rules, XattrRule};
+use crate::image::tree::{Rules, Stop, XattrRule};
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
@@ -126,7 +126,7 @@ pub async fn digest(
         // The stored image was built by these rules.
         None => record.image,
         Some(rules) => {
-            let (limits, name) = (&engine.limits.image, record.manifest.to_string());
+            let (limits, name) = ((&engine.limits.image, &Stop::default()), record.manifest.to_string());
             pull::write(&engine.store, &StoredPart::of(&record), rules, limits, &name)?.digest()
         }
     };

@@ -5,6 +5,7 @@ use super::output;
 use super::stored::Stored;
 use crate::app::engine::Engine;
 use crate::image::composefs::{self, ImageError};
+use crate::image::tree::Stop;
 use crate::pull::{self, StoredPart};
 
 /// `inspect IMAGE [--files]`.
@@ -13,7 +14,7 @@ pub async fn inspect(engine: &Engine, stored: Stored, files: bool, output: Outpu
     // Written directly, because a tree may have millions of lines.
     if files {
         let name = ready.record.manifest.to_string();
-        let (rules, limits) = (ready.record.rules, &engine.limits.image);
+        let (rules, limits) = (ready.record.rules, (&engine.limits.image, &Stop::default()));
         let tree = pull::fold(&engine.store, &StoredPart::of(&ready.record), rules, limits, &name)?;
         let mut out = std::io::stdout().lock();
         let written = match output {

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::image::store::MIN_FREE;
 use crate::oci::limits::ImageLimits;
 use crate::pull::PullLimits;
 
@@ -51,6 +52,18 @@ pub struct LimitArgs {
     /// The lowest transfer rate of a registry, in bytes per second over a minute; 0 for no limit.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = 10 << 10)]
     pub min_transfer_rate: u64,
+    /// Percent of the store's filesystem, of its bytes and of its inodes, that pulls leave free for others; 0 for none.
+    /// A pull that would go below fails, and the node plugin removes images that nothing needs.
+    #[arg(long, global = true, value_name = "PERCENT", default_value_t = MIN_FREE,
+          value_parser = clap::value_parser!(u8).range(0..=50))]
+    pub min_free: u8,
+    /// The longest time in seconds that a layer may take at the rate of its registry: a large layer needs a higher rate
+    /// than --min-transfer-rate. 0 for no limit.
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 12 * 3600)]
+    pub max_layer_time: u64,
+    /// MiB of memory that building images may take at the same time, as estimated; one image that needs more is built alone.
+    #[arg(long, global = true, value_name = "MIB", default_value_t = 1024)]
+    pub build_memory: u64,
     /// Keep the device nodes and named pipes of images. A volume never gives access to the devices; a pipe connects
     /// all pods that use the same image on a node.
     #[arg(long, global = true)]
@@ -62,7 +75,9 @@ const D: ImageLimits = ImageLimits::DEFAULT;
 impl LimitArgs {
     /// The limits of a puller that fetches `parallel_layers` at a time.
     pub fn limits(&self, parallel_layers: usize) -> PullLimits {
-        PullLimits { parallel_layers, image: self.image(), keep_special_files: self.keep_special_files }
+        let (image, keep_special_files) = (self.image(), self.keep_special_files);
+        let build_memory = self.build_memory;
+        PullLimits { parallel_layers, build_memory, image, keep_special_files, ..PullLimits::default() }
     }
 
     fn image(&self) -> ImageLimits {
@@ -141,7 +156,9 @@ mod tests {
     #[test]
     fn without_flags_the_defaults_hold() {
         let cli = Cli::try_parse_from(["composefs-csi", "ls"]).unwrap();
-        assert_eq!(cli.limits.limits(3), PullLimits::default());
-        assert_eq!(cli.limits.min_transfer_rate, crate::oci::Pace::default().minimum);
+        assert_eq!(cli.limits.limits(4), PullLimits::default());
+        let pace = crate::oci::Pace::default();
+        assert_eq!(cli.limits.min_transfer_rate, pace.minimum);
+        assert_eq!(cli.limits.max_layer_time, pace.longest.as_secs());
     }
 }

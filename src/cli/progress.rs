@@ -51,8 +51,10 @@ async fn bars(progress: &Progress) {
             bar.set_message(match layer.state() {
                 LayerState::Waiting => "waiting".to_owned(),
                 // All bytes are here; the last of them are being unpacked.
-                LayerState::Fetching if layer.done() == layer.size => "unpacking".to_owned(),
-                LayerState::Fetching => format!("{}/s", bytes(bar.per_sec() as u64)),
+                LayerState::Fetching | LayerState::Aside if layer.done() == layer.size => {
+                    "unpacking".to_owned()
+                }
+                LayerState::Fetching | LayerState::Aside => format!("{}/s", bytes(bar.per_sec() as u64)),
                 LayerState::Done => "done".to_owned(),
                 LayerState::Reused => "already here".to_owned(),
             });

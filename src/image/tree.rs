@@ -32,6 +32,7 @@ mod json;
 mod link;
 mod resolve;
 mod rules;
+mod stop;
 mod walk;
 mod xattrs;
 
@@ -42,6 +43,7 @@ pub use builder::{Builder, Layer};
 pub use checked::CheckedTree;
 pub use error::TreeError;
 pub use rules::{Rules, XattrRule};
+pub use stop::Stop;
 
 pub(in crate::image) use arena::{NodeId, NodeKind, Stat};
 pub(in crate::image) use dump::write_dump;

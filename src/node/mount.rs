@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 
 pub use capabilities::{Capabilities, Verity};
 pub use error::MountError;
-pub use kernel::KernelMounter;
+pub use kernel::{KernelMounter, unmount};
 pub use propagation::{NotShared, reaches_kubelet};
 pub use selinux::{BadContext, Labelling, SelinuxContext};
 pub use superblock::{Backing, Layers};

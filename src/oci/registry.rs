@@ -65,7 +65,9 @@ impl RegistrySource {
 
     async fn fetched(&self, request: &Request, version: &Version) -> Result<RawManifest, SourceError> {
         self.client
-            .retrying(request, || self.client.in_time(&request.subject, self.fetch_manifest(request, version)))
+            .retrying(request, || {
+                self.client.in_time(&request.subject, self.fetch_manifest(request, version))
+            })
             .await
     }
 

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
 
 use super::recipe;
 use crate::oci::digest::Digest;
@@ -12,10 +15,14 @@ use crate::oci::{Source, Wait};
 /// One pull's counters. Written by its layers as they stream, read by progress bars and messages.
 #[derive(Debug)]
 pub struct Progress {
+    /// The reference by which the pull was started.
+    pub image: String,
     /// The platform manifest being pulled.
     pub manifest: Digest,
     /// Its layers, lowest first.
     pub layers: Vec<LayerProgress>,
+    /// When the pull began.
+    pub started: Instant,
     phase: AtomicU64,
 }
 
@@ -55,28 +62,36 @@ pub struct LayerProgress {
     pub size: u64,
     fetched: Arc<AtomicU64>,
     shared: Arc<AtomicU64>,
+    rate: AtomicU64,
     state: AtomicU64,
 }
 
 /// Where a layer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LayerState {
     /// It waits for a slot, or another pull is fetching it.
     Waiting,
     /// Bytes are arriving.
     Fetching,
+    /// Bytes are arriving slowly: it made room for others.
+    Aside,
     /// Everything has been checked and stored.
     Done,
     /// It was in the store already.
     Reused,
 }
 
-const STATES: [LayerState; 4] =
-    [LayerState::Waiting, LayerState::Fetching, LayerState::Done, LayerState::Reused];
+const STATES: [LayerState; 5] =
+    [LayerState::Waiting, LayerState::Fetching, LayerState::Aside, LayerState::Done, LayerState::Reused];
 
 impl Progress {
     /// Counters at zero for the blobs `(digest, size)` of `manifest`.
-    pub(super) fn new(manifest: Digest, layers: impl IntoIterator<Item = (Digest, u64)>) -> Self {
+    pub(super) fn new(
+        image: &str,
+        manifest: Digest,
+        layers: impl IntoIterator<Item = (Digest, u64)>,
+    ) -> Self {
         let layers = layers
             .into_iter()
             .map(|(blob, size)| LayerProgress {
@@ -84,10 +99,12 @@ impl Progress {
                 size,
                 fetched: Arc::default(),
                 shared: Arc::default(),
+                rate: AtomicU64::new(0),
                 state: AtomicU64::new(0),
             })
             .collect();
-        Self { manifest, layers, phase: AtomicU64::new(0) }
+        let (image, started) = (image.to_owned(), Instant::now());
+        Self { image, manifest, layers, started, phase: AtomicU64::new(0) }
     }
 
     /// What the pull is doing now.
@@ -100,8 +117,13 @@ impl Progress {
     }
 
     /// Counters at zero for the parts of the manifest with this digest.
-    pub(super) fn of(digest: Digest, manifest: &Manifest) -> Self {
-        Self::new(digest, recipe::blobs(manifest).map(|blob| (blob.digest, blob.size)))
+    pub(super) fn of(image: &str, digest: Digest, manifest: &Manifest) -> Self {
+        Self::new(image, digest, recipe::blobs(manifest).map(|blob| (blob.digest, blob.size)))
+    }
+
+    /// Whether all layers are here and the image is being built of them.
+    pub fn is_building(&self) -> bool {
+        self.phase() != Phase::Fetching
     }
 
     /// Bytes that are here, fetched or reused.
@@ -175,6 +197,18 @@ impl LayerProgress {
         }
     }
 
+    /// Bytes per second that arrived lately; 0 until that is known.
+    pub fn rate(&self) -> u64 {
+        match self.state() {
+            LayerState::Fetching | LayerState::Aside => self.rate.load(Relaxed),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn set_rate(&self, rate: u64) {
+        self.rate.store(rate, Relaxed);
+    }
+
     /// The counter of bytes of files that were here.
     pub(super) fn shared(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.shared)
@@ -228,8 +262,11 @@ mod tests {
 
     #[test]
     fn counts_reused_and_fetched_bytes() {
-        let progress =
-            Progress::new(Digest::of(b"m"), [(Digest::of(b"a"), 1_000_000), (Digest::of(b"b"), 500_000)]);
+        let progress = Progress::new(
+            "r.io/x:1",
+            Digest::of(b"m"),
+            [(Digest::of(b"a"), 1_000_000), (Digest::of(b"b"), 500_000)],
+        );
         progress.layers[0].set(LayerState::Reused);
         progress.layers[1].set(LayerState::Fetching);
         progress.layers[1].counter().fetch_add(200_000, Relaxed);
@@ -240,7 +277,7 @@ mod tests {
 
     #[test]
     fn says_what_happens_after_the_last_byte() {
-        let progress = Progress::new(Digest::of(b"m"), [(Digest::of(b"a"), 1_000_000)]);
+        let progress = Progress::new("i", Digest::of(b"m"), [(Digest::of(b"a"), 1_000_000)]);
         progress.layers[0].set(LayerState::Fetching);
         progress.layers[0].counter().fetch_add(1_000_000, Relaxed);
         assert_eq!(progress.to_string(), "1.0 of 1.0 MB, 0 of 1 layers");

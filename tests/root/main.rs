@@ -6,19 +6,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod admission;
+mod builds;
+mod chart_mounts;
 mod cli;
 mod collection;
 mod damage;
 mod driver;
+mod full;
 mod hardening;
 mod hostile;
 mod kubernetes;
 mod levels;
 mod propagation;
+mod pulls;
 mod requests;
 mod rotation;
 mod seal;
+mod slow_registries;
+mod state_directory;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;
 mod tenants;
+mod waiting;

@@ -10,7 +10,9 @@ use crate::support::images::{Image, Layout};
 /// propagation of its own.
 fn container(machine: &Machine, propagation: &str) -> Vec<String> {
     let pods = machine.path().join("kubelet/pods").display().to_string();
-    let make = format!("mount --bind {pods} {pods} && mount --make-shared {pods} && mount --make-{propagation} {pods}");
+    let make = format!(
+        "mount --bind {pods} {pods} && mount --make-shared {pods} && mount --make-{propagation} {pods}"
+    );
     let script = format!("{make} && exec \"$@\"");
     ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
 }
@@ -42,7 +44,6 @@ async fn a_plugin_whose_mounts_are_shared_serves() {
     let layout = Layout::of(&Image::new(vec![archive(&[("a", b"text")])]));
     let machine = Machine::new(&[&format!("--layout-dir={}", layout.path().display())]);
     let mut plugin = machine.start_by(&container(&machine, "shared")).await;
-    let published =
-        plugin.node.node_publish_volume(machine.publish("a", &layout.reference("latest"))).await;
+    let published = plugin.node.node_publish_volume(machine.publish("a", &layout.reference("latest"))).await;
     published.unwrap();
 }

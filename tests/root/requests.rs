@@ -82,8 +82,7 @@ async fn a_manifest_is_asked_for_once() {
 
         // By another name of the same image, through an index that is new here.
         publish(&plugin, &machine, "fourth", &format!("{host}/app:index"), "IfNotPresent").await;
-        let expected =
-            ["GET /v2/app/manifests/index".to_owned(), format!("GET /v2/app/manifests/{plain}")];
+        let expected = ["GET /v2/app/manifests/index".to_owned(), format!("GET /v2/app/manifests/{plain}")];
         assert_eq!(registry.take(""), expected, "and no layer");
     }
 }

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use blobs::BlobLinks;
-pub use entries::LayerEntries;
+pub use entries::{LayerEntries, LayerSize};
 pub use staged::StagedLayer;
 
 use crate::image::entry::EntryKind;
@@ -88,6 +88,21 @@ impl Layers {
         Err(StoreError::NoLayer(*diff_id))
     }
 
+    /// How large a layer's record is. It has not been read to its end, so this is no more than what it says of itself.
+    ///
+    /// # Errors
+    /// [`StoreError::NoLayer`], and those of reading the record's end.
+    pub fn size(&self, diff_id: &Digest) -> Result<LayerSize, StoreError> {
+        for path in self.paths(diff_id) {
+            match File::open(&path).and_then(|file| entries::size(&file)) {
+                Ok(size) => return Ok(size),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.disk.error("read", &path, error)),
+            }
+        }
+        Err(StoreError::NoLayer(*diff_id))
+    }
+
     /// Starts a layer record. The objects that it names are written under the same
     /// lease; dropped before [`StagedLayer::finish`], it leaves nothing.
     ///
@@ -135,11 +150,6 @@ impl Layers {
             }
         }
         Ok(())
-    }
-
-    /// Makes the directory of this boot's staged records.
-    pub(in crate::image::store) fn make_staging(&self) -> Result<(), StoreError> {
-        self.disk.make(&self.staging).map(drop)
     }
 
     /// Gives a staged record, which a sync has covered, its place among the synced ones; to be followed by
