@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use console::Term;
 use serde::Serialize;
 
-use super::args::Output;
+use super::args::{OUTPUT, Output};
 use super::output::{columns, wrapped, wrapped_lines};
 use super::stored::StoredError;
 use crate::image::composefs::ImageError;
@@ -41,7 +41,7 @@ pub(super) fn report(error: &anyhow::Error, output: Output) -> ExitCode {
 
 /// Reports what is wrong with the command line, or prints the help that it asks for.
 pub(super) fn report_usage(error: &clap::Error) -> ExitCode {
-    if error.use_stderr() && wants_json(std::env::args_os()) {
+    if error.use_stderr() && wants_json(std::env::args_os(), std::env::var_os(OUTPUT)) {
         // The first paragraph says what is wrong; usage and hints for people follow.
         let message = error.render().to_string();
         let first = message.split("\n\n").next().unwrap_or_default();
@@ -53,13 +53,18 @@ pub(super) fn report_usage(error: &clap::Error) -> ExitCode {
 }
 
 /// Whether a command line that could not be parsed asks for JSON.
-fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
-    let mut is_value = false;
-    arguments.into_iter().any(|argument| {
-        let found = argument == "--output=json" || is_value && argument == "json";
+fn wants_json(arguments: impl Iterator<Item = OsString>, variable: Option<OsString>) -> bool {
+    let (mut wanted, mut is_value) = (variable.is_some_and(|value| value == "json"), false);
+    for argument in arguments {
+        match argument.to_str() {
+            Some("--output=json") => wanted = true,
+            Some("--output=text") => wanted = false,
+            Some(value) if is_value => wanted = value == "json",
+            _ => {}
+        }
         is_value = argument == "--output";
-        found
-    })
+    }
+    wanted
 }
 
 /// The words of an error and of its causes. Most of our errors contain the words of their cause, for callers that show
@@ -148,8 +153,11 @@ mod tests {
 
     #[test]
     fn a_wrong_command_line_may_ask_for_json() {
-        let asks = |line: &str| wants_json(line.split(' ').map(OsString::from));
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>().into_iter();
+        let asks = |line: &str| wants_json(words(line), None);
         assert!(asks("x pull --output json") && asks("x --output=json pul"));
         assert!(!asks("x pull json") && !asks("x pull --output text json"));
+        assert!(wants_json(words("x pul"), Some("json".into())));
+        assert!(!wants_json(words("x pul --output text"), Some("json".into())));
     }
 }

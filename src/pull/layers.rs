@@ -147,7 +147,6 @@ impl LayerFetcher {
                 compression: layer.compression,
             },
             counter: layer.progress.counter(),
-            shared: layer.progress.shared(),
             metrics: self.metrics.clone(),
             limits: self.limits,
             budget: Arc::clone(&pull.budget),
@@ -194,7 +193,6 @@ struct LayerPipeline {
     image: String,
     blob: layer::Blob,
     counter: Arc<AtomicU64>,
-    shared: Arc<AtomicU64>,
     metrics: PullMetrics,
     limits: ImageLimits,
     budget: Arc<Budget>,
@@ -215,7 +213,6 @@ impl LayerPipeline {
         let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.budget, &count);
         let (found, record) = taken.about(image)?;
         record.finish(&found.diff_id, &found.blob).about(image)?;
-        self.shared.store(found.contents.shared_bytes, Ordering::Relaxed);
         self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
         Ok(found.diff_id)
     }

@@ -125,7 +125,9 @@ impl Pulls {
             let (context, starter) = (Arc::clone(&self.context), Arc::clone(task));
             let joined = self.under_way.join(key.clone(), move |attendance| {
                 let (image, manifest) = (&starter.image, starter.path.digest);
-                let progress = Arc::new(Progress::of(image, manifest, &starter.path.manifest));
+                let (_, reader) = starter.rights.identity();
+                let progress = Progress::of(image, manifest, &starter.path.manifest).begun_by(reader);
+                let progress = Arc::new(progress);
                 let span = tracing::info_span!("pull", image.reference = %image, image.digest = %manifest);
                 let seen = Arc::clone(&progress);
                 let work = async move {
@@ -134,7 +136,8 @@ impl Pulls {
                 };
                 (progress, work.instrument(span))
             });
-            request.watch.set_progress(&joined.info);
+            let (_, reader) = task.rights.identity();
+            request.watch.set_progress(&joined.info.seen_by(&reader, &task.image));
             let (image, started) = (task.image.clone(), joined.started);
             match joined.completion().await {
                 Ok(Some(pulled)) => return (pulled, started),
