@@ -1,14 +1,13 @@
 //! The basis of every run mode and command: the store, the puller and the mount table of one state directory. Opening
 //! it is safe while a plugin uses the same directory.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::key_place;
 use crate::image::access::AccessRule;
-use crate::image::store::{NodeKey, Options, Store};
-use crate::image::verity::VerityDigest;
+use crate::image::store::{Mounted, NodeKey, Options, Store};
 use crate::integrity::Integrity;
 use crate::node::mount::{self, KernelMounter, SelinuxContext};
 use crate::oci::{Pace, RegistryMetrics, SourceSettings, Sources};
@@ -77,9 +76,10 @@ impl Engine {
             "--node-key {} is inside the store, whose records it protects; choose another place",
             key.display()
         );
-        let key = NodeKey::load_or_create(&key)?;
-        let options = Options { min_free: settings.min_free, ..Options::new(key) };
+        let node_key = NodeKey::load_or_create(&key)?;
+        let options = Options { min_free: settings.min_free, ..Options::new(node_key) };
         let store = Arc::new(Store::open(&directory, options)?);
+        key_place::report(&key, &directory);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
         let policy = Arc::new(SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone()));
         let images = Arc::new(
@@ -91,9 +91,9 @@ impl Engine {
         Ok(Self { store, images, limits, state_dir, selinux_context })
     }
 
-    /// The composefs images that are mounted anywhere in this mount namespace.
-    pub fn mounted_images(&self) -> anyhow::Result<BTreeSet<VerityDigest>> {
-        Ok(mount::mounted_images()?)
+    /// The composefs images that are mounted in this mount namespace, by whether from this store.
+    pub fn mounted_images(&self) -> anyhow::Result<Mounted> {
+        Ok(mount::mounted_images(self.store.root())?)
     }
 
     /// Tests what the kernel can do, and returns a mounter for this store.

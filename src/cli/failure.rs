@@ -1,6 +1,7 @@
 //! How a failed command ends: a message on standard error, for people or for programs.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ use crate::oci::manifest::ManifestError;
 use crate::oci::platform::PlatformError;
 use crate::oci::reference::ReferenceError;
 use crate::pull::PullError;
+use crate::text::Escaping;
 
 /// A failure as a program reads it, in one line.
 #[derive(Serialize)]
@@ -81,7 +83,11 @@ pub(super) fn text(error: &anyhow::Error) -> String {
         }
         text.push_str(&cause);
     }
-    text
+    // One line, whatever a name or a registry has put into the message.
+    let mut line = Escaping(String::new());
+    // Writing to a String cannot fail.
+    let _ = line.write_str(&text);
+    line.0
 }
 
 /// What sort of failure the outermost error with a kind is.

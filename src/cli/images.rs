@@ -6,7 +6,7 @@ use super::args::{Output, Policy, RulesArg};
 use super::{output, progress};
 use crate::app::engine::Engine;
 use crate::image::store::ImageRecord;
-use crate::image::tree::{Rules, Stop, XattrRule};
+use crate::image::tree::{Reduction, Rules, Stop, XattrRule};
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
@@ -28,6 +28,8 @@ impl From<RulesArg> for Rules {
         match rules {
             RulesArg::Faithful => Self::Faithful,
             RulesArg::Verbatim => Self::Verbatim,
+            RulesArg::Unprivileged => Self::Reduced { to: Reduction::Unprivileged, special_files: false },
+            RulesArg::Noexec => Self::Reduced { to: Reduction::NotExecutable, special_files: false },
             RulesArg::Canonical => Self::Canonical { xattrs: XattrRule::AllowlistOnly },
             RulesArg::CanonicalUserXattrs => Self::Canonical { xattrs: XattrRule::KeepUser },
         }
@@ -38,13 +40,15 @@ impl From<RulesArg> for Rules {
 pub struct Wanted {
     pub reference: Reference,
     pub platform: Platform,
+    /// Whether nothing in it may be executed, where it is mounted.
+    pub noexec: bool,
 }
 
 impl Wanted {
     /// Parses arguments of the command line.
     pub fn parse(image: &str, platform: Option<&str>) -> anyhow::Result<Self> {
         let platform = platform.map(str::parse).transpose()?.unwrap_or_else(Platform::host);
-        Ok(Self { reference: image.parse()?, platform })
+        Ok(Self { reference: image.parse()?, platform, noexec: false })
     }
 
     /// Ensures that the image is in the store, and shows progress.
@@ -65,6 +69,7 @@ impl Wanted {
             credentials: Credentials::none(),
             caller,
             pinned: None,
+            noexec: self.noexec,
             reference: self.reference,
             platform: self.platform,
             policy,

@@ -5,6 +5,7 @@ use super::output;
 use super::stored::Stored;
 use crate::app::engine::Engine;
 use crate::image::composefs::{self, ImageError};
+use crate::image::store::Variant;
 use crate::image::tree::Stop;
 use crate::pull::{self, StoredPart};
 
@@ -27,9 +28,11 @@ pub async fn inspect(engine: &Engine, stored: Stored, files: bool, output: Outpu
         };
     }
     output::show(output, &ready.record, |r| {
+        let variant = |v: &Variant| format!("  variant    {} ({} rules)\n", v.image, v.rules);
+        let variants: String = r.variants.iter().map(variant).collect();
         let layers: String = r.layers.iter().map(|l| format!("  layer      {l}\n")).collect();
         format!(
-            "{}\n  manifest   {}\n  platform   {}\n  composefs  {}\n             {} image, {} rules, {}\n  content    {} in {}\n{layers}",
+            "{}\n  manifest   {}\n  platform   {}\n  composefs  {}\n             {} image, {} rules, {}\n  content    {} in {}\n{variants}{layers}",
             r.names.join("\n"),
             r.manifest,
             r.platform.as_deref().unwrap_or("not stated"),

@@ -62,7 +62,7 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
     let usage = engine.store.usage()?;
     let mut sizes: HashMap<_, _> = usage.images.iter().map(|image| (image.manifest, *image)).collect();
     let pins = engine.store.pins().list()?;
-    let mounted = engine.mounted_images()?;
+    let mounted = engine.mounted_images()?.all();
     let listed = engine.store.images().list()?;
     // Listing is still useful if one record is damaged.
     for unreadable in &listed.unreadable {
@@ -74,7 +74,7 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
         let since = image.last_used.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Some(Row {
             pinned: pins.contains(&image.record.manifest),
-            mounted: mounted.contains(&image.record.image),
+            mounted: image.record.is_any_of(&mounted),
             total_bytes: size.total,
             alone_bytes: size.alone,
             shared_bytes: size.shared(),
@@ -164,7 +164,7 @@ pub fn prune(
     let min_age = Duration::ZERO;
     let policy = match watermarks {
         None => Policy::Unneeded { min_age },
-        Some((high, low)) => Policy::Watermarks { high, low, min_age },
+        Some((high, low)) => Policy::Watermarks { high, low, min_age, recent: min_age },
     };
     let mounted = || engine.mounted_images().map_err(|error| error.to_string());
     let collected = engine.store.collect(&CollectRequest { policy, mounted: &mounted, dry_run })?;

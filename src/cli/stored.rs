@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::args::Output;
 use super::images::Wanted;
 use crate::app::engine::Engine;
-use crate::image::store::ImageRecord;
+use crate::image::store::{Held, ImageRecord};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
 use crate::pull::{PullPolicy, Ready};
@@ -104,11 +104,13 @@ impl Stored {
             Self::Reference(wanted) => return wanted.ensure(engine, PullPolicy::Never, output).await,
             Self::Digest(digest) => digest,
         };
-        let lease = engine.store.lease().await?;
         let manifest = digest.only(&in_store(engine, &digest)?)?;
+        // What is read after this stays.
+        let hold = engine.store.hold();
+        hold.keep(&[Held::Manifest(manifest)]).await?;
         let record = engine.store.images().get(&manifest)?;
         let record = record.ok_or_else(|| StoredError::Nobody(manifest.hex()))?;
-        Ok(Ready { record, lease, fetched: 0, admission: None })
+        Ok(Ready { image: record.image, record, hold, fetched: 0, admission: None })
     }
 
     /// The manifest of an image that may be pinned. A pin outlives its image where damage made that be removed.

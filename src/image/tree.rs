@@ -30,6 +30,8 @@ mod error;
 mod hide;
 mod json;
 mod link;
+mod powers;
+mod reduce;
 mod resolve;
 mod rules;
 mod stop;
@@ -42,7 +44,8 @@ mod tests;
 pub use builder::{Builder, Layer};
 pub use checked::CheckedTree;
 pub use error::TreeError;
-pub use rules::{Rules, XattrRule};
+pub use powers::Powers;
+pub use rules::{Reduction, Rules, XattrRule};
 pub use stop::Stop;
 
 pub(in crate::image) use arena::{NodeId, NodeKind, Stat};

@@ -31,7 +31,6 @@ mod store_mount;
 mod superblock;
 mod table;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub use capabilities::{Capabilities, Verity};
@@ -42,6 +41,7 @@ pub use selinux::{BadContext, Labelling, SelinuxContext};
 pub use superblock::{Backing, Layers};
 pub use table::mounted_images;
 
+use crate::image::store::Mounted;
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 
@@ -98,7 +98,7 @@ pub trait Mounter: Send + Sync + std::fmt::Debug {
     /// Drops the base mount of `image` unless a published clone of it remains.
     fn release(&self, image: &VerityDigest) -> Result<(), MountError>;
 
-    /// Every image with a base mount or a published mount in this mount namespace. The garbage collector must keep the
-    /// objects of these.
-    fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError>;
+    /// Every image with a base mount or a published mount in this mount namespace, by whether it was mounted from this
+    /// store. The garbage collector must keep the objects of these.
+    fn mounted_images(&self) -> Result<Mounted, MountError>;
 }

@@ -4,6 +4,7 @@
 mod decode;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub struct NodeService {
     settings: NodeSettings,
     ready: Readiness,
     volumes: Arc<OnceLock<Volumes>>,
+    /// Set if it may take long until there are volumes, or for ever.
+    stateless: Arc<AtomicBool>,
 }
 
 /// The optional RPCs that the node supports. NodeExpandVolume is not among them: an image does not grow.
@@ -58,7 +61,12 @@ const CAPABILITIES: [rpc::Type; 4] = [
 impl NodeService {
     /// A service that answers `Unavailable`, and why by `ready`, until it has its volumes. Unpublishing works at once.
     pub fn new(settings: NodeSettings, ready: Readiness) -> Self {
-        Self { settings, ready, volumes: Arc::default() }
+        Self { settings, ready, volumes: Arc::default(), stateless: Arc::default() }
+    }
+
+    /// The state directory cannot be used for now: what ends is served without its records from now on.
+    pub fn serve_without_state(&self) {
+        self.stateless.store(true, Ordering::Relaxed);
     }
 
     /// Serves calls about volumes from now on.
@@ -122,6 +130,11 @@ impl node_server::Node for NodeService {
         let request = request.into_inner();
         let volume = volume_id(&request.volume_id)?;
         let path = self.path("staging_target_path", &request.staging_target_path)?;
+        if self.volumes.get().is_none() && self.stateless.load(Ordering::Relaxed) {
+            // Nothing is mounted there. Kubelet removes the path, and the recovery then drops it from the record.
+            tracing::warn!("a volume is unstaged without its record");
+            return Ok(Response::new(NodeUnstageVolumeResponse {}));
+        }
         self.volumes()?.unstage(volume, path).await.map_err(failed)?;
         Ok(Response::new(NodeUnstageVolumeResponse {}))
     }

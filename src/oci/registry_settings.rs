@@ -9,6 +9,7 @@ use reqwest::Certificate;
 use super::SourceError;
 use super::credentials::Credentials;
 use super::files::Files;
+use super::reference::canonical_host;
 use super::settings::SourceSettings;
 
 /// How registries are reached, as far as files say so.
@@ -16,7 +17,7 @@ use super::settings::SourceSettings;
 pub(super) struct Reach {
     /// Certificate authorities trusted in addition to the system's.
     pub(super) authorities: Vec<Certificate>,
-    /// Registries (`HOST[:PORT]`) reached by plain HTTP, in lower case.
+    /// Registries (`HOST[:PORT]`) reached by plain HTTP, as references spell them.
     pub(super) insecure: BTreeSet<String>,
 }
 
@@ -32,7 +33,10 @@ impl Reach {
             let text = read(files, "file of insecure registries", path)?;
             insecure.extend(hosts(&String::from_utf8_lossy(&text)));
         }
-        let insecure = insecure.iter().map(|host| host.to_ascii_lowercase()).collect();
+        // As references spell them.
+        let insecure = insecure.iter();
+        let insecure =
+            insecure.map(|host| canonical_host(host).unwrap_or_else(|| host.to_ascii_lowercase())).collect();
         Ok(Self { authorities, insecure })
     }
 }

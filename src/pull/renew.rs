@@ -9,9 +9,9 @@ use super::PullError;
 use super::build::{self, Work};
 use super::error::About as _;
 use super::recipe::StoredPart;
-use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::seal::Seal;
+use crate::image::store::{Held, Hold, ImageRecord, Store};
 use crate::image::tree::{Rules, Stop};
-use crate::kind::Kind;
 use crate::oci::limits::ImageLimits;
 
 /// Builds the image of `old` again, unless that has been done or a volume shows it. Returns the record that is in
@@ -22,34 +22,32 @@ use crate::oci::limits::ImageLimits;
 /// next attempt pulls the image.
 pub(super) fn renew(
     store: &Store,
-    lease: &Lease,
+    hold: &Hold,
     old: ImageRecord,
     (rules, limits): (Rules, ImageLimits),
     stop: &Stop,
     image: &str,
 ) -> Result<ImageRecord, PullError> {
     let manifest = old.manifest;
+    let layers = old.layers.iter().copied().map(Held::Layer);
+    hold.keep_blocking(&Held::of(&old).into_iter().chain(layers).collect::<Vec<_>>()).about(image)?;
     // Another caller may have built it while this one waited.
     let old = store.images().get(&manifest).about(image)?.unwrap_or(old);
+    hold.keep_blocking(&Held::of(&old)).about(image)?;
     if !old.is_outdated() {
         return Ok(old);
     }
-    if store.volumes().may_show(&manifest).about(image)? {
+    // A sealed image stays the same.
+    let seal = old.sealed.then(|| Seal { annotation: Seal::annotation_for(old.rules), digest: old.image });
+    if seal.is_none() && store.volumes().may_show(&manifest).about(image)? {
         tracing::info!(builder = old.builder, "a volume shows what another release built; it stays for now");
         return Ok(old);
     }
     let (was, builder) = (old.image, old.builder);
     let (name, parts, platform) = (image.to_owned(), StoredPart::of(&old), old.platform);
-    // A sealed image is never outdated.
-    let work = Work { manifest, platform, name, parts, seal: None, rules, limits };
-    let built = build::build(store, lease, work, stop, &|_| ()).inspect_err(|error| {
-        // Any other failure may pass, and leaves an image that could be mounted.
-        if matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
-            && let Err(error) = store.images().forget(&manifest)
-        {
-            tracing::error!(%error, "the record of an image without layers stays");
-        }
-    })?;
+    let work = Work { manifest, platform, name, parts, seal, rules, limits };
+    let built = build::build(store, hold, work, stop, &|_| ())
+        .inspect_err(|error| build::forget_without_layers(store, &manifest, error))?;
     tracing::info!(composefs = %built.image, %was, builder, "built anew: another release had built it");
     Ok(built)
 }

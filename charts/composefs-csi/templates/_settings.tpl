@@ -27,6 +27,7 @@ GC_LOW: {{ .Values.node.gc.lowPercent | int | quote }}
 MIN_FREE: {{ .Values.node.gc.minFreePercent | int | quote }}
 BUILD_MEMORY: {{ .Values.node.buildMemoryMiB | int | quote }}
 WITHOUT_POLICY: {{ .Values.policy.withoutPolicy }}
+POLICY_MODE: {{ .Values.policy.mode }}
 {{- if .Values.policy.json }}
 POLICY: /etc/composefs-csi/policy/policy.json
 {{- end }}
@@ -40,6 +41,8 @@ VERIFIER_TIMEOUT: {{ $.Values.policy.verifierTimeoutSeconds | int | quote }}
 {{- with .Values.node.keyDir }}
 NODE_KEY: {{ . }}/node.key
 {{- end }}
+KEEP_PRIVILEGES: {{ .Values.policy.keepPrivileges | quote }}
+KEEP_SPECIAL_FILES: {{ .Values.policy.keepSpecialFiles | quote }}
 IMAGE_CREDENTIAL_POLICY: {{ .Values.imageCredentials.policy }}
 {{- with .Values.imageCredentials.allow }}
 IMAGE_CREDENTIAL_ALLOW: {{ join "," . | quote }}

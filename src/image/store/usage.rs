@@ -48,8 +48,7 @@ impl Store {
     /// # Errors
     /// Those of reading records and directories; an image of a newer release is left out.
     pub fn usage(&self) -> Result<Usage, StoreError> {
-        let _lease = self.lease_blocking()?;
-        let listing = self.parts.images.list()?;
+        let (_hold, listing) = self.hold_all_images()?;
         let records: Vec<&ImageRecord> = listing.images.iter().map(|image| &image.record).collect();
         let unused = |record: &&ImageRecord| ImageUsage { manifest: record.manifest, total: 0, alone: 0 };
         let mut usages: Vec<ImageUsage> = records.iter().map(unused).collect();
@@ -70,7 +69,7 @@ impl Store {
 }
 
 /// What each image that is not `needed` frees when it goes after all those used less recently: the
-/// objects that neither a needed image nor one used more recently has. The caller holds a lease.
+/// objects that neither a needed image nor one used more recently has. No other collection runs.
 pub(super) fn frees(
     images: &Images,
     contents: Contents<'_>,

@@ -20,7 +20,7 @@ use crate::pull::{Caller, ImageRequest, PullError, Ready, Watch};
 /// How often a pull is checked for changes. A pull that takes less than this gets no event that it has begun.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// An image to publish. Its lease protects it from garbage collection until a record does.
+/// An image to publish. Its hold keeps it from garbage collection until a record does.
 pub(super) struct ChosenImage {
     pub pinned: PinnedImage,
     pub fetched: u64,
@@ -72,6 +72,7 @@ impl Volumes {
             platform: request.attributes.platform.clone().unwrap_or_else(|| self.0.platform.clone()),
             caller,
             pinned,
+            noexec: request.noexec(),
             credentials,
             watch: watch.clone(),
         };
@@ -100,7 +101,7 @@ impl Volumes {
             (watch.get().map(|pull| (pull, begun.elapsed())), image_request.reference.to_string());
         self.0.pod_events.image_ready(&request.volume, &request.identity.pod, &image, &ready, pull);
         let record = &ready.record;
-        let (image, composefs) = (record.manifest, record.image);
+        let (image, composefs) = (record.manifest, ready.image);
         let pinned = PinnedImage { image, composefs, bytes: record.bytes, inodes: record.inodes };
         Ok(ChosenImage { pinned, fetched: ready.fetched, ready })
     }

@@ -52,12 +52,13 @@ impl Volumes {
         Span::current().record("image.digest", tracing::field::display(image.image));
         let level = self
             .blocking(move |io| {
-                // The lease is held until the record protects the image.
+                // The hold lasts until the record keeps the image.
                 let _chosen = chosen;
                 // Observed again: the pull may have taken minutes.
                 let seen = io.observe(&guard, &wanted.target)?;
                 execute_plan(io, &guard, &wanted.target, &seen, plan::publish(&wanted, image, &seen))?;
-                Ok(io.mounter.level(&image.composefs).max(wanted.least))
+                let shown = plan::shown(&wanted, image, &seen);
+                Ok(io.mounter.level(&shown.composefs).max(wanted.least))
             })
             .await?;
         self.0.metrics.mounted(request.target.path(), level);

@@ -11,7 +11,7 @@ use crate::pull::error::About as _;
 use crate::pull::evidence::Evidence;
 use crate::pull::manifest_path::ManifestPath;
 use crate::pull::plan::{Answer, Question};
-use crate::trust::collect::collect;
+use crate::trust::Claims;
 
 impl Execution<'_> {
     pub(super) async fn ask(&mut self, question: Question) -> Result<Answer, PullError> {
@@ -38,7 +38,7 @@ impl Execution<'_> {
             }
             Question::Signatures(documents) => {
                 let (source, mut evidence) = (self.source()?, Evidence::clone(&documents));
-                evidence.signatures = collect(&*source, &evidence.digests()).await.about(&self.image)?;
+                evidence.signatures = self.claims(&*source, &evidence).await?;
                 Answer::Signatures(Arc::new(evidence))
             }
             Question::NewerEvidence(manifest, evidence) => {
@@ -76,7 +76,14 @@ impl Execution<'_> {
         }
         let mut newer = evidence.clone();
         newer.add(&path);
-        newer.signatures = collect(&*source, &newer.digests()).await.about(&self.image)?;
+        // The older ones may be what another namespace's policy asks for.
+        newer.signatures = self.claims(&*source, &newer).await?.with_older(&evidence.signatures);
         Ok(newer)
+    }
+
+    async fn claims(&self, source: &dyn Source, evidence: &Evidence) -> Result<Claims, PullError> {
+        // Signatures do not depend on the seal.
+        let subject = evidence.subject(self.request, false);
+        self.pulls.control().find_claims(&self.image, source, subject).await
     }
 }

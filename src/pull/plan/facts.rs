@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::step::{Lookup, NewRecord, Step};
 use crate::image::store::ImageRecord;
+use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 use crate::pull::evidence::Evidence;
 use crate::pull::manifest_path::ManifestPath;
@@ -13,6 +14,7 @@ use crate::trust::{Admission, PolicyRefusal};
 /// Everything that the steps so far have found out. `None` means not known yet.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(in crate::pull) struct Facts {
+    pub(super) outright: Option<Option<PolicyRefusal>>,
     pub(super) candidates: BTreeMap<Lookup, Candidate>,
     pub(super) top: Option<Digest>,
     pub(super) path: Option<Arc<ManifestPath>>,
@@ -23,6 +25,7 @@ pub(in crate::pull) struct Facts {
     pub(super) verdict: Option<Result<Admission, PolicyRefusal>>,
     pub(super) fetched: Option<(Arc<ImageRecord>, u64)>,
     pub(super) renewed: Option<Arc<ImageRecord>>,
+    pub(super) variant: Option<(Arc<ImageRecord>, VerityDigest)>,
     recorded: Vec<NewRecord>,
 }
 
@@ -54,6 +57,8 @@ pub(in crate::pull) enum StoredVerdict {
 /// What carrying out a step has found out.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::pull) enum Answer {
+    /// Why the policy refuses the reference, if it does.
+    Outright(Option<PolicyRefusal>),
     /// What the store has.
     Image(Lookup, Option<Arc<ImageRecord>>),
     /// Whether the access rule grants it.
@@ -80,6 +85,8 @@ pub(in crate::pull) enum Answer {
     Fetched(Arc<ImageRecord>, u64),
     /// The record that holds after building again. A volume may require that the old image stays.
     Renewed(Arc<ImageRecord>),
+    /// The record with an image by other rules, and that image.
+    Varied(Arc<ImageRecord>, VerityDigest),
     /// The record is written.
     Recorded(NewRecord),
 }
@@ -88,6 +95,7 @@ impl Facts {
     /// Adds what a step has found out.
     pub(in crate::pull) fn note(&mut self, answer: Answer) {
         match answer {
+            Answer::Outright(refusal) => self.outright = Some(refusal),
             Answer::Image(lookup, record) => self.candidate(lookup).record = Some(record),
             Answer::Granted(lookup, granted) => self.candidate(lookup).granted = Some(granted),
             Answer::FromHere(lookup, from_here) => self.candidate(lookup).from_here = Some(from_here),
@@ -103,6 +111,7 @@ impl Facts {
             Answer::Verdict(verdict) => self.verdict = Some(verdict),
             Answer::Fetched(record, bytes) => self.fetched = Some((record, bytes)),
             Answer::Renewed(record) => self.renewed = Some(record),
+            Answer::Varied(record, image) => self.variant = Some((record, image)),
             Answer::Recorded(new) => self.recorded.push(new),
         }
     }

@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use crate::image::seal::SealError;
 use crate::image::store::ImageRecord;
+use crate::image::tree::Rules;
+use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 use crate::oci::reference::Version;
 use crate::pull::evidence::Evidence;
+use crate::pull::excess::Excess;
+use crate::pull::limits::Kept;
 use crate::pull::manifest_path::ManifestPath;
 use crate::pull::{Caller, ImageRequest, PullPolicy};
 use crate::trust::{Admission, PolicyRefusal};
@@ -22,25 +26,42 @@ pub(in crate::pull) struct Terms {
     pub pinned: Option<Digest>,
     /// Whether there is nothing to hide from the caller.
     pub sees_all: bool,
-    /// Whether the policy decides about the caller.
+    /// Whether nothing is fetched for the caller that no policy could admit.
+    pub heeds_policy: bool,
+    /// Whether the policy decides about the caller; then it heeds it as well.
     pub is_judged: bool,
     /// Whether the operator wants the image here for all pods.
     pub is_preload: bool,
     /// Whether the node takes only images that carry their composefs digest.
     pub require_digest: bool,
+    /// Whether the caller is about to mount the image, or to have it mounted.
+    pub is_mounted: bool,
+    /// Whether nothing in the image may be executed.
+    pub noexec: bool,
+    /// What images keep on this node.
+    pub kept: Kept,
 }
 
 impl Terms {
     /// The terms of a request.
-    pub(in crate::pull) fn of(request: &ImageRequest, sees_all: bool, require_digest: bool) -> Self {
+    pub(in crate::pull) fn of(
+        request: &ImageRequest,
+        sees_all: bool,
+        require_digest: bool,
+        kept: Kept,
+    ) -> Self {
         Self {
             policy: request.policy,
             by_digest: matches!(request.reference.version(), Version::Digest(_)),
             pinned: request.pinned,
             sees_all,
+            heeds_policy: request.caller.heeds_policy(),
             is_judged: request.caller.is_judged(),
             is_preload: request.caller == Caller::Preload,
             require_digest,
+            is_mounted: request.caller.mounts(),
+            noexec: request.noexec,
+            kept,
         }
     }
 }
@@ -71,6 +92,8 @@ pub(in crate::pull) enum Step {
     Fetch(Arc<ManifestPath>, Arc<Evidence>),
     /// Build the image again: another release built it.
     Renew(Arc<ImageRecord>),
+    /// Build another image of the same layers, by these rules.
+    Vary(Arc<ImageRecord>, Rules),
     /// The end: the caller gets the image.
     Give(Provided),
     /// The end: the caller gets nothing.
@@ -106,6 +129,8 @@ pub(in crate::pull) enum Question {
 /// What the policy is consulted about.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::pull) enum Case {
+    /// Whether it refuses the reference, whatever the image is.
+    Outright,
     /// Whether it wants signatures of this image, which is to be fetched.
     WantsSignatures { path: Arc<ManifestPath>, sealed: bool },
     /// Whether it admits a stored image, by the evidence stored with it.
@@ -133,6 +158,8 @@ pub(in crate::pull) enum NewRecord {
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::pull) struct Provided {
     pub record: Arc<ImageRecord>,
+    /// The composefs image to mount: the record's own, or a variant.
+    pub image: VerityDigest,
     /// Compressed bytes that the pull fetched.
     pub fetched: u64,
     /// `None` for callers that are not judged.
@@ -150,4 +177,6 @@ pub(in crate::pull) enum Obstacle {
     Seal(SealError),
     /// It carries no composefs digest, for this reason, and the node demands one.
     Unsealed(String),
+    /// It is sealed with something that is not allowed.
+    Excess(Excess),
 }

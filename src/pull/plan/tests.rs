@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use world::{History, number, run};
 
 use super::*;
-use crate::pull::PullPolicy;
+use crate::image::tree::Powers;
+use crate::pull::{Kept, PullPolicy};
+use crate::trust::Admission;
 
 fn is_ask(step: &Step) -> bool {
     matches!(step, Step::Ask(_))
@@ -22,10 +24,26 @@ fn is_fetch(step: &Step) -> bool {
 fn terms() -> impl Strategy<Value = Terms> {
     let policy = prop::sample::select(vec![PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never]);
     let pinned = prop::option::weighted(0.3, (0..3u8).prop_map(number));
-    let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.7), any::<bool>(), any::<bool>());
-    (policy, pinned, flags).prop_map(|(policy, pinned, flags)| {
-        let (by_digest, sees_all, is_judged, is_preload, require_digest) = flags;
-        Terms { policy, by_digest, pinned, sees_all, is_judged, is_preload, require_digest }
+    let flags = (any::<bool>(), any::<bool>(), 0..6u8, any::<bool>(), any::<bool>());
+    let forms = (prop::bool::weighted(0.7), any::<bool>(), any::<bool>(), any::<bool>());
+    (policy, pinned, flags, forms).prop_map(|(policy, pinned, flags, forms)| {
+        let (by_digest, sees_all, heeds, is_preload, require_digest) = flags;
+        let (heeds_policy, is_judged) = (heeds > 0, heeds > 1);
+        let (is_mounted, noexec, special_files, privileges) = forms;
+        let kept = Kept { special_files, privileges };
+        Terms {
+            policy,
+            by_digest,
+            pinned,
+            sees_all,
+            heeds_policy,
+            is_judged,
+            is_preload,
+            require_digest,
+            is_mounted,
+            noexec,
+            kept,
+        }
     })
 }
 
@@ -68,6 +86,19 @@ proptest! {
         }
     }
 
+    /// What the policy refuses whatever the image is ends at once: nobody is asked, and nothing is read.
+    #[test]
+    fn what_is_refused_outright_asks_nobody((terms, history) in history()) {
+        let first = history.steps.first().map(|(step, _)| step);
+        let outright = Step::Judge(Case::Outright);
+        prop_assert_eq!(first == Some(&outright), terms.heeds_policy);
+        let is_refused = |answer: &Answer| matches!(answer, Answer::Outright(Some(_)));
+        if history.answers().any(is_refused) {
+            prop_assert_eq!(history.steps.len(), 1);
+            prop_assert!(matches!(history.end, Step::Refuse(Obstacle::Refused(_))));
+        }
+    }
+
     /// `Never` fetches nothing and looks for no signatures. It asks only what proves that the caller has access: a
     /// caller that sees everything learns at once that the image is absent.
     #[test]
@@ -80,6 +111,10 @@ proptest! {
             step,
             Step::Ask(Question::Signatures(_) | Question::NewerEvidence(..))
         )));
+        let is_refused = |answer: &Answer| matches!(answer, Answer::Outright(Some(_)));
+        if history.answers().any(is_refused) {
+            return Ok(());
+        }
         if terms.sees_all && history.known().is_none() {
             prop_assert!(!history.any(is_ask), "{:?}", history);
             prop_assert_eq!(&history.end, &Step::Refuse(Obstacle::Absent));
@@ -94,7 +129,7 @@ proptest! {
             matches!(answer, Answer::StoredVerdict(StoredVerdict::Refused { .. }))
         };
         if history.is_granted(&known.manifest)
-            && matches!(history.steps[1].1, Answer::Granted(Lookup::Request, true))
+            && history.answers().any(|answer| *answer == Answer::Granted(Lookup::Request, true))
             && !history.answers().any(is_refused)
         {
             prop_assert!(!history.any(is_ask), "{:?}", history);
@@ -109,7 +144,8 @@ proptest! {
         let first = history.steps.iter().map(|(step, _)| step).find(|step| is_ask(step));
         let is_first_top = matches!(first, None | Some(Step::Ask(Question::Top | Question::NewerEvidence(..))));
         prop_assert!(is_first_top, "{:?}", first);
-        if !terms.sees_all && !history.answers().any(|answer| matches!(answer, Answer::Granted(_, true))) {
+        let is_enough = |answer: &Answer| matches!(answer, Answer::Granted(_, true) | Answer::Outright(Some(_)));
+        if !terms.sees_all && !history.answers().any(is_enough) {
             prop_assert!(history.any(|step| *step == Step::Ask(Question::Top)), "{:?}", history);
         }
     }
@@ -164,6 +200,30 @@ proptest! {
             prop_assert!(history.any(|step| matches!(step, Step::Renew(_))));
         }
         prop_assert!(given.record.sealed || !terms.require_digest);
+    }
+
+    /// An image that is mounted has nothing in it that neither the node nor the policy keeps. A sealed one is given as
+    /// it is, or refused.
+    #[test]
+    fn what_is_mounted_has_only_what_is_kept((terms, history) in history()) {
+        let Step::Give(given) = &history.end else { return Ok(()) };
+        let own = given.record.images().find(|own| own.image == given.image);
+        prop_assert!(own.is_some(), "it is one of the record's: {:?}", given);
+        if !terms.is_mounted {
+            return Ok(());
+        }
+        let admitted = |is: fn(&Admission) -> bool| given.admission.as_ref().is_some_and(is);
+        let keeps_privileges = terms.kept.privileges || admitted(|admission| admission.keep_privileges);
+        if !given.record.sealed {
+            let kept = Kept { privileges: keeps_privileges, ..terms.kept };
+            prop_assert_eq!(own.map(|own| own.rules), Some(kept.rules(terms.noexec)));
+        } else if terms.is_judged {
+            let powers = given.record.powers.clone().unwrap_or_else(Powers::unknown);
+            let is_signed = admitted(|admission| admission.signed);
+            prop_assert!(powers.special_file.is_none() || terms.kept.special_files || is_signed);
+            prop_assert!(powers.privileged_file.is_none() || keeps_privileges || is_signed);
+            prop_assert!(powers.program.is_none() || !terms.noexec);
+        }
     }
 
     /// The plan depends on what is known, not on the order in which it became known.

@@ -22,7 +22,14 @@ pub(super) fn requirement(at: At, shape: Shape, base: &Path, read: Read<'_>) -> 
     let check = match shape {
         Shape::Reject => Check::Reject,
         Shape::AcceptAnything => Check::AcceptAnything,
-        Shape::Composefs { require_digest, integrity } => Check::Composefs { require_digest, integrity },
+        Shape::WarnOnly => Check::WarnOnly,
+        Shape::AnyOf(alternatives) => {
+            let one = |(at, shape)| requirement(at, shape, base, &mut *reader.read);
+            Check::AnyOf(alternatives.into_iter().map(one).collect::<Result<_, _>>()?)
+        }
+        Shape::Composefs { require_digest, integrity, keep_privileges } => {
+            Check::Composefs { require_digest, integrity, keep_privileges }
+        }
         Shape::Unsupported { kind, why } => Check::Unsupported { kind, why },
         Shape::Signed { authority, rekor, identity } => reader.signed(authority, &rekor, identity)?,
         Shape::Bundle { authority, predicate_types, ignore_log } => {

@@ -1,8 +1,11 @@
 //! Image records: `images/<manifest hex>.json`. The file's mtime is when the image was last used.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
@@ -11,7 +14,7 @@ use crate::image::store::aside::Aside;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
 use crate::image::store::file_name::{digest_of, json_of};
-use crate::image::store::image_record::ImageRecord;
+use crate::image::store::image_record::{ImageRecord, Variant};
 use crate::image::store::key::NodeKey;
 use crate::oci::digest::Digest;
 
@@ -33,19 +36,35 @@ pub struct Listing {
     pub unreadable: Vec<StoreError>,
 }
 
+/// Which of a file's states was seen: its inode, and when that was changed. Every use of an image changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::image::store) struct Stamp(u64, i64, i64);
+
+/// What a listing of changed records found.
+#[derive(Debug, Default)]
+pub(in crate::image::store) struct Changed {
+    pub(in crate::image::store) images: Vec<(ImageRecord, Stamp)>,
+    /// Records that cannot be read, and why.
+    pub(in crate::image::store) unreadable: Vec<StoreError>,
+}
+
 /// The image records of a store.
 #[derive(Debug)]
 pub struct Images {
     disk: Disk,
     key: NodeKey,
     directory: PathBuf,
+    /// Held while a record is written, so that a change of one is not lost to another. Another process might still
+    /// lose a variant, which is then built again.
+    writing: Mutex<()>,
 }
 
 impl Images {
     pub(in crate::image::store) const DIRECTORY: &str = "images";
 
     pub(in crate::image::store) fn new(disk: &Disk, key: &NodeKey) -> Self {
-        Self { disk: disk.clone(), key: key.clone(), directory: disk.root().join(Self::DIRECTORY) }
+        let directory = disk.root().join(Self::DIRECTORY);
+        Self { disk: disk.clone(), key: key.clone(), directory, writing: Mutex::default() }
     }
 
     /// The record of the image with this manifest digest; `None` if it is not in the store. A torn
@@ -97,6 +116,30 @@ impl Images {
         Ok(listing)
     }
 
+    /// The images whose records have changed since they were `seen`, and the records that cannot be read. The caller
+    /// adds to `seen` what it is done with.
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub(in crate::image::store) fn list_changed(
+        &self,
+        seen: &HashMap<Digest, Stamp>,
+    ) -> Result<Changed, StoreError> {
+        let mut found = Changed::default();
+        for manifest in self.manifests()? {
+            // Before the record is read: one that is replaced meanwhile has changed again.
+            let Some(stamp) = self.stamp(&manifest)? else { continue };
+            if seen.get(&manifest) == Some(&stamp) {
+                continue;
+            }
+            match self.read(&manifest) {
+                Ok(record) => found.images.extend(record.map(|record| (record, stamp))),
+                Err(error) => found.unreadable.push(error),
+            }
+        }
+        Ok(found)
+    }
+
     /// Notes that the image is used now; the least recently used go first when space runs out.
     /// Survives this process, not a power cut.
     ///
@@ -128,14 +171,27 @@ impl Images {
         Ok(names.iter().filter_map(|name| digest_of(name, ".json")).collect())
     }
 
-    /// Whether there is a record, readable or not.
-    pub(in crate::image::store) fn contains(&self, manifest: &Digest) -> Result<bool, StoreError> {
-        let path = self.path(manifest);
-        path.try_exists().map_err(|error| self.disk.error("look for", &path, error))
-    }
-
     /// Writes a record, durably, replacing an older one.
     pub(in crate::image::store) fn write(&self, record: &ImageRecord) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_alone(record)
+    }
+
+    /// Adds a variant to a record, durably, in the place of one by the same rules; returns the new record.
+    pub(in crate::image::store) fn add_variant(
+        &self,
+        manifest: &Digest,
+        variant: Variant,
+    ) -> Result<ImageRecord, StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut record = self.get(manifest)?.ok_or(StoreError::NoImage(*manifest))?;
+        record.variants.retain(|old| old.rules != variant.rules);
+        record.variants.push(variant);
+        self.write_alone(&record)?;
+        Ok(record)
+    }
+
+    fn write_alone(&self, record: &ImageRecord) -> Result<(), StoreError> {
         let path = self.path(&record.manifest);
         let bytes =
             record.render(&self.key).map_err(|error| self.disk.error("encode", &path, error.into()))?;
@@ -183,7 +239,20 @@ impl Images {
         ImageRecord::parse(&path, manifest, &bytes, &self.key).map(Some)
     }
 
-    fn stored(&self, manifest: &Digest) -> Result<Option<StoredImage>, StoreError> {
+    fn stamp(&self, manifest: &Digest) -> Result<Option<Stamp>, StoreError> {
+        let path = self.path(manifest);
+        match std::fs::metadata(&path) {
+            Ok(found) => Ok(Some(Stamp(found.ino(), found.ctime(), found.ctime_nsec()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.disk.error("inspect", &path, error)),
+        }
+    }
+
+    /// The image with the time of its last use; `None` if it has no record.
+    pub(in crate::image::store) fn stored(
+        &self,
+        manifest: &Digest,
+    ) -> Result<Option<StoredImage>, StoreError> {
         let Some(record) = self.read(manifest)? else { return Ok(None) };
         let path = self.path(manifest);
         let used = std::fs::metadata(&path).and_then(|metadata| metadata.modified());
