@@ -51,7 +51,7 @@ pub use excess::Excess;
 pub use limits::{Kept, PullLimits};
 pub use manifest_path::ManifestPath;
 pub use metrics::PullMetrics;
-pub use progress::{LayerProgress, LayerState, Progress, Watch};
+pub use progress::{LayerProgress, LayerState, Phase, Progress, Watch};
 pub use puller::Puller;
 pub use recipe::StoredPart;
 pub use turns::TurnRules;

@@ -33,7 +33,7 @@ use crate::integrity::Integrity;
 use crate::metrics::MetricsRegistry;
 use crate::node::corruption::{CorruptImages, CorruptionWatcher};
 use crate::node::credential_providers::CredentialProviders;
-use crate::node::mount::{KernelMounter, Mounter, Verity};
+use crate::node::mount::{self, KernelMounter, Mounter, Verity};
 use crate::node::service::{NodeService, NodeSettings};
 use crate::node::state_directory::StateDirectory;
 use crate::node::volume::guard::Guards;
@@ -159,6 +159,8 @@ async fn keep_volumes(
     let (opened, token) = (Arc::clone(&state), shutdown.clone());
     let kubelet = settings.node.kubelet_dir.clone();
     let open = move || {
+        // Before anything is mounted where nobody else sees it.
+        mount::reaches_kubelet(&kubelet)?;
         let (directories, waiting) = ((opened, kubelet), (wanted, token));
         open(&engine, directories, (credential_providers, pod_events), layouts, waiting, noted, least)
     };

@@ -63,7 +63,7 @@ pub(super) async fn check(
 ) -> anyhow::Result<()> {
     let image = wanted.reference.to_string();
     let source = engine::sources(settings)?.open(&wanted.reference, &Credentials::none())?;
-    let top = source.resolve(&wanted.reference.version()).await?;
+    let top = source.resolve_to_read(&wanted.reference.version()).await?;
     let path =
         ManifestPath::resolve_platform(&*source, top, &settings.limits.image, &wanted.platform, &image)
             .await?;

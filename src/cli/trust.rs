@@ -9,6 +9,7 @@ use crate::trust::{PolicyMode, TrustSettings, VERIFIER_TIMEOUT, WithoutPolicy};
 
 /// Settings for which images may be mounted.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Which images may be mounted")]
 pub struct TrustArgs {
     /// The signature policy, a containers-policy.json(5) file. There is none by default.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_POLICY", value_name = "FILE")]

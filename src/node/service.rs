@@ -211,11 +211,13 @@ impl node_server::Node for NodeService {
     }
 }
 
-/// An image is read-only: all of it is in use, and nothing is available.
+/// The size of an image is its capacity. Nothing of it is in use and nothing is available, which CSI takes for "not
+/// said": an image cannot fill up. An alert on volumes that fill up (`available / capacity`) fires for what is in use
+/// only, and would do so for every image otherwise.
 fn statistics(found: Statistics) -> NodeGetVolumeStatsResponse {
     let usage = |amount: u64, unit: Unit| {
         let amount = i64::try_from(amount).unwrap_or(i64::MAX);
-        VolumeUsage { available: 0, total: amount, used: amount, unit: unit.into() }
+        VolumeUsage { available: 0, total: amount, used: 0, unit: unit.into() }
     };
     NodeGetVolumeStatsResponse {
         usage: vec![usage(found.bytes, Unit::Bytes), usage(found.inodes, Unit::Inodes)],

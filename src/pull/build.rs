@@ -2,9 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::PullError;
 use super::error::About as _;
 use super::recipe::StoredPart;
+use super::{Phase, PullError};
 use crate::image::composefs::{self, ImageBytes};
 use crate::image::seal::Seal;
 use crate::image::store::{Hold, ImageRecord, Store};
@@ -31,10 +31,18 @@ pub(super) struct Work {
     pub limits: ImageLimits,
 }
 
-/// Folds the parts, writes the image and commits it.
-pub(super) fn build(store: &Store, hold: &Hold, work: Work, stop: &Stop) -> Result<ImageRecord, PullError> {
+/// Folds the parts, writes the image and commits it. `enter` hears what is done.
+pub(super) fn build(
+    store: &Store,
+    hold: &Hold,
+    work: Work,
+    stop: &Stop,
+    enter: &dyn Fn(Phase),
+) -> Result<ImageRecord, PullError> {
+    enter(Phase::Building);
     let Made { rules, image, powers } =
         make(store, &work, stop).inspect_err(|error| set_bad_parts_aside(store, &work.parts, error))?;
+    enter(Phase::Syncing);
     // The image is an object before the record names it.
     let (digest, _) = store.objects().under(hold).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {

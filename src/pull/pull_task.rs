@@ -14,7 +14,7 @@ use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
 use super::turns::Tenant;
-use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence, vary};
+use super::{Phase, Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence, vary};
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
 use crate::image::store::{Held, Hold, ImageRecord, Store};
@@ -66,7 +66,7 @@ impl PullContext {
     pub(super) async fn run(
         &self,
         task: &Arc<PullTask>,
-        progress: &Progress,
+        progress: &Arc<Progress>,
     ) -> Result<PulledImage, PullError> {
         let timing = self.metrics.pull();
         let outcome = self.pull(task, progress).await;
@@ -107,7 +107,7 @@ impl PullContext {
         found.map_or(true, |found| found.unwrap_or(true))
     }
 
-    async fn pull(&self, task: &Arc<PullTask>, progress: &Progress) -> Result<PulledImage, PullError> {
+    async fn pull(&self, task: &Arc<PullTask>, progress: &Arc<Progress>) -> Result<PulledImage, PullError> {
         let started = Instant::now();
         let (image, manifest) = (task.image.as_str(), task.path.digest);
         let hold = self.store.hold();
@@ -139,10 +139,7 @@ impl PullContext {
                 hold.keep(&Held::of(&record)).await.about(image)?;
                 record
             }
-            _ => {
-                progress.begin_building();
-                self.build(task, recipe, &hold).await?
-            }
+            _ => self.build(task, recipe, &hold, progress).await?,
         };
         // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
         task.rights.record_origin(&hold, &manifest)?;
@@ -179,9 +176,11 @@ impl PullContext {
         task: &Arc<PullTask>,
         recipe: Recipe,
         hold: &Hold,
+        progress: &Arc<Progress>,
     ) -> Result<ImageRecord, PullError> {
+        progress.enter(Phase::Waiting);
         let (store, hold, image) = (Arc::clone(&self.store), hold.clone(), task.image.clone());
-        let parts = recipe.stored();
+        let (parts, progress) = (recipe.stored(), Arc::clone(progress));
         let work = build::Work {
             manifest: task.path.digest,
             parts: parts.clone(),
@@ -191,7 +190,8 @@ impl PullContext {
             rules: self.limits.rules(),
             limits: self.limits.image,
         };
-        let build = move |stop: &Stop| build::build(&store, &hold, work, stop);
+        let build =
+            move |stop: &Stop| build::build(&store, &hold, work, stop, &|phase| progress.enter(phase));
         self.builders.run(task.rights.tenant(), parts, &image, build).await
     }
 

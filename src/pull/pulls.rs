@@ -13,7 +13,7 @@ use super::rights::Rights;
 use super::single_flight::{Lost, SingleFlight};
 use super::turns::Tenant;
 use super::under_way::PullUnderWay;
-use super::{ImageRequest, Kept, Progress, PullError, PullLimits, PullMetrics};
+use super::{ImageRequest, Kept, Phase, Progress, PullError, PullLimits, PullMetrics};
 use crate::image::access::{AccessRule, Origin};
 use crate::image::store::{AccessRecord, ImageRecord, Store};
 use crate::image::tree::Rules;
@@ -222,7 +222,7 @@ impl Pulls {
                 let seen = Arc::clone(&progress);
                 let building = work(Arc::clone(&context), rights.tenant(), name);
                 let work = async move {
-                    seen.begin_building();
+                    seen.enter(Phase::Waiting);
                     context.while_wanted(&attendance, &seen, building).await
                 };
                 (progress, work.instrument(span))

@@ -46,7 +46,7 @@ pub(super) fn renew(
     let (was, builder) = (old.image, old.builder);
     let (name, parts, platform) = (image.to_owned(), StoredPart::of(&old), old.platform);
     let work = Work { manifest, platform, name, parts, seal, rules, limits };
-    let built = build::build(store, hold, work, stop)
+    let built = build::build(store, hold, work, stop, &|_| ())
         .inspect_err(|error| build::forget_without_layers(store, &manifest, error))?;
     tracing::info!(composefs = %built.image, %was, builder, "built anew: another release had built it");
     Ok(built)

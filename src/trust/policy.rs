@@ -13,7 +13,6 @@
 mod compile;
 pub mod decide;
 mod error;
-mod files;
 mod hearing;
 mod identity;
 mod json;

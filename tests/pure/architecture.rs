@@ -23,6 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "trust",
             "oci",
             "integrity",
+            "kind",
             "text",
         ],
     ),

@@ -5,9 +5,7 @@ settings of the plugin. All values are text.
 */}}
 {{- define "composefs-csi.commonSettings" -}}
 STATE_DIR: {{ .Values.stateDir | quote }}
-{{- with .Values.registries.insecure }}
-INSECURE_REGISTRY: {{ join "," . | quote }}
-{{- end }}
+INSECURE_REGISTRIES_FILE: /etc/composefs-csi/settings/insecure-registries
 {{- with .Values.registries.certificateAuthorities }}
 {{- $files := list }}
 {{- range $file, $_ := . }}

@@ -66,15 +66,15 @@ impl Needs {
     fn note_unreadable_mounts(&mut self, parts: &Parts, listing: &Listing) -> Result<(), StoreError> {
         let known: HashSet<VerityDigest> =
             listing.images.iter().flat_map(|image| image.record.images()).map(|own| own.image).collect();
-        for image in self.shown.iter().copied() {
-            if !parts.contents().has_image(&image)? {
-                if self.mounted.here.contains(&image) {
-                    self.unknown.push(missing_mount(&image));
+        for image in &self.shown {
+            if !parts.contents().has_image(image)? {
+                if self.mounted.here.contains(image) {
+                    self.unknown.push(missing_mount(image));
                 }
-            } else if !known.contains(&image)
-                && let Err(why) = parts.contents().named_by(&image)?
+            } else if !known.contains(image)
+                && let Err(why) = parts.contents().named_by(image)?
             {
-                self.unknown.push(unreadable_mount(&image, &why));
+                self.unknown.push(unreadable_mount(image, &why));
             }
         }
         Ok(())

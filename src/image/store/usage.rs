@@ -37,6 +37,8 @@ pub struct Usage {
     pub objects: u64,
     /// Disk space of all objects in bytes (allocated blocks).
     pub allocated: u64,
+    /// Bytes that sharing saves: the totals of all images, less the bytes of their objects, each once.
+    pub saved: u64,
 }
 
 impl Store {
@@ -50,7 +52,9 @@ impl Store {
         let records: Vec<&ImageRecord> = listing.images.iter().map(|image| &image.record).collect();
         let unused = |record: &&ImageRecord| ImageUsage { manifest: record.manifest, total: 0, alone: 0 };
         let mut usages: Vec<ImageUsage> = records.iter().map(unused).collect();
+        let mut saved = 0_u64;
         for group in sharing::shared(self.parts.contents(), &records)? {
+            saved += group.bytes * (group.images.len() as u64).saturating_sub(1);
             let alone = if group.images.len() == 1 { group.bytes } else { 0 };
             for image in group.images {
                 if let Some(usage) = usages.get_mut(image) {
@@ -60,7 +64,7 @@ impl Store {
             }
         }
         let (objects, allocated) = self.parts.objects.total()?;
-        Ok(Usage { images: usages, objects, allocated })
+        Ok(Usage { images: usages, objects, allocated, saved })
     }
 }
 

@@ -54,6 +54,15 @@ impl Execution<'_> {
         }
     }
 
+    /// Whether the reference has led to an image before, or the volume shows one.
+    pub(super) fn is_known(&self) -> Result<bool, PullError> {
+        if self.request.pinned.is_some() {
+            return Ok(true);
+        }
+        let named = self.store().names().resolve(&self.image, &self.request.platform).about(&self.image)?;
+        Ok(named.is_some())
+    }
+
     async fn by_name(&self, name: &str) -> Result<Option<ImageRecord>, PullError> {
         match self.store().names().resolve(name, &self.request.platform).about(&self.image)? {
             Some(manifest) => self.stored(&manifest).await,

@@ -18,7 +18,14 @@ impl Execution<'_> {
         Ok(match question {
             Question::Top => {
                 let version = self.request.reference.version();
-                Answer::Top(self.source()?.resolve(&version).await.about(&self.image)?)
+                let source = self.source()?;
+                // The content of a known reference is most likely here: a HEAD tells, and registries count no download.
+                let resolved = if self.is_known()? {
+                    source.resolve(&version).await
+                } else {
+                    source.resolve_to_read(&version).await
+                };
+                Answer::Top(resolved.about(&self.image)?)
             }
             Question::Confirm(lookup, manifest) => {
                 // Every failure means that nothing is confirmed: the manifest is asked for next.
@@ -61,7 +68,7 @@ impl Execution<'_> {
     /// The evidence with the documents and the signatures that the registry has now.
     async fn newer_evidence(&mut self, manifest: Digest, evidence: &Evidence) -> Result<Evidence, PullError> {
         let source = self.source()?;
-        let top = source.resolve(&self.request.reference.version()).await.about(&self.image)?;
+        let top = source.resolve_to_read(&self.request.reference.version()).await.about(&self.image)?;
         let mut path = self.path(&*source, top).await?;
         if path.digest != manifest {
             // The tag has moved on; the volume shows what it was.

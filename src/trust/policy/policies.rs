@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::{Fault, PolicyError, Problem};
-use super::files::Files;
 use super::reasons::printable;
 use super::rule::Policy;
 use crate::oci::digest::Digest;
+use crate::oci::files::Files;
 
 /// The files are checked at most once in this time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
