@@ -1,6 +1,6 @@
 //! How often a registry is asked for a manifest: the fewest requests for a fresh pull, and for an image that is here.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use composefs_csi::oci::digest::Digest;
 
@@ -30,7 +30,7 @@ async fn registry(digests: Digests) -> (Impostor, Layout, Digest) {
     (Impostor::start(answer).await, layout, plain)
 }
 
-fn answer(blobs: &PathBuf, digests: Digests, path: &str, plain: Digest, index: Digest) -> Answer {
+fn answer(blobs: &Path, digests: Digests, path: &str, plain: Digest, index: Digest) -> Answer {
     let name = path.rsplit('/').next().unwrap_or_default();
     let digest = match name {
         "plain" => plain.to_string(),
