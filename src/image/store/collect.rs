@@ -9,7 +9,7 @@ use super::inventory::{self, Needs};
 use super::lock::Collecting;
 use super::mounted::MountedImages;
 use super::rounds::{Look, Round, Rounds};
-use super::{ImageRecord, Store, StoreError, Swept, usage};
+use super::{ImageRecord, Space, Store, StoreError, Swept, usage};
 use crate::metrics::Outcome;
 use crate::oci::digest::Digest;
 
@@ -72,7 +72,7 @@ impl Store {
             Policy::Watermarks { high, .. } => self.collect_by_watermarks(request, high),
             Policy::Unneeded { .. } => {
                 let collecting = self.store_lock.collecting(self.patience)?;
-                let images = self.remove_images(&collecting, request, &HashMap::new())?;
+                let images = self.remove_images(&collecting, request, &HashMap::new(), self.space()?)?;
                 let swept = if request.dry_run {
                     Swept::default()
                 } else {
@@ -85,7 +85,8 @@ impl Store {
 
     fn collect_by_watermarks(&self, request: &CollectRequest<'_>, high: u8) -> Result<Collected, StoreError> {
         let mut done = Collected::default();
-        if !self.space()?.exceeds(high) {
+        let before = self.space()?;
+        if !before.exceeds(high) {
             // The usual round: there is room, and nothing is read.
             return Ok(done);
         }
@@ -100,9 +101,11 @@ impl Store {
         if round == Round::Sweep && !request.dry_run {
             sweep(&mut done.swept)?;
         }
-        if (round != Round::Skip || request.dry_run) && self.space()?.exceeds(high) {
+        // Room for a pull that will be tried again is no room for anybody else.
+        let space = if self.rounds().leftovers_come_back(Instant::now()) { before } else { self.space()? };
+        if (round != Round::Skip || request.dry_run) && space.exceeds(high) {
             let frees = usage::frees(&self.parts.images, self.parts.contents(), &needed)?;
-            done.images = self.remove_images(&collecting, request, &frees)?;
+            done.images = self.remove_images(&collecting, request, &frees, space)?;
         }
         if request.dry_run {
             return Ok(done);
@@ -111,8 +114,8 @@ impl Store {
             sweep(&mut done.swept)?;
         }
         if round != Round::Skip {
-            let freed = !done.images.is_empty() || done.swept.objects > 0;
-            self.rounds().ended(look, round == Round::Sweep, freed, Instant::now());
+            let removed = (done.images.len(), done.swept.objects);
+            self.rounds().ended(look, round == Round::Sweep, removed, Instant::now());
         }
         done.above_mark = self.space()?.exceeds(high);
         Ok(done)
@@ -146,8 +149,9 @@ impl Store {
         _collecting: &Collecting,
         request: &CollectRequest<'_>,
         frees: &HashMap<Digest, gc::Amount>,
+        space: Space,
     ) -> Result<Vec<ImageRecord>, StoreError> {
-        let inventory = inventory::take(&self.parts, request.mounted, frees, self.space()?)?;
+        let inventory = inventory::take(&self.parts, request.mounted, frees, space)?;
         let manifests = match gc::plan(&inventory, &request.policy) {
             CollectionPlan::Done => return Ok(Vec::new()),
             CollectionPlan::Run(manifests) => manifests,

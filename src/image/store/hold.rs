@@ -150,7 +150,14 @@ impl Holder {
         if new.is_empty() {
             return Ok(true);
         }
-        let file = self.file_of(&mut notes)?;
+        let file = match self.file_of(&mut notes) {
+            // Nothing can be removed either.
+            Err(StoreError::ReadOnly { .. }) => {
+                notes.noted.extend(new);
+                return Ok(true);
+            }
+            file => file?,
+        };
         self.disk.step("note in a hold below", self.disk.root(), || Ok(()))?;
         let noted = file.append(&new, wait);
         if !noted.map_err(|error| self.disk.error("note in a hold below", self.disk.root(), error))? {

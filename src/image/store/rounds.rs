@@ -12,6 +12,9 @@ use crate::oci::digest::Digest;
 /// How long it is believed that nothing lies around that nobody has left a trace of.
 const THOROUGH_EVERY: Duration = Duration::from_secs(3600);
 
+/// Within this time kubelet has tried a failed publish again.
+const TRIED_AGAIN: Duration = Duration::from_secs(300);
+
 /// What a look at the store shows, for which no layer record is read and no object listed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Look {
@@ -40,6 +43,8 @@ pub(super) struct Rounds {
     swept: Option<Instant>,
     /// What the last round saw, if it freed nothing.
     in_vain: Option<Look>,
+    /// When a round last freed what pulls had left, and no more.
+    only_leftovers: Option<Instant>,
 }
 
 impl Rounds {
@@ -58,12 +63,19 @@ impl Rounds {
         }
     }
 
-    /// Notes how a round ended that saw this: whether it swept, and whether it freed anything.
-    pub(super) fn ended(&mut self, look: Look, swept: bool, freed: bool, now: Instant) {
+    /// Whether what a sweep frees now will be wanted again: a moment ago, one freed what a pull had left that there was
+    /// no room for, and the pull was tried again.
+    pub(super) fn leftovers_come_back(&self, now: Instant) -> bool {
+        self.only_leftovers.is_some_and(|at| now.duration_since(at) < TRIED_AGAIN)
+    }
+
+    /// Notes how a round ended that saw this: whether it swept, and how many images and objects it removed.
+    pub(super) fn ended(&mut self, look: Look, swept: bool, (images, objects): (usize, u64), now: Instant) {
         if swept {
             self.swept = Some(now);
         }
-        self.in_vain = (!freed).then_some(look);
+        self.in_vain = (images == 0 && objects == 0).then_some(look);
+        self.only_leftovers = (images == 0 && objects > 0).then_some(now);
     }
 }
 
@@ -81,7 +93,8 @@ mod tests {
         let (mut rounds, start) = (Rounds::default(), Instant::now());
         let seen = look(&[("a", true)], 100);
         assert_eq!(rounds.next(&seen, start), Round::Sweep, "nothing is known at the start");
-        rounds.ended(seen.clone(), true, false, start);
+        rounds.ended(seen.clone(), true, (0, 0), start);
+        assert!(!rounds.leftovers_come_back(start));
         assert_eq!(rounds.next(&seen, start), Round::Skip);
         assert_eq!(rounds.next(&look(&[("a", true)], 101), start), Round::Skip);
         for changed in [look(&[("a", true)], 99), look(&[("a", false)], 100), look(&[("b", true)], 100)] {
@@ -90,7 +103,10 @@ mod tests {
         assert_eq!(rounds.next(&Look { leftovers: true, ..seen.clone() }, start), Round::Sweep);
         assert_eq!(rounds.next(&seen, start + THOROUGH_EVERY), Round::Sweep);
         assert_eq!(rounds.next(&look(&[], 100), start), Round::Skip, "there is nothing to choose from");
-        rounds.ended(seen.clone(), false, true, start);
+        rounds.ended(seen.clone(), false, (0, 7), start);
         assert_eq!(rounds.next(&seen, start), Round::Images, "the last one was not in vain");
+        assert!(rounds.leftovers_come_back(start) && !rounds.leftovers_come_back(start + TRIED_AGAIN));
+        rounds.ended(seen, false, (1, 7), start);
+        assert!(!rounds.leftovers_come_back(start));
     }
 }
