@@ -20,8 +20,8 @@ const REFUSED: [(&[&str], &str); 37] = [
     (&["node.extraArgs={--gc-high=90}"], "node.extraArgs has --gc-high, which the chart sets itself (85)"),
     (&["node.extraArgs={--node-id=a}"], "node.extraArgs has --node-id, which the chart sets itself"),
     (
-        &["registries.insecure={a:80}", "node.extraArgs={--insecure-registry=b:80}"],
-        "node.extraArgs has --insecure-registry, which the chart sets itself (a:80)",
+        &["node.extraArgs={--insecure-registries-file=/a}"],
+        "node.extraArgs has --insecure-registries-file, which the chart sets itself",
     ),
     (
         &["controller.extraArgs={--driver-name=a}"],
@@ -146,7 +146,7 @@ fn what_works_is_not_refused() {
     let fine: [&[&str]; 9] = [
         &["node.gc.highPercent=80"],
         &["node.extraArgs={--layout-dir=/srv/a,--layout-dir=/srv/b,--max-layers=9}"],
-        &["registries.insecure={a:80}", "node.extraArgs={--registry-ca=/a}"],
+        &["registries.insecure={a:80}", "node.extraArgs={--registry-ca=/a,--insecure-registry=b:80}"],
         &["stateDir=/var/lib/kubelet-images", "node.layoutDirs={/var/lib/composefs-csi}"],
         &["stateDir=/var/lib/kubelet/composefs-csi"],
         &["node.keyDir=/var/lib/composefs-csi/keys"],
