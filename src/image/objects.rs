@@ -24,6 +24,7 @@ mod examine;
 mod metrics;
 mod publish;
 mod room;
+mod strangers;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -36,3 +37,4 @@ pub(in crate::image) use metrics::ObjectMetrics;
 pub use publish::Put;
 pub(in crate::image) use room::Room;
 pub use room::Shortage;
+pub(in crate::image) use strangers::Strangers;

@@ -48,6 +48,7 @@ pub mod gc;
 mod image_record;
 mod inventory;
 mod key;
+mod listing;
 mod lock;
 mod marked;
 mod markers;

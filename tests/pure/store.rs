@@ -9,4 +9,5 @@ mod open;
 mod reads;
 mod renew;
 mod sharing;
+mod strangers;
 mod tamper;

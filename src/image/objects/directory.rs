@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::error::ObjectError;
 use super::metrics::ObjectMetrics;
 use super::room::Room;
+use super::strangers::Strangers;
 use crate::image::verity::VerityDigest;
 
 /// The objects of one store. Cloning is cheap; all clones are the same directory.
@@ -29,6 +30,7 @@ pub(super) struct Inner {
     /// Temporary names given so far.
     pub(super) temporaries: AtomicU64,
     pub(super) room: Room,
+    pub(super) strangers: Strangers,
     pub(super) metrics: ObjectMetrics,
 }
 
@@ -94,6 +96,7 @@ impl Objects {
             require_verity,
             temporaries: AtomicU64::new(0),
             room,
+            strangers: Strangers::default(),
             metrics: ObjectMetrics::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -129,6 +132,8 @@ impl Objects {
     pub(in crate::image) fn stat(&self, digest: &VerityDigest) -> Result<Option<ObjectStat>, ObjectError> {
         let wanted = StatxFlags::SIZE | StatxFlags::BLOCKS | StatxFlags::TYPE;
         match rustix::fs::statx(&self.inner.dir, name(digest), AtFlags::SYMLINK_NOFOLLOW, wanted) {
+            // Something else in its place is no object.
+            Ok(stat) if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile => Ok(None),
             Ok(stat) => Ok(Some(ObjectStat {
                 size: stat.stx_size,
                 // The kernel counts in units of 512 bytes, whatever the filesystem's block size.
@@ -146,7 +151,8 @@ impl Objects {
     /// # Errors
     /// [`ObjectError::Missing`] if it is not here, else those of open(2).
     pub fn get(&self, digest: &VerityDigest) -> Result<OwnedFd, ObjectError> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        // A pipe in its place would be waited for.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         rustix::fs::openat(&self.inner.dir, name(digest), flags, Mode::empty()).map_err(|errno| match errno {
             Errno::NOENT => ObjectError::Missing(self.path(digest)),
             other => ObjectError::new(other, "open", &self.path(digest)),

@@ -128,7 +128,7 @@ fn leftovers_go_and_files_being_written_stay() {
     let being_written = store.layers().stage(&lease).unwrap();
     fs::write(dir.path().join("tmp/dead"), "left over").unwrap();
     fs::create_dir(dir.path().join("staging/old-boot")).unwrap();
-    fs::write(dir.path().join("staging/old-boot/x"), "left over").unwrap();
+    fs::write(dir.path().join("staging/old-boot").join(manifest("x").hex()), "left over").unwrap();
     drop(open(dir.path()));
     assert!(dir.path().join("tmp/dead").exists(), "somebody is working: tidying up can wait");
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 2);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::image::store::aside::Aside;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::file_name::{digest_of, json_of};
+use crate::image::store::file_name::{digest_of, is_digest, json_of};
 use crate::image::store::image_record::ImageRecord;
 use crate::image::store::key::NodeKey;
 use crate::image::store::record::{self, Record, RecordFault};
@@ -107,9 +107,9 @@ impl FirstDigests {
         has_image: impl Fn(&Digest) -> bool,
     ) -> Result<(), StoreError> {
         let mut alone = Vec::new();
-        for name in self.disk.list(&self.directory)? {
+        for name in self.disk.files(&self.directory, |name| is_digest(name, &[".json", ".forged"]))? {
             let path = self.directory.join(&name);
-            if digest_of(&name, ".json").is_some_and(|manifest| has_image(&manifest)) {
+            if digest_of(&name, ".json").is_none_or(|manifest| has_image(&manifest)) {
                 continue;
             }
             let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified());

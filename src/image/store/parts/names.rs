@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::file_name::json_of;
+use crate::image::store::file_name::{is_digest, json_of};
 use crate::image::store::key::NodeKey;
 use crate::image::store::record::{self, Record};
 use crate::oci::digest::Digest;
@@ -87,7 +87,7 @@ impl Names {
         &self,
         has_image: impl Fn(&Digest) -> bool,
     ) -> Result<(), StoreError> {
-        for name in self.disk.list(&self.directory)? {
+        for name in self.disk.files(&self.directory, |name| is_digest(name, &[".json"]))? {
             let path = self.directory.join(name);
             let record = self.disk.read(&path)?.as_deref().and_then(|bytes| self.decode(bytes));
             if record.is_none_or(|record| !has_image(&record.manifest)) {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::file_name::digest_of;
+use crate::image::store::file_name::{digest_of, is_digest};
 use crate::image::store::key::{MAC_LENGTH, NodeKey};
 use crate::oci::digest::Digest;
 
@@ -53,7 +53,7 @@ impl BlobLinks {
         &self,
         known: impl Fn(&Digest) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        for name in self.disk.list(&self.directory)? {
+        for name in self.disk.files(&self.directory, |name| is_digest(name, &[""]))? {
             let blob = digest_of(&name, "");
             if blob.as_ref().map(&known).transpose()? != Some(true) {
                 self.disk.remove(&self.directory.join(name))?;
