@@ -11,3 +11,4 @@ pub mod kubernetes;
 pub mod node;
 pub mod supervise;
 pub mod telemetry;
+mod verity;

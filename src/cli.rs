@@ -132,9 +132,13 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         Command::Prune { watermark, dry_run } => {
             store::prune(&engine()?, watermark.then_some((85, 80)), *dry_run, output)
         }
-        Command::Verify { image, repair } => {
+        Command::Verify { image, repair, enable_verity } => {
             let wanted = image.as_deref().map(|image| Wanted::parse(image, None)).transpose()?;
-            verify::verify(&engine()?, wanted, *repair, output).await
+            let engine = engine()?;
+            if *enable_verity {
+                verify::enable_verity(&engine).await?;
+            }
+            verify::verify(&engine, wanted, *repair, output).await
         }
         Command::Policy(PolicyCommand::Check { image, namespace, platform }) => {
             let wanted = Wanted::parse(image, platform.as_deref())?;

@@ -19,6 +19,7 @@ use super::kernel_log;
 use super::kubernetes::KubernetesSettings;
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
+use super::verity;
 use crate::csi::endpoint::Endpoint;
 use crate::csi::identity::{DriverName, IdentityService, Readiness};
 use crate::csi::proto::controller_server::ControllerServer;
@@ -160,8 +161,9 @@ async fn keep_volumes(
     let store = Arc::clone(&engine.store);
     let watcher = CorruptionWatcher::new(Arc::clone(&store), corrupt_images);
     let damage = kernel_log::follow(watcher, shutdown.clone());
+    let sealing = verity::keep(Arc::clone(&store), least == Integrity::Read, shutdown.clone());
     let house = housekeeping::keep(store, mounter, volumes, settings.schedule, housekeeping, shutdown);
-    tokio::try_join!(damage, house).map(|_| ())
+    tokio::try_join!(damage, sealing, house).map(|_| ())
 }
 
 fn open(
@@ -176,8 +178,10 @@ fn open(
     let mounter = engine.mounter()?;
     tracing::info!("this node mounts images with {}", mounter.capabilities());
     let levels = levels(&engine, &mounter, least);
-    // Fail at the start rather than at every publish.
-    levels.demand(None, None)?;
+    // Fail at the start rather than at every publish. But who does not start cannot enable fs-verity either.
+    if !engine.store.lacks_verity() {
+        levels.demand(None, None)?;
+    }
     let mounter: Arc<dyn Mounter> = Arc::new(mounter);
     let volumes = Volumes::new(Parts {
         images: engine.images.clone(),

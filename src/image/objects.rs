@@ -31,6 +31,7 @@ mod tests;
 mod writer;
 
 pub use directory::Objects;
+pub(in crate::image) use directory::Sealing;
 pub use error::ObjectError;
 pub use examine::Corruption;
 pub(in crate::image) use metrics::ObjectMetrics;

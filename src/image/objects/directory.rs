@@ -26,12 +26,23 @@ pub(super) struct Inner {
     /// `objects/`, opened with O_PATH.
     pub(super) dir: OwnedFd,
     pub(super) path: PathBuf,
-    pub(super) require_verity: bool,
+    pub(super) sealing: Sealing,
     /// Temporary names given so far.
     pub(super) temporaries: AtomicU64,
     pub(super) room: Room,
     pub(super) strangers: Strangers,
     pub(super) metrics: ObjectMetrics,
+}
+
+/// Which objects have fs-verity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::image) enum Sealing {
+    /// None has to: the filesystem has no fs-verity.
+    Off,
+    /// New ones get it. Those that were written before may lack it.
+    New,
+    /// All; one without it counts as absent.
+    All,
 }
 
 /// What the filesystem says of an object.
@@ -43,7 +54,7 @@ pub(in crate::image) struct ObjectStat {
     /// filesystem does not count that.
     pub(in crate::image) allocated: u64,
     /// Whether fs-verity is enabled on the file.
-    pub(super) has_verity: bool,
+    pub(in crate::image) has_verity: bool,
 }
 
 impl Objects {
@@ -71,7 +82,8 @@ impl Objects {
     /// # Errors
     /// Those of open(2).
     pub fn open(store: &Path, require_verity: bool) -> Result<Self, ObjectError> {
-        Self::open_with(store, require_verity, Room::unlimited())
+        let sealing = if require_verity { Sealing::All } else { Sealing::Off };
+        Self::open_with(store, sealing, Room::unlimited())
     }
 
     /// The same, with writers that leave some room to others.
@@ -80,7 +92,7 @@ impl Objects {
     /// Those of open(2).
     pub(in crate::image) fn open_with(
         store: &Path,
-        require_verity: bool,
+        sealing: Sealing,
         room: Room,
     ) -> Result<Self, ObjectError> {
         let path = store.join("objects");
@@ -93,7 +105,7 @@ impl Objects {
         let inner = Inner {
             dir,
             path,
-            require_verity,
+            sealing,
             temporaries: AtomicU64::new(0),
             room,
             strangers: Strangers::default(),
@@ -102,9 +114,14 @@ impl Objects {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Whether new objects get fs-verity, and objects without it count as absent.
+    /// Whether objects without fs-verity count as absent.
     pub(in crate::image) fn requires_verity(&self) -> bool {
-        self.inner.require_verity
+        self.inner.sealing == Sealing::All
+    }
+
+    /// Whether new objects get fs-verity.
+    pub(in crate::image) fn seals(&self) -> bool {
+        self.inner.sealing != Sealing::Off
     }
 
     pub(in crate::image) fn metrics(&self) -> &ObjectMetrics {

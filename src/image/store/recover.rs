@@ -1,7 +1,5 @@
 //! Repairing a store when it is opened.
 
-use std::time::Duration;
-
 use super::disk::Disk;
 use super::lock::Exclusive;
 use super::marked::Marked;
@@ -9,30 +7,24 @@ use super::open::later_if_unwritable;
 use super::parts::Parts;
 use super::{Store, StoreError, sweep};
 
-/// How long to wait for the store where there is only tidying up to do: longer than a program that is being started
-/// keeps the descriptors, and with them the locks, of the process that starts it.
-const TIDY: Duration = Duration::from_millis(50);
-
 impl Store {
     /// Repairs what must be repaired before the store is used, and waits for its exclusive lock if need be. Where there
     /// is only tidying up to do, it is left to a later opening if the store is in use.
     pub(super) fn repair(&self) -> Result<(), StoreError> {
         let parts = &self.parts;
         let torn = !parts.objects.markers().of_other_boots()?.is_empty();
-        let lacks_verity = parts.objects.lacks_verity();
-        let patience = if torn || lacks_verity { self.patience } else { TIDY };
+        let patience = if torn { self.patience } else { self.tidy_patience };
         let all = match self.store_lock.exclusive(patience) {
             Ok(all) => all,
             // Another process uses the store, which it found in order.
-            Err(StoreError::Busy { .. }) if !torn && !lacks_verity => return Ok(()),
+            Err(StoreError::Busy { .. }) if !torn => return Ok(()),
             Err(other) => return Err(other),
         };
         later_if_unwritable("remove leftovers", sweep::remove_leftovers(&self.disk, parts))?;
         // Nobody believes them where they are, either.
         later_if_unwritable("put bad records aside", parts.images.set_bad_aside())?;
         // The markers stay, and as long as they do nothing is written.
-        later_if_unwritable("remove unsynced objects", distrust_unsynced(&self.disk, parts, &all))?;
-        parts.objects.enable_verity_everywhere(&all)
+        later_if_unwritable("remove unsynced objects", distrust_unsynced(&self.disk, parts, &all))
     }
 }
 

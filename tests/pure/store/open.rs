@@ -69,7 +69,7 @@ fn torn_records_are_put_aside_and_the_rest_works() {
     fs::write(record_path(dir.path(), "empty"), "").unwrap();
     let half = fs::read(record_path(dir.path(), "half")).unwrap();
     fs::write(record_path(dir.path(), "half"), &half[..half.len() / 2]).unwrap();
-    let store = open(dir.path());
+    let store = open_alone(dir.path());
     assert_eq!(names(&store), [manifest("good")]);
     assert_eq!(store.images().get(&manifest("half")).unwrap(), None);
     check(&store);
@@ -134,7 +134,7 @@ fn leftovers_go_and_files_being_written_stay() {
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 2);
     drop(being_written);
     drop(lease);
-    drop(open(dir.path()));
+    drop(open_alone(dir.path()));
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
     assert!(!dir.path().join("staging/old-boot").exists());
 }
