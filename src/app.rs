@@ -1,14 +1,16 @@
 //! Wiring: settings, telemetry, supervision, the run modes.
 
+mod connections;
 pub mod controller;
 pub mod credential_providers;
 pub mod engine;
 pub mod housekeeping;
 pub mod http;
-pub mod instance_lock;
 mod kernel_log;
 pub mod kubernetes;
 pub mod node;
+pub mod plugin_socket;
+mod state_directory;
 pub mod supervise;
 pub mod telemetry;
 mod verity;

@@ -8,6 +8,7 @@ mod mounts;
 mod output;
 mod policy;
 mod progress;
+mod pulls;
 mod seal;
 mod serve;
 mod store;
@@ -15,10 +16,11 @@ mod trust;
 mod verify;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 
-use self::args::{Cli, Command, LogFormat, PARALLEL_LAYERS, PolicyCommand};
+use self::args::{Cli, Command, LogFormat, PARALLEL_LAYERS, PolicyCommand, PullsCommand};
 use self::images::Wanted;
 use crate::app::engine::{Engine, EngineSettings};
 use crate::app::telemetry::level::LevelFile;
@@ -88,6 +90,7 @@ impl Cli {
             selinux_context: self.selinux_context.clone(),
             min_transfer_rate: self.limits.min_transfer_rate,
             min_free: self.limits.min_free,
+            max_layer_time: Duration::from_secs(self.limits.max_layer_time),
             limits: self.limits.limits(parallel_layers),
             registry_metrics: RegistryMetrics::default(),
             trust_metrics: TrustMetrics::default(),
@@ -99,7 +102,11 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
     let output = cli.output;
     let engine = || Engine::open(&cli.engine(PARALLEL_LAYERS));
     match &cli.command {
-        Command::Node(args) => serve::node(args, cli.engine(args.parallel_layers), level).await,
+        Command::Node(args) => {
+            let mut engine = cli.engine(args.parallel_layers);
+            engine.limits.grace = Duration::from_secs(args.pull_grace);
+            serve::node(args, engine, level).await
+        }
         Command::Controller(args) => serve::controller(args, cli.engine(PARALLEL_LAYERS), level).await,
         Command::Pull { image, platform, pull_policy } => {
             images::pull(
@@ -129,8 +136,9 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         }
         Command::Pin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, true, output).await,
         Command::Unpin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, false, output).await,
-        Command::Prune { watermark, dry_run } => {
-            store::prune(&engine()?, watermark.then_some((85, 80)), *dry_run, output)
+        Command::Prune { watermark, watermarks, dry_run } => {
+            let marks = watermark.then(|| watermarks.percents(cli.limits.min_free)).transpose()?;
+            store::prune(&engine()?, marks, *dry_run, output)
         }
         Command::Verify { image, repair, enable_verity } => {
             let wanted = image.as_deref().map(|image| Wanted::parse(image, None)).transpose()?;
@@ -139,6 +147,10 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
                 verify::enable_verity(&engine).await?;
             }
             verify::verify(&engine, wanted, *repair, output).await
+        }
+        Command::Pulls { command: None } => pulls::list(&cli.state_dir, output).await,
+        Command::Pulls { command: Some(PullsCommand::Cancel { image }) } => {
+            pulls::cancel(&cli.state_dir, image, output).await
         }
         Command::Policy(PolicyCommand::Check { image, namespace, platform }) => {
             let wanted = Wanted::parse(image, platform.as_deref())?;

@@ -16,7 +16,10 @@ use crate::oci::reference::Reference;
 use crate::trust::Admission;
 
 mod admission;
+mod attendance;
+mod blocking;
 mod build;
+mod builders;
 mod error;
 mod evidence;
 mod execute;
@@ -34,8 +37,11 @@ mod renew;
 mod rights;
 mod single_flight;
 mod stored_evidence;
+mod turns;
 mod unbuilt;
+mod under_way;
 
+use blocking::blocking;
 pub use build::{fold, write};
 pub use error::PullError;
 pub use limits::PullLimits;
@@ -44,7 +50,9 @@ pub use metrics::PullMetrics;
 pub use progress::{LayerProgress, LayerState, Progress, Watch};
 pub use puller::Puller;
 pub use recipe::StoredPart;
+pub use turns::TurnRules;
 pub use unbuilt::Unbuilt;
+pub use under_way::{LayerUnderWay, PullUnderWay};
 
 /// When to ask the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

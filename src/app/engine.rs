@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -42,6 +43,8 @@ pub struct EngineSettings {
     pub min_transfer_rate: u64,
     /// Percent of the store's filesystem that pulls leave free.
     pub min_free: u8,
+    /// The longest time that a layer may take; zero for no limit.
+    pub max_layer_time: Duration,
     /// Limits on concurrency and on images.
     pub limits: PullLimits,
     /// Counts requests to registries.
@@ -113,7 +116,11 @@ pub fn sources(settings: &EngineSettings) -> anyhow::Result<Sources> {
         ca_files: settings.registry_cas.clone(),
         default_credentials: default_credentials.unwrap_or_else(Credentials::none),
         metrics: settings.registry_metrics.clone(),
-        pace: Pace { minimum: settings.min_transfer_rate, ..Pace::default() },
+        pace: Pace {
+            minimum: settings.min_transfer_rate,
+            longest: settings.max_layer_time,
+            ..Pace::default()
+        },
         limits: settings.limits.image,
         ..SourceSettings::default()
     })?)

@@ -1,34 +1,22 @@
 //! The monitoring port: `/metrics`, `/healthz`, `/readyz`. It changes nothing, needs no credentials, and reveals
 //! nothing about tenants.
 
-use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use super::connections::{self, text};
 use super::supervise::Alive;
-use crate::csi::identity::Readiness;
+use crate::csi::readiness::Readiness;
 use crate::metrics::MetricsRegistry;
-
-/// Concurrent connections: a scraper, the kubelet, and a reserve. More have to wait.
-const CONNECTIONS_MAX: usize = 32;
-/// How long a client may take to send the head of its request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The sources of the answers.
 #[derive(Debug, Clone)]
@@ -70,46 +58,15 @@ pub async fn serve(
     monitored: Monitored,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let connections = TaskTracker::new();
-    loop {
-        // Before accepting, so that waiting clients stay in the kernel's queue.
-        let slot = Arc::clone(&slots).acquire_owned().await?;
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Too many open files, or a client that has gone: neither may end the plugin.
-                tracing::warn!("a connection for metrics cannot be accepted: {error}");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                continue;
-            }
-        };
-        let (monitored, token) = (monitored.clone(), shutdown.clone());
-        connections.spawn(async move {
-            let answer = service_fn(move |request: Request<Incoming>| {
-                let response = monitored.answer(request.method(), request.uri().path());
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let serving = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), answer);
-            tokio::select! {
-                () = token.cancelled() => {}
-                // A broken connection concerns only its client.
-                _ = serving => {}
-            }
-            drop(slot);
-        });
-    }
+    let answer = move |request: Request<Incoming>| {
+        let monitored = monitored.clone();
+        async move { monitored.answer(request.method(), request.uri().path()).await }
+    };
+    connections::serve(listener, "metrics", answer, shutdown).await
 }
 
 impl Monitored {
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         if method != Method::GET && method != Method::HEAD {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "this port is read-only\n".to_owned());
             refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -123,7 +80,7 @@ impl Monitored {
                 page
             }
             "/healthz" => verdict(self.alive.ended().map(|task| format!("task {task} has ended"))),
-            "/readyz" => verdict(self.ready.waiting_for().map(str::to_owned)),
+            "/readyz" => verdict(self.ready.problem().await),
             _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n".to_owned()),
         }
     }
@@ -134,14 +91,6 @@ fn verdict(problem: Option<String>) -> Response<Full<Bytes>> {
         None => text(StatusCode::OK, "ok\n".to_owned()),
         Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
-}
-
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
-    response
 }
 
 #[cfg(test)]
@@ -165,22 +114,22 @@ mod tests {
         assert!(taken.starts_with("cannot listen on"), "{taken}");
     }
 
-    #[test]
-    fn answers_say_what_is_missing() {
+    #[tokio::test]
+    async fn answers_say_what_is_missing() {
         let monitored = Monitored {
             metrics: MetricsRegistry::new().unwrap(),
             alive: Alive::default(),
             ready: Readiness::default(),
         };
-        let status = |method: Method, path| monitored.answer(&method, path).status();
-        assert_eq!(status(Method::GET, "/healthz"), StatusCode::OK);
-        assert_eq!(status(Method::GET, "/readyz"), StatusCode::SERVICE_UNAVAILABLE);
+        let status = async |method: Method, path| monitored.answer(&method, path).await.status();
+        assert_eq!(status(Method::GET, "/healthz").await, StatusCode::OK);
+        assert_eq!(status(Method::GET, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
         monitored.ready.set(true);
-        assert_eq!(status(Method::GET, "/readyz"), StatusCode::OK);
+        assert_eq!(status(Method::GET, "/readyz").await, StatusCode::OK);
         monitored.alive.note_end("volumes");
-        assert_eq!(status(Method::GET, "/healthz"), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(status(Method::PUT, "/metrics"), StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(status(Method::GET, "/metrics/../etc"), StatusCode::NOT_FOUND);
-        assert_eq!(status(Method::HEAD, "/metrics"), StatusCode::OK);
+        assert_eq!(status(Method::GET, "/healthz").await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status(Method::PUT, "/metrics").await, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(status(Method::GET, "/metrics/../etc").await, StatusCode::NOT_FOUND);
+        assert_eq!(status(Method::HEAD, "/metrics").await, StatusCode::OK);
     }
 }

@@ -9,7 +9,7 @@ use super::{output, progress};
 use crate::app::engine::Engine;
 use crate::image::composefs;
 use crate::image::store::ImageRecord;
-use crate::image::tree::{Rules, XattrRule};
+use crate::image::tree::{Rules, Stop, XattrRule};
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
@@ -129,7 +129,7 @@ pub async fn digest(
         // The stored image was built by these rules.
         None => record.image,
         Some(rules) => {
-            let (limits, name) = (&engine.limits.image, record.manifest.to_string());
+            let (limits, name) = ((&engine.limits.image, &Stop::default()), record.manifest.to_string());
             pull::write(&engine.store, &StoredPart::of(&record), rules, limits, &name)?.digest()
         }
     };
@@ -143,7 +143,7 @@ pub async fn inspect(engine: &Engine, wanted: Wanted, files: bool, output: Outpu
     // Written directly, because a tree may have millions of lines.
     if files {
         let name = ready.record.manifest.to_string();
-        let (rules, limits) = (ready.record.rules, &engine.limits.image);
+        let (rules, limits) = (ready.record.rules, (&engine.limits.image, &Stop::default()));
         let tree = pull::fold(&engine.store, &StoredPart::of(&ready.record), rules, limits, &name)?;
         let mut out = BufWriter::new(std::io::stdout().lock());
         composefs::dump(&tree, &mut out)?;

@@ -49,7 +49,7 @@ async fn bars(progress: &Progress) {
             bar.set_position(layer.done());
             bar.set_message(match layer.state() {
                 LayerState::Waiting => "waiting",
-                LayerState::Fetching => "",
+                LayerState::Fetching | LayerState::Aside => "",
                 LayerState::Done => "done",
                 LayerState::Reused => "already here",
             });

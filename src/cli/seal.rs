@@ -12,7 +12,7 @@ use super::{output, progress};
 use crate::app::engine::{Engine, EngineSettings, sources};
 use crate::image::seal::Seal;
 use crate::image::seal::document::{Edited, replace_manifests, seal_manifest};
-use crate::image::tree::Rules;
+use crate::image::tree::{Rules, Stop};
 use crate::image::verity::VerityDigest;
 use crate::oci::destination::{Destination, NewManifest, NewName};
 use crate::oci::digest::Digest;
@@ -183,7 +183,8 @@ impl Sealer<'_> {
         let built = |rules: Rules| -> Result<VerityDigest, PullError> {
             let name = self.reference.to_string();
             let image = tokio::task::block_in_place(|| {
-                pull::write(&self.engine.store, &unbuilt.parts, rules, &self.engine.limits.image, &name)
+                let limits = (&self.engine.limits.image, &Stop::default());
+                pull::write(&self.engine.store, &unbuilt.parts, rules, limits, &name)
             })?;
             Ok(image.digest())
         };

@@ -82,7 +82,7 @@ pub use metrics::StoreMetrics;
 pub use parts::access::{Access, AccessRecord, AccessSubject};
 pub use parts::evidence::EvidenceStore;
 pub use parts::images::{Images, Listing, StoredImage};
-pub use parts::layers::{LayerEntries, Layers, StagedLayer};
+pub use parts::layers::{LayerEntries, LayerSize, Layers, StagedLayer};
 pub use parts::names::Names;
 pub use parts::objects::StoredObjects;
 pub use parts::pins::Pins;

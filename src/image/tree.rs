@@ -31,6 +31,7 @@ mod hide;
 mod link;
 mod resolve;
 mod rules;
+mod stop;
 mod xattrs;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use builder::{Builder, Layer};
 pub use checked::CheckedTree;
 pub use error::TreeError;
 pub use rules::{Rules, XattrRule};
+pub use stop::Stop;
 
 pub(in crate::image) use arena::{NodeId, NodeKind, Stat};
 pub(in crate::image) use dump::write_dump;

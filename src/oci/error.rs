@@ -151,7 +151,7 @@ pub enum SourceError {
     },
     /// A connection that is slower than the minimum transfer rate.
     #[error(
-        "{host} sent only {rate} bytes a second over {} s while {subject} was fetched, and the minimum is {minimum}; check network and registry, or lower --min-transfer-rate",
+        "{host} sent only {rate} bytes a second over {} s while {subject} was fetched, and its size needs at least {minimum}; check network and registry, or change --min-transfer-rate or --max-layer-time",
         over.as_secs()
     )]
     Slow {

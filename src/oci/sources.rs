@@ -103,7 +103,10 @@ impl Sources {
         credentials: &Credentials,
     ) -> Result<Arc<dyn Destination>, SourceError> {
         match reference {
-            Reference::Layout(layout) => Ok(Arc::new(LayoutSource::new(layout))),
+            Reference::Layout(layout) => {
+                let limits = *self.transport.limits();
+                Ok(Arc::new(LayoutSource::new(layout).with_limits(limits)))
+            }
             Reference::Registry(registry) => {
                 let client = self.client(registry, reference, credentials)?;
                 Ok(Arc::new(RegistrySource::new(client, registry)))
@@ -192,6 +195,29 @@ mod tests {
             assert!(Arc::ptr_eq(&busy, &client(&sources, "r.io/x", &config("busy"))));
         }
         assert_eq!(sources.clients.lock().unwrap().kept.len(), CLIENTS_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_layout_is_written_within_the_limits_that_are_set() {
+        use crate::oci::destination::{NewManifest, NewName};
+        use crate::oci::limits::ImageLimits;
+
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("blobs/sha256")).unwrap();
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[],"x":"{}"}}"#, "x".repeat(5 << 20));
+        std::fs::write(directory.path().join("index.json"), index).unwrap();
+        std::fs::write(directory.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        let reference: Reference = format!("oci:{}", directory.path().display()).parse().unwrap();
+        let write = async |limits: ImageLimits| {
+            let settings = SourceSettings { limits, ..SourceSettings::default() };
+            let sources = Sources::new(&settings).unwrap();
+            let destination = sources.destination(&reference, &Credentials::none()).unwrap();
+            let manifest = NewManifest { media_type: "a/b".to_owned(), bytes: "{}".into() };
+            destination.put_as(&manifest, &NewName::Tag("one".to_owned())).await
+        };
+        let error = write(ImageLimits::DEFAULT).await.unwrap_err().to_string();
+        assert!(error.contains("--max-manifest-bytes"), "{error}");
+        write(ImageLimits { manifest_bytes: 8 << 20, ..ImageLimits::DEFAULT }).await.unwrap();
     }
 
     #[test]

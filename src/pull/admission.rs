@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::evidence::Evidence;
 use super::plan::StoredVerdict;
-use super::{ImageRequest, PullError, stored_evidence};
+use super::{ImageRequest, PullError, blocking, stored_evidence};
 use crate::image::store::{ImageRecord, Store};
 use crate::trust::{Admission, PolicyEngine, PolicyRefusal, Subject};
 
@@ -60,14 +60,4 @@ impl AdmissionControl {
         })
         .await?
     }
-}
-
-/// Runs `work`, which may read files and verify signatures, on a thread for blocking work.
-async fn blocking<T: Send + 'static>(
-    image: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, PullError> {
-    let span = tracing::Span::current();
-    let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
-    done.map_err(|error| PullError::Lost { image: image.to_owned(), why: error.to_string() })
 }

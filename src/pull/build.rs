@@ -8,7 +8,7 @@ use super::recipe::StoredPart;
 use crate::image::composefs::{self, ImageBytes};
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
-use crate::image::tree::{self, CheckedTree, Rules};
+use crate::image::tree::{self, CheckedTree, Rules, Stop};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Cap, ImageLimits};
@@ -32,9 +32,9 @@ pub(super) struct Work {
 }
 
 /// Folds the parts, writes the image and commits it.
-pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRecord, PullError> {
+pub(super) fn build(store: &Store, lease: &Lease, work: Work, stop: &Stop) -> Result<ImageRecord, PullError> {
     let (rules, image) =
-        make(store, &work).inspect_err(|error| set_bad_parts_aside(store, &work.parts, error))?;
+        make(store, &work, stop).inspect_err(|error| set_bad_parts_aside(store, &work.parts, error))?;
     // The image is an object before the record names it.
     let (digest, _) = store.objects().under(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
@@ -60,15 +60,15 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work) -> Result<ImageRec
 }
 
 /// Makes the image by the node's rules, or else by whichever rules give the digest that the seal demands.
-fn make(store: &Store, work: &Work) -> Result<(Rules, ImageBytes), PullError> {
+fn make(store: &Store, work: &Work, stop: &Stop) -> Result<(Rules, ImageBytes), PullError> {
     let Some(seal) = work.seal else {
-        let image = write(store, &work.parts, work.rules, &work.limits, &work.name)?;
+        let image = write(store, &work.parts, work.rules, (&work.limits, stop), &work.name)?;
         return Ok((work.rules, image));
     };
     let mut built = Vec::new();
     // The seal does not say which of its rules the sealer followed.
     for rules in seal.rules() {
-        let image = write(store, &work.parts, *rules, &work.limits, &work.name)?;
+        let image = write(store, &work.parts, *rules, (&work.limits, stop), &work.name)?;
         let digest = image.digest();
         if digest == seal.digest {
             return Ok((*rules, image));
@@ -81,15 +81,15 @@ fn make(store: &Store, work: &Work) -> Result<(Rules, ImageBytes), PullError> {
 /// Writes the composefs image of stored parts, by these rules. `image` is for messages.
 ///
 /// # Errors
-/// A part is missing or cannot be trusted, or the parts make no tree by these rules and within `limits`.
+/// A part is missing or cannot be trusted, the parts make no tree by these rules and within `limits`, or `stop` says so.
 pub fn write(
     store: &Store,
     parts: &[StoredPart],
     rules: Rules,
-    limits: &ImageLimits,
+    (limits, stop): (&ImageLimits, &Stop),
     image: &str,
 ) -> Result<ImageBytes, PullError> {
-    let tree = fold(store, parts, rules, limits, image)?;
+    let tree = fold(store, parts, rules, (limits, stop), image)?;
     if tree.left_out() > 0 {
         let names = tree.left_out();
         tracing::info!(names, "device nodes and named pipes left out; --keep-special-files keeps them");
@@ -114,15 +114,15 @@ fn set_bad_parts_aside(store: &Store, parts: &[StoredPart], error: &PullError) {
 /// Folds stored parts into one tree, in their order. `image` is for messages.
 ///
 /// # Errors
-/// A part's record cannot be read, or the parts make no tree within `limits`.
+/// A part's record cannot be read, the parts make no tree within `limits`, or `stop` says so.
 pub fn fold(
     store: &Store,
     parts: &[StoredPart],
     rules: Rules,
-    limits: &ImageLimits,
+    (limits, stop): (&ImageLimits, &Stop),
     image: &str,
 ) -> Result<CheckedTree, PullError> {
-    let mut builder = tree::Builder::with_limits(rules, *limits);
+    let mut builder = tree::Builder::with_limits(rules, *limits).until(stop);
     for part in parts {
         match part {
             StoredPart::Layer(diff_id) => {

@@ -150,6 +150,25 @@ pub enum PullError {
         /// What the store said.
         source: Arc<ObjectError>,
     },
+    /// A layer was the slowest of those that made room for others, and there was no room for it any more.
+    #[error(
+        "{image}: layer {blob} made room for other pulls: its registry sent {rate} bytes a second, and too many are that \
+         slow; it is tried again with the next request, look at network and registry"
+    )]
+    GaveWay {
+        /// The reference asked for.
+        image: String,
+        /// The layer's blob.
+        blob: Digest,
+        /// Bytes per second.
+        rate: u64,
+    },
+    /// The operator ended the pull.
+    #[error(
+        "{0}: the pull was ended by `composefs-csi pulls cancel`; whoever asks again starts it anew, with the layers that \
+         are complete: delete the pods that want the image first"
+    )]
+    Cancelled(String),
     /// The task that did the work ended without a result.
     #[error("{image}: the pull ended unexpectedly ({why}); this is a defect, the log has more")]
     Lost {
@@ -179,6 +198,7 @@ impl PullError {
             Self::Image { source, .. } => source.kind(),
             Self::Store { source, .. } => source.kind(),
             Self::Object { source, .. } => source.kind(),
+            Self::GaveWay { .. } | Self::Cancelled(_) => Kind::Transient,
             Self::Lost { .. } => Kind::Bug,
         }
     }

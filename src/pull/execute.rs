@@ -107,7 +107,7 @@ impl<'a> Execution<'a> {
 
     async fn renew(&self, record: Arc<ImageRecord>) -> Result<Answer, PullError> {
         let old = Arc::unwrap_or_clone(record);
-        let renewed = self.pulls.renew(old, self.rights.origin(), &self.image).await?;
+        let renewed = self.pulls.renew(old, &self.rights, &self.image).await?;
         Ok(Answer::Renewed(Arc::new(renewed)))
     }
 

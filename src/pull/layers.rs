@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::PullError;
 use super::error::About as _;
@@ -14,6 +14,7 @@ use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::Part;
 use super::rights::Rights;
+use super::turns::{GaveWay, TurnRules, Turns};
 use crate::image::access::Origin;
 use crate::image::layer;
 use crate::image::store::{AccessRecord, Lease, Store};
@@ -30,7 +31,7 @@ const CHUNKS_IN_FLIGHT: usize = 8;
 #[derive(Debug)]
 pub(super) struct LayerFetcher {
     store: Arc<Store>,
-    slots: Semaphore,
+    turns: Turns,
     parallel: usize,
     limits: ImageLimits,
     metrics: PullMetrics,
@@ -64,9 +65,14 @@ pub(super) struct ImageLayers<'a> {
 
 impl LayerFetcher {
     /// At most `parallel` layers are fetched at a time, over all pulls, and each stays within `limits`.
-    pub(super) fn new(store: Arc<Store>, parallel: usize, limits: ImageLimits, metrics: PullMetrics) -> Self {
+    pub(super) fn new(
+        store: Arc<Store>,
+        (parallel, rules): (usize, TurnRules),
+        limits: ImageLimits,
+        metrics: PullMetrics,
+    ) -> Self {
         let parallel = parallel.max(1);
-        Self { store, slots: Semaphore::new(parallel), parallel, limits, metrics, busy: Mutex::default() }
+        Self { store, turns: Turns::new(parallel, rules), parallel, limits, metrics, busy: Mutex::default() }
     }
 
     /// Fetches every part into the store, several at a time. The progress has one counter per part.
@@ -108,8 +114,6 @@ impl LayerFetcher {
                 diff_id
             }
             None => {
-                let _slot = self.slots.acquire().await;
-                progress.set(LayerState::Fetching);
                 let diff_id = self.stream(pull, layer).await?;
                 pull.rights.record_fetch(pull.lease, &blob)?;
                 progress.set(LayerState::Done);
@@ -126,7 +130,12 @@ impl LayerFetcher {
     /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
     /// dropped leaves no thread behind.
     async fn stream(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
-        let mut bytes = pull.source.blob(layer.blob).await.about(pull.image)?;
+        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
+        let blob = layer.blob.digest;
+        let gave_way = |GaveWay { rate }| PullError::GaveWay { image: pull.image.to_owned(), blob, rate };
+        // A registry that does not answer keeps a slot no longer than one that sends nothing.
+        let opened = turn.during(pull.source.blob(layer.blob)).await.map_err(gave_way)?;
+        let mut bytes = opened.about(pull.image)?;
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let task = LayerPipeline {
             store: Arc::clone(&self.store),
@@ -138,15 +147,16 @@ impl LayerFetcher {
                 compression: layer.compression,
             },
             counter: layer.progress.counter(),
-            shared: layer.progress.shared(),
             metrics: self.metrics.clone(),
             limits: self.limits,
             budget: Arc::clone(&pull.budget),
         };
         let pipeline = tokio::task::spawn_blocking(move || task.run(receiver));
         let fed: Result<(), PullError> = async {
-            while let Some(chunk) = bytes.next().await {
-                if sender.send(chunk.about(pull.image)?).await.is_err() {
+            while let Some(chunk) = turn.during(bytes.next()).await.map_err(gave_way)? {
+                let chunk = chunk.about(pull.image)?;
+                turn.took(chunk.len()).await.map_err(gave_way)?;
+                if sender.send(chunk).await.is_err() {
                     break; // The pipeline has failed, and its result says why.
                 }
             }
@@ -183,7 +193,6 @@ struct LayerPipeline {
     image: String,
     blob: layer::Blob,
     counter: Arc<AtomicU64>,
-    shared: Arc<AtomicU64>,
     metrics: PullMetrics,
     limits: ImageLimits,
     budget: Arc<Budget>,
@@ -204,7 +213,6 @@ impl LayerPipeline {
         let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.budget, &count);
         let (found, record) = taken.about(image)?;
         record.finish(&found.diff_id, &found.blob).about(image)?;
-        self.shared.store(found.contents.shared_bytes, Ordering::Relaxed);
         self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
         Ok(found.diff_id)
     }

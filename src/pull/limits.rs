@@ -1,5 +1,8 @@
 //! What a puller does at once, and what it takes.
 
+use std::time::Duration;
+
+use super::turns::TurnRules;
 use crate::image::tree::Rules;
 use crate::oci::limits::ImageLimits;
 
@@ -8,6 +11,12 @@ use crate::oci::limits::ImageLimits;
 pub struct PullLimits {
     /// Layers fetched at the same time, over all pulls. Each holds a few MiB and three threads.
     pub parallel_layers: usize,
+    /// How layers take turns where there are more.
+    pub turns: TurnRules,
+    /// MiB that builds take together, as estimated.
+    pub build_memory: u64,
+    /// How long a pull goes on that nobody waits for.
+    pub grace: Duration,
     /// Caps on each image.
     pub image: ImageLimits,
     /// Whether images keep their device nodes and named pipes.
@@ -23,6 +32,13 @@ impl PullLimits {
 
 impl Default for PullLimits {
     fn default() -> Self {
-        Self { parallel_layers: 3, image: ImageLimits::DEFAULT, keep_special_files: false }
+        Self {
+            parallel_layers: 4,
+            turns: TurnRules::default(),
+            build_memory: 1024,
+            grace: Duration::from_secs(600),
+            image: ImageLimits::DEFAULT,
+            keep_special_files: false,
+        }
     }
 }

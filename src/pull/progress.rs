@@ -1,10 +1,14 @@
 //! How far a pull has come: counters that the pull writes and every caller may read.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
 
 use super::recipe;
+use crate::image::store::AccessRecord;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Manifest;
 use crate::oci::{Source, Wait};
@@ -12,10 +16,17 @@ use crate::oci::{Source, Wait};
 /// One pull's counters. Written by its layers as they stream, read by progress bars and messages.
 #[derive(Debug)]
 pub struct Progress {
+    /// The reference by which the pull was started.
+    pub image: String,
     /// The platform manifest being pulled.
     pub manifest: Digest,
     /// Its layers, lowest first.
     pub layers: Vec<LayerProgress>,
+    /// When the pull began.
+    pub started: Instant,
+    building: AtomicBool,
+    /// Whose pull it is, if that is known.
+    reader: Option<AccessRecord>,
 }
 
 /// One layer's counters.
@@ -26,45 +37,77 @@ pub struct LayerProgress {
     /// Its size in bytes, as the manifest gives it.
     pub size: u64,
     fetched: Arc<AtomicU64>,
-    shared: Arc<AtomicU64>,
+    rate: AtomicU64,
     state: AtomicU64,
 }
 
 /// Where a layer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LayerState {
     /// It waits for a slot, or another pull is fetching it.
     Waiting,
     /// Bytes are arriving.
     Fetching,
+    /// Bytes are arriving slowly: it made room for others.
+    Aside,
     /// Everything has been checked and stored.
     Done,
     /// It was in the store already.
     Reused,
 }
 
-const STATES: [LayerState; 4] =
-    [LayerState::Waiting, LayerState::Fetching, LayerState::Done, LayerState::Reused];
+const STATES: [LayerState; 5] =
+    [LayerState::Waiting, LayerState::Fetching, LayerState::Aside, LayerState::Done, LayerState::Reused];
 
 impl Progress {
     /// Counters at zero for the blobs `(digest, size)` of `manifest`.
-    pub(super) fn new(manifest: Digest, layers: impl IntoIterator<Item = (Digest, u64)>) -> Self {
+    pub(super) fn new(
+        image: &str,
+        manifest: Digest,
+        layers: impl IntoIterator<Item = (Digest, u64)>,
+    ) -> Self {
         let layers = layers
             .into_iter()
             .map(|(blob, size)| LayerProgress {
                 blob,
                 size,
                 fetched: Arc::default(),
-                shared: Arc::default(),
+                rate: AtomicU64::new(0),
                 state: AtomicU64::new(0),
             })
             .collect();
-        Self { manifest, layers }
+        let (image, started) = (image.to_owned(), Instant::now());
+        Self { image, manifest, layers, started, building: AtomicBool::new(false), reader: None }
     }
 
     /// Counters at zero for the parts of the manifest with this digest.
-    pub(super) fn of(digest: Digest, manifest: &Manifest) -> Self {
-        Self::new(digest, recipe::blobs(manifest).map(|blob| (blob.digest, blob.size)))
+    pub(super) fn of(image: &str, digest: Digest, manifest: &Manifest) -> Self {
+        Self::new(image, digest, recipe::blobs(manifest).map(|blob| (blob.digest, blob.size)))
+    }
+
+    /// Whether all layers are here and the image is being built of them.
+    pub fn is_building(&self) -> bool {
+        self.building.load(Relaxed)
+    }
+
+    pub(super) fn begin_building(&self) {
+        self.building.store(true, Relaxed);
+    }
+
+    /// The same, of a pull that one who reads as `reader` has begun.
+    pub(super) fn begun_by(self, reader: AccessRecord) -> Self {
+        Self { reader: Some(reader), ..self }
+    }
+
+    /// The counters as a caller that reads as `reader` may see them. Those of another one's pull stay at zero: they would
+    /// tell which layers that one had fetched before. `image` is how the caller names the image.
+    pub(super) fn seen_by(self: &Arc<Self>, reader: &AccessRecord, image: &str) -> Arc<Self> {
+        if self.reader.as_ref().is_none_or(|owner| owner == reader) {
+            return Arc::clone(self);
+        }
+        let layers = self.layers.iter().map(|layer| (layer.blob, layer.size));
+        Arc::new(Self::new(image, self.manifest, layers))
     }
 
     /// Bytes that are here, fetched or reused.
@@ -75,11 +118,6 @@ impl Progress {
     /// Bytes that came over the wire.
     pub fn fetched(&self) -> u64 {
         self.layers.iter().map(LayerProgress::fetched).sum()
-    }
-
-    /// Bytes that sharing has saved: of layers that were here, and of files whose content was.
-    pub fn saved(&self) -> u64 {
-        self.layers.iter().map(LayerProgress::saved).sum()
     }
 
     /// Bytes of all layers together.
@@ -121,17 +159,16 @@ impl LayerProgress {
         self.fetched.load(Relaxed)
     }
 
-    /// Bytes of this layer that were not fetched, or of its files that were not stored, because they were here.
-    pub fn saved(&self) -> u64 {
+    /// Bytes per second that arrived lately; 0 until that is known.
+    pub fn rate(&self) -> u64 {
         match self.state() {
-            LayerState::Reused => self.size,
-            _ => self.shared.load(Relaxed),
+            LayerState::Fetching | LayerState::Aside => self.rate.load(Relaxed),
+            _ => 0,
         }
     }
 
-    /// The counter of bytes of files that were here.
-    pub(super) fn shared(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.shared)
+    pub(super) fn set_rate(&self, rate: u64) {
+        self.rate.store(rate, Relaxed);
     }
 
     /// The counter that the stream adds to.
@@ -181,9 +218,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_who_joins_sees_nothing_of_what_the_other_had() {
+        let other = AccessRecord::Preloaded;
+        let layers = [(Digest::of(b"a"), 1_000_000)];
+        let progress = Progress::new("r.io/x:1", Digest::of(b"m"), layers).begun_by(AccessRecord::Anonymous);
+        let progress = Arc::new(progress);
+        progress.layers[0].set(LayerState::Reused);
+        assert_eq!(
+            progress.seen_by(&AccessRecord::Anonymous, "r.io/y:2").to_string(),
+            "1.0 of 1.0 MB, 1 of 1 layers"
+        );
+        let seen = progress.seen_by(&other, "r.io/y:2");
+        assert_eq!(
+            (seen.to_string().as_str(), seen.image.as_str()),
+            ("0.0 of 1.0 MB, 0 of 1 layers", "r.io/y:2")
+        );
+    }
+
+    #[test]
     fn counts_reused_and_fetched_bytes() {
-        let progress =
-            Progress::new(Digest::of(b"m"), [(Digest::of(b"a"), 1_000_000), (Digest::of(b"b"), 500_000)]);
+        let progress = Progress::new(
+            "r.io/x:1",
+            Digest::of(b"m"),
+            [(Digest::of(b"a"), 1_000_000), (Digest::of(b"b"), 500_000)],
+        );
         progress.layers[0].set(LayerState::Reused);
         progress.layers[1].set(LayerState::Fetching);
         progress.layers[1].counter().fetch_add(200_000, Relaxed);

@@ -1,21 +1,26 @@
 //! The body of a pull: from a manifest to a committed image, in a task that outlives its callers.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::Semaphore;
-
+use super::attendance::{Attendance, Ended};
+use super::builders::Builders;
 use super::error::About as _;
 use super::evidence::Evidence;
 use super::layers::{ImageLayers, LayerFetcher};
 use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
+use super::turns::Tenant;
 use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence};
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::tree::Stop;
 use crate::metrics::Outcome;
+use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, Cap};
 use crate::oci::{Source, Sources, read_blob};
 
@@ -44,8 +49,8 @@ pub(super) struct PullContext {
     pub rule: Arc<AccessRule>,
     pub layers: LayerFetcher,
     pub limits: PullLimits,
-    /// Building holds a whole tree in memory, so images are built one after another.
-    pub building: Semaphore,
+    /// Building holds a whole tree in memory.
+    pub builders: Builders,
     pub metrics: PullMetrics,
 }
 
@@ -60,6 +65,39 @@ impl PullContext {
         let outcome = self.pull(task, progress).await;
         timing.end(Outcome::of(&outcome, PullError::kind));
         outcome
+    }
+
+    /// Does the work of a pull as long as somebody may want it; `None` if nobody does any more. What it has staged stays.
+    pub(super) async fn while_wanted(
+        &self,
+        attendance: &Attendance,
+        progress: &Progress,
+        work: impl Future<Output = Result<PulledImage, PullError>>,
+    ) -> Option<Result<PulledImage, PullError>> {
+        let (mut work, grace) = (pin!(work), self.limits.grace);
+        loop {
+            let ended = tokio::select! {
+                done = &mut work => return Some(done),
+                ended = attendance.ended(grace) => ended,
+            };
+            if ended == Ended::Told {
+                tracing::warn!("the pull is ended by the operator; what is complete stays for the next");
+                return Some(Err(PullError::Cancelled(progress.image.clone())));
+            }
+            // Somebody may come back while the pins are read.
+            if !self.is_pinned(&progress.manifest).await && attendance.count() == 0 {
+                let seconds = grace.as_secs();
+                tracing::info!(seconds, "the pull is ended: nobody waits for it; what is complete stays");
+                return None;
+            }
+        }
+    }
+
+    async fn is_pinned(&self, manifest: &Digest) -> bool {
+        let (store, manifest) = (Arc::clone(&self.store), *manifest);
+        let found = tokio::task::spawn_blocking(move || store.pins().contains(&manifest)).await;
+        // What cannot be read may hold a pin.
+        found.map_or(true, |found| found.unwrap_or(true))
     }
 
     async fn pull(&self, task: &Arc<PullTask>, progress: &Progress) -> Result<PulledImage, PullError> {
@@ -88,7 +126,10 @@ impl PullContext {
         // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
         let record = match self.store.images().get_or_set_aside(&manifest).about(image)? {
             Some(record) if StoredPart::of(&record) == recipe.stored() => record,
-            _ => self.build(task, recipe, &lease).await?,
+            _ => {
+                progress.begin_building();
+                self.build(task, recipe, &lease).await?
+            }
         };
         // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
         task.rights.record_origin(&lease, &manifest)?;
@@ -126,28 +167,32 @@ impl PullContext {
         recipe: Recipe,
         lease: &Lease,
     ) -> Result<ImageRecord, PullError> {
-        let _turn = self.building.acquire().await;
         let (store, lease, image) = (Arc::clone(&self.store), lease.clone(), task.image.clone());
+        let parts = recipe.stored();
         let work = build::Work {
             manifest: task.path.digest,
-            parts: recipe.stored(),
+            parts: parts.clone(),
             platform: Some(recipe.platform),
             name: image.clone(),
             seal: Seal::of(&task.path.manifest).about(&image)?,
             rules: self.limits.rules(),
             limits: self.limits.image,
         };
-        let built = tokio::task::spawn_blocking(move || build::build(&store, &lease, work)).await;
-        built.map_err(|error| PullError::Lost { image, why: error.to_string() })?
+        let build = move |stop: &Stop| build::build(&store, &lease, work, stop);
+        self.builders.run(task.rights.tenant(), parts, &image, build).await
     }
 
     /// Builds an image again that another release built.
-    pub(super) async fn renew(&self, old: ImageRecord, image: String) -> Result<ImageRecord, PullError> {
+    pub(super) async fn renew(
+        &self,
+        old: ImageRecord,
+        tenant: Tenant,
+        image: String,
+    ) -> Result<ImageRecord, PullError> {
         let lease = self.store.lease().await.about(&image)?;
-        let _turn = self.building.acquire().await;
         let (store, limits, name) = (Arc::clone(&self.store), self.limits, image.clone());
-        let work = move || renew::renew(&store, &lease, old, limits.rules(), limits.image, &name);
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|error| PullError::Lost { image, why: error.to_string() })?
+        let (parts, rules) = (StoredPart::of(&old), (limits.rules(), limits.image));
+        let build = move |stop: &Stop| renew::renew(&store, &lease, old, rules, stop, &name);
+        self.builders.run(tenant, parts, &image, build).await
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::execute::Execution;
 use super::pulls::Pulls;
-use super::{ImageRequest, Images, PullError, PullLimits, PullMetrics, Ready};
+use super::{ImageRequest, Images, PullError, PullLimits, PullMetrics, PullUnderWay, Ready};
 use crate::image::access::AccessRule;
 use crate::image::store::Store;
 use crate::oci::Sources;
@@ -41,6 +41,17 @@ impl Puller {
     /// What is counted of pulls.
     pub fn metrics(&self) -> &PullMetrics {
         self.pulls.metrics()
+    }
+
+    /// The pulls under way, the oldest first.
+    pub fn under_way(&self) -> Vec<PullUnderWay> {
+        self.pulls.list()
+    }
+
+    /// Ends the pulls of the image that is named by its manifest's digest or its reference, and returns them. Their
+    /// callers get [`PullError::Cancelled`]; what is complete stays for the next pull.
+    pub fn cancel(&self, wanted: &str) -> Vec<PullUnderWay> {
+        self.pulls.cancel(wanted)
     }
 
     pub(super) fn pulls(&self) -> &Pulls {

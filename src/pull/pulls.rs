@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use super::admission::AdmissionControl;
+use super::builders::Builders;
 use super::layers::LayerFetcher;
 use super::pull_task::{PullContext, PullTask, PulledImage};
 use super::rights::Rights;
 use super::single_flight::{Lost, SingleFlight};
+use super::under_way::PullUnderWay;
 use super::{ImageRequest, Progress, PullError, PullLimits, PullMetrics};
 use crate::image::access::{AccessRule, Origin};
 use crate::image::store::{AccessRecord, ImageRecord, Store};
@@ -23,8 +24,11 @@ use crate::trust::PolicyEngine;
 pub(super) struct Pulls {
     context: Arc<PullContext>,
     control: AdmissionControl,
-    under_way: SingleFlight<PullKey, Arc<Progress>, Result<PulledImage, PullError>>,
+    under_way: SingleFlight<PullKey, Arc<Progress>, Pulled>,
 }
+
+/// How a pull ended; `None` if nobody waited for it.
+type Pulled = Option<Result<PulledImage, PullError>>;
 
 /// Who shares a pull: those to whom the same origin gave the same manifest. What an image is made of may depend on
 /// where it comes from, until all of it has come.
@@ -47,10 +51,15 @@ impl Pulls {
     ) -> Self {
         let control = AdmissionControl { store: Arc::clone(&store), engine };
         let metrics = PullMetrics::default();
-        let layers =
-            LayerFetcher::new(Arc::clone(&store), limits.parallel_layers, limits.image, metrics.clone());
-        let (rule, building) = (Arc::new(rule), Semaphore::new(1));
-        let context = Arc::new(PullContext { store, sources, rule, layers, limits, building, metrics });
+        let layers = LayerFetcher::new(
+            Arc::clone(&store),
+            (limits.parallel_layers, limits.turns),
+            limits.image,
+            metrics.clone(),
+        );
+        let builders = Builders::new(Arc::clone(&store), limits.build_memory, limits.image);
+        let rule = Arc::new(rule);
+        let context = Arc::new(PullContext { store, sources, rule, layers, limits, builders, metrics });
         Self { context, control, under_way: SingleFlight::new() }
     }
 
@@ -112,36 +121,83 @@ impl Pulls {
         task: &Arc<PullTask>,
         request: &ImageRequest,
     ) -> (Result<PulledImage, PullError>, bool) {
-        let (context, starter) = (Arc::clone(&self.context), Arc::clone(task));
-        let joined = self.under_way.join(key, move || {
-            let (image, manifest) = (&starter.image, starter.path.digest);
-            let progress = Arc::new(Progress::of(manifest, &starter.path.manifest));
-            let span = tracing::info_span!("pull", image.reference = %image, image.digest = %manifest);
-            let seen = Arc::clone(&progress);
-            (progress, async move { context.run(&starter, &seen).await }.instrument(span))
-        });
-        request.watch.set_progress(&joined.info);
-        let lost = |Lost(why)| PullError::Lost { image: task.image.clone(), why };
-        (joined.completion.await.map_err(lost).flatten(), joined.started)
+        loop {
+            let (context, starter) = (Arc::clone(&self.context), Arc::clone(task));
+            let joined = self.under_way.join(key.clone(), move |attendance| {
+                let (image, manifest) = (&starter.image, starter.path.digest);
+                let (_, reader) = starter.rights.identity();
+                let progress = Progress::of(image, manifest, &starter.path.manifest).begun_by(reader);
+                let progress = Arc::new(progress);
+                let span = tracing::info_span!("pull", image.reference = %image, image.digest = %manifest);
+                let seen = Arc::clone(&progress);
+                let work = async move {
+                    let pulling = context.run(&starter, &seen);
+                    context.while_wanted(&attendance, &seen, pulling).await
+                };
+                (progress, work.instrument(span))
+            });
+            let (_, reader) = task.rights.identity();
+            request.watch.set_progress(&joined.info.seen_by(&reader, &task.image));
+            let (image, started) = (task.image.clone(), joined.started);
+            match joined.completion().await {
+                Ok(Some(pulled)) => return (pulled, started),
+                // It ended at the moment at which this caller joined it.
+                Ok(None) => {}
+                Err(Lost(why)) => return (Err(PullError::Lost { image, why }), started),
+            }
+        }
     }
 
     /// The image of a record, as this release builds it. Callers share the work, and it outlives them.
     pub(super) async fn renew(
         &self,
         record: ImageRecord,
-        origin: &Origin,
+        rights: &Rights,
         image: &str,
     ) -> Result<ImageRecord, PullError> {
         let manifest = record.manifest;
-        let key = PullKey { manifest, origin: origin.clone(), reader: None };
-        let (context, name) = (Arc::clone(&self.context), image.to_owned());
-        let joined = self.under_way.join(key, move || {
-            let span = tracing::info_span!("renew", image.reference = name, image.digest = %manifest);
-            let work = async move { context.renew(record, name).await.map(|record| (record, 0)) };
-            (Arc::new(Progress::new(manifest, [])), work.instrument(span))
-        });
-        let lost = |Lost(why)| PullError::Lost { image: image.to_owned(), why };
-        joined.completion.await.map_err(lost).flatten().map(|(record, _)| record)
+        let key = PullKey { manifest, origin: rights.origin().clone(), reader: None };
+        loop {
+            let (context, name, record) = (Arc::clone(&self.context), image.to_owned(), record.clone());
+            let tenant = rights.tenant();
+            let joined = self.under_way.join(key.clone(), move |attendance| {
+                let span = tracing::info_span!("renew", image.reference = name, image.digest = %manifest);
+                let progress = Arc::new(Progress::new(&name, manifest, []));
+                let seen = Arc::clone(&progress);
+                let work = async move {
+                    let building =
+                        async { context.renew(record, tenant, name).await.map(|record| (record, 0)) };
+                    seen.begin_building();
+                    context.while_wanted(&attendance, &seen, building).await
+                };
+                (progress, work.instrument(span))
+            });
+            match joined.completion().await {
+                Ok(Some(renewed)) => return renewed.map(|(record, _)| record),
+                Ok(None) => {}
+                Err(Lost(why)) => return Err(PullError::Lost { image: image.to_owned(), why }),
+            }
+        }
+    }
+
+    /// The pulls under way, the oldest first.
+    pub(super) fn list(&self) -> Vec<PullUnderWay> {
+        let mut all = self.under_way.list();
+        all.sort_by_key(|(progress, _)| progress.started);
+        all.iter().map(|(progress, attendance)| PullUnderWay::of(progress, attendance.count())).collect()
+    }
+
+    /// Ends the pulls of the image that is named by digest or reference, and returns them.
+    pub(super) fn cancel(&self, wanted: &str) -> Vec<PullUnderWay> {
+        let mut ended = Vec::new();
+        for (progress, attendance) in self.under_way.list() {
+            let pull = PullUnderWay::of(&progress, attendance.count());
+            if pull.is_named(wanted) {
+                attendance.end();
+                ended.push(pull);
+            }
+        }
+        ended
     }
 
     /// Notes that an image is in use.

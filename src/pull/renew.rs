@@ -10,7 +10,7 @@ use super::build::{self, Work};
 use super::error::About as _;
 use super::recipe::StoredPart;
 use crate::image::store::{ImageRecord, Lease, Store};
-use crate::image::tree::Rules;
+use crate::image::tree::{Rules, Stop};
 use crate::kind::Kind;
 use crate::oci::limits::ImageLimits;
 
@@ -24,8 +24,8 @@ pub(super) fn renew(
     store: &Store,
     lease: &Lease,
     old: ImageRecord,
-    rules: Rules,
-    limits: ImageLimits,
+    (rules, limits): (Rules, ImageLimits),
+    stop: &Stop,
     image: &str,
 ) -> Result<ImageRecord, PullError> {
     let manifest = old.manifest;
@@ -42,7 +42,7 @@ pub(super) fn renew(
     let (name, parts, platform) = (image.to_owned(), StoredPart::of(&old), old.platform);
     // A sealed image is never outdated.
     let work = Work { manifest, platform, name, parts, seal: None, rules, limits };
-    let built = build::build(store, lease, work).inspect_err(|error| {
+    let built = build::build(store, lease, work, stop).inspect_err(|error| {
         // Any other failure may pass, and leaves an image that could be mounted.
         if matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
             && let Err(error) = store.images().forget(&manifest)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::About as _;
+use super::turns::Tenant;
 use super::{Caller, ImageRequest, PullError};
 use crate::image::access::{AccessRule, ImageFacts, LayerFacts, Origin};
 use crate::image::store::{AccessRecord, AccessSubject, Lease, Store};
@@ -61,6 +62,11 @@ impl Rights {
     /// Tells pulls of the same image apart: by origin and credential.
     pub(super) fn identity(&self) -> (Origin, AccessRecord) {
         (self.origin.clone(), self.reader.clone())
+    }
+
+    /// Whose share of what a node lends the request uses.
+    pub(super) fn tenant(&self) -> Tenant {
+        (self.origin.host().to_owned(), self.reader.clone())
     }
 
     /// Whether there is nothing to hide from the caller.

@@ -11,10 +11,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
+use super::attendance::{Attendance, Attending};
+
 /// The result of a task, for each caller that waits. Dropping it does not stop the task.
 pub(super) type Completion<T> = Shared<BoxFuture<'static, Result<T, Lost>>>;
 
-type UnderWay<K, I, T> = Arc<Mutex<HashMap<K, (I, Completion<T>)>>>;
+type UnderWay<K, I, T> = Arc<Mutex<HashMap<K, Flight<I, T>>>>;
+
+#[derive(Debug)]
+struct Flight<I, T: Clone> {
+    info: I,
+    completion: Completion<T>,
+    attendance: Attendance,
+}
 
 /// The task ended without a result: it panicked, or the runtime is shutting down.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +35,18 @@ pub(super) struct Joined<I, T: Clone> {
     /// What the task shows to every caller that joins.
     pub info: I,
     /// Its result.
-    pub completion: Completion<T>,
+    completion: Completion<T>,
+    attending: Attending,
     /// Whether this call started it.
     pub started: bool,
+}
+
+impl<I, T: Clone> Joined<I, T> {
+    /// Waits for the result. Until then the caller counts as waiting.
+    pub(super) async fn completion(self) -> Result<T, Lost> {
+        let _attending = self.attending;
+        self.completion.await
+    }
 }
 
 /// Tasks under way, by key. `I` is what a caller that joins sees at once.
@@ -48,16 +66,19 @@ where
         Self { under_way: Arc::default() }
     }
 
-    /// Joins the task of `key`; `start` makes it if there is none.
-    pub(super) fn join<F>(&self, key: K, start: impl FnOnce() -> (I, F)) -> Joined<I, T>
+    /// Joins the task of `key`; `start` makes it if there is none, and is given those who wait for it.
+    pub(super) fn join<F>(&self, key: K, start: impl FnOnce(Attendance) -> (I, F)) -> Joined<I, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((info, completion)) = under_way.get(&key) {
-            return Joined { info: info.clone(), completion: completion.clone(), started: false };
+        if let Some(Flight { info, completion, attendance }) = under_way.get(&key) {
+            let (info, completion, attending) = (info.clone(), completion.clone(), attendance.attend());
+            return Joined { info, completion, attending, started: false };
         }
-        let (info, work) = start();
+        let attendance = Attendance::new();
+        let attending = attendance.attend();
+        let (info, work) = start(attendance.clone());
         // A guard removes the entry even if the work panics.
         let removal = Removal { key: key.clone(), under_way: Arc::clone(&self.under_way) };
         let task = tokio::spawn(async move {
@@ -65,8 +86,15 @@ where
             work.await
         });
         let completion = async move { task.await.map_err(|error| Lost(error.to_string())) }.boxed().shared();
-        under_way.insert(key, (info.clone(), completion.clone()));
-        Joined { info, completion, started: true }
+        let flight = Flight { info: info.clone(), completion: completion.clone(), attendance };
+        under_way.insert(key, flight);
+        Joined { info, completion, attending, started: true }
+    }
+
+    /// What each task shows, and who waits for it.
+    pub(super) fn list(&self) -> Vec<(I, Attendance)> {
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.values().map(|flight| (flight.info.clone(), flight.attendance.clone())).collect()
     }
 
     /// How many tasks are under way.
@@ -108,9 +136,11 @@ mod tests {
 
     type Numbers = SingleFlight<u8, (), usize>;
 
-    fn counted(runs: &Arc<AtomicUsize>) -> impl FnOnce() -> ((), BoxFuture<'static, usize>) + use<> {
+    fn counted(
+        runs: &Arc<AtomicUsize>,
+    ) -> impl FnOnce(Attendance) -> ((), BoxFuture<'static, usize>) + use<> {
         let runs = Arc::clone(runs);
-        move || {
+        move |_| {
             let work = async move {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 runs.fetch_add(1, SeqCst) + 1
@@ -126,11 +156,11 @@ mod tests {
         assert_eq!(waiting.iter().filter(|joined| joined.started).count(), 1);
         assert_eq!(tasks.len(), 1);
         for joined in waiting {
-            assert_eq!(joined.completion.await, Ok(1));
+            assert_eq!(joined.completion().await, Ok(1));
         }
         assert!(tasks.len() == 0);
         assert_eq!(
-            tasks.join(7, counted(&runs)).completion.await,
+            tasks.join(7, counted(&runs)).completion().await,
             Ok(2),
             "a task that has ended is not joined"
         );
@@ -140,15 +170,16 @@ mod tests {
     async fn goes_on_when_nobody_waits() {
         let (tasks, runs) = (Numbers::new(), Arc::new(AtomicUsize::new(0)));
         drop(tasks.join(7, counted(&runs)));
-        let retry = tasks.join(7, counted(&runs)).completion;
-        assert_eq!(retry.await, Ok(1));
+        let retry = tasks.join(7, counted(&runs));
+        assert_eq!(tasks.list()[0].1.count(), 1);
+        assert_eq!(retry.completion().await, Ok(1));
         assert_eq!(runs.load(SeqCst), 1);
     }
 
     #[tokio::test]
     async fn a_panic_is_an_answer_and_is_forgotten() {
         let tasks = Numbers::new();
-        let lost = tasks.join(7, || ((), async { panic!("boom") })).completion.await;
+        let lost = tasks.join(7, |_| ((), async { panic!("boom") })).completion().await;
         assert!(matches!(lost, Err(Lost(why)) if why.contains("panic")));
         assert!(tasks.len() == 0);
     }

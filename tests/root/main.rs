@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod admission;
+mod builds;
+mod chart_mounts;
 mod collection;
 mod damage;
 mod driver;
@@ -14,8 +16,12 @@ mod hardening;
 mod hostile;
 mod kubernetes;
 mod levels;
+mod pulls;
 mod seal;
+mod slow_registries;
+mod state_directory;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;
 mod tenants;
+mod waiting;

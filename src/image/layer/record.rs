@@ -15,6 +15,7 @@
 //! Before that end the entries are well-formed but not yet checked, so nothing may be published from them.
 //! No length in a record causes an allocation of more than 1 MiB.
 
+mod count;
 mod error;
 mod format;
 mod read;
@@ -24,6 +25,7 @@ mod tag;
 mod tests;
 mod write;
 
+pub(in crate::image) use count::{TAIL, stated_count};
 pub use error::RecordError;
 pub(in crate::image) use format::CHECKSUM_LENGTH;
 pub use read::RecordReader;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::error::TreeError;
+use super::stop::Stop;
 use super::xattrs::XattrsId;
 use crate::image::entry::Mtime;
 use crate::image::verity::VerityDigest;
@@ -109,6 +110,7 @@ pub(super) struct Arena {
     /// mostly share their directory, and hard links that of their targets.
     last_walks: VecDeque<LastWalk>,
     limits: ImageLimits,
+    stop: Stop,
 }
 
 /// Paths that are remembered: comparing with each costs less than a step of a walk.
@@ -136,7 +138,18 @@ impl Arena {
             steps: 0,
             last_walks: VecDeque::new(),
             limits,
+            stop: Stop::default(),
         }
+    }
+
+    /// Whoever wants the tree says by `stop` that it is not wanted any more.
+    pub(super) fn heed(&mut self, stop: Stop) {
+        self.stop = stop;
+    }
+
+    /// Looks whether the tree is wanted: before each entry, each link that waits, and each walk.
+    pub(super) fn check_stop(&self) -> Result<(), TreeError> {
+        self.stop.check()
     }
 
     pub(super) fn node(&self, id: NodeId) -> &Node {
@@ -233,6 +246,7 @@ impl Arena {
     /// Counts path components that were looked up. A path is bounded, and so are the links that it goes through, but
     /// a layer of a few kilobytes can name the longest such path a million times.
     pub(super) fn charge_steps(&mut self, steps: u64) -> Result<(), TreeError> {
+        self.check_stop()?;
         self.steps = self.steps.saturating_add(steps);
         if self.steps > self.limits.path_steps {
             return Err(Cap::PathSteps.exceeded(self.steps, self.limits.path_steps).into());

@@ -9,6 +9,7 @@ use super::hide::{self, Pruned};
 use super::link::{self, PendingLinks};
 use super::resolve;
 use super::rules::{self, Rules};
+use super::stop::Stop;
 use super::xattrs::{self, XattrTable};
 use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta};
 use crate::oci::limits::ImageLimits;
@@ -58,6 +59,13 @@ impl Builder {
         Self { rules, arena, xattrs, layers: 0, pending: PendingLinks::default(), pruned: Pruned::default() }
     }
 
+    /// The same, until `stop` says that the tree is not wanted any more.
+    #[must_use]
+    pub fn until(mut self, stop: &Stop) -> Self {
+        self.arena.heed(stop.clone());
+        self
+    }
+
     /// Starts the next layer, lowest first.
     pub fn layer(&mut self) -> Layer<'_> {
         self.layers += 1;
@@ -98,6 +106,7 @@ impl Builder {
     }
 
     fn apply(&mut self, entry: LayerEntry) -> Result<(), TreeError> {
+        self.arena.check_stop()?;
         let LayerEntry { path, meta, kind } = entry;
         match kind {
             EntryKind::Whiteout => hide::whiteout(&mut self.arena, &mut self.pruned, &path, self.layers),

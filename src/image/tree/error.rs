@@ -118,6 +118,9 @@ pub enum TreeError {
     /// The layers exceed what this node holds in memory.
     #[error("the layers together: {0}")]
     Limit(#[from] Exceeded),
+    /// Whoever wanted the tree does not want it any more.
+    #[error("the image was not built to its end: nobody waits for it any more; the next request builds it")]
+    Stopped,
     /// The canonical rules take the root's metadata from `/usr`, and there is none.
     #[error(
         "the image has no directory /usr, from which the canonical composefs rules take the root's metadata; it cannot have been sealed by them"
@@ -130,6 +133,7 @@ impl TreeError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Limit(_) => Kind::Exhausted,
+            Self::Stopped => Kind::Transient,
             Self::NotADirectory { .. }
             | Self::SymlinkLoop { .. }
             | Self::LinkTargetMissing { .. }

@@ -58,6 +58,7 @@ pub(super) fn resolve_pending(arena: &mut Arena, pending: PendingLinks, layer: u
         links.reverse();
         let mut left = Vec::new();
         for link in links {
+            arena.check_stop()?;
             match find(arena, &link.path, &link.target)? {
                 Some(node) => arena.attach(link.dir, resolve::split(&link.path).1, node, layer)?,
                 None => left.push(link),

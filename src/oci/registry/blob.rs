@@ -25,6 +25,7 @@ struct Download {
     /// The connection in use, and how many of its next bytes were received before.
     open: Option<(Response, u64)>,
     connections: u32,
+    pace: Pace,
     window: Window,
     /// Failures since the last new byte.
     failures: u32,
@@ -36,8 +37,10 @@ pub(super) async fn open(
     request: Request,
     size: u64,
 ) -> Result<BlobStream, SourceError> {
-    let window = Window::new(client.pace());
-    let mut download = Download { client, request, size, open: None, connections: 0, window, failures: 0 };
+    let pace = client.pace().for_size(size);
+    let window = Window::new(pace);
+    let mut download =
+        Download { client, request, size, open: None, connections: 0, pace, window, failures: 0 };
     let client = Arc::clone(&download.client);
     loop {
         match download.connect().await {
@@ -146,7 +149,7 @@ impl Download {
 
     fn slow(&self, rate: u64) -> SourceError {
         let (subject, host) = (self.request.subject.clone(), self.client.host().to_owned());
-        let Pace { minimum, window: over, .. } = self.client.pace();
+        let Pace { minimum, window: over, .. } = self.pace;
         SourceError::Slow { subject, host, rate, minimum, over }
     }
 

@@ -1,16 +1,19 @@
 //! The minimum transfer rate of a blob. Pure: the caller has the clock.
 //!
 //! A time limit on the next bytes does not bound a download. A registry that sends one byte every half
-//! minute would occupy one of the node's few slots for layers for ever. Only time spent waiting for the
-//! network counts, so that a slow local disk is never taken for a slow registry.
+//! minute would occupy one of the node's few slots for layers for ever. Nor does a low limit bound a large blob: at
+//! 10 KiB/s, 100 GiB take four months. So the limit grows with the size. Only time spent waiting for the network
+//! counts, so that a slow local disk is never taken for a slow registry.
 
 use std::time::Duration;
 
 /// The minimum transfer rate of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// Bytes per second; 0 for no minimum.
+    /// Bytes per second; 0 for no minimum whatever the size.
     pub minimum: u64,
+    /// The longest time that a whole blob may take; its minimum is what that needs. Zero for no limit.
+    pub longest: Duration,
     /// The time over which bytes are counted.
     pub window: Duration,
     /// The number of slow windows after which the blob fails. A slow window before that ends its connection.
@@ -18,9 +21,25 @@ pub struct Pace {
 }
 
 impl Default for Pace {
-    /// 10 KiB/s over a minute, three times: slower than any network that images are pulled over.
+    /// 10 KiB/s over a minute, three times: slower than any network that images are pulled over. 12 hours for a blob
+    /// need 248 KiB/s for 10 GiB.
     fn default() -> Self {
-        Self { minimum: 10 << 10, window: Duration::from_secs(60), patience: 3 }
+        Self {
+            minimum: 10 << 10,
+            longest: Duration::from_secs(12 * 3600),
+            window: Duration::from_secs(60),
+            patience: 3,
+        }
+    }
+}
+
+impl Pace {
+    /// The same for a blob of `size` bytes.
+    pub(super) fn for_size(self, size: u64) -> Self {
+        let needed = size.checked_div(self.longest.as_secs()).unwrap_or(0);
+        // Without any minimum a registry may take as long as it likes.
+        let minimum = if self.minimum == 0 { 0 } else { self.minimum.max(needed) };
+        Self { minimum, ..self }
     }
 }
 
@@ -71,7 +90,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn window() -> Window {
-        Window::new(Pace { minimum: 100, window: 10 * SECOND, patience: 2 })
+        Window::new(Pace { minimum: 100, window: 10 * SECOND, patience: 2, ..Pace::default() })
     }
 
     #[test]
@@ -95,6 +114,16 @@ mod tests {
     fn time_that_was_not_spent_waiting_does_not_count() {
         let mut window = window();
         assert!((0..10_000).all(|_| window.count(1, Duration::from_micros(1)).is_ok()));
+    }
+
+    #[test]
+    fn the_minimum_grows_with_the_size() {
+        let minimum = |pace: Pace, size| pace.for_size(size).minimum;
+        let pace = Pace::default();
+        assert_eq!(minimum(pace, 100 << 20), pace.minimum);
+        assert_eq!(minimum(pace, 100 << 30), (100 << 30) / (12 * 3600));
+        assert_eq!(minimum(Pace { longest: Duration::ZERO, ..pace }, u64::MAX), pace.minimum);
+        assert_eq!(minimum(Pace { minimum: 0, ..pace }, u64::MAX), 0);
     }
 
     #[test]

@@ -14,14 +14,14 @@ mod staged;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use blobs::BlobLinks;
-pub use entries::LayerEntries;
+pub use entries::{LayerEntries, LayerSize};
 pub use staged::StagedLayer;
 
 use crate::image::entry::EntryKind;
@@ -81,11 +81,25 @@ impl Layers {
     /// [`StoreError::NoLayer`], and those of reading the record's head.
     pub fn entries(&self, diff_id: &Digest) -> Result<LayerEntries, StoreError> {
         for path in self.paths(diff_id) {
-            // A pipe in its place would be waited for.
-            match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
+            match open(&path) {
                 Ok(file) => return LayerEntries::open(file, path, *diff_id, &self.key),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(self.disk.error("open", &path, error)),
+            }
+        }
+        Err(StoreError::NoLayer(*diff_id))
+    }
+
+    /// How large a layer's record is. It has not been read to its end, so this is no more than what it says of itself.
+    ///
+    /// # Errors
+    /// [`StoreError::NoLayer`], and those of reading the record's end.
+    pub fn size(&self, diff_id: &Digest) -> Result<LayerSize, StoreError> {
+        for path in self.paths(diff_id) {
+            match open(&path).and_then(|file| entries::size(&file)) {
+                Ok(size) => return Ok(size),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.disk.error("read", &path, error)),
             }
         }
         Err(StoreError::NoLayer(*diff_id))
@@ -258,6 +272,11 @@ impl Layers {
     fn paths(&self, diff_id: &Digest) -> [PathBuf; 2] {
         [self.staging.join(diff_id.hex()), self.kept.join(diff_id.hex())]
     }
+}
+
+/// Opens a record. A pipe in its place would be waited for.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 /// Whether a layer's record may be called so, or one that was put aside.

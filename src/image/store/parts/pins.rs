@@ -51,6 +51,14 @@ impl Pins {
         Ok(names.iter().filter_map(|name| digest_of(name, "")).collect())
     }
 
+    /// Whether the image is pinned.
+    ///
+    /// # Errors
+    /// Those of reading a directory.
+    pub fn contains(&self, manifest: &Digest) -> Result<bool, StoreError> {
+        Ok(self.list()?.contains(manifest))
+    }
+
     fn path(&self, manifest: &Digest) -> PathBuf {
         self.directory.join(manifest.hex())
     }

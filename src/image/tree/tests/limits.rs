@@ -50,6 +50,27 @@ fn links_that_wait_for_a_name_that_never_comes_cost_one_round() {
 }
 
 #[test]
+fn a_tree_that_is_not_wanted_any_more_is_given_up_at_once() {
+    let started = |stop: &Stop| Builder::new(Rules::Verbatim).until(stop);
+    // Before an entry, and while links wait.
+    for entries in [vec![file("f", "x")], vec![link("l", "f")]] {
+        let stop = Stop::default();
+        let mut builder = started(&stop);
+        let mut layer = builder.layer();
+        for entry in entries {
+            layer.apply(entry).unwrap();
+        }
+        stop.stop();
+        assert_eq!(layer.apply(file("g", "x")), Err(TreeError::Stopped));
+        match layer.end() {
+            Err(error) => assert_eq!(error, TreeError::Stopped),
+            Ok(()) => assert!(builder.finish().is_ok(), "nothing was left to do"),
+        }
+    }
+    assert_eq!(TreeError::Stopped.kind(), Kind::Transient);
+}
+
+#[test]
 fn names_have_at_most_255_bytes() {
     let longest = "n".repeat(255);
     assert_eq!(fold(&[vec![file(&longest, "x")]]), format!("{longest}=x"));

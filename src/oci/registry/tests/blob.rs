@@ -185,7 +185,7 @@ async fn a_token_that_expires_in_the_middle_is_renewed() {
 async fn a_registry_that_trickles_is_given_up() {
     let server =
         Script::start(|request, _| ranged(request).ending(Ending::Trickle(Duration::from_millis(5)))).await;
-    let pace = Pace { minimum: 10_000, window: Duration::from_millis(400), patience: 3 };
+    let pace = Pace { minimum: 10_000, window: Duration::from_millis(400), patience: 3, ..Pace::default() };
     let settings = SourceSettings { pace, ..settings(&[&server.host]) };
     let source = open(&Sources::new(&settings).unwrap(), &server.host, &Credentials::none());
     let error = read_from(source).await.unwrap_err();

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use crate::image::entry::LayerEntry;
+use crate::image::layer::record::{TAIL, stated_count};
 use crate::image::layer::{RecordError, RecordReader};
 use crate::image::store::error::StoreError;
 use crate::image::store::key::{MAC_LENGTH, NodeKey};
@@ -22,6 +23,26 @@ pub struct LayerEntries {
     reader: RecordReader<io::Take<File>>,
     mac: [u8; MAC_LENGTH],
     key: NodeKey,
+}
+
+/// What a layer's record says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerSize {
+    /// Its entries.
+    pub entries: u64,
+    /// Bytes of the record.
+    pub bytes: u64,
+}
+
+/// The size of the record in `file`.
+pub(super) fn size(file: &File) -> io::Result<LayerSize> {
+    let bytes = file.metadata()?.len();
+    let end = bytes.saturating_sub(MAC_LENGTH as u64);
+    let mut tail = vec![0; TAIL.min(usize::try_from(end).unwrap_or(TAIL))];
+    let start = end - tail.len() as u64;
+    file.read_exact_at(&mut tail, start)?;
+    // The shortest entry has some 16 bytes. A record without a number is refused when it is read.
+    Ok(LayerSize { entries: stated_count(&tail).unwrap_or(bytes / 16).min(bytes), bytes })
 }
 
 impl LayerEntries {

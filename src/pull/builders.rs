@@ -1,0 +1,90 @@
+//! Builds at the same time, within a budget of memory, in fair order ([ADR 0020](../../docs/adr/0020-turns.md)).
+//!
+//! A build holds a whole tree. How much memory that takes is estimated from what the layers' records say of themselves.
+//! One that takes more than everything runs alone. A build that nobody waits for any more stops, and its memory is free
+//! when it has.
+
+use std::sync::Arc;
+
+use super::recipe::StoredPart;
+use super::turns::Tenant;
+use super::{PullError, blocking};
+use crate::fair::Gate;
+use crate::image::store::{LayerSize, Store};
+use crate::image::tree::Stop;
+use crate::oci::limits::ImageLimits;
+
+/// Builds at the same time, however small. More would only share the processor.
+const BUILDS_MAX: u64 = 4;
+
+/// Bytes of memory for each inode while an image is built (`tests/image_memory.rs` measures them).
+const INODE_BYTES: u64 = 1_700;
+
+const MEBIBYTE: u64 = 1 << 20;
+
+/// The builders of a node.
+#[derive(Debug)]
+pub(super) struct Builders {
+    store: Arc<Store>,
+    gate: Gate<Tenant>,
+    /// MiB for all builds.
+    memory: u64,
+    limits: ImageLimits,
+}
+
+impl Builders {
+    /// Builds that take at most `memory` MiB together. One tenant gets all but a quarter.
+    pub(super) fn new(store: Arc<Store>, memory: u64, limits: ImageLimits) -> Self {
+        let memory = memory.max(BUILDS_MAX);
+        Self { store, gate: Gate::new(memory, memory - memory / BUILDS_MAX), memory, limits }
+    }
+
+    /// Builds when there is memory for it. Dropped, the future stops the build, which holds its memory until it has.
+    /// `image` is for messages.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        tenant: Tenant,
+        parts: Vec<StoredPart>,
+        image: &str,
+        build: impl FnOnce(&Stop) -> Result<T, PullError> + Send + 'static,
+    ) -> Result<T, PullError> {
+        let store = Arc::clone(&self.store);
+        let sizes = blocking(image, move || {
+            // A part that is lost or no good takes no memory: the build says so, and its caller knows what to do.
+            let size = |StoredPart::Layer(diff_id): &StoredPart| store.layers().size(diff_id).ok();
+            parts.iter().filter_map(size).collect::<Vec<_>>()
+        });
+        let needed = memory_for(&sizes.await?, &self.limits);
+        let pass = self.gate.enter(tenant, needed.max(self.memory / BUILDS_MAX)).await;
+        let stop = StopOnDrop(Stop::default());
+        let flag = stop.0.clone();
+        blocking(image, move || {
+            let _pass = pass;
+            build(&flag)
+        })
+        .await?
+    }
+}
+
+struct StopOnDrop(Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// MiB that building an image of these layers may take.
+fn memory_for(layers: &[LayerSize], limits: &ImageLimits) -> u64 {
+    let sum = |of: fn(&LayerSize) -> u64| layers.iter().map(of).fold(0, u64::saturating_add);
+    // Names and contents are in the records, and in the tree and the image again.
+    let inodes = sum(|layer| layer.entries).min(limits.inodes as u64);
+    let bytes = sum(|layer| layer.bytes).min(limits.metadata_bytes as u64);
+    inodes.saturating_mul(INODE_BYTES).saturating_add(bytes.saturating_mul(2)).div_ceil(MEBIBYTE)
+}
+
+#[cfg(test)]
+mod tests;
