@@ -291,10 +291,14 @@ pub enum Level {
 /// The rules to build a file tree by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RulesArg {
-    /// As in the layers, but without device nodes and named pipes: what this driver mounts.
+    /// As in the layers, but without device nodes and named pipes.
     Faithful,
     /// The same with device nodes and named pipes.
     Verbatim,
+    /// As `faithful`, without set-user-ID and set-group-ID bits and file capabilities: what this driver mounts.
+    Unprivileged,
+    /// The same without permissions to execute files: what this driver mounts with `noexec`.
+    Noexec,
     /// The composefs project's rules for OCI images; keeps no extended attributes but file capabilities.
     Canonical,
     /// The same with `user.*` attributes kept.

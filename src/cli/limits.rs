@@ -70,10 +70,14 @@ pub struct LimitArgs {
         default_value_t = 1024
     )]
     pub build_memory: u64,
-    /// Keep the device nodes and named pipes of images. A volume never gives access to the devices; a pipe connects
-    /// all pods that use the same image on a node.
+    /// Keep the device nodes and named pipes of images. A pipe connects all pods that use the same image on a node;
+    /// devices can be opened in containers whose runtime mounts a volume again without `nodev`.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_KEEP_SPECIAL_FILES")]
     pub keep_special_files: bool,
+    /// Keep the set-user-ID and set-group-ID bits and file capabilities of images. Container runtimes may mount a volume
+    /// again without `nosuid`, and then such a program gives its owner's rights.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_KEEP_PRIVILEGES")]
+    pub keep_privileges: bool,
 }
 
 const D: ImageLimits = ImageLimits::DEFAULT;
@@ -81,9 +85,15 @@ const D: ImageLimits = ImageLimits::DEFAULT;
 impl LimitArgs {
     /// The limits of a puller that fetches `parallel_layers` at a time.
     pub fn limits(&self, parallel_layers: usize) -> PullLimits {
-        let (image, keep_special_files) = (self.image(), self.keep_special_files);
-        let build_memory = self.build_memory;
-        PullLimits { parallel_layers, build_memory, image, keep_special_files, ..PullLimits::default() }
+        let Self { keep_special_files, keep_privileges, build_memory, .. } = *self;
+        PullLimits {
+            parallel_layers,
+            build_memory,
+            image: self.image(),
+            keep_special_files,
+            keep_privileges,
+            ..PullLimits::default()
+        }
     }
 
     fn image(&self) -> ImageLimits {

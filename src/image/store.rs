@@ -75,7 +75,7 @@ pub use enable_verity::VerityProgress;
 pub use error::StoreError;
 pub use examine::Examined;
 pub use filesystem::Filesystem;
-pub use image_record::ImageRecord;
+pub use image_record::{ImageRecord, Variant};
 pub use key::{KEY_LENGTH, KeyError, NodeKey};
 pub use lock::Lease;
 pub use metrics::StoreMetrics;

@@ -15,6 +15,11 @@ pub const OBJECTS: u64 = 1000;
 /// The step of amounts of bytes: 64 MiB.
 pub const BYTES: u64 = 64 << 20;
 
+/// The part `used` of `total` bytes, rounded up to a thousandth, or to 1 MiB where that is more.
+pub fn part(used: u64, total: u64) -> u64 {
+    used.next_multiple_of((total / 1000).max(1 << 20)).min(total)
+}
+
 /// Holds back what is added to a counter.
 #[derive(Debug)]
 pub struct HeldBack {
@@ -55,6 +60,21 @@ impl HeldBack {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_stays_a_part() {
+        const MIB: u64 = 1 << 20;
+        for (used, total, shown) in [
+            (0, 64 * MIB, 0),
+            (1, 64 * MIB, MIB),
+            (64 * MIB - 1, 64 * MIB, 64 * MIB),
+            (5_000_001, 10_000_000_000, 10_000_000),
+            (10_000_000_000, 10_000_000_000, 10_000_000_000),
+            (1, 0, 0),
+        ] {
+            assert_eq!(part(used, total), shown, "{used} of {total}");
+        }
+    }
 
     #[test]
     fn whole_steps_once_in_an_interval_and_nothing_is_lost() {

@@ -12,6 +12,7 @@ pub async fn are_valid(cluster: &Cluster) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let directory = tempfile::tempdir().expect("a temporary directory");
     let version = cluster.client.apiserver_version().await.expect("the API server's version");
+    let minor = cluster.minor().await;
     for (number, values) in VALUES.iter().enumerate() {
         let rendered = directory.path().join(format!("chart-{number}.yaml"));
         let mut template = cluster.helm("template");
@@ -31,10 +32,14 @@ pub async fn are_valid(cluster: &Cluster) {
         std::fs::write(&rendered, ours.join("\n---\n")).expect("the rendered chart");
         cluster.dry_run(&rendered);
     }
-    let manifests: Vec<PathBuf> =
-        yaml_files(&repository.join("manifests")).into_iter().chain(examples::manifests()).collect();
-    for file in manifests {
+    for file in yaml_files(&repository.join("manifests")) {
         cluster.dry_run(&file);
+    }
+    for file in examples::manifests() {
+        let example = directory.path().join(file.file_name().expect("a name"));
+        let text = std::fs::read_to_string(&file).expect("an example");
+        std::fs::write(&example, examples::known_to(minor, &text)).expect("the example");
+        cluster.dry_run(&example);
     }
 }
 
@@ -44,6 +49,13 @@ fn foreign(line: &str) -> bool {
 }
 
 impl Cluster {
+    /// The API server's minor version.
+    pub async fn minor(&self) -> u32 {
+        let version = self.client.apiserver_version().await.expect("the API server's version");
+        let digits = version.minor.trim_end_matches(|digit: char| !digit.is_ascii_digit());
+        digits.parse().expect("a minor version")
+    }
+
     /// Sends every object of a file to the API server, which validates and forgets it. Fields that it does not
     /// know fail, by kubectl's check against the server's schema before 1.25 and the server's own since.
     fn dry_run(&self, file: &Path) {

@@ -11,3 +11,4 @@ mod renew;
 mod sharing;
 mod strangers;
 mod tamper;
+mod variants;

@@ -13,6 +13,7 @@ mod monitoring;
 mod notation;
 mod policy;
 mod registry;
+mod runc;
 mod signatures;
 #[path = "../support/mod.rs"]
 mod support;

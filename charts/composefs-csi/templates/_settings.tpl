@@ -42,6 +42,8 @@ VERIFIER_TIMEOUT: {{ $.Values.policy.verifierTimeoutSeconds | int | quote }}
 {{- with .Values.node.keyDir }}
 NODE_KEY: {{ . }}/node.key
 {{- end }}
+KEEP_PRIVILEGES: {{ .Values.policy.keepPrivileges | quote }}
+KEEP_SPECIAL_FILES: {{ .Values.policy.keepSpecialFiles | quote }}
 IMAGE_CREDENTIAL_POLICY: {{ .Values.imageCredentials.policy }}
 {{- with .Values.imageCredentials.allow }}
 IMAGE_CREDENTIAL_ALLOW: {{ join "," . | quote }}

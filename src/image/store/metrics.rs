@@ -17,7 +17,7 @@ const FILESYSTEM: Description = Description::new(
 );
 const FILESYSTEM_USED: Description = Description::new(
     "store_filesystem_used_bytes",
-    "Bytes of it that are used, by the store and by others, rounded up to 64 MiB",
+    "Bytes of it that are used, by the store and by others, rounded up to a thousandth of it",
 );
 const WITHOUT_VERITY: Description = Description::new(
     "store_objects_without_verity",
@@ -125,9 +125,7 @@ impl Store {
     pub fn measure_room(&self) -> Result<(), StoreError> {
         let space = self.space()?;
         self.metrics.filesystem.set(space.total.bytes);
-        self.metrics
-            .filesystem_used
-            .set(space.used.bytes.next_multiple_of(coarse::BYTES).min(space.total.bytes));
+        self.metrics.filesystem_used.set(coarse::part(space.used.bytes, space.total.bytes));
         Ok(())
     }
 }

@@ -72,6 +72,7 @@ impl Volumes {
             platform: request.attributes.platform.clone().unwrap_or_else(|| self.0.platform.clone()),
             caller,
             pinned,
+            noexec: request.noexec(),
             credentials,
             watch: watch.clone(),
         };
@@ -100,7 +101,7 @@ impl Volumes {
             (watch.get().map(|pull| (pull, begun.elapsed())), image_request.reference.to_string());
         self.0.pod_events.image_ready(&request.volume, &request.identity.pod, &image, &ready, pull);
         let record = &ready.record;
-        let (image, composefs) = (record.manifest, record.image);
+        let (image, composefs) = (record.manifest, ready.image);
         let pinned = PinnedImage { image, composefs, bytes: record.bytes, inodes: record.inodes };
         Ok(ChosenImage { pinned, fetched: ready.fetched, ready })
     }

@@ -40,6 +40,19 @@ fn the_csi_driver_fits_the_release() {
 }
 
 #[test]
+fn openshift_is_told_what_inline_volumes_may_give_to_pods() {
+    let label = "/metadata/labels/security.openshift.io~1csi-ephemeral-volume-profile";
+    for (set, expected) in [
+        ("policy.requireComposefsDigest=true", "restricted"),
+        ("policy.keepPrivileges=true", "privileged"),
+        ("policy.keepSpecialFiles=true", "privileged"),
+    ] {
+        let objects = render(VERSIONS[1], &[set]);
+        assert_eq!(text(only(&objects, "CSIDriver", "csi.composefs.dev"), label), expected, "{set}");
+    }
+}
+
+#[test]
 fn the_node_plugin_is_told_the_label_of_volumes() {
     let label = "system_u:object_r:container_ro_file_t:s0";
     for (sets, expected) in [
