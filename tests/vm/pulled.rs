@@ -77,11 +77,11 @@ pub fn sealed_later() -> String {
     assert_eq!(store.integrity(), Integrity::Fetch, "as long as it is not true of all");
     assert!(store.lacks_verity() && !has_verity(&digest), "opening takes no time");
     // What comes meanwhile has it, and what is there is good enough.
-    let lease = store.lease_blocking().unwrap();
-    let (new, _) = store.objects().under(&lease).unwrap().put(&content(55, LENGTH)).unwrap();
+    let hold = store.hold();
+    let (new, _) = store.objects().under(&hold).unwrap().put(&content(55, LENGTH)).unwrap();
     assert!(has_verity(&new));
-    assert_eq!(store.objects().under(&lease).unwrap().put(&content(51, LENGTH)).unwrap().1, Put::Present);
-    drop(lease);
+    assert_eq!(store.objects().under(&hold).unwrap().put(&content(51, LENGTH)).unwrap().1, Put::Present);
+    drop(hold);
     // Stopped after the second object, it goes on where it was.
     assert!(!store.enable_verity(|progress| progress.done < 2).unwrap());
     let done = || others.iter().chain([&digest]).filter(|digest| has_verity(digest)).count();

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::error::ObjectError;
+use super::keep::Keep;
 use super::metrics::ObjectMetrics;
 use super::room::Room;
 use super::strangers::Strangers;
@@ -19,6 +20,8 @@ use crate::image::verity::VerityDigest;
 #[derive(Debug, Clone)]
 pub struct Objects {
     pub(super) inner: Arc<Inner>,
+    /// Told of every object that is put.
+    keeper: Option<Arc<dyn Keep>>,
 }
 
 #[derive(Debug)]
@@ -111,7 +114,16 @@ impl Objects {
             strangers: Strangers::default(),
             metrics: ObjectMetrics::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), keeper: None })
+    }
+
+    /// The same objects, where `keeper` is told of each one before it is put.
+    pub(in crate::image) fn kept_by(&self, keeper: Arc<dyn Keep>) -> Self {
+        Self { inner: Arc::clone(&self.inner), keeper: Some(keeper) }
+    }
+
+    pub(super) fn keep(&self, digest: &VerityDigest) -> Result<(), ObjectError> {
+        self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.keep(digest))
     }
 
     /// Whether objects without fs-verity count as absent.

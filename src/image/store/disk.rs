@@ -12,10 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use super::error::StoreError;
-use super::file_name::{digest_of, is_digest};
 use crate::durable_file::{self, StepError, Steps, Temporary, try_lock};
 use crate::image::objects::{Room, Strangers};
-use crate::oci::digest::Digest;
 
 /// Files that are being written, each locked while its writer lives.
 pub(super) const TEMPORARY: &str = "tmp";
@@ -124,22 +122,6 @@ impl Disk {
         })
     }
 
-    /// Removes the directories in `directory` that are named by a digest for which `is_needed` does not hold.
-    pub(super) fn remove_directories_unless(
-        &self,
-        directory: &Path,
-        is_needed: impl Fn(&Digest) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
-        for name in self.directories(directory, |name| is_digest(name, &[""]))? {
-            let about = digest_of(&name, "");
-            if about.as_ref().map(&is_needed).transpose()? != Some(true) {
-                let directory = directory.join(name);
-                self.step("remove", &directory, || fs::remove_dir_all(&directory))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Removes a directory if nothing is left in it.
     pub(super) fn remove_empty(&self, directory: &Path) -> Result<(), StoreError> {
         self.step("remove", directory, || match fs::remove_dir(directory) {
@@ -148,12 +130,17 @@ impl Disk {
         })
     }
 
+    /// Removes a directory and what is in it.
+    pub(super) fn remove_all(&self, directory: &Path) -> Result<(), StoreError> {
+        self.step("remove", directory, || fs::remove_dir_all(directory))
+    }
+
     /// Removes temporary files whose writers are dead. Needs the store's exclusive lock.
     pub(super) fn remove_leftovers(&self) -> Result<(), StoreError> {
         let directory = self.root.join(TEMPORARY);
         for name in self.files(&directory, |_| true)? {
             let path = directory.join(name);
-            // A writer needs no lease, so it may be alive; and it may have renamed the file since the listing.
+            // A writer needs no hold, so it may be alive; and it may have renamed the file since the listing.
             let Ok(file) = fs::File::open(&path) else { continue };
             let lock = FlockOperation::NonBlockingLockExclusive;
             if try_lock(&file, lock).map_err(|error| self.error("lock", &path, error))? {

@@ -2,7 +2,7 @@
 //! enabled on its objects, so that the level `read` becomes true of every image.
 //!
 //! The kernel hashes each object in full, so this takes as long as reading the store. It is done beside pulls and
-//! publishes, one object under a lease at a time; new objects have fs-verity already. It can be stopped at any object and
+//! publishes, object by object; new objects have fs-verity already. It can be stopped at any object and
 //! goes on there: those that have it cost a look. The level is `read` from the first opening after it is complete.
 
 use std::collections::BTreeSet;
@@ -70,8 +70,7 @@ impl Store {
         digest: &VerityDigest,
         damaged: &mut BTreeSet<VerityDigest>,
     ) -> Result<(), StoreError> {
-        // For one object only: a lease keeps room from being made.
-        let _lease = self.lease_blocking()?;
+        // Under no lock: a collection may take the object's name meanwhile, and nothing else.
         match self.parts.objects.enable_verity(digest)? {
             Enabled::Now => self.metrics.without_verity.add(-1),
             // Another process has it open for writing: the end finds it, and the next attempt.
@@ -84,10 +83,10 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the note that objects lack fs-verity, if none does. Alone: a writer without fs-verity makes the note again
-    /// under its next lease.
+    /// Removes the note that objects lack fs-verity, if none does. When nobody writes: a writer without fs-verity makes the
+    /// note again when it begins.
     fn end_if_complete(&self) -> Result<bool, StoreError> {
-        let _all = self.store_lock.exclusive(self.patience)?;
+        let _all = self.store_lock.exclusive_once(self.patience, || Ok(!self.parts.holds.any_living()?))?;
         let mut left = 0;
         self.parts.objects.for_each_with_verity(|_, has_verity| left += u64::from(!has_verity))?;
         self.metrics.without_verity.set(left);

@@ -1,11 +1,17 @@
 //! Repairing a store when it is opened.
 
+use std::time::{Duration, Instant};
+
 use super::disk::Disk;
 use super::lock::Exclusive;
 use super::marked::Marked;
 use super::open::later_if_unwritable;
 use super::parts::Parts;
+use super::useless::Useless;
 use super::{Store, StoreError, sweep};
+
+/// More than any repair takes.
+const A_DAY: Duration = Duration::from_secs(86_400);
 
 impl Store {
     /// Repairs what must be repaired before the store is used, and waits for its exclusive lock if need be. Where there
@@ -13,12 +19,16 @@ impl Store {
     pub(super) fn repair(&self) -> Result<(), StoreError> {
         let parts = &self.parts;
         let torn = !parts.objects.markers().of_other_boots()?.is_empty();
-        let patience = if torn { self.patience } else { self.tidy_patience };
-        let all = match self.store_lock.exclusive(patience) {
-            Ok(all) => all,
-            // Another process uses the store, which it found in order.
-            Err(StoreError::Busy { .. }) if !torn => return Ok(()),
-            Err(other) => return Err(other),
+        let all = if torn {
+            // What is held may be what has to be repaired.
+            self.store_lock.exclusive_once(self.patience, || Ok(!parts.holds.any_living()?))?
+        } else {
+            match self.store_lock.exclusive(self.tidy_patience) {
+                Ok(all) => all,
+                // Another process uses the store, which it found in order.
+                Err(StoreError::Busy { .. }) => return Ok(()),
+                Err(other) => return Err(other),
+            }
         };
         later_if_unwritable("remove leftovers", sweep::remove_leftovers(&self.disk, parts))?;
         // Nobody believes them where they are, either.
@@ -39,11 +49,16 @@ fn distrust_unsynced(disk: &Disk, parts: &Parts, all: &Exclusive) -> Result<(), 
         return Ok(());
     }
     let mut marked = Marked::default();
-    let readable = marked.add_images(&parts.images, parts.contents());
+    let readable = marked.add_images(parts);
     if let Err(error) = &readable {
         tracing::warn!(%error, "after a power cut: reading unsynced objects instead of removing them");
     } else {
-        sweep::sweep_records(parts, &marked)?;
+        parts.layers.sweep(|diff_id| marked.has_layer(diff_id))?;
+        parts.images.sweep_torn()?;
+        let mut useless = Useless::default();
+        sweep::sweep_records(parts, &marked, &mut useless)?;
+        useless.remove_until(Instant::now() + A_DAY);
+        sweep::sweep_records(parts, &marked, &mut useless)?;
     }
     let mut removed = 0u64;
     for digest in objects.list_unless(|digest| marked.has_object(digest))? {

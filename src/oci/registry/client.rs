@@ -43,6 +43,8 @@ pub(super) struct Request {
     pub(super) offset: u64,
     /// The content to write; `None` for a read.
     pub(super) body: Option<Body>,
+    /// Whether a refusal is reported without the registry's own words, as after a HEAD.
+    pub(super) quiet: bool,
     /// The object of the request, for messages.
     pub(super) subject: String,
 }
@@ -146,7 +148,8 @@ impl RegistryClient {
                     // Whether a credential was used decides which remedy the message gives.
                     let sent = held.authorization != Authorization::None && self.credential.is_some();
                     let host = &self.host;
-                    return Err(failure::of_response(response, host, &request.subject, sent).await);
+                    let failure = failure::of_response(response, host, &request.subject, sent).await;
+                    return Err(if request.quiet { failure.without_detail() } else { failure });
                 }
             }
         }

@@ -114,8 +114,8 @@ fn strange_things_in_every_directory_stop_nothing_and_stay() {
     {
         let store = open(&root);
         pull(&store, "one", &[&["common"], &["one"]]).unwrap();
-        let lease = store.lease_blocking().unwrap();
-        add_layer(&store, &lease, &["staged"]).unwrap();
+        let hold = store.hold();
+        add_layer(&store, &hold, &["staged"]).unwrap();
     }
     let everywhere = directories(&root);
     assert!(everywhere.len() >= 15, "{everywhere:?}");

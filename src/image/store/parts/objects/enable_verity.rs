@@ -61,7 +61,7 @@ impl StoredObjects {
         })
     }
 
-    /// Enables fs-verity on an object, and measures it. The caller holds a lease. Blocking: the kernel hashes the object.
+    /// Enables fs-verity on an object, and measures it. Blocking: the kernel hashes the object.
     pub(in crate::image::store) fn enable_verity(
         &self,
         digest: &VerityDigest,
