@@ -15,3 +15,4 @@ mod room;
 mod state_directory;
 pub mod supervise;
 pub mod telemetry;
+mod verity;

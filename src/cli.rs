@@ -150,9 +150,13 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
             let marks = watermark.then(|| watermarks.percents(cli.limits.min_free)).transpose()?;
             store::prune(&engine()?, marks, *dry_run, output)
         }
-        Command::Verify { image, repair } => {
+        Command::Verify { image, repair, enable_verity } => {
             let stored = image.as_deref().map(|image| Stored::parse(image, None)).transpose()?;
-            verify::verify(&engine()?, stored, *repair, output).await
+            let engine = engine()?;
+            if *enable_verity {
+                verify::enable_verity(&engine).await?;
+            }
+            verify::verify(&engine, stored, *repair, output).await
         }
         Command::Pulls { command: None } => pulls::list(&cli.state_dir, output).await,
         Command::Pulls { command: Some(PullsCommand::Cancel { image }) } => {

@@ -10,6 +10,7 @@ use composefs_csi::image::composefs::write_image;
 use composefs_csi::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
 use composefs_csi::image::tree::{Builder, Rules};
 use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::oci::limits::ImageLimits;
 
 #[path = "support/mod.rs"]
 mod support;
@@ -19,6 +20,8 @@ use support::process::peak_memory;
 
 /// In the environment of the process that is measured: how many files.
 const FILES: &str = "IMAGE_MEMORY_FILES";
+/// The same: `worst` for files at all caps.
+const SHAPE: &str = "IMAGE_MEMORY_SHAPE";
 
 #[test]
 fn fifty_eight_thousand_files() {
@@ -30,10 +33,23 @@ fn three_hundred_thousand_files() {
     assert!(peak(300_000) < 300_000 * 2_000);
 }
 
+/// What an image at all caps takes, in proportion: a 16th of the inodes, of the metadata and of the attributes.
+#[test]
+fn an_image_at_all_caps() {
+    let peak = peak_of((ImageLimits::DEFAULT.inodes / 16) as u64, "worst");
+    let limit = ImageLimits::BUILD_MEMORY / 16;
+    assert!(peak < limit, "{peak} bytes, and a 16th of the promise is {limit}");
+}
+
 /// Peak memory in bytes of a process that builds an image of so many files.
 fn peak(files: u64) -> u64 {
+    peak_of(files, "usual")
+}
+
+fn peak_of(files: u64, shape: &str) -> u64 {
     let output = again(module_path!(), "measured_process")
         .env(FILES, files.to_string())
+        .env(SHAPE, shape)
         .output()
         .expect("this test starts again");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -41,7 +57,7 @@ fn peak(files: u64) -> u64 {
     let peak = text.lines().find_map(|line| line.strip_prefix("peak "));
     let peak = peak.unwrap_or_else(|| panic!("no figure from the measured process: {text}{complaint}"));
     println!(
-        "{files} files: peak {} KiB, {} bytes a file",
+        "{files} files ({shape}): peak {} KiB, {} bytes a file",
         peak.parse::<u64>().unwrap() >> 10,
         peak.parse::<u64>().unwrap() / files
     );
@@ -52,7 +68,8 @@ fn peak(files: u64) -> u64 {
 #[test]
 fn measured_process() {
     let Ok(files) = std::env::var(FILES) else { return };
-    let image = write_image(folded(files.parse().expect("a number"))).expect("an image");
+    let fold = if std::env::var(SHAPE).as_deref() == Ok("worst") { at_all_caps } else { folded };
+    let image = write_image(fold(files.parse().expect("a number"))).expect("an image");
     assert!(image.inodes > files.parse().expect("a number"));
     println!("\npeak {}", peak_memory());
 }
@@ -70,6 +87,32 @@ fn folded(files: u64) -> composefs_csi::image::tree::CheckedTree {
             path: path.into_bytes().into(),
             meta: Meta { mode: 0o644, mtime, ..Meta::default() },
             kind: EntryKind::Object(VerityDigest(digest), 100 + at),
+        };
+        layer.apply(entry).expect("an entry that fits");
+    }
+    layer.end().expect("no links");
+    builder.finish().expect("a tree")
+}
+
+/// Names, targets of links and sets of attributes as large as the caps allow for so many files.
+fn at_all_caps(files: u64) -> composefs_csi::image::tree::CheckedTree {
+    let limits = ImageLimits::DEFAULT;
+    let share = |bytes: usize| bytes / limits.inodes;
+    let xattr = share(limits.image_xattr_bytes);
+    // A name has 255 bytes at most; the target of a link takes the rest.
+    let name = (share(limits.metadata_bytes) - xattr).min(255);
+    let target = share(limits.metadata_bytes) - xattr - name;
+    let mut builder = Builder::new(Rules::Verbatim);
+    let mut layer = builder.layer();
+    for at in 0..files {
+        let path = format!("d{:06}/{at:0name$}", at / 1000);
+        let value = format!("{at:0width$}", width = xattr - b"user.a".len());
+        let xattrs = vec![((*b"user.a").into(), value.into_bytes().into())];
+        let mtime = Mtime { secs: at as i64, nanos: 1 };
+        let entry = LayerEntry {
+            path: path.into_bytes().into(),
+            meta: Meta { mode: 0o644, mtime, xattrs, ..Meta::default() },
+            kind: EntryKind::Symlink(format!("{at:0target$}").into_bytes().into()),
         };
         layer.apply(entry).expect("an entry that fits");
     }

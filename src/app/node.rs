@@ -21,6 +21,7 @@ use super::plugin_socket::PluginSocket;
 use super::state_directory::{self, Claim};
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
+use super::verity;
 use crate::cluster::events::Events;
 use crate::csi::endpoint::Endpoint;
 use crate::csi::identity::{DriverName, IdentityService};
@@ -188,9 +189,10 @@ async fn keep_volumes(
     let store = Arc::clone(&engine.store);
     let watcher = CorruptionWatcher::new(Arc::clone(&store), corrupt_images);
     let damage = kernel_log::follow(watcher, shutdown.clone());
+    let sealing = verity::keep(Arc::clone(&store), least == Integrity::Read, shutdown.clone());
     let house = House { store, mounter, volumes, node_events };
     let house = housekeeping::keep(house, settings.schedule, housekeeping, shutdown);
-    tokio::try_join!(damage, commands, house).map(|_| ())
+    tokio::try_join!(damage, commands, sealing, house).map(|_| ())
 }
 
 /// Listens for the operator's commands, and answers them until the shutdown. Volumes do not depend on it.
@@ -223,8 +225,10 @@ fn open(
     let mounter = engine.mounter()?;
     tracing::info!("this node mounts images with {}", mounter.capabilities());
     let levels = levels(&engine, &mounter, least);
-    // Fail at the start rather than at every publish.
-    levels.demand(None, None)?;
+    // Fail at the start rather than at every publish. But who does not start cannot enable fs-verity either.
+    if !engine.store.lacks_verity() {
+        levels.demand(None, None)?;
+    }
     let mounter: Arc<dyn Mounter> = Arc::new(mounter);
     let store = engine.store.root();
     state.keep(["", "objects", "volumes"].map(|part| store.join(part)))?;

@@ -252,6 +252,10 @@ pub enum Command {
         /// Remove damaged objects and the records of images that use them, so that the next pull restores them.
         #[arg(long)]
         repair: bool,
+        /// First enable fs-verity on objects that were stored before the filesystem had it. The node plugin does that by
+        /// itself.
+        #[arg(long)]
+        enable_verity: bool,
     },
     /// List what the running node plugin is pulling, with rate, age and callers that wait.
     Pulls {

@@ -77,6 +77,17 @@ pub async fn verify(
     }
 }
 
+/// `verify --enable-verity`.
+pub async fn enable_verity(engine: &Engine) -> anyhow::Result<()> {
+    let store = std::sync::Arc::clone(&engine.store);
+    let complete = tokio::task::spawn_blocking(move || store.enable_verity(|_| true)).await??;
+    anyhow::ensure!(
+        complete,
+        "objects are being written without fs-verity by another process; run this again"
+    );
+    Ok(())
+}
+
 fn all(engine: &Engine) -> anyhow::Result<Vec<ImageRecord>> {
     let listed = engine.store.images().list()?;
     // An image without a readable record cannot be checked, so the command must not report success.

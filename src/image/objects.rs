@@ -26,12 +26,14 @@ mod keep;
 mod metrics;
 mod publish;
 mod room;
+mod strangers;
 mod sweep;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use directory::Objects;
+pub(in crate::image) use directory::Sealing;
 pub use error::ObjectError;
 pub use examine::Corruption;
 pub(in crate::image) use keep::Keep;
@@ -39,3 +41,4 @@ pub(in crate::image) use metrics::ObjectMetrics;
 pub use publish::Put;
 pub(in crate::image) use room::Room;
 pub use room::Shortage;
+pub(in crate::image) use strangers::Strangers;

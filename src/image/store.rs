@@ -19,7 +19,7 @@
 //! <store>/digests/<manifest hex>.json what composefs digest a manifest had when it was first built; outlives the image
 //! <store>/pins/<manifest hex>         images that the operator keeps
 //! <store>/volumes/                    volume records, see crate::node::volume
-//! <store>/unsealed                    some objects may lack fs-verity (made where there was none)
+//! <store>/unsealed                    some objects may lack fs-verity (made where there was none, enable_verity.rs)
 //! ```
 //!
 //! What holds at every instant, kill -9 and power cuts included:
@@ -42,6 +42,7 @@ mod collect;
 mod commit;
 mod contents;
 mod disk;
+mod enable_verity;
 mod error;
 mod examine;
 mod file_name;
@@ -53,6 +54,7 @@ mod holds;
 mod image_record;
 mod inventory;
 mod key;
+mod listing;
 mod lock;
 mod marked;
 mod markers;
@@ -78,6 +80,7 @@ use std::time::Duration;
 
 pub use crate::durable_file::Steps;
 pub use collect::{CollectRequest, Collected};
+pub use enable_verity::VerityProgress;
 pub use error::StoreError;
 pub use examine::Examined;
 pub use filesystem::Filesystem;
@@ -118,6 +121,8 @@ pub struct Options {
     pub boot_id: Option<String>,
     /// How long to wait for another collection, or a sweep's slice, before giving up as busy.
     pub patience: Duration,
+    /// The same for an opening that has only to tidy up, which another one can do as well.
+    pub tidy_patience: Duration,
     /// How the room on the filesystem is measured.
     pub measure: Measure,
     /// Percent of the filesystem's bytes and of its inodes that pulls leave free.
@@ -133,6 +138,9 @@ impl Options {
             key,
             boot_id: None,
             patience: Duration::from_secs(30),
+            // Longer than a program that is being started keeps the descriptors, and with them the locks, of the process
+            // that starts it.
+            tidy_patience: Duration::from_millis(50),
             measure: Measure::default(),
             min_free: MIN_FREE,
             steps: Steps::default(),
@@ -148,6 +156,7 @@ pub struct Store {
     parts: Parts,
     filesystem: Filesystem,
     patience: Duration,
+    tidy_patience: Duration,
     measure: Measure,
     metrics: StoreMetrics,
     /// Of collections by watermarks.

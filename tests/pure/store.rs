@@ -9,5 +9,6 @@ mod open;
 mod reads;
 mod renew;
 mod sharing;
+mod strangers;
 mod tamper;
 mod variants;

@@ -9,15 +9,16 @@ use crate::support::images::{Image, Layout};
 
 const FILES: usize = 40;
 
-/// The content of file `number`: too large to be inline, and no file's is another's.
-fn content(number: usize) -> Vec<u8> {
-    format!("file {number} ").repeat(500).into_bytes()
+/// The content of file `number`: too large to be inline, and no file's is another's, of this node or of another test's: an
+/// image that is mounted anywhere counts as mounted.
+fn content(machine: &Machine, number: usize) -> Vec<u8> {
+    format!("file {number} of {} ", machine.path().display()).repeat(100).into_bytes()
 }
 
-fn layout(numbers: std::ops::Range<usize>) -> Layout {
+fn layout(machine: &Machine, numbers: std::ops::Range<usize>) -> Layout {
     let mut archive = tar::Builder::new(Vec::new());
     for number in numbers {
-        let content = content(number);
+        let content = content(machine, number);
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
@@ -35,8 +36,8 @@ fn complaint(machine: &Machine, arguments: &[&str]) -> String {
 
 /// A plugin with two images, one of them in a pod, restarted after `fill` has filled its disk.
 async fn works_on_a_full_disk<F>(fill: impl Fn(&SmallDisk) -> F) {
-    let (one, other) = (layout(0..FILES), layout(FILES..2 * FILES));
     let machine = Machine::new(&["--layout-dir=/"]);
+    let (one, other) = (layout(&machine, 0..FILES), layout(&machine, FILES..2 * FILES));
     let disk = SmallDisk::mount(&machine.state(), 32, 800);
     let plugin = machine.start().await;
     plugin.node.clone().node_publish_volume(machine.publish("a", &one.reference("latest"))).await.unwrap();
@@ -49,8 +50,8 @@ async fn works_on_a_full_disk<F>(fill: impl Fn(&SmallDisk) -> F) {
     assert_eq!(machine.run(&["verify"])["damaged"].as_array().unwrap().len(), 0);
     // As after a crash of the plugin: kubelet starts it again, and takes the pod down.
     let plugin = machine.start().await;
-    assert_eq!(std::fs::read(machine.target("a").join("file7")).unwrap(), content(7));
-    let third = layout(0..3 * FILES);
+    assert_eq!(std::fs::read(machine.target("a").join("file7")).unwrap(), content(&machine, 7));
+    let third = layout(&machine, 0..3 * FILES);
     let refused =
         plugin.node.clone().node_publish_volume(machine.publish("b", &third.reference("latest"))).await;
     assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
@@ -62,7 +63,7 @@ async fn works_on_a_full_disk<F>(fill: impl Fn(&SmallDisk) -> F) {
 
     drop(filler);
     plugin.node.clone().node_publish_volume(machine.publish("b", &third.reference("latest"))).await.unwrap();
-    assert_eq!(std::fs::read(machine.target("b").join("file100")).unwrap(), content(100));
+    assert_eq!(std::fs::read(machine.target("b").join("file100")).unwrap(), content(&machine, 100));
     assert_eq!(machine.run(&["ls"])["integrity"], level, "a full disk changes no verdict");
     plugin.node.clone().node_unpublish_volume(machine.unpublish("b")).await.unwrap();
     machine.assert_nothing_published();
@@ -80,8 +81,8 @@ async fn without_bytes_the_plugin_starts_and_makes_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_store_is_listed_and_verified_and_says_why_it_takes_nothing() {
-    let (kept, other) = (layout(0..FILES), layout(FILES..2 * FILES));
     let machine = Machine::new(&[]);
+    let (kept, other) = (layout(&machine, 0..FILES), layout(&machine, FILES..2 * FILES));
     let disk = SmallDisk::mount(&machine.state(), 32, 800);
     machine.run(&["pull", &kept.reference("latest")]);
     // What a killed writer has left cannot be removed now.
@@ -110,8 +111,9 @@ fn free_inodes(machine: &Machine) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn pulls_leave_room_to_others_and_make_some() {
     const INODES: u32 = 4000;
-    let (old, two) = (layout(0..1000), [layout(1000..2500), layout(2500..4000)]);
     let mut machine = Machine::new(&["--layout-dir=/"]);
+    let (old, two) =
+        (layout(&machine, 0..1000), [layout(&machine, 1000..2500), layout(&machine, 2500..4000)]);
     let _disk = SmallDisk::mount(&machine.state(), 128, INODES);
     machine.run(&["pull", &old.reference("latest")]);
     machine.also("--min-free=50");
@@ -143,7 +145,7 @@ async fn pulls_leave_room_to_others_and_make_some() {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     };
     drop(served);
-    assert_eq!(std::fs::read(machine.target("a").join("file1234")).unwrap(), content(1234));
+    assert_eq!(std::fs::read(machine.target("a").join("file1234")).unwrap(), content(&machine, 1234));
     assert!(free_inodes(&machine) > least);
     plugin.node.clone().node_unpublish_volume(machine.unpublish("a")).await.unwrap();
 }

@@ -31,7 +31,7 @@ pub const ROWS: &[(&str, Test)] = &[
     ("the self-test finds verity=require", self_test),
     ("the store seals objects and image, and all is read back", sealed_store),
     ("an image pulled into a sealed store is mounted and read with verity=require", pulled_image),
-    ("a store filled before there was fs-verity is sealed when it is opened", sealed_later),
+    ("a store filled before there was fs-verity gets it in the background", sealed_later),
     ("fs-verity's refusals are told apart", verity_errors),
     ("a tampered object gives EIO at exactly its block", tampered_object),
     ("a tampered block cannot be mapped into memory", tampered_mapping),

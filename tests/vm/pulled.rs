@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use composefs_csi::image::objects::Objects;
+use composefs_csi::image::objects::{Objects, Put};
 use composefs_csi::image::store::{NodeKey, Options, Store};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::integrity::Integrity;
@@ -69,9 +69,32 @@ pub fn sealed_later() -> String {
     assert!(measure_verity(File::open(&path).unwrap()).is_err());
     // What a store writes when it cannot seal.
     std::fs::write(bench.store().join("unsealed"), b"").unwrap();
-    let store = Store::open(&bench.store(), Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
-    assert_eq!(store.integrity(), Integrity::Read);
+    let others = [52, 53, 54].map(|seed| unsealed.put(&content(seed, LENGTH)).unwrap().0);
+    let open = || Store::open(&bench.store(), Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
+    let has_verity =
+        |digest: &VerityDigest| measure_verity(File::open(unsealed.path(digest)).unwrap()).is_ok();
+    let store = open();
+    assert_eq!(store.integrity(), Integrity::Fetch, "as long as it is not true of all");
+    assert!(store.lacks_verity() && !has_verity(&digest), "opening takes no time");
+    // What comes meanwhile has it, and what is there is good enough.
+    let hold = store.hold();
+    let (new, _) = store.objects().under(&hold).unwrap().put(&content(55, LENGTH)).unwrap();
+    assert!(has_verity(&new));
+    assert_eq!(store.objects().under(&hold).unwrap().put(&content(51, LENGTH)).unwrap().1, Put::Present);
+    drop(hold);
+    // Stopped after the second object, it goes on where it was.
+    assert!(!store.enable_verity(|progress| progress.done < 2).unwrap());
+    let done = || others.iter().chain([&digest]).filter(|digest| has_verity(digest)).count();
+    assert!((1..=2).contains(&done()), "{}", done());
+    assert_eq!(open().integrity(), Integrity::Fetch);
+    // One was damaged before there was a seal: it goes, instead of being sealed as it is.
+    let damaged = others.into_iter().find(|digest| !has_verity(digest)).unwrap();
+    std::fs::write(unsealed.path(&damaged), content(56, LENGTH)).unwrap();
+    assert!(open().enable_verity(|_| true).unwrap());
+    assert!(!unsealed.path(&damaged).exists());
     assert_eq!(measure_verity(File::open(&path).unwrap()), Ok(digest.0));
     assert!(!bench.store().join("unsealed").exists());
+    let store = open();
+    assert!(store.integrity() == Integrity::Read && !store.lacks_verity());
     String::new()
 }

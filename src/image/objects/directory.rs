@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::error::ObjectError;
 use super::keep::Keep;
 use super::metrics::ObjectMetrics;
 use super::room::Room;
+use super::strangers::Strangers;
 use crate::image::verity::VerityDigest;
 
 /// The objects of one store. Cloning is cheap; all clones are the same directory.
@@ -28,11 +29,23 @@ pub(super) struct Inner {
     /// `objects/`, opened with O_PATH.
     pub(super) dir: OwnedFd,
     pub(super) path: PathBuf,
-    pub(super) require_verity: bool,
+    pub(super) sealing: Sealing,
     /// Temporary names given so far.
     pub(super) temporaries: AtomicU64,
     pub(super) room: Room,
+    pub(super) strangers: Strangers,
     pub(super) metrics: ObjectMetrics,
+}
+
+/// Which objects have fs-verity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::image) enum Sealing {
+    /// None has to: the filesystem has no fs-verity.
+    Off,
+    /// New ones get it. Those that were written before may lack it.
+    New,
+    /// All; one without it counts as absent.
+    All,
 }
 
 /// What the filesystem says of an object.
@@ -44,7 +57,7 @@ pub(in crate::image) struct ObjectStat {
     /// filesystem does not count that.
     pub(in crate::image) allocated: u64,
     /// Whether fs-verity is enabled on the file.
-    pub(super) has_verity: bool,
+    pub(in crate::image) has_verity: bool,
 }
 
 impl Objects {
@@ -72,7 +85,8 @@ impl Objects {
     /// # Errors
     /// Those of open(2).
     pub fn open(store: &Path, require_verity: bool) -> Result<Self, ObjectError> {
-        Self::open_with(store, require_verity, Room::unlimited())
+        let sealing = if require_verity { Sealing::All } else { Sealing::Off };
+        Self::open_with(store, sealing, Room::unlimited())
     }
 
     /// The same, with writers that leave some room to others.
@@ -81,7 +95,7 @@ impl Objects {
     /// Those of open(2).
     pub(in crate::image) fn open_with(
         store: &Path,
-        require_verity: bool,
+        sealing: Sealing,
         room: Room,
     ) -> Result<Self, ObjectError> {
         let path = store.join("objects");
@@ -94,9 +108,10 @@ impl Objects {
         let inner = Inner {
             dir,
             path,
-            require_verity,
+            sealing,
             temporaries: AtomicU64::new(0),
             room,
+            strangers: Strangers::default(),
             metrics: ObjectMetrics::default(),
         };
         Ok(Self { inner: Arc::new(inner), keeper: None })
@@ -111,9 +126,14 @@ impl Objects {
         self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.keep(digest))
     }
 
-    /// Whether new objects get fs-verity, and objects without it count as absent.
+    /// Whether objects without fs-verity count as absent.
     pub(in crate::image) fn requires_verity(&self) -> bool {
-        self.inner.require_verity
+        self.inner.sealing == Sealing::All
+    }
+
+    /// Whether new objects get fs-verity.
+    pub(in crate::image) fn seals(&self) -> bool {
+        self.inner.sealing != Sealing::Off
     }
 
     pub(in crate::image) fn metrics(&self) -> &ObjectMetrics {
@@ -141,6 +161,8 @@ impl Objects {
     pub(in crate::image) fn stat(&self, digest: &VerityDigest) -> Result<Option<ObjectStat>, ObjectError> {
         let wanted = StatxFlags::SIZE | StatxFlags::BLOCKS | StatxFlags::TYPE;
         match rustix::fs::statx(&self.inner.dir, name(digest), AtFlags::SYMLINK_NOFOLLOW, wanted) {
+            // Something else in its place is no object.
+            Ok(stat) if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile => Ok(None),
             Ok(stat) => Ok(Some(ObjectStat {
                 size: stat.stx_size,
                 // The kernel counts in units of 512 bytes, whatever the filesystem's block size.
@@ -158,7 +180,8 @@ impl Objects {
     /// # Errors
     /// [`ObjectError::Missing`] if it is not here, else those of open(2).
     pub fn get(&self, digest: &VerityDigest) -> Result<OwnedFd, ObjectError> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        // A pipe in its place would be waited for.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         rustix::fs::openat(&self.inner.dir, name(digest), flags, Mode::empty()).map_err(|errno| match errno {
             Errno::NOENT => ObjectError::Missing(self.path(digest)),
             other => ObjectError::new(other, "open", &self.path(digest)),

@@ -106,7 +106,7 @@ impl Objects {
         size: u64,
     ) -> Result<Put, ObjectError> {
         // Before the link: a name must never lead to a file without fs-verity.
-        let file = if self.requires_verity() { self.enable_verity(file, digest)? } else { file };
+        let file = if self.seals() { self.enable_verity(file, digest)? } else { file };
         match self.link(&file, &name(digest)) {
             Ok(()) => Ok(Put::Written),
             // Another writer linked the object in the meantime, or the file of that name is damaged.

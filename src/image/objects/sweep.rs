@@ -1,7 +1,7 @@
 //! Listing and removing objects. The caller decides which ones to remove: it holds the store's exclusive lock
 //! and knows the roots.
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::directory::{Objects, name};
@@ -34,9 +34,14 @@ impl Objects {
         // Directory by directory, so that only one is open.
         for byte in 0..=255u8 {
             let prefix = hex::encode([byte]);
-            self.names(&prefix, |rest, inode| match VerityDigest::from_hex(&format!("{prefix}{rest}")) {
-                Some(digest) => visit(digest, inode),
-                None => Ok(()),
+            self.names(&prefix, |rest, sort, inode| {
+                match VerityDigest::from_hex(&format!("{prefix}{rest}")).filter(|_| may_be_a_file(sort)) {
+                    Some(digest) => visit(digest, inode),
+                    None => {
+                        self.inner.strangers.note(&self.inner.path.join(&prefix).join(rest));
+                        Ok(())
+                    }
+                }
             })?;
         }
         Ok(())
@@ -55,9 +60,15 @@ impl Objects {
     /// # Errors
     /// Those of reading the directory and of unlink(2).
     pub(in crate::image) fn remove_temporaries(&self) -> Result<(), ObjectError> {
-        self.names(".", |name, _| match name.starts_with(TEMPORARY) {
-            true => self.unlink(name).map(|_| ()),
-            false => Ok(()),
+        self.names(".", |name, sort, _| {
+            if name.starts_with(TEMPORARY) && may_be_a_file(sort) {
+                return self.unlink(name).map(|_| ());
+            }
+            let is_ours = name.len() == 2 && u8::from_str_radix(name, 16).is_ok();
+            if !is_ours {
+                self.inner.strangers.note(&self.inner.path.join(name));
+            }
+            Ok(())
         })
     }
 
@@ -69,22 +80,37 @@ impl Objects {
         }
     }
 
-    /// Calls `visit` with name and inode number of each entry of `directory`.
+    /// Calls `visit` with name, sort and inode number of each entry of `directory`. What is there instead of a directory
+    /// has none.
     fn names<E: From<ObjectError>>(
         &self,
         directory: &str,
-        mut visit: impl FnMut(&str, u64) -> Result<(), E>,
+        mut visit: impl FnMut(&str, FileType, u64) -> Result<(), E>,
     ) -> Result<(), E> {
         let fail = |errno| ObjectError::new(errno, "readdir", &self.inner.path.join(directory));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let opened = rustix::fs::openat(&self.inner.dir, directory, flags, Mode::empty()).map_err(fail)?;
+        let opened = match rustix::fs::openat(&self.inner.dir, directory, flags, Mode::empty()) {
+            // The next opening of the store makes it.
+            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                self.inner.strangers.note(&self.inner.path.join(directory));
+                return Ok(());
+            }
+            other => other.map_err(fail)?,
+        };
         for entry in rustix::fs::Dir::new(opened).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             // Names that are not UTF-8 are not ours.
-            if let Ok(name) = entry.file_name().to_str() {
-                visit(name, entry.ino())?;
+            match entry.file_name().to_str() {
+                Ok("." | "..") | Err(_) => {}
+                Ok(name) => visit(name, entry.file_type(), entry.ino())?,
             }
         }
         Ok(())
     }
+}
+
+/// Some filesystems do not say what an entry is.
+fn may_be_a_file(sort: FileType) -> bool {
+    matches!(sort, FileType::RegularFile | FileType::Unknown)
 }

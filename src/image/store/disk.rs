@@ -4,16 +4,16 @@
 //! tests can stop the world before any of them, and so that every error names step and file and
 //! tells a full disk apart.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
 use super::error::StoreError;
 use crate::durable_file::{self, StepError, Steps, Temporary, try_lock};
-use crate::image::objects::Room;
+use crate::image::objects::{Room, Strangers};
 
 /// Files that are being written, each locked while its writer lives.
 pub(super) const TEMPORARY: &str = "tmp";
@@ -24,16 +24,22 @@ pub(super) struct Disk {
     root: PathBuf,
     steps: Steps,
     room: Room,
+    strangers: Strangers,
 }
 
 impl Disk {
     pub(super) fn new(root: &Path, steps: Steps) -> Self {
-        Self { root: root.to_owned(), steps, room: Room::unlimited() }
+        Self { root: root.to_owned(), steps, room: Room::unlimited(), strangers: Strangers::default() }
     }
 
     /// The same, with writers of much that leave some room to others.
     pub(super) fn with_room(self, room: Room) -> Self {
         Self { room, ..self }
+    }
+
+    /// What was found that is not the store's.
+    pub(super) fn strangers(&self) -> &Strangers {
+        &self.strangers
     }
 
     /// What writers of much may still write.
@@ -116,6 +122,14 @@ impl Disk {
         })
     }
 
+    /// Removes a directory if nothing is left in it.
+    pub(super) fn remove_empty(&self, directory: &Path) -> Result<(), StoreError> {
+        self.step("remove", directory, || match fs::remove_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            other => other,
+        })
+    }
+
     /// Removes a directory and what is in it.
     pub(super) fn remove_all(&self, directory: &Path) -> Result<(), StoreError> {
         self.step("remove", directory, || fs::remove_dir_all(directory))
@@ -124,7 +138,7 @@ impl Disk {
     /// Removes temporary files whose writers are dead. Needs the store's exclusive lock.
     pub(super) fn remove_leftovers(&self) -> Result<(), StoreError> {
         let directory = self.root.join(TEMPORARY);
-        for name in self.list(&directory)? {
+        for name in self.files(&directory, |_| true)? {
             let path = directory.join(name);
             // A writer needs no hold, so it may be alive; and it may have renamed the file since the listing.
             let Ok(file) = fs::File::open(&path) else { continue };
@@ -146,23 +160,42 @@ impl Disk {
         self.sync_directory(path.parent().unwrap_or(&self.root))
     }
 
-    /// Reads a small file whole; `None` if it does not exist.
+    /// Reads a small file whole; `None` if it does not exist, or is no file.
     pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-        match fs::read(path) {
-            Ok(bytes) => Ok(Some(bytes)),
+        // A pipe in its place would be waited for.
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let read = opened.and_then(|mut file| {
+            if !file.metadata()?.is_file() {
+                self.strangers.note(path);
+                return Ok(None);
+            }
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(Some(bytes))
+        });
+        match read {
+            Ok(found) => Ok(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.error("read", path, error)),
         }
     }
 
-    /// The names in a directory; none if it does not exist.
+    /// All names in a directory; none if it does not exist.
     pub(super) fn list(&self, directory: &Path) -> Result<Vec<std::ffi::OsString>, StoreError> {
         let fail = |error| self.error("list", directory, error);
+        self.read_directory(directory)?.map(|entry| Ok(entry.map_err(fail)?.file_name())).collect()
+    }
+
+    /// The entries of a directory; none if it does not exist.
+    pub(super) fn read_directory(
+        &self,
+        directory: &Path,
+    ) -> Result<impl Iterator<Item = io::Result<fs::DirEntry>> + use<>, StoreError> {
         match fs::read_dir(directory) {
-            Ok(entries) => entries.map(|entry| Ok(entry.map_err(fail)?.file_name())).collect(),
+            Ok(entries) => Ok(Some(entries).into_iter().flatten()),
             // Such as the staging of this boot, or the records of an image of which nothing is recorded yet.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(fail(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None.into_iter().flatten()),
+            Err(error) => Err(self.error("list", directory, error)),
         }
     }
 }

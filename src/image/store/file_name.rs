@@ -10,6 +10,11 @@ pub(super) fn digest_of(name: &OsStr, suffix: &str) -> Option<Digest> {
     format!("sha256:{hex}").parse().ok()
 }
 
+/// Whether a name is a digest and one of these suffixes.
+pub(super) fn is_digest(name: &OsStr, suffixes: &[&str]) -> bool {
+    suffixes.iter().any(|suffix| digest_of(name, suffix).is_some())
+}
+
 /// The name of the JSON file about `digest`.
 pub(super) fn json_of(digest: &Digest) -> String {
     format!("{}.json", digest.hex())

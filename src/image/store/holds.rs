@@ -76,7 +76,7 @@ impl Holds {
         mut visit: impl FnMut(Held),
     ) -> Result<(), StoreError> {
         let mut buffer = vec![0; CHUNK];
-        for name in self.disk.list(&self.directory)? {
+        for name in self.disk.files(&self.directory, |_| true)? {
             let path = self.directory.join(&name);
             let Some(file) = self.living(&path)? else { continue };
             let offset = read.entry(name).or_default();
@@ -97,7 +97,7 @@ impl Holds {
 
     /// Whether any holder lives.
     pub(super) fn any_living(&self) -> Result<bool, StoreError> {
-        for name in self.disk.list(&self.directory)? {
+        for name in self.disk.files(&self.directory, |_| true)? {
             if self.living(&self.directory.join(name))?.is_some() {
                 return Ok(true);
             }
@@ -124,7 +124,7 @@ impl Holds {
 
     fn list_dead(&self) -> Result<Vec<PathBuf>, StoreError> {
         let mut dead = Vec::new();
-        for name in self.disk.list(&self.directory)? {
+        for name in self.disk.files(&self.directory, |_| true)? {
             let path = self.directory.join(name);
             if path.exists() && self.living(&path)?.is_none() {
                 dead.push(path);

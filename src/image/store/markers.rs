@@ -17,6 +17,9 @@ use super::disk::Disk;
 use super::error::StoreError;
 use crate::durable_file::try_lock;
 
+/// The marker that a failed sync leaves.
+const FAILED_SYNC: &str = "failed-sync";
+
 /// The markers of one store, seen from one boot.
 #[derive(Debug)]
 pub(super) struct Markers {
@@ -64,7 +67,7 @@ impl Markers {
     /// what those writers wrote.
     pub(super) fn abandoned(&self) -> Result<Vec<Marker>, StoreError> {
         let mut found = Vec::new();
-        for name in self.disk.list(&self.directory)? {
+        for name in self.disk.files(&self.directory, is_marker)? {
             let path = self.directory.join(&name);
             if !self.is_of_this_boot(&name) {
                 continue;
@@ -88,7 +91,7 @@ impl Markers {
 
     /// Markers of other boots, and the one left by a failed sync.
     pub(super) fn of_other_boots(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let names = self.disk.list(&self.directory)?;
+        let names = self.disk.files(&self.directory, is_marker)?;
         let foreign = names.into_iter().filter(|name| !self.is_of_this_boot(name));
         Ok(foreign.map(|name| self.directory.join(name)).collect())
     }
@@ -120,10 +123,15 @@ impl Markers {
 
     /// Where a failed sync is noted: as if by another boot, so that the next opening repairs.
     fn failed_sync(&self) -> PathBuf {
-        self.directory.join("failed-sync")
+        self.directory.join(FAILED_SYNC)
     }
 
     fn is_of_this_boot(&self, marker: &OsStr) -> bool {
         marker.to_str().and_then(|name| name.split_once('.')).is_some_and(|(boot, _)| boot == self.boot_id)
     }
+}
+
+/// Whether a marker may be called so.
+fn is_marker(name: &OsStr) -> bool {
+    name == FAILED_SYNC || name.to_str().is_some_and(|name| name.contains('.'))
 }

@@ -19,6 +19,10 @@ const FILESYSTEM_USED: Description = Description::new(
     "store_filesystem_used_bytes",
     "Bytes of it that are used, by the store and by others, rounded up to a thousandth of it",
 );
+const WITHOUT_VERITY: Description = Description::new(
+    "store_objects_without_verity",
+    "Objects on which fs-verity is still to be enabled, after the filesystem got it",
+);
 const GC_DURATION: Description = Description::new(
     "gc_duration_seconds",
     "Rounds of garbage collection by how they ended; most find nothing to do",
@@ -46,6 +50,7 @@ pub struct StoreMetrics {
     images: Gauge,
     filesystem: Gauge,
     filesystem_used: Gauge,
+    pub(super) without_verity: Gauge,
     gc: Durations<Outcome>,
     gc_images: Counter,
     gc_objects: Counter,
@@ -62,6 +67,7 @@ impl StoreMetrics {
             images: Gauge::new(IMAGES),
             filesystem: Gauge::new(FILESYSTEM),
             filesystem_used: Gauge::new(FILESYSTEM_USED),
+            without_verity: Gauge::new(WITHOUT_VERITY),
             gc: Durations::new(GC_DURATION, &BUCKETS),
             gc_images: Counter::new(GC_IMAGES),
             gc_objects: Counter::new(GC_OBJECTS),
@@ -96,6 +102,7 @@ impl Instruments for StoreMetrics {
             &self.images,
             &self.filesystem,
             &self.filesystem_used,
+            &self.without_verity,
             &self.gc,
             &self.gc_images,
             &self.gc_objects,

@@ -7,11 +7,15 @@ use std::sync::Mutex;
 
 use super::disk::{self, Disk};
 use super::lock::{self, StoreLock};
+use super::parts::objects::UNSEALED;
 use super::parts::{DIRECTORIES, Parts};
 use super::{Filesystem, Options, Store, StoreError, StoreMetrics, version};
-use crate::image::objects::{Objects, Room};
+use crate::image::objects::{Objects, Room, Sealing};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Why a filesystem with fs-verity does not give the level `read` yet.
+const ENABLING: &str = "objects were stored before the filesystem had fs-verity; the node plugin enables it on them (so does \
+                        `composefs-csi verify --enable-verity`), and the next start after that reaches level read";
 
 impl Store {
     /// Opens the store in `root`, making it if the directory is empty or missing. Removes what
@@ -25,7 +29,7 @@ impl Store {
     /// [`StoreError::Version`] and [`StoreError::NotAStore`] for what cannot be used, [`StoreError::Busy`] if
     /// another process keeps a needed repair from being made, and those of the filesystem.
     pub fn open(root: &Path, options: Options) -> Result<Self, StoreError> {
-        let Options { patience, measure, min_free, .. } = options;
+        let Options { patience, tidy_patience, measure, min_free, .. } = options;
         let (space, of) = (measure.clone(), root.to_owned());
         // Where it cannot be measured, the write itself tells.
         let room = Room::new(move || space.of(&of).ok().and_then(|space| space.shortage(min_free)));
@@ -38,16 +42,25 @@ impl Store {
                 .to_owned(),
         };
         create(&disk)?;
-        let filesystem = Filesystem::probe(root)?;
+        let mut filesystem = Filesystem::probe(root)?;
+        let sealing = match (&filesystem.verity, root.join(UNSEALED).exists()) {
+            (Err(_), _) => Sealing::Off,
+            (Ok(()), false) => Sealing::All,
+            (Ok(()), true) => {
+                filesystem.verity = Err(ENABLING.to_owned());
+                Sealing::New
+            }
+        };
         if let Err(why) = &filesystem.verity {
             tracing::info!(store = %root.display(), filesystem = filesystem.name, why, "no fs-verity: integrity level is fetch");
         }
-        let objects = Objects::open_with(root, filesystem.verity.is_ok(), disk.room().clone())?;
+        let objects = Objects::open_with(root, sealing, disk.room().clone())?;
         let metrics = StoreMetrics::new(objects.metrics().clone());
         let store_lock = StoreLock::new(&disk);
         let parts = Parts::new(&disk, &options.key, &boot_id, objects);
         let rounds = Mutex::default();
-        let store = Self { disk, store_lock, parts, filesystem, patience, measure, metrics, rounds };
+        let store =
+            Self { disk, store_lock, parts, filesystem, patience, tidy_patience, measure, metrics, rounds };
         store.repair()?;
         Ok(store)
     }

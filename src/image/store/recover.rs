@@ -10,9 +10,6 @@ use super::parts::Parts;
 use super::useless::Useless;
 use super::{Store, StoreError, sweep};
 
-/// How long to wait for the store where there is only tidying up to do: longer than a program that is being started
-/// keeps the descriptors, and with them the locks, of the process that starts it.
-const TIDY: Duration = Duration::from_millis(50);
 /// More than any repair takes.
 const A_DAY: Duration = Duration::from_secs(86_400);
 
@@ -22,12 +19,11 @@ impl Store {
     pub(super) fn repair(&self) -> Result<(), StoreError> {
         let parts = &self.parts;
         let torn = !parts.objects.markers().of_other_boots()?.is_empty();
-        let lacks_verity = parts.objects.lacks_verity();
-        let all = if torn || lacks_verity {
+        let all = if torn {
             // What is held may be what has to be repaired.
             self.store_lock.exclusive_once(self.patience, || Ok(!parts.holds.any_living()?))?
         } else {
-            match self.store_lock.exclusive(TIDY) {
+            match self.store_lock.exclusive(self.tidy_patience) {
                 Ok(all) => all,
                 // Another process uses the store, which it found in order.
                 Err(StoreError::Busy { .. }) => return Ok(()),
@@ -38,8 +34,7 @@ impl Store {
         // Nobody believes them where they are, either.
         later_if_unwritable("put bad records aside", parts.images.set_bad_aside())?;
         // The markers stay, and as long as they do nothing is written.
-        later_if_unwritable("remove unsynced objects", distrust_unsynced(&self.disk, parts, &all))?;
-        parts.objects.enable_verity_everywhere(&all)
+        later_if_unwritable("remove unsynced objects", distrust_unsynced(&self.disk, parts, &all))
     }
 }
 

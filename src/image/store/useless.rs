@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::disk::Disk;
 use super::error::StoreError;
+use super::file_name::is_digest;
 
 /// What was found by directory.
 #[derive(Debug, Default)]
@@ -40,7 +41,8 @@ impl Useless {
         directory: &Path,
         leads_nowhere: impl Fn(&OsStr) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        self.sweep(disk, directory, leads_nowhere, |path| disk.remove(path).map(drop))
+        let list = || disk.files(directory, |name| is_digest(name, &["", ".json", ".forged", ".torn"]));
+        self.sweep(list, directory, leads_nowhere, |path| disk.remove(path).map(drop))
     }
 
     /// The same of directories, with what is in them.
@@ -50,19 +52,20 @@ impl Useless {
         directory: &Path,
         leads_nowhere: impl Fn(&OsStr) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        self.sweep(disk, directory, leads_nowhere, |path| disk.remove_all(path))
+        let list = || disk.directories(directory, |name| is_digest(name, &[""]));
+        self.sweep(list, directory, leads_nowhere, |path| disk.remove_all(path))
     }
 
     fn sweep(
         &mut self,
-        disk: &Disk,
+        list: impl Fn() -> Result<Vec<OsString>, StoreError>,
         directory: &Path,
         leads_nowhere: impl Fn(&OsStr) -> Result<bool, StoreError>,
         remove: impl Fn(&Path) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let found = self.found.entry(directory.to_owned()).or_default();
         let Some(end) = self.until else {
-            for name in disk.list(directory)? {
+            for name in list()? {
                 if leads_nowhere(&name)? {
                     found.push(name);
                 }

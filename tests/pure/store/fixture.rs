@@ -35,6 +35,12 @@ pub fn open(root: &Path) -> Store {
     Store::open(root, options(BOOT)).unwrap()
 }
 
+/// A store that nobody else uses, tidied up for certain: a program that another test starts may hold its lock for as long
+/// as the machine likes.
+pub fn open_alone(root: &Path) -> Store {
+    Store::open(root, Options { tidy_patience: Duration::from_secs(600), ..options(BOOT) }).unwrap()
+}
+
 /// The content of file `name`: 5,000 bytes, or as many as a number at the end of the name says.
 pub fn content(name: &str) -> Vec<u8> {
     let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());

@@ -69,7 +69,7 @@ fn torn_records_are_put_aside_and_the_rest_works() {
     fs::write(record_path(dir.path(), "empty"), "").unwrap();
     let half = fs::read(record_path(dir.path(), "half")).unwrap();
     fs::write(record_path(dir.path(), "half"), &half[..half.len() / 2]).unwrap();
-    let store = open(dir.path());
+    let store = open_alone(dir.path());
     assert_eq!(names(&store), [manifest("good")]);
     assert_eq!(store.images().get(&manifest("half")).unwrap(), None);
     check(&store);
@@ -128,7 +128,7 @@ fn leftovers_go_and_files_being_written_stay() {
     let being_written = store.layers().stage(&hold).unwrap();
     fs::write(dir.path().join("tmp/dead"), "left over").unwrap();
     fs::create_dir(dir.path().join("staging/old-boot")).unwrap();
-    fs::write(dir.path().join("staging/old-boot/x"), "left over").unwrap();
+    fs::write(dir.path().join("staging/old-boot").join(manifest("x").hex()), "left over").unwrap();
     fs::write(dir.path().join("objects/.new-1-1"), "left over, or about to be renamed").unwrap();
     store.objects().under(&hold).unwrap();
     drop(open(dir.path()));
@@ -137,7 +137,7 @@ fn leftovers_go_and_files_being_written_stay() {
     assert!(dir.path().join("objects/.new-1-1").exists(), "its writer may live");
     drop(being_written);
     drop(hold);
-    drop(open(dir.path()));
+    drop(open_alone(dir.path()));
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
     assert!(!dir.path().join("objects/.new-1-1").exists());
 }

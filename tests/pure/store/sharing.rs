@@ -4,8 +4,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use composefs_csi::image::store::{Held, Mounted, Options, Steps, Store, StoreError};
 use composefs_csi::image::verity::VerityDigest;
@@ -205,7 +205,7 @@ fn what_is_pulled_between_two_slices_of_a_sweep_stays() {
     let done = Arc::new(AtomicBool::new(false));
     let pulled = Arc::clone(&done);
     let steps = Steps::new(move |step| {
-        if step == "remove an object of" && !pulled.load(Relaxed) {
+        if step == "remove an object of" && !pulled.load(SeqCst) {
             let _ = begun.send(());
             std::thread::sleep(Duration::from_millis(40));
         }
@@ -221,7 +221,7 @@ fn what_is_pulled_between_two_slices_of_a_sweep_stays() {
         std::fs::write(&layer, &bytes[..60]).unwrap();
         pull(&store, "a", &[&files[..20]]).unwrap();
         assert!(!sweep.is_finished(), "the pull came too late to tell anything");
-        done.store(true, Relaxed);
+        done.store(true, SeqCst);
         let swept = sweep.join().unwrap();
         std::fs::write(&layer, bytes).unwrap();
         swept
@@ -231,44 +231,57 @@ fn what_is_pulled_between_two_slices_of_a_sweep_stays() {
     assert_eq!(all_objects(dir.path()), needed(&store));
 }
 
+/// Ends all threads when one does, also by a panic.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 #[test]
 fn pulls_and_sweeps_at_once_lose_nothing() {
+    const COLLECTIONS: usize = 12;
+    // Rounds of each puller between two collections: leases that follow on each other without end keep a sweep away.
+    const ROUNDS: usize = 4;
     let dir = tempfile::tempdir().unwrap();
-    let end = Instant::now() + Duration::from_secs(3);
-    let failed = AtomicBool::new(false);
-    let stores: Vec<Store> = (0..3).map(|_| open(dir.path())).collect();
+    let open = || {
+        let patience = Duration::from_secs(600);
+        Store::open(dir.path(), Options { patience, ..options(BOOT) }).unwrap()
+    };
+    let stores: Vec<Store> = (0..3).map(|_| open()).collect();
+    let (collections, pulls, ended) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for (index, store) in stores.iter().enumerate() {
-            let failed = &failed;
+            let (collections, pulls, ended) = (&collections, &pulls, &ended);
             scope.spawn(move || {
+                let _ending = Ending(ended);
                 for round in 0.. {
-                    if Instant::now() > end || failed.load(Relaxed) {
+                    while round / ROUNDS > collections.load(SeqCst) && !ended.load(SeqCst) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    if ended.load(SeqCst) {
                         return;
                     }
                     // Common content comes and goes all the time.
                     let (own, name) = (format!("f{index}"), format!("image{}", round % 2));
                     pull(store, &name, &[&["common", &own], &["shared"]]).unwrap();
                     check_held(store, &name);
-                    std::thread::sleep(Duration::from_millis(5));
+                    pulls.fetch_add(1, SeqCst);
                 }
             });
         }
-        let (failed, root) = (&failed, dir.path());
-        let sweeper = scope.spawn(move || {
-            let store = open(root);
-            let mut collections = 0;
-            while Instant::now() < end {
-                match collect(&store, EVERYTHING, &[]) {
-                    Ok(_) => collections += 1,
-                    Err(error) => {
-                        failed.store(true, Relaxed);
-                        panic!("{error}");
-                    }
-                }
+        let store = open();
+        let _ending = Ending(&ended);
+        for done in 0..COLLECTIONS {
+            // Each meets pulls that have begun since the one before.
+            while pulls.load(SeqCst) <= done && !ended.load(SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
             }
-            collections
-        });
-        assert!(sweeper.join().unwrap() > 3);
+            collect(&store, EVERYTHING, &[]).unwrap();
+            collections.store(done + 1, SeqCst);
+        }
     });
     check(&stores[0]);
     collect(&stores[0], EVERYTHING, &[]).unwrap();

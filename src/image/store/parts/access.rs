@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::file_name::{digest_of, json_of};
+use crate::image::store::file_name::{digest_of, is_digest, json_of};
 use crate::image::store::held::Held;
 use crate::image::store::hold::Hold;
 use crate::image::store::key::NodeKey;
@@ -141,7 +141,7 @@ impl Access {
     /// Those of reading a directory and removing files.
     pub fn forget_readers(&self, manifest: &Digest, at: u64) -> Result<(), StoreError> {
         let directory = self.directory_of(AccessSubject::Image(manifest));
-        for name in self.disk.list(&directory)? {
+        for name in self.disk.files(&directory, |name| is_digest(name, &[".json"]))? {
             let path = directory.join(name);
             let Some(bytes) = self.disk.read(&path)? else { continue };
             let old = |found: &WrittenAccess| matches!(found.fact, AccessRecord::Reader(_)) && found.at < at;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::image::store::aside::Aside;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::file_name::{digest_of, json_of};
+use crate::image::store::file_name::{digest_of, is_digest, json_of};
 use crate::image::store::image_record::Variant;
 use crate::image::store::key::NodeKey;
 use crate::image::store::record::{self, Record, RecordFault};
@@ -134,10 +134,12 @@ impl FirstDigests {
         useless: &mut Useless,
         has_image: impl Fn(&Digest) -> bool,
     ) -> Result<(), StoreError> {
-        let alone = |name: &OsStr| digest_of(name, ".json").is_none_or(|manifest| !has_image(&manifest));
+        let alone = |name: &OsStr| digest_of(name, ".json").is_some_and(|manifest| !has_image(&manifest));
         let mut entries = Vec::new();
         // What was found stays among the oldest.
-        let names = if useless.is_looking() { self.disk.list(&self.directory)? } else { Vec::new() };
+        let is_ours = |name: &OsStr| is_digest(name, &[".json", ".forged"]);
+        let names =
+            if useless.is_looking() { self.disk.files(&self.directory, is_ours)? } else { Vec::new() };
         for name in names {
             let modified =
                 std::fs::metadata(self.directory.join(&name)).and_then(|metadata| metadata.modified());

@@ -1,6 +1,7 @@
 //! Image records: `images/<manifest hex>.json`. The file's mtime is when the image was last used.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,7 +14,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 use crate::image::store::aside::Aside;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::file_name::{digest_of, json_of};
+use crate::image::store::file_name::{digest_of, is_digest, json_of};
 use crate::image::store::image_record::{ImageRecord, Variant};
 use crate::image::store::key::NodeKey;
 use crate::oci::digest::Digest;
@@ -167,7 +168,7 @@ impl Images {
 
     /// The manifests of all records, readable or not.
     pub(in crate::image::store) fn manifests(&self) -> Result<Vec<Digest>, StoreError> {
-        let names = self.disk.list(&self.directory)?;
+        let names = self.disk.files(&self.directory, is_record)?;
         Ok(names.iter().filter_map(|name| digest_of(name, ".json")).collect())
     }
 
@@ -225,7 +226,7 @@ impl Images {
     /// Removes the torn records that were put aside. Needs the store's exclusive lock.
     pub(in crate::image::store) fn sweep_torn(&self) -> Result<(), StoreError> {
         let suffix = format!(".{}", Aside::Torn.extension());
-        for name in self.disk.list(&self.directory)? {
+        for name in self.disk.files(&self.directory, is_record)? {
             if digest_of(&name, &suffix).is_some() {
                 self.disk.remove(&self.directory.join(name))?;
             }
@@ -267,4 +268,9 @@ impl Images {
     fn path(&self, manifest: &Digest) -> PathBuf {
         self.directory.join(json_of(manifest))
     }
+}
+
+/// Whether an image's record may be called so, or one that was put aside.
+fn is_record(name: &OsStr) -> bool {
+    is_digest(name, &[".json", ".torn", ".forged"])
 }

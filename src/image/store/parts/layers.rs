@@ -13,9 +13,11 @@ mod entries;
 mod staged;
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use blobs::BlobLinks;
@@ -26,7 +28,7 @@ use crate::image::entry::EntryKind;
 use crate::image::store::aside::Aside;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::file_name::digest_of;
+use crate::image::store::file_name::{digest_of, is_digest};
 use crate::image::store::hold::Hold;
 use crate::image::store::key::NodeKey;
 use crate::image::store::useless::Useless;
@@ -80,7 +82,7 @@ impl Layers {
     /// [`StoreError::NoLayer`], and those of reading the record's head.
     pub fn entries(&self, diff_id: &Digest) -> Result<LayerEntries, StoreError> {
         for path in self.paths(diff_id) {
-            match File::open(&path) {
+            match open(&path) {
                 Ok(file) => return LayerEntries::open(file, path, *diff_id, &self.key),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(self.disk.error("open", &path, error)),
@@ -95,7 +97,7 @@ impl Layers {
     /// [`StoreError::NoLayer`], and those of reading the record's end.
     pub fn size(&self, diff_id: &Digest) -> Result<LayerSize, StoreError> {
         for path in self.paths(diff_id) {
-            match File::open(&path).and_then(|file| entries::size(&file)) {
+            match open(&path).and_then(|file| entries::size(&file)) {
                 Ok(size) => return Ok(size),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(self.disk.error("read", &path, error)),
@@ -176,7 +178,7 @@ impl Layers {
     /// The staged layers of this boot, and how long ago each was staged; nothing where the clock was set back.
     pub(in crate::image::store) fn staged(&self) -> Result<Vec<(Digest, Duration)>, StoreError> {
         let mut staged = Vec::new();
-        for name in self.disk.list(&self.staging)? {
+        for name in self.disk.files(&self.staging, is_record)? {
             let Some(diff_id) = digest_of(&name, "") else { continue };
             let modified = fs::metadata(self.staging.join(&name)).and_then(|metadata| metadata.modified());
             // A commit may move it meanwhile; then its image is marked.
@@ -189,7 +191,8 @@ impl Layers {
     /// The layers of all records, staged or synced; some twice.
     pub(in crate::image::store) fn list(&self) -> Result<Vec<Digest>, StoreError> {
         // The staged ones first: a commit may move one meanwhile.
-        let names = [self.disk.list(&self.staging)?, self.disk.list(&self.kept)?].concat();
+        let names =
+            [self.disk.files(&self.staging, is_record)?, self.disk.files(&self.kept, is_record)?].concat();
         Ok(names.iter().filter_map(|name| digest_of(name, "")).collect())
     }
 
@@ -204,8 +207,9 @@ impl Layers {
         let mut swept = 0;
         for directory in [&self.staging, &self.kept] {
             let mut removed = 0;
-            for name in self.disk.list(directory)? {
-                if digest_of(&name, "").is_none_or(|diff_id| !marked(&diff_id)) {
+            for name in self.disk.files(directory, is_record)? {
+                // One that was put aside stays, for the operator to find out where it comes from.
+                if digest_of(&name, "").is_some_and(|diff_id| !marked(&diff_id)) {
                     removed += u64::from(self.disk.remove(&directory.join(name))?);
                 }
             }
@@ -225,7 +229,7 @@ impl Layers {
         objects: &BTreeSet<VerityDigest>,
     ) -> Result<(), StoreError> {
         for directory in [&self.staging, &self.kept] {
-            for name in self.disk.list(directory)? {
+            for name in self.disk.files(directory, is_record)? {
                 let Some(diff_id) = digest_of(&name, "") else { continue };
                 if self.names_any(&diff_id, objects)? {
                     self.disk.remove(&directory.join(&name))?;
@@ -248,10 +252,14 @@ impl Layers {
     /// Removes what other boots have staged: no sync has covered it. Needs the store's exclusive lock.
     pub(in crate::image::store) fn remove_other_boots(&self) -> Result<(), StoreError> {
         let staging = self.disk.root().join(Self::STAGING);
-        for name in self.disk.list(&staging)? {
-            if name != *self.boot_id {
-                self.disk.remove_all(&staging.join(name))?;
+        for boot in
+            self.disk.directories(&staging, |_| true)?.into_iter().filter(|boot| *boot != *self.boot_id)
+        {
+            let directory = staging.join(boot);
+            for name in self.disk.files(&directory, is_record)? {
+                self.disk.remove(&directory.join(name))?;
             }
+            self.disk.remove_empty(&directory)?;
         }
         Ok(())
     }
@@ -259,8 +267,12 @@ impl Layers {
     /// Where the record of a layer is, synced or staged.
     fn path(&self, diff_id: &Digest) -> Result<Option<PathBuf>, StoreError> {
         for path in self.paths(diff_id) {
-            if path.try_exists().map_err(|error| self.disk.error("look for", &path, error))? {
-                return Ok(Some(path));
+            match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_file() => return Ok(Some(path)),
+                // Not the store's; the listing names it.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.disk.error("look for", &path, error)),
             }
         }
         Ok(None)
@@ -270,6 +282,16 @@ impl Layers {
     fn paths(&self, diff_id: &Digest) -> [PathBuf; 2] {
         [self.staging.join(diff_id.hex()), self.kept.join(diff_id.hex())]
     }
+}
+
+/// Opens a record. A pipe in its place would be waited for.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+/// Whether a layer's record may be called so, or one that was put aside.
+fn is_record(name: &OsStr) -> bool {
+    is_digest(name, &["", ".forged"])
 }
 
 #[cfg(test)]

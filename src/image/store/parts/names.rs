@@ -96,7 +96,7 @@ impl Names {
         has_image: impl Fn(&Digest) -> bool,
     ) -> Result<(), StoreError> {
         useless.sweep_files(&self.disk, &self.directory, |name| {
-            if digest_of(name, ".json").is_some_and(|file| held(&file)) {
+            if digest_of(name, ".json").is_none_or(|file| held(&file)) {
                 return Ok(false);
             }
             let bytes = self.disk.read(&self.directory.join(name))?;

@@ -2,7 +2,7 @@
 
 mod enable_verity;
 
-pub(in crate::image::store) use enable_verity::UNSEALED;
+pub(in crate::image::store) use enable_verity::{Enabled, UNSEALED};
 
 use std::fs;
 use std::io::{self, Read as _};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::file_name::digest_of;
+use crate::image::store::file_name::{digest_of, is_digest};
 use crate::image::store::hold::Hold;
 use crate::image::store::image_record::ImageRecord;
 use crate::oci::digest::Digest;
@@ -47,7 +47,7 @@ impl Pins {
     /// # Errors
     /// Those of reading the directory.
     pub fn list(&self) -> Result<Vec<Digest>, StoreError> {
-        let names = self.disk.list(&self.directory)?;
+        let names = self.disk.files(&self.directory, |name| is_digest(name, &[""]))?;
         Ok(names.iter().filter_map(|name| digest_of(name, "")).collect())
     }
 

@@ -62,7 +62,7 @@ impl Volumes {
         unknown: &mut Vec<String>,
     ) -> Result<Vec<VolumeImage>, StoreError> {
         let mut volumes = Vec::new();
-        for name in self.disk.list(&self.directory)? {
+        for name in self.disk.files(&self.directory, |_| true)? {
             let path = self.directory.join(&name);
             // The file `boot`, and temporary files of the writer.
             if path.extension().is_none_or(|extension| extension != "json") {

@@ -109,8 +109,11 @@ impl Records {
         let failed = |error| RecordError::System { step: "list", path: self.directory.clone(), error };
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            // Something else than a file is not a record, and a pipe would be waited for.
+            let is_file = entry.file_type().is_ok_and(|sort| sort.is_file());
+            if is_file && path.extension().is_some_and(|extension| extension == "json") {
                 match read(&path) {
                     // Removed since the directory was listed.
                     Ok(None) => {}
@@ -126,8 +129,10 @@ impl Records {
     fn remove_leftovers(&self) -> Result<(), RecordError> {
         let failed = |error| RecordError::System { step: "list", path: self.directory.clone(), error };
         for entry in fs::read_dir(&self.directory).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == "tmp") {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            let is_file = entry.file_type().is_ok_and(|sort| sort.is_file());
+            if is_file && path.extension().is_some_and(|extension| extension == "tmp") {
                 remove(&path)?;
             }
         }

@@ -57,7 +57,7 @@ impl BlobLinks {
     ) -> Result<(), StoreError> {
         useless.sweep_files(&self.disk, &self.directory, |name| match digest_of(name, "") {
             Some(blob) => Ok(!known(&blob)?),
-            None => Ok(true),
+            None => Ok(false),
         })
     }
 
