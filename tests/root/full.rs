@@ -91,7 +91,6 @@ async fn a_read_only_store_is_listed_and_verified_and_says_why_it_takes_nothing(
     assert_eq!(machine.run(&["ls"])["images"].as_array().unwrap().len(), 1);
     let verified = machine.run(&["verify"]);
     assert!(verified["objects"].as_u64() > Some(FILES as u64), "{verified}");
-    machine.run(&["inspect", &kept.reference("latest")]);
     for arguments in
         [&["pull", &other.reference("latest")][..], &["prune"], &["pin", &kept.reference("latest")]]
     {

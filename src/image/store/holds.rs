@@ -6,7 +6,7 @@
 //! would find something.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -76,7 +76,7 @@ impl Holds {
         mut visit: impl FnMut(Held),
     ) -> Result<(), StoreError> {
         let mut buffer = vec![0; CHUNK];
-        for name in self.disk.files(&self.directory, |_| true)? {
+        for name in self.disk.files(&self.directory, is_hold)? {
             let path = self.directory.join(&name);
             let Some(file) = self.living(&path)? else { continue };
             let offset = read.entry(name).or_default();
@@ -97,7 +97,7 @@ impl Holds {
 
     /// Whether any holder lives.
     pub(super) fn any_living(&self) -> Result<bool, StoreError> {
-        for name in self.disk.files(&self.directory, |_| true)? {
+        for name in self.disk.files(&self.directory, is_hold)? {
             if self.living(&self.directory.join(name))?.is_some() {
                 return Ok(true);
             }
@@ -124,7 +124,7 @@ impl Holds {
 
     fn list_dead(&self) -> Result<Vec<PathBuf>, StoreError> {
         let mut dead = Vec::new();
-        for name in self.disk.files(&self.directory, |_| true)? {
+        for name in self.disk.files(&self.directory, is_hold)? {
             let path = self.directory.join(name);
             if path.exists() && self.living(&path)?.is_none() {
                 dead.push(path);
@@ -151,4 +151,12 @@ fn later_release(path: &Path) -> StoreError {
         "{} is a hold of a later release, so what it needs is unknown; run that release, or wait for the end of its pull",
         path.display()
     ))
+}
+
+/// Whether a hold may be called so: as its file was in `tmp`, or as what is left of many.
+fn is_hold(name: &OsStr) -> bool {
+    let digits = |name: &str| name.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    name == ABANDONED
+        || name == SWEEPING
+        || name.to_str().is_some_and(|name| name.matches('-').count() == 2 && digits(name))
 }
