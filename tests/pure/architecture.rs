@@ -146,7 +146,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("trust", &["trust::verifier", "oci", "integrity", "metrics", "kind"]),
     // Knows only the protocol: strings in, verdicts out.
     ("trust::verifier", &[]),
-    ("oci", &["durable_file", "metrics", "kind"]),
+    ("oci", &["durable_file", "fair", "metrics", "kind"]),
     ("metrics", &["kind"]),
     ("durable_file", &[]),
     ("fair", &[]),

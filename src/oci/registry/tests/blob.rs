@@ -207,5 +207,5 @@ async fn an_error_that_trickles_is_not_listened_to() {
     settings.retry.attempts = 1;
     let source = open(&Sources::new(&settings).unwrap(), &server.host, &Credentials::none());
     let error = source.blob(&descriptor()).await.map(drop).unwrap_err();
-    assert!(matches!(error, SourceError::Stalled { .. }), "{error}");
+    assert!(matches!(error, SourceError::Overdue { .. }), "{error}");
 }
