@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup build demo test lint test-pure test-vm test-oracle e2e conformance fuzz bench image \
+.PHONY: help setup build demo test lint test-pure test-vm test-oracle e2e conformance soak fuzz bench image \
 	release-dry-run manifests deny docs clean
 
 CARGO ?= cargo
@@ -64,6 +64,10 @@ conformance: ## csi-sanity of the Kubernetes project against the real driver and
 	@scripts/setup.sh test
 	echo "test: csi-sanity"
 	PATH="$$(scripts/go.sh):$$PATH" tests/conformance/run.sh
+
+soak: ## pods, bad registries, full disks, kills and set clocks at random ([MINUTES=30] [SEED=n] for the same again)
+	@scripts/setup.sh soak
+	MINUTES=$(MINUTES) SEED=$(SEED) $(CARGO) test --locked --test soak
 
 fuzz: ## the parsers of foreign bytes, each for ten minutes ([FUZZ="tar index"] [SECONDS_EACH=600]; needs cargo-fuzz)
 	@scripts/setup.sh fuzz

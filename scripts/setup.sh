@@ -12,6 +12,7 @@
 #   image    what builds container images
 #   release  what builds the files of a release, and the registry of its dry run
 #   fuzz     what the fuzzer is linked with, and what makes its seeds
+#   soak     what sets the plugin's clock
 #   bench    the peers that the benchmark runs beside us
 #
 # The Rust toolchain is yours: https://rustup.rs, at least the rust-version in Cargo.toml.
@@ -45,6 +46,8 @@ needs() {
                     echo /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring ;;
         fuzz)       needs build
                     echo c++:g++ tar:tar gzip:gzip zstd:zstd ;;
+        soak)       needs test
+                    echo faketime:faketime ;;
         bench)      needs test
                     echo time:time ;;
         *)          sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2 ;;

@@ -89,6 +89,7 @@ impl Cli {
             access: self.access.rule(),
             selinux_context: self.selinux_context.clone(),
             min_transfer_rate: self.limits.min_transfer_rate,
+            min_free: self.limits.min_free,
             max_layer_time: Duration::from_secs(self.limits.max_layer_time),
             limits: self.limits.limits(parallel_layers),
             registry_metrics: RegistryMetrics::default(),

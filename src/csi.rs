@@ -3,7 +3,7 @@
 //! [`proto`] is generated from `proto/csi/csi.proto`. [`status`] is the only place that maps a
 //! [`Kind`](crate::kind::Kind) to a gRPC code. [`server`] serves on a Unix socket, and [`authority`] makes it accept
 //! old kubelets. [`span`] opens one span per call and logs how it ended. [`capability`] parses volume capabilities for
-//! both services. [`identity`] is the service that every process serves.
+//! both services. [`identity`] is the service that every process serves, [`readiness`] what its Probe answers.
 //!
 //! Messages with secrets have no `Debug` (see `build.rs`), and must not get one.
 
@@ -13,6 +13,7 @@ pub(crate) mod deadline;
 pub mod endpoint;
 pub mod identity;
 mod metrics;
+pub mod readiness;
 pub mod server;
 pub(crate) mod span;
 pub(crate) mod status;

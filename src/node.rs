@@ -1,7 +1,8 @@
-//! The node plugin: volumes, mounts, registry credentials and detected corruption.
+//! The node plugin: volumes, mounts, registry credentials, its state directory and detected corruption.
 
 pub mod corruption;
 pub mod credential_providers;
 pub mod mount;
 pub mod service;
+pub mod state_directory;
 pub mod volume;

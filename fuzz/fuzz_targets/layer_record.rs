@@ -19,10 +19,11 @@ fuzz_target!(|input: &[u8]| {
         let _ = read(bytes);
         return;
     }
-    // The number of entries is not known before they are read: it stands in the choice.
-    let record = framed(bytes, choice >> 1);
+    // The number of entries is not known before they are read: it stands in the choice, and so does the version.
+    let (version, count) = (1 + (choice >> 1 & 1), choice >> 2);
+    let record = framed(bytes, version, count);
     let Ok(entries) = read(&record) else { return };
-    assert_eq!(entries.len(), usize::from(choice >> 1));
+    assert_eq!(entries.len(), usize::from(count));
     assert!(entries.iter().all(|entry| is_clean(&entry.path)));
     let mut writer = RecordWriter::new(Vec::new());
     entries.iter().for_each(|entry| writer.push(entry).expect("memory does not fail"));
@@ -42,8 +43,8 @@ fn read(record: &[u8]) -> Result<Vec<LayerEntry>, RecordError> {
     RecordReader::new(record)?.collect()
 }
 
-fn framed(entries: &[u8], count: u8) -> Vec<u8> {
-    let mut record = [&b"cfscsiL\x01"[..], entries, &[0, count]].concat();
+fn framed(entries: &[u8], version: u8, count: u8) -> Vec<u8> {
+    let mut record = [&b"cfscsiL"[..], &[version], entries, &[0, count]].concat();
     let hash = Sha256::digest(&record);
     record.extend_from_slice(&hash);
     record

@@ -16,9 +16,10 @@ use crate::controller::provision::Provisioner;
 use crate::controller::service::ControllerService;
 use crate::controller::states::States;
 use crate::csi::endpoint::Endpoint;
-use crate::csi::identity::{DriverName, IdentityService, Readiness};
+use crate::csi::identity::{DriverName, IdentityService};
 use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
+use crate::csi::readiness::Readiness;
 use crate::csi::server::{Services, serve};
 use crate::metrics::MetricsRegistry;
 use crate::volume::layouts::Layouts;
@@ -53,7 +54,8 @@ pub struct ControllerSettings {
 /// The socket, the state directory or the registry settings cannot be used, or serving failed.
 pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
     let listening = settings.endpoint.listen()?;
-    let mut provisioner = provisioner(&settings.engine, settings.layout_dirs)?;
+    let shutdown = CancellationToken::new();
+    let mut provisioner = provisioner(&settings.engine, settings.layout_dirs)?.until(shutdown.clone());
     if settings.pvc_annotations {
         let cluster = Cluster::connect(settings.kubeconfig.as_deref()).await?;
         provisioner = provisioner.with_claims(settings.driver.to_string(), Arc::new(cluster));
@@ -66,7 +68,6 @@ pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
     let services =
         Services::default().with(IdentityServer::new(identity)).with(ControllerServer::new(controller));
     tracing::info!(endpoint = %settings.endpoint.path().display(), "serving the controller");
-    let shutdown = CancellationToken::new();
     let mut supervisor = Supervisor::new(shutdown.clone());
     metrics.add(services.metrics())?;
     metrics.add(&settings.engine.registry_metrics)?;
@@ -89,8 +90,9 @@ pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
 pub(super) fn service(
     engine: &EngineSettings,
     layout_dirs: Vec<PathBuf>,
+    shutdown: CancellationToken,
 ) -> anyhow::Result<ControllerService> {
-    Ok(ControllerService::new(provisioner(engine, layout_dirs)?))
+    Ok(ControllerService::new(provisioner(engine, layout_dirs)?.until(shutdown)))
 }
 
 fn provisioner(engine: &EngineSettings, layout_dirs: Vec<PathBuf>) -> anyhow::Result<Provisioner> {

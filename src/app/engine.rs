@@ -41,6 +41,8 @@ pub struct EngineSettings {
     pub selinux_context: SelinuxContext,
     /// The lowest transfer rate of a registry, in bytes per second; 0 for no limit.
     pub min_transfer_rate: u64,
+    /// Percent of the store's filesystem that pulls leave free.
+    pub min_free: u8,
     /// The longest time that a layer may take; zero for no limit.
     pub max_layer_time: Duration,
     /// Limits on concurrency and on images.
@@ -76,7 +78,8 @@ impl Engine {
             key.display()
         );
         let key = NodeKey::load_or_create(&key)?;
-        let store = Arc::new(Store::open(&directory, Options::new(key))?);
+        let options = Options { min_free: settings.min_free, ..Options::new(key) };
+        let store = Arc::new(Store::open(&directory, options)?);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
         let policy = Arc::new(SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone()));
         let images = Arc::new(

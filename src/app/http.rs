@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connections::{self, text};
 use super::supervise::Alive;
-use crate::csi::identity::Readiness;
+use crate::csi::readiness::Readiness;
 use crate::metrics::MetricsRegistry;
 
 /// The sources of the answers.
@@ -59,13 +59,14 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let answer = move |request: Request<Incoming>| {
-        std::future::ready(monitored.answer(request.method(), request.uri().path()))
+        let monitored = monitored.clone();
+        async move { monitored.answer(request.method(), request.uri().path()).await }
     };
     connections::serve(listener, "metrics", answer, shutdown).await
 }
 
 impl Monitored {
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         if method != Method::GET && method != Method::HEAD {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "this port is read-only\n".to_owned());
             refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -79,7 +80,7 @@ impl Monitored {
                 page
             }
             "/healthz" => verdict(self.alive.ended().map(|task| format!("task {task} has ended"))),
-            "/readyz" => verdict(self.ready.waiting_for().map(str::to_owned)),
+            "/readyz" => verdict(self.ready.problem().await),
             _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n".to_owned()),
         }
     }
@@ -113,22 +114,22 @@ mod tests {
         assert!(taken.starts_with("cannot listen on"), "{taken}");
     }
 
-    #[test]
-    fn answers_say_what_is_missing() {
+    #[tokio::test]
+    async fn answers_say_what_is_missing() {
         let monitored = Monitored {
             metrics: MetricsRegistry::new().unwrap(),
             alive: Alive::default(),
             ready: Readiness::default(),
         };
-        let status = |method: Method, path| monitored.answer(&method, path).status();
-        assert_eq!(status(Method::GET, "/healthz"), StatusCode::OK);
-        assert_eq!(status(Method::GET, "/readyz"), StatusCode::SERVICE_UNAVAILABLE);
+        let status = async |method: Method, path| monitored.answer(&method, path).await.status();
+        assert_eq!(status(Method::GET, "/healthz").await, StatusCode::OK);
+        assert_eq!(status(Method::GET, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
         monitored.ready.set(true);
-        assert_eq!(status(Method::GET, "/readyz"), StatusCode::OK);
+        assert_eq!(status(Method::GET, "/readyz").await, StatusCode::OK);
         monitored.alive.note_end("volumes");
-        assert_eq!(status(Method::GET, "/healthz"), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(status(Method::PUT, "/metrics"), StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(status(Method::GET, "/metrics/../etc"), StatusCode::NOT_FOUND);
-        assert_eq!(status(Method::HEAD, "/metrics"), StatusCode::OK);
+        assert_eq!(status(Method::GET, "/healthz").await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status(Method::PUT, "/metrics").await, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(status(Method::GET, "/metrics/../etc").await, StatusCode::NOT_FOUND);
+        assert_eq!(status(Method::HEAD, "/metrics").await, StatusCode::OK);
     }
 }

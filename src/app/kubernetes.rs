@@ -10,7 +10,7 @@ use super::supervise::Supervisor;
 use crate::cluster::Cluster;
 use crate::cluster::events::Events;
 use crate::cluster::taint::StartupTaint;
-use crate::csi::identity::Readiness;
+use crate::csi::readiness::Readiness;
 use crate::node::volume::pod_events::PodEvents;
 
 /// The enabled features.
@@ -62,7 +62,7 @@ impl KubernetesSettings {
             let (ready, token) = (ready.clone(), shutdown.clone());
             supervisor.start("startup-taint", async move {
                 // kubelet registers a driver before it can mount anything.
-                while !ready.get() && !token.is_cancelled() {
+                while ready.waiting_for().is_some() && !token.is_cancelled() {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 taint.remove(&token).await;

@@ -15,17 +15,18 @@ use super::credential_providers::{CredentialProviderSettings, credential_provide
 use super::engine::{Engine, EngineSettings};
 use super::housekeeping::{self, Schedule};
 use super::http::{self, Monitored};
-use super::instance_lock::InstanceLock;
 use super::kernel_log;
 use super::kubernetes::KubernetesSettings;
 use super::plugin_socket::PluginSocket;
+use super::state_directory::{self, Claim};
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
 use crate::csi::endpoint::Endpoint;
-use crate::csi::identity::{DriverName, IdentityService, Readiness};
+use crate::csi::identity::{DriverName, IdentityService};
 use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
+use crate::csi::readiness::Readiness;
 use crate::csi::server::{Services, serve};
 use crate::integrity::Integrity;
 use crate::metrics::MetricsRegistry;
@@ -33,6 +34,7 @@ use crate::node::corruption::{CorruptImages, CorruptionWatcher};
 use crate::node::credential_providers::CredentialProviders;
 use crate::node::mount::{KernelMounter, Mounter, Verity};
 use crate::node::service::{NodeService, NodeSettings};
+use crate::node::state_directory::StateDirectory;
 use crate::node::volume::guard::Guards;
 use crate::node::volume::levels::Levels;
 use crate::node::volume::metrics::VolumeMetrics;
@@ -82,25 +84,25 @@ pub struct NodeRun {
 /// serving failed.
 pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     let listening = settings.endpoint.listen()?;
-    let _lock = InstanceLock::acquire(&settings.engine.state_dir)?;
+    let claim = state_directory::claim(&settings.engine.state_dir)?;
     let (ready, metrics) = (Readiness::default(), MetricsRegistry::new()?);
     let cluster = settings.kubernetes.cluster(settings.credential_providers.pull_secrets).await?;
     let credential_providers =
         credential_providers(&settings.credential_providers, cluster.as_ref(), &settings.node.node_id)
             .await?;
-    let controller = settings.with_controller;
+    let (controller, shutdown) = (settings.with_controller, CancellationToken::new());
     let identity = IdentityService { name: settings.driver.clone(), controller, ready: ready.clone() };
-    let node = NodeService::new(settings.node.clone());
+    let node = NodeService::new(settings.node.clone(), ready.clone());
     let mut services =
         Services::default().with(IdentityServer::new(identity)).with(NodeServer::new(node.clone()));
     if controller {
-        let service = super::controller::service(&settings.engine, settings.layout_dirs.clone())?;
+        let service =
+            super::controller::service(&settings.engine, settings.layout_dirs.clone(), shutdown.clone())?;
         services = services.with(ControllerServer::new(service));
     }
     metrics.add(services.metrics())?;
     metrics.add(&settings.engine.registry_metrics)?;
     metrics.add(&settings.engine.trust_metrics)?;
-    let shutdown = CancellationToken::new();
     let mut supervisor = Supervisor::new(shutdown.clone());
     // Before the store is opened, which may take long: probes need an answer meanwhile.
     if let Some(address) = settings.metrics_listen {
@@ -118,7 +120,7 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     supervisor.start("csi", async move { Ok(serve(listening, services, token, DRAIN).await?) });
     supervisor.start(
         "volumes",
-        keep_volumes(settings, node, (credential_providers, pod_events), ready, metrics, shutdown),
+        keep_volumes(settings, claim, node, (credential_providers, pod_events), ready, metrics, shutdown),
     );
     // A second more than the calls get, so that the server can close by itself.
     supervisor.run(DRAIN + Duration::from_secs(1)).await
@@ -127,6 +129,7 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
 /// Opens the store, tests the kernel and recovers the volumes. Then it runs housekeeping until the shutdown.
 async fn keep_volumes(
     settings: NodeRun,
+    claim: Claim,
     node: NodeService,
     (credential_providers, pod_events): (CredentialProviders, PodEvents),
     ready: Readiness,
@@ -135,13 +138,20 @@ async fn keep_volumes(
 ) -> anyhow::Result<()> {
     let housekeeping = Arc::new(Notify::new());
     let wanted = Arc::clone(&housekeeping);
+    let claimed = state_directory::wait(&settings.engine.state_dir, claim, &ready, &shutdown).await?;
+    let Some(state) = claimed.map(Arc::new) else { return Ok(()) };
     let (engine, layouts) = (settings.engine, Layouts::below(settings.layout_dirs));
     let state_dir = engine.state_dir.clone();
     let corrupt_images = CorruptImages::default();
     let noted = corrupt_images.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
     let least = settings.integrity;
-    let open = move || open(&engine, (credential_providers, pod_events), layouts, wanted, noted, least);
+    let (opened, token) = (Arc::clone(&state), shutdown.clone());
+    let kubelet = settings.node.kubelet_dir.clone();
+    let open = move || {
+        let (directories, waiting) = ((opened, kubelet), (wanted, token));
+        open(&engine, directories, (credential_providers, pod_events), layouts, waiting, noted, least)
+    };
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
     metrics.add(engine.store.metrics())?;
     metrics.add(engine.images.metrics())?;
@@ -161,6 +171,7 @@ async fn keep_volumes(
     let commands = commands(&state_dir, engine.images.clone(), shutdown.clone());
     // Only now: a publish during the recovery would meet records that are being repaired.
     node.serve_volumes(volumes.clone());
+    ready.check_with(state_directory::check(state));
     ready.set(true);
     let store = Arc::clone(&engine.store);
     let watcher = CorruptionWatcher::new(Arc::clone(&store), corrupt_images);
@@ -188,9 +199,10 @@ fn commands(
 
 fn open(
     settings: &EngineSettings,
+    (state, kubelet): (Arc<StateDirectory>, PathBuf),
     (credential_providers, pod_events): (CredentialProviders, PodEvents),
     layouts: Layouts,
-    housekeeping: Arc<Notify>,
+    (housekeeping, shutdown): (Arc<Notify>, CancellationToken),
     corrupt_images: CorruptImages,
     least: Integrity,
 ) -> anyhow::Result<(Engine, Arc<dyn Mounter>, Volumes)> {
@@ -201,10 +213,13 @@ fn open(
     // Fail at the start rather than at every publish.
     levels.demand(None, None)?;
     let mounter: Arc<dyn Mounter> = Arc::new(mounter);
+    let store = engine.store.root();
+    state.keep(["", "objects", "volumes"].map(|part| store.join(part)))?;
     let volumes = Volumes::new(Parts {
         images: engine.images.clone(),
         mounter: Arc::clone(&mounter),
         records: Records::open(engine.store.volumes().directory().to_owned())?,
+        kubelet,
         boot: boot_id()?,
         levels,
         platform: Platform::host(),
@@ -212,6 +227,8 @@ fn open(
         guards: Guards::default(),
         credential_providers,
         pod_events,
+        state,
+        shutdown,
         housekeeping,
         corrupt_images,
         metrics: VolumeMetrics::default(),

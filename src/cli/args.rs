@@ -322,7 +322,8 @@ pub struct NodeArgs {
     /// Seconds between two rounds of housekeeping; a pull also starts one.
     #[arg(long, default_value_t = 300)]
     pub gc_interval: u64,
-    /// Percent of the filesystem in use at which removal of the least recently used images starts.
+    /// Percent of the filesystem in use at which removal of the least recently used images starts; at the latest where
+    /// --min-free ends pulls.
     #[arg(long, default_value_t = 85)]
     pub gc_high: u8,
     /// Percent of the filesystem in use at which removal stops.

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::image::store::MIN_FREE;
 use crate::oci::limits::ImageLimits;
 use crate::pull::PullLimits;
 
@@ -51,6 +52,11 @@ pub struct LimitArgs {
     /// The lowest transfer rate of a registry, in bytes per second over a minute; 0 for no limit.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = 10 << 10)]
     pub min_transfer_rate: u64,
+    /// Percent of the store's filesystem, of its bytes and of its inodes, that pulls leave free for others; 0 for none.
+    /// A pull that would go below fails, and the node plugin removes images that nothing needs.
+    #[arg(long, global = true, value_name = "PERCENT", default_value_t = MIN_FREE,
+          value_parser = clap::value_parser!(u8).range(0..=50))]
+    pub min_free: u8,
     /// The longest time in seconds that a layer may take at the rate of its registry: a large layer needs a higher rate
     /// than --min-transfer-rate. 0 for no limit.
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 12 * 3600)]

@@ -31,6 +31,9 @@ pub(super) async fn node(
         low <= high && high <= 100,
         "--gc-low {low} and --gc-high {high} are inconsistent; both are percentages, and the low one must not be above the high one"
     );
+    // Where pulls are refused, room must be made.
+    let high = high.min(100 - engine.min_free);
+    let low = low.min(high);
     node::run(NodeRun {
         engine,
         endpoint: args.endpoint.parse()?,

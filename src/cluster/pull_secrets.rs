@@ -1,8 +1,8 @@
 //! The pull secrets of a pod and of its ServiceAccount, as kubelet uses them for the pod's containers.
 //!
-//! kubelet names the pod (`podInfoOnMount`). Without that setting in the CSIDriver, the volume's author could name any
-//! pod. The named pod is therefore read from the API server and must have the named unique id and run on this node, so
-//! that naming a pod elsewhere yields no credentials. Nothing is cached: a changed or deleted Secret takes effect at the
+//! kubelet names the pod (`podInfoOnMount`), and the node service believes it only about the pod in whose directory the
+//! volume is published. The named pod is read from the API server and must have that unique id and run on this node, so
+//! that naming another pod yields no credentials. Nothing is cached: a changed or deleted Secret takes effect at the
 //! next publish.
 
 use std::collections::BTreeMap;

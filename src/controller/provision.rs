@@ -1,22 +1,27 @@
 //! Provisions volumes: turns a claim's parameters into a volume pinned to a digest.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::states::{State, StateError, States};
-use crate::kind::Kind;
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
 use crate::oci::{Credentials, SourceError, Sources};
 use crate::volume::attributes::{AttributeError, Attributes};
-use crate::volume::id::{VolumeId, VolumeIdError};
-use crate::volume::layouts::{LayoutError, Layouts};
+use crate::volume::id::VolumeId;
+use crate::volume::layouts::Layouts;
 
 pub(crate) mod claim;
+mod error;
 
-use claim::{ClaimAnnotations, ClaimError};
+use claim::ClaimAnnotations;
+pub(crate) use error::ProvisionError;
 
 /// Resolves references to digests.
 #[async_trait]
@@ -29,86 +34,6 @@ pub trait Resolver: Send + Sync + std::fmt::Debug {
 impl Resolver for Sources {
     async fn resolve(&self, image: &Reference, credentials: &Credentials) -> Result<Digest, SourceError> {
         self.open(image, credentials)?.resolve(&image.version()).await
-    }
-}
-
-/// Why a volume could not be provisioned.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ProvisionError {
-    /// The name is not usable as an id.
-    #[error("the volume's name cannot be used: {0}")]
-    Name(VolumeIdError),
-    /// Neither class nor claim names an image.
-    #[error(
-        "no image is given; set the parameter `image` in the StorageClass, or annotate the claim with \
-         <driver>/image where the controller runs with --pvc-annotations"
-    )]
-    NoImage,
-    /// An annotation of the claim contradicts its class.
-    #[error(
-        "annotation {annotation:?} of the claim differs from the parameter `{key}` of its StorageClass, which \
-         decides; remove the annotation, or use another StorageClass"
-    )]
-    Fixed {
-        /// The annotation.
-        annotation: String,
-        /// The parameter.
-        key: &'static str,
-    },
-    /// The claim's annotations cannot be read.
-    #[error(transparent)]
-    Claim(#[from] ClaimError),
-    /// The parameters are malformed.
-    #[error("parameters of the StorageClass or annotations of the claim: {0}")]
-    Parameters(AttributeError),
-    /// The image is a directory that volumes may not name.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// The name exists with other parameters.
-    #[error(
-        "volume {0:?} exists with other parameters; delete that claim first, or give the new one another name"
-    )]
-    Exists(String),
-    /// Another call for the same name is running.
-    #[error("volume {0:?} is being created or deleted by another call; try again")]
-    Busy(String),
-    /// The image could not be resolved.
-    #[error("image {image}: {error}{}", whose_secret(error))]
-    Source {
-        /// The image as the user wrote it.
-        image: String,
-        /// The registry's error.
-        error: SourceError,
-    },
-    /// The state could not be read or written.
-    #[error(transparent)]
-    State(#[from] StateError),
-}
-
-/// The remedy for a claim: unlike a pod, a claim names no Secret itself.
-fn whose_secret(error: &SourceError) -> &'static str {
-    match error {
-        SourceError::Denied { .. } => {
-            "; for a claim, that is the Secret which the StorageClass names as csi.storage.k8s.io/provisioner-secret-name"
-        }
-        _ => "",
-    }
-}
-
-impl ProvisionError {
-    /// What sort of failure this is.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Name(error) => error.kind(),
-            Self::NoImage | Self::Fixed { .. } => Kind::Invalid,
-            Self::Claim(error) => error.kind,
-            Self::Parameters(error) => error.kind(),
-            Self::Layout(error) => error.kind(),
-            Self::Exists(_) => Kind::Conflict,
-            Self::Busy(_) => Kind::Busy,
-            Self::Source { error, .. } => error.kind(),
-            Self::State(error) => error.kind(),
-        }
     }
 }
 
@@ -128,13 +53,23 @@ pub struct Provisioner {
     states: States,
     layouts: Layouts,
     claims: Option<(String, Arc<dyn ClaimAnnotations>)>,
-    in_progress: Mutex<HashSet<VolumeId>>,
+    in_progress: InProgress,
+    shutdown: CancellationToken,
 }
+
+type InProgress = Arc<Mutex<HashSet<VolumeId>>>;
 
 impl Provisioner {
     /// A provisioner that records volumes in `states`.
     pub fn new(resolver: Arc<dyn Resolver>, states: States, layouts: Layouts) -> Self {
-        Self { resolver, states, layouts, claims: None, in_progress: Mutex::default() }
+        let (in_progress, shutdown) = Default::default();
+        Self { resolver, states, layouts, claims: None, in_progress, shutdown }
+    }
+
+    /// The same; calls that wait when `shutdown` is cancelled are answered at once.
+    #[must_use]
+    pub fn until(self, shutdown: CancellationToken) -> Self {
+        Self { shutdown, ..self }
     }
 
     /// Also takes attributes from the annotations `<driver>/<attribute>` of claims.
@@ -144,10 +79,15 @@ impl Provisioner {
     }
 
     /// The class's parameters, completed by the claim's annotations.
-    async fn attributes(&self, parameters: &HashMap<String, String>) -> Result<Attributes, ProvisionError> {
+    async fn attributes(
+        &self,
+        parameters: &HashMap<String, String>,
+        waiting: &Waiting,
+    ) -> Result<Attributes, ProvisionError> {
         let mut all = parameters.clone();
         if let (Some((driver, claims)), Some((namespace, name))) = (&self.claims, claim::of(parameters)) {
-            let annotations = claims.annotations(namespace, name).await?;
+            let what = || format!("the annotations of claim {namespace}/{name} from the API server");
+            let annotations = self.wait(waiting, what, claims.annotations(namespace, name)).await??;
             all = claim::merged(driver, parameters, &annotations)?;
         }
         match Attributes::parse(&all) {
@@ -157,24 +97,43 @@ impl Provisioner {
         }
     }
 
-    /// Creates the volume `name`, or finds the existing one.
+    /// What a lookup of a call finds, unless the call's time is up or the controller ends before.
+    async fn wait<T>(
+        &self,
+        waiting: &Waiting,
+        what: impl FnOnce() -> String,
+        lookup: impl Future<Output = T>,
+    ) -> Result<T, ProvisionError> {
+        tokio::select! {
+            found = tokio::time::timeout_at(waiting.deadline, lookup) => {
+                found.map_err(|_| ProvisionError::Late { what: what(), after: waiting.patience })
+            }
+            () = self.shutdown.cancelled() => Err(ProvisionError::Stopping),
+        }
+    }
+
+    /// Creates the volume `name`, or finds the existing one. Waits at most `patience` for registry and API server; nothing
+    /// goes on after the call.
     ///
     /// # Errors
-    /// The parameters are malformed or differ from the existing volume's, or the image cannot be resolved.
+    /// The parameters are malformed or differ from the existing volume's, or the image cannot be resolved (in time).
     pub(crate) async fn create(
         &self,
         name: &str,
         parameters: &HashMap<String, String>,
         credentials: &Credentials,
+        patience: Duration,
     ) -> Result<Provisioned, ProvisionError> {
         let id = id_for(name)?;
+        let waiting = Waiting { deadline: Instant::now() + patience, patience };
         // Before the guard, so that a malformed request does not make another call fail as busy.
-        let attributes = self.attributes(parameters).await?;
+        let attributes = self.attributes(parameters, &waiting).await?;
         self.layouts.check(&attributes.image)?;
-        let _guard = self.guard(&id, name)?;
+        let guard = self.guard(&id, name)?;
         let requested: BTreeMap<_, _> = attributes.context_with(&attributes.image).into_iter().collect();
         // A retry gets the digest of the first call, even if the tag has moved.
-        if let Some(known) = self.states.read(&id)? {
+        let wanted = id.clone();
+        if let Some(known) = self.on_disk(move |states| states.read(&wanted)).await? {
             // The names can differ where the id is a hash.
             if known.name != name || known.parameters != requested {
                 return Err(ProvisionError::Exists(name.to_owned()));
@@ -183,16 +142,23 @@ impl Provisioner {
         }
         let digest = match attributes.image.digest() {
             Some(digest) => digest,
-            None => self
-                .resolver
-                .resolve(&attributes.image, credentials)
-                .await
-                .map_err(|error| ProvisionError::Source { image: attributes.image.to_string(), error })?,
+            None => {
+                let image = &attributes.image;
+                let what = || format!("the digest of image {image} from its registry");
+                let resolved = self.wait(&waiting, what, self.resolver.resolve(image, credentials)).await?;
+                resolved.map_err(|error| ProvisionError::Source { image: image.to_string(), error })?
+            }
         };
         let context = attributes.context_with(&attributes.image.clone().pinned(digest));
         let state = State::new(name, requested, context.clone().into_iter().collect());
-        // Durable before the answer: the next call must get the same digest.
-        self.states.write(&id, &state)?;
+        // Durable before the answer: the next call must get the same digest. The guard goes along, since a call whose
+        // caller has gone ends before its write does.
+        let written = id.clone();
+        self.on_disk(move |states| {
+            let _guard = guard;
+            states.write(&written, &state)
+        })
+        .await?;
         tracing::info!(image.digest = %digest, image = %attributes.image, "volume created");
         Ok(Provisioned { id, context })
     }
@@ -201,42 +167,68 @@ impl Provisioner {
     ///
     /// # Errors
     /// The state cannot be removed, or another call for the volume is running.
-    pub(crate) fn delete(&self, id: &VolumeId) -> Result<(), ProvisionError> {
-        let _guard = self.guard(id, id.as_str())?;
-        Ok(self.states.remove(id)?)
+    pub(crate) async fn delete(&self, id: &VolumeId) -> Result<(), ProvisionError> {
+        let (guard, id) = (self.guard(id, id.as_str())?, id.clone());
+        self.on_disk(move |states| {
+            let _guard = guard;
+            states.remove(&id)
+        })
+        .await
     }
 
     /// The `volume_context` of a volume; `None` if the volume is unknown.
     ///
     /// # Errors
     /// The state cannot be read.
-    pub(crate) fn context(&self, id: &VolumeId) -> Result<Option<HashMap<String, String>>, ProvisionError> {
-        Ok(self.states.read(id)?.map(|state| state.context.into_iter().collect()))
+    pub(crate) async fn context(
+        &self,
+        id: &VolumeId,
+    ) -> Result<Option<HashMap<String, String>>, ProvisionError> {
+        let id = id.clone();
+        let state = self.on_disk(move |states| states.read(&id)).await?;
+        Ok(state.map(|state| state.context.into_iter().collect()))
     }
 
-    fn guard(&self, id: &VolumeId, name: &str) -> Result<ProvisionGuard<'_>, ProvisionError> {
-        if self.in_progress().insert(id.clone()) {
-            Ok(ProvisionGuard { provisioner: self, id: id.clone() })
+    /// Reads or writes states on a blocking thread, to the end even if the call is dropped.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&States) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, ProvisionError> {
+        let states = self.states.clone();
+        let done = tokio::task::spawn_blocking(move || work(&states)).await;
+        done.unwrap_or_else(|ended| Err(StateError::lost(&self.states, &ended)))
+            .map_err(ProvisionError::State)
+    }
+
+    fn guard(&self, id: &VolumeId, name: &str) -> Result<ProvisionGuard, ProvisionError> {
+        if lock(&self.in_progress).insert(id.clone()) {
+            Ok(ProvisionGuard { in_progress: Arc::clone(&self.in_progress), id: id.clone() })
         } else {
             Err(ProvisionError::Busy(name.to_owned()))
         }
     }
+}
 
-    fn in_progress(&self) -> MutexGuard<'_, HashSet<VolumeId>> {
-        self.in_progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// How long a call waits for others.
+struct Waiting {
+    deadline: Instant,
+    patience: Duration,
 }
 
 /// The exclusive right to create or delete one volume. Released on drop.
-struct ProvisionGuard<'a> {
-    provisioner: &'a Provisioner,
+struct ProvisionGuard {
+    in_progress: InProgress,
     id: VolumeId,
 }
 
-impl Drop for ProvisionGuard<'_> {
+impl Drop for ProvisionGuard {
     fn drop(&mut self) {
-        self.provisioner.in_progress().remove(&self.id);
+        lock(&self.in_progress).remove(&self.id);
     }
+}
+
+fn lock(in_progress: &InProgress) -> MutexGuard<'_, HashSet<VolumeId>> {
+    in_progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The id of the volume `name`: the name itself if it is short and plain, such as `pvc-<uid>`, else its hash.
@@ -251,95 +243,4 @@ fn id_for(name: &str) -> Result<VolumeId, ProvisionError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A registry whose tag moves with every call.
-    #[derive(Debug, Default)]
-    struct Moving(Mutex<u8>);
-
-    #[async_trait]
-    impl Resolver for Moving {
-        async fn resolve(&self, image: &Reference, _: &Credentials) -> Result<Digest, SourceError> {
-            if image.to_string().contains("absent") {
-                return Err(SourceError::NotFound { subject: image.to_string() });
-            }
-            let mut number = self.0.lock().unwrap();
-            *number += 1;
-            Ok(Digest::from_bytes([*number; 32]))
-        }
-    }
-
-    fn provisioner(directory: &tempfile::TempDir) -> Provisioner {
-        let states = States::open(directory.path().to_owned()).unwrap();
-        Provisioner::new(Arc::new(Moving::default()), states, Layouts::default())
-    }
-
-    fn parameters(pairs: &[(&str, &str)]) -> HashMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[tokio::test]
-    async fn a_name_keeps_its_digest() {
-        let directory = tempfile::tempdir().unwrap();
-        let none = Credentials::none();
-        let requested = parameters(&[("image", "r.example/a:1"), ("path", "etc")]);
-        let first = provisioner(&directory).create("pvc-1", &requested, &none).await.unwrap();
-        let again = provisioner(&directory).create("pvc-1", &requested, &none).await.unwrap();
-        assert_eq!(first, again, "across a restart");
-        assert_eq!(first.id.as_str(), "pvc-1");
-        assert_eq!(first.context["image"], format!("r.example/a:1@sha256:{}", "01".repeat(32)));
-        assert_eq!(first.context["path"], "etc");
-        assert!(!first.context.contains_key("pullPolicy"));
-        Attributes::parse(&first.context).unwrap();
-    }
-
-    #[tokio::test]
-    async fn other_parameters_are_a_conflict_until_the_volume_is_deleted() {
-        let directory = tempfile::tempdir().unwrap();
-        let (provisioner, none) = (provisioner(&directory), Credentials::none());
-        let (one, two) =
-            (parameters(&[("image", "r.example/a:1")]), parameters(&[("image", "r.example/a:2")]));
-        let made = provisioner.create("pvc-1", &one, &none).await.unwrap();
-        let error = provisioner.create("pvc-1", &two, &none).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Conflict);
-        assert!(provisioner.context(&made.id).unwrap().is_some());
-        provisioner.delete(&made.id).unwrap();
-        provisioner.delete(&made.id).unwrap();
-        assert!(provisioner.context(&made.id).unwrap().is_none());
-        provisioner.create("pvc-1", &two, &none).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_resolved_leaves_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let (provisioner, none) = (provisioner(&directory), Credentials::none());
-        for (requested, kind) in [
-            (parameters(&[("image", "r.example/absent:1")]), Kind::NotFound),
-            (parameters(&[("image", "oci:/etc")]), Kind::Denied),
-            (parameters(&[("imgae", "r.example/a:1")]), Kind::Invalid),
-        ] {
-            let error = provisioner.create("pvc-1", &requested, &none).await.unwrap_err();
-            assert_eq!(error.kind(), kind, "{error}");
-        }
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_refusal_says_where_a_claims_secret_is_named() {
-        let (subject, host) = ("r.example/a:1".to_owned(), "r.example".to_owned());
-        let error = SourceError::Denied { subject, host, credentials_sent: false, detail: String::new() };
-        let error = ProvisionError::Source { image: "r.example/a:1".to_owned(), error };
-        assert!(error.to_string().contains("provisioner-secret-name"), "{error}");
-        assert_eq!(error.kind(), Kind::Denied);
-    }
-
-    #[test]
-    fn ids_come_from_names() {
-        assert_eq!(id_for("pvc-1").unwrap().as_str(), "pvc-1");
-        assert_eq!(id_for("").unwrap_err().kind(), Kind::Invalid);
-        for odd in ["a/b", "é", &"x".repeat(129), "sha256-0"] {
-            assert!(id_for(odd).unwrap().as_str().starts_with("sha256-"), "{odd}");
-        }
-    }
-}
+mod tests;

@@ -6,11 +6,13 @@
 //! can have, it answers zero. Each node manages its own disk space.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::{Request, Response, Status, async_trait};
 
 use super::provision::{ProvisionError, Provisioner};
 use crate::csi::capability::access;
+use crate::csi::deadline::time_to_answer;
 use crate::csi::proto::controller_service_capability::{Rpc, Type, rpc};
 use crate::csi::proto::validate_volume_capabilities_response::Confirmed;
 use crate::csi::proto::{
@@ -31,6 +33,9 @@ use crate::volume::secrets;
 pub struct ControllerService {
     provisioner: Arc<Provisioner>,
 }
+
+/// How long a creation waits for registry and API server, unless its caller waits less long.
+const PATIENCE: Duration = Duration::from_secs(110);
 
 const CAPABILITIES: [rpc::Type; 3] =
     [rpc::Type::CreateDeleteVolume, rpc::Type::GetCapacity, rpc::Type::SingleNodeMultiWriter];
@@ -65,6 +70,7 @@ impl controller_server::Controller for ControllerService {
         &self,
         request: Request<CreateVolumeRequest>,
     ) -> Result<Response<CreateVolumeResponse>, Status> {
+        let patience = time_to_answer(request.metadata(), PATIENCE);
         let request = request.into_inner();
         note_volume(&request.name);
         if request.name.is_empty() {
@@ -83,7 +89,7 @@ impl controller_server::Controller for ControllerService {
             secrets::credentials(&request.secrets).map_err(|error| status(error.kind(), &error))?;
         let made = self
             .provisioner
-            .create(&request.name, &request.parameters, &credentials)
+            .create(&request.name, &request.parameters, &credentials, patience)
             .await
             .map_err(|error| create_volume_status(error.kind(), &error))?;
         // The size of an image is unrelated to the claim's request. Zero means that the capacity is unknown.
@@ -97,7 +103,7 @@ impl controller_server::Controller for ControllerService {
         request: Request<DeleteVolumeRequest>,
     ) -> Result<Response<DeleteVolumeResponse>, Status> {
         let id = volume_id(&request.into_inner().volume_id)?;
-        self.provisioner.delete(&id).map_err(failed)?;
+        self.provisioner.delete(&id).await.map_err(failed)?;
         Ok(Response::new(DeleteVolumeResponse {}))
     }
 
@@ -111,7 +117,7 @@ impl controller_server::Controller for ControllerService {
             let error = AccessError::Missing("volume_capabilities");
             return Err(status(error.kind(), &error));
         }
-        let Some(context) = self.provisioner.context(&id).map_err(failed)? else {
+        let Some(context) = self.provisioner.context(&id).await.map_err(failed)? else {
             let text = format!("volume {id} is not known to this controller; create it first");
             return Err(status(Kind::NotFound, &text));
         };

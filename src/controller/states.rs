@@ -81,6 +81,12 @@ pub enum StateError {
 }
 
 impl StateError {
+    /// The thread that worked on a state ended without an answer.
+    pub(super) fn lost(states: &States, ended: &dyn std::fmt::Display) -> Self {
+        let error = io::Error::other(ended.to_string());
+        Self::System { step: "finish the work in", path: states.directory.clone(), error }
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, PoisonError, RwLock};
 
 use tonic::{Request, Response, Status, async_trait};
 
 use super::proto;
 use super::proto::plugin_capability::{Service, Type, service};
+use super::readiness::Readiness;
 
 /// The driver's name, as in CSIDriver objects and PersistentVolumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,42 +40,6 @@ impl FromStr for DriverName {
 impl fmt::Display for DriverName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// Whether the process is ready, and if not, what it is waiting for. Not ready at first. Clones share the state.
-#[derive(Debug, Clone)]
-pub struct Readiness(Arc<RwLock<Option<&'static str>>>);
-
-impl Default for Readiness {
-    fn default() -> Self {
-        Self(Arc::new(RwLock::new(Some("starting"))))
-    }
-}
-
-impl Readiness {
-    /// Sets whether the process is ready.
-    pub fn set(&self, ready: bool) {
-        self.set_waiting_for((!ready).then_some("not ready"));
-    }
-
-    /// Sets the process not ready: it is busy with `what`.
-    pub(crate) fn wait_for(&self, what: &'static str) {
-        self.set_waiting_for(Some(what));
-    }
-
-    /// Whether the process is ready: the answer to Probe.
-    pub fn get(&self) -> bool {
-        self.waiting_for().is_none()
-    }
-
-    /// What the process is waiting for; `None` if it is ready.
-    pub(crate) fn waiting_for(&self) -> Option<&'static str> {
-        *self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_waiting_for(&self, what: Option<&'static str>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = what;
     }
 }
 
@@ -114,7 +78,7 @@ impl proto::identity_server::Identity for IdentityService {
     }
 
     async fn probe(&self, _: Request<proto::ProbeRequest>) -> Result<Response<proto::ProbeResponse>, Status> {
-        Ok(Response::new(proto::ProbeResponse { ready: Some(self.ready.get()) }))
+        Ok(Response::new(proto::ProbeResponse { ready: Some(self.ready.problem().await.is_none()) }))
     }
 }
 

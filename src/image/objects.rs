@@ -23,6 +23,7 @@ mod error;
 mod examine;
 mod metrics;
 mod publish;
+mod room;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -33,3 +34,5 @@ pub use error::ObjectError;
 pub use examine::Corruption;
 pub(in crate::image) use metrics::ObjectMetrics;
 pub use publish::Put;
+pub(in crate::image) use room::Room;
+pub use room::Shortage;

@@ -58,6 +58,7 @@ mod pin;
 mod record;
 mod recover;
 mod remove_damaged;
+mod sharing;
 mod space;
 mod sweep;
 mod usage;
@@ -92,6 +93,10 @@ use disk::Disk;
 use lock::StoreLock;
 use parts::Parts;
 
+/// Percent of the filesystem that pulls leave free without a setting: of a small node's disk enough for kubelet's and
+/// containerd's own files, of a large one no room wasted.
+pub const MIN_FREE: u8 = 2;
+
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -103,6 +108,8 @@ pub struct Options {
     pub patience: Duration,
     /// How the room on the filesystem is measured.
     pub measure: Measure,
+    /// Percent of the filesystem's bytes and of its inodes that pulls leave free.
+    pub min_free: u8,
     /// Called before each step that changes the disk.
     pub steps: Steps,
 }
@@ -115,6 +122,7 @@ impl Options {
             boot_id: None,
             patience: Duration::from_secs(30),
             measure: Measure::default(),
+            min_free: MIN_FREE,
             steps: Steps::default(),
         }
     }

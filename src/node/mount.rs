@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 
 pub use capabilities::{Capabilities, Verity};
 pub use error::MountError;
-pub use kernel::KernelMounter;
+pub use kernel::{KernelMounter, unmount};
 pub use selinux::{BadContext, Labelling, SelinuxContext};
 pub use superblock::{Backing, Layers};
 pub use table::mounted_images;

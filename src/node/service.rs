@@ -1,7 +1,8 @@
 //! The Node service: parses requests into types, and maps errors to gRPC codes. The work is done by
 //! [`volume`](super::volume).
 
-use std::collections::HashMap;
+mod decode;
+
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,11 +10,10 @@ use std::time::Duration;
 use tonic::{Request, Response, Status, async_trait};
 use tracing::Span;
 
-use super::credential_providers::PodIdentity;
+use self::decode::{RawVolumeRequest, volume_id};
 use super::volume::statistics::Statistics;
 use super::volume::target::TargetPath;
-use super::volume::{VolumeError, VolumeRequest, Volumes};
-use crate::csi::capability::access;
+use super::volume::{VolumeError, Volumes, unmount_without_records};
 use crate::csi::deadline::time_to_answer;
 use crate::csi::proto::node_service_capability::{Rpc, Type, rpc};
 use crate::csi::proto::volume_usage::Unit;
@@ -22,14 +22,11 @@ use crate::csi::proto::{
     NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodePublishVolumeRequest,
     NodePublishVolumeResponse, NodeServiceCapability, NodeStageVolumeRequest, NodeStageVolumeResponse,
     NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest,
-    NodeUnstageVolumeResponse, VolumeCapability, VolumeCondition, VolumeUsage, node_server,
+    NodeUnstageVolumeResponse, VolumeCondition, VolumeUsage, node_server,
 };
-use crate::csi::span::note_volume;
+use crate::csi::readiness::Readiness;
 use crate::csi::status::status;
 use crate::kind::Kind;
-use crate::volume::attributes::Attributes;
-use crate::volume::id::{VolumeId, VolumeIdError};
-use crate::volume::secrets::{self, Tokens};
 
 /// Settings of the node service.
 #[derive(Debug, Clone)]
@@ -46,6 +43,7 @@ pub struct NodeSettings {
 #[derive(Debug, Clone)]
 pub struct NodeService {
     settings: NodeSettings,
+    ready: Readiness,
     volumes: Arc<OnceLock<Volumes>>,
 }
 
@@ -58,9 +56,9 @@ const CAPABILITIES: [rpc::Type; 4] = [
 ];
 
 impl NodeService {
-    /// A service that answers `Unavailable` until it has its volumes.
-    pub fn new(settings: NodeSettings) -> Self {
-        Self { settings, volumes: Arc::default() }
+    /// A service that answers `Unavailable`, and why by `ready`, until it has its volumes. Unpublishing works at once.
+    pub fn new(settings: NodeSettings, ready: Readiness) -> Self {
+        Self { settings, ready, volumes: Arc::default() }
     }
 
     /// Serves calls about volumes from now on.
@@ -70,50 +68,25 @@ impl NodeService {
     }
 
     fn volumes(&self) -> Result<&Volumes, Status> {
-        self.volumes.get().ok_or_else(|| status(Kind::Transient, "the plugin is still starting; try again"))
+        self.volumes.get().ok_or_else(|| {
+            let why = self.ready.waiting_for().unwrap_or_default();
+            status(Kind::Transient, &format!("the plugin is not ready yet ({why}); try again"))
+        })
     }
 
     fn path(&self, field: &'static str, text: &str) -> Result<TargetPath, Status> {
-        TargetPath::parse(field, text, &self.settings.kubelet_dir)
-            .map_err(|error| status(error.kind(), &error))
+        decode::path(&self.settings.kubelet_dir, field, text)
     }
 }
 
-fn volume_id(text: &str) -> Result<VolumeId, Status> {
-    let id: VolumeId = text.parse().map_err(|error: VolumeIdError| status(error.kind(), &error))?;
-    note_volume(&id);
-    Ok(id)
+async fn unpublish_early(target: TargetPath) -> Result<(), VolumeError> {
+    let span = Span::current();
+    let work = move || span.in_scope(|| unmount_without_records(&target));
+    tokio::task::spawn_blocking(work).await.map_err(|error| VolumeError::Lost(error.to_string()))?
 }
 
 fn failed(error: VolumeError) -> Status {
     status(error.kind(), &error)
-}
-
-/// The fields that stage and publish requests have in common, not parsed yet.
-struct RawVolumeRequest {
-    volume_id: String,
-    field: &'static str,
-    path: String,
-    capability: Option<VolumeCapability>,
-    context: HashMap<String, String>,
-    secrets: HashMap<String, String>,
-    wait: Duration,
-}
-
-impl NodeService {
-    fn parse(&self, raw: RawVolumeRequest) -> Result<VolumeRequest, Status> {
-        // The volume id first: every later error is then logged with it.
-        let volume = volume_id(&raw.volume_id)?;
-        let target = self.path(raw.field, &raw.path)?;
-        Span::current().record("target_path", tracing::field::display(&target));
-        let access = access(raw.capability.as_ref()).map_err(|error| status(error.kind(), &error))?;
-        let (attributes, pod) =
-            Attributes::parse(&raw.context).map_err(|error| status(error.kind(), &error))?;
-        let credentials = secrets::credentials(&raw.secrets).map_err(|error| status(error.kind(), &error))?;
-        let tokens = Tokens::of(&raw.secrets).map_err(|error| status(error.kind(), &error))?;
-        let identity = PodIdentity { pod, tokens };
-        Ok(VolumeRequest { volume, target, attributes, access, identity, credentials, wait: raw.wait })
-    }
 }
 
 #[async_trait]
@@ -124,15 +97,20 @@ impl node_server::Node for NodeService {
     ) -> Result<Response<NodeStageVolumeResponse>, Status> {
         let wait = time_to_answer(request.metadata(), self.settings.pull_wait);
         let request = request.into_inner();
-        let request = self.parse(RawVolumeRequest {
-            volume_id: request.volume_id,
-            field: "staging_target_path",
-            path: request.staging_target_path,
-            capability: request.volume_capability,
-            context: request.volume_context,
-            secrets: request.secrets,
-            wait,
-        })?;
+        let request = decode::request(
+            &self.settings.kubelet_dir,
+            RawVolumeRequest {
+                volume_id: request.volume_id,
+                field: "staging_target_path",
+                path: request.staging_target_path,
+                capability: request.volume_capability,
+                context: request.volume_context,
+                secrets: request.secrets,
+                wait,
+                // No pod is known yet, so kubelet names none; whoever does is the volume's author.
+                for_pod: false,
+            },
+        )?;
         self.volumes()?.stage(request).await.map_err(failed)?;
         Ok(Response::new(NodeStageVolumeResponse {}))
     }
@@ -154,15 +132,19 @@ impl node_server::Node for NodeService {
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
         let wait = time_to_answer(request.metadata(), self.settings.pull_wait);
         let request = request.into_inner();
-        let request = self.parse(RawVolumeRequest {
-            volume_id: request.volume_id,
-            field: "target_path",
-            path: request.target_path,
-            capability: request.volume_capability,
-            context: request.volume_context,
-            secrets: request.secrets,
-            wait,
-        })?;
+        let request = decode::request(
+            &self.settings.kubelet_dir,
+            RawVolumeRequest {
+                volume_id: request.volume_id,
+                field: "target_path",
+                path: request.target_path,
+                capability: request.volume_capability,
+                context: request.volume_context,
+                secrets: request.secrets,
+                wait,
+                for_pod: true,
+            },
+        )?;
         self.volumes()?.publish(request).await.map_err(failed)?;
         Ok(Response::new(NodePublishVolumeResponse {}))
     }
@@ -174,7 +156,12 @@ impl node_server::Node for NodeService {
         let request = request.into_inner();
         let volume = volume_id(&request.volume_id)?;
         let target = self.path("target_path", &request.target_path)?;
-        self.volumes()?.unpublish(volume, target).await.map_err(failed)?;
+        match self.volumes.get() {
+            Some(volumes) => volumes.unpublish(volume, target).await,
+            // A pod that ends does not wait for a store that opens slowly or not at all.
+            None => unpublish_early(target).await,
+        }
+        .map_err(failed)?;
         Ok(Response::new(NodeUnpublishVolumeResponse {}))
     }
 

@@ -1,8 +1,10 @@
 //! Volumes on this node: published, staged, measured, and recovered after a crash.
 //!
 //! [`plan`] decides and is pure; [`execute`] observes and carries out plans; [`record`] keeps one file per volume.
-//! [`Volumes`] connects them to the images and to the calls (`publish`, `stage`, `ensure_image`), with these rules:
-//! * one call per volume at a time ([`guard`]); a second call gets an error that says to try again;
+//! [`Volumes`] connects them to the images and to the calls (`publish`, `stage`, `teardown`, `ensure_image`), with these
+//! rules:
+//! * one call per volume at a time ([`guard`]); a second call gets an error that says to try again, but a teardown ends
+//!   the waiting of the first;
 //! * one blocking closure does all work on the disk and the mount table; it owns the volume's guard and the
 //!   image's lease, so that a call whose future is dropped never leaves a mount half made;
 //! * a call waits for a pull but does not own it: the pull goes on without the call.
@@ -24,15 +26,19 @@ mod request;
 mod stage;
 pub(crate) mod statistics;
 pub(crate) mod target;
+mod teardown;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 pub use error::VolumeError;
 pub(crate) use request::VolumeRequest;
+pub(crate) use teardown::unmount_without_records;
 
 use self::execute::Io;
 use self::guard::{Guards, VolumeGuard};
@@ -43,9 +49,11 @@ use self::pod_events::PodEvents;
 use self::record::Records;
 use self::target::TargetPath;
 use crate::integrity::Integrity;
+use crate::kind::Kind;
 use crate::node::corruption::CorruptImages;
 use crate::node::credential_providers::CredentialProviders;
 use crate::node::mount::Mounter;
+use crate::node::state_directory::StateDirectory;
 use crate::oci::platform::Platform;
 use crate::pull::Images;
 use crate::volume::id::VolumeId;
@@ -64,6 +72,8 @@ pub struct Parts {
     pub mounter: Arc<dyn Mounter>,
     /// One record per volume.
     pub records: Records,
+    /// The kubelet's directory.
+    pub kubelet: PathBuf,
     /// The boot that is running (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
     /// The integrity levels that this node reaches and demands.
@@ -78,6 +88,10 @@ pub struct Parts {
     pub credential_providers: CredentialProviders,
     /// Events about pulls, for pods.
     pub pod_events: PodEvents,
+    /// Where the records and the store are, and whether they still are.
+    pub state: Arc<StateDirectory>,
+    /// Cancelled when the plugin is to end: nobody waits for a pull any longer.
+    pub shutdown: CancellationToken,
     /// Notified when space may be short: something was pulled, or something did not fit.
     pub housekeeping: Arc<Notify>,
     /// Images with objects that the kernel refuses to read.
@@ -106,6 +120,18 @@ impl Volumes {
         self.0.guards.take(volume).ok_or_else(|| VolumeError::Busy(volume.clone()))
     }
 
+    /// The outcome of a call, or what is wrong with the state directory if that is why the call failed. Where that has
+    /// gone, images and objects seem to be missing that are not.
+    async fn blame_state_directory(&self, outcome: Result<(), VolumeError>) -> Result<(), VolumeError> {
+        match outcome {
+            Err(error) if !matches!(error.kind(), Kind::Busy | Kind::Pending | Kind::Invalid) => {
+                self.blocking(|io| Ok(io.state.check()?)).await?;
+                Err(error)
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Runs `work` to its end on a blocking thread, even if the caller's future is dropped.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -113,7 +139,13 @@ impl Volumes {
     ) -> Result<T, VolumeError> {
         let (parts, span) = (Arc::clone(&self.0), Span::current());
         let task = tokio::task::spawn_blocking(move || {
-            let io = Io { records: &parts.records, mounter: &*parts.mounter, boot: &parts.boot };
+            let io = Io {
+                records: &parts.records,
+                mounter: &*parts.mounter,
+                state: &parts.state,
+                kubelet: &parts.kubelet,
+                boot: &parts.boot,
+            };
             span.in_scope(|| work(io))
         });
         task.await.map_err(|error| VolumeError::Lost(error.to_string()))?

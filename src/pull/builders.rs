@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use super::error::About as _;
 use super::recipe::StoredPart;
 use super::turns::Tenant;
 use super::{PullError, blocking};
@@ -44,7 +43,7 @@ impl Builders {
     /// `image` is for messages.
     ///
     /// # Errors
-    /// Those of `build`, and of finding out how large the parts are.
+    /// Those of `build`.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         tenant: Tenant,
@@ -54,10 +53,11 @@ impl Builders {
     ) -> Result<T, PullError> {
         let store = Arc::clone(&self.store);
         let sizes = blocking(image, move || {
-            let size = |StoredPart::Layer(diff_id): &StoredPart| store.layers().size(diff_id);
-            parts.iter().map(size).collect::<Result<Vec<_>, _>>()
+            // A part that is lost or no good takes no memory: the build says so, and its caller knows what to do.
+            let size = |StoredPart::Layer(diff_id): &StoredPart| store.layers().size(diff_id).ok();
+            parts.iter().filter_map(size).collect::<Vec<_>>()
         });
-        let needed = memory_for(&sizes.await?.about(image)?, &self.limits);
+        let needed = memory_for(&sizes.await?, &self.limits);
         let pass = self.gate.enter(tenant, needed.max(self.memory / BUILDS_MAX)).await;
         let stop = StopOnDrop(Stop::default());
         let flag = stop.0.clone();

@@ -35,8 +35,8 @@ pub(crate) struct Attributes {
     pub verify: Option<Integrity>,
 }
 
-/// The pod that a volume is for. It comes from kubelet if the CSIDriver has `podInfoOnMount`, else possibly from the
-/// volume's author. It is used for log lines, and to find pull secrets after a check with the API server.
+/// The pod that a volume is for, as its context says. It comes from kubelet if the CSIDriver has `podInfoOnMount` and a
+/// pod is published for; else possibly from the volume's author. Whoever uses it must know which (`node::service`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct PodInfo {
     /// The pod's name.

@@ -11,15 +11,21 @@ const RESIDENT: u64 = 32 * 1024;
 /// How long the driver is watched, and how many ticks of 10 ms it may use in that time.
 const WATCH: Duration = Duration::from_secs(30);
 const TICKS: u64 = 3;
+/// In one of so many such times: the suite's last pods still go, and a round of housekeeping is due every five minutes.
+/// A driver that is busy for nothing is so in all of them.
+const WATCHES: usize = 4;
 
 /// The node plugin after all that the suite has done: its memory and its processor time.
 pub async fn idle(cluster: &Cluster) {
     cluster.inspect().await;
     let pids = cluster.processes("/usr/bin/composefs-csi node ");
     let [pid] = pids[..] else { panic!("one node plugin runs on a node, and not {pids:?}") };
-    let before = ticks(cluster, pid);
-    tokio::time::sleep(WATCH).await;
-    let used = ticks(cluster, pid) - before;
+    let mut watches = Vec::new();
+    while watches.len() < WATCHES && watches.iter().all(|used| *used > TICKS) {
+        let before = ticks(cluster, pid);
+        tokio::time::sleep(WATCH).await;
+        watches.push(ticks(cluster, pid) - before);
+    }
     // Only now is it idle: threads that the last pods needed stay for ten seconds.
     let [resident, anonymous, threads] =
         ["VmRSS", "RssAnon", "Threads"].map(|field| status(cluster, pid, field));
@@ -30,10 +36,13 @@ pub async fn idle(cluster: &Cluster) {
     };
     println!(
         "kind: the node plugin has {resident} KiB resident, {anonymous} of them its own, {threads} threads, and used \
-         {used} ticks of 10 ms in {WATCH:?}; judged by {what}: {counted} of {RESIDENT} KiB"
+         {watches:?} ticks of 10 ms in {WATCH:?} each; judged by {what}: {counted} of {RESIDENT} KiB"
     );
     assert!(counted <= RESIDENT, "{counted} KiB ({what}); at most {RESIDENT} are wanted");
-    assert!(used <= TICKS, "{used} ticks of processor time in {WATCH:?}; at most {TICKS} are wanted");
+    assert!(
+        watches.iter().any(|used| *used <= TICKS),
+        "{watches:?} ticks of processor time in {WATCH:?} each; at most {TICKS} are wanted"
+    );
 }
 
 /// A number of the process's status; memory is in KiB.

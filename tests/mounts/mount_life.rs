@@ -124,16 +124,19 @@ fn what_a_crash_leaves_is_swept() {
     let lower = home.join(format!("{}.lower", VerityDigest([2; 32])));
     std::fs::create_dir(&lower).unwrap();
     rustix::mount::mount("leftover", &lower, "tmpfs", MountFlags::empty(), None).unwrap();
-    // Killed in the self-test.
-    std::fs::create_dir_all(bench.store().join(".self-test/objects/aa")).unwrap();
-    std::fs::write(bench.store().join(".self-test/objects/aa/bb"), "x").unwrap();
+    // Killed in the self-test, before it had written all.
+    let scratch = bench.store().join(".self-test");
+    std::fs::remove_dir_all(&scratch).unwrap();
+    std::fs::create_dir_all(scratch.join("objects/aa")).unwrap();
+    std::fs::write(scratch.join("objects/aa/bb"), "x").unwrap();
     // Killed after the last unmount and before the release.
     mounter.unmount(&target).unwrap();
 
     let restarted = start(&bench);
     assert_eq!(mounts_below(&bench.root), [home.clone(), home.join(image.hex())]);
     assert_eq!(std::fs::read_dir(&home).unwrap().count(), 1);
-    assert!(!bench.store().join(".self-test").exists());
+    assert!(!scratch.join("objects/aa/bb").exists());
+    assert_eq!(std::fs::read_dir(scratch.join("objects")).unwrap().count(), 3, "kept for the next start");
     for image in restarted.mounted_images().unwrap() {
         if bench.object(&image).exists() {
             restarted.release(&image).unwrap();

@@ -223,3 +223,56 @@ async fn what_is_not_offered_is_unimplemented() {
         client.controller_publish_volume(ControllerPublishVolumeRequest::default()).await.unwrap_err();
     assert_eq!(attached.code(), Code::Unimplemented);
 }
+
+/// The external-provisioner takes DeadlineExceeded, Cancelled and Unavailable for a creation that may go on, and keeps the
+/// claim from being deleted.
+#[tokio::test]
+async fn a_registry_that_does_not_answer_is_given_up_before_the_caller_gives_up() {
+    let cluster = Cluster::new();
+    let mut client = cluster.start().await;
+    cluster.registry.gate.forget_permits(1);
+    let with_deadline = || {
+        let mut request = tonic::Request::new(create("pvc-1", &[("image", "r.example/a:1")]));
+        request.set_timeout(Duration::from_secs(2));
+        request
+    };
+    let status = client.create_volume(with_deadline()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal, "{status}");
+    for part in ["r.example/a:1", "did not come within 1 s", "nothing was created", "tried again"] {
+        assert!(status.message().contains(part), "{part:?} is missing in {status}");
+    }
+    // Nothing goes on: no other call is in the way, and the volume is as new.
+    assert_eq!(client.create_volume(with_deadline()).await.unwrap_err().code(), Code::Internal);
+    cluster.registry.gate.add_permits(1);
+    let made = client.create_volume(with_deadline()).await.unwrap().into_inner().volume.unwrap();
+    assert!(made.volume_context["image"].ends_with(&"01".repeat(32)), "{made:?}");
+}
+
+#[tokio::test]
+async fn a_controller_that_ends_says_so_to_those_who_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new();
+    cluster.registry.gate.forget_permits(1);
+    let (states, shutdown) = (States::open(directory.path().to_owned()).unwrap(), CancellationToken::new());
+    let provisioner = Provisioner::new(cluster.registry.clone(), states, Layouts::default());
+    let controller = ControllerService::new(provisioner.until(shutdown.clone()));
+    let services = Services::default().with(ControllerServer::new(controller));
+    let socket = directory.path().join("csi.sock");
+    let endpoint: Endpoint = socket.to_str().unwrap().parse().unwrap();
+    let (listening, token) = (endpoint.listen().unwrap(), shutdown.clone());
+    // The server waits longer than any test does.
+    let server = tokio::spawn(serve(listening, services, token, Duration::from_secs(3600)));
+    let mut client = ControllerClient::new(connect(&socket).await);
+    let call =
+        tokio::spawn(
+            async move { client.create_volume(create("pvc-1", &[("image", "r.example/a:1")])).await },
+        );
+    while !cluster.registry.waiting.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    shutdown.cancel();
+    let status = call.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Internal, "{status}");
+    assert!(status.message().contains("controller is being stopped"), "{status}");
+    server.await.unwrap().unwrap();
+}

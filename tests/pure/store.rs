@@ -6,6 +6,7 @@ mod damage;
 mod fixture;
 mod histories;
 mod open;
+mod reads;
 mod renew;
 mod sharing;
 mod tamper;

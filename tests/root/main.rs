@@ -7,9 +7,11 @@
 
 mod admission;
 mod builds;
+mod chart_mounts;
 mod collection;
 mod damage;
 mod driver;
+mod full;
 mod hardening;
 mod hostile;
 mod kubernetes;
@@ -17,7 +19,9 @@ mod levels;
 mod pulls;
 mod seal;
 mod slow_registries;
+mod state_directory;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;
 mod tenants;
+mod waiting;

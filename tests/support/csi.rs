@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use composefs_csi::csi::endpoint::Endpoint;
-use composefs_csi::csi::identity::{IdentityService, Readiness};
+use composefs_csi::csi::identity::IdentityService;
 use composefs_csi::csi::proto::identity_server::IdentityServer;
 use composefs_csi::csi::proto::node_client::NodeClient;
 use composefs_csi::csi::proto::node_server::NodeServer;
 use composefs_csi::csi::proto::volume_capability::access_mode::Mode;
 use composefs_csi::csi::proto::volume_capability::{AccessMode, AccessType, MountVolume};
 use composefs_csi::csi::proto::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
+use composefs_csi::csi::readiness::Readiness;
 use composefs_csi::csi::server::{Services, serve};
 use composefs_csi::image::store::{ImageRecord, NodeKey, Options, Store};
 use composefs_csi::image::tree::Rules;
@@ -24,6 +25,7 @@ use composefs_csi::integrity::Integrity;
 use composefs_csi::node::mount::Mounter;
 use composefs_csi::node::mount::fake::FakeMounter;
 use composefs_csi::node::service::{NodeService, NodeSettings};
+use composefs_csi::node::state_directory::StateDirectory;
 use composefs_csi::node::volume::guard::Guards;
 use composefs_csi::node::volume::levels::Levels;
 use composefs_csi::node::volume::metrics::VolumeMetrics;
@@ -168,10 +170,15 @@ impl Node {
     /// Starts the plugin as the run mode does, without the self-test.
     pub async fn start(&self) -> Plugin {
         let mounter: Arc<dyn Mounter> = self.slow.clone().unwrap_or_else(|| self.mounter.clone());
+        let shutdown = CancellationToken::new();
+        // Another one for each, since a plugin that is killed in here does not let go of it at once.
+        let state = tempfile::tempdir_in(self.directory.path()).unwrap().keep();
+        let state = StateDirectory::claim(&state).unwrap();
         let volumes = Volumes::new(Parts {
             images: self.images.clone(),
             mounter,
             records: Records::open(self.records()).unwrap(),
+            kubelet: self.directory.path().join("kubelet"),
             boot: self.boot.clone(),
             levels: Levels {
                 here: Integrity::Fetch,
@@ -183,24 +190,27 @@ impl Node {
             guards: Guards::default(),
             credential_providers: composefs_csi::node::credential_providers::CredentialProviders::default(),
             pod_events: composefs_csi::node::volume::pod_events::PodEvents::default(),
+            state: Arc::new(state),
+            shutdown: shutdown.clone(),
             housekeeping: Arc::default(),
             corrupt_images: composefs_csi::node::corruption::CorruptImages::default(),
             metrics: VolumeMetrics::default(),
         });
         volumes.recover().await.unwrap();
-        let service = NodeService::new(NodeSettings {
+        let ready = Readiness::default();
+        let settings = NodeSettings {
             node_id: "node-1".to_owned(),
             kubelet_dir: self.directory.path().join("kubelet"),
             pull_wait: self.pull_wait,
-        });
+        };
+        let service = NodeService::new(settings, ready.clone());
         service.serve_volumes(volumes);
-        let ready = Readiness::default();
         ready.set(true);
         let identity =
             IdentityService { name: "csi.composefs.dev".parse().unwrap(), controller: false, ready };
         let services = Services::default().with(IdentityServer::new(identity)).with(NodeServer::new(service));
         let endpoint: Endpoint = self.socket().to_str().unwrap().parse().unwrap();
-        let (listening, shutdown) = (endpoint.listen().unwrap(), CancellationToken::new());
+        let listening = endpoint.listen().unwrap();
         let (token, drain) = (shutdown.clone(), Duration::from_secs(5));
         let server = tokio::spawn(async move { serve(listening, services, token, drain).await.unwrap() });
         let channel = connect(&self.socket()).await;

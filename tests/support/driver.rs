@@ -24,6 +24,8 @@ const OF_THE_RUN_MODE: [&str; 6] =
 pub struct Machine {
     directory: tempfile::TempDir,
     arguments: Vec<String>,
+    /// The plugin's, besides this process's own.
+    environment: Vec<(String, String)>,
 }
 
 /// A running plugin.
@@ -48,7 +50,13 @@ impl Machine {
         let directory =
             tempfile::Builder::new().prefix("composefs-csi-").tempdir_in("/var/tmp").expect("/var/tmp");
         std::fs::create_dir_all(directory.path().join("kubelet/pods")).expect("a directory");
-        Self { directory, arguments: arguments.iter().map(|a| (*a).to_owned()).collect() }
+        let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+        Self { directory, arguments, environment: Vec::new() }
+    }
+
+    /// From now on the plugin is started with these variables.
+    pub fn set_environment(&mut self, variables: &[(&str, &str)]) {
+        self.environment = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     }
 
     /// From now on with this argument as well.
@@ -93,6 +101,15 @@ impl Machine {
 
     /// Starts the plugin and waits until it is ready.
     pub async fn start(&self) -> Plugin {
+        self.spawn(true).await
+    }
+
+    /// Starts the plugin and waits until it answers.
+    pub async fn start_unready(&self) -> Plugin {
+        self.spawn(false).await
+    }
+
+    async fn spawn(&self, ready: bool) -> Plugin {
         let socket = self.path().join("csi.sock");
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -109,25 +126,26 @@ impl Machine {
             .args(["--node-id", "node-1"])
             .args(self.trust())
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("the plugin starts");
         let process = Running(child);
-        let channel = self.connect(&socket).await;
+        let channel = self.connect(&socket, ready).await;
         Plugin { process, node: NodeClient::new(channel) }
     }
 
-    async fn connect(&self, socket: &Path) -> Channel {
+    async fn connect(&self, socket: &Path, ready: bool) -> Channel {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Ok(channel) = try_connect(socket).await {
                 let probed = IdentityClient::new(channel.clone()).probe(ProbeRequest {}).await;
-                if probed.is_ok_and(|answer| answer.into_inner().ready == Some(true)) {
+                if probed.is_ok_and(|answer| !ready || answer.into_inner().ready == Some(true)) {
                     return channel;
                 }
             }
-            assert!(Instant::now() < deadline, "the plugin is not ready:\n{}", self.log());
+            assert!(Instant::now() < deadline, "the plugin is not ready:\n{}", self.log_tail());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -135,6 +153,13 @@ impl Machine {
     /// What the plugin has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path().join("log")).unwrap_or_default()
+    }
+
+    /// Its last lines, each as far as it says something.
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<String> = log.lines().map(|line| line.chars().take(300).collect()).collect();
+        format!("the plugin's log ends with\n{}", lines[lines.len().saturating_sub(20)..].join("\n"))
     }
 
     /// Where kubelet wants a pod's volume.
@@ -153,6 +178,7 @@ impl Machine {
             volume_context: HashMap::from([
                 ("csi.storage.k8s.io/ephemeral".to_owned(), "true".to_owned()),
                 ("csi.storage.k8s.io/pod.name".to_owned(), pod.to_owned()),
+                ("csi.storage.k8s.io/pod.uid".to_owned(), pod.to_owned()),
                 ("image".to_owned(), image.to_owned()),
             ]),
             readonly: true,

@@ -10,6 +10,7 @@ pub mod bench;
 pub mod chart;
 pub mod csi;
 pub mod dialects;
+pub mod disk;
 pub mod driver;
 pub mod golden;
 pub mod http;

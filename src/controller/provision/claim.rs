@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 
-use super::ProvisionError;
 use crate::kind::Kind;
 use crate::volume::attributes::KEYS;
 
@@ -38,6 +37,26 @@ pub(crate) struct ClaimError {
     pub kind: Kind,
 }
 
+/// An annotation of a claim that its class contradicts.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "annotation {annotation:?} of the claim differs from the parameter `{key}` of its StorageClass, which \
+     decides; remove the annotation, or use another StorageClass"
+)]
+pub(crate) struct Contradiction {
+    /// The annotation.
+    pub annotation: String,
+    /// The parameter of the class.
+    pub key: &'static str,
+}
+
+impl Contradiction {
+    /// Invalid: the claim's author wrote the annotation.
+    pub fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
+}
+
 /// Namespace and name of the claim for which a volume is created, as the external-provisioner says.
 pub(super) fn of(parameters: &HashMap<String, String>) -> Option<(&str, &str)> {
     let filled = |key| parameters.get(key).map(String::as_str).filter(|text| !text.is_empty());
@@ -52,13 +71,13 @@ pub(super) fn merged(
     driver: &str,
     parameters: &HashMap<String, String>,
     annotations: &BTreeMap<String, String>,
-) -> Result<HashMap<String, String>, ProvisionError> {
+) -> Result<HashMap<String, String>, Contradiction> {
     let mut all = parameters.clone();
     for key in KEYS {
         let Some(value) = annotations.get(&format!("{driver}/{key}")) else { continue };
         match all.get(key) {
             Some(fixed) if fixed != value => {
-                return Err(ProvisionError::Fixed { annotation: format!("{driver}/{key}"), key });
+                return Err(Contradiction { annotation: format!("{driver}/{key}"), key });
             }
             // Not set by the class, or set to the same value.
             _ => all.insert(key.to_owned(), value.clone()),

@@ -108,8 +108,9 @@ proptest! {
     ) {
         let share = capacity.saturating_sub(less).max(1);
         let mut queue = Queue::new(capacity, share);
-        // Ticket, tenant, units; the second list is what is inside.
-        let (mut waiting, mut inside): (Vec<(Ticket, u8, u64)>, Vec<(Ticket, u8, u64)>) = (vec![], vec![]);
+        // Ticket, tenant, units.
+        let mut waiting: Vec<(Ticket, u8, u64)> = vec![];
+        let mut inside: Vec<(Ticket, u8, u64)> = vec![];
         let mut passed: HashMap<u8, u32> = HashMap::new();
         let held = |inside: &[(Ticket, u8, u64)], of: u8| -> u64 {
             inside.iter().filter(|(_, tenant, _)| *tenant == of).map(|(.., units)| units).sum()

@@ -64,9 +64,9 @@ pub(super) fn unpack<R: BufRead, W: Write>(
                 }
             }
         };
-        let before = record.bytes_so_far();
+        let before = record.bytes_in_full();
         record.push(&LayerEntry { path, meta, kind })?;
-        image.take_entry(record.bytes_so_far() - before).map_err(LayerFault::Entries)?;
+        image.take_entry(record.bytes_in_full() - before).map_err(LayerFault::Entries)?;
     }
     contents.entries = record.count();
     Ok(contents)

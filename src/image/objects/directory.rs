@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::error::ObjectError;
 use super::metrics::ObjectMetrics;
+use super::room::Room;
 use crate::image::verity::VerityDigest;
 
 /// The objects of one store. Cloning is cheap; all clones are the same directory.
@@ -27,6 +28,7 @@ pub(super) struct Inner {
     pub(super) require_verity: bool,
     /// Temporary names given so far.
     pub(super) temporaries: AtomicU64,
+    pub(super) room: Room,
     pub(super) metrics: ObjectMetrics,
 }
 
@@ -67,6 +69,18 @@ impl Objects {
     /// # Errors
     /// Those of open(2).
     pub fn open(store: &Path, require_verity: bool) -> Result<Self, ObjectError> {
+        Self::open_with(store, require_verity, Room::unlimited())
+    }
+
+    /// The same, with writers that leave some room to others.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub(in crate::image) fn open_with(
+        store: &Path,
+        require_verity: bool,
+        room: Room,
+    ) -> Result<Self, ObjectError> {
         let path = store.join("objects");
         let dir = rustix::fs::open(
             &path,
@@ -79,6 +93,7 @@ impl Objects {
             path,
             require_verity,
             temporaries: AtomicU64::new(0),
+            room,
             metrics: ObjectMetrics::default(),
         };
         Ok(Self { inner: Arc::new(inner) })

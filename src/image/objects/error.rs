@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::room::Shortage;
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 
@@ -24,6 +25,9 @@ pub enum ObjectError {
         /// `ENOSPC` or `EDQUOT`.
         errno: Errno,
     },
+    /// The filesystem has less left than pulls are to leave.
+    #[error(transparent)]
+    Reserved(#[from] Shortage),
     /// The object is not in the store.
     #[error("object {} is missing; pull the image again", .0.display())]
     Missing(PathBuf),
@@ -80,10 +84,15 @@ impl ObjectError {
         Self::new(Errno::from_io_error(&error).unwrap_or(Errno::IO), step, path)
     }
 
+    /// Whether nothing can be written at present: there is no room, or the filesystem is read-only.
+    pub(in crate::image) fn is_unwritable(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Io { errno: Errno::ROFS, .. })
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Full { .. } => Kind::Exhausted,
+            Self::Full { .. } | Self::Reserved(_) => Kind::Exhausted,
             Self::Missing(_) => Kind::NotFound,
             Self::Mismatch { .. } => Kind::Corrupt,
             Self::Unsupported { .. } => Kind::Unsupported,

@@ -23,6 +23,18 @@ pub enum Put {
     Written,
 }
 
+/// The first object of a listing, which ends it.
+enum First {
+    Is(VerityDigest),
+    Unknown(ObjectError),
+}
+
+impl From<ObjectError> for First {
+    fn from(error: ObjectError) -> Self {
+        Self::Unknown(error)
+    }
+}
+
 impl Objects {
     /// Tries whether files below `store` can have fs-verity. Leaves nothing behind.
     ///
@@ -30,12 +42,29 @@ impl Objects {
     /// Anything but the kernel's answer that this filesystem has no fs-verity.
     pub(in crate::image) fn supports_verity(store: &Path) -> Result<bool, ObjectError> {
         let objects = Self::open(store, true)?;
-        let file = objects.unnamed()?;
+        let file = objects.create_unnamed()?;
         write_all(&file, b"probe").map_err(|errno| objects.fail(errno, "write"))?;
         match objects.enable_verity(file, &VerityDigest::of(b"probe")) {
             Ok(_) => Ok(true),
             Err(ObjectError::Io { errno: Errno::NOTTY | Errno::OPNOTSUPP, .. }) => Ok(false),
             Err(other) => Err(other),
+        }
+    }
+
+    /// Whether an object that is here already has fs-verity, which the kernel answers without writing anything; `None`
+    /// if there is no object. Blocking; reads directories until one has an object.
+    ///
+    /// # Errors
+    /// Those of reading the directories.
+    pub(in crate::image) fn has_sealed(store: &Path) -> Result<Option<bool>, ObjectError> {
+        let objects = Self::open(store, false)?;
+        match objects.for_each(|digest| Err(First::Is(digest))) {
+            Ok(()) => Ok(None),
+            Err(First::Is(digest)) => {
+                let measured = sys::verity::measure_verity(objects.get(&digest)?);
+                Ok(Some(measured == Ok(digest.0)))
+            }
+            Err(First::Unknown(error)) => Err(error),
         }
     }
 
@@ -49,14 +78,20 @@ impl Objects {
         if self.contains(&digest, content.len() as u64)? {
             return Ok((digest, Put::Present));
         }
+        self.inner.room.take(content.len() as u64)?;
         let file = self.unnamed()?;
         write_all(&file, content).map_err(|errno| self.fail(errno, "write"))?;
         let put = self.publish(file, &digest, content.len() as u64)?;
         Ok((digest, put))
     }
 
-    /// A new file without a name, on the filesystem of the objects.
+    /// A new file without a name, on the filesystem of the objects, if there is room for another.
     pub(super) fn unnamed(&self) -> Result<OwnedFd, ObjectError> {
+        self.inner.room.take_file()?;
+        self.create_unnamed()
+    }
+
+    fn create_unnamed(&self) -> Result<OwnedFd, ObjectError> {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         rustix::fs::openat(&self.inner.dir, ".", flags, Mode::from_raw_mode(0o644))
             .map_err(|errno| self.fail(errno, "open(O_TMPFILE)"))

@@ -40,8 +40,10 @@ impl ObjectWriter {
     /// Appends `bytes`.
     ///
     /// # Errors
-    /// [`ObjectError::Full`] if the filesystem is; else that of write(2).
+    /// [`ObjectError::Full`] if the filesystem is, [`ObjectError::Reserved`] if the rest is for others; else that of
+    /// write(2).
     pub(in crate::image) fn write(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
+        self.objects.inner.room.take(bytes.len() as u64)?;
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
         self.ends_in_hole = false;

@@ -1,5 +1,7 @@
 //! What an image consists of: the objects of its layers, or where a layer's record is lost, of its composefs image.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::parts::Parts;
 use super::parts::layers::Layers;
 use super::parts::objects::StoredObjects;
@@ -15,6 +17,15 @@ pub(super) struct Contents<'a> {
     objects: &'a StoredObjects,
 }
 
+/// Where objects are named: a layer's record, or an image itself.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// Counts from 0 in the order in which they are read. One without objects is not seen.
+    pub(super) number: usize,
+    /// The images that have it: indices of the list that was asked about.
+    pub(super) images: Vec<usize>,
+}
+
 impl Parts {
     pub(super) fn contents(&self) -> Contents<'_> {
         Contents { layers: &self.layers, objects: &self.objects }
@@ -22,20 +33,39 @@ impl Parts {
 }
 
 impl Contents<'_> {
-    /// Every object of an image's layers, and its composefs image; some more than once. Where a layer's
-    /// record is lost, those that its composefs image names: all that a mount needs.
-    pub(super) fn each_object(
+    /// Every object of these images: of their layers, each read once, and their composefs images; some more than once.
+    /// Where a layer's record is lost, those that the composefs images name which were made of it: all that a mount needs.
+    /// `visit` is told where the object is named. The caller holds a lease. Blocking.
+    pub(super) fn each_object_of_all(
         &self,
-        record: &ImageRecord,
-        mut visit: impl FnMut(VerityDigest, u64),
+        records: &[&ImageRecord],
+        mut visit: impl FnMut(&Source, VerityDigest, u64),
     ) -> Result<(), StoreError> {
-        visit(record.image, record.image_size);
-        for layer in &record.layers {
-            match self.each_object_of_layer(layer, &mut visit) {
-                // It names the objects of all layers, so those of the others come twice.
-                Err(error) if error.is_lost_record() => self.each_object_of_composefs(record, &mut visit)?,
-                done => done?,
+        let mut layers: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
+        let mut source = Source { number: 0, images: Vec::new() };
+        for (index, record) in records.iter().enumerate() {
+            source.images = vec![index];
+            visit(&source, record.image, record.image_size);
+            source.number += 1;
+            for layer in BTreeSet::from_iter(&record.layers) {
+                layers.entry(*layer).or_default().push(index);
             }
+        }
+        let mut lost = BTreeSet::new();
+        for (layer, images) in layers {
+            source.images = images;
+            match self.each_object_of_layer(&layer, |digest, size| visit(&source, digest, size)) {
+                // Their composefs images name the objects of all layers, so those of the others come twice.
+                Err(error) if error.is_lost_record() => lost.extend(source.images.iter().copied()),
+                read => read?,
+            }
+            source.number += 1;
+        }
+        for index in lost {
+            let Some(record) = records.get(index) else { continue };
+            source.images = vec![index];
+            self.each_object_of_composefs(record, |digest, size| visit(&source, digest, size))?;
+            source.number += 1;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use rustix::fs::FlockOperation;
 use super::error::StoreError;
 use super::file_name::digest_of;
 use crate::durable_file::{self, StepError, Steps, Temporary, try_lock};
+use crate::image::objects::Room;
 use crate::oci::digest::Digest;
 
 /// Files that are being written, each locked while its writer lives.
@@ -24,11 +25,22 @@ pub(super) const TEMPORARY: &str = "tmp";
 pub(super) struct Disk {
     root: PathBuf,
     steps: Steps,
+    room: Room,
 }
 
 impl Disk {
     pub(super) fn new(root: &Path, steps: Steps) -> Self {
-        Self { root: root.to_owned(), steps }
+        Self { root: root.to_owned(), steps, room: Room::unlimited() }
+    }
+
+    /// The same, with writers of much that leave some room to others.
+    pub(super) fn with_room(self, room: Room) -> Self {
+        Self { room, ..self }
+    }
+
+    /// What writers of much may still write.
+    pub(super) fn room(&self) -> &Room {
+        &self.room
     }
 
     pub(super) fn root(&self) -> &Path {

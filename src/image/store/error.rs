@@ -37,6 +37,18 @@ pub enum StoreError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The filesystem is mounted read-only.
+    #[error(
+        "the store {} lies on a read-only filesystem (cannot {doing}); if it is not meant to be, see the kernel log for \
+         an error of the disk, then mount it writable again. Images can be listed and verified meanwhile",
+        store.display()
+    )]
+    ReadOnly {
+        /// The store's directory.
+        store: PathBuf,
+        /// The step, as a verb phrase.
+        doing: &'static str,
+    },
     /// The directory holds something else.
     #[error(
         "{} is not a store (it has {found:?} but no file `version`); choose an empty or a new directory",
@@ -174,6 +186,7 @@ impl StoreError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Self::Full { store: store.to_owned(), doing, source }
             }
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { store: store.to_owned(), doing },
             _ => Self::Io { doing, path: path.to_owned(), source },
         }
     }
@@ -187,18 +200,27 @@ impl StoreError {
         matches!(self.kind(), Kind::Corrupt | Kind::NotFound)
     }
 
+    /// Whether nothing can be written at present: there is no room, or the filesystem is read-only. What is stored can
+    /// be read and, on a full filesystem, removed.
+    pub(super) fn is_unwritable(&self) -> bool {
+        match self {
+            Self::Full { .. } | Self::ReadOnly { .. } => true,
+            Self::Object(error) => error.is_unwritable(),
+            _ => false,
+        }
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => Kind::Denied,
-                io::ErrorKind::ReadOnlyFilesystem => Kind::Unsupported,
                 io::ErrorKind::NotFound => Kind::NotFound,
                 _ => Kind::Transient,
             },
             Self::Full { .. } => Kind::Exhausted,
             Self::NotAStore { .. } => Kind::Invalid,
-            Self::Version { .. } | Self::Future { .. } => Kind::Unsupported,
+            Self::ReadOnly { .. } | Self::Version { .. } | Self::Future { .. } => Kind::Unsupported,
             Self::Torn { .. }
             | Self::Unauthentic { .. }
             | Self::OtherDigest { .. }

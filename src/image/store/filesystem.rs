@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::parts::objects::UNSEALED;
 use crate::image::objects::{ObjectError, Objects};
 use crate::integrity::Integrity;
 
@@ -19,7 +20,12 @@ impl Filesystem {
     pub(super) fn probe(store: &Path) -> Result<Self, ObjectError> {
         // A failing statfs costs only the name.
         let name = rustix::fs::statfs(store).map_or_else(|_| "unknown".to_owned(), |stat| name(stat.f_type));
-        let verity = if Objects::supports_verity(store)? { Ok(()) } else { Err(missing(&name)) };
+        let verity = match Objects::supports_verity(store) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(missing(&name)),
+            Err(error) if error.is_unwritable() => last_verdict(store, &name, &error)?,
+            Err(other) => return Err(other),
+        };
         Ok(Self { name, verity })
     }
 
@@ -27,6 +33,20 @@ impl Filesystem {
     pub fn integrity(&self) -> Integrity {
         if self.verity.is_ok() { Integrity::Read } else { Integrity::Fetch }
     }
+}
+
+/// What the last probe found, where nothing can be written: a full disk says nothing about fs-verity. The objects keep
+/// the verdict. They all have fs-verity, unless the store notes that some may lack it.
+fn last_verdict(
+    store: &Path,
+    name: &str,
+    unwritable: &ObjectError,
+) -> Result<Result<(), String>, ObjectError> {
+    let sealed = !store.join(UNSEALED).exists() && Objects::has_sealed(store)? == Some(true);
+    tracing::warn!(store = %store.display(), sealed, error = %unwritable, "nothing can be written: taking the last verdict on fs-verity");
+    let untested =
+        || format!("{name} could not be tested for fs-verity ({unwritable}), and its objects have none");
+    Ok(if sealed { Ok(()) } else { Err(untested()) })
 }
 
 fn missing(filesystem: &str) -> String {

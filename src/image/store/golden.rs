@@ -84,11 +84,13 @@ const FILES: &[(&str, &str)] = &[
     ("pins/05b3abf2579a5eb66403cd78be557fd860633a1fe2103c7642030defe32c657f", r##""##),
     ("version", concat!(r##"{"format":1,"algorithm":"sha256"}"##, "\n")),
 ];
-/// The record of a layer with one small file, as hexadecimal digits.
+/// The record of a layer with one small file, as hexadecimal digits, in the format of release 0.1.0.
 const LAYER: (&str, &str) = (
     "layers/dac1d7cfa95021764849fd102524e141488c5e3a90f861dbb5a12d9ac8584f85",
     "6366736373694c01020001660000000000000568656c6c6f00014b8627e88f9017029f803b884ac25f5931a3dfc07262a269a034e68aa3c330f749a8248aa912afaf176cd2dd263a0cb8ba3b3df515d66dfedf91069aea583878",
 );
+/// The same in the format of this release.
+const LAYER_WRITTEN: &str = "6366736373694c02020001660000000000000568656c6c6f0001dde1054f19fb4483009ec3e3b30d713d1439651afa5fa8619cdd82a789e9ee8bcb6232abfc0e214f3df32bd2072aeff58efe0c1eed70bd5f5e301b311ec78005";
 const BOOT: &str = "11111111-1111-1111-1111-111111111111";
 
 fn open(root: &Path) -> Store {
@@ -155,8 +157,8 @@ fn files_below(root: &Path, directory: &Path, found: &mut BTreeMap<String, Vec<u
     }
 }
 
-fn expected() -> BTreeMap<String, Vec<u8>> {
-    let layer = (LAYER.0.to_owned(), hex::decode(LAYER.1).unwrap());
+fn expected(layer: &str) -> BTreeMap<String, Vec<u8>> {
+    let layer = (LAYER.0.to_owned(), hex::decode(layer).unwrap());
     let files = FILES.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()));
     files.chain([layer]).collect()
 }
@@ -169,17 +171,22 @@ fn records_are_written_as_ever() {
     files_below(directory.path(), directory.path(), &mut found);
     // Neither records nor the same on every filesystem.
     found.retain(|path, _| path != "lock" && path != "unsealed" && !path.starts_with("objects/"));
-    assert_eq!(found.keys().collect::<Vec<_>>(), expected().keys().collect::<Vec<_>>());
-    for (path, bytes) in expected() {
-        assert_eq!(String::from_utf8_lossy(&found[&path]), String::from_utf8_lossy(&bytes), "{path}");
+    let expected = expected(LAYER_WRITTEN);
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (path, bytes) in expected {
+        assert_eq!(hex::encode(&found[&path]), hex::encode(&bytes), "{path}");
         assert_eq!(found[&path], bytes, "{path}");
     }
 }
 
 #[test]
 fn records_are_read_as_ever() {
+    [LAYER.1, LAYER_WRITTEN].into_iter().for_each(records_are_read_with);
+}
+
+fn records_are_read_with(layer: &str) {
     let directory = tempfile::tempdir().unwrap();
-    for (path, bytes) in expected() {
+    for (path, bytes) in expected(layer) {
         let path = directory.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();

@@ -5,6 +5,7 @@
 //! flock(2) on `<store>/lock`, one open file description per lease. Both end with the process.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -144,14 +145,14 @@ impl StoreLock {
     }
 
     fn open(&self) -> Result<File, StoreError> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&self.path)
-            .map_err(|error| self.disk.error("open", &self.path, error))
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&self.path);
+        let opened = match opened {
+            // Enough for flock(2) and syncfs(2). NFS wants it writable, so that comes first.
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => File::open(&self.path),
+            other => other,
+        };
+        opened.map_err(|error| self.disk.error("open", &self.path, error))
     }
 
     fn lock(&self, file: &File, operation: FlockOperation) -> Result<bool, StoreError> {

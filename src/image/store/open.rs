@@ -8,7 +8,7 @@ use super::disk::{self, Disk};
 use super::lock::{self, StoreLock};
 use super::parts::{DIRECTORIES, Parts};
 use super::{Filesystem, Options, Store, StoreError, StoreMetrics, version};
-use crate::image::objects::Objects;
+use crate::image::objects::{Objects, Room};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -17,11 +17,18 @@ impl Store {
     /// crashed processes left, and after a power cut what may be torn. Blocking; quick unless there is
     /// something to repair.
     ///
+    /// A store that is there opens whatever the state of its filesystem: on a full one images are removed, on a
+    /// read-only one they are listed and read. What cannot be tidied up then is left to a later opening.
+    ///
     /// # Errors
     /// [`StoreError::Version`] and [`StoreError::NotAStore`] for what cannot be used, [`StoreError::Busy`] if
     /// another process keeps a needed repair from being made, and those of the filesystem.
     pub fn open(root: &Path, options: Options) -> Result<Self, StoreError> {
-        let disk = Disk::new(root, options.steps);
+        let Options { patience, measure, min_free, .. } = options;
+        let (space, of) = (measure.clone(), root.to_owned());
+        // Where it cannot be measured, the write itself tells.
+        let room = Room::new(move || space.of(&of).ok().and_then(|space| space.shortage(min_free)));
+        let disk = Disk::new(root, options.steps).with_room(room);
         let boot_id = match options.boot_id {
             Some(id) => id,
             None => fs::read_to_string(BOOT_ID)
@@ -34,15 +41,11 @@ impl Store {
         if let Err(why) = &filesystem.verity {
             tracing::info!(store = %root.display(), filesystem = filesystem.name, why, "no fs-verity: integrity level is fetch");
         }
-        let objects = Objects::open(root, filesystem.verity.is_ok())?;
+        let objects = Objects::open_with(root, filesystem.verity.is_ok(), disk.room().clone())?;
         let metrics = StoreMetrics::new(objects.metrics().clone());
         let store_lock = StoreLock::new(&disk);
         let parts = Parts::new(&disk, &options.key, &boot_id, objects);
-        let Options { patience, measure, .. } = options;
         let store = Self { disk, store_lock, parts, filesystem, patience, measure, metrics };
-        store.parts.layers.make_staging()?;
-        // Before the first object: a later boot may have fs-verity and must know that these lack it.
-        store.parts.objects.note_lack_of_verity()?;
         store.repair()?;
         Ok(store)
     }
@@ -52,23 +55,39 @@ impl Store {
 /// is either an empty directory or a store with some directories missing.
 fn create(disk: &Disk) -> Result<(), StoreError> {
     let root = disk.root();
-    disk.step("make", root, || fs::DirBuilder::new().recursive(true).mode(0o700).create(root))?;
-    close_to_others(disk, root)?;
     let version = root.join(version::FILE);
     match disk.read(&version)? {
-        Some(bytes) => version::check(root, &bytes)?,
+        Some(bytes) => {
+            version::check(root, &bytes)?;
+            // A newer release may have more directories. One that is missing counts as empty.
+            later_if_unwritable("prepare the store", complete(disk))
+        }
         None => {
+            disk.step("make", root, || fs::DirBuilder::new().recursive(true).mode(0o700).create(root))?;
             refuse_foreign(disk, &version)?;
             disk.make(&root.join(disk::TEMPORARY))?;
             disk.write_durably(&version, version::render().as_bytes())?;
+            complete(disk)
         }
     }
-    // Also in a store that exists: a newer release may have more.
-    for name in DIRECTORIES {
-        disk.make(&root.join(name))?;
+}
+
+fn complete(disk: &Disk) -> Result<(), StoreError> {
+    let root = disk.root();
+    close_to_others(disk, root)?;
+    DIRECTORIES.iter().try_for_each(|name| disk.make(&root.join(name)).map(drop))?;
+    Ok(Objects::create(root)?)
+}
+
+/// Leaves a task to a later opening if nothing can be written now.
+pub(super) fn later_if_unwritable(task: &str, done: Result<(), StoreError>) -> Result<(), StoreError> {
+    match done {
+        Err(error) if error.is_unwritable() => {
+            tracing::warn!(%error, "could not {task}; that is left to a later opening");
+            Ok(())
+        }
+        other => other,
     }
-    Objects::create(root)?;
-    Ok(())
 }
 
 /// Objects are private images of many tenants; only the owner (root) may look.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::disk::Disk;
 use super::lock::Exclusive;
 use super::marked::Marked;
+use super::open::later_if_unwritable;
 use super::parts::Parts;
 use super::{Store, StoreError, sweep};
 
@@ -26,9 +27,11 @@ impl Store {
             Err(StoreError::Busy { .. }) if !torn && !lacks_verity => return Ok(()),
             Err(other) => return Err(other),
         };
-        sweep::remove_leftovers(&self.disk, parts)?;
-        parts.images.set_bad_aside()?;
-        distrust_unsynced(&self.disk, parts, &all)?;
+        later_if_unwritable("remove leftovers", sweep::remove_leftovers(&self.disk, parts))?;
+        // Nobody believes them where they are, either.
+        later_if_unwritable("put bad records aside", parts.images.set_bad_aside())?;
+        // The markers stay, and as long as they do nothing is written.
+        later_if_unwritable("remove unsynced objects", distrust_unsynced(&self.disk, parts, &all))?;
         parts.objects.enable_verity_everywhere(&all)
     }
 }

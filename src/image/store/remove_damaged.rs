@@ -20,15 +20,8 @@ impl Store {
     /// reading and removing files.
     pub fn remove_damaged(&self, damaged: &BTreeSet<VerityDigest>) -> Result<Vec<ImageRecord>, StoreError> {
         let _all = self.store_lock.exclusive(self.patience)?;
-        let mut images = Vec::new();
-        for image in self.parts.images.list()?.images {
-            let mut has = false;
-            self.parts.contents().each_object(&image.record, |digest, _| has |= damaged.contains(&digest))?;
-            if has {
-                self.parts.images.remove(&image.record.manifest)?;
-                images.push(image.record);
-            }
-        }
+        let images = self.images_with_any(damaged)?;
+        images.iter().try_for_each(|image| self.parts.images.remove(&image.manifest))?;
         // In this order: an image that came back after a power cut would name layers that are gone.
         self.parts.images.sync()?;
         self.parts.layers.remove_naming(damaged)?;

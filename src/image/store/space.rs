@@ -5,6 +5,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::image::objects::Shortage;
+
 /// Bytes and inodes: what an object takes, and what a filesystem runs out of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Amount {
@@ -49,6 +51,19 @@ impl Space {
         }
     }
 
+    /// What there is less of than `min_free` percent, if anything.
+    pub(super) fn shortage(&self, min_free: u8) -> Option<Shortage> {
+        let percent = 100_u8.saturating_sub(min_free);
+        let excess = self.excess(percent);
+        let short = |what, total: u64, used: u64, excess: u64| {
+            let free = total.saturating_sub(used);
+            (excess > 0).then(|| Shortage { what, free, reserve: free.saturating_add(excess) })
+        };
+        let (total, used) = (self.total, self.used);
+        short("bytes", total.bytes, used.bytes, excess.bytes)
+            .or_else(|| short("inodes", total.inodes, used.inodes, excess.inodes))
+    }
+
     /// Whether more than `percent` of bytes or inodes are used.
     pub fn exceeds(&self, percent: u8) -> bool {
         self.excess(percent) != Amount::default()
@@ -66,6 +81,14 @@ impl std::ops::AddAssign for Amount {
     fn add_assign(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.inodes += other.inodes;
+    }
+}
+
+impl std::ops::SubAssign for Amount {
+    /// Down to nothing and not below.
+    fn sub_assign(&mut self, other: Self) {
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+        self.inodes = self.inodes.saturating_sub(other.inodes);
     }
 }
 
@@ -111,6 +134,17 @@ mod tests {
         let btrfs =
             Space { total: Amount { bytes: 1000, inodes: 0 }, used: Amount { bytes: 850, inodes: 0 } };
         assert!(!btrfs.exceeds(85) && btrfs.exceeds(84));
+    }
+
+    #[test]
+    fn what_is_to_be_left_is_short_in_bytes_or_in_inodes() {
+        let total = Amount { bytes: 1000, inodes: 100 };
+        let used = |bytes, inodes| Space { total, used: Amount { bytes, inodes } };
+        assert_eq!(used(980, 98).shortage(2), None);
+        assert_eq!(used(981, 98).shortage(2), Some(Shortage { what: "bytes", free: 19, reserve: 20 }));
+        assert_eq!(used(0, 99).shortage(2), Some(Shortage { what: "inodes", free: 1, reserve: 2 }));
+        assert_eq!(used(1000, 100).shortage(0), None);
+        assert_eq!(Space::default().shortage(2), None, "no inodes to run out of");
     }
 
     #[test]

@@ -18,12 +18,15 @@ pub(super) const PATH_DIRECTORY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 const LOWER: &str = ".lower";
+/// Where the self-test attaches its EROFS mount.
+const SELF_TEST: &str = ".self-test";
 
 /// `<state>/mounts`.
 #[derive(Debug)]
 pub(super) struct BaseMounts {
     directory: OwnedFd,
     path: PathBuf,
+    is_for_self_test: bool,
 }
 
 impl BaseMounts {
@@ -48,7 +51,17 @@ impl BaseMounts {
             .join("mounts");
         make_directory(&path).map_err(|errno| failed("creating the directory of mounts", errno))?;
         let directory = own_mount(&path).map_err(|errno| failed("making a private mount", errno))?;
-        Ok(Self { directory, path })
+        Ok(Self { directory, path, is_for_self_test: false })
+    }
+
+    /// The same for the self-test. It attaches EROFS mounts always in the same place and leaves the empty directory, so
+    /// that it needs no room the next time.
+    pub(super) fn for_self_test(&self) -> Result<Self, MountError> {
+        let directory = self.directory.try_clone().map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            MountError::kernel("keeping the directory of mounts open", self.path.display(), errno)
+        })?;
+        Ok(Self { directory, path: self.path.clone(), is_for_self_test: true })
     }
 
     pub(super) fn directory(&self) -> BorrowedFd<'_> {
@@ -82,7 +95,10 @@ impl BaseMounts {
         erofs: &OwnedFd,
         image: &ImageFile,
     ) -> Result<AttachedLower<'_>, MountError> {
-        let name = format!("{}{LOWER}", image.digest());
+        let name = match self.is_for_self_test {
+            true => SELF_TEST.to_owned(),
+            false => format!("{}{LOWER}", image.digest()),
+        };
         // The caller holds the image's lock, so an existing one is a crashed process's.
         self.remove(&name)?;
         self.attach_as(erofs, &name, image)?;
@@ -121,6 +137,9 @@ impl BaseMounts {
                 Ok(_) => {}
             }
             unmount_lazily(&path).map_err(|errno| failed("umount", errno))?;
+        }
+        if self.is_for_self_test {
+            return Ok(());
         }
         match rustix::fs::unlinkat(&self.directory, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),

@@ -266,6 +266,25 @@ fn open_mount(target: &Path) -> Result<Option<(OwnedFd, Mount)>, MountError> {
     Ok(mount.map(|mount| (place, mount)))
 }
 
+/// Removes every image mount stacked on `target`; see [`Mounter::unmount`]. Needs the mount table only, and no store.
+///
+/// # Errors
+/// A mount there is foreign, or cannot be removed.
+pub fn unmount(target: &Path) -> Result<(), MountError> {
+    // The descriptor from `open_mount` would keep the mount busy, so it is dropped before the unmount.
+    while let Some(mount) = open_mount(target)?.map(|(_, mount)| mount) {
+        if mount.image().is_none() {
+            return Err(mount.foreign(target));
+        }
+        match unmount_lazily(target) {
+            // EINVAL and ENOENT: unmounted meanwhile.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(errno) => return Err(MountError::kernel("umount", target.display(), errno)),
+        }
+    }
+    Ok(())
+}
+
 impl Mounter for KernelMounter {
     fn mount_at_least(
         &self,
@@ -298,18 +317,7 @@ impl Mounter for KernelMounter {
     }
 
     fn unmount(&self, target: &Path) -> Result<(), MountError> {
-        // The descriptor from `open_mount` would keep the mount busy, so it is dropped before the unmount.
-        while let Some(mount) = open_mount(target)?.map(|(_, mount)| mount) {
-            if mount.image().is_none() {
-                return Err(mount.foreign(target));
-            }
-            match unmount_lazily(target) {
-                // EINVAL and ENOENT: unmounted meanwhile.
-                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
-                Err(errno) => return Err(MountError::kernel("umount", target.display(), errno)),
-            }
-        }
-        Ok(())
+        unmount(target)
     }
 
     fn release(&self, image: &VerityDigest) -> Result<(), MountError> {

@@ -1,7 +1,8 @@
 //! The self-test: mounts a tiny image by each method until one works, and reads it.
 //!
 //! It uses a directory of its own on the store's filesystem and detached mounts (on old kernels, mounts that are
-//! attached temporarily in the state directory). It leaves nothing behind.
+//! attached temporarily in the state directory). Once it has succeeded it leaves its few small files there, and uses them
+//! again: a plugin must start when the disk is full, or it could not even unmount.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -20,7 +21,7 @@ use crate::image::composefs::{ImageBytes, write_image};
 use crate::image::entry::{EntryKind, LayerEntry, Meta};
 use crate::image::tree::{Builder, Rules};
 use crate::image::verity::VerityDigest;
-use crate::sys::verity::enable_verity;
+use crate::sys::verity::{enable_verity, measure_verity};
 
 /// Longer than the files that composefs stores inline in the image.
 const CONTENT: &[u8] = b"If you can read this through a mount, then this node can serve composefs images. \n";
@@ -38,8 +39,9 @@ pub(super) fn run(
     wanted: &SelinuxContext,
 ) -> Result<Capabilities, MountError> {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let scratch = Scratch::new(store)?;
-    let image = scratch.fill(sealed)?;
+    let mut scratch = Scratch::open(store, sealed)?;
+    let image = scratch.image()?;
+    let bases = &bases.for_self_test()?;
     let mut failed = Vec::new();
     let (method, verity) = if let Some(method) = scratch.find_method(sealed, &image, bases, &mut failed) {
         (method, if sealed { Verity::Required } else { Verity::NotInStore })
@@ -50,68 +52,54 @@ pub(super) fn run(
         return Err(MountError::NoMountMethod { kernel, tried: failed });
     };
     let selinux = scratch.find_label(&method, wanted, &image, bases, &mut failed)?;
+    scratch.keep = true;
     Ok(Capabilities { kernel, backing: method.backing, layers: method.layers, verity, selinux, failed })
 }
 
-/// A store of two objects and one image, removed when dropped.
+/// A store of two objects and one image, removed when dropped unless it is to be kept.
 #[derive(Debug)]
 struct Scratch {
     path: PathBuf,
+    image: ImageBytes,
+    sealed: bool,
     objects: OwnedFd,
-    /// The store's directory, locked. Only one self-test runs at a time, so an existing directory is a crashed one's.
+    keep: bool,
+    /// The store's directory, locked. Only one self-test runs at a time.
     _lock: OwnedFd,
 }
 
 impl Scratch {
-    fn new(store: &Path) -> Result<Self, MountError> {
+    /// The files of an earlier self-test, or else new ones, with fs-verity if the store has it.
+    fn open(store: &Path, sealed: bool) -> Result<Self, MountError> {
         let path = store.join(DIRECTORY);
-        let failed = |errno| MountError::kernel("preparing the self-test", path.display(), errno);
-        let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let lock = rustix::fs::open(store, flags, Mode::empty()).map_err(failed)?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(failed)?;
-        match std::fs::remove_dir_all(&path).map_err(errno) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(failed(errno)),
-        }
-        std::fs::create_dir_all(path.join("objects")).map_err(errno).map_err(failed)?;
-        let objects = rustix::fs::open(path.join("objects"), flags, Mode::empty()).map_err(failed)?;
-        Ok(Self { path, objects, _lock: lock })
-    }
-
-    /// Writes the objects and the image, with fs-verity if the store has it.
-    fn fill(&self, sealed: bool) -> Result<ImageFile, MountError> {
-        let failed = |step: &str, errno| MountError::kernel(step, self.path.display(), errno);
+        let failed = |step: &str, errno| MountError::kernel(step, path.display(), errno);
+        let preparing = |errno| failed("preparing the self-test", errno);
         let image = tiny_image().map_err(|why| {
             tracing::error!(%why, "the self-test's image cannot be built");
             failed("building the self-test's image", Errno::INVAL)
         })?;
-        self.put(CONTENT, sealed).map_err(|errno| failed("writing the self-test's object", errno))?;
-        self.put(UNSEALED, false).map_err(|errno| failed("writing the self-test's object", errno))?;
-        let digest =
-            self.put(&image.bytes, sealed).map_err(|errno| failed("writing the self-test's image", errno))?;
-        let image = ImageFile::lock(&self.objects, &digest)?;
-        if sealed {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let lock = rustix::fs::open(store, flags, Mode::empty()).map_err(preparing)?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(preparing)?;
+        let files = Files { directory: path.join("objects"), sealed, image: &image.bytes };
+        if !files.are_there() {
+            // A crashed self-test's, of a release with another image, or damaged.
+            match std::fs::remove_dir_all(&path).map_err(errno_of) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(preparing(errno)),
+            }
+            files.write().map_err(|errno| failed("writing the self-test's files", errno))?;
+        }
+        let objects = rustix::fs::open(&files.directory, flags, Mode::empty()).map_err(preparing)?;
+        Ok(Self { path, image, sealed, objects, keep: false, _lock: lock })
+    }
+
+    fn image(&self) -> Result<ImageFile, MountError> {
+        let image = ImageFile::lock(&self.objects, &self.image.digest())?;
+        if self.sealed {
             image.measure()?;
         }
         Ok(image)
-    }
-
-    fn put(&self, content: &[u8], sealed: bool) -> Result<VerityDigest, Errno> {
-        let digest = VerityDigest::of(content);
-        let path = self.path.join("objects").join(object_name(&digest));
-        let write = || -> std::io::Result<File> {
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent)?;
-            }
-            File::create(&path)?.write_all(content)?;
-            File::open(&path)
-        };
-        let file = write().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        if sealed {
-            enable_verity(&file)?;
-        }
-        Ok(digest)
     }
 
     /// The best method that works. Adds to `failed` why the better ones do not.
@@ -202,8 +190,59 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        if !self.keep {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
     }
+}
+
+/// The three files of a self-test.
+struct Files<'a> {
+    directory: PathBuf,
+    sealed: bool,
+    image: &'a [u8],
+}
+
+impl Files<'_> {
+    /// Each file's content, and whether it has fs-verity.
+    fn each(&self) -> [(&[u8], bool); 3] {
+        [(CONTENT, self.sealed), (UNSEALED, false), (self.image, self.sealed)]
+    }
+
+    fn path(&self, content: &[u8]) -> PathBuf {
+        self.directory.join(object_name(&VerityDigest::of(content)))
+    }
+
+    fn are_there(&self) -> bool {
+        self.each().into_iter().all(|(content, sealed)| {
+            let path = self.path(content);
+            let has_verity = || File::open(&path).is_ok_and(|file| measure_verity(&file).is_ok());
+            std::fs::read(&path).is_ok_and(|found| found == content) && has_verity() == sealed
+        })
+    }
+
+    fn write(&self) -> Result<(), Errno> {
+        for (content, sealed) in self.each() {
+            let path = self.path(content);
+            let write = || -> std::io::Result<File> {
+                if let Some(parent) = path.parent() {
+                    std::fs::create_dir_all(parent)?;
+                }
+                File::create(&path)?.write_all(content)?;
+                File::open(&path)
+            };
+            let file = write().map_err(errno_of)?;
+            if sealed {
+                enable_verity(&file)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn errno_of(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 fn read(mount: &OwnedFd, name: &str) -> Result<Vec<u8>, Errno> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::error::Elapsed;
 
+use super::guard::VolumeGuard;
 use super::plan::ImageChoice;
 use super::record::PinnedImage;
 use super::request::VolumeRequest;
@@ -31,15 +32,23 @@ impl Volumes {
         request: &VolumeRequest,
         caller: Caller,
         choice: ImageChoice,
+        guard: &VolumeGuard,
     ) -> Result<Option<ChosenImage>, VolumeError> {
-        match choice {
-            ImageChoice::Done => Ok(None),
-            ImageChoice::Refuse(refusal) => Err(refusal.into()),
+        let pinned = match choice {
+            ImageChoice::Done => return Ok(None),
+            ImageChoice::Refuse(refusal) => return Err(refusal.into()),
             // Every caller must be authorised, even if the volume is already in use.
-            ImageChoice::Pinned(pinned) => {
-                self.ensure_image(request, caller, Some(pinned.image)).await.map(Some)
+            ImageChoice::Pinned(pinned) => Some(pinned.image),
+            ImageChoice::Resolve => None,
+        };
+        tokio::select! {
+            // In this order, so that what need not wait is not given up.
+            biased;
+            chosen = self.ensure_image(request, caller, pinned) => chosen.map(Some),
+            () = guard.withdrawn() => Err(VolumeError::Withdrawn(request.volume.clone())),
+            () = self.0.shutdown.cancelled() => {
+                Err(VolumeError::Stopping { image: request.attributes.image.to_string() })
             }
-            ImageChoice::Resolve => self.ensure_image(request, caller, None).await.map(Some),
         }
     }
 

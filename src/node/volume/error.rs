@@ -7,6 +7,7 @@ use super::record::RecordError;
 use crate::kind::Kind;
 use crate::node::credential_providers::CredentialProviderError;
 use crate::node::mount::MountError;
+use crate::node::state_directory::StateDirectoryError;
 use crate::pull::PullError;
 use crate::volume::id::VolumeId;
 use crate::volume::layouts::LayoutError;
@@ -34,6 +35,22 @@ pub enum VolumeError {
         /// How far it has come.
         progress: String,
     },
+    /// The volume was unpublished or unstaged while the call waited for its image.
+    #[error(
+        "volume {0} was taken down while this call waited for its image; ask again if it is still wanted"
+    )]
+    Withdrawn(VolumeId),
+    /// The plugin ends while the call waits for an image.
+    #[error(
+        "image {image} is not here yet and the node plugin is being stopped; what was fetched is kept, and the pull is          resumed when the plugin is back, try again"
+    )]
+    Stopping {
+        /// The image as the user wrote it.
+        image: String,
+    },
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    StateDirectory(#[from] StateDirectoryError),
     /// A credential provider failed.
     #[error(transparent)]
     CredentialProvider(#[from] CredentialProviderError),
@@ -75,7 +92,9 @@ impl VolumeError {
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Busy(_) => Kind::Busy,
+            Self::Busy(_) | Self::Withdrawn(_) => Kind::Busy,
+            Self::Stopping { .. } => Kind::Transient,
+            Self::StateDirectory(error) => error.kind(),
             Self::Refused(refusal) => refusal.kind(),
             Self::Step(error) => error.kind(),
             Self::Pull(error) => error.kind(),

@@ -5,7 +5,7 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::guard::VolumeGuard;
 use super::plan::{Observed, Step};
@@ -13,6 +13,7 @@ use super::record::{RecordError, Records, VolumeRecord};
 use super::target::{TargetPath, TargetState};
 use crate::kind::Kind;
 use crate::node::mount::{MountError, Mounter};
+use crate::node::state_directory::StateDirectory;
 
 /// Mode of a target directory before the mount: the same as kubelet's for volume directories.
 const TARGET_MODE: u32 = 0o750;
@@ -64,6 +65,10 @@ pub(crate) struct Io<'a> {
     pub records: &'a Records,
     /// The mounts.
     pub mounter: &'a dyn Mounter,
+    /// Where the records and the store are.
+    pub state: &'a StateDirectory,
+    /// The kubelet's directory.
+    pub kubelet: &'a Path,
     /// The boot that is running.
     pub boot: &'a str,
 }
@@ -75,7 +80,20 @@ impl Io<'_> {
     /// The record is unreadable, or a foreign mount is on the target.
     pub fn observe(&self, guard: &VolumeGuard, target: &TargetPath) -> Result<Observed, StepError> {
         let record = self.records.read(guard.volume())?;
-        let directory = target.inspect().map_err(|error| self.failed("look at", target, error))?;
+        self.observe_target(guard, target, record)
+    }
+
+    /// As [`Io::observe`], of a volume with this record.
+    ///
+    /// # Errors
+    /// The target cannot be examined, or a foreign mount is on it.
+    pub(super) fn observe_target(
+        &self,
+        guard: &VolumeGuard,
+        target: &TargetPath,
+        record: Option<VolumeRecord>,
+    ) -> Result<Observed, StepError> {
+        let directory = target.inspect().map_err(|error| failed("look at", target, error))?;
         let mounted = match directory {
             // Only a directory can have a mount of this driver.
             TargetState::Missing | TargetState::Other => None,
@@ -83,7 +101,7 @@ impl Io<'_> {
         };
         let owner =
             self.records.claimant(target.path(), self.boot).filter(|id| id != guard.volume().as_str());
-        Ok(Observed { record, directory, mounted, owner, boot: self.boot.to_owned() })
+        Ok(Observed { directory, mounted, owner, ..self.observed(record) })
     }
 
     /// Observes a volume's record only: staging mounts nothing.
@@ -91,9 +109,13 @@ impl Io<'_> {
     /// # Errors
     /// The record is unreadable.
     pub fn observe_record(&self, guard: &VolumeGuard) -> Result<Observed, StepError> {
-        let record = self.records.read(guard.volume())?;
+        Ok(self.observed(self.records.read(guard.volume())?))
+    }
+
+    /// A volume with this record, of which nothing else is looked at.
+    pub(super) fn observed(&self, record: Option<VolumeRecord>) -> Observed {
         let boot = self.boot.to_owned();
-        Ok(Observed { record, directory: TargetState::Missing, mounted: None, owner: None, boot })
+        Observed { record, directory: TargetState::Missing, mounted: None, owner: None, boot }
     }
 
     /// Takes the steps of a plan in order. If one fails, what the earlier steps added is rolled back. What was there
@@ -117,25 +139,24 @@ impl Io<'_> {
         Ok(())
     }
 
-    fn step(&self, guard: &VolumeGuard, target: &TargetPath, step: &Step) -> Result<(), StepError> {
+    pub(super) fn step(
+        &self,
+        guard: &VolumeGuard,
+        target: &TargetPath,
+        step: &Step,
+    ) -> Result<(), StepError> {
         match step {
             Step::Record(record) => self.records.write(guard.volume(), record)?,
             Step::Forget => self.records.remove(guard.volume())?,
             Step::CreateDirectory => DirBuilder::new()
                 .mode(TARGET_MODE)
                 .create(target.path())
-                .map_err(|error| self.failed("create", target, error))?,
+                .map_err(|error| failed("create", target, error))?,
             Step::Mount(spec, least) => {
                 self.mounter.mount_at_least(spec, *least, target.path())?;
             }
             Step::Unmount => self.mounter.unmount(target.path())?,
-            // Another process may have removed it first.
-            Step::RemoveDirectory => match fs::remove_dir(target.path()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(self.failed("remove", target, error));
-                }
-                _ => {}
-            },
+            Step::RemoveDirectory => remove_directory(target)?,
             Step::Release(image) => self.mounter.release(image)?,
         }
         Ok(())
@@ -164,16 +185,24 @@ impl Io<'_> {
             tracing::warn!("a failed publish was not rolled back completely, unpublish will do it: {error}");
         }
     }
+}
 
-    fn failed(&self, step: &'static str, target: &TargetPath, error: io::Error) -> StepError {
-        let remedy = match error.kind() {
-            io::ErrorKind::NotFound => "its parent must exist; the caller creates it",
-            io::ErrorKind::DirectoryNotEmpty => {
-                "something was written into it while nothing was mounted there; empty it by hand"
-            }
-            io::ErrorKind::ResourceBusy => "something is mounted on it in another mount namespace; try again",
-            _ => "check the filesystem and the plugin's permissions",
-        };
-        StepError::Directory { step, path: target.path().to_owned(), error, remedy }
+/// Removes the target, which must be empty. Another process may have removed it first.
+pub(super) fn remove_directory(target: &TargetPath) -> Result<(), StepError> {
+    match fs::remove_dir(target.path()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", target, error)),
+        _ => Ok(()),
     }
+}
+
+fn failed(step: &'static str, target: &TargetPath, error: io::Error) -> StepError {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "its parent must exist; the caller creates it",
+        io::ErrorKind::DirectoryNotEmpty => {
+            "something was written into it while nothing was mounted there; empty it by hand"
+        }
+        io::ErrorKind::ResourceBusy => "something is mounted on it in another mount namespace; try again",
+        _ => "check the filesystem and the plugin's permissions",
+    };
+    StepError::Directory { step, path: target.path().to_owned(), error, remedy }
 }

@@ -1,6 +1,5 @@
 //! Publishing: ensures the image, then executes one plan that records the volume and mounts it.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::Span;
@@ -12,7 +11,6 @@ use super::target::TargetPath;
 use super::{VolumeError, Volumes, execute_plan, milliseconds};
 use crate::metrics::Outcome;
 use crate::pull::Caller;
-use crate::volume::id::VolumeId;
 
 impl Volumes {
     /// Mounts a volume at its target, read-only. Idempotent.
@@ -24,6 +22,7 @@ impl Volumes {
         let (volume, pod) = (request.volume.clone(), request.identity.pod.clone());
         let image = request.attributes.image.to_string();
         let outcome = self.publish_now(request).await;
+        let outcome = self.blame_state_directory(outcome).await;
         if let Err(error) = &outcome {
             self.0.pod_events.publish_failed(&volume, &pod, &image, error);
         }
@@ -40,7 +39,7 @@ impl Volumes {
         let (guard, seen) = self.observe(self.guard(&request.volume)?, &request.target).await?;
         let caller = Caller::Pod { namespace: request.identity.pod.namespace() };
         let Some(chosen) =
-            self.ensure_chosen(&request, caller, plan::image_to_publish(&wanted, &seen)).await?
+            self.ensure_chosen(&request, caller, plan::image_to_publish(&wanted, &seen), &guard).await?
         else {
             return Ok(());
         };
@@ -76,33 +75,6 @@ impl Volumes {
         Ok(())
     }
 
-    /// Unmounts a volume from a target and removes the target. Succeeds if it is not there.
-    ///
-    /// # Errors
-    /// The mount or the directory cannot be removed.
-    pub(crate) async fn unpublish(&self, volume: VolumeId, target: TargetPath) -> Result<(), VolumeError> {
-        let begun = Instant::now();
-        let guard = self.guard(&volume)?;
-        let (unpublished, images) = (target.clone(), Arc::clone(&self.0.images));
-        let changed = self
-            .blocking(move |io| {
-                let seen = io.observe(&guard, &target)?;
-                let changed = execute_plan(io, &guard, &target, &seen, plan::unpublish(&target, &seen))?;
-                // The image counts as used until the unpublish, not only until the publish.
-                if let (true, Some(record)) = (changed, &seen.record) {
-                    images.used(&record.image);
-                }
-                Ok(changed)
-            })
-            .await?;
-        self.0.metrics.unmounted(unpublished.path());
-        self.0.pod_events.forget_volume(&volume);
-        if changed {
-            tracing::info!(target_path = %unpublished, milliseconds = milliseconds(begun), "unpublished");
-        }
-        Ok(())
-    }
-
     async fn observe(
         &self,
         guard: VolumeGuard,
@@ -110,6 +82,7 @@ impl Volumes {
     ) -> Result<(VolumeGuard, Observed), VolumeError> {
         let target = target.clone();
         self.blocking(move |io| {
+            io.state.check()?;
             let seen = io.observe(&guard, &target)?;
             Ok((guard, seen))
         })

@@ -3,15 +3,15 @@
 //! A record becomes stale when the orchestrator never calls again: the pod was deleted while the node was down, or
 //! a call failed for good. Its directories are then gone, and so is its claim on an image. A record whose
 //! directories remain is kept even when nothing is mounted, because the orchestrator will publish or unpublish it
-//! again.
+//! again; so is one whose directories this process could not see if they were there.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::execute::Io;
-use super::guard::Guards;
+use super::guard::{Guards, VolumeGuard};
 use super::record::{PublishedTarget, RecordError, VolumeRecord};
-use super::target::{TargetPath, TargetState};
+use super::target::is_gone;
 use super::{VolumeError, Volumes};
 use crate::image::verity::VerityDigest;
 
@@ -38,6 +38,8 @@ impl Volumes {
         let (guards, metrics, integrity) =
             (self.0.guards.clone(), self.0.metrics.clone(), self.0.levels.here);
         self.blocking(move |io| {
+            // The records of another directory say nothing about these mounts.
+            io.state.check()?;
             // Listed before the records: a mount made after this must not be released for want of a record.
             let images = io.mounter.mounted_images()?;
             let rebooted = io.records.boot().as_deref() != Some(io.boot);
@@ -51,17 +53,18 @@ impl Volumes {
                 match record {
                     Ok(record) => {
                         needed.insert(record.composefs);
-                        recover_record(io, &guards, &record, &count, &mut found)?;
+                        recover_record(io, &guards, &record, &count, &mut found);
                     }
-                    Err(error) => drop_or_report(io, &file, &error, rebooted, &mut found)?,
+                    Err(error) => drop_or_report(io, &file, &error, rebooted, &mut found),
                 }
             }
             // An unreadable record may need any of the images.
             if found.unreadable == 0 {
                 release_unneeded(io, images.difference(&needed));
             }
-            if rebooted {
-                io.records.set_boot(io.boot)?;
+            // On a full disk the next recovery does it. A record that is damaged until then counts as torn.
+            if rebooted && let Err(error) = io.records.set_boot(io.boot) {
+                tracing::warn!("the boot cannot be noted: {error}");
             }
             Ok(found)
         })
@@ -75,29 +78,29 @@ fn recover_record(
     record: &VolumeRecord,
     count: &dyn Fn(&PublishedTarget, bool),
     found: &mut Recovered,
-) -> Result<(), VolumeError> {
+) {
     // Only a stale record is guarded: a guard on every volume would fail the calls that arrive meanwhile.
-    let kept = if without_missing(record) == *record {
+    let kept = if without_gone(io.kubelet, record) == *record {
         record.clone()
     } else {
         // A call that has the volume now also knows its state; the next recovery looks again.
         let Some(guard) = record.volume_id.parse().ok().and_then(|id| guards.take(&id)) else {
             found.waiting += 1;
-            return Ok(());
+            return;
         };
-        // Read again under the guard: a call may have changed it since it was listed.
-        let Some(record) = io.records.read(guard.volume())? else { return Ok(()) };
-        let kept = without_missing(&record);
-        if kept.is_idle() {
-            io.records.remove(guard.volume())?;
-        } else if kept != record {
-            io.records.write(guard.volume(), &kept)?;
+        match drop_gone(io, &guard) {
+            Ok(Some((kept, dropped))) => {
+                found.dropped += usize::from(dropped);
+                kept
+            }
+            // A call has removed it since it was listed.
+            Ok(None) => return,
+            Err(error) => {
+                // On a full or failing disk; the mounts are what they are, and the next recovery tries again.
+                tracing::warn!(volume.id = record.volume_id, "a volume record stays out of date: {error}");
+                record.clone()
+            }
         }
-        if kept != record {
-            tracing::info!(volume.id = record.volume_id, "dropped missing targets from the volume record");
-            found.dropped += 1;
-        }
-        kept
     };
     let mut mounted = false;
     for target in &record.targets {
@@ -110,40 +113,47 @@ fn recover_record(
     } else if !kept.is_idle() {
         found.waiting += 1;
     }
-    Ok(())
 }
 
-/// The record without the paths that no longer exist.
-fn without_missing(record: &VolumeRecord) -> VolumeRecord {
+/// Drops the paths that have gone from a volume's record, and a record without paths altogether. Returns what is
+/// kept, and whether something was dropped; `None` if there is no record.
+fn drop_gone(io: Io<'_>, guard: &VolumeGuard) -> Result<Option<(VolumeRecord, bool)>, RecordError> {
+    // Read again under the guard: a call may have changed it since it was listed.
+    let Some(record) = io.records.read(guard.volume())? else { return Ok(None) };
+    let kept = without_gone(io.kubelet, &record);
+    if kept.is_idle() {
+        io.records.remove(guard.volume())?;
+    } else if kept != record {
+        io.records.write(guard.volume(), &kept)?;
+    }
+    let dropped = kept != record;
+    if dropped {
+        tracing::info!(volume.id = record.volume_id, "dropped paths that have gone from the volume record");
+    }
+    Ok(Some((kept, dropped)))
+}
+
+/// The record without the paths that have gone.
+fn without_gone(kubelet: &Path, record: &VolumeRecord) -> VolumeRecord {
     let mut kept = record.clone();
-    kept.targets.retain(|target| !is_missing(&target.path));
-    kept.staged = kept.staged.filter(|path| !is_missing(path));
+    kept.targets.retain(|target| !is_gone(kubelet, &target.path));
+    kept.staged = kept.staged.filter(|path| !is_gone(kubelet, path));
     kept
 }
 
-/// Whether `path` does not exist, so that nothing can be mounted on it.
-fn is_missing(path: &Path) -> bool {
-    matches!(TargetPath::recorded(path).inspect(), Ok(TargetState::Missing))
-}
-
 /// Removes an unreadable record if the reboot explains it, and reports it otherwise.
-fn drop_or_report(
-    io: Io<'_>,
-    file: &Path,
-    error: &RecordError,
-    rebooted: bool,
-    found: &mut Recovered,
-) -> Result<(), VolumeError> {
+fn drop_or_report(io: Io<'_>, file: &Path, error: &RecordError, rebooted: bool, found: &mut Recovered) {
     if rebooted && error.is_torn() {
         // Records are not fsynced, and the mounts that this one described ended with the last boot.
         tracing::warn!("dropping a volume record that the reboot has torn: {error}");
-        io.records.discard(file)?;
-        found.dropped += 1;
+        match io.records.discard(file) {
+            Ok(()) => return found.dropped += 1,
+            Err(error) => tracing::error!("{error}"),
+        }
     } else {
         tracing::error!("{error}");
-        found.unreadable += 1;
     }
-    Ok(())
+    found.unreadable += 1;
 }
 
 fn release_unneeded<'a>(io: Io<'_>, images: impl Iterator<Item = &'a VerityDigest>) {

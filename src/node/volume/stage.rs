@@ -7,10 +7,8 @@ use std::time::Instant;
 use tracing::Span;
 
 use super::request::VolumeRequest;
-use super::target::TargetPath;
 use super::{VolumeError, Volumes, execute_plan, milliseconds, plan};
 use crate::pull::Caller;
-use crate::volume::id::VolumeId;
 
 impl Volumes {
     /// Pulls a volume's image and keeps it, before any pod gets it. Idempotent.
@@ -21,6 +19,11 @@ impl Volumes {
     /// # Errors
     /// As for [`Volumes::publish`].
     pub(crate) async fn stage(&self, request: VolumeRequest) -> Result<(), VolumeError> {
+        let outcome = self.stage_now(request).await;
+        self.blame_state_directory(outcome).await
+    }
+
+    async fn stage_now(&self, request: VolumeRequest) -> Result<(), VolumeError> {
         let begun = Instant::now();
         self.0.layouts.check(&request.attributes.image)?;
         self.0.levels.demand(request.attributes.verify, None)?;
@@ -28,12 +31,13 @@ impl Volumes {
         let guard = self.guard(&request.volume)?;
         let (guard, seen) = self
             .blocking(move |io| {
+                io.state.check()?;
                 let seen = io.observe_record(&guard)?;
                 Ok((guard, seen))
             })
             .await?;
         let image = plan::image_to_stage(&request.volume, &wanted, &request.target, &seen);
-        let chosen = match self.ensure_chosen(&request, Caller::Staging, image).await {
+        let chosen = match self.ensure_chosen(&request, Caller::Staging, image, &guard).await {
             Err(error) if request.may_need_pod_credentials(&error) => {
                 tracing::info!("not staged, the publish will use the pod's own credentials: {error}");
                 return Ok(());
@@ -61,20 +65,6 @@ impl Volumes {
             milliseconds = milliseconds(begun),
             "staged"
         );
-        Ok(())
-    }
-
-    /// Unstages a volume. Succeeds if it is not staged.
-    ///
-    /// # Errors
-    /// The record cannot be changed.
-    pub(crate) async fn unstage(&self, volume: VolumeId, path: TargetPath) -> Result<(), VolumeError> {
-        let guard = self.guard(&volume)?;
-        self.blocking(move |io| {
-            let seen = io.observe_record(&guard)?;
-            execute_plan(io, &guard, &path, &seen, plan::unstage(&path, &seen))
-        })
-        .await?;
         Ok(())
     }
 }

@@ -48,6 +48,7 @@ impl Volumes {
         let corrupt_images = self.0.corrupt_images.clone();
         self.blocking(move |io| {
             let Some(record) = io.records.read(&volume)? else {
+                io.state.check()?;
                 return Err(VolumeError::Unknown(volume));
             };
             let at = Path::new(&path);

@@ -99,6 +99,13 @@ impl TargetPath {
         &self.0
     }
 
+    /// Whether the path is one of the pod with this unique id: `<kubelet>/pods/<uid>/…`.
+    pub(crate) fn is_of_pod(&self, kubelet: &Path, uid: &str) -> bool {
+        let below = self.0.strip_prefix(kubelet.join("pods")).ok();
+        let directory = below.and_then(|below| below.components().next());
+        directory.is_some_and(|directory| directory.as_os_str() == uid)
+    }
+
     /// What is at the path now.
     ///
     /// # Errors
@@ -121,6 +128,28 @@ impl TargetPath {
             Ok(Some(_)) | Err(_) => Ok(TargetState::Filled),
         }
     }
+}
+
+/// Whether `path` has gone, below the kubelet's directory `kubelet`: it does not exist, and the directory in which kubelet
+/// makes such paths can be seen.
+///
+/// A path that was not mounted into the plugin's container does not exist there either, and nothing follows from that.
+pub(super) fn is_gone(kubelet: &Path, path: &Path) -> bool {
+    matches!(TargetPath::recorded(path).inspect(), Ok(TargetState::Missing))
+        && place_of(kubelet, path).is_some_and(|place| place.is_dir())
+}
+
+/// The directory in which kubelet makes paths such as this one: that of all pods, or that of what a driver stages, which
+/// is `plugins/kubernetes.io/csi/<driver>` (before Kubernetes 1.24 `.../pv`). `None` for other paths.
+fn place_of(kubelet: &Path, path: &Path) -> Option<PathBuf> {
+    const STAGING: &str = "plugins/kubernetes.io/csi";
+    let below = path.strip_prefix(kubelet).ok()?;
+    let place = match below.strip_prefix(STAGING) {
+        Ok(staged) => Path::new(STAGING).join(staged.components().next()?),
+        Err(_) => PathBuf::from("pods"),
+    };
+    // The place itself does not come and go.
+    (below.starts_with(&place) && below != place).then(|| kubelet.join(place))
 }
 
 impl AsRef<OsStr> for TargetPath {
@@ -163,6 +192,44 @@ mod tests {
         ] {
             assert!(matches!(parse(bad), Err(TargetError::Refused { .. })), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_path_tells_its_pod() {
+        let kubelet = Path::new("/var/lib/kubelet");
+        let is_of = |path: &str, uid: &str| parse(path).unwrap().is_of_pod(kubelet, uid);
+        assert!(is_of("/var/lib/kubelet/pods/u1/volumes/kubernetes.io~csi/v/mount", "u1"));
+        for (path, uid) in [
+            ("/var/lib/kubelet/pods/u1/volumes/u2", "u2"),
+            ("/var/lib/kubelet/pods/u1/mount", "u"),
+            ("/var/lib/kubelet/pods/u1/mount", ""),
+            ("/var/lib/kubelet/pods/u1/mount", "u1/mount"),
+            ("/var/lib/kubelet/plugins/u1/mount", "u1"),
+        ] {
+            assert!(!is_of(path, uid), "{path} {uid}");
+        }
+    }
+
+    #[test]
+    fn only_what_could_be_seen_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let kubelet = directory.path();
+        let gone = |path: &str| is_gone(kubelet, &kubelet.join(path));
+        let paths = [
+            "pods/uid/volumes/kubernetes.io~csi/v/mount",
+            "plugins/kubernetes.io/csi/d.example/hash/globalmount",
+            "plugins/kubernetes.io/csi/pv/pvc-1/globalmount",
+            "plugins/kubernetes.io/csi/d.example",
+            "elsewhere/v",
+        ];
+        assert!(paths.iter().all(|path| !gone(path)), "nothing of kubelet's is mounted here");
+        for place in ["pods", "plugins/kubernetes.io/csi/d.example", "elsewhere"] {
+            fs::create_dir_all(kubelet.join(place)).unwrap();
+        }
+        assert_eq!(paths.map(gone), [true, true, false, false, false]);
+        paths.iter().for_each(|path| fs::create_dir_all(kubelet.join(path)).unwrap());
+        assert!(!paths.iter().any(|path| gone(path)));
+        assert!(!is_gone(kubelet, Path::new("/nowhere")));
     }
 
     #[test]

@@ -77,5 +77,5 @@ fn memory_is_estimated_by_entries_and_bytes_up_to_the_limits() {
     // The image that tests/image_memory.rs measures takes up to 110 MiB.
     assert_eq!(memory(&[layer(29_000, 2 << 20), layer(29_000, 2 << 20)]), 103);
     let most = memory(&[layer(u64::MAX, u64::MAX), layer(1, 1)]);
-    assert_eq!(most, ((2 << 20) * 1_700 >> 20) + 1024);
+    assert_eq!(most, (((2 << 20) * 1_700) >> 20) + 1024);
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use composefs_csi::csi::proto::NodePublishVolumeRequest;
+use composefs_csi::csi::proto::{NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnstageVolumeRequest};
 use tonic::Code;
 
 use super::slow::SlowMounter;
@@ -67,7 +67,6 @@ async fn one_call_per_volume_at_a_time_and_a_dropped_one_gives_it_back() {
     let first = tokio::spawn(async move { client.node_publish_volume(request).await });
     until(|| node.images.asked.load(Ordering::SeqCst) == 1).await;
     assert_eq!(code_of(&plugin, node.publish("v", "a")).await.0, Code::Aborted);
-    assert_eq!(unpublish(&plugin, node.unpublish("v", "a")).await, Code::Aborted);
     // The caller goes away in the middle of the pull.
     first.abort();
     node.images.let_through();
@@ -99,21 +98,98 @@ async fn a_call_cancelled_in_the_middle_of_a_mount_splits_nothing() {
     node.assert_clean();
 }
 
+/// A call that waits for a pull, which begins now.
+async fn waiting(
+    node: &Node,
+    plugin: &Plugin,
+    volume: &str,
+    target: &str,
+) -> tokio::task::JoinHandle<Result<(), tonic::Status>> {
+    let before = node.images.asked.load(Ordering::SeqCst);
+    let (mut client, request) = (plugin.node.clone(), node.publish(volume, target));
+    let call = tokio::spawn(async move { client.node_publish_volume(request).await.map(drop) });
+    until(|| node.images.asked.load(Ordering::SeqCst) > before).await;
+    call
+}
+
 #[tokio::test]
-async fn shutdown_lets_calls_finish_and_removes_the_socket_but_no_mount() {
+async fn unpublish_ends_the_waiting_of_its_publish_and_of_no_other() {
+    let node = Node::new();
+    let plugin = node.start().await;
+    node.images.hold();
+    let (call, other) = (waiting(&node, &plugin, "v", "a").await, waiting(&node, &plugin, "w", "b").await);
+    assert_eq!(unpublish(&plugin, node.unpublish("v", "a")).await, Code::Ok);
+    let status = call.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "{status}");
+    assert!(status.message().contains("taken down"), "{status}");
+    assert!(!other.is_finished());
+    // Nobody has the volume any more: the next publish waits for the pull again.
+    let again = waiting(&node, &plugin, "v", "a").await;
+    node.images.let_through();
+    other.await.unwrap().unwrap();
+    again.await.unwrap().unwrap();
+    for (volume, target) in [("v", "a"), ("w", "b")] {
+        assert_eq!(unpublish(&plugin, node.unpublish(volume, target)).await, Code::Ok);
+    }
+    node.assert_clean();
+}
+
+#[tokio::test]
+async fn unstage_ends_the_waiting_of_its_stage() {
+    let node = Node::new();
+    let plugin = node.start().await;
+    node.images.hold();
+    let path = node.target("staging").display().to_string();
+    let published = node.publish("v", "staging");
+    let request = NodeStageVolumeRequest {
+        volume_id: published.volume_id.clone(),
+        staging_target_path: path.clone(),
+        volume_capability: published.volume_capability,
+        volume_context: published.volume_context,
+        ..Default::default()
+    };
+    let mut client = plugin.node.clone();
+    let call = tokio::spawn(async move { client.node_stage_volume(request).await });
+    until(|| node.images.asked.load(Ordering::SeqCst) == 1).await;
+    let unstage = NodeUnstageVolumeRequest { volume_id: published.volume_id, staging_target_path: path };
+    plugin.node.clone().node_unstage_volume(unstage).await.unwrap();
+    assert_eq!(call.await.unwrap().unwrap_err().code(), Code::Aborted);
+    node.images.let_through();
+    node.assert_clean();
+}
+
+#[tokio::test]
+async fn shutdown_answers_those_who_wait_and_removes_the_socket_but_no_mount() {
     let node = Node::new();
     let plugin = node.start().await;
     assert_eq!(code_of(&plugin, node.publish("v", "a")).await.0, Code::Ok);
     node.images.hold();
-    let mut client = plugin.node.clone();
-    let request = node.publish("w", "b");
-    let call = tokio::spawn(async move { client.node_publish_volume(request).await });
-    until(|| node.images.asked.load(Ordering::SeqCst) == 2).await;
+    let call = waiting(&node, &plugin, "w", "b").await;
     plugin.shutdown.cancel();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    node.images.let_through();
-    call.await.unwrap().unwrap();
+    // The image is held for ever, so only the shutdown can have ended the waiting.
+    let status = call.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("resumed when the plugin is back"), "{status}");
     plugin.server.await.unwrap();
     assert!(!node.socket().exists());
-    assert_eq!(node.mounter.targets().len(), 2);
+    assert_eq!(node.mounter.targets().len(), 1);
+    node.images.let_through();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_lets_a_mount_finish() {
+    let mut node = Node::new();
+    let gate = Arc::new((Mutex::new((false, false)), Condvar::new()));
+    node.slow = Some(Arc::new(SlowMounter { inner: node.mounter.clone(), gate: Arc::clone(&gate) }));
+    let plugin = node.start().await;
+    let (mut client, request) = (plugin.node.clone(), node.publish("v", "a"));
+    let call = tokio::spawn(async move { client.node_publish_volume(request).await });
+    until(|| gate.0.lock().unwrap().0).await;
+    plugin.shutdown.cancel();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gate.0.lock().unwrap().1 = true;
+    gate.1.notify_all();
+    call.await.unwrap().unwrap();
+    plugin.server.await.unwrap();
+    assert_eq!(node.mounter.targets().len(), 1);
 }

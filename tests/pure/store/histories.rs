@@ -86,6 +86,7 @@ fn opened(root: &Path, key: u8) -> Store {
         boot_id: Some(BOOT.to_owned()),
         patience: Duration::from_secs(20),
         measure: Measure::new(full),
+        min_free: 0,
         ..Options::new(NodeKey::from_bytes(&[key; 32]))
     };
     Store::open(root, options).unwrap()

@@ -25,6 +25,7 @@ fn a_new_store_is_private_and_opens_again() {
     let store = open(&root);
     assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
     assert!(names(&store).is_empty());
+    pull(&store, "a", &[&["x"]]).unwrap();
     match &store.filesystem().verity {
         Ok(()) => assert_eq!(store.integrity(), Integrity::Read),
         Err(why) => {
@@ -33,7 +34,6 @@ fn a_new_store_is_private_and_opens_again() {
             assert!(root.join("unsealed").exists());
         }
     }
-    pull(&store, "a", &[&["x"]]).unwrap();
     drop(store);
     fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
     let store = open(&root);
@@ -153,4 +153,39 @@ fn a_full_disk_is_exhausted_and_names_the_store() {
     assert_eq!(error.kind(), Kind::Exhausted);
     let text = error.to_string();
     assert!(text.contains(&*root.to_string_lossy()) && text.contains("prune"), "{text}");
+}
+
+/// A store after a power cut, with leftovers and torn records, in which every step that needs room fails.
+fn open_without_room(root: &Path, errno: i32) -> Store {
+    let store = open(root);
+    pull(&store, "kept", &[&["common"], &["kept"]]).unwrap();
+    pull(&store, "torn", &[&["common"], &["torn"]]).unwrap();
+    let lease = store.lease_blocking().unwrap();
+    add_layer(&store, &lease, &["unsynced"]).unwrap();
+    drop((lease, store));
+    fs::write(record_path(root, "torn"), "").unwrap();
+    fs::write(root.join("tmp/dead"), "left over").unwrap();
+    let steps = Steps::new(move |_| Err(std::io::Error::from_raw_os_error(errno)));
+    Store::open(root, composefs_csi::image::store::Options { steps, ..options(NEXT_BOOT) }).unwrap()
+}
+
+#[test]
+fn a_store_opens_where_nothing_can_be_written_and_takes_nothing_unsafe() {
+    for (errno, kind) in [(28, Kind::Exhausted), (122, Kind::Exhausted), (30, Kind::Unsupported)] {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let store = open_without_room(dir.path(), errno);
+        assert_eq!(names(&store), [manifest("kept")]);
+        assert_eq!(store.usage().unwrap().images.len(), 1);
+        assert_eq!(store.examine(&[record("kept", &[&["common"], &["kept"]])]).unwrap().damaged.len(), 0);
+        // What the power cut may have torn is still there, so nothing may rely on it.
+        let lease = store.lease_blocking().unwrap();
+        let refused = store.objects().under(&lease).unwrap_err();
+        assert!(matches!(refused, StoreError::Unsound { .. }) || refused.kind() == kind, "{refused}");
+        drop((lease, store));
+        // There is room again.
+        let store = Store::open(dir.path(), options(NEXT_BOOT)).unwrap();
+        assert!(!dir.path().join("tmp/dead").exists());
+        assert_eq!(all_objects(dir.path()), needed(&store));
+        pull(&store, "torn", &[&["common"], &["torn"]]).unwrap();
+    }
 }

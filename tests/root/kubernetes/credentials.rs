@@ -2,10 +2,13 @@
 //! of it is in the log. The registry asks for a password.
 
 use std::fs;
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use composefs_csi::csi::proto::volume_capability::access_mode::Mode;
-use composefs_csi::csi::proto::{NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnstageVolumeRequest};
+use composefs_csi::csi::proto::{
+    NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest,
+};
 use serde_json::{Value, json};
 use tonic::Status;
 
@@ -59,8 +62,16 @@ fn secret(key: &str, content: &[u8]) -> Value {
     json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": { key: value }})
 }
 
+/// Where kubelet wants a volume of the pod.
+fn target(machine: &Machine, volume: &str) -> PathBuf {
+    let place = machine.path().join("kubelet/pods/uid-1/volumes/kubernetes.io~csi").join(volume);
+    fs::create_dir_all(&place).unwrap();
+    place.join("mount")
+}
+
 fn request(machine: &Machine, volume: &str, image: &str) -> NodePublishVolumeRequest {
     let mut request = machine.publish(volume, image);
+    request.target_path = target(machine, volume).display().to_string();
     for (key, value) in [
         ("pod.name", "web"),
         ("pod.namespace", "shop"),
@@ -74,6 +85,13 @@ fn request(machine: &Machine, volume: &str, image: &str) -> NodePublishVolumeReq
 
 async fn publish(plugin: &Plugin, request: NodePublishVolumeRequest) -> Result<(), Status> {
     plugin.node.clone().node_publish_volume(request).await.map(drop)
+}
+
+fn ended(machine: &Machine, volume: &str) -> NodeUnpublishVolumeRequest {
+    NodeUnpublishVolumeRequest {
+        target_path: target(machine, volume).display().to_string(),
+        ..machine.unpublish(volume)
+    }
 }
 
 fn assert_no_secret(machine: &Machine) {
@@ -126,9 +144,11 @@ async fn pull_secrets_of_the_pod_and_of_its_service_account() {
         // Who names a pod that is not here gets nothing of it.
         let mut liar = request(&machine, "liar", &reference);
         liar.volume_context.insert("csi.storage.k8s.io/pod.uid".into(), "uid-2".into());
+        let before = server.asked().len();
         let status = publish(&plugin, liar).await.unwrap_err();
+        assert_eq!(server.asked().len(), before, "the pod is not even looked at");
         assert_eq!(status.code(), tonic::Code::PermissionDenied, "{status}");
-        plugin.node.clone().node_unpublish_volume(machine.unpublish(name)).await.unwrap();
+        plugin.node.clone().node_unpublish_volume(ended(&machine, name)).await.unwrap();
         assert_no_secret(&machine);
     }
 }
@@ -161,13 +181,32 @@ async fn pull_secrets_serve_persistent_volumes() {
     node.node_stage_volume(stage.clone()).await.unwrap();
     assert_eq!(server.asked().len(), 0, "nobody's secrets are read for no pod");
 
+    // The author of a PersistentVolume who writes what kubelet adds, and thereby names somebody else's pod.
+    let of_victim = request(&machine, "victim", &reference).volume_context;
+    let staging = machine.path().join("kubelet/plugins/kubernetes.io/csi/d/other").display().to_string();
+    let forged = NodeStageVolumeRequest {
+        volume_id: "pv-2".to_owned(),
+        staging_target_path: staging.clone(),
+        volume_context: of_victim.clone(),
+        ..stage.clone()
+    };
+    node.node_stage_volume(forged).await.unwrap();
+    // No CSIDriver with podInfoOnMount: kubelet overwrites nothing at the publish either.
+    let mut forged = machine.publish("attacker", &reference);
+    (forged.volume_id, forged.volume_context) = ("pv-2".to_owned(), of_victim);
+    let status = publish(&plugin, forged).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::PermissionDenied, "{status}");
+    assert!(machine.log().contains("is podInfoOnMount set"), "{}", machine.log());
+    assert_eq!(server.asked().len(), 0, "nor are those of a pod that somebody else names");
+    machine.assert_nothing_published();
+
     let mut of_pod = request(&machine, "web", &reference);
     of_pod.volume_id = "pv-1".to_owned();
     of_pod.volume_capability = stage.volume_capability.clone();
     of_pod.volume_context.remove("csi.storage.k8s.io/ephemeral");
     publish(&plugin, of_pod.clone()).await.unwrap();
-    assert_eq!(fs::read(machine.target("web").join("file")).unwrap(), [7; 100]);
-    let mut unpublish = machine.unpublish("web");
+    assert_eq!(fs::read(target(&machine, "web").join("file")).unwrap(), [7; 100]);
+    let mut unpublish = ended(&machine, "web");
     unpublish.volume_id = "pv-1".to_owned();
     node.node_unpublish_volume(unpublish).await.unwrap();
     let unstage = NodeUnstageVolumeRequest {
@@ -253,7 +292,7 @@ echo '{{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kub
     let status = publish(&plugin, with_token("other", "another")).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::PermissionDenied, "another token is another tenant: {status}");
     for volume in ["a", "b"] {
-        plugin.node.clone().node_unpublish_volume(machine.unpublish(volume)).await.unwrap();
+        plugin.node.clone().node_unpublish_volume(ended(&machine, volume)).await.unwrap();
     }
     assert_no_secret(&machine);
 }

@@ -19,7 +19,9 @@ pub enum RecordError {
         what: &'static str,
     },
     /// Another release of the driver wrote the record.
-    #[error("layer record has format version {0}, this release reads 1; remove it and pull the image again")]
+    #[error(
+        "layer record has format version {0}, this release reads 1 and 2; remove it and pull the image again"
+    )]
     Version(u8),
 }
 

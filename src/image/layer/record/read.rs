@@ -1,13 +1,15 @@
 //! Reading a layer record.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
 use super::error::RecordError;
-use super::format::{CHECKSUM_LENGTH, MAGIC, MAX_BYTES, VERSION};
+use super::format::{CHECKSUM_LENGTH, FIRST_SET, MAGIC, MAX_BYTES, NEW_SET, NO_SET, VERSION, VERSION_1};
+use super::sets::RecentSets;
 use super::tag;
-use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta, Mtime, is_clean};
+use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta, Mtime, Xattr, is_clean};
 use crate::image::verity::VerityDigest;
 
 /// Bytes read at a time.
@@ -19,6 +21,8 @@ pub struct RecordReader<R> {
     input: Input<R>,
     /// The path of the last entry.
     previous: Vec<u8>,
+    /// The attribute sets that a number may mean; `None` where every entry has its own (version 1).
+    recent: Option<RecentSets>,
     count: u64,
     ended: bool,
     checksum: Option<[u8; CHECKSUM_LENGTH]>,
@@ -40,10 +44,12 @@ impl<R: Read> RecordReader<R> {
         if input.array()? != MAGIC {
             return Err(input.damaged("it does not begin as a layer record does"));
         }
-        match input.byte()? {
-            VERSION => Ok(Self { input, previous: Vec::new(), count: 0, ended: false, checksum: None }),
-            other => Err(RecordError::Version(other)),
-        }
+        let recent = match input.byte()? {
+            VERSION => Some(RecentSets::default()),
+            VERSION_1 => None,
+            other => return Err(RecordError::Version(other)),
+        };
+        Ok(Self { input, previous: Vec::new(), recent, count: 0, ended: false, checksum: None })
     }
 
     /// Whether the iterator has ended, well or not.
@@ -109,12 +115,26 @@ impl<R: Read> RecordReader<R> {
         if mode > 0o7777 || nanos >= 1_000_000_000 {
             return Err(input.damaged("a mode or a time is out of range"));
         }
-        let mut xattrs = Vec::new();
-        // Without `with_capacity`: the number is only a claim.
-        for _ in 0..input.number()? {
-            xattrs.push((input.bytes()?, input.bytes()?));
+        Ok(Meta { mode, uid, gid, mtime: Mtime { secs, nanos }, xattrs: self.xattrs()? })
+    }
+
+    fn xattrs(&mut self) -> Result<Vec<Xattr>, RecordError> {
+        let Self { input, recent, .. } = self;
+        let Some(recent) = recent else { return input.set() };
+        match input.number()? {
+            NO_SET => Ok(Vec::new()),
+            NEW_SET => {
+                let set = input.set()?;
+                recent.remember(&Arc::from(set.as_slice()));
+                Ok(set)
+            }
+            number => {
+                let known = usize::try_from(number - FIRST_SET).ok().and_then(|number| recent.get(number));
+                known
+                    .map(<[Xattr]>::to_vec)
+                    .ok_or_else(|| input.damaged("it names an attribute set that it does not have"))
+            }
         }
-        Ok(Meta { mode, uid, gid, mtime: Mtime { secs, nanos }, xattrs })
     }
 
     fn payload(&mut self, tag: u8) -> Result<EntryKind, RecordError> {
@@ -246,6 +266,15 @@ impl<R: Read> Input<R> {
     fn number32(&mut self) -> Result<u32, RecordError> {
         let value = self.number()?;
         u32::try_from(value).map_err(|_| self.damaged("a number is too large"))
+    }
+
+    fn set(&mut self) -> Result<Vec<Xattr>, RecordError> {
+        let mut set = Vec::new();
+        // Without `with_capacity`: the number is only a claim.
+        for _ in 0..self.number()? {
+            set.push((self.bytes()?, self.bytes()?));
+        }
+        Ok(set)
     }
 
     fn bytes(&mut self) -> Result<Box<[u8]>, RecordError> {

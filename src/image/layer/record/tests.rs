@@ -26,7 +26,19 @@ fn bytes(max: usize) -> impl Strategy<Value = Box<[u8]>> {
 
 fn meta() -> impl Strategy<Value = Meta> {
     let time = (any::<i64>(), 0u32..1_000_000_000).prop_map(|(secs, nanos)| Mtime { secs, nanos });
-    let xattrs = proptest::collection::btree_map(bytes(20), bytes(300), 0..4);
+    let fresh = proptest::collection::btree_map(bytes(20), bytes(300), 0..4);
+    // Few sets that come again and again, of which one fills half of what is remembered, and sets of their own.
+    let common = prop_oneof![
+        20 => Just((b'a', 3)),
+        20 => Just((b'b', 700)),
+        1 => Just((b'c', 600_000)),
+        1 => Just((b'd', 600_000)),
+    ];
+    let common = common.prop_map(|(name, size)| {
+        let one = [name].into_iter().collect::<Box<[u8]>>();
+        std::collections::BTreeMap::from([(one, vec![name; size].into_boxed_slice())])
+    });
+    let xattrs = prop_oneof![fresh, common];
     (0u32..=0o7777, any::<u32>(), any::<u32>(), time, xattrs).prop_map(|(mode, uid, gid, mtime, xattrs)| {
         Meta { mode, uid, gid, mtime, xattrs: xattrs.into_iter().collect() }
     })
@@ -64,7 +76,8 @@ fn read(record: &[u8]) -> Result<Vec<LayerEntry>, RecordError> {
 }
 
 fn sample() -> Vec<LayerEntry> {
-    let meta = Meta { mode: 0o755, mtime: Mtime { secs: -3, nanos: 5 }, ..Meta::default() };
+    let xattrs = vec![((*b"user.a").into(), (*b"1").into()), ((*b"user.b").into(), (*b"").into())];
+    let meta = Meta { mode: 0o755, mtime: Mtime { secs: -3, nanos: 5 }, xattrs, ..Meta::default() };
     vec![
         LayerEntry { path: (*b"").into(), meta: meta.clone(), kind: EntryKind::Directory },
         LayerEntry { path: (*b"etc/a").into(), meta: meta.clone(), kind: EntryKind::Inline((*b"hi").into()) },
@@ -90,7 +103,8 @@ proptest! {
         honest in any::<bool>(),
     ) {
         if honest && record.len() >= 8 {
-            record[..8].copy_from_slice(b"cfscsiL\x01");
+            record[..8].copy_from_slice(b"cfscsiL\x02");
+            record[7] = 1 + (record[8..].len() % 2) as u8;
         }
         prop_assert!(read(&record).is_err());
     }
@@ -114,16 +128,18 @@ fn every_truncation_and_every_flipped_bit_is_refused() {
 #[test]
 fn a_record_of_another_version_says_so() {
     let mut record = write(&[]);
-    record[7] = 2;
+    record[7] = 3;
     let error = read(&record).unwrap_err();
-    assert!(matches!(error, RecordError::Version(2)));
+    assert!(matches!(error, RecordError::Version(3)));
     assert_eq!(error.kind(), crate::kind::Kind::Unsupported);
 }
 
 #[test]
 fn a_lying_length_allocates_nothing() {
-    let record = [&b"cfscsiL\x01\x04\x00"[..], &[0xff, 0xff, 0xff, 0xff, 0x7f]].concat();
-    assert!(matches!(read(&record), Err(RecordError::Damaged { .. })));
+    for version in [1, 2] {
+        let record = [&b"cfscsiL"[..], &[version, 4, 0], &[0xff, 0xff, 0xff, 0xff, 0x7f]].concat();
+        assert!(matches!(read(&record), Err(RecordError::Damaged { .. })));
+    }
 }
 
 #[test]
@@ -138,4 +154,61 @@ fn many_small_files_take_few_bytes() {
     let record = write(&entries);
     assert!(record.len() < entries.len() * 56, "{} bytes", record.len());
     assert_eq!(read(&record).unwrap(), entries);
+}
+
+#[test]
+fn a_set_of_attributes_that_many_entries_have_stands_in_the_record_once() {
+    let set = |value: u8| -> Vec<_> {
+        (0..100)
+            .map(|i| (format!("user.{i:03}").into_bytes().into(), vec![value; 600].into_boxed_slice()))
+            .collect()
+    };
+    let entry = |i: u32| LayerEntry {
+        path: format!("f{i:05}").into_bytes().into(),
+        meta: Meta { mode: 0o644, xattrs: set((i % 3) as u8), ..Meta::default() },
+        kind: EntryKind::Inline((*b"").into()),
+    };
+    let mut writer = RecordWriter::new(Vec::new());
+    (0..3000).for_each(|i| writer.push(&entry(i)).unwrap());
+    // What an image may have is counted as before: each entry costs its reader the whole set.
+    assert!(writer.bytes_in_full() > 3000 * 60_000, "{}", writer.bytes_in_full());
+    let record = writer.finish().unwrap();
+    assert!(record.len() < 3 * 62_000 + 3000 * 20, "{} bytes", record.len());
+    let mut read = 0;
+    for (i, found) in RecordReader::new(&record[..]).unwrap().enumerate() {
+        assert_eq!(found.unwrap(), entry(i as u32));
+        read += 1;
+    }
+    assert_eq!(read, 3000);
+}
+
+/// The sample as the first version wrote it.
+const VERSION_1: &str = "6366736373694c01010000ed0300000505";
+
+#[test]
+fn records_of_the_first_version_are_read() {
+    let bytes = |bytes: &[u8]| [&[bytes.len() as u8], bytes].concat();
+    let set = [&[2][..], &bytes(b"user.a"), &bytes(b"1"), &bytes(b"user.b"), &bytes(b"")].concat();
+    let meta = [&[0xed, 0x03, 0, 0, 5, 5][..], &set].concat();
+    let mut record = [&b"cfscsiL\x01"[..], &[1, 0, 0], &meta].concat();
+    assert_eq!(hex::encode(&record[..17]), VERSION_1);
+    record.extend([&[2, 0][..], &bytes(b"etc/a"), &meta, &bytes(b"hi")].concat());
+    let size = [0x80, 0x80, 0x80, 0x80, 0x80, 0x20];
+    record.extend([&[3, 4][..], &bytes(b"b"), &meta, &[7; 32], &size, &[0, 3]].concat());
+    let checksum = <sha2::Sha256 as sha2::Digest>::digest(&record);
+    record.extend(checksum);
+    assert_eq!(read(&record).unwrap(), sample());
+}
+
+#[test]
+fn a_number_that_means_no_set_is_damage() {
+    let set = [1, 1, 1, b'a', 1, b'1'];
+    for (number, known) in [(2u8, true), (3, false), (0x7f, false)] {
+        let first = [&[1, 0, 0, 0, 0, 0, 0, 0][..], &set].concat();
+        let second = [1, 0, 1, b'x', 0, 0, 0, 0, 0, number];
+        let mut record = [&b"cfscsiL\x02"[..], &first, &second, &[0, 2]].concat();
+        let checksum = <sha2::Sha256 as sha2::Digest>::digest(&record);
+        record.extend(checksum);
+        assert_eq!(read(&record).is_ok(), known, "{number}");
+    }
 }

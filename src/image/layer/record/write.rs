@@ -1,13 +1,16 @@
 //! Writing a layer record.
 
+use std::collections::HashMap;
 use std::io::Write;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
 use super::error::RecordError;
-use super::format::{MAGIC, VERSION};
+use super::format::{FIRST_SET, MAGIC, NEW_SET, NO_SET, VERSION};
+use super::sets::RecentSets;
 use super::tag;
-use crate::image::entry::{EntryKind, LayerEntry, Meta};
+use crate::image::entry::{EntryKind, LayerEntry, Meta, Xattr};
 
 /// Bytes gathered before they are hashed and written.
 const BUFFER: usize = 64 << 10;
@@ -19,9 +22,14 @@ pub struct RecordWriter<W> {
     hash: Sha256,
     /// The path of the last entry.
     previous: Vec<u8>,
+    recent: RecentSets,
+    /// The numbers of the recent sets.
+    numbers: HashMap<Arc<[Xattr]>, usize>,
     count: u64,
     /// Bytes that have left the buffer.
     flushed: u64,
+    /// Bytes that were not written because a set stands in the record already.
+    shared: u64,
 }
 
 impl<W> std::fmt::Debug for RecordWriter<W> {
@@ -37,7 +45,17 @@ impl<W: Write> RecordWriter<W> {
         let mut buffer = Vec::with_capacity(BUFFER + 4096);
         buffer.extend_from_slice(&MAGIC);
         buffer.push(VERSION);
-        Self { sink, buffer, hash: Sha256::new(), previous: Vec::new(), count: 0, flushed: 0 }
+        Self {
+            sink,
+            buffer,
+            hash: Sha256::new(),
+            previous: Vec::new(),
+            recent: RecentSets::default(),
+            numbers: HashMap::new(),
+            count: 0,
+            flushed: 0,
+            shared: 0,
+        }
     }
 
     /// Entries written so far.
@@ -45,9 +63,9 @@ impl<W: Write> RecordWriter<W> {
         self.count
     }
 
-    /// Bytes of the record so far.
-    pub(in crate::image::layer) fn bytes_so_far(&self) -> u64 {
-        self.flushed + self.buffer.len() as u64
+    /// Bytes that the record would have so far if every entry had its attributes written out: what reading it costs.
+    pub(in crate::image::layer) fn bytes_in_full(&self) -> u64 {
+        self.flushed + self.buffer.len() as u64 + self.shared
     }
 
     /// Appends an entry.
@@ -103,10 +121,30 @@ impl<W: Write> RecordWriter<W> {
         // Zigzag, so that negative times are short, too.
         self.number(((seconds << 1) ^ (seconds >> 63)) as u64);
         self.number(meta.mtime.nanos.into());
-        self.number(meta.xattrs.len() as u64);
-        for (name, value) in &meta.xattrs {
+        self.xattrs(&meta.xattrs);
+    }
+
+    fn xattrs(&mut self, set: &[Xattr]) {
+        if set.is_empty() {
+            return self.number(NO_SET);
+        }
+        if let Some(number) = self.numbers.get(set) {
+            self.shared += set.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum::<u64>();
+            return self.number(FIRST_SET + *number as u64);
+        }
+        self.number(NEW_SET);
+        self.number(set.len() as u64);
+        for (name, value) in set {
             self.bytes(name);
             self.bytes(value);
+        }
+        let set: Arc<[Xattr]> = set.into();
+        let remembered = self.recent.remember(&set);
+        if remembered.forgot {
+            self.numbers.clear();
+        }
+        if let Some(number) = remembered.number {
+            self.numbers.insert(set, number);
         }
     }
 

@@ -152,11 +152,6 @@ impl Layers {
         Ok(())
     }
 
-    /// Makes the directory of this boot's staged records.
-    pub(in crate::image::store) fn make_staging(&self) -> Result<(), StoreError> {
-        self.disk.make(&self.staging).map(drop)
-    }
-
     /// Gives a staged record, which a sync has covered, its place among the synced ones; to be followed by
     /// [`Layers::sync`].
     pub(in crate::image::store) fn keep(&self, diff_id: &Digest) -> Result<(), StoreError> {

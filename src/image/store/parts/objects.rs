@@ -2,6 +2,8 @@
 
 mod enable_verity;
 
+pub(in crate::image::store) use enable_verity::UNSEALED;
+
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -32,9 +34,18 @@ impl StoredObjects {
     /// for the disk: the marker of its writes must be there before they are.
     ///
     /// # Errors
-    /// Those of writing the marker.
+    /// [`StoreError::Unsound`] if what a power cut may have torn could not be removed when the store was opened, and those
+    /// of writing the marker.
     pub fn under(&self, lease: &Lease) -> Result<Objects, StoreError> {
-        lease.mark(|| self.markers.make())?;
+        lease.mark(|| {
+            // Here and not when the store is opened, which a full disk must not prevent.
+            self.note_lack_of_verity()?;
+            self.disk.room().look_next();
+            match self.markers.of_other_boots()?.is_empty() {
+                true => self.markers.make(),
+                false => Err(StoreError::Unsound { store: self.root().to_owned() }),
+            }
+        })?;
         Ok(self.objects.clone())
     }
 

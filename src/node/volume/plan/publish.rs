@@ -75,8 +75,9 @@ pub(crate) fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -
 pub(crate) fn unpublish(target: &TargetPath, seen: &Observed) -> VolumePlan {
     let mut steps = Vec::new();
     let ours = seen.record.as_ref().filter(|record| record.target(target.path()).is_some());
-    // Without an owner, a mount there is this volume's, or its record was lost.
-    if seen.owner.is_none() {
+    // Without an owner, a mount there is this volume's, or its record was lost. Where two records of this boot claim the
+    // target, one is stale or forged, and the volume goes by its own.
+    if seen.owner.is_none() || ours.is_some_and(|record| record.boot == seen.boot) {
         if seen.mounted.is_some() {
             steps.push(Step::Unmount);
         }

@@ -10,6 +10,7 @@ use crate::integrity::Integrity;
 use crate::kind::Kind;
 use crate::node::mount::Mounter as _;
 use crate::node::mount::fake::FakeMounter;
+use crate::node::state_directory::StateDirectory;
 use crate::node::volume::execute::Io;
 use crate::node::volume::guard::{Guards, VolumeGuard};
 use crate::node::volume::record::Records;
@@ -20,6 +21,7 @@ struct Node {
     directory: tempfile::TempDir,
     mounter: FakeMounter,
     records: Records,
+    state: StateDirectory,
     boot: u32,
     guards: Guards,
 }
@@ -35,7 +37,8 @@ impl Node {
         let records = Records::open(directory.path().join("volumes")).unwrap();
         let mounter = FakeMounter::new();
         (0..2).for_each(|number| mounter.add_image(image(number).composefs, &["sub"]));
-        Self { directory, mounter, records, boot: 0, guards: Guards::default() }
+        let state = StateDirectory::claim(directory.path()).unwrap();
+        Self { directory, mounter, records, state, boot: 0, guards: Guards::default() }
     }
 
     fn target(&self, number: u8) -> TargetPath {
@@ -64,7 +67,13 @@ impl Node {
     /// Plans, as a call does; `tag` is what the registry would say now.
     fn plan(&self, op: &Op, tag: u8) -> (Observed, VolumePlan) {
         let boot = self.boot.to_string();
-        let io = Io { records: &self.records, mounter: &self.mounter, boot: &boot };
+        let io = Io {
+            records: &self.records,
+            mounter: &self.mounter,
+            state: &self.state,
+            kubelet: self.directory.path(),
+            boot: &boot,
+        };
         let guard = self.guard(op.volume());
         let target = self.target(op.target());
         let volume = guard.volume().clone();
@@ -105,7 +114,13 @@ impl Node {
     /// Carries out at most `limit` steps: a process killed after that many.
     fn run(&self, op: &Op, seen: &Observed, steps: &[Step], limit: usize) -> bool {
         let boot = self.boot.to_string();
-        let io = Io { records: &self.records, mounter: &self.mounter, boot: &boot };
+        let io = Io {
+            records: &self.records,
+            mounter: &self.mounter,
+            state: &self.state,
+            kubelet: self.directory.path(),
+            boot: &boot,
+        };
         let steps = &steps[..limit.min(steps.len())];
         let target = self.target(op.target());
         io.run(&self.guard(op.volume()), &target, seen.record.as_ref(), steps).is_ok()

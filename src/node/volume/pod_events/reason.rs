@@ -52,6 +52,7 @@ impl EventReason {
     pub(super) fn of(error: &VolumeError) -> Option<Self> {
         match error {
             _ if matches!(error.kind(), Kind::Pending | Kind::Busy) => None,
+            VolumeError::Stopping { .. } => None,
             _ if is_refusal(error) => Some(Self::Refused),
             VolumeError::Pull(error) if rate_limit(error).is_some() => Some(Self::RateLimited),
             _ => Some(Self::Failed),
@@ -79,6 +80,9 @@ fn is_refusal(error: &VolumeError) -> bool {
         VolumeError::Refused(_)
         | VolumeError::Step(_)
         | VolumeError::Busy(_)
+        | VolumeError::Withdrawn(_)
+        | VolumeError::Stopping { .. }
+        | VolumeError::StateDirectory(_)
         | VolumeError::Pulling { .. }
         | VolumeError::CredentialProvider(_)
         | VolumeError::Unknown(_)

@@ -59,20 +59,22 @@ impl Records {
         claims.get(target).filter(|claim| claim.boot == boot).map(|claim| claim.volume.clone())
     }
 
+    /// Whether the volume is known to claim another target than `path`.
+    pub(crate) fn claims_other(&self, id: &VolumeId, path: &Path) -> bool {
+        self.claims().iter().any(|(target, claim)| claim.volume == id.as_str() && target != path)
+    }
+
+    /// Lets go of a target whose record cannot be changed.
+    pub(crate) fn disclaim(&self, target: &Path) {
+        self.claims().remove(target);
+    }
+
     /// The record of a volume; `None` if the volume is not in use.
     ///
     /// # Errors
     /// The record cannot be read or parsed.
     pub(crate) fn read(&self, id: &VolumeId) -> Result<Option<VolumeRecord>, RecordError> {
-        let path = self.path(id);
-        let record = read(&path)?;
-        match record {
-            Some(record) if record.volume_id != id.as_str() => {
-                let why = format!("it is about volume {:?}", record.volume_id);
-                Err(RecordError::Damaged { path, why })
-            }
-            record => Ok(record),
-        }
+        read(&self.path(id))
     }
 
     /// Writes the record of a volume, atomically for every reader while the system runs. The caller holds the volume's
@@ -183,7 +185,18 @@ fn remove(path: &Path) -> Result<(), RecordError> {
 
 fn read(path: &Path) -> Result<Option<VolumeRecord>, RecordError> {
     match fs::read(path) {
-        Ok(bytes) => VolumeRecord::parse(path, &bytes).map(Some),
+        Ok(bytes) => {
+            let record = VolumeRecord::parse(path, &bytes)?;
+            // A copy of another volume's record would claim that volume's targets.
+            let named = record.volume_id.parse().is_ok_and(|id: VolumeId| {
+                path.file_stem().is_some_and(|stem| stem == id.file_stem().as_str())
+            });
+            if named {
+                return Ok(Some(record));
+            }
+            let why = format!("it is about volume {:?}", record.volume_id);
+            Err(RecordError::Damaged { path: path.to_owned(), why })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(RecordError::System { step: "read", path: path.to_owned(), error }),
     }

@@ -28,6 +28,8 @@ pub struct StagedLayer<'a> {
 
 impl Write for StagedLayer<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.disk.room().take(bytes.len() as u64);
+        room.map_err(|short| io::Error::new(io::ErrorKind::StorageFull, short))?;
         self.temporary.file().write(bytes)
     }
 

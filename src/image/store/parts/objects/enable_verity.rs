@@ -13,6 +13,9 @@ use crate::image::store::lock::Exclusive;
 use crate::image::verity::VerityDigest;
 use crate::sys::verity::{enable_verity, measure_verity};
 
+/// The note that objects may lack fs-verity, in the store's directory.
+pub(in crate::image::store) const UNSEALED: &str = "unsealed";
+
 impl StoredObjects {
     /// Whether there are objects to enable fs-verity on now.
     pub(in crate::image::store) fn lacks_verity(&self) -> bool {
@@ -20,7 +23,7 @@ impl StoredObjects {
     }
 
     /// Notes, before the first object is written, that objects will not have fs-verity.
-    pub(in crate::image::store) fn note_lack_of_verity(&self) -> Result<(), StoreError> {
+    pub(super) fn note_lack_of_verity(&self) -> Result<(), StoreError> {
         let note = self.note();
         if self.objects.requires_verity() || note.exists() {
             Ok(())
@@ -65,6 +68,6 @@ impl StoredObjects {
     }
 
     fn note(&self) -> PathBuf {
-        self.root().join("unsealed")
+        self.root().join(UNSEALED)
     }
 }
