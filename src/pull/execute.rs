@@ -9,16 +9,17 @@ mod registry;
 
 use std::sync::Arc;
 
+use self::records::Records;
 use super::error::About as _;
 use super::evidence::Evidence;
 use super::manifest_path::ManifestPath;
-use super::plan::{self, Answer, Case, Facts, Obstacle, Provided, Step, Terms};
+use super::plan::{Answer, Case, Facts, Obstacle, Provided, Step, Terms};
 use super::pull_task::PullTask;
 use super::pulls::Pulls;
 use super::rights::Rights;
-use super::{ImageRequest, PullError, Ready};
+use super::{ImageRequest, PullError, Ready, blocking};
 use crate::image::seal::{MERGED_SHA512, why_unsealed};
-use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::store::{ImageRecord, Lease};
 use crate::oci::Source;
 
 /// One request on its way to an image.
@@ -27,6 +28,7 @@ pub(super) struct Execution<'a> {
     request: &'a ImageRequest,
     rights: Rights,
     lease: Lease,
+    records: Arc<Records>,
     /// The reference as the user wrote it, for messages.
     image: String,
     /// The registry or layout, once it has been asked.
@@ -43,7 +45,8 @@ impl<'a> Execution<'a> {
         // The lease comes first: from here on nothing that is found can be swept away.
         let lease = pulls.store().lease().await.about(&image)?;
         let rights = pulls.rights(request)?;
-        Ok(Self { pulls, request, rights, lease, image, source: None })
+        let records = Arc::new(Records::of(pulls.store(), &rights, &lease, request));
+        Ok(Self { pulls, request, rights, lease, records, image, source: None })
     }
 
     /// Serves the request; `require_digest` refuses images that do not carry their composefs digest.
@@ -51,19 +54,22 @@ impl<'a> Execution<'a> {
     /// # Errors
     /// The plan refuses it, or a step fails.
     pub(super) async fn run(mut self, require_digest: bool) -> Result<Ready, PullError> {
-        let terms = Terms::of(self.request, self.rights.sees_all(), require_digest);
+        let terms = Arc::new(Terms::of(self.request, self.rights.sees_all(), require_digest));
         let mut facts = Facts::default();
         loop {
             // Every answer is a fact that was missing, so the loop ends.
-            let answer = match plan::next(&terms, &facts) {
-                Step::Read(reading) => self.read(reading)?,
+            let (records, terms) = (Arc::clone(&self.records), Arc::clone(&terms));
+            let step;
+            (facts, step) = blocking(&self.image, move || records.proceed(&terms, facts)).await??;
+            let answer = match step {
                 Step::Ask(question) => self.ask(question).await?,
                 Step::Judge(case) => self.judge(case).await?,
-                Step::Record(new) => self.record(new)?,
                 Step::Fetch(path, evidence) => self.fetch(path, evidence).await?,
                 Step::Renew(record) => self.renew(record).await?,
                 Step::Give(provided) => return Ok(self.ready(provided)),
                 Step::Refuse(obstacle) => return Err(self.refusal(obstacle)),
+                // Taken with the records.
+                Step::Read(_) | Step::Record(_) => continue,
             };
             facts.note(answer);
         }
@@ -124,9 +130,5 @@ impl<'a> Execution<'a> {
             Obstacle::Seal(error) => PullError::Seal { image, source: Arc::new(error) },
             Obstacle::Unsealed(why) => PullError::Unsealed { image, why },
         }
-    }
-
-    fn store(&self) -> &Store {
-        self.pulls.store()
     }
 }

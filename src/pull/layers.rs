@@ -8,13 +8,13 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
-use super::PullError;
 use super::error::About as _;
 use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::Part;
 use super::rights::Rights;
 use super::turns::{GaveWay, TurnRules, Turns};
+use super::{PullError, blocking};
 use crate::image::access::Origin;
 use crate::image::layer;
 use crate::image::store::{AccessRecord, Lease, Store};
@@ -107,7 +107,8 @@ impl LayerFetcher {
         let lock = self.lock_of((blob, origin, reader));
         // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
         let _locked = lock.lock().await;
-        let found = match pull.rights.layer(&blob)? {
+        let rights = pull.rights.clone();
+        let found = match blocking(pull.image, move || rights.layer(&blob)).await?? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
                 self.metrics.saved(Reuse::Layer, layer.blob.size);
@@ -115,7 +116,8 @@ impl LayerFetcher {
             }
             None => {
                 let diff_id = self.stream(pull, layer).await?;
-                pull.rights.record_fetch(pull.lease, &blob)?;
+                let (rights, lease) = (pull.rights.clone(), pull.lease.clone());
+                blocking(pull.image, move || rights.record_fetch(&lease, &blob)).await??;
                 progress.set(LayerState::Done);
                 diff_id
             }

@@ -14,7 +14,7 @@ use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
 use super::turns::Tenant;
-use super::{Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence};
+use super::{Progress, PullError, PullLimits, PullMetrics, blocking, build, renew, stored_evidence};
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
@@ -95,9 +95,9 @@ impl PullContext {
 
     async fn is_pinned(&self, manifest: &Digest) -> bool {
         let (store, manifest) = (Arc::clone(&self.store), *manifest);
-        let found = tokio::task::spawn_blocking(move || store.pins().contains(&manifest)).await;
+        let found = blocking("", move || store.pins().contains(&manifest)).await;
         // What cannot be read may hold a pin.
-        found.map_or(true, |found| found.unwrap_or(true))
+        !matches!(found, Ok(Ok(false)))
     }
 
     async fn pull(&self, task: &Arc<PullTask>, progress: &Progress) -> Result<PulledImage, PullError> {
@@ -105,9 +105,12 @@ impl PullContext {
         let (image, manifest) = (task.image.as_str(), task.path.digest);
         let lease = self.store.lease().await.about(image)?;
         // Between planning and now another pull may have ended.
-        if let Some(record) = self.store.images().get_or_set_aside(&manifest).about(image)?
-            && task.rights.is_from_here(&manifest)?
-        {
+        let (store, asked) = (Arc::clone(&self.store), Arc::clone(task));
+        let here = move || match store.images().get_or_set_aside(&manifest).about(&asked.image)? {
+            Some(record) if asked.rights.is_from_here(&manifest)? => Ok(Some(record)),
+            _ => Ok(None),
+        };
+        if let Some(record) = blocking(image, here).await?? {
             return Ok((record, 0));
         }
         let recipe = self.recipe(task).await?;
@@ -121,10 +124,15 @@ impl PullContext {
         };
         self.layers.fetch_all(&layers, &recipe.parts).await?;
         let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
-        // The evidence comes before the image, so that the image never is without.
-        stored_evidence::keep(&self.store, &lease, &task.evidence, task.rights.origin().name(), image)?;
+        let (store, held, asked) = (Arc::clone(&self.store), lease.clone(), Arc::clone(task));
+        let elsewhere = move || {
+            // The evidence comes before the image, so that the image never is without.
+            let (origin, image) = (asked.rights.origin().name(), &asked.image);
+            stored_evidence::keep(&store, &held, &asked.evidence, origin, image)?;
+            store.images().get_or_set_aside(&manifest).about(image)
+        };
         // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
-        let record = match self.store.images().get_or_set_aside(&manifest).about(image)? {
+        let record = match blocking(image, elsewhere).await?? {
             Some(record) if StoredPart::of(&record) == recipe.stored() => record,
             _ => {
                 progress.begin_building();
@@ -132,7 +140,8 @@ impl PullContext {
             }
         };
         // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
-        task.rights.record_origin(&lease, &manifest)?;
+        let (rights, held) = (task.rights.clone(), lease.clone());
+        blocking(image, move || rights.record_origin(&held, &manifest)).await??;
         tracing::info!(
             composefs = %record.image,
             fetched_bytes = fetched,

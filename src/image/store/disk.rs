@@ -13,7 +13,7 @@ use rustix::fs::FlockOperation;
 
 use super::error::StoreError;
 use super::file_name::digest_of;
-use crate::durable_file::{self, StepError, Steps, Temporary, try_lock};
+use crate::durable_file::{self, StepError, Steps, Temporary, assert_may_block, try_lock};
 use crate::image::objects::Room;
 use crate::oci::digest::Digest;
 
@@ -165,6 +165,7 @@ impl Disk {
 
     /// Reads a small file whole; `None` if it does not exist.
     pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+        assert_may_block();
         match fs::read(path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -174,6 +175,7 @@ impl Disk {
 
     /// The names in a directory; none if it does not exist.
     pub(super) fn list(&self, directory: &Path) -> Result<Vec<std::ffi::OsString>, StoreError> {
+        assert_may_block();
         let fail = |error| self.error("list", directory, error);
         match fs::read_dir(directory) {
             Ok(entries) => entries.map(|entry| Ok(entry.map_err(fail)?.file_name())).collect(),

@@ -1,16 +1,58 @@
-//! What an execution reads from the store and writes to it. Every access of a request to records is here.
+//! What an execution reads from the store and writes to it. Every access of a request to records is here. Blocking.
 
 use std::sync::Arc;
 
-use super::Execution;
-use crate::image::store::ImageRecord;
+use crate::image::store::{ImageRecord, Lease, Store};
 use crate::oci::digest::Digest;
+use crate::oci::platform::Platform;
+use crate::oci::reference::Reference;
 use crate::pull::error::About as _;
-use crate::pull::plan::{Answer, Lookup, NewRecord, Reading};
-use crate::pull::{PullError, PullPolicy, recipe, stored_evidence};
+use crate::pull::plan::{self, Answer, Facts, Lookup, NewRecord, Reading, Step, Terms};
+use crate::pull::pulls::note_used;
+use crate::pull::rights::Rights;
+use crate::pull::{ImageRequest, PullError, PullPolicy, recipe, stored_evidence};
 
-impl Execution<'_> {
-    pub(super) fn read(&self, reading: Reading) -> Result<Answer, PullError> {
+/// The records that concern one request.
+#[derive(Debug)]
+pub(super) struct Records {
+    store: Arc<Store>,
+    rights: Rights,
+    lease: Lease,
+    reference: Reference,
+    platform: Platform,
+    policy: PullPolicy,
+    pinned: Option<Digest>,
+    /// The reference as the user wrote it, for messages.
+    image: String,
+}
+
+impl Records {
+    pub(super) fn of(store: &Arc<Store>, rights: &Rights, lease: &Lease, request: &ImageRequest) -> Self {
+        Self {
+            store: Arc::clone(store),
+            rights: rights.clone(),
+            lease: lease.clone(),
+            reference: request.reference.clone(),
+            platform: request.platform.clone(),
+            policy: request.policy,
+            pinned: request.pinned,
+            image: request.reference.to_string(),
+        }
+    }
+
+    /// Takes the steps that need records alone, and returns what is known then, and the first step that needs more.
+    pub(super) fn proceed(&self, terms: &Terms, mut facts: Facts) -> Result<(Facts, Step), PullError> {
+        loop {
+            let answer = match plan::next(terms, &facts) {
+                Step::Read(reading) => self.read(reading)?,
+                Step::Record(new) => self.record(new)?,
+                other => return Ok((facts, other)),
+            };
+            facts.note(answer);
+        }
+    }
+
+    fn read(&self, reading: Reading) -> Result<Answer, PullError> {
         Ok(match reading {
             Reading::Image(lookup) => Answer::Image(lookup, self.look_up(lookup)?.map(Arc::new)),
             Reading::Granted(lookup, manifest) => Answer::Granted(lookup, self.rights.is_granted(&manifest)?),
@@ -20,32 +62,29 @@ impl Execution<'_> {
         })
     }
 
-    pub(super) fn record(&self, new: NewRecord) -> Result<Answer, PullError> {
+    fn record(&self, new: NewRecord) -> Result<Answer, PullError> {
         match &new {
             NewRecord::Grant(manifest) => self.rights.record_grant(&self.lease, manifest)?,
             NewRecord::Names { top, manifest } => {
                 let names = [self.image.clone(), self.pinned_name(top)];
-                self.store()
-                    .names()
-                    .remember(&names, &self.request.platform, *manifest)
-                    .about(&self.image)?;
+                self.store.names().remember(&names, &self.platform, *manifest).about(&self.image)?;
             }
             NewRecord::Evidence(evidence) => {
                 let origin = self.rights.origin().name();
-                stored_evidence::keep(self.store(), &self.lease, evidence, origin, &self.image)?;
+                stored_evidence::keep(&self.store, &self.lease, evidence, origin, &self.image)?;
             }
             NewRecord::Preloaded { manifest, fetched } => {
                 let blobs = fetched.iter().flat_map(|path| recipe::blobs(&path.manifest));
                 self.rights.record_preload(&self.lease, manifest, blobs.map(|blob| &blob.digest))?;
             }
-            NewRecord::Used(manifest) => self.pulls.used(manifest),
+            NewRecord::Used(manifest) => note_used(&self.store, manifest),
         }
         Ok(Answer::Recorded(new))
     }
 
     fn look_up(&self, lookup: Lookup) -> Result<Option<ImageRecord>, PullError> {
         match lookup {
-            Lookup::Request => match &self.request.pinned {
+            Lookup::Request => match &self.pinned {
                 Some(manifest) => self.stored(manifest),
                 None => self.by_name(&self.image),
             },
@@ -55,23 +94,23 @@ impl Execution<'_> {
     }
 
     fn by_name(&self, name: &str) -> Result<Option<ImageRecord>, PullError> {
-        match self.store().names().resolve(name, &self.request.platform).about(&self.image)? {
+        match self.store.names().resolve(name, &self.platform).about(&self.image)? {
             Some(manifest) => self.stored(&manifest),
             None => Ok(None),
         }
     }
 
     fn stored(&self, manifest: &Digest) -> Result<Option<ImageRecord>, PullError> {
-        let record = match self.request.policy {
+        let record = match self.policy {
             // A record that is not authentic is the answer where the image cannot be pulled again.
-            PullPolicy::Never => self.store().images().get(manifest),
-            PullPolicy::Always | PullPolicy::IfNotPresent => self.store().images().get_or_set_aside(manifest),
+            PullPolicy::Never => self.store.images().get(manifest),
+            PullPolicy::Always | PullPolicy::IfNotPresent => self.store.images().get_or_set_aside(manifest),
         };
         record.about(&self.image)
     }
 
     /// The reference with the digest that it resolves to.
     fn pinned_name(&self, top: &Digest) -> String {
-        self.request.reference.clone().pinned(*top).to_string()
+        self.reference.clone().pinned(*top).to_string()
     }
 }
