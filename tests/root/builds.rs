@@ -17,7 +17,8 @@ fn winding() -> Vec<u8> {
     let header = |kind| {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
-        (header.set_size(0), header.set_mode(0o755));
+        header.set_size(0);
+        header.set_mode(0o755);
         header
     };
     tar.append_data(&mut header(tar::EntryType::Directory), "a/", &[][..]).unwrap();
