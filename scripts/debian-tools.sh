@@ -18,6 +18,7 @@
 #   node          a root filesystem for a Kubernetes node: etcd, containerd, runc, CNI plugins (bookworm) -> root/
 #   registry      docker-registry with its libraries, busybox (bookworm) -> root/
 #   secilc        the compiler of SELinux policies (bookworm)          -> bin/secilc
+#   prometheus    Prometheus and promtool 2.42 (bookworm)              -> bin/prometheus, bin/promtool
 #
 # DIR defaults to ${XDG_CACHE_HOME:-~/.cache}/composefs-csi/tools. Packages come from the mirror that the
 # machine's own apt sources name (DEBIAN_MIRROR overrides it; where apt is not Debian's, cosign 3 and a static busybox
@@ -54,6 +55,7 @@ describe() {
                          mount util-linux coreutils findutils bash grep sed procps ca-certificates' ;;
         registry)    suite=bookworm packages='docker-registry busybox-static' keep='.' programs='' ;;
         secilc)      suite=bookworm packages=secilc keep='.' programs=secilc ;;
+        prometheus)  suite=bookworm packages=prometheus keep='^(prometheus|libc6)$' programs='prometheus promtool' ;;
         kubernetes)  suite=bookworm packages=kubernetes source=Sources keep='' programs='' ;;
         *)           say "unknown set '$1'"; usage ;;
     esac

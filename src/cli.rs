@@ -136,8 +136,9 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         }
         Command::Pin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, true, output).await,
         Command::Unpin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, false, output).await,
-        Command::Prune { watermark, dry_run } => {
-            store::prune(&engine()?, watermark.then_some((85, 80)), *dry_run, output)
+        Command::Prune { watermark, watermarks, dry_run } => {
+            let marks = watermark.then(|| watermarks.percents(cli.limits.min_free)).transpose()?;
+            store::prune(&engine()?, marks, *dry_run, output)
         }
         Command::Verify { image, repair } => {
             let wanted = image.as_deref().map(|image| Wanted::parse(image, None)).transpose()?;

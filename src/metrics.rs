@@ -8,6 +8,7 @@
 //! Counting is an atomic addition; only a family with two labels takes a lock to find its series. Nothing here is
 //! called per byte.
 
+pub mod coarse;
 mod description;
 mod family;
 mod label;

@@ -9,6 +9,7 @@
 use async_trait::async_trait;
 
 use crate::image::store::{ImageRecord, Lease};
+use crate::image::verity::VerityDigest;
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
@@ -22,6 +23,7 @@ mod build;
 mod builders;
 mod error;
 mod evidence;
+mod excess;
 mod execute;
 mod layers;
 mod limits;
@@ -40,11 +42,13 @@ mod stored_evidence;
 mod turns;
 mod unbuilt;
 mod under_way;
+mod vary;
 
 use blocking::blocking;
 pub use build::{fold, write};
 pub use error::PullError;
-pub use limits::PullLimits;
+pub use excess::Excess;
+pub use limits::{Kept, PullLimits};
 pub use manifest_path::ManifestPath;
 pub use metrics::PullMetrics;
 pub use progress::{LayerProgress, LayerState, Progress, Watch};
@@ -91,6 +95,8 @@ pub struct ImageRequest {
     pub caller: Caller,
     /// The manifest that the volume shows already, if it does. No other image is given.
     pub pinned: Option<Digest>,
+    /// Whether nothing in the image may be executed.
+    pub noexec: bool,
     /// What to show the registry.
     pub credentials: Credentials,
     /// Where the caller finds the counters of the pull that the request has joined.
@@ -127,6 +133,11 @@ impl Caller {
         !matches!(self, Self::Staging | Self::Operator)
     }
 
+    /// Whether the caller mounts the image, now or soon.
+    pub(super) fn mounts(&self) -> bool {
+        matches!(self, Self::Pod { .. } | Self::Staging | Self::Mount)
+    }
+
     /// The namespace whose policy decides.
     pub fn namespace(&self) -> Option<&str> {
         match self {
@@ -141,6 +152,8 @@ impl Caller {
 pub struct Ready {
     /// Its record.
     pub record: ImageRecord,
+    /// The composefs image to mount: the record's own, or one of its variants.
+    pub image: VerityDigest,
     /// Keeps the image from the sweep until it is recorded elsewhere.
     pub lease: Lease,
     /// Bytes that the pull fetched from the source for this image; 0 if it was here.

@@ -1,11 +1,11 @@
 //! Layers folded into a tree and written as an image, from entries that tar would hardly bring together.
 //!
 //! Held: an image reads back to the tree it was made of, and the same layers give the same tree; the faithful
-//! tree has no device, no pipe and no attribute that would steer overlayfs.
+//! tree has no device, no pipe and no attribute that would steer overlayfs, and a reduced one gives no rights.
 
 #![no_main]
 
-use composefs_csi::image::tree::{Rules, XattrRule};
+use composefs_csi::image::tree::{Powers, Reduction, Rules, XattrRule};
 use composefs_csi_fuzz::image;
 use composefs_csi_fuzz::script::Script;
 use libfuzzer_sys::fuzz_target;
@@ -13,9 +13,11 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: &[u8]| {
     let Some((choice, script)) = input.split_first() else { return };
     let layers = Script(script).layers();
-    let rules = match choice % 4 {
+    let rules = match choice % 6 {
         0 => Rules::Faithful,
         3 => Rules::Verbatim,
+        4 => Rules::Reduced { to: Reduction::Unprivileged, special_files: false },
+        5 => Rules::Reduced { to: Reduction::NotExecutable, special_files: true },
         1 => Rules::Canonical { xattrs: XattrRule::AllowlistOnly },
         _ => Rules::Canonical { xattrs: XattrRule::KeepUser },
     };
@@ -24,7 +26,12 @@ fuzz_target!(|input: &[u8]| {
     let text = image::text(&tree);
     let again = image::fold(&layers, rules).expect("what was folded once");
     assert_eq!(image::text(&again), text, "the same layers, another tree");
-    if matches!(rules, Rules::Faithful | Rules::Verbatim) {
+    let Powers { special_file, privileged_file, program } = tree.powers();
+    if let Rules::Reduced { to, special_files } = rules {
+        assert!(privileged_file.is_none() && (special_files || special_file.is_none()));
+        assert!(to == Reduction::Unprivileged || program.is_none());
+    }
+    if !matches!(rules, Rules::Canonical { .. }) {
         let shown = String::from_utf8_lossy(&text);
         assert!(!shown.contains(" trusted.") && !shown.contains(" user.overlay."), "{shown}");
     }

@@ -72,7 +72,7 @@ sidecars_digest() {
     for name in $sidecar_programs; do sha256sum <"$(sidecar "$name")"; done
 }
 
-# image NAME ROOT ENTRYPOINT [ENVIRONMENT]
+# image NAME ROOT ENTRYPOINT
 image() { "$here/image.sh" "$cache/images/$1.tar" "e2e.local/$1:1" "${@:2}"; }
 
 build_images() {
@@ -98,8 +98,7 @@ build_images() {
     for name in $sidecar_programs; do
         mkdir -p "$root/$name"
         cp "$(sidecar "$name")" "$root/$name/$name"
-        # This client would wait for ever for a bookmark that an API server of 1.20 does not send.
-        image "$name" "$root/$name" "[\"/$name\"]" KUBE_FEATURE_WatchListClient=false
+        image "$name" "$root/$name" "[\"/$name\"]"
     done
     rm -rf "${root:?}"/*
 }

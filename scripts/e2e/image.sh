@@ -1,12 +1,12 @@
 #!/bin/bash
 # Writes a container image of one layer as a docker archive, which containerd, podman, docker and kind load.
 #
-#   image.sh FILE NAME:TAG ROOT ENTRYPOINT-JSON [VARIABLE=VALUE]
+#   image.sh FILE NAME:TAG ROOT ENTRYPOINT-JSON
 #
 # The same files give the same image: owners and times are the same everywhere.
 set -euo pipefail
-[ $# -ge 4 ] && [ $# -le 5 ] || { sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
-file=$1 name=$2 root=$3 entrypoint=$4 variable=${5:-}
+[ $# -eq 4 ] || { sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
+file=$1 name=$2 root=$3 entrypoint=$4
 
 work=$(mktemp -d "$file.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -19,7 +19,7 @@ case "$(uname -m)" in
 esac
 cat >"$work/config.json" <<JSON
 {"architecture": "$architecture", "os": "linux", "created": "1970-01-01T00:00:00Z",
- "config": {"Entrypoint": $entrypoint, "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"${variable:+, \"$variable\"}]},
+ "config": {"Entrypoint": $entrypoint, "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
  "rootfs": {"type": "layers", "diff_ids": ["sha256:${layer%% *}"]}, "history": [{"created": "1970-01-01T00:00:00Z"}]}
 JSON
 cat >"$work/manifest.json" <<JSON

@@ -15,6 +15,8 @@ use crate::node::credential_providers::{CredentialProvider, CredentialProviders}
 pub struct CredentialProviderSettings {
     /// Read the pull secrets of pods and ServiceAccounts.
     pub pull_secrets: bool,
+    /// Of which namespaces; all if empty.
+    pub pull_secrets_namespaces: Vec<String>,
     /// kubelet's configuration of credential providers, and the directory of their programs.
     pub providers: Option<(PathBuf, PathBuf)>,
 }
@@ -33,7 +35,11 @@ pub async fn credential_providers(
     let mut accounts: Option<Arc<dyn ServiceAccounts>> = None;
     if settings.pull_secrets {
         let cluster = cluster.context("--pull-secrets needs the API server")?;
-        let secrets = Arc::new(PullSecrets::new(cluster.clone(), node.to_owned()));
+        let secrets = Arc::new(PullSecrets::new(
+            cluster.clone(),
+            node.to_owned(),
+            settings.pull_secrets_namespaces.clone(),
+        ));
         providers.push(secrets.clone());
         accounts = Some(secrets);
     }

@@ -19,8 +19,14 @@ pub struct AccessArgs {
     )]
     pub image_credential_policy: CredentialPolicy,
     /// An image (`HOST/REPOSITORY`, or `HOST/PATH/*` for all below a path) that NeverVerifyAllowlistedImages
-    /// exempts; may be repeated.
-    #[arg(long = "image-credential-allow", global = true, value_name = "PATTERN")]
+    /// exempts; may be repeated, or hold several with commas between them.
+    #[arg(
+        long = "image-credential-allow",
+        global = true,
+        env = "COMPOSEFS_CSI_IMAGE_CREDENTIAL_ALLOW",
+        value_name = "PATTERN",
+        value_delimiter = ','
+    )]
     pub image_credential_allow: Vec<ImagePattern>,
     /// Seconds for which a credential that the registry accepted is not checked again; 0 asks at every publish.
     #[arg(

@@ -50,13 +50,13 @@ pub struct Cli {
     )]
     pub selinux_context: SelinuxContext,
     /// How results are printed.
-    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_OUTPUT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
     /// Log level or filter, such as `info` or `composefs_csi=debug`.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_LOG")]
     pub log_level: Option<String>,
     /// How log lines are written.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
 
@@ -84,11 +84,25 @@ pub struct RegistryArgs {
     /// A docker config.json with credentials.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_AUTH_FILE", value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
-    /// A registry (`host` or `host:port`) to contact over plain http; may be repeated.
-    #[arg(long = "insecure-registry", global = true, value_name = "HOST")]
+    /// A registry (`host` or `host:port`) to contact over plain http; may be repeated, or hold several with commas
+    /// between them.
+    #[arg(
+        long = "insecure-registry",
+        global = true,
+        env = "COMPOSEFS_CSI_INSECURE_REGISTRY",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
     pub insecure_registries: Vec<String>,
-    /// A PEM file with certificate authorities to trust in addition to the system's; may be repeated.
-    #[arg(long = "registry-ca", global = true, value_name = "FILE")]
+    /// A PEM file with certificate authorities to trust in addition to the system's; may be repeated, or hold several
+    /// with commas between them.
+    #[arg(
+        long = "registry-ca",
+        global = true,
+        env = "COMPOSEFS_CSI_REGISTRY_CA",
+        value_name = "FILE",
+        value_delimiter = ','
+    )]
     pub registry_cas: Vec<PathBuf>,
 }
 
@@ -193,6 +207,9 @@ pub enum Command {
         /// filesystem has passed the high-water mark.
         #[arg(long)]
         watermark: bool,
+        /// When images go to make room.
+        #[command(flatten)]
+        watermarks: WatermarkArgs,
         /// Show what would be removed, and remove nothing.
         #[arg(long)]
         dry_run: bool,
@@ -270,10 +287,14 @@ pub enum Level {
 /// The rules to build a file tree by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RulesArg {
-    /// As in the layers, but without device nodes and named pipes: what this driver mounts.
+    /// As in the layers, but without device nodes and named pipes.
     Faithful,
     /// The same with device nodes and named pipes.
     Verbatim,
+    /// As `faithful`, without set-user-ID and set-group-ID bits and file capabilities: what this driver mounts.
+    Unprivileged,
+    /// The same without permissions to execute files: what this driver mounts with `noexec`.
+    Noexec,
     /// The composefs project's rules for OCI images; keeps no extended attributes but file capabilities.
     Canonical,
     /// The same with `user.*` attributes kept.
@@ -322,17 +343,13 @@ pub struct NodeArgs {
     /// Seconds between two rounds of housekeeping; a pull also starts one.
     #[arg(long, default_value_t = 300)]
     pub gc_interval: u64,
-    /// Percent of the filesystem in use at which removal of the least recently used images starts; at the latest where
-    /// --min-free ends pulls.
-    #[arg(long, default_value_t = 85)]
-    pub gc_high: u8,
-    /// Percent of the filesystem in use at which removal stops.
-    #[arg(long, default_value_t = 80)]
-    pub gc_low: u8,
+    /// When images go to make room.
+    #[command(flatten)]
+    pub watermarks: WatermarkArgs,
     /// Where credentials come from.
     #[command(flatten)]
     pub credentials: CredentialArgs,
-    /// Write Events on pods: that an image is pulled, what sharing saved, why it is refused. The plugin needs
+    /// Write Events on pods: that an image is pulled, how large it is, why it is refused. The plugin needs
     /// permission to create and patch events.
     #[arg(long)]
     pub kubernetes_events: bool,
@@ -346,6 +363,35 @@ pub struct NodeArgs {
     /// How operators monitor it.
     #[command(flatten)]
     pub monitoring: MonitoringArgs,
+}
+
+/// When images go to make room, in the node plugin and by `prune --watermark`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct WatermarkArgs {
+    /// Percent of the filesystem in use at which removal of the least recently used images starts; at the latest where
+    /// --min-free ends pulls.
+    #[arg(long, env = "COMPOSEFS_CSI_GC_HIGH", value_name = "PERCENT", default_value_t = 85)]
+    pub gc_high: u8,
+    /// Percent of the filesystem in use at which removal stops.
+    #[arg(long, env = "COMPOSEFS_CSI_GC_LOW", value_name = "PERCENT", default_value_t = 80)]
+    pub gc_low: u8,
+}
+
+impl WatermarkArgs {
+    /// The high mark and the low one, in percent, where pulls leave `min_free` percent to others.
+    ///
+    /// # Errors
+    /// The low mark is above the high one, or one is above 100.
+    pub fn percents(&self, min_free: u8) -> anyhow::Result<(u8, u8)> {
+        let (high, low) = (self.gc_high, self.gc_low);
+        anyhow::ensure!(
+            low <= high && high <= 100,
+            "--gc-low {low} and --gc-high {high} are inconsistent; both are percentages, and the low one must not be above the high one"
+        );
+        // Where pulls are refused, room must be made.
+        let high = high.min(100u8.saturating_sub(min_free));
+        Ok((high, low.min(high)))
+    }
 }
 
 /// Settings of the controller.
@@ -380,6 +426,10 @@ pub struct CredentialArgs {
     /// read pods, serviceaccounts and secrets.
     #[arg(long)]
     pub pull_secrets: bool,
+    /// Only for pods of this namespace; may be repeated. Pods of others have no pull secrets. By default those of all
+    /// namespaces are used.
+    #[arg(long = "pull-secrets-namespace", value_name = "NAMESPACE", requires = "pull_secrets")]
+    pub pull_secrets_namespaces: Vec<String>,
     /// kubelet's configuration of credential providers (its --image-credential-provider-config).
     #[arg(long, value_name = "FILE", requires = "credential_provider_bin_dir")]
     pub credential_provider_config: Option<PathBuf>,
@@ -409,4 +459,32 @@ pub struct MonitoringArgs {
     /// Send spans by OTLP over HTTP to the collector with this base URL, such as `http://collector:4318`.
     #[arg(long, env = "COMPOSEFS_CSI_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The chart gives these settings to the container, not to a command line: so `kubectl exec` runs a command with the
+    /// settings of the plugin. A setting without a variable would be unknown there.
+    #[test]
+    fn every_global_setting_has_a_variable_of_its_name() {
+        let command = Cli::command();
+        let settings = command.get_arguments().filter(|argument| argument.is_global_set());
+        let mut count = 0;
+        for setting in settings {
+            let flag = setting.get_long().expect("settings are long options");
+            let expected = match flag {
+                // Older than the rule.
+                "log-level" => "COMPOSEFS_CSI_LOG".to_owned(),
+                flag => format!("COMPOSEFS_CSI_{}", flag.to_uppercase().replace('-', "_")),
+            };
+            let variable = setting.get_env().and_then(std::ffi::OsStr::to_str);
+            assert_eq!(variable, Some(expected.as_str()), "--{flag}");
+            count += 1;
+        }
+        assert!(count >= 30, "{count}");
+    }
 }

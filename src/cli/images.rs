@@ -8,8 +8,8 @@ use super::args::{Output, Policy, RulesArg};
 use super::{output, progress};
 use crate::app::engine::Engine;
 use crate::image::composefs;
-use crate::image::store::ImageRecord;
-use crate::image::tree::{Rules, Stop, XattrRule};
+use crate::image::store::{ImageRecord, Variant};
+use crate::image::tree::{Reduction, Rules, Stop, XattrRule};
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
@@ -31,6 +31,8 @@ impl From<RulesArg> for Rules {
         match rules {
             RulesArg::Faithful => Self::Faithful,
             RulesArg::Verbatim => Self::Verbatim,
+            RulesArg::Unprivileged => Self::Reduced { to: Reduction::Unprivileged, special_files: false },
+            RulesArg::Noexec => Self::Reduced { to: Reduction::NotExecutable, special_files: false },
             RulesArg::Canonical => Self::Canonical { xattrs: XattrRule::AllowlistOnly },
             RulesArg::CanonicalUserXattrs => Self::Canonical { xattrs: XattrRule::KeepUser },
         }
@@ -41,13 +43,15 @@ impl From<RulesArg> for Rules {
 pub struct Wanted {
     pub reference: Reference,
     pub platform: Platform,
+    /// Whether nothing in it may be executed, where it is mounted.
+    pub noexec: bool,
 }
 
 impl Wanted {
     /// Parses arguments of the command line.
     pub fn parse(image: &str, platform: Option<&str>) -> anyhow::Result<Self> {
         let platform = platform.map(str::parse).transpose()?.unwrap_or_else(Platform::host);
-        Ok(Self { reference: image.parse()?, platform })
+        Ok(Self { reference: image.parse()?, platform, noexec: false })
     }
 
     /// Ensures that the image is in the store, and shows progress.
@@ -68,6 +72,7 @@ impl Wanted {
             credentials: Credentials::none(),
             caller,
             pinned: None,
+            noexec: self.noexec,
             reference: self.reference,
             platform: self.platform,
             policy,
@@ -151,8 +156,10 @@ pub async fn inspect(engine: &Engine, wanted: Wanted, files: bool, output: Outpu
     }
     output::show(output, &ready.record, |r| {
         let layers: String = r.layers.iter().map(|l| format!("  layer      {l}\n")).collect();
+        let variant = |v: &Variant| format!("  variant    {} ({} rules)\n", v.image, v.rules);
+        let variants: String = r.variants.iter().map(variant).collect();
         format!(
-            "{}\n  manifest   {}\n  platform   {}\n  composefs  {} ({} image, {} rules, {})\n  content    {} in {} inodes\n{layers}",
+            "{}\n  manifest   {}\n  platform   {}\n  composefs  {} ({} image, {} rules, {})\n  content    {} in {} inodes\n{variants}{layers}",
             r.names.join("\n"),
             r.manifest,
             r.platform.as_deref().unwrap_or("not stated"),

@@ -11,63 +11,73 @@ use crate::pull::PullLimits;
 #[command(next_help_heading = "Limits on images")]
 pub struct LimitArgs {
     /// Bytes of a manifest or index.
-    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.manifest_bytes)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_MANIFEST_BYTES", value_name = "BYTES", default_value_t = D.manifest_bytes)]
     pub max_manifest_bytes: usize,
     /// Bytes of an image's config.
-    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.config_bytes)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_CONFIG_BYTES", value_name = "BYTES", default_value_t = D.config_bytes)]
     pub max_config_bytes: usize,
     /// Entries of an index.
-    #[arg(long, global = true, value_name = "N", default_value_t = D.index_entries)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_INDEX_ENTRIES", value_name = "N", default_value_t = D.index_entries)]
     pub max_index_entries: usize,
     /// Layers of an image.
-    #[arg(long, global = true, value_name = "N", default_value_t = D.layers)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_LAYERS", value_name = "N", default_value_t = D.layers)]
     pub max_layers: usize,
     /// Bytes that one layer may unpack to.
-    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.layer_bytes)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_LAYER_BYTES", value_name = "BYTES", default_value_t = D.layer_bytes)]
     pub max_layer_bytes: u64,
     /// The largest ratio of a layer's unpacked to its compressed size; 1 GiB is always allowed.
-    #[arg(long, global = true, value_name = "N", default_value_t = D.ratio)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_RATIO", value_name = "N", default_value_t = D.ratio)]
     pub max_ratio: u64,
     /// Bytes that all layers of an image may unpack to together, and bytes of its files.
-    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.image_bytes)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_IMAGE_BYTES", value_name = "BYTES", default_value_t = D.image_bytes)]
     pub max_image_bytes: u64,
     /// Tar headers of one layer, and entries of all layers that a pull fetches.
-    #[arg(long, global = true, value_name = "N", default_value_t = D.entries)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_ENTRIES", value_name = "N", default_value_t = D.entries)]
     pub max_entries: u64,
     /// Bytes of a path or link target.
-    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.path_bytes)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_PATH_BYTES", value_name = "BYTES", default_value_t = D.path_bytes)]
     pub max_path_bytes: usize,
     /// Bytes of the extended attributes of one file.
-    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.xattr_bytes)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_XATTR_BYTES", value_name = "BYTES", default_value_t = D.xattr_bytes)]
     pub max_xattr_bytes: usize,
     /// Inodes of an image. Building it takes about 1.7 KB of memory for each.
-    #[arg(long, global = true, value_name = "N", default_value_t = D.inodes)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_INODES", value_name = "N", default_value_t = D.inodes)]
     pub max_inodes: usize,
     /// Bytes of the extended attributes of an image, with equal sets counted once.
-    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.image_xattr_bytes)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_IMAGE_XATTR_BYTES", value_name = "BYTES", default_value_t = D.image_xattr_bytes)]
     pub max_image_xattr_bytes: usize,
     /// Bytes of names, link targets, attributes and small files of all layers.
-    #[arg(long, global = true, value_name = "BYTES", default_value_t = D.metadata_bytes)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_METADATA_BYTES", value_name = "BYTES", default_value_t = D.metadata_bytes)]
     pub max_metadata_bytes: usize,
     /// The lowest transfer rate of a registry, in bytes per second over a minute; 0 for no limit.
-    #[arg(long, global = true, value_name = "BYTES", default_value_t = 10 << 10)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MIN_TRANSFER_RATE", value_name = "BYTES", default_value_t = 10 << 10)]
     pub min_transfer_rate: u64,
     /// Percent of the store's filesystem, of its bytes and of its inodes, that pulls leave free for others; 0 for none.
     /// A pull that would go below fails, and the node plugin removes images that nothing needs.
-    #[arg(long, global = true, value_name = "PERCENT", default_value_t = MIN_FREE,
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MIN_FREE", value_name = "PERCENT", default_value_t = MIN_FREE,
           value_parser = clap::value_parser!(u8).range(0..=50))]
     pub min_free: u8,
     /// The longest time in seconds that a layer may take at the rate of its registry: a large layer needs a higher rate
     /// than --min-transfer-rate. 0 for no limit.
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 12 * 3600)]
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_LAYER_TIME", value_name = "SECONDS", default_value_t = 12 * 3600)]
     pub max_layer_time: u64,
     /// MiB of memory that building images may take at the same time, as estimated; one image that needs more is built alone.
-    #[arg(long, global = true, value_name = "MIB", default_value_t = 1024)]
+    #[arg(
+        long,
+        global = true,
+        env = "COMPOSEFS_CSI_BUILD_MEMORY",
+        value_name = "MIB",
+        default_value_t = 1024
+    )]
     pub build_memory: u64,
-    /// Keep the device nodes and named pipes of images. A volume never gives access to the devices; a pipe connects
-    /// all pods that use the same image on a node.
-    #[arg(long, global = true)]
+    /// Keep the device nodes and named pipes of images. A pipe connects all pods that use the same image on a node;
+    /// devices can be opened in containers whose runtime mounts a volume again without `nodev`.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_KEEP_SPECIAL_FILES")]
     pub keep_special_files: bool,
+    /// Keep the set-user-ID and set-group-ID bits and file capabilities of images. Container runtimes may mount a volume
+    /// again without `nosuid`, and then such a program gives its owner's rights.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_KEEP_PRIVILEGES")]
+    pub keep_privileges: bool,
 }
 
 const D: ImageLimits = ImageLimits::DEFAULT;
@@ -75,9 +85,15 @@ const D: ImageLimits = ImageLimits::DEFAULT;
 impl LimitArgs {
     /// The limits of a puller that fetches `parallel_layers` at a time.
     pub fn limits(&self, parallel_layers: usize) -> PullLimits {
-        let (image, keep_special_files) = (self.image(), self.keep_special_files);
-        let build_memory = self.build_memory;
-        PullLimits { parallel_layers, build_memory, image, keep_special_files, ..PullLimits::default() }
+        let Self { keep_special_files, keep_privileges, build_memory, .. } = *self;
+        PullLimits {
+            parallel_layers,
+            build_memory,
+            image: self.image(),
+            keep_special_files,
+            keep_privileges,
+            ..PullLimits::default()
+        }
     }
 
     fn image(&self) -> ImageLimits {

@@ -56,13 +56,11 @@ pub async fn mount(
         integrity: Integrity,
         milliseconds: f64,
     }
+    let wanted = Wanted { noexec: options.noexec, ..wanted };
     let ready = wanted.ensure_for(Caller::Mount, engine, policy, output).await?;
     let mounter = engine.mounter()?;
-    let spec = MountSpec {
-        image: ready.record.image,
-        path: options.path.unwrap_or_default(),
-        noexec: options.noexec,
-    };
+    let spec =
+        MountSpec { image: ready.image, path: options.path.unwrap_or_default(), noexec: options.noexec };
     // The policy may need a higher level than the command asks for.
     let demanded = ready.admission.as_ref().and_then(|admission| admission.integrity);
     let least = options.least.max(demanded.unwrap_or_default());
@@ -72,7 +70,7 @@ pub async fn mount(
     let mounted = Mounted {
         target,
         manifest: ready.record.manifest,
-        composefs: ready.record.image,
+        composefs: ready.image,
         integrity,
         milliseconds: started.elapsed().as_secs_f64() * 1e3,
     };

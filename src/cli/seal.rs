@@ -10,9 +10,10 @@ use serde::Serialize;
 use super::args::Output;
 use super::{output, progress};
 use crate::app::engine::{Engine, EngineSettings, sources};
+use crate::image::composefs;
 use crate::image::seal::Seal;
 use crate::image::seal::document::{Edited, replace_manifests, seal_manifest};
-use crate::image::tree::{Rules, Stop};
+use crate::image::tree::{CheckedTree, Powers, Rules, Stop};
 use crate::image::verity::VerityDigest;
 use crate::oci::destination::{Destination, NewManifest, NewName};
 use crate::oci::digest::Digest;
@@ -182,13 +183,19 @@ impl Sealer<'_> {
         let unbuilt = self.layers(raw, manifest).await?;
         let built = |rules: Rules| -> Result<VerityDigest, PullError> {
             let name = self.reference.to_string();
-            let image = tokio::task::block_in_place(|| {
+            tokio::task::block_in_place(|| {
                 let limits = (&self.engine.limits.image, &Stop::default());
-                pull::write(&self.engine.store, &unbuilt.parts, rules, limits, &name)
-            })?;
-            Ok(image.digest())
+                let tree = pull::fold(&self.engine.store, &unbuilt.parts, rules, limits, &name)?;
+                if rules == self.options.rules {
+                    warn_of_powers(&tree);
+                }
+                let written = composefs::write_image(tree);
+                let image =
+                    written.map_err(|source| PullError::Image { image: name, source: Arc::new(source) })?;
+                Ok(image.digest())
+            })
         };
-        let rules = self.options.rules;
+        let (rules, force) = (self.options.rules, self.options.force);
         let digest = built(rules).map_err(|error| match error {
             PullError::Tree { .. } if matches!(rules, Rules::Canonical { .. }) => anyhow::Error::new(error)
                 .context(
@@ -202,13 +209,14 @@ impl Sealer<'_> {
         // A digest by other rules may be right too: only one that no known rules give is wrong.
         let mut good = Vec::new();
         if let Some(found) =
-            found.filter(|found| found.annotation == seal.annotation && found.digest != digest)
+            found.filter(|found| found.annotation == seal.annotation && found.digest != digest && !force)
         {
-            let others = found.rules().iter().filter(|other| **other != rules);
+            let is_like = |other: &&Rules| **other != rules && other.reduction() == rules.reduction();
+            let others = found.rules().iter().filter(is_like);
             good = others.map(|rules| built(*rules)).collect::<Result<_, _>>()?;
         }
         let subject = || format!("manifest {} of {}", raw.digest, self.reference);
-        let edited = seal_manifest(&raw.bytes, seal, &good, self.options.force).with_context(subject)?;
+        let edited = seal_manifest(&raw.bytes, seal, &good, force).with_context(subject)?;
         let row = match (&edited, found) {
             (Edited::Changed(bytes), _) => {
                 Row { manifest: Digest::of(bytes), composefs: digest, changed: true }
@@ -231,6 +239,7 @@ impl Sealer<'_> {
             platform: Platform::host(),
             caller: Caller::Operator,
             pinned: None,
+            noexec: false,
             credentials: Credentials::none(),
             watch: watch.clone(),
         };
@@ -238,6 +247,23 @@ impl Sealer<'_> {
             biased;
             unbuilt = self.engine.images.layers(&request, &self.source, raw.digest, manifest, &self.engine.limits.image) => Ok(unbuilt?),
             () = progress::show(watch, self.output) => anyhow::bail!("progress ended before the layers were fetched"),
+        }
+    }
+}
+
+/// Says what nodes will want a verified signature for, before the image is signed.
+fn warn_of_powers(tree: &CheckedTree) {
+    let Powers { special_file, privileged_file, .. } = tree.powers();
+    for (path, what) in [
+        (special_file, "device nodes or named pipes"),
+        (privileged_file, "set-user-ID or set-group-ID bits or file capabilities"),
+    ] {
+        if let Some(path) = path {
+            tracing::warn!(
+                path,
+                "the sealed image has {what}; nodes mount it only if their policy verifies its signature, or if they \
+                 keep these; `--rules unprivileged` seals without them"
+            );
         }
     }
 }

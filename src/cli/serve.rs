@@ -26,14 +26,7 @@ pub(super) async fn node(
     engine: EngineSettings,
     level: Option<LevelFile>,
 ) -> anyhow::Result<()> {
-    let (high, low) = (args.gc_high, args.gc_low);
-    anyhow::ensure!(
-        low <= high && high <= 100,
-        "--gc-low {low} and --gc-high {high} are inconsistent; both are percentages, and the low one must not be above the high one"
-    );
-    // Where pulls are refused, room must be made.
-    let high = high.min(100 - engine.min_free);
-    let low = low.min(high);
+    let (high, low) = args.watermarks.percents(engine.min_free)?;
     node::run(NodeRun {
         engine,
         endpoint: args.endpoint.parse()?,
@@ -52,6 +45,7 @@ pub(super) async fn node(
         with_controller: args.with_controller,
         credential_providers: CredentialProviderSettings {
             pull_secrets: args.credentials.pull_secrets,
+            pull_secrets_namespaces: args.credentials.pull_secrets_namespaces.clone(),
             providers: args
                 .credentials
                 .credential_provider_config

@@ -76,7 +76,7 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
         let since = image.last_used.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Some(Row {
             pinned: pins.contains(&image.record.manifest),
-            mounted: mounted.contains(&image.record.image),
+            mounted: image.record.is_any_of(&mounted),
             total_bytes: size.total,
             alone_bytes: size.alone,
             shared_bytes: size.shared(),

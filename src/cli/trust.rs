@@ -24,7 +24,8 @@ pub struct TrustArgs {
     #[arg(long, global = true, env = "COMPOSEFS_CSI_VERIFIER_DIR", value_name = "DIR")]
     verifier_dir: Option<PathBuf>,
     /// Seconds that one verifier program may take.
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = VERIFIER_TIMEOUT.as_secs(),
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_VERIFIER_TIMEOUT", value_name = "SECONDS",
+          default_value_t = VERIFIER_TIMEOUT.as_secs(),
           value_parser = clap::value_parser!(u64).range(1..=600))]
     verifier_timeout: u64,
 }

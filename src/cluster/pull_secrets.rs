@@ -6,6 +6,7 @@
 //! next publish.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{LocalObjectReference, Pod, Secret, ServiceAccount};
@@ -25,12 +26,22 @@ use crate::volume::secrets;
 pub(crate) struct PullSecrets {
     cluster: Cluster,
     node: String,
+    /// All if empty.
+    namespaces: Vec<String>,
 }
 
+/// How long the API server is waited for, for all of a pod's objects. Images that need no credentials must not wait long
+/// for an API server that does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl PullSecrets {
-    /// Pull secrets for the pods of `node`.
-    pub fn new(cluster: Cluster, node: String) -> Self {
-        Self { cluster, node }
+    /// Pull secrets for the pods of `node` in these `namespaces`, in all if there are none.
+    pub fn new(cluster: Cluster, node: String, namespaces: Vec<String>) -> Self {
+        Self { cluster, node, namespaces }
+    }
+
+    fn may_read(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.iter().any(|listed| listed == namespace)
     }
 
     async fn of(&self, named: &PodInfo) -> Result<Credentials, PullSecretError> {
@@ -103,6 +114,8 @@ enum PullSecretError {
     Secret(String),
     /// The pod has another unique id or runs on another node.
     NotHere,
+    /// The API server does not answer.
+    Late,
 }
 
 impl From<ClusterError> for PullSecretError {
@@ -119,8 +132,8 @@ impl CredentialProvider for PullSecrets {
         identity: &PodIdentity,
     ) -> Result<Credentials, CredentialProviderError> {
         let pod = &identity.pod;
-        if pod.name.is_empty() || pod.namespace.is_empty() {
-            // A volume that is staged, or a CSIDriver without podInfoOnMount.
+        // A volume that is staged, a CSIDriver without podInfoOnMount, or a namespace whose Secrets are not for this plugin.
+        if pod.name.is_empty() || pod.namespace.is_empty() || !self.may_read(&pod.namespace) {
             return Ok(Credentials::none());
         }
         let failed = |why, remedy, kind| CredentialProviderError {
@@ -130,7 +143,13 @@ impl CredentialProvider for PullSecrets {
             remedy,
             kind,
         };
-        self.of(pod).await.map_err(|failure| match failure {
+        let read = tokio::time::timeout(PATIENCE, self.of(pod)).await;
+        read.unwrap_or(Err(PullSecretError::Late)).map_err(|failure| match failure {
+            PullSecretError::Late => failed(
+                format!("the API server has not answered within {} s", PATIENCE.as_secs()),
+                "it is tried again, look at the API server if this lasts",
+                Kind::Transient,
+            ),
             PullSecretError::Cluster(error) => {
                 failed(error.to_string(), "or start the plugin without --pull-secrets", error.kind())
             }
@@ -149,6 +168,9 @@ impl CredentialProvider for PullSecrets {
 #[async_trait]
 impl ServiceAccounts for PullSecrets {
     async fn annotations(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, String> {
+        if !self.may_read(namespace) {
+            return Err(format!("ServiceAccounts of namespace {namespace} are not for this plugin to read"));
+        }
         match self.account(namespace, name).await {
             Ok(account) => Ok(account.metadata.annotations.unwrap_or_default()),
             Err(PullSecretError::Cluster(error)) => Err(error.to_string()),

@@ -8,7 +8,7 @@
 //! Reading an annotation proves nothing. The pull compares it with the image that it builds, and only a signature
 //! over the manifest says who made it.
 
-use crate::image::tree::{Rules, XattrRule};
+use crate::image::tree::{Reduction, Rules, XattrRule};
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 use crate::oci::manifest::Manifest;
@@ -24,6 +24,14 @@ pub const FAITHFUL: &str = "dev.composefs.csi.faithful.erofs.v1.fsverity-sha256-
 
 const CANONICAL: [Rules; 2] =
     [Rules::Canonical { xattrs: XattrRule::AllowlistOnly }, Rules::Canonical { xattrs: XattrRule::KeepUser }];
+
+/// The likelier ones first. With special files, only what a node shows as it is in the layers can be sealed.
+const FAITHFUL_RULES: [Rules; 4] = [
+    Rules::Faithful,
+    Rules::Verbatim,
+    Rules::Reduced { to: Reduction::Unprivileged, special_files: false },
+    Rules::Reduced { to: Reduction::NotExecutable, special_files: false },
+];
 
 /// The digest that a manifest demands of its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,13 +86,13 @@ impl Seal {
 
     /// The rules by which the sealed image may have been built, the likelier ones first.
     pub fn rules(&self) -> &'static [Rules] {
-        if self.annotation == FAITHFUL { &[Rules::Faithful, Rules::Verbatim] } else { &CANONICAL }
+        if self.annotation == FAITHFUL { &FAITHFUL_RULES } else { &CANONICAL }
     }
 
     /// The annotation for an image that was built by `rules`.
     pub fn annotation_for(rules: Rules) -> &'static str {
         match rules {
-            Rules::Faithful | Rules::Verbatim => FAITHFUL,
+            Rules::Faithful | Rules::Verbatim | Rules::Reduced { .. } => FAITHFUL,
             Rules::Canonical { .. } => MERGED,
         }
     }
@@ -127,11 +135,8 @@ mod tests {
         assert_eq!((seal.annotation, seal.digest), (MERGED, VerityDigest([0xaa; 32])));
         assert_eq!(seal.rules(), CANONICAL);
         let seal = Seal::of(&manifest(&[(FAITHFUL, &b)])).unwrap().unwrap();
-        assert_eq!(
-            (seal.digest, seal.rules()),
-            (VerityDigest([0xbb; 32]), &[Rules::Faithful, Rules::Verbatim][..])
-        );
-        for rules in Rules::ALL {
+        assert_eq!((seal.digest, seal.rules()), (VerityDigest([0xbb; 32]), &FAITHFUL_RULES[..]));
+        for rules in FAITHFUL_RULES.into_iter().chain(CANONICAL) {
             let seal = Seal { annotation: Seal::annotation_for(rules), digest: seal.digest };
             assert!(seal.rules().contains(&rules));
         }

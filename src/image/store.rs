@@ -72,7 +72,7 @@ pub use collect::{CollectRequest, Collected};
 pub use error::StoreError;
 pub use examine::Examined;
 pub use filesystem::Filesystem;
-pub use image_record::ImageRecord;
+pub use image_record::{ImageRecord, Variant};
 pub use key::{KEY_LENGTH, KeyError, NodeKey};
 pub use lock::Lease;
 pub use metrics::StoreMetrics;

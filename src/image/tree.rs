@@ -29,6 +29,8 @@ mod dump;
 mod error;
 mod hide;
 mod link;
+mod powers;
+mod reduce;
 mod resolve;
 mod rules;
 mod stop;
@@ -40,7 +42,8 @@ mod tests;
 pub use builder::{Builder, Layer};
 pub use checked::CheckedTree;
 pub use error::TreeError;
-pub use rules::{Rules, XattrRule};
+pub use powers::Powers;
+pub use rules::{Reduction, Rules, XattrRule};
 pub use stop::Stop;
 
 pub(in crate::image) use arena::{NodeId, NodeKind, Stat};

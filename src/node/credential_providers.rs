@@ -78,27 +78,45 @@ impl CredentialProviders {
 
     /// The credentials for `image`: `own` if they cover it, else those of the first provider that has some.
     ///
+    /// A provider that cannot be reached for now stands in no image's way that needs no credentials: what it would have
+    /// given is [`Found::missing`], and the pull is tried without.
+    ///
     /// # Errors
-    /// A provider failed before another one had credentials.
+    /// A provider failed for good before another one had credentials.
     pub(crate) async fn complete(
         &self,
         image: &Reference,
         own: &Credentials,
         identity: &PodIdentity,
-    ) -> Result<Credentials, CredentialProviderError> {
+    ) -> Result<Found, CredentialProviderError> {
+        let found = |credentials| Ok(Found { credentials, missing: None });
         // A layout is a directory of this node and needs no credentials.
         if own.cover(image) || matches!(image, Reference::Layout(_)) {
-            return Ok(own.clone());
+            return found(own.clone());
         }
         for provider in &self.0 {
-            let found = provider.credentials(image, identity).await?;
-            if found.cover(image) {
-                return Ok(found);
+            match provider.credentials(image, identity).await {
+                Ok(credentials) if credentials.cover(image) => return found(credentials),
+                Ok(_) => {}
+                // No other provider is asked: it might know the image by somebody else's credentials.
+                Err(error) if error.kind() == Kind::Transient => {
+                    return Ok(Found { credentials: own.clone(), missing: Some(error) });
+                }
+                Err(error) => return Err(error),
             }
         }
         // They do not cover the image, so the registry is asked anonymously or with the node's auth file.
-        Ok(own.clone())
+        found(own.clone())
     }
+}
+
+/// The credentials for a pull.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// What to show the registry.
+    pub credentials: Credentials,
+    /// Why there may be others that are not known now. A refusal by the registry is then due to this.
+    pub missing: Option<CredentialProviderError>,
 }
 
 #[cfg(test)]
@@ -135,14 +153,17 @@ mod tests {
             Arc::new(Fake("a.io", Ok(()))),
             Arc::new(Fake("b.io", Ok(()))),
             Arc::new(Fake("c.io", Err(()))),
+            Arc::new(Fake("e.io", Ok(()))),
         ]);
         let ask = async |image: &str, own: &str| {
             let image = image.parse().unwrap();
-            chain.complete(&image, &has(own), &PodIdentity::default()).await.map(|found| found.cover(&image))
+            let found = chain.complete(&image, &has(own), &PodIdentity::default()).await.unwrap();
+            (found.credentials.cover(&image), found.missing.map(|error| error.kind()))
         };
-        assert!(ask("x.io/i", "x.io").await.unwrap(), "the request's own, and nobody else is asked");
-        assert!(ask("b.io/i", "x.io").await.unwrap());
-        assert_eq!(ask("d.io/i", "x.io").await.unwrap_err().kind(), Kind::Transient);
-        assert!(!ask("oci:/srv/i", "x.io").await.unwrap(), "a directory asks for no credentials");
+        assert_eq!(ask("x.io/i", "x.io").await, (true, None), "the request's own, and nobody else is asked");
+        assert_eq!(ask("b.io/i", "x.io").await, (true, None));
+        assert_eq!(ask("d.io/i", "x.io").await, (false, Some(Kind::Transient)), "a pull without, and why");
+        assert_eq!(ask("e.io/i", "x.io").await, (false, Some(Kind::Transient)), "nobody after it is asked");
+        assert_eq!(ask("oci:/srv/i", "x.io").await, (false, None), "a directory asks for no credentials");
     }
 }

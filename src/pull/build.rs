@@ -8,7 +8,7 @@ use super::recipe::StoredPart;
 use crate::image::composefs::{self, ImageBytes};
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
-use crate::image::tree::{self, CheckedTree, Rules, Stop};
+use crate::image::tree::{self, CheckedTree, Powers, Rules, Stop};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Cap, ImageLimits};
@@ -33,7 +33,7 @@ pub(super) struct Work {
 
 /// Folds the parts, writes the image and commits it.
 pub(super) fn build(store: &Store, lease: &Lease, work: Work, stop: &Stop) -> Result<ImageRecord, PullError> {
-    let (rules, image) =
+    let Made { rules, image, powers } =
         make(store, &work, stop).inspect_err(|error| set_bad_parts_aside(store, &work.parts, error))?;
     // The image is an object before the record names it.
     let (digest, _) = store.objects().under(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
@@ -50,6 +50,8 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work, stop: &Stop) -> Re
         inodes: image.inodes,
         bytes: image.file_bytes,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
+        powers,
+        variants: Vec::new(),
     };
     // The commit syncs, which may take long.
     drop(image);
@@ -59,19 +61,29 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work, stop: &Stop) -> Re
     Ok(record)
 }
 
+/// An image and how it was made.
+struct Made {
+    rules: Rules,
+    image: ImageBytes,
+    /// Of a sealed image only: others are built without what they may not have.
+    powers: Option<Powers>,
+}
+
 /// Makes the image by the node's rules, or else by whichever rules give the digest that the seal demands.
-fn make(store: &Store, work: &Work, stop: &Stop) -> Result<(Rules, ImageBytes), PullError> {
+fn make(store: &Store, work: &Work, stop: &Stop) -> Result<Made, PullError> {
     let Some(seal) = work.seal else {
         let image = write(store, &work.parts, work.rules, (&work.limits, stop), &work.name)?;
-        return Ok((work.rules, image));
+        return Ok(Made { rules: work.rules, image, powers: None });
     };
     let mut built = Vec::new();
     // The seal does not say which of its rules the sealer followed.
     for rules in seal.rules() {
-        let image = write(store, &work.parts, *rules, (&work.limits, stop), &work.name)?;
+        let tree = fold(store, &work.parts, *rules, (&work.limits, stop), &work.name)?;
+        let powers = Some(tree.powers());
+        let image = composefs::write_image(tree).about(&work.name)?;
         let digest = image.digest();
         if digest == seal.digest {
-            return Ok((*rules, image));
+            return Ok(Made { rules: *rules, image, powers });
         }
         built.push((*rules, digest));
     }
@@ -94,11 +106,18 @@ pub fn write(
         let names = tree.left_out();
         tracing::info!(names, "device nodes and named pipes left out; --keep-special-files keeps them");
     }
+    if tree.reduced() > 0 {
+        let files = tree.reduced();
+        tracing::info!(
+            files,
+            "set-user-ID and set-group-ID bits and file capabilities left out; --keep-privileges keeps them"
+        );
+    }
     composefs::write_image(tree).about(image)
 }
 
 /// Makes the next pull fetch again what cannot be believed. This pull must fail, since it took its parts for present.
-fn set_bad_parts_aside(store: &Store, parts: &[StoredPart], error: &PullError) {
+pub(super) fn set_bad_parts_aside(store: &Store, parts: &[StoredPart], error: &PullError) {
     // A failure of the disk or of the seal says nothing against the parts.
     if !matches!(error, PullError::Store { source, .. } if source.kind() == Kind::Corrupt) {
         return;
@@ -108,6 +127,16 @@ fn set_bad_parts_aside(store: &Store, parts: &[StoredPart], error: &PullError) {
             // The next pull fails in the same way, and says so.
             tracing::error!(%layer, %error, "a layer's record that is no good stays");
         }
+    }
+}
+
+/// Removes the record of an image whose layers are lost, so that the next attempt pulls the image.
+pub(super) fn forget_without_layers(store: &Store, manifest: &Digest, error: &PullError) {
+    // Any other failure may pass, and leaves an image that could be mounted.
+    if matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
+        && let Err(error) = store.images().forget(manifest)
+    {
+        tracing::error!(%error, "the record of an image without layers stays");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::excess::Excess;
 use crate::image::composefs::ImageError;
 use crate::image::layer::LayerError;
 use crate::image::objects::ObjectError;
@@ -118,6 +119,14 @@ pub enum PullError {
         /// What is missing.
         why: String,
     },
+    /// A sealed image has something that is not allowed.
+    #[error("{image}: {source}")]
+    Excess {
+        /// The reference asked for.
+        image: String,
+        /// What it has.
+        source: Excess,
+    },
     /// The layers do not make a tree.
     #[error("{image}: {source}")]
     Tree {
@@ -191,6 +200,7 @@ impl PullError {
             Self::DiffId { .. } | Self::NotAsSealed { .. } => Kind::Corrupt,
             Self::Seal { source, .. } => source.kind(),
             Self::Unsealed { .. } => Kind::Denied,
+            Self::Excess { source, .. } => source.kind(),
             Self::Nested(_) => Kind::Invalid,
             Self::Limit { .. } => Kind::Exhausted,
             Self::Platform { source, .. } => source.kind(),

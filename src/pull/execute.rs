@@ -20,6 +20,7 @@ use super::rights::Rights;
 use super::{ImageRequest, PullError, Ready, blocking};
 use crate::image::seal::{MERGED_SHA512, why_unsealed};
 use crate::image::store::{ImageRecord, Lease};
+use crate::image::tree::Rules;
 use crate::oci::Source;
 
 /// One request on its way to an image.
@@ -54,7 +55,8 @@ impl<'a> Execution<'a> {
     /// # Errors
     /// The plan refuses it, or a step fails.
     pub(super) async fn run(mut self, require_digest: bool) -> Result<Ready, PullError> {
-        let terms = Arc::new(Terms::of(self.request, self.rights.sees_all(), require_digest));
+        let (sees_all, kept) = (self.rights.sees_all(), self.pulls.kept());
+        let terms = Arc::new(Terms::of(self.request, sees_all, require_digest, kept));
         let mut facts = Facts::default();
         loop {
             // Every answer is a fact that was missing, so the loop ends.
@@ -66,6 +68,7 @@ impl<'a> Execution<'a> {
                 Step::Judge(case) => self.judge(case).await?,
                 Step::Fetch(path, evidence) => self.fetch(path, evidence).await?,
                 Step::Renew(record) => self.renew(record).await?,
+                Step::Vary(record, rules) => self.vary(record, rules).await?,
                 Step::Give(provided) => return Ok(self.ready(provided)),
                 Step::Refuse(obstacle) => return Err(self.refusal(obstacle)),
                 // Taken with the records.
@@ -117,9 +120,15 @@ impl<'a> Execution<'a> {
         Ok(Answer::Renewed(Arc::new(renewed)))
     }
 
+    async fn vary(&self, record: Arc<ImageRecord>, rules: Rules) -> Result<Answer, PullError> {
+        let record = Arc::unwrap_or_clone(record);
+        let (record, image) = self.pulls.vary(record, rules, &self.rights, &self.image).await?;
+        Ok(Answer::Varied(Arc::new(record), image))
+    }
+
     fn ready(self, provided: Provided) -> Ready {
-        let Provided { record, fetched, admission } = provided;
-        Ready { record: Arc::unwrap_or_clone(record), lease: self.lease, fetched, admission }
+        let Provided { record, image, fetched, admission } = provided;
+        Ready { record: Arc::unwrap_or_clone(record), image, lease: self.lease, fetched, admission }
     }
 
     fn refusal(self, obstacle: Obstacle) -> PullError {
@@ -129,6 +138,7 @@ impl<'a> Execution<'a> {
             Obstacle::Refused(refusal) => PullError::Refused(refusal),
             Obstacle::Seal(error) => PullError::Seal { image, source: Arc::new(error) },
             Obstacle::Unsealed(why) => PullError::Unsealed { image, why },
+            Obstacle::Excess(source) => PullError::Excess { image, source },
         }
     }
 }

@@ -149,7 +149,6 @@ impl LayerFetcher {
                 compression: layer.compression,
             },
             counter: layer.progress.counter(),
-            shared: layer.progress.shared(),
             metrics: self.metrics.clone(),
             limits: self.limits,
             budget: Arc::clone(&pull.budget),
@@ -196,7 +195,6 @@ struct LayerPipeline {
     image: String,
     blob: layer::Blob,
     counter: Arc<AtomicU64>,
-    shared: Arc<AtomicU64>,
     metrics: PullMetrics,
     limits: ImageLimits,
     budget: Arc<Budget>,
@@ -217,7 +215,6 @@ impl LayerPipeline {
         let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.budget, &count);
         let (found, record) = taken.about(image)?;
         record.finish(&found.diff_id, &found.blob).about(image)?;
-        self.shared.store(found.contents.shared_bytes, Ordering::Relaxed);
         self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
         Ok(found.diff_id)
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::turns::TurnRules;
-use crate::image::tree::Rules;
+use crate::image::tree::{Reduction, Rules};
 use crate::oci::limits::ImageLimits;
 
 /// How much a node does at once, and what it takes.
@@ -21,12 +21,42 @@ pub struct PullLimits {
     pub image: ImageLimits,
     /// Whether images keep their device nodes and named pipes.
     pub keep_special_files: bool,
+    /// Whether images keep set-user-ID and set-group-ID bits and file capabilities.
+    pub keep_privileges: bool,
+}
+
+/// What images that are not sealed keep, beyond files to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Device nodes and named pipes.
+    pub special_files: bool,
+    /// Set-user-ID and set-group-ID bits of regular files, and file capabilities.
+    pub privileges: bool,
 }
 
 impl PullLimits {
+    /// What images keep on this node.
+    pub fn kept(&self) -> Kept {
+        Kept { special_files: self.keep_special_files, privileges: self.keep_privileges }
+    }
+
     /// The rules by which images that are pulled become trees.
     pub fn rules(&self) -> Rules {
-        if self.keep_special_files { Rules::Verbatim } else { Rules::Faithful }
+        self.kept().rules(false)
+    }
+}
+
+impl Kept {
+    /// The rules by which layers become the tree that a volume shows. With `noexec` nothing in it can be executed, and
+    /// so nothing gives rights.
+    pub fn rules(self, noexec: bool) -> Rules {
+        let Self { special_files, privileges } = self;
+        match (noexec, privileges, special_files) {
+            (true, _, _) => Rules::Reduced { to: Reduction::NotExecutable, special_files },
+            (false, false, _) => Rules::Reduced { to: Reduction::Unprivileged, special_files },
+            (false, true, false) => Rules::Faithful,
+            (false, true, true) => Rules::Verbatim,
+        }
     }
 }
 
@@ -39,6 +69,7 @@ impl Default for PullLimits {
             grace: Duration::from_secs(600),
             image: ImageLimits::DEFAULT,
             keep_special_files: false,
+            keep_privileges: false,
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Metrics of pulls: how they ended, what they fetched, and what they did not have to fetch.
 
+use std::sync::Arc;
+
+use crate::metrics::coarse::{self, HeldBack};
 use crate::metrics::{
     Counter, Counters, Description, Durations, Family, Gauge, Instruments, Label, Outcome, Timing,
 };
@@ -16,7 +19,7 @@ const FETCHED: Description = Description::new(
 const SAVED: Description = Description::new(
     "saved_bytes_total",
     "Bytes saved by sharing: of layers that were here and not fetched (compressed), and of files whose content \
-     was here and not stored",
+     was here and not stored (those in steps of 64 MiB, hourly)",
 );
 /// From an image whose layers are all here to tens of gigabytes.
 const BUCKETS: [f64; 11] = [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1200.0];
@@ -29,6 +32,8 @@ pub struct PullMetrics {
     /// Compressed bytes as they arrive.
     pub(super) fetched: Counter,
     saved: Counters<Reuse>,
+    /// Bytes of files that are not shown yet.
+    held_back: Arc<HeldBack>,
 }
 
 /// What was here already and is shared.
@@ -59,6 +64,7 @@ impl Default for PullMetrics {
             under_way: Gauge::new(UNDER_WAY),
             fetched: Counter::new(FETCHED),
             saved: Counters::new(SAVED),
+            held_back: Arc::new(HeldBack::new(coarse::BYTES)),
         }
     }
 }
@@ -77,6 +83,11 @@ impl PullMetrics {
 
     /// Counts bytes that sharing has saved.
     pub(super) fn saved(&self, what: Reuse, bytes: u64) {
-        self.saved.add(what, bytes);
+        // Layers are used by those only who could fetch them; files are shared by all.
+        let shown = match what {
+            Reuse::Layer => bytes,
+            Reuse::Object => self.held_back.add(bytes),
+        };
+        self.saved.add(what, shown);
     }
 }

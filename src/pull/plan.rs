@@ -7,10 +7,12 @@
 //! * Nobody learns what others have: unless the image is granted by what is on record, the registry is asked first,
 //!   by the same request that an image causes that is not here.
 //! * A caller that is judged gets no image, and causes no fetch, before the policy has admitted the image.
+//! * A caller that mounts gets no image that gives more than the node or the policy allows ([`form`]).
 //! * A grant and a name are recorded only after the registry has answered this caller.
 //! * The plan asks for no fact that it has, and ends within a bounded number of steps.
 
 mod facts;
+mod form;
 mod locate;
 mod provide;
 mod step;

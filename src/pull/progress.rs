@@ -8,6 +8,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::recipe;
+use crate::image::store::AccessRecord;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Manifest;
 use crate::oci::{Source, Wait};
@@ -24,6 +25,8 @@ pub struct Progress {
     /// When the pull began.
     pub started: Instant,
     building: AtomicBool,
+    /// Whose pull it is, if that is known.
+    reader: Option<AccessRecord>,
 }
 
 /// One layer's counters.
@@ -34,7 +37,6 @@ pub struct LayerProgress {
     /// Its size in bytes, as the manifest gives it.
     pub size: u64,
     fetched: Arc<AtomicU64>,
-    shared: Arc<AtomicU64>,
     rate: AtomicU64,
     state: AtomicU64,
 }
@@ -71,13 +73,12 @@ impl Progress {
                 blob,
                 size,
                 fetched: Arc::default(),
-                shared: Arc::default(),
                 rate: AtomicU64::new(0),
                 state: AtomicU64::new(0),
             })
             .collect();
         let (image, started) = (image.to_owned(), Instant::now());
-        Self { image, manifest, layers, started, building: AtomicBool::new(false) }
+        Self { image, manifest, layers, started, building: AtomicBool::new(false), reader: None }
     }
 
     /// Counters at zero for the parts of the manifest with this digest.
@@ -94,6 +95,21 @@ impl Progress {
         self.building.store(true, Relaxed);
     }
 
+    /// The same, of a pull that one who reads as `reader` has begun.
+    pub(super) fn begun_by(self, reader: AccessRecord) -> Self {
+        Self { reader: Some(reader), ..self }
+    }
+
+    /// The counters as a caller that reads as `reader` may see them. Those of another one's pull stay at zero: they would
+    /// tell which layers that one had fetched before. `image` is how the caller names the image.
+    pub(super) fn seen_by(self: &Arc<Self>, reader: &AccessRecord, image: &str) -> Arc<Self> {
+        if self.reader.as_ref().is_none_or(|owner| owner == reader) {
+            return Arc::clone(self);
+        }
+        let layers = self.layers.iter().map(|layer| (layer.blob, layer.size));
+        Arc::new(Self::new(image, self.manifest, layers))
+    }
+
     /// Bytes that are here, fetched or reused.
     pub fn done(&self) -> u64 {
         self.layers.iter().map(LayerProgress::done).sum()
@@ -102,11 +118,6 @@ impl Progress {
     /// Bytes that came over the wire.
     pub fn fetched(&self) -> u64 {
         self.layers.iter().map(LayerProgress::fetched).sum()
-    }
-
-    /// Bytes that sharing has saved: of layers that were here, and of files whose content was.
-    pub fn saved(&self) -> u64 {
-        self.layers.iter().map(LayerProgress::saved).sum()
     }
 
     /// Bytes of all layers together.
@@ -148,14 +159,6 @@ impl LayerProgress {
         self.fetched.load(Relaxed)
     }
 
-    /// Bytes of this layer that were not fetched, or of its files that were not stored, because they were here.
-    pub fn saved(&self) -> u64 {
-        match self.state() {
-            LayerState::Reused => self.size,
-            _ => self.shared.load(Relaxed),
-        }
-    }
-
     /// Bytes per second that arrived lately; 0 until that is known.
     pub fn rate(&self) -> u64 {
         match self.state() {
@@ -166,11 +169,6 @@ impl LayerProgress {
 
     pub(super) fn set_rate(&self, rate: u64) {
         self.rate.store(rate, Relaxed);
-    }
-
-    /// The counter of bytes of files that were here.
-    pub(super) fn shared(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.shared)
     }
 
     /// The counter that the stream adds to.
@@ -218,6 +216,24 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_who_joins_sees_nothing_of_what_the_other_had() {
+        let other = AccessRecord::Preloaded;
+        let layers = [(Digest::of(b"a"), 1_000_000)];
+        let progress = Progress::new("r.io/x:1", Digest::of(b"m"), layers).begun_by(AccessRecord::Anonymous);
+        let progress = Arc::new(progress);
+        progress.layers[0].set(LayerState::Reused);
+        assert_eq!(
+            progress.seen_by(&AccessRecord::Anonymous, "r.io/y:2").to_string(),
+            "1.0 of 1.0 MB, 1 of 1 layers"
+        );
+        let seen = progress.seen_by(&other, "r.io/y:2");
+        assert_eq!(
+            (seen.to_string().as_str(), seen.image.as_str()),
+            ("0.0 of 1.0 MB, 0 of 1 layers", "r.io/y:2")
+        );
+    }
 
     #[test]
     fn counts_reused_and_fetched_bytes() {

@@ -14,11 +14,11 @@ use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
 use super::turns::Tenant;
-use super::{Progress, PullError, PullLimits, PullMetrics, blocking, build, renew, stored_evidence};
+use super::{Progress, PullError, PullLimits, PullMetrics, blocking, build, renew, stored_evidence, vary};
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
-use crate::image::tree::Stop;
+use crate::image::tree::{Rules, Stop};
 use crate::metrics::Outcome;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, Cap};
@@ -189,6 +189,21 @@ impl PullContext {
         };
         let build = move |stop: &Stop| build::build(&store, &lease, work, stop);
         self.builders.run(task.rights.tenant(), parts, &image, build).await
+    }
+
+    /// Builds another image of the same layers.
+    pub(super) async fn vary(
+        &self,
+        record: ImageRecord,
+        rules: Rules,
+        tenant: Tenant,
+        image: String,
+    ) -> Result<ImageRecord, PullError> {
+        let lease = self.store.lease().await.about(&image)?;
+        let (store, limits, name) = (Arc::clone(&self.store), self.limits.image, image.clone());
+        let parts = StoredPart::of(&record);
+        let build = move |stop: &Stop| vary::vary(&store, &lease, &record, rules, (&limits, stop), &name);
+        self.builders.run(tenant, parts, &image, build).await
     }
 
     /// Builds an image again that another release built.

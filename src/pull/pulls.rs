@@ -1,5 +1,6 @@
 //! The pulls of a node: what they share, and how callers share them.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use tracing::Instrument as _;
@@ -10,10 +11,13 @@ use super::layers::LayerFetcher;
 use super::pull_task::{PullContext, PullTask, PulledImage};
 use super::rights::Rights;
 use super::single_flight::{Lost, SingleFlight};
+use super::turns::Tenant;
 use super::under_way::PullUnderWay;
-use super::{ImageRequest, Progress, PullError, PullLimits, PullMetrics};
+use super::{ImageRequest, Kept, Progress, PullError, PullLimits, PullMetrics};
 use crate::image::access::{AccessRule, Origin};
 use crate::image::store::{AccessRecord, ImageRecord, Store};
+use crate::image::tree::Rules;
+use crate::image::verity::VerityDigest;
 use crate::oci::Sources;
 use crate::oci::digest::Digest;
 use crate::oci::limits::ImageLimits;
@@ -38,6 +42,14 @@ struct PullKey {
     origin: Origin,
     /// Only callers that read as this share the pull; every caller if `None`.
     reader: Option<AccessRecord>,
+    /// Another image of layers that are here is built, by these rules.
+    rules: Option<Rules>,
+}
+
+impl PullKey {
+    fn new(manifest: Digest, origin: Origin) -> Self {
+        Self { manifest, origin, reader: None, rules: None }
+    }
 }
 
 impl Pulls {
@@ -87,6 +99,10 @@ impl Pulls {
         &self.context.limits.image
     }
 
+    pub(super) fn kept(&self) -> Kept {
+        self.context.limits.kept()
+    }
+
     /// The rights of a request.
     ///
     /// # Errors
@@ -103,7 +119,7 @@ impl Pulls {
         request: &ImageRequest,
     ) -> Result<PulledImage, PullError> {
         let (origin, reader) = task.rights.identity();
-        let mut key = PullKey { manifest: task.path.digest, origin, reader: None };
+        let mut key = PullKey::new(task.path.digest, origin);
         let (pulled, started) = self.join_or_start(key.clone(), task, request).await;
         match pulled {
             // The refusal of another caller's credential says nothing about this caller.
@@ -125,7 +141,9 @@ impl Pulls {
             let (context, starter) = (Arc::clone(&self.context), Arc::clone(task));
             let joined = self.under_way.join(key.clone(), move |attendance| {
                 let (image, manifest) = (&starter.image, starter.path.digest);
-                let progress = Arc::new(Progress::of(image, manifest, &starter.path.manifest));
+                let (_, reader) = starter.rights.identity();
+                let progress = Progress::of(image, manifest, &starter.path.manifest).begun_by(reader);
+                let progress = Arc::new(progress);
                 let span = tracing::info_span!("pull", image.reference = %image, image.digest = %manifest);
                 let seen = Arc::clone(&progress);
                 let work = async move {
@@ -134,7 +152,8 @@ impl Pulls {
                 };
                 (progress, work.instrument(span))
             });
-            request.watch.set_progress(&joined.info);
+            let (_, reader) = task.rights.identity();
+            request.watch.set_progress(&joined.info.seen_by(&reader, &task.image));
             let (image, started) = (task.image.clone(), joined.started);
             match joined.completion().await {
                 Ok(Some(pulled)) => return (pulled, started),
@@ -152,25 +171,66 @@ impl Pulls {
         rights: &Rights,
         image: &str,
     ) -> Result<ImageRecord, PullError> {
-        let manifest = record.manifest;
-        let key = PullKey { manifest, origin: rights.origin().clone(), reader: None };
+        let key = PullKey::new(record.manifest, rights.origin().clone());
+        let work = |context: Arc<PullContext>, tenant: Tenant, name: String| {
+            let record = record.clone();
+            async move { context.renew(record, tenant, name).await }
+        };
+        self.build_again(key, rights, image, "renew", work).await
+    }
+
+    /// The image of a record by other rules, in that record. Callers share the work, and it outlives them.
+    pub(super) async fn vary(
+        &self,
+        record: ImageRecord,
+        rules: Rules,
+        rights: &Rights,
+        image: &str,
+    ) -> Result<(ImageRecord, VerityDigest), PullError> {
+        let key = PullKey { rules: Some(rules), ..PullKey::new(record.manifest, rights.origin().clone()) };
+        let work = |context: Arc<PullContext>, tenant: Tenant, name: String| {
+            let record = record.clone();
+            async move { context.vary(record, rules, tenant, name).await }
+        };
+        let varied = self.build_again(key, rights, image, "vary", work).await?;
+        let built = varied.image_by(rules).ok_or_else(|| PullError::Lost {
+            image: image.to_owned(),
+            why: format!("the record names no image by the {rules} rules"),
+        })?;
+        Ok((varied, built))
+    }
+
+    /// Builds an image of layers that are here, or joins a caller that does. `what` names the span.
+    async fn build_again<F>(
+        &self,
+        key: PullKey,
+        rights: &Rights,
+        image: &str,
+        what: &'static str,
+        work: impl Fn(Arc<PullContext>, Tenant, String) -> F,
+    ) -> Result<ImageRecord, PullError>
+    where
+        F: Future<Output = Result<ImageRecord, PullError>> + Send + 'static,
+    {
+        let manifest = key.manifest;
         loop {
-            let (context, name, record) = (Arc::clone(&self.context), image.to_owned(), record.clone());
-            let tenant = rights.tenant();
-            let joined = self.under_way.join(key.clone(), move |attendance| {
-                let span = tracing::info_span!("renew", image.reference = name, image.digest = %manifest);
+            let (context, name) = (Arc::clone(&self.context), image.to_owned());
+            let joined = self.under_way.join(key.clone(), |attendance| {
+                let span =
+                    tracing::info_span!("build", what, image.reference = name, image.digest = %manifest);
                 let progress = Arc::new(Progress::new(&name, manifest, []));
                 let seen = Arc::clone(&progress);
+                let building = work(Arc::clone(&context), rights.tenant(), name);
                 let work = async move {
-                    let building =
-                        async { context.renew(record, tenant, name).await.map(|record| (record, 0)) };
                     seen.begin_building();
+                    let building = async { building.await.map(|record| (record, 0)) };
                     context.while_wanted(&attendance, &seen, building).await
                 };
                 (progress, work.instrument(span))
             });
             match joined.completion().await {
-                Ok(Some(renewed)) => return renewed.map(|(record, _)| record),
+                Ok(Some(built)) => return built.map(|(record, _)| record),
+                // It ended at the moment at which this caller joined it.
                 Ok(None) => {}
                 Err(Lost(why)) => return Err(PullError::Lost { image: image.to_owned(), why }),
             }

@@ -9,9 +9,9 @@ use super::PullError;
 use super::build::{self, Work};
 use super::error::About as _;
 use super::recipe::StoredPart;
+use crate::image::seal::Seal;
 use crate::image::store::{ImageRecord, Lease, Store};
 use crate::image::tree::{Rules, Stop};
-use crate::kind::Kind;
 use crate::oci::limits::ImageLimits;
 
 /// Builds the image of `old` again, unless that has been done or a volume shows it. Returns the record that is in
@@ -34,22 +34,17 @@ pub(super) fn renew(
     if !old.is_outdated() {
         return Ok(old);
     }
-    if store.volumes().may_show(&manifest).about(image)? {
+    // A sealed image stays the same.
+    let seal = old.sealed.then(|| Seal { annotation: Seal::annotation_for(old.rules), digest: old.image });
+    if seal.is_none() && store.volumes().may_show(&manifest).about(image)? {
         tracing::info!(builder = old.builder, "a volume shows what another release built; it stays for now");
         return Ok(old);
     }
     let (was, builder) = (old.image, old.builder);
     let (name, parts, platform) = (image.to_owned(), StoredPart::of(&old), old.platform);
-    // A sealed image is never outdated.
-    let work = Work { manifest, platform, name, parts, seal: None, rules, limits };
-    let built = build::build(store, lease, work, stop).inspect_err(|error| {
-        // Any other failure may pass, and leaves an image that could be mounted.
-        if matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
-            && let Err(error) = store.images().forget(&manifest)
-        {
-            tracing::error!(%error, "the record of an image without layers stays");
-        }
-    })?;
+    let work = Work { manifest, platform, name, parts, seal, rules, limits };
+    let built = build::build(store, lease, work, stop)
+        .inspect_err(|error| build::forget_without_layers(store, &manifest, error))?;
     tracing::info!(composefs = %built.image, %was, builder, "built anew: another release had built it");
     Ok(built)
 }

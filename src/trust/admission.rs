@@ -26,6 +26,10 @@ pub struct Admission {
     pub by: String,
     /// The lowest integrity level that the policy accepts for the mount.
     pub integrity: Option<Integrity>,
+    /// Whether the policy has verified a signature over the image's manifest, or over an index that leads to it.
+    pub signed: bool,
+    /// Whether the policy lets the image keep its set-user-ID and set-group-ID bits and file capabilities.
+    pub keep_privileges: bool,
 }
 
 /// Why an image is not admitted.

@@ -70,6 +70,8 @@ impl SignaturePolicyEngine {
             obstacle: None,
             result: Ok(String::new()),
             integrity: None,
+            signed: false,
+            keep_privileges: false,
             reason: Reason::Rejected,
         };
         match judgement {
@@ -77,6 +79,7 @@ impl SignaturePolicyEngine {
             Ok(judged) => {
                 found.outcomes.clone_from(&judged.outcomes);
                 (found.integrity, found.reason) = (judged.integrity, judged.reason());
+                (found.signed, found.keep_privileges) = (judged.is_signed(), judged.keep_privileges);
                 found.result = if judged.admits() { Ok(judged.by()) } else { Err(judged.because()) };
             }
             Err(why) => found.block(why),
@@ -112,7 +115,7 @@ impl SignaturePolicyEngine {
                             result: Ok(String::new()),
                             reason: Reason::NothingDemanded,
                         }];
-                        Ok(Arc::new(Judgement { outcomes, integrity: None }))
+                        Ok(Arc::new(Judgement { outcomes, integrity: None, keep_privileges: false }))
                     }
                     WithoutPolicy::Reject => Err(no_policy(subject)),
                 };
@@ -181,7 +184,10 @@ impl PolicyEngine for SignaturePolicyEngine {
         let found = self.judge(subject, claims, false);
         self.metrics.judged(found.reason);
         match found.result {
-            Ok(by) => Ok(Admission { policy: found.digest, by, integrity: found.integrity }),
+            Ok(by) => {
+                let Examination { digest: policy, integrity, signed, keep_privileges, .. } = found;
+                Ok(Admission { policy, by, integrity, signed, keep_privileges })
+            }
             Err(why) => {
                 // The reason of a blocking problem already says which file it concerns.
                 let policy = match &found.policy {

@@ -27,6 +27,10 @@ pub(crate) struct Examination {
     pub result: Result<String, String>,
     /// The lowest integrity level that the policy accepts.
     pub integrity: Option<Integrity>,
+    /// Whether a signature was verified.
+    pub signed: bool,
+    /// Whether the policy lets the image keep its set-user-ID and set-group-ID bits and file capabilities.
+    pub keep_privileges: bool,
     /// The result as a metric label.
     pub reason: Reason,
 }

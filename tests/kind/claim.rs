@@ -4,8 +4,9 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, LABEL, until};
+use crate::cluster::{Cluster, until};
 use crate::images::Files;
+use crate::objects;
 use crate::pods::{Reader, claim};
 
 /// A claim gets a volume that names the image by the digest that its tag had, which a later push does not change.
@@ -73,25 +74,12 @@ pub async fn says_why_not(cluster: &Cluster) {
 impl Cluster {
     /// Creates a StorageClass of this driver.
     pub async fn class(&self, name: &str, parameters: Value) {
-        let (key, value) = LABEL.split_once('=').expect("a label");
-        let object = json!({
-            "metadata": {"name": name, "labels": {key: value}},
-            "provisioner": crate::driver::NAME,
-            "parameters": parameters,
-        });
-        self.create(&self.all::<StorageClass>(), object).await;
+        self.create(&self.all::<StorageClass>(), objects::class(name, &parameters)).await;
     }
 
     /// Creates a claim.
     pub async fn claim(&self, name: &str, class: &str) {
-        let object = json!({
-            "metadata": {"name": name},
-            "spec": {
-                "accessModes": ["ReadOnlyMany"],
-                "storageClassName": class,
-                "resources": {"requests": {"storage": "1Mi"}},
-            },
-        });
+        let object = objects::claim_of_class(name, class);
         self.create(&self.api::<PersistentVolumeClaim>(), object).await;
     }
 

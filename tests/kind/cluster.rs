@@ -13,16 +13,14 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Config, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::expected::Release;
+pub use crate::objects::NAMESPACE;
+use crate::objects::{self, LABEL};
 use crate::registry::Registries;
 use crate::settings::Settings;
 use crate::signed::Signer;
-
-/// Where the suite's own objects are.
-pub const NAMESPACE: &str = "composefs-csi-e2e";
-/// What every object of the suite that has no namespace is labelled with.
-pub const LABEL: &str = "composefs-csi-e2e=suite";
 
 /// The cluster under test.
 pub struct Cluster {
@@ -34,6 +32,8 @@ pub struct Cluster {
     pub registries: Registries,
     /// Signs images for the policy of the installation.
     pub signer: Signer,
+    /// Which Kubernetes it is.
+    pub release: Release,
 }
 
 impl Cluster {
@@ -46,7 +46,8 @@ impl Cluster {
         println!("kind: Kubernetes {} at {}", version.git_version, settings.kubeconfig.display());
         make_namespace(&client).await;
         let registries = Registries::start(&client, &settings).await;
-        Self { client, settings, registries, signer: Signer::new() }
+        let release = Release::of(&version.minor);
+        Self { client, settings, registries, signer: Signer::new(), release }
     }
 
     /// Objects of a kind in the suite's namespace.
@@ -123,7 +124,7 @@ impl Cluster {
     pub async fn clear(&self) {
         let now = DeleteParams::default().grace_period(0);
         let own = ListParams::default().labels("suite!=registry");
-        let marked = ListParams::default().labels(LABEL);
+        let marked = ListParams::default().labels(&format!("{}={}", LABEL.0, LABEL.1));
         self.api::<Pod>().delete_collection(&now, &own).await.expect("pods are deleted");
         gone(&self.api::<Pod>(), &own).await;
         self.api::<PersistentVolumeClaim>().delete_collection(&now, &own).await.expect("claims are deleted");
@@ -198,10 +199,7 @@ async fn make_namespace(client: &Client) {
         })
         .await;
     }
-    // The registries use the host's network, and one pod looks at the node.
-    let labels = json!({"pod-security.kubernetes.io/enforce": "privileged"});
-    let object = json!({"metadata": {"name": NAMESPACE, "labels": labels}});
-    let object: Namespace = serde_json::from_value(object).expect("a namespace");
+    let object: Namespace = serde_json::from_value(objects::namespace()).expect("a namespace");
     namespaces.create(&PostParams::default(), &object).await.expect("a namespace for the suite");
     // Pods are refused until the controller manager has given the namespace its account.
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);

@@ -14,8 +14,8 @@ use serde_json::json;
 use crate::cluster::{Cluster, program, until};
 use crate::support::registry::run;
 
-/// The driver's name.
-pub const NAME: &str = "csi.composefs.dev";
+pub use crate::objects::DRIVER as NAME;
+
 /// The release's namespace.
 pub const NAMESPACE: &str = "composefs-csi";
 /// The release's name, which is also the chart's: its objects' names begin with it.

@@ -17,9 +17,11 @@ pub async fn work(cluster: &Cluster) {
     cluster.registries.private.push(&content, "private/content:1.0");
     let files = manifests();
     assert!(!files.is_empty(), "there are no examples");
+    let minor = cluster.minor().await;
     for file in files {
         let name = file.file_name().expect("a name").to_string_lossy().into_owned();
-        let manifest = rewritten(cluster, &std::fs::read_to_string(&file).expect("an example"), &name);
+        let manifest = known_to(minor, &std::fs::read_to_string(&file).expect("an example"));
+        let manifest = rewritten(cluster, &manifest, &name);
         let objects = apply(cluster, "apply", &manifest, &["--output", "name"]);
         let pods = objects.lines().filter_map(|object| object.strip_prefix("pod/"));
         for pod in pods {
@@ -29,6 +31,12 @@ pub async fn work(cluster: &Cluster) {
         }
         apply(cluster, "delete", &manifest, &["--grace-period=0", "--force"]);
     }
+}
+
+/// The example without the lines that a server of this minor version does not know, as the examples say.
+pub fn known_to(minor: u32, manifest: &str) -> String {
+    let is_known = |line: &&str| minor >= 30 || !line.trim_start().starts_with("recursiveReadOnly:");
+    manifest.lines().filter(is_known).map(|line| format!("{line}\n")).collect()
 }
 
 /// The example with the suite's images and in its namespace.

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::cluster::{Cluster, until};
 use crate::images::{Files, noise, sha256};
+use crate::node::INSPECTOR;
 use crate::pods::{Reader, inline};
 
 /// The pod reads what the image holds, cannot write, and its end leaves no volume behind.
@@ -21,18 +22,30 @@ pub async fn shows_the_image(cluster: &Cluster) {
     // By digest, a part of it, and nothing of it executable.
     let pinned = format!("{}@{digest}", image.rsplit_once(':').expect("a tag").0);
     let mut part = inline(json!({"image": pinned, "path": "data", "noexec": "true"}));
-    // The volume is read-only without that word. With it, runtimes mount once more and forget the other options.
+    // The volume is read-only without that word. With it, all runtimes mount once more and forget the other options.
     part["csi"]["readOnly"] = json!(false);
     cluster.start(&Reader::new("inline-part", part)).await;
     assert!(cluster.sh_fails("inline-part", "touch /content/blob").contains("Read-only file system"));
     assert_eq!(cluster.sh("inline-part", "ls /content"), "blob");
-    let options = cluster.sh("inline-part", "grep ' /content ' /proc/mounts");
-    for option in ["ro", "nosuid", "nodev", "noexec"] {
-        assert!(options.split([' ', ',']).any(|word| word == option), "{option} is missing in {options}");
+    // What the driver promises is the node's mount; what of it a container gets is up to the node's runtime.
+    cluster.inspect().await;
+    let node = cluster.sh(INSPECTOR, "grep '/volumes/kubernetes.io~csi/content/mount ' /proc/1/mountinfo");
+    let part = node.lines().find(|mount| has(mount, "noexec"));
+    let part = part.unwrap_or_else(|| panic!("noexec is missing in {node}"));
+    let container = cluster.sh("inline-part", "grep ' /content ' /proc/mounts");
+    let promised = ["ro", "nosuid", "nodev"].map(|option| (part, option));
+    let kept = cluster.release.options_in_container().iter().map(|option| (&*container, *option));
+    for (options, option) in promised.into_iter().chain(kept) {
+        assert!(has(options, option), "{option} is missing in {options}");
     }
 
     cluster.clear().await;
     no_volume(cluster).await;
+}
+
+/// Whether a line of a mount table has an option.
+fn has(mount: &str, option: &str) -> bool {
+    mount.split([' ', ',']).any(|word| word == option)
 }
 
 /// A wrong attribute and an image that does not exist are explained in the pod's Events.

@@ -11,14 +11,17 @@
 
 mod claim;
 mod cluster;
+mod commands;
 mod driver;
 mod examples;
+mod expected;
 mod figures;
 mod images;
 mod inline;
 mod install;
 mod manifests;
 mod node;
+mod objects;
 mod persistent;
 mod pods;
 mod private;
@@ -65,6 +68,8 @@ const SCENARIOS: &[Scenario] = &[
     scenario!("private registry through a claim", private::through_a_claim),
     scenario!("unsigned image is refused", signed::or_refused),
     scenario!("examples work", examples::work),
+    scenario!("commands in the plugin's container know its settings", commands::know_the_settings),
+    scenario!("helm test passes", commands::test_of_the_release),
     scenario!("rights by request and no more", rights::by_request),
     scenario!("driver killed under a reader", restart::under_a_reader),
     scenario!("upgrade under a reader", upgrade::under_a_reader),

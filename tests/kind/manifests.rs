@@ -3,66 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use crate::cluster::Cluster;
+use crate::expected::{FOREIGN, VALUES};
 use crate::support::registry::run;
 use crate::{driver, examples};
-
-/// Values that change which objects there are, or what is in them. The switches of `tests/tools/chart` are all rendered
-/// there; here the API server judges what they make.
-const VALUES: [&[&str]; 4] = [
-    &["networkPolicy.enabled=true"],
-    &["controller.enabled=false", "events.enabled=false", "metrics.enabled=false"],
-    &[
-        "controller.replicas=3",
-        "controller.secrets.allNamespaces=true",
-        "pullSecrets.enabled=true",
-        "startupTaint.enabled=true",
-        "grafanaDashboard.enabled=true",
-        "openshift.enabled=true",
-        "metrics.podMonitor.enabled=true",
-        "node.hostNetwork=true",
-        "networkPolicy.enabled=true",
-        "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring",
-        "networkPolicy.egress[0].ports[0].port=443",
-    ],
-    &[
-        "pullSecrets.enabled=true",
-        "pullSecrets.namespaces={default}",
-        "imagePullSecrets[0].name=pull",
-        "registries.authSecret=credentials",
-        "registries.certificateAuthorities.own\\.pem=-----BEGIN CERTIFICATE-----",
-        "credentialProviders.configFile=/etc/kubernetes/credential-providers.yaml",
-        "credentialProviders.binDir=/opt/credential-providers",
-        "node.layoutDirs={/srv/images}",
-        "node.keyDir=/var/lib/composefs-csi-key",
-        "node.extraVolumes[0].name=azure",
-        "node.extraVolumes[0].hostPath.path=/etc/kubernetes/azure",
-        "node.extraVolumeMounts[0].name=azure",
-        "node.extraVolumeMounts[0].mountPath=/etc/kubernetes/azure",
-        "extraEnv[0].name=HTTPS_PROXY",
-        "extraEnv[0].value=http://proxy:3128",
-        "policy.verifierDir=/opt/verifiers",
-        "sidecars.seLinuxType=spc_t",
-        "updateStrategy.type=OnDelete",
-    ],
-];
-
-/// Values for what older servers do not know, with the first minor version that does.
-const NEWER: [(u32, &str); 3] = [
-    (25, "seLinuxMount=true"),
-    (35, "tokenRequests[0].audience=a"),
-    (35, "tokenRequests[0].expirationSeconds=600"),
-];
-
-/// Kinds of other projects, which the cluster need not have.
-const FOREIGN: [&str; 2] = ["kind: SecurityContextConstraints", "kind: PodMonitor"];
 
 /// The rendered chart in several forms, `manifests/` and every example: nothing unknown, nothing malformed.
 pub async fn are_valid(cluster: &Cluster) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let directory = tempfile::tempdir().expect("a temporary directory");
     let version = cluster.client.apiserver_version().await.expect("the API server's version");
-    let minor = version.minor.trim_end_matches(|digit: char| !digit.is_ascii_digit()).parse::<u32>();
-    let minor = minor.expect("a minor version");
+    let minor = cluster.minor().await;
     for (number, values) in VALUES.iter().enumerate() {
         let rendered = directory.path().join(format!("chart-{number}.yaml"));
         let mut template = cluster.helm("template");
@@ -70,29 +20,42 @@ pub async fn are_valid(cluster: &Cluster) {
         template.args(["--kube-version", &version.git_version]);
         // Names of its own: what is installed must not be what is compared with.
         template.args(["--set", "fullnameOverride=dry-run"]);
-        let newer = NEWER.iter().filter(|(since, _)| minor >= *since).map(|(_, value)| value);
-        for value in values.iter().chain(newer) {
+        for value in values.iter().copied().chain(cluster.release.values()) {
             template.args(["--set", value]);
         }
         if number == 0 {
             template.arg("--values").arg(repository.join("examples/policy-values.yaml"));
         }
         let objects = String::from_utf8(run(&mut template)).expect("text");
-        let ours: Vec<&str> = objects
-            .split("\n---\n")
-            .filter(|object| !FOREIGN.iter().any(|kind| object.lines().any(|line| line == *kind)))
-            .collect();
+        let ours: Vec<&str> =
+            objects.split("\n---\n").filter(|object| !object.lines().any(foreign)).collect();
         std::fs::write(&rendered, ours.join("\n---\n")).expect("the rendered chart");
         cluster.dry_run(&rendered);
     }
-    let manifests: Vec<PathBuf> =
-        yaml_files(&repository.join("manifests")).into_iter().chain(examples::manifests()).collect();
-    for file in manifests {
+    for file in yaml_files(&repository.join("manifests")) {
         cluster.dry_run(&file);
+    }
+    for file in examples::manifests() {
+        let example = directory.path().join(file.file_name().expect("a name"));
+        let text = std::fs::read_to_string(&file).expect("an example");
+        std::fs::write(&example, examples::known_to(minor, &text)).expect("the example");
+        cluster.dry_run(&example);
     }
 }
 
+/// Whether a line of a manifest names a kind that the cluster need not have.
+fn foreign(line: &str) -> bool {
+    line.strip_prefix("kind: ").is_some_and(|kind| FOREIGN.contains(&kind))
+}
+
 impl Cluster {
+    /// The API server's minor version.
+    pub async fn minor(&self) -> u32 {
+        let version = self.client.apiserver_version().await.expect("the API server's version");
+        let digits = version.minor.trim_end_matches(|digit: char| !digit.is_ascii_digit());
+        digits.parse().expect("a minor version")
+    }
+
     /// Sends every object of a file to the API server, which validates and forgets it. Fields that it does not
     /// know fail, by kubectl's check against the server's schema before 1.25 and the server's own since.
     fn dry_run(&self, file: &Path) {

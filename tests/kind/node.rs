@@ -1,9 +1,9 @@
 //! A look at a node from a privileged pod that sees all its processes.
 
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
 
 use crate::cluster::Cluster;
+use crate::objects;
 
 /// The pod's name.
 pub const INSPECTOR: &str = "inspector";
@@ -13,23 +13,7 @@ impl Cluster {
     pub async fn inspect(&self) -> String {
         let plugin = self.node_plugins().await.into_iter().next().expect("a node plugin");
         let node = plugin.spec.and_then(|spec| spec.node_name).expect("a node's name");
-        let object = json!({
-            "metadata": {"name": INSPECTOR},
-            "spec": {
-                "nodeName": node,
-                "hostPID": true,
-                "automountServiceAccountToken": false,
-                "hostNetwork": true,
-                "terminationGracePeriodSeconds": 0,
-                "tolerations": [{"operator": "Exists"}],
-                "containers": [{
-                    "name": "inspector",
-                    "image": self.settings.tools_image,
-                    "command": ["sleep", "1000000"],
-                    "securityContext": {"privileged": true},
-                }],
-            },
-        });
+        let object = objects::inspector(INSPECTOR, &self.settings.tools_image, &node);
         self.create(&self.api::<Pod>(), object).await;
         self.running(INSPECTOR).await;
         node

@@ -1,9 +1,11 @@
 //! Pods that read a volume, and what they say.
 
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cluster::{Cluster, until};
+use crate::objects;
+pub use crate::objects::{claim, inline};
 
 /// A pod with one volume at /content; it runs a shell command.
 #[derive(Debug, Clone)]
@@ -36,35 +38,9 @@ impl Reader {
 
     /// The pod's manifest.
     pub fn manifest(&self, cluster: &Cluster) -> Value {
-        let mut volume = self.volume.clone();
-        volume["name"] = json!("content");
-        json!({
-            "metadata": {"name": self.name},
-            "spec": {
-                "nodeName": self.node,
-                "terminationGracePeriodSeconds": 0,
-                "automountServiceAccountToken": false,
-                "restartPolicy": "Never",
-                "containers": [{
-                    "name": "reader",
-                    "image": cluster.settings.tools_image,
-                    "command": self.command,
-                    "volumeMounts": [{"name": "content", "mountPath": "/content"}],
-                }],
-                "volumes": [volume],
-            },
-        })
+        let image = &cluster.settings.tools_image;
+        objects::reader(&self.name, image, &self.command, self.node.as_deref(), &self.volume)
     }
-}
-
-/// An inline volume of this driver.
-pub fn inline(attributes: Value) -> Value {
-    json!({"csi": {"driver": crate::driver::NAME, "readOnly": true, "volumeAttributes": attributes}})
-}
-
-/// The volume of a claim.
-pub fn claim(name: &str) -> Value {
-    json!({"persistentVolumeClaim": {"claimName": name, "readOnly": true}})
 }
 
 impl Cluster {

@@ -4,8 +4,9 @@ use base64::Engine as _;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
-use crate::cluster::{Cluster, LABEL, NAMESPACE};
+use crate::cluster::{Cluster, NAMESPACE};
 use crate::images::Files;
+use crate::objects;
 use crate::pods::{Reader, claim, inline};
 use crate::registry::USER;
 
@@ -65,13 +66,7 @@ impl Cluster {
     /// Creates a Secret with a password for the private registry, as `kubectl create secret docker-registry` does.
     pub async fn secret(&self, name: &str, password: &str) {
         let auth = base64::engine::general_purpose::STANDARD.encode(format!("{}:{password}", USER.0));
-        let host = self.registries.private.host.clone();
-        let (key, value) = LABEL.split_once('=').expect("a label");
-        let object = json!({
-            "metadata": {"name": name, "labels": {key: value}},
-            "type": "kubernetes.io/dockerconfigjson",
-            "stringData": {".dockerconfigjson": json!({"auths": {host: {"auth": auth}}}).to_string()},
-        });
+        let object = objects::secret(name, &self.registries.private.host, &auth);
         self.create(&self.api::<Secret>(), object).await;
     }
 }

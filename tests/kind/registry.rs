@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::cluster::{NAMESPACE, program, until};
 use crate::images::Files;
+use crate::objects;
 use crate::settings::Settings;
 use crate::support::registry::{Running, run};
 
@@ -65,7 +66,7 @@ impl Registry {
         let files = serde_json::from_value(files(name, port, user)).expect("a config map");
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
         maps.create(&PostParams::default(), &files).await.expect("the registry's configuration");
-        let pod = serde_json::from_value(pod(settings, name)).expect("a pod");
+        let pod = serde_json::from_value(objects::registry(name, &settings.registry_image)).expect("a pod");
         pods.create(&PostParams::default(), &pod).await.expect("the registry's pod");
         let address = until(&format!("pod {name} running"), 180, async || {
             let status = pods.get(name).await.expect("the pod").status?;
@@ -111,28 +112,7 @@ fn files(name: &str, port: u16, user: Option<(&str, &str)>) -> serde_json::Value
     }
     // YAML reads JSON.
     data["config.yml"] = json!(config.to_string());
-    json!({"metadata": {"name": name}, "data": data})
-}
-
-fn pod(settings: &Settings, name: &str) -> serde_json::Value {
-    json!({
-        "metadata": {"name": name, "labels": {"suite": "registry"}},
-        "spec": {
-            "hostNetwork": true,
-            "automountServiceAccountToken": false,
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{
-                "name": "registry",
-                "image": settings.registry_image,
-                "command": ["registry", "serve", "/config/config.yml"],
-                "volumeMounts": [
-                    {"name": "config", "mountPath": "/config"},
-                    {"name": "data", "mountPath": "/data"},
-                ],
-            }],
-            "volumes": [{"name": "config", "configMap": {"name": name}}, {"name": "data", "emptyDir": {}}],
-        },
-    })
+    objects::registry_files(name, data)
 }
 
 /// A port of this machine that leads to the pod's; open as long as the process lives.

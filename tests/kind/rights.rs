@@ -6,9 +6,10 @@ use kube::api::DeleteParams;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, LABEL, NAMESPACE, until};
+use crate::cluster::{Cluster, NAMESPACE, until};
 use crate::driver::{self, RELEASE};
 use crate::images::Files;
+use crate::objects;
 use crate::pods::{Reader, claim, inline};
 
 const SECRET: &str = "pull-secret";
@@ -77,12 +78,7 @@ async fn pull_secrets(cluster: &Cluster) {
     let registry = &cluster.registries.private;
     let (image, digest) = registry.push(&Files::default().with("motd", "by pull secret\n"), "team/pulled:1");
     cluster.secret(SECRET, crate::registry::USER.1).await;
-    let (key, value) = LABEL.split_once('=').expect("a label");
-    let account = json!({
-        "metadata": {"name": "puller", "labels": {key: value}},
-        "imagePullSecrets": [{"name": SECRET}],
-    });
-    cluster.create(&cluster.api::<ServiceAccount>(), account).await;
+    cluster.create(&cluster.api::<ServiceAccount>(), objects::account("puller", SECRET)).await;
     // A volume of a claim is staged before anybody knows the pod. The class has no Secret, and none is needed to
     // provision an image by its digest.
     cluster.class("composefs-csi-e2e-pulled", json!({"image": format!("{image}@{digest}")})).await;

@@ -32,6 +32,10 @@ pub async fn leaves_nothing(cluster: &Cluster) {
     let mounts = cluster.sh(INSPECTOR, "grep -E ' - (overlay composefs:|erofs )' /proc/1/mountinfo || true");
     assert_eq!(mounts, "", "mounts are left on the node");
     assert_eq!(cluster.processes("/usr/bin/composefs-csi"), Vec::<u32>::new(), "processes are left");
+    // And what docs/installation.md says about kubelet's directories: nothing is in them but the socket.
+    let documented = "cd /proc/1/root/var/lib/kubelet/plugins && rm -f csi.composefs.dev/csi.sock \
+                      && rmdir csi.composefs.dev kubernetes.io/csi/csi.composefs.dev";
+    cluster.sh(INSPECTOR, documented);
 
     for name in [cluster::NAMESPACE, driver::NAMESPACE] {
         let namespaces = cluster.all::<Namespace>();

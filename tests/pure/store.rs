@@ -10,3 +10,4 @@ mod reads;
 mod renew;
 mod sharing;
 mod tamper;
+mod variants;

@@ -35,7 +35,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 type Content = Arc<Mutex<HashMap<String, (String, Vec<u8>)>>>;
 
 /// A registry that has what it is given, by the end of the path: a tag, or a digest.
-struct Registry {
+pub struct Registry {
     server: Impostor,
     content: Content,
 }
@@ -43,6 +43,11 @@ struct Registry {
 impl Registry {
     /// With one image behind an index, tagged `1`; returns the digests of index and manifest.
     async fn start() -> (Self, Digest, Digest) {
+        Self::with(Image::new(vec![archive(&[("file", b"hello")])])).await
+    }
+
+    /// The same with another image.
+    pub async fn with(image: Image) -> (Self, Digest, Digest) {
         let content = Content::default();
         let seen = Arc::clone(&content);
         let server = Impostor::start(move |asked| {
@@ -57,7 +62,7 @@ impl Registry {
         .await;
         let registry = Self { server, content };
         let mut layout = Layout::new();
-        let index = layout.add_index(&[Image::new(vec![archive(&[("file", b"hello")])])], "1");
+        let index = layout.add_index(&[image], "1");
         let mut manifest = None;
         for entry in std::fs::read_dir(layout.path().join("blobs/sha256")).unwrap() {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
@@ -78,16 +83,16 @@ impl Registry {
         self.content.lock().unwrap().insert(name.to_owned(), (kind.to_owned(), body.to_vec()));
     }
 
-    fn host(&self) -> String {
+    pub fn host(&self) -> String {
         self.server.address.to_string()
     }
 
-    fn image(&self) -> String {
+    pub fn image(&self) -> String {
         format!("{}/team/app:1", self.host())
     }
 
     /// What `cosign sign --key` of cosign 2 pushes.
-    fn sign(&self, digest: &Digest, key: &PKey<Private>) {
+    pub fn sign(&self, digest: &Digest, key: &PKey<Private>) {
         let payload = json!({"critical": {
             "identity": {"docker-reference": format!("{}/team/app", self.host())},
             "image": {"docker-manifest-digest": digest},
@@ -109,13 +114,13 @@ impl Registry {
     }
 }
 
-fn key() -> PKey<Private> {
+pub fn key() -> PKey<Private> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
     PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
 }
 
 /// A policy file in `directory` that admits what `key` has signed, or everything, or nothing.
-fn write_policy(directory: &Path, requirement: &serde_json::Value) -> PathBuf {
+pub fn write_policy(directory: &Path, requirement: &serde_json::Value) -> PathBuf {
     let path = directory.join("policy.json");
     let policy = json!({"default": [requirement]}).to_string();
     // As an editor or a ConfigMap does it.
@@ -124,7 +129,7 @@ fn write_policy(directory: &Path, requirement: &serde_json::Value) -> PathBuf {
     path
 }
 
-fn signed_by(directory: &Path, key: &PKey<Private>) -> serde_json::Value {
+pub fn signed_by(directory: &Path, key: &PKey<Private>) -> serde_json::Value {
     let path = directory.join("key.pub");
     std::fs::write(&path, key.public_key_to_pem().unwrap()).unwrap();
     json!({"type": "sigstoreSigned", "keyPath": path, "signedIdentity": {"type": "matchRepository"}})

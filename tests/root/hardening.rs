@@ -54,14 +54,14 @@ impl Node {
 }
 
 /// Runs a program as a user without rights.
-fn as_nobody(program: &Path, arguments: &[&str]) -> Output {
+pub fn as_nobody(program: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(program);
     command.args(arguments).uid(65534).gid(65534);
     command.output().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
 }
 
 /// Lets everybody walk to `path`, from `top` down.
-fn open_the_way(top: &Path, path: &Path) {
+pub fn open_the_way(top: &Path, path: &Path) {
     for directory in path.ancestors().take_while(|directory| directory.starts_with(top)) {
         // What is mounted is read-only, and open by itself.
         if let Err(error) = fs::set_permissions(directory, Permissions::from_mode(0o755)) {
@@ -74,7 +74,7 @@ fn open_the_way(top: &Path, path: &Path) {
 const READ_ALL: [u8; 20] = [1, 0, 0, 2, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// A program that is root's by its mode, and one that may read everything by its file capability.
-fn privileged(root: &Path) {
+pub fn privileged(root: &Path) {
     fs::set_permissions(root, Permissions::from_mode(0o755)).unwrap();
     fs::copy("/usr/bin/id", root.join("id")).unwrap();
     fs::set_permissions(root.join("id"), Permissions::from_mode(0o6755)).unwrap();

@@ -1,7 +1,7 @@
 //! What the program does with the API server, which is scripted; registry, mounts and kubelet's credential providers
 //! are real. Needs root.
 
-mod api;
+pub mod api;
 mod credentials;
 mod events;
 mod objects;

@@ -16,6 +16,7 @@ mod hardening;
 mod hostile;
 mod kubernetes;
 mod levels;
+mod powers;
 mod pulls;
 mod seal;
 mod slow_registries;

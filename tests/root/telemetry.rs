@@ -2,5 +2,5 @@
 //! Needs root.
 
 mod metrics;
-mod page;
+pub mod page;
 mod traces;

@@ -2,6 +2,7 @@
 //! them whether it is there. The program itself, a real registry with users, and registries that lie. Needs root.
 
 mod crashes;
+mod guesses;
 mod pods;
 mod records;
 mod strangers;

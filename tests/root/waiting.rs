@@ -15,18 +15,31 @@ use crate::support::impostor::{Answer, Impostor};
 
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
-/// A registry with one image that never answers requests for what has `silent` in its path.
-async fn registry(silent: &'static str) -> (Impostor, Machine, String) {
+/// Requests that are never answered, by what their path has.
+const MANIFESTS: &str = "/manifests/";
+const BLOBS: &str = "/blobs/";
+/// The layer: it is asked for when much is under way.
+const LAYER: &str = "layer";
+
+/// A registry with one image that never answers requests for what is `silent`; with what their path has.
+async fn registry(silent: &str) -> (Impostor, Machine, String, String) {
     let layout = Layout::of(&Image::new(vec![archive(&[("file", b"content")])]));
     let index = std::fs::read(layout.path().join("index.json")).unwrap();
     let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
     let [media_type, manifest] =
         ["mediaType", "digest"].map(|key| index["manifests"][0][key].as_str().unwrap().to_owned());
+    let document = layout.path().join("blobs/sha256").join(manifest.trim_start_matches("sha256:"));
+    let document: serde_json::Value = serde_json::from_slice(&std::fs::read(document).unwrap()).unwrap();
+    let silent = match silent {
+        LAYER => document["layers"][0]["digest"].as_str().unwrap().to_owned(),
+        other => other.to_owned(),
+    };
+    let kept = silent.clone();
     let registry = Impostor::start(move |asked| {
         let name = asked.path.rsplit('/').next().unwrap();
         let digest = if name == "1" { &manifest } else { name };
         let blob = layout.path().join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
-        let after = if asked.path.contains(silent) { FOR_EVER } else { Duration::ZERO };
+        let after = if asked.path.contains(&kept) { FOR_EVER } else { Duration::ZERO };
         match std::fs::read(blob) {
             Ok(bytes) if asked.path.contains("/manifests/") => {
                 let answer = Answer::body(&media_type, &bytes).with("docker-content-digest", &manifest);
@@ -39,7 +52,7 @@ async fn registry(silent: &'static str) -> (Impostor, Machine, String) {
     .await;
     let machine = Machine::new(&["--insecure-registry", &registry.address.to_string()]);
     let image = format!("{}/team/app:1", registry.address);
-    (registry, machine, image)
+    (registry, machine, image, silent)
 }
 
 /// A publish that waits for the registry by now.
@@ -66,10 +79,10 @@ async fn asked(registry: &Impostor, silent: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_ends_ends_the_waiting_for_its_volume() {
-    for silent in ["/manifests/", "/blobs/"] {
-        let (registry, machine, image) = registry(silent).await;
+    for silent in [MANIFESTS, BLOBS, LAYER] {
+        let (registry, machine, image, silent) = registry(silent).await;
         let plugin = machine.start().await;
-        let call = publishing(&registry, silent, &machine, &plugin, &image).await;
+        let call = publishing(&registry, &silent, &machine, &plugin, &image).await;
         for _ in 0..2 {
             plugin.node.clone().node_unpublish_volume(machine.unpublish("a")).await.unwrap();
         }
@@ -88,7 +101,7 @@ async fn a_pod_that_ends_ends_the_waiting_for_its_volume() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_that_is_unstaged_is_waited_for_no_longer() {
-    let (registry, machine, image) = registry("/blobs/").await;
+    let (registry, machine, image, silent) = registry(BLOBS).await;
     let plugin = machine.start().await;
     let published = machine.publish("a", &image);
     let staging_target_path = machine.path().join("kubelet/plugins/staging").display().to_string();
@@ -101,7 +114,7 @@ async fn a_volume_that_is_unstaged_is_waited_for_no_longer() {
     };
     let mut node = plugin.node.clone();
     let call = tokio::spawn(async move { node.node_stage_volume(request).await });
-    asked(&registry, "/blobs/").await;
+    asked(&registry, &silent).await;
     let unstage = NodeUnstageVolumeRequest { volume_id: published.volume_id, staging_target_path };
     plugin.node.clone().node_unstage_volume(unstage).await.unwrap();
     assert_eq!(call.await.unwrap().unwrap_err().code(), Code::Aborted);
@@ -110,10 +123,10 @@ async fn a_volume_that_is_unstaged_is_waited_for_no_longer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_ends_says_so_to_those_who_wait() {
-    for silent in ["/manifests/", "/blobs/"] {
-        let (registry, machine, image) = registry(silent).await;
+    for silent in [MANIFESTS, BLOBS, LAYER] {
+        let (registry, machine, image, silent) = registry(silent).await;
         let mut plugin = machine.start().await;
-        let call = publishing(&registry, silent, &machine, &plugin, &image).await;
+        let call = publishing(&registry, &silent, &machine, &plugin, &image).await;
         let told = Instant::now();
         kill_process(Pid::from_child(&plugin.process.0), Signal::TERM).unwrap();
         let status = call.await.unwrap().unwrap_err();

@@ -94,7 +94,8 @@ impl Images for FakeImages {
         let record = known.ok_or(PullError::Absent(reference))?;
         // What a volume shows already stays, even if the tag has moved.
         let record = request.pinned.map_or(record, |pinned| image(pinned.as_bytes()[0]));
-        Ok(Ready { record, lease: self.store.lease().await.unwrap(), fetched: 0, admission: None })
+        let (image, lease) = (record.image, self.store.lease().await.unwrap());
+        Ok(Ready { record, image, lease, fetched: 0, admission: None })
     }
 
     fn used(&self, _: &Digest) {}
@@ -114,6 +115,8 @@ fn image(number: u8) -> ImageRecord {
         inodes: 7,
         bytes: 1000,
         created: 0,
+        powers: None,
+        variants: Vec::new(),
     }
 }
 

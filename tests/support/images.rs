@@ -1,6 +1,7 @@
 //! OCI layouts made to order: any layers, in any compression, under any media type, so that tests
 //! can say exactly what an image holds, honest or not.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -96,6 +97,8 @@ pub struct Image {
     pub layers: Vec<Layer>,
     /// DiffIDs to claim instead of the true ones.
     pub diff_ids: Option<Vec<Digest>>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Image {
@@ -106,6 +109,7 @@ impl Image {
             platform: composefs_csi::oci::platform::Platform::host().to_string(),
             layers: tars.into_iter().map(Layer::new).collect(),
             diff_ids: None,
+            annotations: BTreeMap::new(),
         }
     }
 }
@@ -208,8 +212,11 @@ impl Layout {
         document["config"] = json!({});
         document["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
         let config = self.blob(config, document.to_string().as_bytes());
-        let document = json!({"schemaVersion": 2, "mediaType": manifest,
-                              "config": config, "layers": layers});
+        let mut document = json!({"schemaVersion": 2, "mediaType": manifest,
+                                  "config": config, "layers": layers});
+        if !image.annotations.is_empty() {
+            document["annotations"] = json!(image.annotations);
+        }
         self.blob(manifest, document.to_string().as_bytes())
     }
 

@@ -12,6 +12,7 @@ pub mod csi;
 pub mod dialects;
 pub mod disk;
 pub mod driver;
+pub mod foreign;
 pub mod golden;
 pub mod http;
 pub mod images;

@@ -35,6 +35,7 @@ pub fn request(image: &str, policy: PullPolicy) -> ImageRequest {
         platform: Platform::host(),
         caller: Caller::Pod { namespace: Some("shop".to_owned()) },
         pinned: None,
+        noexec: false,
         credentials: Credentials::none(),
         watch: Watch::default(),
     }

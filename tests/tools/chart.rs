@@ -1,6 +1,9 @@
 //! The chart, rendered by the real helm for the oldest and the newest Kubernetes, with every switch on and off.
 
+mod choices;
+mod commands;
 mod objects;
+mod refusals;
 mod rights;
 mod schema;
 mod switches;

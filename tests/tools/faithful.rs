@@ -112,7 +112,8 @@ fn a_mounted_image_is_what_umoci_unpacks() {
         let reference = registry.push(&format!("oci:{image}"), &format!("tenant/{name}:v1"), push);
         let target = machine.path().join(format!("seen-{name}"));
         fs::create_dir(&target).unwrap();
-        let mount = ["mount", &reference, target.to_str().unwrap(), "--keep-special-files"];
+        let mount =
+            ["mount", &reference, target.to_str().unwrap(), "--keep-special-files", "--keep-privileges"];
         machine.run(&[&mount[..], &access[..]].concat());
         let mut ours = unpacked::entries(&target);
         ours.sort_by(|a, b| a.path.cmp(&b.path));
@@ -159,7 +160,7 @@ fn an_image_that_buildah_built_is_what_podman_mounts() {
     let target = machine.path().join("seen");
     fs::create_dir(&target).unwrap();
     let image = format!("oci:{}:v1", layout.display());
-    machine.run(&["mount", &image, target.to_str().unwrap(), "--keep-special-files"]);
+    machine.run(&["mount", &image, target.to_str().unwrap(), "--keep-special-files", "--keep-privileges"]);
     let ours = unpacked::entries(&target);
     // The root has no entry in such a layer; everybody makes up its own.
     compare(&theirs[1..], &ours[1..]);

@@ -1,5 +1,5 @@
-//! Other people's programs as oracle: what cosign, helm, mkcomposefs, notation, tar, umoci and real registries say is
-//! right. Needs root (owners, devices, mounts) and what `make setup` installs.
+//! Other people's programs as oracle: what cosign, helm, mkcomposefs, notation, Prometheus, tar, umoci and real registries
+//! say is right. Needs root (owners, devices, mounts) and what `make setup` installs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
@@ -8,9 +8,12 @@ mod chart;
 mod faithful;
 mod fold;
 mod golden;
+mod manifests;
+mod monitoring;
 mod notation;
 mod policy;
 mod registry;
+mod runc;
 mod signatures;
 #[path = "../support/mod.rs"]
 mod support;

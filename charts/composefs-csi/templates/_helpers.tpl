@@ -20,27 +20,36 @@
 {{/* Labels by which selectors find the pods of a component; they can never change. */}}
 {{- define "composefs-csi.selector" -}}
 app.kubernetes.io/name: {{ include "composefs-csi.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{/* Labels of every object. */}}
+{{/*
+Labels of every object: {root, component, extra: the operator's own for this object}. The chart's come first; checks.tpl
+refuses others in their place.
+*/}}
 {{- define "composefs-csi.labels" -}}
-{{ include "composefs-csi.selector" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: composefs-csi
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- $own := include "composefs-csi.selector" . | fromYaml }}
+{{- $_ := set $own "app.kubernetes.io/version" .root.Chart.AppVersion }}
+{{- $_ := set $own "app.kubernetes.io/part-of" "composefs-csi" }}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .root.Release.Service }}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") }}
+{{- merge $own (.extra | default dict) .root.Values.commonLabels | toYaml }}
 {{- end -}}
 
-{{/* An image's reference: {image: the values, default: the tag if none is given}. */}}
+{{/* An image's reference: {root, image: the values, default: the tag if none is given}. */}}
 {{- define "composefs-csi.image" -}}
 {{- $tag := default .default .image.tag -}}
-{{- if .image.digest -}}
-{{ .image.repository }}:{{ $tag }}@{{ .image.digest }}
-{{- else -}}
-{{ .image.repository }}:{{ $tag }}
+{{- $repository := .image.repository -}}
+{{- with .root.Values.global.imageRegistry -}}
+{{- /* The first part is a registry if a host's name is what it can be. */ -}}
+{{- $parts := splitList "/" $repository -}}
+{{- if and (gt (len $parts) 1) (regexMatch "[.:]|^localhost$" (first $parts)) -}}
+{{- $repository = rest $parts | join "/" -}}
 {{- end -}}
+{{- $repository = printf "%s/%s" . $repository -}}
+{{- end -}}
+{{ $repository }}:{{ $tag }}{{ with .image.digest }}@{{ . }}{{ end }}
 {{- end -}}
 
 {{/* The ServiceAccount of a component, its own or the operator's. */}}
@@ -60,141 +69,6 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* Arguments that both run modes have. */}}
-{{- define "composefs-csi.commonArgs" -}}
-- --driver-name={{ .Values.driverName }}
-- --state-dir={{ .Values.stateDir }}
-- --log-level-file=/etc/composefs-csi/settings/log-level
-- --log-format={{ .Values.logFormat }}
-{{- range .Values.registries.insecure }}
-- --insecure-registry={{ . }}
-{{- end }}
-{{- range $file, $_ := .Values.registries.certificateAuthorities }}
-- --registry-ca=/etc/composefs-csi/registry-ca/{{ $file }}
-{{- end }}
-{{- if .Values.registries.authSecret }}
-- --auth-file=/etc/composefs-csi/auth/.dockerconfigjson
-{{- end }}
-{{- if .Values.metrics.enabled }}
-- --metrics-listen=[::]:{{ .Values.metrics.port | int }}
-{{- end }}
-{{- with .Values.tracing.otlpEndpoint }}
-- --otlp-endpoint={{ . }}
-{{- end }}
-{{- end -}}
-
-{{/* Arguments about which images the node plugin mounts, and for whom. */}}
-{{- define "composefs-csi.trustArgs" -}}
-- --without-policy={{ .Values.policy.withoutPolicy }}
-{{- if .Values.policy.json }}
-- --policy=/etc/composefs-csi/policy/policy.json
-{{- end }}
-{{- if .Values.policy.namespaces }}
-- --policy-dir=/etc/composefs-csi/namespaces
-{{- end }}
-{{- with .Values.policy.verifierDir }}
-- --verifier-dir={{ . }}
-- --verifier-timeout={{ $.Values.policy.verifierTimeoutSeconds | int }}
-{{- end }}
-{{- if .Values.policy.requireComposefsDigest }}
-- --require-composefs-digest
-{{- end }}
-{{- with .Values.node.keyDir }}
-- --node-key={{ . }}/node.key
-{{- end }}
-- --image-credential-policy={{ .Values.imageCredentials.policy }}
-{{- range .Values.imageCredentials.allow }}
-- --image-credential-allow={{ . }}
-{{- end }}
-- --access-ttl={{ .Values.imageCredentials.ttlSeconds | int }}
-{{- with .Values.credentialProviders }}
-{{- if ne (empty .configFile) (empty .binDir) }}
-{{- fail "credentialProviders.configFile and credentialProviders.binDir belong together: give both or neither" }}
-{{- end }}
-{{- with .configFile }}
-- --credential-provider-config={{ . }}
-- --credential-provider-bin-dir={{ $.Values.credentialProviders.binDir }}
-{{- end }}
-{{- end }}
-{{- if .Values.pullSecrets.enabled }}
-- --pull-secrets
-{{- end }}
-{{- if .Values.events.enabled }}
-- --kubernetes-events
-{{- end }}
-{{- if .Values.startupTaint.enabled }}
-- --startup-taint
-{{- end }}
-{{- end -}}
-
-{{/* Files and directories of the host that the node plugin reads, or writes (the last), by volume name. */}}
-{{- define "composefs-csi.hostPaths" -}}
-{{- range $index, $dir := .Values.node.layoutDirs }}
-- {name: layouts-{{ $index }}, path: {{ $dir }}, type: Directory, readOnly: true}
-{{- end }}
-{{- with .Values.policy.verifierDir }}
-- {name: verifiers, path: {{ . }}, type: Directory, readOnly: true}
-{{- end }}
-{{- with .Values.credentialProviders.configFile }}
-- {name: credential-provider-config, path: {{ . }}, type: File, readOnly: true}
-- {name: credential-provider-bin, path: {{ $.Values.credentialProviders.binDir }}, type: Directory, readOnly: true}
-{{- end }}
-{{- with .Values.node.keyDir }}
-- {name: node-key, path: {{ . }}, type: DirectoryOrCreate, readOnly: false}
-{{- end }}
-{{- end -}}
-
-{{/* ConfigMaps of policies, by what they are called and where they are mounted. */}}
-{{- define "composefs-csi.policyMaps" -}}
-{{- if .Values.policy.json }}
-- policy
-{{- end }}
-{{- if .Values.policy.namespaces }}
-- namespaces
-{{- end }}
-{{- if .Values.policy.keys }}
-- keys
-{{- end }}
-{{- end -}}
-
-{{/* Where both run modes find their files. */}}
-{{- define "composefs-csi.commonMounts" -}}
-- name: socket
-  mountPath: /csi
-- name: settings
-  mountPath: /etc/composefs-csi/settings
-  readOnly: true
-{{- if .Values.registries.certificateAuthorities }}
-- name: registry-ca
-  mountPath: /etc/composefs-csi/registry-ca
-  readOnly: true
-{{- end }}
-{{- if .Values.registries.authSecret }}
-- name: auth
-  mountPath: /etc/composefs-csi/auth
-  readOnly: true
-{{- end }}
-{{- end -}}
-
-{{/* The volumes behind them, without the socket. */}}
-{{- define "composefs-csi.commonVolumes" -}}
-- name: settings
-  configMap:
-    name: {{ include "composefs-csi.fullname" . }}-settings
-{{- if .Values.registries.certificateAuthorities }}
-- name: registry-ca
-  configMap:
-    name: {{ include "composefs-csi.fullname" . }}-registry-ca
-{{- end }}
-{{- if .Values.registries.authSecret }}
-- name: auth
-  secret:
-    secretName: {{ .Values.registries.authSecret }}
-    # 0440: only the container's own user and group need it.
-    defaultMode: 288
-{{- end }}
-{{- end -}}
-
 {{/* Annotations that make new pods when a file changes that is read at the start only. */}}
 {{- define "composefs-csi.checksums" -}}
 {{- with .Values.registries.certificateAuthorities }}
@@ -205,12 +79,17 @@ composefs-csi/registry-ca: {{ toJson . | sha256sum | trunc 32 }}
 {{/* The livenessprobe sidecar: asks Probe on the socket for whoever asks its /healthz. */}}
 {{- define "composefs-csi.livenessprobe" -}}
 - name: livenessprobe
-  image: {{ include "composefs-csi.image" (dict "image" .Values.sidecars.livenessProbe.image) }}
+  image: {{ include "composefs-csi.image" (dict "root" . "image" .Values.sidecars.livenessProbe.image) }}
   imagePullPolicy: {{ .Values.sidecars.livenessProbe.image.pullPolicy }}
   args:
-    - --csi-address=/csi/csi.sock
-    - --http-endpoint=:{{ .Values.sidecars.livenessProbe.port }}
-    - --probe-timeout=3s
+    {{- include "composefs-csi.livenessArgs" . | nindent 4 }}
+    {{- with .Values.sidecars.livenessProbe.extraArgs }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with .Values.sidecars.livenessProbe.extraEnv }}
+  env:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end -}}
 
 {{/* Asks that sidecar. The first answer may take its time: the store is opened and the kernel tested first. */}}
@@ -238,4 +117,10 @@ readinessProbe:
   periodSeconds: 5
   timeoutSeconds: 5
 {{- end }}
+{{- end -}}
+
+{{/* Annotations of a pod: {root, extra: the operator's, which count more}. */}}
+{{- define "composefs-csi.podAnnotations" -}}
+{{- $own := dict "kubectl.kubernetes.io/default-container" "driver" }}
+{{- merge (dict) .extra (include "composefs-csi.checksums" .root | fromYaml) $own | toYaml }}
 {{- end -}}

@@ -1,12 +1,16 @@
-//! The number of objects and their size, as metrics.
+//! The number of objects and their size, as metrics. They are measured now and then, and do not follow each object: see
+//! [`coarse`].
 
-use crate::metrics::{Description, Family, Gauge};
+use crate::metrics::{Description, Family, Gauge, coarse};
 
-const OBJECTS: Description =
-    Description::new("store_objects", "Objects in the store: distinct file contents and images");
-const BYTES: Description = Description::new("store_bytes", "Disk space of those objects, allocated blocks");
-/// Bytes of the blocks in which filesystems allocate files.
-const BLOCK: u64 = 4096;
+const OBJECTS: Description = Description::new(
+    "store_objects",
+    "Objects in the store, distinct file contents and images, rounded up to thousands and measured hourly",
+);
+const BYTES: Description = Description::new(
+    "store_bytes",
+    "Disk space of those objects, allocated blocks, rounded up to 64 MiB and measured hourly",
+);
 
 /// The gauges of one store's objects.
 #[derive(Debug, Clone)]
@@ -22,22 +26,10 @@ impl Default for ObjectMetrics {
 }
 
 impl ObjectMetrics {
-    /// Counts a new object of `size` bytes.
-    pub(in crate::image) fn written(&self, size: u64) {
-        self.count.add(1);
-        self.bytes.add(i64::try_from(size.next_multiple_of(BLOCK)).unwrap_or(i64::MAX));
-    }
-
-    /// Counts removed objects and their bytes.
-    pub(in crate::image) fn removed(&self, objects: u64, bytes: u64) {
-        self.count.add(-i64::try_from(objects).unwrap_or(i64::MAX));
-        self.bytes.add(-i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-
     /// Sets both to what was found in the store.
     pub(in crate::image) fn set(&self, count: u64, bytes: u64) {
-        self.count.set(count);
-        self.bytes.set(bytes);
+        self.count.set(count.next_multiple_of(coarse::OBJECTS));
+        self.bytes.set(bytes.next_multiple_of(coarse::BYTES));
     }
 
     pub(in crate::image) fn families(&self) -> [&dyn Family; 2] {

@@ -107,10 +107,7 @@ impl Objects {
         // Before the link: a name must never lead to a file without fs-verity.
         let file = if self.requires_verity() { self.enable_verity(file, digest)? } else { file };
         match self.link(&file, &name(digest)) {
-            Ok(()) => {
-                self.inner.metrics.written(size);
-                Ok(Put::Written)
-            }
+            Ok(()) => Ok(Put::Written),
             // Another writer linked the object in the meantime, or the file of that name is damaged.
             Err(Errno::EXIST) if self.is_intact(digest, size)? => Ok(Put::Present),
             Err(Errno::EXIST) => self.replace(&file, digest).map(|()| Put::Written),

@@ -72,7 +72,7 @@ pub enum Edited {
 }
 
 /// Writes `seal` into a manifest. If the manifest is sealed already, its digest may also be one of `accepted` (of
-/// the other canonical rules). Any other digest is refused, or replaced if `force` is set.
+/// the other canonical rules). Any other digest is refused. With `force`, every other digest is replaced.
 ///
 /// # Errors
 /// See [`EditError`].
@@ -88,7 +88,7 @@ pub fn seal_manifest(
     match Seal::of(&manifest) {
         Ok(Some(found)) if found.annotation == seal.annotation => {
             // Sealed by a tool that follows the other canonical rule: nothing to correct.
-            if found.digest == seal.digest || accepted.contains(&found.digest) {
+            if found.digest == seal.digest || !force && accepted.contains(&found.digest) {
                 return Ok(Edited::Unchanged);
             }
             if !force {

@@ -11,10 +11,11 @@
 //! removes; never an image without its parts.
 
 use super::parts::Parts;
-use super::{ImageRecord, Lease, Store, StoreError};
+use super::{ImageRecord, Lease, Store, StoreError, Variant};
+use crate::oci::digest::Digest;
 
 impl Store {
-    /// Makes the image exist. Its layers are staged or stored, its composefs image is an object, and
+    /// Makes the image exist. Its layers are staged or stored, its composefs images are objects, and
     /// all that was written under `lease`. Blocking: waits for the disk.
     ///
     /// Committing an image again replaces its record.
@@ -24,16 +25,15 @@ impl Store {
     /// image was another when it was first built here, [`StoreError::Unsound`] if the filesystem lost writes, and those
     /// of the steps above.
     pub fn commit_image(&self, lease: &Lease, record: &ImageRecord) -> Result<(), StoreError> {
-        let Parts { layers, objects, first_digests, images, .. } = &self.parts;
+        let Parts { layers, objects, images, .. } = &self.parts;
         for layer in &record.layers {
             if !layers.contains(layer)? {
                 return Err(StoreError::NoLayer(*layer));
             }
         }
-        if !objects.all().contains(&record.image, record.image_size)? {
-            return Err(StoreError::NoObject(record.manifest));
+        for own in record.images() {
+            self.check_image(&record.manifest, &own)?;
         }
-        first_digests.compare(record)?;
         let markers = objects.markers();
         // Listed before the sync, which covers only what was written before it.
         let covered = markers.abandoned()?;
@@ -45,5 +45,33 @@ impl Store {
         layers.sync()?;
         images.write(record)?;
         markers.remove(covered.into_iter().chain(lease.take_marker()))
+    }
+
+    /// Adds another composefs image of the same layers to the record of an image that exists, and returns that record.
+    /// What was written for it was written under `lease`. Blocking: waits for the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::NoImage`] if the image has gone, and those of [`Store::commit_image`].
+    pub fn commit_variant(
+        &self,
+        lease: &Lease,
+        manifest: &Digest,
+        variant: Variant,
+    ) -> Result<ImageRecord, StoreError> {
+        self.check_image(manifest, &variant)?;
+        let markers = self.parts.objects.markers();
+        let covered = markers.abandoned()?;
+        markers.sync_filesystem(lease.file())?;
+        let record = self.parts.images.add_variant(manifest, variant)?;
+        markers.remove(covered.into_iter().chain(lease.take_marker()))?;
+        Ok(record)
+    }
+
+    /// That a composefs image of `manifest` is there, and what it was when it was first built.
+    fn check_image(&self, manifest: &Digest, image: &Variant) -> Result<(), StoreError> {
+        if !self.parts.objects.all().contains(&image.image, image.image_size)? {
+            return Err(StoreError::NoObject(*manifest));
+        }
+        self.parts.first_digests.compare(*manifest, image)
     }
 }

@@ -45,8 +45,10 @@ impl Contents<'_> {
         let mut source = Source { number: 0, images: Vec::new() };
         for (index, record) in records.iter().enumerate() {
             source.images = vec![index];
-            visit(&source, record.image, record.image_size);
-            source.number += 1;
+            for own in record.images() {
+                visit(&source, own.image, own.image_size);
+                source.number += 1;
+            }
             for layer in BTreeSet::from_iter(&record.layers) {
                 layers.entry(*layer).or_default().push(index);
             }

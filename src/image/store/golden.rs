@@ -104,7 +104,8 @@ fn record() -> ImageRecord {
         image: VerityDigest::of(b"image"),
         image_size: 5,
         rules: Rules::Faithful,
-        builder: ImageRecord::BUILDER,
+        // The one that the texts were written by.
+        builder: 2,
         sealed: true,
         layers: vec![Digest::of(b"layer")],
         platform: Some("linux/amd64".to_owned()),
@@ -112,6 +113,8 @@ fn record() -> ImageRecord {
         inodes: 3,
         bytes: 70,
         created: 1_700_000_000,
+        powers: None,
+        variants: Vec::new(),
     }
 }
 

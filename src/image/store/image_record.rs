@@ -1,5 +1,6 @@
 //! One record per image: everything needed to mount it, and nothing else.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -7,14 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::error::StoreError;
 use super::key::NodeKey;
 use super::record::{self, Record};
-use crate::image::tree::Rules;
+use crate::image::tree::{Powers, Rules};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 
 /// Raised whenever the same layers would give other bytes than before by the same rules: digests of different
 /// builders are not compared, and an image of another builder is built anew. 2 leaves out device nodes, named pipes
-/// and the labels of security modules.
-const BUILDER: u32 = 2;
+/// and the labels of security modules. 3 is the first that makes images without privileges; no digest of the rules
+/// before changed, but what they made is to be replaced.
+const BUILDER: u32 = 3;
 
 /// What is known of an image that is completely in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +45,26 @@ pub struct ImageRecord {
     pub bytes: u64,
     /// When the record was made, seconds since 1970.
     pub created: u64,
+    /// What the image gives to pods beyond bytes to read. `None` unless it is sealed, and in records of releases that
+    /// did not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub powers: Option<Powers>,
+    /// Images of the same layers by other rules, which some volumes show. They have no objects of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Variant>,
+}
+
+/// Another composefs image of the same layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variant {
+    /// By which rules the tree was made of the layers.
+    pub rules: Rules,
+    /// Which builder followed the rules.
+    pub builder: u32,
+    /// fs-verity digest of the composefs image, which is an object.
+    pub image: VerityDigest,
+    /// Size of the composefs image in bytes.
+    pub image_size: u64,
 }
 
 impl Record for ImageRecord {
@@ -60,10 +82,32 @@ impl ImageRecord {
     /// The builder of this release.
     pub const BUILDER: u32 = BUILDER;
 
-    /// Whether this release would make another image of the same layers. A sealed image cannot differ: its manifest
-    /// says what it is, and so does the record.
+    /// Whether this release would make another record of the same layers. A sealed image cannot differ: its manifest
+    /// says what it is, and so does the record. But what it gives to pods must have been looked for.
     pub fn is_outdated(&self) -> bool {
-        self.builder != BUILDER && !self.sealed
+        if self.sealed { self.powers.is_none() } else { self.builder != BUILDER }
+    }
+
+    /// Every composefs image of these layers that is in the store; the record's own comes first.
+    pub fn images(&self) -> impl Iterator<Item = Variant> {
+        let own = Variant {
+            rules: self.rules,
+            builder: self.builder,
+            image: self.image,
+            image_size: self.image_size,
+        };
+        std::iter::once(own).chain(self.variants.iter().cloned())
+    }
+
+    /// Whether one of them is among `images`.
+    pub fn is_any_of(&self, images: &BTreeSet<VerityDigest>) -> bool {
+        self.images().any(|own| images.contains(&own.image))
+    }
+
+    /// The composefs image by these rules as this release builds it, if it is in the store.
+    pub fn image_by(&self, rules: Rules) -> Option<VerityDigest> {
+        let found = self.images().find(|own| (own.rules, own.builder) == (rules, BUILDER));
+        found.map(|own| own.image)
     }
 
     /// The record as it is kept on disk.
@@ -93,6 +137,7 @@ impl ImageRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::tree::Reduction;
 
     fn record() -> ImageRecord {
         ImageRecord {
@@ -108,6 +153,8 @@ mod tests {
             inodes: 3,
             bytes: 70,
             created: 1,
+            powers: None,
+            variants: Vec::new(),
         }
     }
 
@@ -131,8 +178,32 @@ mod tests {
             let made = ImageRecord { builder, ..record() };
             let read = parse(&made.manifest, &made.render(&key(1)).unwrap()).unwrap();
             assert_eq!((read.builder, read.is_outdated()), (builder, builder != BUILDER));
-            assert!(!ImageRecord { sealed: true, ..read }.is_outdated());
+            let sealed = ImageRecord { sealed: true, ..read };
+            assert!(sealed.is_outdated(), "what it gives to pods is unknown");
+            assert!(!ImageRecord { powers: Some(Powers::default()), ..sealed }.is_outdated());
         }
+    }
+
+    #[test]
+    fn variants_are_images_of_the_record_that_only_their_own_builder_knows() {
+        let rules = Rules::Reduced { to: Reduction::NotExecutable, special_files: false };
+        let variant = Variant { rules, builder: BUILDER, image: VerityDigest([9; 32]), image_size: 8192 };
+        let powers = Powers { program: Some("/bin/sh".to_owned()), ..Powers::default() };
+        let made = ImageRecord { powers: Some(powers), variants: vec![variant], ..record() };
+        let read = parse(&made.manifest, &made.render(&key(1)).unwrap()).unwrap();
+        assert_eq!(read, made);
+        assert_eq!(read.image_by(rules), Some(VerityDigest([9; 32])));
+        assert_eq!(read.image_by(Rules::Faithful), Some(read.image));
+        assert_eq!(read.image_by(Rules::Verbatim), None);
+        assert_eq!(
+            read.images().map(|own| own.image).collect::<Vec<_>>(),
+            [7, 9].map(|n| VerityDigest([n; 32]))
+        );
+        assert!(read.is_any_of(&BTreeSet::from([VerityDigest([9; 32])])));
+        assert!(!read.is_any_of(&BTreeSet::from([VerityDigest([8; 32])])));
+        let mut old = read;
+        old.variants[0].builder = BUILDER - 1;
+        assert_eq!(old.image_by(rules), None);
     }
 
     #[test]

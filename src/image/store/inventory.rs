@@ -25,8 +25,9 @@ pub(super) fn take(
     add_missing(parts, &volumes, &mut unknown)?;
     let volumes: HashSet<Digest> = volumes.into_iter().map(|volume| volume.image).collect();
     let pins: HashSet<Digest> = parts.pins.list()?.into_iter().collect();
-    let known: HashSet<VerityDigest> = listing.images.iter().map(|image| image.record.image).collect();
-    for image in mounted.difference(&known.iter().copied().collect()) {
+    let known: BTreeSet<VerityDigest> =
+        listing.images.iter().flat_map(|image| image.record.images()).map(|own| own.image).collect();
+    for image in mounted.difference(&known) {
         // Otherwise it belongs to another store on this machine.
         if !parts.contents().has_image(image)? {
             continue;
@@ -39,7 +40,7 @@ pub(super) fn take(
     let images = listing.images.iter().map(|image| {
         let manifest = image.record.manifest;
         // One reason is enough.
-        let needed = if mounted.contains(&image.record.image) {
+        let needed = if image.record.is_any_of(mounted) {
             Some(Need::Mount)
         } else if volumes.contains(&manifest) {
             Some(Need::Volume)

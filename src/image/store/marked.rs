@@ -56,7 +56,7 @@ impl Marked {
         if self.images.contains(&record.manifest) {
             return Ok(());
         }
-        self.objects.insert(record.image);
+        self.objects.extend(record.images().map(|own| own.image));
         for layer in &record.layers {
             match self.add_layer(contents, layer) {
                 // The next pull makes the layer's record anew; mounts need what the composefs image names.
@@ -69,7 +69,7 @@ impl Marked {
         }
         // Last: an image that failed half-way is tried again.
         self.images.insert(record.manifest);
-        self.composefs.insert(record.image);
+        self.composefs.extend(record.images().map(|own| own.image));
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl Marked {
         }
         let mut kept: BTreeSet<_> = volumes.iter().filter_map(|volume| volume.composefs).collect();
         for pin in parts.pins.list()? {
-            kept.extend(parts.first_digests.image_of(&pin)?);
+            kept.extend(parts.first_digests.images_of(&pin)?);
         }
         for image in kept {
             // Nothing shows it, or it would be among the mounted ones; so an image that is no good keeps nothing.

@@ -1,29 +1,38 @@
 //! The store measured: what it holds, and what garbage collection takes out of it.
 //!
-//! The gauges follow each object as it comes and goes in this process. [`Store::measure`] corrects them for what other
-//! processes do (an operator's `pull` or `prune`) and for rounding. It looks at every object, so it is called rarely.
+//! [`Store::measure`] looks at every object, so it is called rarely; and only then do the gauges of objects and images
+//! change, so that they tell nobody what one pull brought (see [`coarse`]).
 
 use super::{Collected, Store, StoreError};
 use crate::image::objects::ObjectMetrics;
+use std::sync::Arc;
+
+use crate::metrics::coarse::{self, HeldBack};
 use crate::metrics::{Counter, Description, Durations, Family, Gauge, Instruments, Outcome, Timing};
 
-const IMAGES: Description = Description::new("store_images", "Images in the store");
+const IMAGES: Description = Description::new("store_images", "Images in the store, counted hourly");
 const FILESYSTEM: Description = Description::new(
     "store_filesystem_bytes",
     "Size of the store's filesystem, without what is reserved for root",
 );
-const FILESYSTEM_USED: Description =
-    Description::new("store_filesystem_used_bytes", "Bytes of it that are used, by the store and by others");
+const FILESYSTEM_USED: Description = Description::new(
+    "store_filesystem_used_bytes",
+    "Bytes of it that are used, by the store and by others, rounded up to a thousandth of it",
+);
 const GC_DURATION: Description = Description::new(
     "gc_duration_seconds",
     "Rounds of garbage collection by how they ended; most find nothing to do",
 );
 const GC_IMAGES: Description =
     Description::new("gc_removed_images_total", "Images that garbage collection removed");
-const GC_OBJECTS: Description =
-    Description::new("gc_removed_objects_total", "Objects that garbage collection removed");
-const GC_BYTES: Description =
-    Description::new("gc_removed_bytes_total", "Disk space of the objects that garbage collection removed");
+const GC_OBJECTS: Description = Description::new(
+    "gc_removed_objects_total",
+    "Objects that garbage collection removed, in thousands, hourly",
+);
+const GC_BYTES: Description = Description::new(
+    "gc_removed_bytes_total",
+    "Disk space of the objects that garbage collection removed, in steps of 64 MiB, hourly",
+);
 const BUCKETS: [f64; 8] = [0.005, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0, 300.0];
 
 /// The metrics of a store. Clones count into the same.
@@ -37,6 +46,8 @@ pub struct StoreMetrics {
     gc_images: Counter,
     gc_objects: Counter,
     gc_bytes: Counter,
+    /// Objects, and their bytes, that are not shown yet.
+    held_back: Arc<(HeldBack, HeldBack)>,
 }
 
 impl StoreMetrics {
@@ -50,6 +61,7 @@ impl StoreMetrics {
             gc_images: Counter::new(GC_IMAGES),
             gc_objects: Counter::new(GC_OBJECTS),
             gc_bytes: Counter::new(GC_BYTES),
+            held_back: Arc::new((HeldBack::new(coarse::OBJECTS), HeldBack::new(coarse::BYTES))),
         }
     }
 
@@ -58,11 +70,9 @@ impl StoreMetrics {
     }
 
     pub(super) fn collected(&self, done: &Collected) {
-        // The gauges as well: objects are removed without counting them down.
-        self.objects.removed(done.swept.objects, done.swept.bytes);
         self.gc_images.add(done.images.len() as u64);
-        self.gc_objects.add(done.swept.objects);
-        self.gc_bytes.add(done.swept.bytes);
+        self.gc_objects.add(self.held_back.0.add(done.swept.objects));
+        self.gc_bytes.add(self.held_back.1.add(done.swept.bytes));
     }
 }
 
@@ -97,18 +107,18 @@ impl Store {
     pub fn measure(&self) -> Result<(), StoreError> {
         let (count, bytes) = self.parts.objects.total()?;
         self.metrics.objects.set(count, bytes);
+        self.metrics.images.set(self.parts.images.manifests()?.len() as u64);
         self.measure_room()
     }
 
-    /// Sets the gauges that cost little: images, and room on the filesystem. Blocking.
+    /// Sets the gauges of the room on the filesystem. Blocking, one system call.
     ///
     /// # Errors
-    /// Those of reading the directory of images and of statvfs(3).
+    /// Those of statvfs(3).
     pub fn measure_room(&self) -> Result<(), StoreError> {
-        self.metrics.images.set(self.parts.images.manifests()?.len() as u64);
         let space = self.space()?;
         self.metrics.filesystem.set(space.total.bytes);
-        self.metrics.filesystem_used.set(space.used.bytes);
+        self.metrics.filesystem_used.set(coarse::part(space.used.bytes, space.total.bytes));
         Ok(())
     }
 }

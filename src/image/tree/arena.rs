@@ -165,6 +165,11 @@ impl Arena {
         self.nodes.iter().filter(|node| !matches!(node.kind, NodeKind::Free))
     }
 
+    /// As [`Arena::live`], to be changed.
+    pub(super) fn live_mut(&mut self) -> impl Iterator<Item = &mut Node> {
+        self.nodes.iter_mut().filter(|node| !matches!(node.kind, NodeKind::Free))
+    }
+
     /// The first path, in order, of an inode for which `wanted` is true.
     pub(super) fn find(&self, wanted: impl Fn(&Node) -> bool) -> Option<Vec<u8>> {
         let mut todo = vec![(Vec::new(), NodeId::ROOT)];

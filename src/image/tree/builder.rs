@@ -7,6 +7,7 @@ use super::checked::CheckedTree;
 use super::error::{TreeError, shown};
 use super::hide::{self, Pruned};
 use super::link::{self, PendingLinks};
+use super::reduce;
 use super::resolve;
 use super::rules::{self, Rules};
 use super::stop::Stop;
@@ -82,8 +83,10 @@ impl Builder {
         // In this order: the rules may remove the device nodes that the check refuses.
         self.rules.finish(&mut self.arena)?;
         self.check_whiteouts()?;
+        let reduction = self.rules.reduction();
+        let reduced = reduction.map_or(0, |to| reduce::reduce(&mut self.arena, &mut self.xattrs, to));
         self.arena.shrink();
-        Ok(CheckedTree::new(self.arena, self.xattrs))
+        Ok(CheckedTree::new(self.arena, self.xattrs, reduced))
     }
 
     /// The format turns a whiteout device into a file and marks its directory. With several names it would have

@@ -1,6 +1,7 @@
 //! The finished tree.
 
 use super::arena::{Arena, Children, Node, NodeId, NodeKind};
+use super::powers::Powers;
 use super::xattrs::{XattrTable, Xattrs, XattrsId};
 use crate::image::verity::VerityDigest;
 
@@ -9,11 +10,12 @@ use crate::image::verity::VerityDigest;
 pub struct CheckedTree {
     arena: Arena,
     xattrs: XattrTable,
+    reduced: u64,
 }
 
 impl CheckedTree {
-    pub(super) fn new(arena: Arena, xattrs: XattrTable) -> Self {
-        Self { arena, xattrs }
+    pub(super) fn new(arena: Arena, xattrs: XattrTable, reduced: u64) -> Self {
+        Self { arena, xattrs, reduced }
     }
 
     /// Number of inodes, the root included.
@@ -24,6 +26,16 @@ impl CheckedTree {
     /// Number of names that the rules removed, of device nodes and named pipes.
     pub(crate) fn left_out(&self) -> u64 {
         self.arena.pruned()
+    }
+
+    /// Number of files that lost set-user-ID or set-group-ID bits or capabilities by the rules.
+    pub(crate) fn reduced(&self) -> u64 {
+        self.reduced
+    }
+
+    /// What it gives to the pods that see it.
+    pub fn powers(&self) -> Powers {
+        Powers::of(&self.arena, &self.xattrs)
     }
 
     /// Bytes of all regular files, each inode once.

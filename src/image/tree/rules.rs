@@ -15,12 +15,29 @@ pub enum Rules {
     Faithful,
     /// As `Faithful`, with device nodes and named pipes.
     Verbatim,
+    /// What volumes show of images that are not sealed: as `Faithful`, or as `Verbatim` with the special files, less
+    /// what the reduction takes out.
+    Reduced {
+        /// What stays of programs.
+        to: Reduction,
+        /// Whether device nodes and named pipes stay.
+        special_files: bool,
+    },
     /// What composefs-rs makes of an OCI image, so that the digest of a sealed image matches. The root has
     /// the metadata of `/usr`, `/run` is empty and has `/usr`'s mtime, and few extended attributes stay.
     Canonical {
         /// Which of them stay.
         xattrs: XattrRule,
     },
+}
+
+/// What stays of an image's programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reduction {
+    /// They give no rights: regular files lose their set-user-ID and set-group-ID bits and their capabilities.
+    Unprivileged,
+    /// Nothing: regular files also lose the permission to be executed, in their modes and POSIX ACLs.
+    NotExecutable,
 }
 
 /// Which extended attributes the canonical rules keep. Tools that seal images use either rule.
@@ -34,9 +51,13 @@ pub enum XattrRule {
 
 impl Rules {
     /// All rules.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 8] = [
         Self::Faithful,
         Self::Verbatim,
+        Self::Reduced { to: Reduction::Unprivileged, special_files: false },
+        Self::Reduced { to: Reduction::Unprivileged, special_files: true },
+        Self::Reduced { to: Reduction::NotExecutable, special_files: false },
+        Self::Reduced { to: Reduction::NotExecutable, special_files: true },
         Self::Canonical { xattrs: XattrRule::AllowlistOnly },
         Self::Canonical { xattrs: XattrRule::KeepUser },
     ];
@@ -46,6 +67,10 @@ impl Rules {
         match self {
             Self::Faithful => "faithful",
             Self::Verbatim => "verbatim",
+            Self::Reduced { to: Reduction::Unprivileged, special_files: false } => "unprivileged",
+            Self::Reduced { to: Reduction::Unprivileged, special_files: true } => "unprivileged-special",
+            Self::Reduced { to: Reduction::NotExecutable, special_files: false } => "noexec",
+            Self::Reduced { to: Reduction::NotExecutable, special_files: true } => "noexec-special",
             Self::Canonical { xattrs: XattrRule::AllowlistOnly } => "canonical",
             Self::Canonical { xattrs: XattrRule::KeepUser } => "canonical-user-xattrs",
         }
@@ -54,7 +79,7 @@ impl Rules {
     /// Whether an extended attribute becomes part of the tree.
     pub(super) fn keeps(&self, name: &[u8]) -> bool {
         match self {
-            Self::Faithful | Self::Verbatim => match name {
+            Self::Faithful | Self::Verbatim | Self::Reduced { .. } => match name {
                 b"security.capability" => true,
                 _ => ![&b"trusted."[..], b"security.", b"user.overlay."]
                     .iter()
@@ -68,17 +93,25 @@ impl Rules {
 
     /// Whether a tar's entry for the root counts.
     pub(super) fn takes_root_entry(&self) -> bool {
-        matches!(self, Self::Faithful | Self::Verbatim)
+        !matches!(self, Self::Canonical { .. })
     }
 
     /// Applies the rules for the whole tree, after the last layer.
     pub(super) fn finish(&self, arena: &mut Arena) -> Result<(), TreeError> {
         match self {
-            Self::Faithful => arena.prune(NodeKind::is_special),
-            Self::Verbatim => {}
+            Self::Faithful | Self::Reduced { special_files: false, .. } => arena.prune(NodeKind::is_special),
+            Self::Verbatim | Self::Reduced { special_files: true, .. } => {}
             Self::Canonical { .. } => canonicalise(arena)?,
         }
         Ok(())
+    }
+
+    /// What is taken out of the programs of the tree.
+    pub(crate) fn reduction(&self) -> Option<Reduction> {
+        match self {
+            Self::Reduced { to, .. } => Some(*to),
+            Self::Faithful | Self::Verbatim | Self::Canonical { .. } => None,
+        }
     }
 }
 

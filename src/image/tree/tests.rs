@@ -10,4 +10,5 @@ mod hardlinks;
 mod layers;
 mod limits;
 mod paths;
+mod reduced;
 mod rules;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{MountError, MountSpec, Mounter};
+use super::{MountError, MountSpec, Mounter, table};
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 
@@ -124,18 +124,23 @@ impl Mounter for FakeMounter {
             Ok(found) if !found.is_dir() => return Err(bad("is not a directory")),
             Ok(_) => {}
         }
-        if state.mounts.contains_key(target) {
+        if state.topmost(target)?.is_some() {
             return Err(MountError::Occupied { target: target.to_owned() });
         }
         let (image, path) = (spec.image, &spec.path);
         let directories = state.images.get(&image).ok_or(MountError::NoSuchImage { image })?;
-        if !path.as_os_str().is_empty() && !directories.contains(path) {
-            return Err(MountError::NoSuchPath { path: path.clone(), image });
-        }
-        std::fs::write(target.join(MARKER), image.hex()).map_err(|_| bad("is not writable"))?;
+        // Nothing checks reads here.
         if least == Integrity::Read {
             return Err(MountError::Unreachable { image });
         }
+        if !table::is_plain_descent(path) {
+            return Err(MountError::BadPath { path: path.clone() });
+        }
+        if !path.as_os_str().is_empty() && !directories.contains(path) {
+            return Err(MountError::NoSuchPath { path: path.clone(), image });
+        }
+        // Last: what is refused leaves the target as it was.
+        std::fs::write(target.join(MARKER), image.hex()).map_err(|_| bad("is not writable"))?;
         let level = *state.bases.entry(image).and_modify(|level| *level = least.max(*level)).or_insert(least);
         state.mounts.insert(target.to_owned(), vec![Stacked::Ours(spec.clone())]);
         Ok(level)
@@ -217,6 +222,34 @@ mod tests {
         fake.release(&spec("").image).unwrap();
         assert!(fake.mounted_images().unwrap().is_empty());
         std::fs::remove_dir(&target).unwrap();
+    }
+
+    #[test]
+    fn what_it_refuses_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let (target, fake) = (directory.path(), FakeMounter::new());
+        let image = spec("").image;
+        fake.add_image(image, &[]);
+        let refused = fake.mount_at_least(&spec("usr"), Integrity::Read, target).unwrap_err();
+        assert!(
+            matches!(refused, MountError::Unreachable { .. }),
+            "the level comes before the path: {refused}"
+        );
+        for (path, least) in [("", Integrity::Read), ("usr", Integrity::Fetch), ("../usr", Integrity::Mount)]
+        {
+            fake.mount_at_least(&spec(path), least, target).unwrap_err();
+            assert_eq!(fake.mounted(target).unwrap(), None);
+            assert!(fake.mounted_images().unwrap().is_empty());
+            assert_eq!(std::fs::read_dir(target).unwrap().count(), 0, "the target is as it was");
+        }
+        let bad = fake.mount(&spec("../usr"), target);
+        assert!(matches!(bad, Err(MountError::BadPath { .. })), "{bad:?}");
+        let level = fake.mount_at_least(&spec(""), Integrity::Mount, target).unwrap();
+        assert_eq!((level, fake.level(&image)), (Integrity::Mount, Integrity::Mount));
+        fake.reboot();
+        fake.mount_foreign(target);
+        let occupied = fake.mount(&spec(""), target);
+        assert!(matches!(occupied, Err(MountError::Foreign { .. })), "{occupied:?}");
     }
 
     #[test]

@@ -12,7 +12,9 @@ use super::record::PinnedImage;
 use super::request::VolumeRequest;
 use super::{VolumeError, Volumes};
 use crate::kind::Kind;
+use crate::node::credential_providers::{CredentialProviderError, Found};
 use crate::oci::digest::Digest;
+use crate::oci::reference::Reference;
 use crate::pull::{Caller, ImageRequest, PullError, Ready, Watch};
 
 /// How often a pull is checked for changes. A pull that takes less than this gets no event that it has begun.
@@ -59,7 +61,10 @@ impl Volumes {
         pinned: Option<Digest>,
     ) -> Result<ChosenImage, VolumeError> {
         let (image, identity) = (&request.attributes.image, &request.identity);
-        let credentials = self.0.credential_providers.complete(image, &request.credentials, identity).await?;
+        let deadline = tokio::time::Instant::now() + request.wait;
+        let found = self.0.credential_providers.complete(image, &request.credentials, identity);
+        let found = tokio::time::timeout_at(deadline, found).await;
+        let Found { credentials, missing } = found.map_err(|_| no_credentials_yet(image))??;
         let watch = Watch::default();
         let image_request = ImageRequest {
             reference: request.attributes.image.clone(),
@@ -67,21 +72,28 @@ impl Volumes {
             platform: request.attributes.platform.clone().unwrap_or_else(|| self.0.platform.clone()),
             caller,
             pinned,
+            noexec: request.noexec(),
             credentials,
             watch: watch.clone(),
         };
         let begun = Instant::now();
-        let Ok(answer) = self.wait_for_pull(request, &image_request, &watch).await else {
+        let Ok(answer) = self.wait_for_pull(request, deadline, &image_request, &watch).await else {
             // The caller's time is up. The pull goes on, and the retry joins it.
             let progress = watch.get().map_or_else(|| "not begun".to_owned(), ToString::to_string);
             return Err(VolumeError::Pulling { image: image_request.reference.to_string(), progress });
         };
-        let ready = answer.inspect_err(|error| {
-            // A garbage collection may make the space that the retry needs.
-            if error.kind() == Kind::Exhausted {
-                self.0.housekeeping.notify_one();
+        let ready = match (answer, missing) {
+            (Ok(ready), _) => ready,
+            // Without the credentials that were missing, the refusal says nothing.
+            (Err(error), Some(missing)) if is_refusal(&error) => return Err(missing.into()),
+            (Err(error), _) => {
+                // A garbage collection may make the space that the retry needs.
+                if error.kind() == Kind::Exhausted {
+                    self.0.housekeeping.notify_one();
+                }
+                return Err(error.into());
             }
-        })?;
+        };
         if ready.fetched > 0 {
             self.0.housekeeping.notify_one();
         }
@@ -89,7 +101,7 @@ impl Volumes {
             (watch.get().map(|pull| (pull, begun.elapsed())), image_request.reference.to_string());
         self.0.pod_events.image_ready(&request.volume, &request.identity.pod, &image, &ready, pull);
         let record = &ready.record;
-        let (image, composefs) = (record.manifest, record.image);
+        let (image, composefs) = (record.manifest, ready.image);
         let pinned = PinnedImage { image, composefs, bytes: record.bytes, inodes: record.inodes };
         Ok(ChosenImage { pinned, fetched: ready.fetched, ready })
     }
@@ -98,11 +110,12 @@ impl Volumes {
     async fn wait_for_pull(
         &self,
         request: &VolumeRequest,
+        deadline: tokio::time::Instant,
         image_request: &ImageRequest,
         watch: &Watch,
     ) -> Result<Result<Ready, PullError>, Elapsed> {
-        let mut waiting =
-            std::pin::pin!(tokio::time::timeout(request.wait, self.0.images.ensure(image_request)));
+        let ensured = self.0.images.ensure(image_request);
+        let mut waiting = std::pin::pin!(tokio::time::timeout_at(deadline, ensured));
         if !self.0.pod_events.is_enabled() {
             // Without a recorder there is no reason to wake up in between.
             return waiting.await;
@@ -116,4 +129,19 @@ impl Volumes {
             }
         }
     }
+}
+
+/// Whether a registry refused or hid an image.
+fn is_refusal(error: &PullError) -> bool {
+    matches!(error.kind(), Kind::Denied | Kind::NotFound)
+}
+
+fn no_credentials_yet(image: &Reference) -> VolumeError {
+    VolumeError::CredentialProvider(CredentialProviderError {
+        what: "the credentials are not known yet".to_owned(),
+        image: image.to_string(),
+        why: "the node's credential providers have not answered in the call's time".to_owned(),
+        remedy: "it is tried again",
+        kind: Kind::Transient,
+    })
 }

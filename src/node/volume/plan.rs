@@ -12,7 +12,7 @@ mod publish;
 mod refusal;
 mod stage;
 
-pub(crate) use publish::{image_to_publish, publish, unpublish};
+pub(crate) use publish::{image_to_publish, publish, shown, unpublish};
 pub(crate) use refusal::VolumeRefusal;
 pub(crate) use stage::{image_to_stage, stage, unstage};
 

@@ -1,7 +1,7 @@
-//! Events on pods: a pull has begun, what it fetched, why a volume is missing.
+//! Events on pods: a pull has begun, that it is done, why a volume is missing.
 //!
 //! kubelet reports the errors of calls itself, all with the reason `FailedMount`. The events here add what no call
-//! returns: that a pull goes on, and what it fetched. They also give failures an [`EventReason`] to search for, so
+//! returns: that a pull goes on, and that it is done. They also give failures an [`EventReason`] to search for, so
 //! that a policy's refusal can be told apart from a network failure. A request that cannot be parsed has no pod yet,
 //! and kubelet does not say for which pod it stages; those two cases get no events here.
 
@@ -105,11 +105,12 @@ impl PodEvents {
             // The image was here already: no event.
             return;
         };
+        // What the manifest says, and no more: what was here already is another tenant's, or may be.
         let text = format!(
-            "pulled image {image} in {:.1} s: {} fetched, {} saved by sharing with other images; {} of files",
+            "pulled image {image} in {:.1} s ({} in {} layers, {} of files)",
             waited.as_secs_f64(),
-            megabytes(pull.fetched()),
-            megabytes(pull.saved()),
+            megabytes(pull.total()),
+            pull.layers.len(),
             megabytes(ready.record.bytes),
         );
         self.record(pod, volume, EventReason::Pulled, text);

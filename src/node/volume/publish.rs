@@ -57,7 +57,8 @@ impl Volumes {
                 // Observed again: the pull may have taken minutes.
                 let seen = io.observe(&guard, &wanted.target)?;
                 execute_plan(io, &guard, &wanted.target, &seen, plan::publish(&wanted, image, &seen))?;
-                Ok(io.mounter.level(&image.composefs).max(wanted.least))
+                let shown = plan::shown(&wanted, image, &seen);
+                Ok(io.mounter.level(&shown.composefs).max(wanted.least))
             })
             .await?;
         self.0.metrics.mounted(request.target.path(), level);

@@ -43,6 +43,11 @@ impl VolumeRequest {
         }
     }
 
+    /// Whether nothing in the volume may be executed, by its attributes or its mount options.
+    pub(super) fn noexec(&self) -> bool {
+        self.attributes.noexec || self.access.noexec
+    }
+
     /// Whether an error may be due to missing credentials that only the pod has.
     ///
     /// Registries also answer "not found" for private images. If the staging Secret covers the image, its credentials
@@ -57,7 +62,7 @@ impl VolumeRequest {
             volume: self.volume.clone(),
             target: self.target.clone(),
             request: self.requested(),
-            noexec: self.attributes.noexec || self.access.noexec,
+            noexec: self.noexec(),
             mode: self.access.mode,
             least,
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::step::{Lookup, NewRecord, Step};
 use crate::image::store::ImageRecord;
+use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 use crate::pull::evidence::Evidence;
 use crate::pull::manifest_path::ManifestPath;
@@ -23,6 +24,7 @@ pub(in crate::pull) struct Facts {
     pub(super) verdict: Option<Result<Admission, PolicyRefusal>>,
     pub(super) fetched: Option<(Arc<ImageRecord>, u64)>,
     pub(super) renewed: Option<Arc<ImageRecord>>,
+    pub(super) variant: Option<(Arc<ImageRecord>, VerityDigest)>,
     recorded: Vec<NewRecord>,
 }
 
@@ -80,6 +82,8 @@ pub(in crate::pull) enum Answer {
     Fetched(Arc<ImageRecord>, u64),
     /// The record that holds after building again. A volume may require that the old image stays.
     Renewed(Arc<ImageRecord>),
+    /// The record with an image by other rules, and that image.
+    Varied(Arc<ImageRecord>, VerityDigest),
     /// The record is written.
     Recorded(NewRecord),
 }
@@ -103,6 +107,7 @@ impl Facts {
             Answer::Verdict(verdict) => self.verdict = Some(verdict),
             Answer::Fetched(record, bytes) => self.fetched = Some((record, bytes)),
             Answer::Renewed(record) => self.renewed = Some(record),
+            Answer::Varied(record, image) => self.variant = Some((record, image)),
             Answer::Recorded(new) => self.recorded.push(new),
         }
     }

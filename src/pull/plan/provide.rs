@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::facts::{Facts, StoredVerdict};
+use super::form::form;
 use super::step::{Case, NewRecord, Obstacle, Provided, Question, Step, Terms};
 use crate::image::seal::{Seal, why_unsealed};
 use crate::image::store::ImageRecord;
@@ -23,7 +24,8 @@ pub(super) fn provide_stored(terms: &Terms, facts: &Facts, stored: Arc<ImageReco
         facts.require(NewRecord::Preloaded { manifest, fetched: None })?;
     }
     facts.require(NewRecord::Used(manifest))?;
-    Ok(Step::Give(Provided { record: current, fetched: 0, admission }))
+    let (record, image) = form(terms, facts, current, admission.as_ref())?;
+    Ok(Step::Give(Provided { record, image, fetched: 0, admission }))
 }
 
 /// Fetches an image and provides it.
@@ -48,7 +50,8 @@ pub(super) fn provide_fetched(terms: &Terms, facts: &Facts, path: Arc<ManifestPa
     if let (None, Some(top)) = (terms.pinned, facts.top) {
         facts.require(NewRecord::Names { top, manifest })?;
     }
-    Ok(Step::Give(Provided { record: current, fetched, admission }))
+    let (record, image) = form(terms, facts, current, admission.as_ref())?;
+    Ok(Step::Give(Provided { record, image, fetched, admission }))
 }
 
 /// Judges a stored image by what is stored with it. If it is refused, by what its registry has now: it may have been

@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use crate::image::seal::SealError;
 use crate::image::store::ImageRecord;
+use crate::image::tree::Rules;
+use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 use crate::oci::reference::Version;
 use crate::pull::evidence::Evidence;
+use crate::pull::excess::Excess;
+use crate::pull::limits::Kept;
 use crate::pull::manifest_path::ManifestPath;
 use crate::pull::{Caller, ImageRequest, PullPolicy};
 use crate::trust::{Admission, PolicyRefusal};
@@ -28,11 +32,22 @@ pub(in crate::pull) struct Terms {
     pub is_preload: bool,
     /// Whether the node takes only images that carry their composefs digest.
     pub require_digest: bool,
+    /// Whether the caller is about to mount the image, or to have it mounted.
+    pub is_mounted: bool,
+    /// Whether nothing in the image may be executed.
+    pub noexec: bool,
+    /// What images keep on this node.
+    pub kept: Kept,
 }
 
 impl Terms {
     /// The terms of a request.
-    pub(in crate::pull) fn of(request: &ImageRequest, sees_all: bool, require_digest: bool) -> Self {
+    pub(in crate::pull) fn of(
+        request: &ImageRequest,
+        sees_all: bool,
+        require_digest: bool,
+        kept: Kept,
+    ) -> Self {
         Self {
             policy: request.policy,
             by_digest: matches!(request.reference.version(), Version::Digest(_)),
@@ -41,6 +56,9 @@ impl Terms {
             is_judged: request.caller.is_judged(),
             is_preload: request.caller == Caller::Preload,
             require_digest,
+            is_mounted: request.caller.mounts(),
+            noexec: request.noexec,
+            kept,
         }
     }
 }
@@ -71,6 +89,8 @@ pub(in crate::pull) enum Step {
     Fetch(Arc<ManifestPath>, Arc<Evidence>),
     /// Build the image again: another release built it.
     Renew(Arc<ImageRecord>),
+    /// Build another image of the same layers, by these rules.
+    Vary(Arc<ImageRecord>, Rules),
     /// The end: the caller gets the image.
     Give(Provided),
     /// The end: the caller gets nothing.
@@ -133,6 +153,8 @@ pub(in crate::pull) enum NewRecord {
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::pull) struct Provided {
     pub record: Arc<ImageRecord>,
+    /// The composefs image to mount: the record's own, or a variant.
+    pub image: VerityDigest,
     /// Compressed bytes that the pull fetched.
     pub fetched: u64,
     /// `None` for callers that are not judged.
@@ -150,4 +172,6 @@ pub(in crate::pull) enum Obstacle {
     Seal(SealError),
     /// It carries no composefs digest, for this reason, and the node demands one.
     Unsealed(String),
+    /// It is sealed with something that is not allowed.
+    Excess(Excess),
 }

@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use world::{History, number, run};
 
 use super::*;
-use crate::pull::PullPolicy;
+use crate::image::tree::Powers;
+use crate::pull::{Kept, PullPolicy};
+use crate::trust::Admission;
 
 fn is_ask(step: &Step) -> bool {
     matches!(step, Step::Ask(_))
@@ -23,9 +25,23 @@ fn terms() -> impl Strategy<Value = Terms> {
     let policy = prop::sample::select(vec![PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never]);
     let pinned = prop::option::weighted(0.3, (0..3u8).prop_map(number));
     let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.7), any::<bool>(), any::<bool>());
-    (policy, pinned, flags).prop_map(|(policy, pinned, flags)| {
+    let forms = (prop::bool::weighted(0.7), any::<bool>(), any::<bool>(), any::<bool>());
+    (policy, pinned, flags, forms).prop_map(|(policy, pinned, flags, forms)| {
         let (by_digest, sees_all, is_judged, is_preload, require_digest) = flags;
-        Terms { policy, by_digest, pinned, sees_all, is_judged, is_preload, require_digest }
+        let (is_mounted, noexec, special_files, privileges) = forms;
+        let kept = Kept { special_files, privileges };
+        Terms {
+            policy,
+            by_digest,
+            pinned,
+            sees_all,
+            is_judged,
+            is_preload,
+            require_digest,
+            is_mounted,
+            noexec,
+            kept,
+        }
     })
 }
 
@@ -164,6 +180,30 @@ proptest! {
             prop_assert!(history.any(|step| matches!(step, Step::Renew(_))));
         }
         prop_assert!(given.record.sealed || !terms.require_digest);
+    }
+
+    /// An image that is mounted has nothing in it that neither the node nor the policy keeps. A sealed one is given as
+    /// it is, or refused.
+    #[test]
+    fn what_is_mounted_has_only_what_is_kept((terms, history) in history()) {
+        let Step::Give(given) = &history.end else { return Ok(()) };
+        let own = given.record.images().find(|own| own.image == given.image);
+        prop_assert!(own.is_some(), "it is one of the record's: {:?}", given);
+        if !terms.is_mounted {
+            return Ok(());
+        }
+        let admitted = |is: fn(&Admission) -> bool| given.admission.as_ref().is_some_and(is);
+        let keeps_privileges = terms.kept.privileges || admitted(|admission| admission.keep_privileges);
+        if !given.record.sealed {
+            let kept = Kept { privileges: keeps_privileges, ..terms.kept };
+            prop_assert_eq!(own.map(|own| own.rules), Some(kept.rules(terms.noexec)));
+        } else if terms.is_judged {
+            let powers = given.record.powers.clone().unwrap_or_else(Powers::unknown);
+            let is_signed = admitted(|admission| admission.signed);
+            prop_assert!(powers.special_file.is_none() || terms.kept.special_files || is_signed);
+            prop_assert!(powers.privileged_file.is_none() || keeps_privileges || is_signed);
+            prop_assert!(powers.program.is_none() || !terms.noexec);
+        }
     }
 
     /// The plan depends on what is known, not on the order in which it became known.

@@ -22,7 +22,9 @@ pub(super) fn requirement(at: At, shape: Shape, base: &Path, read: Read<'_>) -> 
     let check = match shape {
         Shape::Reject => Check::Reject,
         Shape::AcceptAnything => Check::AcceptAnything,
-        Shape::Composefs { require_digest, integrity } => Check::Composefs { require_digest, integrity },
+        Shape::Composefs { require_digest, integrity, keep_privileges } => {
+            Check::Composefs { require_digest, integrity, keep_privileges }
+        }
         Shape::Unsupported { kind, why } => Check::Unsupported { kind, why },
         Shape::Signed { authority, rekor, identity } => reader.signed(authority, &rekor, identity)?,
         Shape::Bundle { authority, predicate_types, ignore_log } => {

@@ -27,6 +27,8 @@ pub struct Judgement {
     pub(crate) outcomes: Vec<RequirementOutcome>,
     /// The lowest integrity level that they accept for the mount.
     pub(crate) integrity: Option<Integrity>,
+    /// Whether one of them lets the image keep its set-user-ID and set-group-ID bits and file capabilities.
+    pub(crate) keep_privileges: bool,
 }
 
 /// The outcome of one requirement.
@@ -62,6 +64,11 @@ impl Judgement {
         against.or(signed).map_or(Reason::NothingDemanded, |outcome| outcome.reason)
     }
 
+    /// Whether the image is admitted, and a signature was verified for that.
+    pub(crate) fn is_signed(&self) -> bool {
+        self.admits() && self.outcomes.iter().any(|outcome| outcome.reason == Reason::Signed)
+    }
+
     /// Why the image is refused: every requirement that does not hold.
     pub fn because(&self) -> String {
         let failed = self.outcomes.iter().filter_map(|o| o.result.as_ref().err().map(|why| (o, why)));
@@ -83,7 +90,12 @@ pub fn decide(rule: &PolicyRule<'_>, subject: &Subject, claims: &[Claim], verify
     Judgement {
         outcomes: rule.requirements.iter().map(outcome).collect(),
         integrity: rule.requirements.iter().filter_map(demanded).max(),
+        keep_privileges: rule.requirements.iter().any(keeps_privileges),
     }
+}
+
+fn keeps_privileges(requirement: &Requirement) -> bool {
+    matches!(requirement.check, Check::Composefs { keep_privileges: true, .. })
 }
 
 fn check(check: &Check, subject: &Subject, claims: &[Claim], verify: Verify<'_>) -> Result<String, String> {
@@ -99,10 +111,11 @@ fn check(check: &Check, subject: &Subject, claims: &[Claim], verify: Verify<'_>)
             "the image's manifest carries no composefs digest; add one with `composefs-csi seal` and sign the result"
                 .to_owned(),
         ),
-        Check::Composefs { require_digest, integrity } => {
+        Check::Composefs { require_digest, integrity, keep_privileges } => {
             let digest = require_digest.then(|| "digest in the manifest".to_owned());
             let level = integrity.map(|level| format!("integrity {level}"));
-            Ok(digest.into_iter().chain(level).collect::<Vec<_>>().join(" and "))
+            let kept = keep_privileges.then(|| "privileges kept".to_owned());
+            Ok(digest.into_iter().chain(level).chain(kept).collect::<Vec<_>>().join(" and "))
         }
     }
 }

@@ -28,6 +28,8 @@ pub(super) enum Check {
         require_digest: bool,
         /// The lowest accepted integrity level of the mount.
         integrity: Option<Integrity>,
+        /// The image keeps its set-user-ID and set-group-ID bits and file capabilities. A permission: it always holds.
+        keep_privileges: bool,
     },
     /// Something that other tools can check and this one cannot. Never holds.
     Unsupported {

@@ -53,6 +53,7 @@ pub(super) enum Shape {
     Composefs {
         require_digest: bool,
         integrity: Option<Integrity>,
+        keep_privileges: bool,
     },
     /// Valid for other tools, but not supported here.
     Unsupported {
@@ -245,6 +246,7 @@ fn pattern(
 
 fn composefs(fields: &mut Fields) -> Result<Shape, Fault> {
     let require_digest = fields.flag("requireDigest")?;
+    let keep_privileges = fields.flag("keepPrivileges")?;
     let integrity = match fields.text("integrity")? {
         None => None,
         Some((at, text)) => Some(match text.as_str() {
@@ -258,11 +260,11 @@ fn composefs(fields: &mut Fields) -> Result<Shape, Fault> {
         }),
     };
     // Probably a mistyped policy: it would always hold.
-    if !require_digest && integrity.is_none() {
-        let why = "it asks for nothing; say \"requireDigest\": true, or an \"integrity\" level";
+    if !require_digest && integrity.is_none() && !keep_privileges {
+        let why = "it asks for nothing; say \"requireDigest\": true, an \"integrity\" level, or \"keepPrivileges\": true";
         return Err(fields.at.fault(Problem::Together(why)));
     }
-    Ok(Shape::Composefs { require_digest, integrity })
+    Ok(Shape::Composefs { require_digest, integrity, keep_privileges })
 }
 
 /// The keys of the one key field that is given, if any.

@@ -83,6 +83,8 @@ pub fn record(name: &str, layers: &[&[&str]]) -> ImageRecord {
         inodes: 1,
         bytes: 1,
         created: 1,
+        powers: None,
+        variants: Vec::new(),
     }
 }
 
@@ -156,7 +158,9 @@ pub fn check(store: &Store) {
     let listing = store.images().list().unwrap();
     assert!(listing.unreadable.is_empty(), "{:?}", listing.unreadable);
     for image in listing.images {
-        assert!(is_whole(store.root(), &image.record.image), "composefs image of {:?}", image.record.names);
+        for own in image.record.images() {
+            assert!(is_whole(store.root(), &own.image), "composefs image of {:?}", image.record.names);
+        }
         for layer in &image.record.layers {
             check_layer(store, layer);
         }
@@ -185,7 +189,7 @@ fn check_layer(store: &Store, diff_id: &Digest) {
 pub fn needed(store: &Store) -> BTreeSet<VerityDigest> {
     let mut needed = BTreeSet::new();
     for image in store.images().list().unwrap().images {
-        needed.insert(image.record.image);
+        needed.extend(image.record.images().map(|own| own.image));
         for layer in &image.record.layers {
             needed.extend(store.layers().entries(layer).unwrap().filter_map(
                 |entry| match entry.unwrap().kind {

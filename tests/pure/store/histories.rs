@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use composefs_csi::image::composefs;
 use composefs_csi::image::store::gc::{Amount, Policy};
-use composefs_csi::image::store::{ImageRecord, Measure, NodeKey, Options, Space, Store};
-use composefs_csi::image::tree::{Builder, Rules};
+use composefs_csi::image::store::{ImageRecord, Lease, Measure, NodeKey, Options, Space, Store, Variant};
+use composefs_csi::image::tree::{Builder, Reduction, Rules};
 use composefs_csi::image::verity::VerityDigest;
 use proptest::prelude::*;
 
@@ -27,6 +27,8 @@ enum Act {
     Pull(usize),
     /// Mounts an image that the store has.
     Mount(usize),
+    /// Mounts another form of it, which is built if need be.
+    MountVariant(usize),
     Unmount(usize),
     /// A volume record of an image that the store has.
     Publish(usize),
@@ -52,6 +54,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         4 => image.clone().prop_map(Act::Pull),
         4 => image.clone().prop_map(Act::Mount),
+        3 => image.clone().prop_map(Act::MountVariant),
         1 => image.clone().prop_map(Act::Unmount),
         2 => image.clone().prop_map(Act::Publish),
         1 => image.clone().prop_map(Act::Unpublish),
@@ -104,33 +107,46 @@ impl Node {
         self.store = opened(self.directory.path(), key);
     }
 
-    /// Builds and commits a real composefs image; `padding` stands for what another release does otherwise.
-    fn pull(&self, image: usize, builder: u32) {
-        let (name, layers) = IMAGES[image];
-        let lease = self.store.lease_blocking().unwrap();
-        let rules = if builder == ImageRecord::BUILDER { Rules::Faithful } else { Rules::Verbatim };
+    /// Builds a real composefs image; returns it and its size.
+    fn build(&self, lease: &Lease, image: usize, builder: u32, rules: Rules) -> (VerityDigest, u64) {
         let mut tree = Builder::new(rules);
-        for files in layers {
-            let diff_id = add_layer(&self.store, &lease, files).unwrap();
+        for files in IMAGES[image].1 {
+            let diff_id = add_layer(&self.store, lease, files).unwrap();
             let mut layer = tree.layer();
             for entry in self.store.layers().entries(&diff_id).unwrap() {
                 let mut entry = entry.unwrap();
                 // Another builder's image has other bytes.
-                entry.meta.mode = if builder == ImageRecord::BUILDER { 0o644 } else { 0o600 };
+                entry.meta.mode = if builder == ImageRecord::BUILDER { 0o755 } else { 0o600 };
                 layer.apply(entry).unwrap();
             }
             layer.end().unwrap();
         }
         let image = composefs::write_image(tree.finish().unwrap()).unwrap();
-        let (digest, _) = self.store.objects().under(&lease).unwrap().put(&image.bytes).unwrap();
-        let record = ImageRecord {
-            image: digest,
-            image_size: image.bytes.len() as u64,
-            builder,
-            rules,
-            ..record(name, layers)
-        };
+        let (digest, _) = self.store.objects().under(lease).unwrap().put(&image.bytes).unwrap();
+        (digest, image.bytes.len() as u64)
+    }
+
+    fn pull(&self, image: usize, builder: u32) {
+        let (name, layers) = IMAGES[image];
+        let lease = self.store.lease_blocking().unwrap();
+        let rules = if builder == ImageRecord::BUILDER { Rules::Faithful } else { Rules::Verbatim };
+        let (digest, image_size) = self.build(&lease, image, builder, rules);
+        let record = ImageRecord { image: digest, image_size, builder, rules, ..record(name, layers) };
         self.store.commit_image(&lease, &record).unwrap();
+    }
+
+    /// The variant of a stored image; built once.
+    fn variant(&self, record: ImageRecord, image: usize) -> VerityDigest {
+        let rules = Rules::Reduced { to: Reduction::NotExecutable, special_files: false };
+        if let Some(found) = record.image_by(rules) {
+            return found;
+        }
+        let (lease, builder) = (self.store.lease_blocking().unwrap(), ImageRecord::BUILDER);
+        let (digest, image_size) = self.build(&lease, image, builder, rules);
+        assert_ne!(digest, record.image);
+        let variant = Variant { rules, builder, image: digest, image_size };
+        self.store.commit_variant(&lease, &record.manifest, variant).unwrap();
+        digest
     }
 
     fn record(&self, image: usize) -> Option<ImageRecord> {
@@ -145,6 +161,12 @@ impl Node {
             Act::Mount(image) => {
                 if let Some(record) = self.record(image) {
                     self.mounted.insert(image, record.image);
+                }
+            }
+            Act::MountVariant(image) => {
+                if let Some(record) = self.record(image) {
+                    let variant = self.variant(record, image);
+                    self.mounted.insert(image, variant);
                 }
             }
             Act::Unmount(image) => drop(self.mounted.remove(&image)),

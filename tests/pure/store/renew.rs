@@ -12,7 +12,7 @@ use super::fixture::*;
 use crate::support::images::{Image, Layout};
 use crate::support::pulling::{accept_all, puller, request};
 
-/// A node with an image as builder 1 made it: with the named pipe that is in a layer.
+/// A node with an image as builder 1 made it: with the named pipe and the set-user-ID program that are in a layer.
 struct Node {
     directory: tempfile::TempDir,
     store: Arc<Store>,
@@ -26,7 +26,8 @@ impl Node {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(open(directory.path()));
         let layout = Layout::of(&Image::new(vec![layer()]));
-        let formerly = PullLimits { keep_special_files: true, ..PullLimits::default() };
+        let formerly =
+            PullLimits { keep_special_files: true, keep_privileges: true, ..PullLimits::default() };
         let formerly = puller(&store, &[], &accept_all(), formerly);
         let asked = request(&layout.reference("latest"), PullPolicy::IfNotPresent);
         let ready = formerly.ensure(&asked).await.unwrap();
@@ -62,7 +63,7 @@ fn layer() -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_size(content.len() as u64);
-        header.set_mode(0o644);
+        header.set_mode(0o4755);
         archive.append_data(&mut header, name, content).unwrap();
     }
     archive.into_inner().unwrap()
@@ -70,6 +71,7 @@ fn layer() -> Vec<u8> {
 
 fn is_renewed(now: &ImageRecord, old: &ImageRecord) {
     assert_eq!((now.builder, now.manifest), (ImageRecord::BUILDER, old.manifest));
+    assert_eq!(now.rules, PullLimits::default().rules(), "and gives no rights");
     assert_ne!(now.image, old.image);
     assert_eq!(now.inodes, old.inodes - 1, "the pipe stays out");
     assert_eq!((&now.layers, now.bytes), (&old.layers, old.bytes));
@@ -96,9 +98,15 @@ async fn an_image_of_another_builder_is_built_anew_without_its_source() {
 async fn what_a_volume_shows_stays_until_it_has_gone_or_the_node_has_booted() {
     let node = Node::new().await;
     let record = node.volume(BOOT);
-    assert_eq!(node.ensure(PullPolicy::Always).await.unwrap(), node.old);
+    // Others get an image as this release makes it, beside the old one.
+    let both = node.ensure(PullPolicy::Always).await.unwrap();
+    assert_eq!(ImageRecord { variants: Vec::new(), ..both.clone() }, node.old);
+    let rules = PullLimits::default().rules();
+    assert_eq!(both.variants.iter().map(|variant| variant.rules).collect::<Vec<_>>(), [rules]);
+    assert_ne!(both.image_by(rules), Some(node.old.image));
     std::fs::write(&record, "{").unwrap();
-    assert_eq!(node.ensure(PullPolicy::Never).await.unwrap(), node.old, "it might be about this image");
+    assert_eq!(node.ensure(PullPolicy::Never).await.unwrap(), both, "it might be about this image");
+    check(&node.store);
     node.volume(NEXT_BOOT);
     is_renewed(&node.ensure(PullPolicy::Never).await.unwrap(), &node.old);
 }
@@ -118,11 +126,22 @@ async fn an_image_whose_layers_are_lost_is_pulled_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_image_is_what_its_manifest_says_whoever_built_it() {
     let node = Node::new().await;
-    let sealed = ImageRecord { sealed: true, ..node.old.clone() };
+    let sealed = ImageRecord { sealed: true, rules: Rules::Verbatim, builder: 2, ..node.old.clone() };
     let lease = node.store.lease().await.unwrap();
     node.store.commit_image(&lease, &sealed).unwrap();
     drop(lease);
-    assert_eq!(node.ensure(PullPolicy::Never).await.unwrap(), sealed);
+    // A volume may show it: it stays the same. But no release before looked for what it gives to pods.
+    node.volume(BOOT);
+    node.cut_off();
+    let error = node.ensure(PullPolicy::Never).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied);
+    assert!(
+        error.to_string().contains("\"/pipe\"") && error.to_string().contains("--keep-special-files"),
+        "{error}"
+    );
+    let now = node.store.images().get(&sealed.manifest).unwrap().unwrap();
+    assert_eq!((now.image, now.rules, now.sealed), (sealed.image, sealed.rules, true));
+    assert_eq!(now.powers.unwrap().special_file.unwrap(), "/pipe");
 }
 
 fn remove_files(directory: &Path) {

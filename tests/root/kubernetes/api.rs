@@ -13,10 +13,15 @@ pub const TOKEN: &str = "hunter-api";
 
 /// Writes a configuration that leads to `server`; gives the argument that names it.
 pub fn kubeconfig(directory: &Path, server: &Server) -> String {
+    kubeconfig_of(directory, &server.url())
+}
+
+/// The same for any server.
+pub fn kubeconfig_of(directory: &Path, url: &str) -> String {
     let path = directory.join("kubeconfig");
     let text = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": server.url()}}],
+        "clusters": [{"name": "c", "cluster": {"server": url}}],
         "users": [{"name": "u", "user": {"token": TOKEN}}],
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
     });

@@ -12,7 +12,7 @@ use composefs_csi::csi::proto::{
 use serde_json::{Value, json};
 use tonic::Status;
 
-use super::api::{TOKEN, kubeconfig, refusal};
+use super::api::{TOKEN, kubeconfig, kubeconfig_of, refusal};
 use crate::support::archive::archive;
 use crate::support::csi::{capability, context};
 use crate::support::driver::{Machine, Plugin};
@@ -295,4 +295,55 @@ echo '{{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kub
         plugin.node.clone().node_unpublish_volume(ended(&machine, volume)).await.unwrap();
     }
     assert_no_secret(&machine);
+}
+
+/// A registry with a public image, and one with a private image.
+fn public() -> (Registry, String) {
+    let registry = Registry::start(Options::default());
+    let layout = Layout::of(&Image::new(vec![archive(&[("file", &[8; 100])])]));
+    let reference = registry.push(&layout.reference("latest"), "team/app:1", &[]);
+    (registry, reference)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pull_secrets_of_some_namespaces_leave_public_images_to_all() {
+    let ((private, of_shop), (public, for_all)) = (private(), public());
+    // The plugin may read nothing, and is not even to try.
+    let server = Server::start(|_| refusal(403, "Forbidden")).await;
+    let directory = tempfile::tempdir().unwrap();
+    let config = kubeconfig(directory.path(), &server);
+    let arguments = ["--pull-secrets", "--pull-secrets-namespace=office", &config];
+    let hosts = [private.host(), public.host()].map(|host| format!("--insecure-registry={host}"));
+    let machine = Machine::new(&[&arguments[..], &hosts.each_ref().map(String::as_str)].concat());
+    let plugin = machine.start().await;
+    publish(&plugin, request(&machine, "a", &for_all)).await.unwrap();
+    // What is private has no credentials there.
+    let status = publish(&plugin, request(&machine, "b", &of_shop)).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::PermissionDenied, "{status}");
+    assert_eq!(server.asked().len(), 0);
+    plugin.node.clone().node_unpublish_volume(ended(&machine, "a")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_does_not_answer_keeps_back_only_what_needs_it() {
+    let ((private, of_shop), (public, for_all)) = (private(), public());
+    // It takes connections, and that is all.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let config = kubeconfig_of(directory.path(), &format!("http://{}", silent.local_addr().unwrap()));
+    let hosts = [private.host(), public.host()].map(|host| format!("--insecure-registry={host}"));
+    let arguments = ["--pull-secrets", &config, &hosts[0], &hosts[1]];
+    let machine = Machine::new(&arguments);
+    let plugin = machine.start().await;
+    // Fetched, and then found here.
+    for volume in ["a", "b"] {
+        publish(&plugin, request(&machine, volume, &for_all)).await.unwrap();
+    }
+    let status = publish(&plugin, request(&machine, "c", &of_shop)).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
+    assert!(status.message().contains("API server has not answered"), "{status}");
+    for volume in ["a", "b"] {
+        plugin.node.clone().node_unpublish_volume(ended(&machine, volume)).await.unwrap();
+    }
+    drop(silent);
 }

@@ -72,7 +72,7 @@ async fn a_pod_hears_of_its_pull() {
     eventually("the pod hears that the pull is done", || written(&server, "POST").len() == 2).await;
     let event = written(&server, "POST").remove(1);
     assert_eq!(event["reason"], "Pulled");
-    assert!(event["message"].as_str().unwrap().contains("1.1 MB fetched"), "{event}");
+    assert!(event["message"].as_str().unwrap().contains("(1.1 MB in 1 layers, 1.0 MB of files)"), "{event}");
 
     assert!(proxy.passed() > 1 << 20, "fetched once, and not for the Event");
     // Nobody's pull: the image is here.

@@ -63,17 +63,20 @@ async fn the_page_says_what_happened_and_the_documentation_what_it_means() {
     assert!(fetched <= proxy.passed() as f64, "{fetched} of {} bytes that came", proxy.passed());
     let saved = |shared: &str| page.value(&format!("saved_bytes_total{{shared=\"{shared}\"}}"));
     assert!(saved("layer") > f64::from(1 << 20), "the base was fetched once: {}", saved("layer"));
-    assert_eq!(saved("object"), f64::from(1 << 20), "the same content is stored once");
+    assert_eq!(saved("object"), 0.0, "what depends on single files is shown once an hour");
     assert_eq!(page.value("pull_duration_seconds_count{outcome=\"ok\"}"), 2.0);
     assert_eq!(page.value("publish_duration_seconds_count{outcome=\"ok\"}"), 2.0);
     assert_eq!(page.value("rpc_duration_seconds_count{code=\"OK\",rpc=\"NodePublishVolume\"}"), 2.0);
     assert_eq!(page.sum("published_volumes"), 2.0);
-    assert_eq!(page.value("store_objects"), 4.0, "two contents and two images");
-    assert!(page.value("store_bytes") >= 2.0 * f64::from(1 << 20));
+    assert_eq!(
+        (page.value("store_objects"), page.value("store_bytes")),
+        (0.0, 0.0),
+        "as measured at the start"
+    );
     assert_eq!(page.value("registry_requests_total{outcome=\"ok\",request=\"blob\"}"), 5.0, "{}", page.text);
     eventually("housekeeping has looked", async || {
         let page = watch.scrape().await;
-        page.value("store_images") == 2.0 && page.value("gc_duration_seconds_count{outcome=\"ok\"}") > 0.0
+        page.value("gc_duration_seconds_count{outcome=\"ok\"}") > 0.0
     })
     .await;
 
@@ -121,7 +124,7 @@ async fn a_restarted_plugin_counts_the_mounts_that_it_finds() {
     let plugin = machine.start().await;
     let page = watch.scrape().await;
     assert_eq!(page.sum("published_volumes"), 1.0);
-    eventually("the store is measured", async || watch.scrape().await.value("store_objects") == 2.0).await;
+    eventually("the store is measured", async || watch.scrape().await.value("store_objects") == 1000.0).await;
     plugin.node.clone().node_unpublish_volume(machine.unpublish("a")).await.unwrap();
     assert_eq!(watch.scrape().await.sum("published_volumes"), 0.0);
     machine.assert_nothing_published();

@@ -40,17 +40,31 @@ fn the_csi_driver_fits_the_release() {
 }
 
 #[test]
+fn openshift_is_told_what_inline_volumes_may_give_to_pods() {
+    let label = "/metadata/labels/security.openshift.io~1csi-ephemeral-volume-profile";
+    for (set, expected) in [
+        ("policy.requireComposefsDigest=true", "restricted"),
+        ("policy.keepPrivileges=true", "privileged"),
+        ("policy.keepSpecialFiles=true", "privileged"),
+    ] {
+        let objects = render(VERSIONS[1], &[set]);
+        assert_eq!(text(only(&objects, "CSIDriver", "csi.composefs.dev"), label), expected, "{set}");
+    }
+}
+
+#[test]
 fn the_node_plugin_is_told_the_label_of_volumes() {
     let label = "system_u:object_r:container_ro_file_t:s0";
     for (sets, expected) in [
-        (vec![], "--selinux-context=auto".to_owned()),
-        (vec!["selinux.context=none".to_owned()], "--selinux-context=none".to_owned()),
-        (vec![format!("selinux.context={label}")], format!("--selinux-context={label}")),
+        (vec![], "auto"),
+        (vec!["selinux.context=none".to_owned()], "none"),
+        (vec![format!("selinux.context={label}")], label),
     ] {
         let objects = render(VERSIONS[1], &sets.iter().map(String::as_str).collect::<Vec<_>>());
         let containers = items(only(&objects, "DaemonSet", "-node"), "/spec/template/spec/containers");
         let driver = containers.iter().find(|container| container["name"] == "driver").unwrap();
-        assert!(items(driver, "/args").iter().any(|argument| *argument == expected), "{driver}");
+        let expected = serde_json::json!({"name": "COMPOSEFS_CSI_SELINUX_CONTEXT", "value": expected});
+        assert!(items(driver, "/env").contains(&expected), "{driver}");
     }
     let output = try_render(VERSIONS[1], &["selinux.context=container_ro_file_t"]);
     assert!(!output.status.success(), "a type alone is no label");
@@ -111,7 +125,8 @@ fn names_can_be_chosen() {
         let objects = render(VERSIONS[1], &sets);
         check(&objects, name);
         let chosen = name.split_once('=').expect("a name").1.get(..50).unwrap_or("images");
-        for object in objects.iter().filter(|object| text(object, "/kind") != "CSIDriver") {
+        let own = |object: &&Value| !["CSIDriver", "StorageClass"].contains(&text(object, "/kind"));
+        for object in objects.iter().filter(own) {
             let title = title(object);
             assert!(title.contains(chosen), "{title}");
             // Pods are called after these, and a host's name has 63 characters.

@@ -49,6 +49,10 @@ fn every_verb_says_why() {
     let mut verbs = 0;
     for entry in std::fs::read_dir(chart().join("templates")).unwrap() {
         let path = entry.unwrap().path();
+        // Those of `helm test` have no rights.
+        if path.is_dir() {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         let mut inside = false;
         for line in text.lines().map(str::trim) {

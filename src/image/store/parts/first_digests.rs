@@ -1,5 +1,5 @@
-//! What a manifest's composefs digest was when it was first built here: `digests/<manifest hex>.json`, kept when the
-//! image has gone.
+//! What a manifest's composefs digests were when they were first built here, by each of the rules:
+//! `digests/<manifest hex>.json`, kept when the image has gone.
 //!
 //! The same manifest gives the same bytes on any day. If a later build gives others, then something that was believed
 //! in between is not what it was, and the image must not be published. The record is authenticated. Their number is
@@ -15,7 +15,7 @@ use crate::image::store::aside::Aside;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
 use crate::image::store::file_name::{digest_of, json_of};
-use crate::image::store::image_record::ImageRecord;
+use crate::image::store::image_record::Variant;
 use crate::image::store::key::NodeKey;
 use crate::image::store::record::{self, Record, RecordFault};
 use crate::image::tree::Rules;
@@ -25,12 +25,34 @@ use crate::oci::digest::Digest;
 /// Entries kept of manifests that have no image: 16 MiB on disk.
 const KEPT: usize = 4096;
 
+/// Builds that one entry names: all rules by this builder and the one before, so that an upgrade under mounted volumes
+/// forgets none.
+const BUILDS: usize = 2 * Rules::ALL.len();
+
+/// The newest build in its own members, as earlier releases read it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct FirstDigest {
     builder: u32,
     manifest: Digest,
     rules: Rules,
     image: VerityDigest,
+    /// Newer ones first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    others: Vec<FirstBuild>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct FirstBuild {
+    builder: u32,
+    rules: Rules,
+    image: VerityDigest,
+}
+
+impl FirstDigest {
+    fn builds(&self) -> impl Iterator<Item = FirstBuild> {
+        let Self { builder, rules, image, .. } = *self;
+        std::iter::once(FirstBuild { builder, rules, image }).chain(self.others.iter().copied())
+    }
 }
 
 impl Record for FirstDigest {
@@ -53,37 +75,39 @@ impl FirstDigests {
         Self { disk: disk.clone(), key: key.clone(), directory: disk.root().join(Self::DIRECTORY) }
     }
 
-    /// Compares an image with its first build, or records it as the first. A build by other rules or of another
-    /// builder is another first one.
+    /// Compares a composefs image of `manifest` with its first build, or records it as the first. A build by other rules
+    /// or of another builder is another first one.
     ///
     /// # Errors
     /// [`StoreError::OtherDigest`], and those of reading and writing a file.
-    pub(in crate::image::store) fn compare(&self, record: &ImageRecord) -> Result<(), StoreError> {
-        let path = self.path(&record.manifest);
-        let ImageRecord { builder, manifest, rules, image, .. } = *record;
-        let now = FirstDigest { builder, manifest, rules, image };
-        match self.get(&manifest)? {
-            Some(first) if first == now => return Ok(()),
-            Some(first) if (first.builder, first.rules) == (builder, rules) => {
+    pub(in crate::image::store) fn compare(&self, manifest: Digest, now: &Variant) -> Result<(), StoreError> {
+        let path = self.path(&manifest);
+        let Variant { builder, rules, image, .. } = *now;
+        let mut others: Vec<_> = self.get(&manifest)?.iter().flat_map(FirstDigest::builds).collect();
+        let is_same = |known: &&FirstBuild| (known.builder, known.rules) == (builder, rules);
+        match others.iter().find(is_same) {
+            Some(first) if first.image == image => return Ok(()),
+            Some(first) => {
                 return Err(StoreError::OtherDigest { manifest, built: image, recorded: first.image, path });
             }
-            // None, or made by other rules: this build is the first.
-            _ => {}
+            // This build is the first by its rules.
+            None => others.truncate(BUILDS - 1),
         }
-        let bytes = record::encode(&now, &self.key)
+        let bytes = record::encode(&FirstDigest { builder, manifest, rules, image, others }, &self.key)
             .map_err(|error| self.disk.error("encode", &path, error.into()))?;
         self.disk.write_for_this_boot(&path, &bytes)
     }
 
-    /// The composefs image that was first built of a manifest, if that is on record.
+    /// The composefs images that were first built of a manifest, as far as they are on record.
     ///
     /// # Errors
     /// Those of reading a file, and of putting one aside.
-    pub(in crate::image::store) fn image_of(
+    pub(in crate::image::store) fn images_of(
         &self,
         manifest: &Digest,
-    ) -> Result<Option<VerityDigest>, StoreError> {
-        Ok(self.get(manifest)?.map(|first| first.image))
+    ) -> Result<Vec<VerityDigest>, StoreError> {
+        let found = self.get(manifest)?;
+        Ok(found.iter().flat_map(FirstDigest::builds).map(|build| build.image).collect())
     }
 
     /// One that is not authentic is put aside: nothing can be compared with it.

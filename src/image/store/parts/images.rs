@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
@@ -11,7 +12,7 @@ use crate::image::store::aside::Aside;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
 use crate::image::store::file_name::{digest_of, json_of};
-use crate::image::store::image_record::ImageRecord;
+use crate::image::store::image_record::{ImageRecord, Variant};
 use crate::image::store::key::NodeKey;
 use crate::oci::digest::Digest;
 
@@ -39,13 +40,17 @@ pub struct Images {
     disk: Disk,
     key: NodeKey,
     directory: PathBuf,
+    /// Held while a record is written, so that a change of one is not lost to another. Another process might still
+    /// lose a variant, which is then built again.
+    writing: Mutex<()>,
 }
 
 impl Images {
     pub(in crate::image::store) const DIRECTORY: &str = "images";
 
     pub(in crate::image::store) fn new(disk: &Disk, key: &NodeKey) -> Self {
-        Self { disk: disk.clone(), key: key.clone(), directory: disk.root().join(Self::DIRECTORY) }
+        let directory = disk.root().join(Self::DIRECTORY);
+        Self { disk: disk.clone(), key: key.clone(), directory, writing: Mutex::default() }
     }
 
     /// The record of the image with this manifest digest; `None` if it is not in the store. A torn
@@ -136,6 +141,25 @@ impl Images {
 
     /// Writes a record, durably, replacing an older one.
     pub(in crate::image::store) fn write(&self, record: &ImageRecord) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_alone(record)
+    }
+
+    /// Adds a variant to a record, durably, in the place of one by the same rules; returns the new record.
+    pub(in crate::image::store) fn add_variant(
+        &self,
+        manifest: &Digest,
+        variant: Variant,
+    ) -> Result<ImageRecord, StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut record = self.get(manifest)?.ok_or(StoreError::NoImage(*manifest))?;
+        record.variants.retain(|old| old.rules != variant.rules);
+        record.variants.push(variant);
+        self.write_alone(&record)?;
+        Ok(record)
+    }
+
+    fn write_alone(&self, record: &ImageRecord) -> Result<(), StoreError> {
         let path = self.path(&record.manifest);
         let bytes =
             record.render(&self.key).map_err(|error| self.disk.error("encode", &path, error.into()))?;

@@ -36,6 +36,7 @@ pub(crate) fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -
         ImageChoice::Refuse(refusal) => return VolumePlan::Refuse(refusal),
         ImageChoice::Pinned(_) | ImageChoice::Resolve => {}
     }
+    let image = shown(want, image, seen);
     let spec = MountSpec { image: image.composefs, path: want.request.path.clone(), noexec: want.noexec };
     let mut record = record_with_image(seen, &want.volume, &want.request, image);
     record.targets.retain(|target| target.path != want.target.path());
@@ -102,6 +103,16 @@ pub(crate) fn unpublish(target: &TargetPath, seen: &Observed) -> VolumePlan {
     if steps.is_empty() { VolumePlan::Done } else { VolumePlan::Run(steps) }
 }
 
+/// What the target shows if `image` is what the request gets now. All targets of a volume show the same bytes, even if
+/// the policy, the settings or the release have changed in between: then that of the others.
+pub(crate) fn shown(want: &PublishSpec, image: PinnedImage, seen: &Observed) -> PinnedImage {
+    let record = seen.record.as_ref().filter(|record| record.boot == seen.boot);
+    let elsewhere = record.filter(|record| {
+        record.image == image.image && record.targets.iter().any(|target| target.path != want.target.path())
+    });
+    elsewhere.map_or(image, VolumeRecord::pinned)
+}
+
 fn refusal(want: &PublishSpec, seen: &Observed) -> Option<VolumeRefusal> {
     if let Some(owner) = &seen.owner {
         let what = format!("volume {owner}");
@@ -125,6 +136,10 @@ fn refusal(want: &PublishSpec, seen: &Observed) -> Option<VolumeRefusal> {
     let current = record.boot == seen.boot;
     if current && record.request != want.request && (elsewhere.is_some() || record.staged.is_some()) {
         return Some(differs(&want.volume, record, "attributes"));
+    }
+    // What may be executed is decided in the image, of which a volume shows one.
+    if current && elsewhere.is_some_and(|other| other.noexec != want.noexec) {
+        return Some(differs(&want.volume, record, "options"));
     }
     if let Some(other) = elsewhere.filter(|other| {
         let single = AccessMode::SingleNodeSingleWriter;

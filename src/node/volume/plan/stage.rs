@@ -2,7 +2,7 @@
 
 use super::refusal::differs;
 use super::{ImageChoice, Observed, Step, VolumePlan, is_pinned, record_or_forget, record_with_image};
-use crate::node::volume::record::{PinnedImage, Requested};
+use crate::node::volume::record::{PinnedImage, Requested, VolumeRecord};
 use crate::node::volume::target::TargetPath;
 use crate::volume::id::VolumeId;
 
@@ -37,6 +37,11 @@ pub(crate) fn stage(
         ImageChoice::Done => VolumePlan::Done,
         ImageChoice::Refuse(refusal) => VolumePlan::Refuse(refusal),
         ImageChoice::Pinned(_) | ImageChoice::Resolve => {
+            // Targets that are there already show the form of the image that the record names.
+            let shown = seen.record.as_ref().filter(|record| {
+                record.boot == seen.boot && record.image == image.image && !record.targets.is_empty()
+            });
+            let image = shown.map_or(image, VolumeRecord::pinned);
             let mut record = record_with_image(seen, volume, request, image);
             record.staged = Some(path.path().to_owned());
             VolumePlan::Run(vec![Step::Record(record)])

@@ -16,7 +16,7 @@ use crate::node::volume::guard::{Guards, VolumeGuard};
 use crate::node::volume::record::Records;
 use crate::oci::digest::Digest;
 
-/// A node with two images, the volumes `v0`.. and the targets `t0`..
+/// A node with two images in two forms, the volumes `v0`.. and the targets `t0`..
 struct Node {
     directory: tempfile::TempDir,
     mounter: FakeMounter,
@@ -26,9 +26,15 @@ struct Node {
     guards: Guards,
 }
 
+/// Two images in two forms: 2 and 3 are of the same manifests as 0 and 1.
 fn image(number: u8) -> PinnedImage {
     let composefs = VerityDigest([number; 32]);
-    PinnedImage { image: Digest::from_bytes([number; 32]), composefs, bytes: 1, inodes: 1 }
+    PinnedImage { image: Digest::from_bytes([number % 2; 32]), composefs, bytes: 1, inodes: 1 }
+}
+
+/// What a request for the manifest of `pinned` gets when the registry, the policy and the release say `tag`.
+fn form_of(pinned: PinnedImage, tag: u8) -> PinnedImage {
+    image(pinned.image.as_bytes()[0] + tag / 2 * 2)
 }
 
 impl Node {
@@ -36,7 +42,7 @@ impl Node {
         let directory = tempfile::tempdir().unwrap();
         let records = Records::open(directory.path().join("volumes")).unwrap();
         let mounter = FakeMounter::new();
-        (0..2).for_each(|number| mounter.add_image(image(number).composefs, &["sub"]));
+        (0..4).for_each(|number| mounter.add_image(image(number).composefs, &["sub"]));
         let state = StateDirectory::claim(directory.path()).unwrap();
         Self { directory, mounter, records, state, boot: 0, guards: Guards::default() }
     }
@@ -78,7 +84,7 @@ impl Node {
         let target = self.target(op.target());
         let volume = guard.volume().clone();
         let chosen = |image_of: ImageChoice| match image_of {
-            ImageChoice::Pinned(pinned) => pinned,
+            ImageChoice::Pinned(pinned) => form_of(pinned, tag),
             _ => image(tag),
         };
         match op {
@@ -210,7 +216,7 @@ fn act() -> impl Strategy<Value = Act> {
         6 => Just(None),
         1 => prop::sample::select(vec!["mount", "unmount", "release"]).prop_map(Some),
     ];
-    (op(), 0..2u8, limit, fault, prop::bool::weighted(0.05)).prop_map(|(op, tag, limit, fault, reboot)| Act {
+    (op(), 0..4u8, limit, fault, prop::bool::weighted(0.05)).prop_map(|(op, tag, limit, fault, reboot)| Act {
         op,
         tag,
         limit,
@@ -239,7 +245,7 @@ proptest! {
                 }
                 let complete = node.run(&act.op, &seen, steps, act.limit) && act.limit >= steps.len();
                 if complete {
-                    let again = node.plan(&act.op, 1 - act.tag).1;
+                    let again = node.plan(&act.op, 3 - act.tag).1;
                     prop_assert_eq!(again, VolumePlan::Done, "after {:?} of {:?}", &plan, &act.op);
                 }
                 // A fault that was not met must not wait for a later call.
@@ -312,6 +318,30 @@ fn a_second_target_shows_the_same_image_even_if_the_tag_has_moved() {
     done(&node, &Op::Publish(publish_op(0, 1)), 1);
     let shown = node.mounter.mounted(node.target(1).path()).unwrap().unwrap().image;
     assert_eq!(shown, image(0).composefs);
+}
+
+#[test]
+fn all_targets_show_the_same_form_of_an_image() {
+    let node = Node::new();
+    done(&node, &Op::Publish(publish_op(0, 0)), 0);
+    // Since then the policy has changed, or the release: the same manifest is now given in another form.
+    let (old, new) = (image(0).composefs, image(2).composefs);
+    assert_eq!(image(0).image, image(2).image);
+    let shown = |target: u8| node.mounter.mounted(node.target(target).path()).unwrap().unwrap().image;
+    done(&node, &Op::Stage { volume: 0, request: 0 }, 2);
+    done(&node, &Op::Publish(publish_op(0, 1)), 2);
+    assert_eq!((shown(0), shown(1)), (old, old));
+    node.check();
+    // Once nothing shows the old form, it is not given any more.
+    for target in 0..2 {
+        done(&node, &Op::Unpublish { volume: 0, target }, 2);
+    }
+    done(&node, &Op::Publish(publish_op(0, 2)), 2);
+    assert_eq!(shown(2), new);
+    node.check();
+    // What may be executed is a property of the image, of which there is one.
+    let other = Op::Publish(Publish { noexec: true, ..publish_op(0, 1) });
+    assert_eq!(refusal_of(&node, other).kind(), Kind::Conflict);
 }
 
 #[test]

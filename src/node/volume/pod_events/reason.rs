@@ -93,8 +93,10 @@ fn is_refusal(error: &VolumeError) -> bool {
 
 fn is_refused_pull(error: &PullError) -> bool {
     match error {
-        // The policy; the node's demand for sealed images; a seal that is malformed or belongs to another image.
+        // The policy; the node's demand for sealed images; a seal that is malformed, belongs to another image, or covers
+        // what is not allowed.
         PullError::Refused(_)
+        | PullError::Excess { .. }
         | PullError::Unsealed { .. }
         | PullError::Seal { .. }
         | PullError::NotAsSealed { .. } => true,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::super::*;
 use super::world::{admission, image, number, path, signed};
 use crate::image::store::ImageRecord;
-use crate::pull::PullPolicy;
 use crate::pull::evidence::Evidence;
+use crate::pull::{Kept, PullPolicy};
 use crate::trust::PolicyRefusal;
 
 fn pod() -> Terms {
@@ -18,6 +18,10 @@ fn pod() -> Terms {
         is_judged: true,
         is_preload: false,
         require_digest: false,
+        is_mounted: true,
+        noexec: false,
+        // What the images of these tests are built by.
+        kept: Kept { special_files: false, privileges: true },
     }
 }
 
@@ -43,6 +47,7 @@ fn label(step: &Step) -> &'static str {
         Step::Record(NewRecord::Used(_)) => "record the use",
         Step::Fetch(..) => "fetch",
         Step::Renew(_) => "renew",
+        Step::Vary(..) => "vary",
         Step::Give(_) => "give",
         Step::Refuse(_) => "refuse",
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::super::*;
 use crate::image::seal::{MERGED, Seal};
-use crate::image::store::ImageRecord;
-use crate::image::tree::Rules;
+use crate::image::store::{ImageRecord, Variant};
+use crate::image::tree::{Powers, Rules};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{Descriptor, Manifest};
@@ -51,7 +51,7 @@ impl World {
                 Answer::Documents { evidence, wants_signatures }
             }
             Step::Judge(Case::Stored(record)) => Answer::StoredVerdict(match self.choose(3) {
-                0 => StoredVerdict::Admitted(admission("stored")),
+                0 => StoredVerdict::Admitted(self.admission("stored")),
                 open => StoredVerdict::Refused {
                     refusal: PolicyRefusal("unsigned".to_owned()),
                     evidence: Arc::new(Evidence::empty(record.manifest)),
@@ -59,22 +59,46 @@ impl World {
                 },
             }),
             Step::Judge(Case::Evidence { .. }) => Answer::Verdict(match self.choose(2) {
-                0 => Ok(admission("evidence")),
+                0 => Ok(self.admission("evidence")),
                 _ => Err(PolicyRefusal("still unsigned".to_owned())),
             }),
             Step::Record(entry) => Answer::Recorded(entry.clone()),
             Step::Fetch(path, _) => {
                 let sealed = Seal::of(&path.manifest).unwrap().is_some();
                 let builder = ImageRecord::BUILDER - u32::from(self.choose(2));
-                Answer::Fetched(Arc::new(image(path.digest, sealed, builder)), 7)
+                let record = ImageRecord { powers: self.powers(), ..image(path.digest, sealed, builder) };
+                Answer::Fetched(Arc::new(record), 7)
             }
             Step::Renew(old) => {
                 // The old image stays if a volume shows it.
                 let builder = ImageRecord::BUILDER - u32::from(self.choose(2));
-                Answer::Renewed(Arc::new(ImageRecord { builder, ..ImageRecord::clone(old) }))
+                let powers = self.powers();
+                Answer::Renewed(Arc::new(ImageRecord { builder, powers, ..ImageRecord::clone(old) }))
+            }
+            Step::Vary(record, rules) => {
+                let variant = Variant {
+                    rules: *rules,
+                    builder: ImageRecord::BUILDER,
+                    image: VerityDigest([2; 32]),
+                    image_size: 1,
+                };
+                let record = ImageRecord { variants: vec![variant.clone()], ..ImageRecord::clone(record) };
+                Answer::Varied(Arc::new(record), variant.image)
             }
             Step::Give(_) | Step::Refuse(_) => panic!("{step:?} has no answer"),
         }
+    }
+
+    fn admission(&mut self, by: &str) -> Admission {
+        let (signed, keep_privileges) = (self.choose(2) == 1, self.choose(3) == 1);
+        Admission { signed, keep_privileges, ..admission(by) }
+    }
+
+    /// What a sealed image may turn out to hold, if anybody has looked.
+    fn powers(&mut self) -> Option<Powers> {
+        let mut one = |path: &str| (self.choose(3) == 1).then(|| path.to_owned());
+        let powers = Powers { special_file: one("/pipe"), privileged_file: one("/su"), program: one("/sh") };
+        (self.choose(4) != 3).then_some(powers)
     }
 
     fn read(&mut self, terms: &Terms, reading: Reading) -> Answer {
@@ -88,7 +112,8 @@ impl World {
                 let (sealed, builder) =
                     (self.choose(2) == 0, ImageRecord::BUILDER - u32::from(self.choose(2)));
                 let is_here = self.choose(3) > 0;
-                Answer::Image(lookup, is_here.then(|| Arc::new(image(manifest, sealed, builder))))
+                let record = ImageRecord { powers: self.powers(), ..image(manifest, sealed, builder) };
+                Answer::Image(lookup, is_here.then(|| Arc::new(record)))
             }
             Reading::Granted(lookup, _) => Answer::Granted(lookup, self.choose(2) == 0),
             Reading::FromHere(lookup, _) => Answer::FromHere(lookup, self.choose(2) == 0),
@@ -117,7 +142,7 @@ pub(super) fn number(number: u8) -> Digest {
 }
 
 pub(super) fn admission(by: &str) -> Admission {
-    Admission { policy: number(9), by: by.to_owned(), integrity: None }
+    Admission { policy: number(9), by: by.to_owned(), integrity: None, signed: false, keep_privileges: false }
 }
 
 pub(super) fn signed(evidence: &Arc<Evidence>) -> Arc<Evidence> {
@@ -141,6 +166,8 @@ pub(super) fn image(manifest: Digest, sealed: bool, builder: u32) -> ImageRecord
         inodes: 1,
         bytes: 1,
         created: 1,
+        powers: None,
+        variants: Vec::new(),
     }
 }
 

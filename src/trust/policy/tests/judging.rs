@@ -143,6 +143,30 @@ fn composefs_requirements() {
     );
     assert_eq!(judge(&levels, &[]).integrity, Some(Integrity::Read));
     assert_eq!(judge(&format!("[{accept}]"), &[]).integrity, None);
+    let keeps = judge(&format!(r#"[{accept},{{"type":"composefs","keepPrivileges":true}}]"#), &[]);
+    assert!(keeps.admits() && keeps.keep_privileges && keeps.by().contains("privileges kept"), "{keeps:?}");
+    assert!(!judge(&levels, &[]).keep_privileges);
+    let not = judge(
+        &format!(r#"[{accept},{{"type":"composefs","integrity":"fetch","keepPrivileges":false}}]"#),
+        &[],
+    );
+    assert!(!not.keep_privileges);
+}
+
+#[test]
+fn only_a_verified_signature_of_an_admitted_image_makes_it_signed() {
+    let accept = r#"{"type":"insecureAcceptAnything"}"#;
+    let good = [simple("r.io/a/b", "")];
+    assert!(judge(&format!("[{accept},{KEYED}]"), &good).is_signed());
+    for (requirements, claims) in [
+        // It is there, and nobody has looked at it.
+        (format!("[{accept}]"), &good[..]),
+        (format!("[{KEYED}]"), &[]),
+        (format!("[{KEYED}]"), &[simple("r.io/a/b", "it is by another key")]),
+        (format!(r#"[{KEYED},{{"type":"reject"}}]"#), &good),
+    ] {
+        assert!(!judge(&requirements, claims).is_signed(), "{requirements}");
+    }
 }
 
 #[test]

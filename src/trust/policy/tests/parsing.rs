@@ -307,6 +307,12 @@ const WRONG: &[(&str, &str, &str)] = &[
     (r#"{"default":[{"type":"composefs","requireDigest":true}]}"#, "default", "who made an image"),
     (r#"{"default":[{"type":"reject"},{"type":"composefs"}]}"#, "default[1]", "asks for nothing"),
     (
+        r#"{"default":[{"type":"reject"},{"type":"composefs","keepPrivileges":"yes"}]}"#,
+        "default[1].keepPrivileges",
+        "true",
+    ),
+    (r#"{"default":[{"type":"composefs","keepPrivileges":true}]}"#, "default", "who made an image"),
+    (
         r#"{"default":[{"type":"reject"},{"type":"composefs","integrity":"write"}]}"#,
         "default[1].integrity",
         "read, mount or fetch",

@@ -13,6 +13,7 @@ use crate::node::volume::levels::Levels;
 use crate::node::volume::plan;
 use crate::oci::digest::Digest;
 use crate::oci::limits::Cap;
+use crate::pull::Excess;
 use crate::trust;
 use crate::volume::layouts::Layouts;
 
@@ -55,6 +56,7 @@ fn a_refusal_is_told_apart_from_a_fault() {
         [
             pull(PullError::Refused(trust::PolicyRefusal("no signature".into()))),
             pull(PullError::Unsealed { image: "x".into(), why: "no".into() }),
+            pull(PullError::Excess { image: "x".into(), source: Excess::Privileges("/su".into()) }),
             pull(PullError::Seal {
                 image: "x".into(),
                 source: Arc::new(SealError::Malformed { annotation: "a", value: "b".into() }),

@@ -1,0 +1,47 @@
+//! Another composefs image of the layers that are here, by other rules: for a volume that is `noexec`, or for which
+//! the policy keeps what the node takes out. No registry is asked, and no object but the image is written.
+
+use super::PullError;
+use super::build;
+use super::error::About as _;
+use super::recipe::StoredPart;
+use crate::image::store::{ImageRecord, Lease, Store, Variant};
+use crate::image::tree::{Rules, Stop};
+use crate::oci::limits::ImageLimits;
+
+/// Builds the image of `record` by `rules` unless that has been done. Returns the record that is in force afterwards,
+/// which lists it. `name` is for messages. Blocking.
+///
+/// # Errors
+/// The layers cannot be read or make no tree, or `stop` says so. If the layers are lost, the image's record is removed,
+/// so that the next attempt pulls the image.
+pub(super) fn vary(
+    store: &Store,
+    lease: &Lease,
+    record: &ImageRecord,
+    rules: Rules,
+    (limits, stop): (&ImageLimits, &Stop),
+    name: &str,
+) -> Result<ImageRecord, PullError> {
+    let manifest = record.manifest;
+    // Another caller may have built it while this one waited.
+    if let Some(now) = store.images().get(&manifest).about(name)?
+        && now.image_by(rules).is_some()
+    {
+        return Ok(now);
+    }
+    let parts = StoredPart::of(record);
+    let bytes = build::write(store, &parts, rules, (limits, stop), name)
+        .inspect_err(|error| build::set_bad_parts_aside(store, &parts, error))
+        .inspect_err(|error| build::forget_without_layers(store, &manifest, error))?
+        .bytes;
+    let (image, _) = store.objects().under(lease).about(name)?.put(&bytes).about(name)?;
+    let image_size = bytes.len() as u64;
+    // The commit syncs, which may take long.
+    drop(bytes);
+    let variant = Variant { rules, builder: ImageRecord::BUILDER, image, image_size };
+    let record = store.commit_variant(lease, &manifest, variant).about(name)?;
+    crate::sys::release_free_memory();
+    tracing::info!(composefs = %image, %rules, "built another image of the same layers");
+    Ok(record)
+}
