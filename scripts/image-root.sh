@@ -40,7 +40,10 @@ export "${name}_OPENSSL_STATIC=1"
 say "building composefs-csi for $arch (profile $profile)"
 # With --target, these flags are for the program and not for what the compiler itself loads.
 export "CARGO_TARGET_${name}_RUSTFLAGS=-C target-feature=+crt-static"
-cargo build --locked --profile "$profile" --target "$triple" --bin composefs-csi
+# Packed relocations: 3 MB less that each start would read and keep resident. Debian's linker has them for amd64 only.
+link=()
+[ "$arch" != amd64 ] || link=(-- -C link-arg=-Wl,-z,pack-relative-relocs)
+cargo rustc --locked --profile "$profile" --target "$triple" --bin composefs-csi "${link[@]}"
 [ "$profile" != dev ] || profile=debug
 program=${CARGO_TARGET_DIR:-target}/$triple/$profile/composefs-csi
 

@@ -32,6 +32,7 @@ needs() {
                     echo docker-registry:docker-registry skopeo:skopeo umoci:umoci podman:podman buildah:buildah
                     echo htpasswd:apache2-utils openssl:openssl setfattr:attr setfacl:acl mke2fs:e2fsprogs
                     echo mount:mount losetup:mount cpio:cpio bsdtar:libarchive-tools python3:python3 zstd:zstd xz:xz-utils strings:binutils
+                    echo /usr/lib/python3/dist-packages/grpc:python3-grpcio
                     echo /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring ;;
         e2e)        needs build
                     echo dpkg-source:dpkg-dev patch:patch rsync:rsync openssl:openssl umoci:umoci

@@ -2,7 +2,10 @@
 
 mod access;
 mod args;
+mod completions;
+mod failure;
 mod images;
+mod inspect;
 mod limits;
 mod mounts;
 mod output;
@@ -12,6 +15,7 @@ mod pulls;
 mod seal;
 mod serve;
 mod store;
+mod stored;
 mod trust;
 mod verify;
 
@@ -22,6 +26,7 @@ use clap::Parser as _;
 
 use self::args::{Cli, Command, LogFormat, PARALLEL_LAYERS, PolicyCommand, PullsCommand};
 use self::images::Wanted;
+use self::stored::Stored;
 use crate::app::engine::{Engine, EngineSettings};
 use crate::app::telemetry::level::LevelFile;
 use crate::app::telemetry::otlp::Export;
@@ -31,17 +36,21 @@ use crate::trust::metrics::TrustMetrics;
 
 /// Runs the program and returns its exit code: 0 success, 1 failure, 2 wrong usage.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::report_usage(&error),
+    };
+    let output = cli.output;
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::print_error(&error);
-            ExitCode::FAILURE
-        }
+        Err(error) => failure::report(&error, output),
     }
 }
 
 fn start(cli: Cli) -> anyhow::Result<()> {
+    if let Command::Completions { shell } = &cli.command {
+        return completions::print(*shell);
+    }
     let serving = matches!(cli.command, Command::Node(_) | Command::Controller(_));
     let level = cli.log_level.as_deref().unwrap_or(if serving {
         "info"
@@ -84,6 +93,7 @@ impl Cli {
             require_digest: matches!(&self.command, Command::Node(args) if args.require_composefs_digest),
             auth_file: self.registry.auth_file.clone(),
             insecure_registries: self.registry.insecure_registries.clone(),
+            insecure_file: self.registry.insecure_registries_file.clone(),
             registry_cas: self.registry.registry_cas.clone(),
             trust: self.trust.settings(),
             access: self.access.rule(),
@@ -124,7 +134,7 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         }
         Command::Unmount { target } => mounts::unmount(&engine()?, target, output),
         Command::Inspect { image, files, platform } => {
-            images::inspect(&engine()?, Wanted::parse(image, platform.as_deref())?, *files, output).await
+            inspect::inspect(&engine()?, Stored::parse(image, platform.as_deref())?, *files, output).await
         }
         Command::Ls => store::ls(&engine()?, output),
         Command::Digest { image, rules, platform } => {
@@ -134,15 +144,15 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
             let options = seal::Options { rules: (*rules).into(), tag: tag.clone(), force: *force };
             seal::seal(&engine()?, &cli.engine(PARALLEL_LAYERS), image, options, output).await
         }
-        Command::Pin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, true, output).await,
-        Command::Unpin { image } => store::pin(&engine()?, Wanted::parse(image, None)?, false, output).await,
+        Command::Pin { image } => store::pin(&engine()?, Stored::parse(image, None)?, true, output).await,
+        Command::Unpin { image } => store::pin(&engine()?, Stored::parse(image, None)?, false, output).await,
         Command::Prune { watermark, watermarks, dry_run } => {
             let marks = watermark.then(|| watermarks.percents(cli.limits.min_free)).transpose()?;
             store::prune(&engine()?, marks, *dry_run, output)
         }
         Command::Verify { image, repair } => {
-            let wanted = image.as_deref().map(|image| Wanted::parse(image, None)).transpose()?;
-            verify::verify(&engine()?, wanted, *repair, output).await
+            let stored = image.as_deref().map(|image| Stored::parse(image, None)).transpose()?;
+            verify::verify(&engine()?, stored, *repair, output).await
         }
         Command::Pulls { command: None } => pulls::list(&cli.state_dir, output).await,
         Command::Pulls { command: Some(PullsCommand::Cancel { image }) } => {
@@ -153,5 +163,7 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
             policy::check(&cli.engine(PARALLEL_LAYERS), wanted, namespace.clone(), output).await
         }
         Command::Probe => mounts::probe(&engine()?, output),
+        // Needs no store, so it was printed before one is opened.
+        Command::Completions { shell } => completions::print(*shell),
     }
 }

@@ -46,4 +46,21 @@ impl Kind {
         Self::Pending,
         Self::Bug,
     ];
+
+    /// Its name in metrics and in the output of commands.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Busy => "busy",
+            Self::Denied => "denied",
+            Self::Exhausted => "exhausted",
+            Self::Transient => "transient",
+            Self::Corrupt => "corrupt",
+            Self::Unsupported => "unsupported",
+            Self::Pending => "pending",
+            Self::Bug => "bug",
+        }
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! Imports point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and [`controller`] → [`csi`]
 //! → [`volume`] → [`pull`] → [`image`] and [`trust`] → [`oci`]. The last four know nothing of CSI, Kubernetes or mounting. All
-//! layers may use [`metrics`], [`kind`], [`integrity`], [`durable_file`], [`fair`] and [`sys`], the system calls that no
-//! crate offers. `docs/ARCHITECTURE.md` shows the layers; `tests/pure/architecture.rs` checks them.
+//! layers may use [`metrics`], [`kind`], [`integrity`], [`text`], [`durable_file`], [`fair`] and [`sys`], the system
+//! calls that no crate offers. `docs/ARCHITECTURE.md` shows the layers; `tests/pure/architecture.rs` checks them.
 
 mod app;
 pub mod cli;
@@ -20,5 +20,6 @@ pub mod node;
 pub mod oci;
 pub mod pull;
 pub mod sys;
+pub mod text;
 pub mod trust;
 pub mod volume;

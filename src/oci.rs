@@ -19,6 +19,8 @@ pub mod credentials;
 pub mod destination;
 pub mod digest;
 mod error;
+pub(crate) mod files;
+mod followed;
 mod layout;
 pub mod limits;
 pub mod manifest;
@@ -27,6 +29,7 @@ mod read_blob;
 pub mod reference;
 mod referrers;
 mod registry;
+mod registry_settings;
 mod settings;
 mod sources;
 
@@ -58,6 +61,13 @@ pub type BlobStream = BoxStream<'static, Result<Bytes, SourceError>>;
 pub trait Source: Send + Sync + std::fmt::Debug {
     /// Returns the digest that a tag or digest names now, without its content where the protocol allows.
     async fn resolve(&self, version: &Version) -> Result<Digest, SourceError>;
+
+    /// As [`Source::resolve`], for a caller who is going to read what it names: the content comes in the same answer where
+    /// the protocol allows, and is kept for the next [`Source::manifest`]. A refusal has the words of `resolve`, so that
+    /// nobody can tell which of the two was asked.
+    async fn resolve_to_read(&self, version: &Version) -> Result<Digest, SourceError> {
+        self.resolve(version).await
+    }
 
     /// Fetches a manifest or index. If `version` is a digest, the bytes have been checked against it.
     async fn manifest(&self, version: &Version) -> Result<RawManifest, SourceError>;

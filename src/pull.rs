@@ -8,7 +8,7 @@
 
 use async_trait::async_trait;
 
-use crate::image::store::{ImageRecord, Lease};
+use crate::image::store::{Hold, ImageRecord};
 use crate::image::verity::VerityDigest;
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
@@ -51,7 +51,7 @@ pub use excess::Excess;
 pub use limits::{Kept, PullLimits};
 pub use manifest_path::ManifestPath;
 pub use metrics::PullMetrics;
-pub use progress::{LayerProgress, LayerState, Progress, Watch};
+pub use progress::{LayerProgress, LayerState, Phase, Progress, Watch};
 pub use puller::Puller;
 pub use recipe::StoredPart;
 pub use turns::TurnRules;
@@ -133,6 +133,11 @@ impl Caller {
         !matches!(self, Self::Staging | Self::Operator)
     }
 
+    /// Whether nothing is fetched for the caller that no policy could admit: it is for pods, or to be mounted.
+    pub(super) fn heeds_policy(&self) -> bool {
+        !matches!(self, Self::Operator)
+    }
+
     /// Whether the caller mounts the image, now or soon.
     pub(super) fn mounts(&self) -> bool {
         matches!(self, Self::Pod { .. } | Self::Staging | Self::Mount)
@@ -154,8 +159,8 @@ pub struct Ready {
     pub record: ImageRecord,
     /// The composefs image to mount: the record's own, or one of its variants.
     pub image: VerityDigest,
-    /// Keeps the image from the sweep until it is recorded elsewhere.
-    pub lease: Lease,
+    /// Keeps the image until a volume record or a mount does.
+    pub hold: Hold,
     /// Bytes that the pull fetched from the source for this image; 0 if it was here.
     pub fetched: u64,
     /// Why it may be mounted; `None` for callers that are not judged.

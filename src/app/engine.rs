@@ -1,19 +1,16 @@
 //! The basis of every run mode and command: the store, the puller and the mount table of one state directory. Opening
 //! it is safe while a plugin uses the same directory.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-
+use super::key_place;
 use crate::image::access::AccessRule;
-use crate::image::store::{NodeKey, Options, Store};
-use crate::image::verity::VerityDigest;
+use crate::image::store::{Mounted, NodeKey, Options, Store};
 use crate::integrity::Integrity;
 use crate::node::mount::{self, KernelMounter, SelinuxContext};
-use crate::oci::{Credentials, Pace, RegistryMetrics, SourceSettings, Sources};
+use crate::oci::{Pace, RegistryMetrics, SourceSettings, Sources};
 use crate::pull::{PullLimits, Puller};
 use crate::trust::metrics::TrustMetrics;
 use crate::trust::{SignaturePolicyEngine, TrustSettings};
@@ -29,6 +26,8 @@ pub struct EngineSettings {
     pub auth_file: Option<PathBuf>,
     /// Registries to contact over plain http.
     pub insecure_registries: Vec<String>,
+    /// A file that lists more of them.
+    pub insecure_file: Option<PathBuf>,
     /// PEM files with certificate authorities, in addition to the system's.
     pub registry_cas: Vec<PathBuf>,
     /// Which images may be mounted.
@@ -77,9 +76,10 @@ impl Engine {
             "--node-key {} is inside the store, whose records it protects; choose another place",
             key.display()
         );
-        let key = NodeKey::load_or_create(&key)?;
-        let options = Options { min_free: settings.min_free, ..Options::new(key) };
+        let node_key = NodeKey::load_or_create(&key)?;
+        let options = Options { min_free: settings.min_free, ..Options::new(node_key) };
         let store = Arc::new(Store::open(&directory, options)?);
+        key_place::report(&key, &directory);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
         let policy = Arc::new(SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone()));
         let images = Arc::new(
@@ -91,9 +91,9 @@ impl Engine {
         Ok(Self { store, images, limits, state_dir, selinux_context })
     }
 
-    /// The composefs images that are mounted anywhere in this mount namespace.
-    pub fn mounted_images(&self) -> anyhow::Result<BTreeSet<VerityDigest>> {
-        Ok(mount::mounted_images()?)
+    /// The composefs images that are mounted in this mount namespace, by whether from this store.
+    pub fn mounted_images(&self) -> anyhow::Result<Mounted> {
+        Ok(mount::mounted_images(self.store.root())?)
     }
 
     /// Tests what the kernel can do, and returns a mounter for this store.
@@ -107,14 +107,14 @@ impl Engine {
 /// Makes the sources of images. The only I/O is reading the files that the settings name.
 ///
 /// # Errors
-/// The auth file or a certificate authority cannot be read.
+/// One of the files cannot be used.
 pub fn sources(settings: &EngineSettings) -> anyhow::Result<Sources> {
-    let default_credentials = settings.auth_file.as_deref().map(read_credentials).transpose()?;
     // All other settings have the same values in every mode.
     Ok(Sources::new(&SourceSettings {
         insecure_registries: settings.insecure_registries.iter().cloned().collect(),
+        insecure_file: settings.insecure_file.clone(),
         ca_files: settings.registry_cas.clone(),
-        default_credentials: default_credentials.unwrap_or_else(Credentials::none),
+        auth_file: settings.auth_file.clone(),
         metrics: settings.registry_metrics.clone(),
         pace: Pace {
             minimum: settings.min_transfer_rate,
@@ -124,11 +124,4 @@ pub fn sources(settings: &EngineSettings) -> anyhow::Result<Sources> {
         limits: settings.limits.image,
         ..SourceSettings::default()
     })?)
-}
-
-fn read_credentials(file: &Path) -> anyhow::Result<Credentials> {
-    // The message must contain no part of the file, which holds secrets.
-    let bytes =
-        std::fs::read(file).with_context(|| format!("cannot read the auth file {}", file.display()))?;
-    Credentials::parse(&bytes).with_context(|| format!("in the auth file {}", file.display()))
 }

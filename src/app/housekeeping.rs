@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::room::{Notice, RoomNotices};
+use crate::cluster::events::Events;
 use crate::image::store::gc::Policy;
 use crate::image::store::{CollectRequest, Collected, Store, StoreError};
-use crate::kind::Kind;
 use crate::node::mount::Mounter;
 use crate::node::volume::Volumes;
 
@@ -24,16 +25,28 @@ pub struct Schedule {
 /// How often all objects are measured for the metrics. In between, the metrics follow the changes by this process.
 const MEASURE_EVERY: Duration = Duration::from_secs(3600);
 
+/// What housekeeping works on.
+pub struct House {
+    /// The store.
+    pub store: Arc<Store>,
+    /// Knows what is mounted.
+    pub mounter: Arc<dyn Mounter>,
+    /// Have records to be put in order.
+    pub volumes: Volumes,
+    /// Where the node hears of its disk, besides the log.
+    pub node_events: Option<Arc<Events>>,
+}
+
 /// Runs housekeeping until the shutdown.
 pub async fn keep(
-    store: Arc<Store>,
-    mounter: Arc<dyn Mounter>,
-    volumes: Volumes,
+    house: House,
     schedule: Schedule,
     wanted: Arc<Notify>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let House { store, mounter, volumes, node_events } = house;
     let mut measured: Option<Instant> = None;
+    let mut notices = RoomNotices::default();
     loop {
         // The first round measures everything: another process may have changed the store.
         let all = measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
@@ -55,9 +68,14 @@ pub async fn keep(
             Err(error) => tracing::error!("volume records could not be put in order: {error}"),
         }
         let (store, mounter) = (Arc::clone(&store), Arc::clone(&mounter));
-        let collected =
-            tokio::task::spawn_blocking(move || collect(&store, &*mounter, schedule.policy)).await?;
-        report(collected);
+        let (collected, space) = tokio::task::spawn_blocking(move || {
+            (collect(&store, &*mounter, schedule.policy), store.space().ok())
+        })
+        .await?;
+        report(&collected);
+        if let Some(notice) = notices.after(&collected, space, Instant::now()) {
+            say(notice, node_events.as_deref());
+        }
     }
 }
 
@@ -73,7 +91,7 @@ fn collect(store: &Store, mounter: &dyn Mounter, policy: Policy) -> Result<Colle
     store.collect(&CollectRequest { policy, mounted: &mounted, dry_run: false })
 }
 
-fn report(collected: Result<Collected, StoreError>) {
+fn report(collected: &Result<Collected, StoreError>) {
     match collected {
         Ok(done) if done.images.is_empty() && done.swept.objects == 0 => {}
         Ok(done) => tracing::info!(
@@ -82,8 +100,22 @@ fn report(collected: Result<Collected, StoreError>) {
             bytes = done.swept.bytes,
             "space was freed in the store"
         ),
-        // Pulls have priority; the next round tries again.
-        Err(error) if error.kind() == Kind::Busy => tracing::info!("no space was freed for now: {error}"),
-        Err(error) => tracing::error!("no space could be freed in the store: {error}"),
+        // Said to the operator once; this is for who looks for the round.
+        Err(error) => tracing::debug!("no space was freed in the store: {error}"),
+    }
+}
+
+fn say(notice: Notice, node_events: Option<&Events>) {
+    let (reason, is_warning, text) = match notice {
+        Notice::NoRoom(text) => ("NoRoomInStore", true, text),
+        Notice::Room => ("RoomInStore", false, "the store's filesystem has room again".to_owned()),
+    };
+    if is_warning {
+        tracing::warn!("{text}");
+    } else {
+        tracing::info!("{text}");
+    }
+    if let Some(events) = node_events {
+        events.record_on_node(reason, is_warning, text);
     }
 }

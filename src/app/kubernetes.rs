@@ -36,7 +36,7 @@ impl KubernetesSettings {
         Ok(Some(Cluster::connect(self.kubeconfig.as_deref()).await?))
     }
 
-    /// Starts the enabled features, on `node` as `driver`, and returns the receiver of pod events.
+    /// Starts the enabled features, on `node` as `driver`, and returns the receivers of events on pods and on the node.
     pub fn start(
         &self,
         cluster: Option<&Cluster>,
@@ -44,13 +44,15 @@ impl KubernetesSettings {
         ready: &Readiness,
         supervisor: &mut Supervisor,
         shutdown: &CancellationToken,
-    ) -> PodEvents {
-        let mut pod_events = PodEvents::default();
+    ) -> (PodEvents, Option<Arc<Events>>) {
+        let (mut pod_events, mut node_events) = (PodEvents::default(), None);
         // No feature needs the API server.
-        let Some(cluster) = cluster else { return pod_events };
+        let Some(cluster) = cluster else { return (pod_events, node_events) };
         if self.events {
             let (events, writer) = Events::new(cluster.clone(), driver.to_owned(), node.to_owned());
-            pod_events = PodEvents::new(Arc::new(events));
+            let events = Arc::new(events);
+            node_events = Some(Arc::clone(&events));
+            pod_events = PodEvents::new(events);
             let token = shutdown.clone();
             supervisor.start("events", async move {
                 writer.run(token).await;
@@ -71,6 +73,6 @@ impl KubernetesSettings {
                 Ok(())
             });
         }
-        pod_events
+        (pod_events, node_events)
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::credential_providers::{CredentialProviderSettings, credential_providers};
 use super::engine::{Engine, EngineSettings};
-use super::housekeeping::{self, Schedule};
+use super::housekeeping::{self, House, Schedule};
 use super::http::{self, Monitored};
 use super::kernel_log;
 use super::kubernetes::KubernetesSettings;
@@ -21,6 +21,7 @@ use super::plugin_socket::PluginSocket;
 use super::state_directory::{self, Claim};
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
+use crate::cluster::events::Events;
 use crate::csi::endpoint::Endpoint;
 use crate::csi::identity::{DriverName, IdentityService};
 use crate::csi::proto::controller_server::ControllerServer;
@@ -32,7 +33,7 @@ use crate::integrity::Integrity;
 use crate::metrics::MetricsRegistry;
 use crate::node::corruption::{CorruptImages, CorruptionWatcher};
 use crate::node::credential_providers::CredentialProviders;
-use crate::node::mount::{KernelMounter, Mounter, Verity};
+use crate::node::mount::{self, KernelMounter, Mounter, Verity};
 use crate::node::service::{NodeService, NodeSettings};
 use crate::node::state_directory::StateDirectory;
 use crate::node::volume::guard::Guards;
@@ -114,13 +115,21 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
         supervisor.start("log-level", level.follow(shutdown.clone()));
     }
     let identity = (settings.node.node_id.as_str(), &*settings.driver.to_string());
-    let pod_events =
+    let (pod_events, node_events) =
         settings.kubernetes.start(cluster.as_ref(), identity, &ready, &mut supervisor, &shutdown);
     let token = shutdown.clone();
     supervisor.start("csi", async move { Ok(serve(listening, services, token, DRAIN).await?) });
     supervisor.start(
         "volumes",
-        keep_volumes(settings, claim, node, (credential_providers, pod_events), ready, metrics, shutdown),
+        keep_volumes(
+            settings,
+            claim,
+            node,
+            (credential_providers, pod_events, node_events),
+            ready,
+            metrics,
+            shutdown,
+        ),
     );
     // A second more than the calls get, so that the server can close by itself.
     supervisor.run(DRAIN + Duration::from_secs(1)).await
@@ -131,14 +140,15 @@ async fn keep_volumes(
     settings: NodeRun,
     claim: Claim,
     node: NodeService,
-    (credential_providers, pod_events): (CredentialProviders, PodEvents),
+    (credential_providers, pod_events, node_events): (CredentialProviders, PodEvents, Option<Arc<Events>>),
     ready: Readiness,
     metrics: MetricsRegistry,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let housekeeping = Arc::new(Notify::new());
     let wanted = Arc::clone(&housekeeping);
-    let claimed = state_directory::wait(&settings.engine.state_dir, claim, &ready, &shutdown).await?;
+    let claimed =
+        state_directory::wait(&settings.engine.state_dir, claim, (&node, &ready), &shutdown).await?;
     let Some(state) = claimed.map(Arc::new) else { return Ok(()) };
     let (engine, layouts) = (settings.engine, Layouts::below(settings.layout_dirs));
     let state_dir = engine.state_dir.clone();
@@ -149,6 +159,8 @@ async fn keep_volumes(
     let (opened, token) = (Arc::clone(&state), shutdown.clone());
     let kubelet = settings.node.kubelet_dir.clone();
     let open = move || {
+        // Before anything is mounted where nobody else sees it.
+        mount::reaches_kubelet(&kubelet)?;
         let (directories, waiting) = ((opened, kubelet), (wanted, token));
         open(&engine, directories, (credential_providers, pod_events), layouts, waiting, noted, least)
     };
@@ -176,7 +188,8 @@ async fn keep_volumes(
     let store = Arc::clone(&engine.store);
     let watcher = CorruptionWatcher::new(Arc::clone(&store), corrupt_images);
     let damage = kernel_log::follow(watcher, shutdown.clone());
-    let house = housekeeping::keep(store, mounter, volumes, settings.schedule, housekeeping, shutdown);
+    let house = House { store, mounter, volumes, node_events };
+    let house = housekeeping::keep(house, settings.schedule, housekeeping, shutdown);
     tokio::try_join!(damage, commands, house).map(|_| ())
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::csi::readiness::{Check, Readiness};
+use crate::node::service::NodeService;
 use crate::node::state_directory::{StateDirectory, StateDirectoryError};
 
 /// How often a directory that cannot be written to is tried again.
@@ -35,7 +36,7 @@ pub(super) fn claim(state: &Path) -> Result<Claim, StateDirectoryError> {
 pub(super) async fn wait(
     state: &Path,
     mut claim: Claim,
-    ready: &Readiness,
+    (node, ready): (&NodeService, &Readiness),
     shutdown: &CancellationToken,
 ) -> Result<Option<StateDirectory>, StateDirectoryError> {
     let mut logged = false;
@@ -46,6 +47,7 @@ pub(super) async fn wait(
         };
         if !logged {
             tracing::error!("{problem}");
+            node.serve_without_state();
             logged = true;
         }
         ready.wait_for(problem.to_string());

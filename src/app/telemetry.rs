@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Layer, Registry, reload};
 
+mod escaped;
 mod filter;
 pub mod level;
 pub mod otlp;
 
+use escaped::EscapedFields;
 use filter::BadFilter;
 use level::LevelFile;
 use otlp::{Export, ExportError, Exporter};
@@ -60,6 +62,7 @@ pub fn init(settings: TelemetrySettings) -> Result<Telemetry, TelemetryError> {
         lines.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed()
     } else {
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let lines = lines.fmt_fields(EscapedFields::default());
         lines.with_ansi(terminal).with_target(false).with_filter(filter).boxed()
     };
     let mut layers = vec![lines];

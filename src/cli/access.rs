@@ -8,6 +8,7 @@ use crate::image::access::{AccessRule, ImagePattern, Verification};
 
 /// Who may use the images in the store.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Who may use the images in the store")]
 pub struct AccessArgs {
     /// Which images pods may use without registry credentials that can read them.
     #[arg(

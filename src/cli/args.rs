@@ -12,6 +12,10 @@ use crate::node::mount::SelinuxContext;
 
 /// Layers fetched at the same time by a command, and by a node plugin without --parallel-layers.
 pub(super) const PARALLEL_LAYERS: usize = 4;
+/// The variable that says how results are printed.
+pub(super) const OUTPUT: &str = "COMPOSEFS_CSI_OUTPUT";
+/// The heading in the help for options that all commands have. A command's own come first.
+const EVERYWHERE: &str = "Options of all commands";
 
 /// Image-backed, read-only volumes for Kubernetes, verified file by file.
 #[derive(Debug, Parser)]
@@ -21,11 +25,18 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// Where images, records and private mounts are kept.
-    #[arg(long, global = true, env = "COMPOSEFS_CSI_STATE_DIR", default_value = "/var/lib/composefs-csi")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = EVERYWHERE,
+        env = "COMPOSEFS_CSI_STATE_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/composefs-csi"
+    )]
     pub state_dir: PathBuf,
     /// The file of the node key, which authenticates the store's records: 32 bytes, created at the first start, never
     /// inside the store. By default `node.key` in the state directory.
-    #[arg(long, global = true, env = "COMPOSEFS_CSI_NODE_KEY", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "COMPOSEFS_CSI_NODE_KEY", value_name = "FILE")]
     pub node_key: Option<PathBuf>,
     /// Settings for registries.
     #[command(flatten)]
@@ -44,19 +55,34 @@ pub struct Cli {
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "COMPOSEFS_CSI_SELINUX_CONTEXT",
         value_name = "LABEL",
         default_value_t = SelinuxContext::Auto
     )]
     pub selinux_context: SelinuxContext,
     /// How results are printed.
-    #[arg(long, global = true, env = "COMPOSEFS_CSI_OUTPUT", value_enum, default_value_t = Output::Text)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = EVERYWHERE,
+        env = OUTPUT,
+        value_enum,
+        default_value_t = Output::Text
+    )]
     pub output: Output,
     /// Log level or filter, such as `info` or `composefs_csi=debug`.
-    #[arg(long, global = true, env = "COMPOSEFS_CSI_LOG")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "COMPOSEFS_CSI_LOG", value_name = "FILTER")]
     pub log_level: Option<String>,
     /// How log lines are written.
-    #[arg(long, global = true, env = "COMPOSEFS_CSI_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = EVERYWHERE,
+        env = "COMPOSEFS_CSI_LOG_FORMAT",
+        value_enum,
+        default_value_t = LogFormat::Text
+    )]
     pub log_format: LogFormat,
 }
 
@@ -65,7 +91,8 @@ pub struct Cli {
 pub enum Output {
     /// Tables and lines for people.
     Text,
-    /// One JSON document on standard output.
+    /// One JSON document on standard output. A failure is a line of JSON on standard error: `error`, and `kind` where
+    /// the failure has one.
     Json,
 }
 
@@ -80,8 +107,9 @@ pub enum LogFormat {
 
 /// Settings for registries.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Registries")]
 pub struct RegistryArgs {
-    /// A docker config.json with credentials.
+    /// A docker config.json with credentials. The run modes read it, and the two files below, again when it changes.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_AUTH_FILE", value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
     /// A registry (`host` or `host:port`) to contact over plain http; may be repeated, or hold several with commas
@@ -94,6 +122,9 @@ pub struct RegistryArgs {
         value_delimiter = ','
     )]
     pub insecure_registries: Vec<String>,
+    /// A file that lists more such registries, one on a line.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_INSECURE_REGISTRIES_FILE", value_name = "FILE")]
+    pub insecure_registries_file: Option<PathBuf>,
     /// A PEM file with certificate authorities to trust in addition to the system's; may be repeated, or hold several
     /// with commas between them.
     #[arg(
@@ -153,12 +184,12 @@ pub enum Command {
     },
     /// Show details of an image in the store.
     Inspect {
-        /// The image, by reference or digest.
+        /// The image, by reference or by the digest that `ls` shows; its beginning is enough.
         image: String,
         /// Print every path in the composefs dump format instead.
         #[arg(long)]
         files: bool,
-        /// The platform, as for `pull`.
+        /// The platform, as for `pull`. A digest needs none.
         #[arg(long)]
         platform: Option<String>,
     },
@@ -193,12 +224,12 @@ pub enum Command {
     },
     /// Keep an image from being removed.
     Pin {
-        /// The image, by reference or digest.
+        /// The image, as for `inspect`.
         image: String,
     },
     /// Let an image be removed again.
     Unpin {
-        /// The image, by reference or digest.
+        /// The image, as for `inspect`.
         image: String,
     },
     /// Remove the images that no volume, mount or pin needs, with all data that only they use.
@@ -216,7 +247,7 @@ pub enum Command {
     },
     /// Read every object of the images in the store and list damaged ones. Fails if there are any.
     Verify {
-        /// Only this image, by reference or digest.
+        /// Only this image, as for `inspect`.
         image: Option<String>,
         /// Remove damaged objects and the records of images that use them, so that the next pull restores them.
         #[arg(long)]
@@ -233,6 +264,22 @@ pub enum Command {
     Policy(PolicyCommand),
     /// Test what this kernel and the store's filesystem can do.
     Probe,
+    /// Print a script that completes commands and options in a shell.
+    Completions {
+        /// The shell: `source <(composefs-csi completions bash)`.
+        shell: Shell,
+    },
+}
+
+/// The shells that completions are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// GNU Bash.
+    Bash,
+    /// The Z shell.
+    Zsh,
+    /// The friendly interactive shell.
+    Fish,
 }
 
 /// What can be done to pulls.

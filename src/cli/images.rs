@@ -1,14 +1,11 @@
-//! Commands about one image: `pull`, `digest`, `inspect`.
-
-use std::io::{BufWriter, Write as _};
+//! Commands that fetch one image: `pull`, `digest`.
 
 use serde::Serialize;
 
 use super::args::{Output, Policy, RulesArg};
 use super::{output, progress};
 use crate::app::engine::Engine;
-use crate::image::composefs;
-use crate::image::store::{ImageRecord, Variant};
+use crate::image::store::ImageRecord;
 use crate::image::tree::{Reduction, Rules, Stop, XattrRule};
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
@@ -106,12 +103,12 @@ pub async fn pull(engine: &Engine, wanted: Wanted, policy: PullPolicy, output: O
             fetched => format!("{} fetched in {:.1} s", output::bytes(fetched), p.seconds),
         };
         format!(
-            "{}\n  manifest   {}\n  composefs  {}\n  content    {} in {} inodes, {origin}",
+            "{}\n  manifest   {}\n  composefs  {}\n  content    {} in {}, {origin}",
             p.record.names.first().map_or("", String::as_str),
             p.record.manifest,
             p.record.image,
             output::bytes(p.record.bytes),
-            p.record.inodes,
+            output::count(p.record.inodes, "inode"),
         )
     })
 }
@@ -140,35 +137,4 @@ pub async fn digest(
     };
     let digests = Digests { manifest: record.manifest, composefs: composefs.hex() };
     output::show(output, &digests, |d| d.composefs.clone())
-}
-
-/// `inspect IMAGE [--files]`.
-pub async fn inspect(engine: &Engine, wanted: Wanted, files: bool, output: Output) -> anyhow::Result<()> {
-    let ready = wanted.ensure(engine, PullPolicy::Never, output).await?;
-    // Written directly, because a tree may have millions of lines.
-    if files {
-        let name = ready.record.manifest.to_string();
-        let (rules, limits) = (ready.record.rules, (&engine.limits.image, &Stop::default()));
-        let tree = pull::fold(&engine.store, &StoredPart::of(&ready.record), rules, limits, &name)?;
-        let mut out = BufWriter::new(std::io::stdout().lock());
-        composefs::dump(&tree, &mut out)?;
-        return Ok(out.flush()?);
-    }
-    output::show(output, &ready.record, |r| {
-        let layers: String = r.layers.iter().map(|l| format!("  layer      {l}\n")).collect();
-        let variant = |v: &Variant| format!("  variant    {} ({} rules)\n", v.image, v.rules);
-        let variants: String = r.variants.iter().map(variant).collect();
-        format!(
-            "{}\n  manifest   {}\n  platform   {}\n  composefs  {} ({} image, {} rules, {})\n  content    {} in {} inodes\n{variants}{layers}",
-            r.names.join("\n"),
-            r.manifest,
-            r.platform.as_deref().unwrap_or("not stated"),
-            r.image,
-            output::bytes(r.image_size),
-            r.rules,
-            if r.sealed { "compared with the manifest" } else { "recorded here" },
-            output::bytes(r.bytes),
-            r.inodes,
-        )
-    })
 }

@@ -65,7 +65,7 @@ pub async fn mount(
     let demanded = ready.admission.as_ref().and_then(|admission| admission.integrity);
     let least = options.least.max(demanded.unwrap_or_default());
     let started = Instant::now();
-    // `ready` holds the lease of the image until the mount table protects it.
+    // `ready` holds the image until the mount table keeps it.
     let integrity = tokio::task::block_in_place(|| mounter.mount_at_least(&spec, least, target))?;
     let mounted = Mounted {
         target,

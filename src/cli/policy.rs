@@ -14,7 +14,7 @@ use crate::oci::Credentials;
 use crate::oci::digest::Digest;
 use crate::pull::ManifestPath;
 use crate::trust::collect::collect;
-use crate::trust::{Examination, SignaturePolicyEngine, Subject};
+use crate::trust::{ClaimMemory, Examination, PolicyEngine as _, SignaturePolicyEngine, Subject};
 
 /// What `policy check` prints.
 #[derive(Debug, Serialize)]
@@ -32,6 +32,8 @@ struct Explained {
     obstacle: Option<String>,
     integrity: Option<String>,
     admitted: bool,
+    /// Why it would be refused if the policy did not only warn.
+    warning: Option<String>,
     /// What admitted it, or why it is refused.
     because: String,
 }
@@ -43,6 +45,8 @@ struct Answer {
     /// Where a requirement stands in the policy.
     at: Option<String>,
     holds: bool,
+    /// Whether a failure only warns.
+    only_warns: bool,
     because: String,
 }
 
@@ -59,12 +63,11 @@ pub(super) async fn check(
 ) -> anyhow::Result<()> {
     let image = wanted.reference.to_string();
     let source = engine::sources(settings)?.open(&wanted.reference, &Credentials::none())?;
-    let top = source.resolve(&wanted.reference.version()).await?;
+    let top = source.resolve_to_read(&wanted.reference.version()).await?;
     let path =
         ManifestPath::resolve_platform(&*source, top, &settings.limits.image, &wanted.platform, &image)
             .await?;
     let digests = path.digests();
-    let claims = collect(&*source, &digests).await?;
     let subject = Subject {
         namespace,
         reference: wanted.reference,
@@ -75,9 +78,10 @@ pub(super) async fn check(
     };
     // An engine of its own: nothing is opened or created in the state directory.
     let engine = SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone());
+    let claims = collect(&*source, &subject, engine.hearing(&subject), &ClaimMemory::default()).await?;
     let explained = tokio::task::spawn_blocking(move || {
         let found = engine.examine(&subject, &claims);
-        explain(subject, claims.claims.len(), found)
+        explain(subject, claims.found(), found)
     })
     .await?;
     output::show(output, &explained, text)?;
@@ -87,10 +91,11 @@ pub(super) async fn check(
 }
 
 fn explain(subject: Subject, signatures_found: usize, found: Examination) -> Explained {
-    let answer = |name: &str, at: Option<String>, result: Result<String, String>| Answer {
+    let answer = |name: &str, at: Option<String>, only_warns, result: Result<String, String>| Answer {
         name: name.to_owned(),
         at,
         holds: result.is_ok(),
+        only_warns,
         because: result.unwrap_or_else(|why| why),
     };
     Explained {
@@ -101,11 +106,20 @@ fn explain(subject: Subject, signatures_found: usize, found: Examination) -> Exp
         policy_digest: found.digest,
         scope: found.scope,
         signatures_found,
-        requirements: found.outcomes.into_iter().map(|o| answer(o.kind, Some(o.at), o.result)).collect(),
-        verifiers: found.verdicts.into_iter().map(|v| answer(&v.program, None, v.result)).collect(),
+        requirements: found
+            .outcomes
+            .into_iter()
+            .map(|o| answer(o.kind, Some(o.at), o.only_warns, o.result))
+            .collect(),
+        verifiers: found
+            .verdicts
+            .into_iter()
+            .map(|v| answer(&v.program, None, found.verdicts_only_warn, v.result))
+            .collect(),
         obstacle: found.obstacle,
         integrity: found.integrity.map(|level| level.to_string()),
         admitted: found.result.is_ok(),
+        warning: found.warning,
         because: found.result.unwrap_or_else(|why| why),
     }
 }
@@ -126,7 +140,11 @@ fn text(found: &Explained) -> String {
         let _ = writeln!(out, "{name:<11} {value}");
     }
     for answer in found.requirements.iter().chain(&found.verifiers) {
-        let verdict = if answer.holds { "holds" } else { "fails" };
+        let verdict = match (answer.holds, answer.only_warns) {
+            (true, _) => "holds",
+            (false, true) => "warns",
+            (false, false) => "fails",
+        };
         let place = answer.at.as_ref().map_or("verifier".to_owned(), |at| format!("at {at}"));
         let because = if answer.because.is_empty() {
             String::new()
@@ -137,6 +155,9 @@ fn text(found: &Explained) -> String {
     }
     if let Some(obstacle) = &found.obstacle {
         let _ = writeln!(out, "  fails     {obstacle}");
+    }
+    if found.warning.is_some() {
+        let _ = writeln!(out, "here the policy only warns: without that, the image would be refused");
     }
     let _ = match (found.admitted, &found.integrity) {
         (true, Some(level)) => writeln!(out, "admitted, with integrity level {level} or better"),

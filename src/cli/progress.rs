@@ -44,15 +44,25 @@ async fn bars(progress: &Progress) {
             bar
         })
         .collect();
+    let mut last = None;
     loop {
         for (bar, layer) in bars.iter().zip(&progress.layers) {
             bar.set_position(layer.done());
             bar.set_message(match layer.state() {
-                LayerState::Waiting => "waiting",
-                LayerState::Fetching | LayerState::Aside => "",
-                LayerState::Done => "done",
-                LayerState::Reused => "already here",
+                LayerState::Waiting => "waiting".to_owned(),
+                // All bytes are here; the last of them are being unpacked.
+                LayerState::Fetching | LayerState::Aside if layer.done() == layer.size => {
+                    "unpacking".to_owned()
+                }
+                LayerState::Fetching | LayerState::Aside => format!("{}/s", bytes(bar.per_sec() as u64)),
+                LayerState::Done => "done".to_owned(),
+                LayerState::Reused => "already here".to_owned(),
             });
+        }
+        if let Some(doing) = progress.phase().after_fetching() {
+            let line = last.get_or_insert_with(|| all.add(spinner()));
+            line.set_message(doing);
+            line.tick();
         }
         tokio::time::sleep(REDRAW).await;
     }
@@ -60,9 +70,16 @@ async fn bars(progress: &Progress) {
 
 fn style() -> ProgressStyle {
     ProgressStyle::with_template(
-        "{prefix} {bar:30} {decimal_bytes:>10}/{decimal_total_bytes:<10} {decimal_bytes_per_sec:>12} {msg}",
+        // The bar takes what the terminal has left.
+        "{prefix} {wide_bar} {decimal_bytes:>9}/{decimal_total_bytes:<9} {msg:<12}",
     )
     .unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// A line with seconds, for what has no end that could be seen coming.
+fn spinner() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}");
+    ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 async fn lines(progress: &Progress) {

@@ -32,7 +32,7 @@ fn table(pulls: &[PullUnderWay]) -> String {
     let heading = ["IMAGE", "DIGEST", "LAYERS", "BYTES", "RATE", "AGE", "WAITING", "STATE"];
     let mut rows = vec![heading.map(String::from).to_vec()];
     rows.extend(pulls.iter().map(cells));
-    output::table(&rows, &[2, 3, 4, 5, 6])
+    output::table(&rows, &[2, 3, 4, 5, 6], output::width())
 }
 
 fn cells(pull: &PullUnderWay) -> Vec<String> {

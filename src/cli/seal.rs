@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::args::Output;
-use super::{output, progress};
+use super::{failure, output, progress};
 use crate::app::engine::{Engine, EngineSettings, sources};
 use crate::image::composefs;
 use crate::image::seal::Seal;
@@ -72,7 +72,7 @@ pub async fn seal(
         output,
         rows: Vec::new(),
     };
-    let top = sealer.source.resolve(&sealer.reference.version()).await?;
+    let top = sealer.source.resolve_to_read(&sealer.reference.version()).await?;
     let raw = sealer.source.manifest(&Version::Digest(top)).await?;
     let (manifest, changed) = match sealer.document(&raw, 0).await? {
         Some(new) => (new, true),
@@ -165,7 +165,7 @@ impl Sealer<'_> {
             raw.media_type = Some(described.media_type.clone());
             let sealed = match Box::pin(self.document(&raw, depth + 1)).await {
                 Err(error) if is_artifact(&error) => {
-                    tracing::warn!(manifest = %described.digest, "kept unchanged: {error:#}");
+                    tracing::warn!(manifest = %described.digest, "kept unchanged: {}", failure::text(&error));
                     continue;
                 }
                 other => other?,

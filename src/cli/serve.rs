@@ -16,6 +16,8 @@ use crate::node::service::NodeSettings;
 /// Images used within this time are kept even when space is short, so that an image that a pod waits for is not
 /// removed while the kubelet retries.
 const MIN_AGE: Duration = Duration::from_secs(120);
+/// Images used within this time are only removed if that brings the filesystem below the high mark.
+const RECENT: Duration = Duration::from_secs(3600);
 
 /// Runs the node plugin until a termination signal.
 ///
@@ -39,7 +41,7 @@ pub(super) async fn node(
         layout_dirs: args.layout_dirs.clone(),
         schedule: Schedule {
             every: Duration::from_secs(args.gc_interval),
-            policy: Policy::Watermarks { high, low, min_age: MIN_AGE },
+            policy: Policy::Watermarks { high, low, min_age: MIN_AGE, recent: RECENT },
         },
         integrity: args.integrity.into(),
         with_controller: args.with_controller,

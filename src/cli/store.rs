@@ -6,13 +6,12 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::args::Output;
-use super::images::Wanted;
-use super::output::{self, bytes};
+use super::output::{self, bytes, count};
+use super::stored::Stored;
 use crate::app::engine::Engine;
 use crate::image::store::gc::Policy;
 use crate::image::store::{CollectRequest, ImageRecord};
 use crate::integrity::Integrity;
-use crate::pull::PullPolicy;
 
 /// One line of `ls`.
 #[derive(Debug, Serialize)]
@@ -38,6 +37,8 @@ struct Listing {
     objects: u64,
     /// Disk space of all objects, in bytes.
     allocated_bytes: u64,
+    /// Bytes of content that is stored once and belongs to several images, for each image but one.
+    saved_bytes: u64,
     integrity: Integrity,
 }
 
@@ -48,14 +49,11 @@ pub fn ls(engine: &Engine, output: Output) -> anyhow::Result<()> {
         let heading = ["IMAGE", "MANIFEST", "SIZE", "ALONE", "SHARED", "FILES", "USE", "LAST USED"];
         let mut rows = vec![heading.map(String::from).to_vec()];
         rows.extend(listing.images.iter().map(Row::cells));
-        let mut text = output::table(&rows, &[2, 3, 4, 5]);
-        let sum: u64 = listing.images.iter().map(|row| row.total_bytes).sum();
-        text.push_str(&format!(
-            "{} objects take {} on disk; the images one by one would take {}\n",
-            listing.objects,
-            bytes(listing.allocated_bytes),
-            bytes(sum)
-        ));
+        let mut text = output::table(&rows, &[2, 3, 4, 5], output::width());
+        let objects = count(listing.objects, "object");
+        let takes = if listing.objects == 1 { "takes" } else { "take" };
+        let (taken, saved) = (bytes(listing.allocated_bytes), bytes(listing.saved_bytes));
+        text.push_str(&format!("{objects} {takes} {taken} on disk; sharing saves {saved}\n"));
         text
     })
 }
@@ -64,7 +62,7 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
     let usage = engine.store.usage()?;
     let mut sizes: HashMap<_, _> = usage.images.iter().map(|image| (image.manifest, *image)).collect();
     let pins = engine.store.pins().list()?;
-    let mounted = engine.mounted_images()?;
+    let mounted = engine.mounted_images()?.all();
     let listed = engine.store.images().list()?;
     // Listing is still useful if one record is damaged.
     for unreadable in &listed.unreadable {
@@ -88,6 +86,7 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
         images: rows.collect(),
         objects: usage.objects,
         allocated_bytes: usage.allocated,
+        saved_bytes: usage.saved,
         integrity: engine.store.integrity(),
     })
 }
@@ -126,18 +125,21 @@ fn age(ago: Duration) -> String {
 }
 
 /// `pin IMAGE` and `unpin IMAGE`.
-pub async fn pin(engine: &Engine, wanted: Wanted, keep: bool, output: Output) -> anyhow::Result<()> {
+pub async fn pin(engine: &Engine, stored: Stored, keep: bool, output: Output) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Pin {
         manifest: crate::oci::digest::Digest,
         pinned: bool,
     }
-    let manifest = wanted.ensure(engine, PullPolicy::Never, output).await?.record.manifest;
-    if keep {
-        engine.store.pin(&manifest)?;
+    let manifest = if keep {
+        let ready = stored.find(engine, output).await?;
+        engine.store.pin(&ready.record.manifest)?;
+        ready.record.manifest
     } else {
+        let manifest = stored.find_pinned(engine, output).await?;
         engine.store.pins().remove(&manifest)?;
-    }
+        manifest
+    };
     output::show(output, &Pin { manifest, pinned: keep }, |pin| {
         format!("{} is {}", pin.manifest, if pin.pinned { "pinned" } else { "no longer pinned" })
     })
@@ -162,7 +164,7 @@ pub fn prune(
     let min_age = Duration::ZERO;
     let policy = match watermarks {
         None => Policy::Unneeded { min_age },
-        Some((high, low)) => Policy::Watermarks { high, low, min_age },
+        Some((high, low)) => Policy::Watermarks { high, low, min_age, recent: min_age },
     };
     let mounted = || engine.mounted_images().map_err(|error| error.to_string());
     let collected = engine.store.collect(&CollectRequest { policy, mounted: &mounted, dry_run })?;
@@ -182,10 +184,10 @@ pub fn prune(
         // A dry run does not know the sizes: objects are counted when they are removed.
         if !p.dry_run {
             text.push_str(&format!(
-                "{} images, {} layers and {} objects removed, {} freed\n",
-                p.images.len(),
-                p.layers,
-                p.objects,
+                "{}, {} and {} removed, {} freed\n",
+                count(p.images.len() as u64, "image"),
+                count(p.layers, "layer"),
+                count(p.objects, "object"),
                 bytes(p.bytes)
             ));
         }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::trust::{TrustSettings, VERIFIER_TIMEOUT, WithoutPolicy};
+use crate::trust::{PolicyMode, TrustSettings, VERIFIER_TIMEOUT, WithoutPolicy};
 
 /// Settings for which images may be mounted.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Which images may be mounted")]
 pub struct TrustArgs {
     /// The signature policy, a containers-policy.json(5) file. There is none by default.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_POLICY", value_name = "FILE")]
@@ -20,6 +21,9 @@ pub struct TrustArgs {
     /// What happens to images without a policy file.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_WITHOUT_POLICY", value_enum, default_value = "reject")]
     without_policy: WithoutPolicyArg,
+    /// Whether signatures that are missing or wrong refuse an image.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_POLICY_MODE", value_enum, default_value = "enforce")]
+    policy_mode: PolicyModeArg,
     /// A directory of containerd image verifier programs. All of them and the policy must allow an image.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_VERIFIER_DIR", value_name = "DIR")]
     verifier_dir: Option<PathBuf>,
@@ -39,6 +43,15 @@ enum WithoutPolicyArg {
     Accept,
 }
 
+/// Whether the policy is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PolicyModeArg {
+    /// They do.
+    Enforce,
+    /// They are logged and counted, and the image is mounted. What a policy rejects outright is refused all the same.
+    Warn,
+}
+
 impl TrustArgs {
     /// The arguments as settings.
     pub fn settings(&self) -> TrustSettings {
@@ -48,6 +61,10 @@ impl TrustArgs {
             without_policy: match self.without_policy {
                 WithoutPolicyArg::Reject => WithoutPolicy::Reject,
                 WithoutPolicyArg::Accept => WithoutPolicy::Accept,
+            },
+            mode: match self.policy_mode {
+                PolicyModeArg::Enforce => PolicyMode::Enforce,
+                PolicyModeArg::Warn => PolicyMode::Warn,
             },
             verifier_dir: self.verifier_dir.clone(),
             verifier_timeout: Duration::from_secs(self.verifier_timeout),

@@ -6,12 +6,11 @@ use anyhow::bail;
 use serde::Serialize;
 
 use super::args::Output;
-use super::images::Wanted;
-use super::output::{self, bytes};
+use super::output::{self, bytes, count};
+use super::stored::Stored;
 use crate::app::engine::Engine;
 use crate::image::store::ImageRecord;
 use crate::oci::digest::Digest;
-use crate::pull::PullPolicy;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -35,12 +34,12 @@ struct Row {
 /// `verify [IMAGE] [--repair]`.
 pub async fn verify(
     engine: &Engine,
-    wanted: Option<Wanted>,
+    stored: Option<Stored>,
     repair: bool,
     output: Output,
 ) -> anyhow::Result<()> {
-    let records = match wanted {
-        Some(wanted) => vec![wanted.ensure(engine, PullPolicy::Never, output).await?.record],
+    let records = match stored {
+        Some(stored) => vec![stored.find(engine, output).await?.record],
         None => all(engine)?,
     };
     let store = std::sync::Arc::clone(&engine.store);
@@ -65,14 +64,15 @@ pub async fn verify(
     })
     .await??;
     output::show(output, &report, Report::text)?;
-    match report.damaged.len() {
+    match report.damaged.len() as u64 {
         0 => Ok(()),
-        count if repair => {
-            bail!("{count} damaged objects were removed; pull the images named above again to put them back")
+        damaged if repair => {
+            let removed = count(damaged, "damaged object");
+            bail!("{removed} removed; pull the images named above again to put back what was lost")
         }
-        count => bail!(
-            "{count} objects are damaged; check the disk, then run `composefs-csi verify --repair` and pull the images \
-             again"
+        damaged => bail!(
+            "{} damaged; check the disk, then run `composefs-csi verify --repair` and pull the images again",
+            count(damaged, "object")
         ),
     }
 }
@@ -96,9 +96,9 @@ impl Report {
             text.push_str(&format!("pull again: {image}\n"));
         }
         text.push_str(&format!(
-            "{} images, {} objects, {} read, {} damaged\n",
-            self.images,
-            self.objects,
+            "{}, {}, {} read, {} damaged\n",
+            count(self.images as u64, "image"),
+            count(self.objects as u64, "object"),
             bytes(self.bytes),
             self.damaged.len()
         ));

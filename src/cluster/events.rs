@@ -1,10 +1,10 @@
-//! Events on pods about pulls, as `kubectl describe pod` shows them.
+//! Events on pods about pulls, as `kubectl describe pod` shows them, and on the node about its store.
 //!
 //! No call waits for an Event or fails because of one: events go into a bounded queue, what does not fit is dropped, and
 //! a refusal by the API server is logged once.
 //!
 //! kubelet retries a failed call for as long as the pod exists, and each retry makes an event. There is therefore one
-//! Event per pod, volume and reason. Repeated events within [`QUIET`] only increase its count; later ones update the
+//! Event per object, volume and reason. Repeated events within [`QUIET`] only increase its count; later ones update the
 //! existing Event with their text.
 
 use std::collections::HashMap;
@@ -21,9 +21,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, ClusterError};
-use crate::node::volume::pod_events::{EventReason, PodEvent, PodEventRecorder};
+use crate::node::volume::pod_events::{PodEvent, PodEventRecorder};
 use crate::volume::attributes::PodInfo;
-use crate::volume::id::VolumeId;
 
 /// Length of the queue.
 const QUEUE: usize = 128;
@@ -39,7 +38,21 @@ const GAP: &str = " ... ";
 
 /// The queue's end for recording events.
 #[derive(Debug)]
-pub(crate) struct Events(mpsc::Sender<(PodInfo, PodEvent)>);
+pub(crate) struct Events {
+    queue: mpsc::Sender<Said>,
+    node: String,
+}
+
+/// Something to be said about an object.
+#[derive(Debug)]
+struct Said {
+    object: ObjectReference,
+    /// Which volume of a pod it is about; empty for a node.
+    volume: String,
+    reason: &'static str,
+    is_warning: bool,
+    text: String,
+}
 
 /// Writes Events until the shutdown.
 #[derive(Debug)]
@@ -47,13 +60,13 @@ pub(crate) struct EventWriter {
     cluster: Cluster,
     driver: String,
     node: String,
-    queue: mpsc::Receiver<(PodInfo, PodEvent)>,
+    queue: mpsc::Receiver<Said>,
     known: HashMap<EventKey, WrittenEvent>,
     failing: AtomicBool,
 }
 
-/// What one Event is about: a pod by its uid, one of its volumes, and the reason.
-type EventKey = (String, VolumeId, EventReason);
+/// What one Event is about: an object by its uid, one of a pod's volumes, and the reason.
+type EventKey = (String, String, &'static str);
 
 /// An Event that was written.
 #[derive(Debug, Clone)]
@@ -65,8 +78,17 @@ struct WrittenEvent {
 
 impl PodEventRecorder for Events {
     fn record(&self, pod: &PodInfo, event: PodEvent) {
-        // A full queue means that the API server is slow. The log has the same information.
-        let _ = self.0.try_send((pod.clone(), event));
+        // Without podInfoOnMount there is no pod to put an Event on.
+        if pod.name.is_empty() || pod.uid.is_empty() {
+            return;
+        }
+        self.say(Said {
+            object: reference("Pod", &pod.name, &pod.namespace, &pod.uid),
+            volume: event.volume.to_string(),
+            reason: event.reason.name(),
+            is_warning: event.reason.is_warning(),
+            text: event.text,
+        });
     }
 }
 
@@ -75,7 +97,21 @@ impl Events {
     pub fn new(cluster: Cluster, driver: String, node: String) -> (Self, EventWriter) {
         let (sender, queue) = mpsc::channel(QUEUE);
         let failing = AtomicBool::new(false);
-        (Self(sender), EventWriter { cluster, driver, node, queue, known: HashMap::new(), failing })
+        let events = Self { queue: sender, node: node.clone() };
+        (events, EventWriter { cluster, driver, node, queue, known: HashMap::new(), failing })
+    }
+
+    /// Records an event on this node. Never blocks.
+    pub fn record_on_node(&self, reason: &'static str, is_warning: bool, text: String) {
+        // A node is in no namespace, and its Events are in this one. Its uid in them is its name, as kubelet writes it:
+        // `kubectl describe node` looks for that.
+        let object = reference("Node", &self.node, "default", &self.node);
+        self.say(Said { object, volume: String::new(), reason, is_warning, text });
+    }
+
+    fn say(&self, said: Said) {
+        // A full queue means that the API server is slow. The log has the same information.
+        let _ = self.queue.try_send(said);
     }
 }
 
@@ -83,7 +119,7 @@ impl EventWriter {
     /// Writes until the shutdown.
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
-            let (pod, event) = tokio::select! {
+            let said = tokio::select! {
                 () = shutdown.cancelled() => return,
                 next = self.queue.recv() => match next {
                     Some(next) => next,
@@ -91,11 +127,7 @@ impl EventWriter {
                     None => return shutdown.cancelled().await,
                 },
             };
-            // Without podInfoOnMount there is no pod to put an Event on.
-            if pod.name.is_empty() || pod.uid.is_empty() {
-                continue;
-            }
-            match self.write(&pod, &event).await {
+            match self.write(&said).await {
                 Ok(()) => self.failing.store(false, Ordering::Relaxed),
                 Err(error) if !self.failing.swap(true, Ordering::Relaxed) => {
                     tracing::warn!("Events cannot be written: {error}");
@@ -106,8 +138,8 @@ impl EventWriter {
         }
     }
 
-    async fn write(&mut self, pod: &PodInfo, event: &PodEvent) -> Result<(), ClusterError> {
-        let key = (pod.uid.clone(), event.volume.clone(), event.reason);
+    async fn write(&mut self, said: &Said) -> Result<(), ClusterError> {
+        let key = (said.object.uid.clone().unwrap_or_default(), said.volume.clone(), said.reason);
         let now = Instant::now();
         if let Some(known) = self.known.get_mut(&key) {
             known.count = known.count.saturating_add(1);
@@ -115,12 +147,12 @@ impl EventWriter {
                 return Ok(());
             }
             let known = known.clone();
-            if self.update(pod, &known, event).await? {
+            if self.update(said, &known).await? {
                 self.known.insert(key, WrittenEvent { written: now, ..known });
                 return Ok(());
             }
         }
-        let name = self.create(pod, event).await?;
+        let name = self.create(said).await?;
         if self.known.len() >= KNOWN_MAX {
             let oldest = self.known.iter().min_by_key(|(_, known)| known.written).map(|(key, _)| key.clone());
             oldest.and_then(|key| self.known.remove(&key));
@@ -129,31 +161,25 @@ impl EventWriter {
         Ok(())
     }
 
-    fn api(&self, pod: &PodInfo) -> Api<Event> {
-        Api::namespaced(self.cluster.0.clone(), &pod.namespace)
+    fn api(&self, said: &Said) -> Api<Event> {
+        Api::namespaced(self.cluster.0.clone(), said.object.namespace.as_deref().unwrap_or_default())
     }
 
-    async fn create(&self, pod: &PodInfo, event: &PodEvent) -> Result<String, ClusterError> {
+    async fn create(&self, said: &Said) -> Result<String, ClusterError> {
         let now = Timestamp::now();
         // As client-go names Events: unique without a request.
-        let name = format!("{}.{:x}", pod.name, now.as_nanosecond());
+        let about = said.object.name.as_deref().unwrap_or_default();
+        let name = format!("{about}.{:x}", now.as_nanosecond());
         let event = Event {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
-                namespace: Some(pod.namespace.clone()),
+                namespace: said.object.namespace.clone(),
                 ..ObjectMeta::default()
             },
-            involved_object: ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                name: Some(pod.name.clone()),
-                namespace: Some(pod.namespace.clone()),
-                uid: Some(pod.uid.clone()),
-                ..ObjectReference::default()
-            },
-            reason: Some(event.reason.name().to_owned()),
-            message: Some(cut(&event.text)),
-            type_: Some(if event.reason.is_warning() { "Warning" } else { "Normal" }.to_owned()),
+            involved_object: said.object.clone(),
+            reason: Some(said.reason.to_owned()),
+            message: Some(cut(&said.text)),
+            type_: Some(if said.is_warning { "Warning" } else { "Normal" }.to_owned()),
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
             count: Some(1),
@@ -162,30 +188,36 @@ impl EventWriter {
             source: Some(EventSource { component: Some(self.driver.clone()), host: Some(self.node.clone()) }),
             ..Event::default()
         };
-        let created = self.api(pod).create(&PostParams::default(), &event).await;
+        let created = self.api(said).create(&PostParams::default(), &event).await;
         created.map_err(|error| ClusterError::of("create events".to_owned(), &error))?;
         Ok(name)
     }
 
     /// Updates an Event. Returns false if it no longer exists.
-    async fn update(
-        &self,
-        pod: &PodInfo,
-        known: &WrittenEvent,
-        event: &PodEvent,
-    ) -> Result<bool, ClusterError> {
+    async fn update(&self, said: &Said, known: &WrittenEvent) -> Result<bool, ClusterError> {
         let patch = json!({
             "count": known.count,
             "lastTimestamp": Time(Timestamp::now()),
-            "message": cut(&event.text),
+            "message": cut(&said.text),
         });
-        let patched = self.api(pod).patch(&known.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        let patched = self.api(said).patch(&known.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
         match patched.map_err(|error| ClusterError::of("patch events".to_owned(), &error)) {
             Ok(_) => Ok(true),
             // The API server deletes Events after an hour.
             Err(ClusterError::Missing { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+fn reference(kind: &str, name: &str, namespace: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some(kind.to_owned()),
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
     }
 }
 

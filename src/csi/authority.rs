@@ -1,7 +1,10 @@
-//! Makes the server accept kubelets before Kubernetes 1.26 (`docs/adr/0014-authority-of-old-kubelets.md`).
+//! Makes the server accept kubelets before Kubernetes 1.26 (`docs/adr/0014-authority-of-old-kubelets.md`), and clients of
+//! gRPC's C core (Python, C++, Ruby, PHP), which sidecars and scripts for debugging are.
 //!
-//! These send the socket's path as the `:authority` of their requests. A path is not a
-//! valid authority, so the HTTP/2 library refuses each of their calls with PROTOCOL_ERROR.
+//! These send the socket's path as the `:authority` of their requests: the kubelets as it is, the C core
+//! percent-encoded (`tmp%2Fcsi.sock` in grpcio 1.85; `localhost` up to 1.51). Neither is a valid authority, so the HTTP/2
+//! library refuses each of their calls with PROTOCOL_ERROR. The C core writes the name of the header as a literal, where
+//! the kubelets' library refers to HPACK's static table. The module can go when neither is served any more.
 //!
 //! [`AuthorityRewriter`] wraps a connection and replaces the value of that header by a plain word as it is read. The
 //! word has as many characters as the path: header compression (HPACK, RFC 7541) counts the characters on both sides,

@@ -74,6 +74,14 @@ pub fn dump(tree: &CheckedTree, out: &mut impl Write) -> Result<(), ImageError> 
     tree::write_dump(tree, out).map_err(|source| ImageError::Write { source })
 }
 
+/// Writes `{"files": [...]}`, one object for each name, in order of paths.
+///
+/// # Errors
+/// `out` fails.
+pub fn dump_json(tree: &CheckedTree, out: &mut impl Write) -> Result<(), ImageError> {
+    tree::write_json(tree, out).map_err(|source| ImageError::Write { source })
+}
+
 /// The objects that an image names, sorted, each once.
 ///
 /// # Errors

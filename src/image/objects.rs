@@ -12,6 +12,7 @@
 //!   ([`Objects::for_each`], [`Objects::remove`]). Records are written after the `syncfs` that covers what
 //!   they name, so an object that a record names is complete, and the others are not needed. Nothing has to
 //!   be hashed.
+//! * Who puts an object can be told to say so first ([`Keep`]): then no sweep removes it before a record names it.
 //!
 //! Cost: one statx for content that is here already; for new content also open, write, link and close, and
 //! two ioctls with fs-verity. New files get their inodes near `objects/` in order of arrival, which keeps
@@ -21,6 +22,7 @@
 mod directory;
 mod error;
 mod examine;
+mod keep;
 mod metrics;
 mod publish;
 mod room;
@@ -32,6 +34,7 @@ mod writer;
 pub use directory::Objects;
 pub use error::ObjectError;
 pub use examine::Corruption;
+pub(in crate::image) use keep::Keep;
 pub(in crate::image) use metrics::ObjectMetrics;
 pub use publish::Put;
 pub(in crate::image) use room::Room;

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! <store>/version                     {"format":1,"algorithm":"sha256"}
-//! <store>/lock                        flock: shared by leases, exclusive by the sweep
+//! <store>/lock                        flock: shared while a hold is noted, exclusive while the sweep removes
+//! <store>                             flock on the directory: of the one collection or repair that runs
+//! <store>/holds/<unique>              what a pull or publish relies on, locked while it lives
 //! <store>/tmp/                        files about to be renamed, each locked while its writer lives
-//! <store>/dirty/<boot id>.<unique>    a lease whose objects no sync has covered yet
+//! <store>/dirty/<boot id>.<unique>    a hold whose objects no sync has covered yet
 //! <store>/objects/xx/<62 hex>         file contents and composefs images, by fs-verity digest
 //! <store>/layers/<diffid hex>         layer metadata, synced
 //! <store>/staging/<boot id>/<diffid hex>   layer metadata of an unfinished pull, valid for this boot only
@@ -25,8 +27,8 @@
 //! * A layer record, synced or staged in this boot, names only objects that are there: the sweep removes
 //!   records before layers, and layers before objects.
 //! * An object that no record names is never trusted across a power cut (`markers.rs`).
-//! * Nothing is removed while a lease exists in any process ([`Lease`]), and nothing at all while it
-//!   is unknown what is needed ([`gc`]).
+//! * Nothing is removed that a hold of any process keeps ([`Hold`]), and nothing at all while it is unknown what is
+//!   needed ([`gc`]).
 //! * No record is believed that does not carry a code of the node's key ([`NodeKey`]). The key lies outside: a process
 //!   that can only write to this directory cannot make an image, a layer or a DiffID that is believed.
 //!
@@ -45,6 +47,9 @@ mod examine;
 mod file_name;
 mod filesystem;
 pub mod gc;
+mod held;
+mod hold;
+mod holds;
 mod image_record;
 mod inventory;
 mod key;
@@ -52,19 +57,23 @@ mod lock;
 mod marked;
 mod markers;
 mod metrics;
+mod mounted;
 mod open;
 mod parts;
 mod pin;
 mod record;
 mod recover;
 mod remove_damaged;
+mod rounds;
 mod sharing;
 mod space;
 mod sweep;
 mod usage;
+mod useless;
 mod version;
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 pub use crate::durable_file::Steps;
@@ -72,10 +81,12 @@ pub use collect::{CollectRequest, Collected};
 pub use error::StoreError;
 pub use examine::Examined;
 pub use filesystem::Filesystem;
+pub use held::Held;
+pub use hold::Hold;
 pub use image_record::{ImageRecord, Variant};
 pub use key::{KEY_LENGTH, KeyError, NodeKey};
-pub use lock::Lease;
 pub use metrics::StoreMetrics;
+pub use mounted::{Mounted, MountedImages};
 pub use parts::access::{Access, AccessRecord, AccessSubject};
 pub use parts::evidence::EvidenceStore;
 pub use parts::images::{Images, Listing, StoredImage};
@@ -85,13 +96,14 @@ pub use parts::objects::StoredObjects;
 pub use parts::pins::Pins;
 pub use parts::volumes::Volumes;
 pub use space::{Measure, Space};
-pub use sweep::{MountedImages, Swept};
+pub use sweep::Swept;
 pub use usage::{ImageUsage, Usage};
 
 use crate::integrity::Integrity;
 use disk::Disk;
 use lock::StoreLock;
 use parts::Parts;
+use rounds::Rounds;
 
 /// Percent of the filesystem that pulls leave free without a setting: of a small node's disk enough for kubelet's and
 /// containerd's own files, of a large one no room wasted.
@@ -104,7 +116,7 @@ pub struct Options {
     pub key: NodeKey,
     /// The id of this boot; the kernel's by default.
     pub boot_id: Option<String>,
-    /// How long to wait for another lease or sweep before giving up as busy.
+    /// How long to wait for another collection, or a sweep's slice, before giving up as busy.
     pub patience: Duration,
     /// How the room on the filesystem is measured.
     pub measure: Measure,
@@ -138,6 +150,8 @@ pub struct Store {
     patience: Duration,
     measure: Measure,
     metrics: StoreMetrics,
+    /// Of collections by watermarks.
+    rounds: Mutex<Rounds>,
 }
 
 impl Store {
@@ -156,20 +170,31 @@ impl Store {
         self.filesystem.integrity()
     }
 
-    /// Keeps everything in the store while the lease lives; waits for a sweep in progress.
-    ///
-    /// # Errors
-    /// [`StoreError::Busy`] after [`Options::patience`], and those of opening the lock file.
-    pub async fn lease(&self) -> Result<Lease, StoreError> {
-        self.store_lock.shared(self.patience).await
+    /// A hold that keeps nothing yet. It costs nothing before its first note.
+    pub fn hold(&self) -> Hold {
+        Hold::new(&self.disk, &self.parts.holds, &self.store_lock, self.patience)
     }
 
-    /// [`Store::lease`] for callers that may block.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn lease_blocking(&self) -> Result<Lease, StoreError> {
-        self.store_lock.shared_blocking(self.patience)
+    /// A hold for who only looks: on a disk that is full or read-only it does without, and what is looked at may go.
+    fn hold_to_look(&self, things: &[Held]) -> Result<Option<Hold>, StoreError> {
+        let hold = self.hold();
+        match hold.keep_blocking(things) {
+            Ok(()) => Ok(Some(hold)),
+            Err(error) if error.is_unwritable() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All images, held to be looked at; those that go meanwhile are not listed.
+    fn hold_all_images(&self) -> Result<(Option<Hold>, Listing), StoreError> {
+        let mut listing = self.parts.images.list()?;
+        let things: Vec<_> = listing.images.iter().flat_map(|image| Held::of(&image.record)).collect();
+        let hold = self.hold_to_look(&things)?;
+        if let Some(hold) = &hold {
+            listing = self.parts.images.list()?;
+            listing.images.retain(|image| hold.keeps(&image.record));
+        }
+        Ok((hold, listing))
     }
 
     /// How full the store's filesystem is.

@@ -28,12 +28,14 @@ mod checked;
 mod dump;
 mod error;
 mod hide;
+mod json;
 mod link;
 mod powers;
 mod reduce;
 mod resolve;
 mod rules;
 mod stop;
+mod walk;
 mod xattrs;
 
 #[cfg(test)]
@@ -48,3 +50,4 @@ pub use stop::Stop;
 
 pub(in crate::image) use arena::{NodeId, NodeKind, Stat};
 pub(in crate::image) use dump::write_dump;
+pub(in crate::image) use json::write_json;

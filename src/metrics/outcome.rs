@@ -46,17 +46,7 @@ impl Label for Outcome {
         match self {
             Self::Ok => "ok",
             Self::Cancelled => "cancelled",
-            Self::Failed(Kind::Invalid) => "invalid",
-            Self::Failed(Kind::NotFound) => "not_found",
-            Self::Failed(Kind::Conflict) => "conflict",
-            Self::Failed(Kind::Busy) => "busy",
-            Self::Failed(Kind::Denied) => "denied",
-            Self::Failed(Kind::Exhausted) => "exhausted",
-            Self::Failed(Kind::Transient) => "transient",
-            Self::Failed(Kind::Corrupt) => "corrupt",
-            Self::Failed(Kind::Unsupported) => "unsupported",
-            Self::Failed(Kind::Pending) => "pending",
-            Self::Failed(Kind::Bug) => "bug",
+            Self::Failed(kind) => kind.name(),
         }
     }
 }

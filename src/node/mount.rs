@@ -23,6 +23,7 @@ mod kernel;
 mod mountinfo;
 mod object;
 mod probe;
+mod propagation;
 mod publish;
 mod relabel;
 mod selinux;
@@ -30,16 +31,17 @@ mod store_mount;
 mod superblock;
 mod table;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub use capabilities::{Capabilities, Verity};
 pub use error::MountError;
 pub use kernel::{KernelMounter, unmount};
+pub use propagation::{NotShared, reaches_kubelet};
 pub use selinux::{BadContext, Labelling, SelinuxContext};
 pub use superblock::{Backing, Layers};
 pub use table::mounted_images;
 
+use crate::image::store::Mounted;
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 
@@ -96,7 +98,7 @@ pub trait Mounter: Send + Sync + std::fmt::Debug {
     /// Drops the base mount of `image` unless a published clone of it remains.
     fn release(&self, image: &VerityDigest) -> Result<(), MountError>;
 
-    /// Every image with a base mount or a published mount in this mount namespace. The garbage collector must keep the
-    /// objects of these.
-    fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError>;
+    /// Every image with a base mount or a published mount in this mount namespace, by whether it was mounted from this
+    /// store. The garbage collector must keep the objects of these.
+    fn mounted_images(&self) -> Result<Mounted, MountError>;
 }

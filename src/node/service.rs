@@ -4,6 +4,7 @@
 mod decode;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub struct NodeService {
     settings: NodeSettings,
     ready: Readiness,
     volumes: Arc<OnceLock<Volumes>>,
+    /// Set if it may take long until there are volumes, or for ever.
+    stateless: Arc<AtomicBool>,
 }
 
 /// The optional RPCs that the node supports. NodeExpandVolume is not among them: an image does not grow.
@@ -58,7 +61,12 @@ const CAPABILITIES: [rpc::Type; 4] = [
 impl NodeService {
     /// A service that answers `Unavailable`, and why by `ready`, until it has its volumes. Unpublishing works at once.
     pub fn new(settings: NodeSettings, ready: Readiness) -> Self {
-        Self { settings, ready, volumes: Arc::default() }
+        Self { settings, ready, volumes: Arc::default(), stateless: Arc::default() }
+    }
+
+    /// The state directory cannot be used for now: what ends is served without its records from now on.
+    pub fn serve_without_state(&self) {
+        self.stateless.store(true, Ordering::Relaxed);
     }
 
     /// Serves calls about volumes from now on.
@@ -122,6 +130,11 @@ impl node_server::Node for NodeService {
         let request = request.into_inner();
         let volume = volume_id(&request.volume_id)?;
         let path = self.path("staging_target_path", &request.staging_target_path)?;
+        if self.volumes.get().is_none() && self.stateless.load(Ordering::Relaxed) {
+            // Nothing is mounted there. Kubelet removes the path, and the recovery then drops it from the record.
+            tracing::warn!("a volume is unstaged without its record");
+            return Ok(Response::new(NodeUnstageVolumeResponse {}));
+        }
         self.volumes()?.unstage(volume, path).await.map_err(failed)?;
         Ok(Response::new(NodeUnstageVolumeResponse {}))
     }
@@ -198,11 +211,13 @@ impl node_server::Node for NodeService {
     }
 }
 
-/// An image is read-only: all of it is in use, and nothing is available.
+/// The size of an image is its capacity. Nothing of it is in use and nothing is available, which CSI takes for "not
+/// said": an image cannot fill up. An alert on volumes that fill up (`available / capacity`) fires for what is in use
+/// only, and would do so for every image otherwise.
 fn statistics(found: Statistics) -> NodeGetVolumeStatsResponse {
     let usage = |amount: u64, unit: Unit| {
         let amount = i64::try_from(amount).unwrap_or(i64::MAX);
-        VolumeUsage { available: 0, total: amount, used: amount, unit: unit.into() }
+        VolumeUsage { available: 0, total: amount, used: 0, unit: unit.into() }
     };
     NodeGetVolumeStatsResponse {
         usage: vec![usage(found.bytes, Unit::Bytes), usage(found.inodes, Unit::Inodes)],

@@ -6,7 +6,7 @@
 //! * one call per volume at a time ([`guard`]); a second call gets an error that says to try again, but a teardown ends
 //!   the waiting of the first;
 //! * one blocking closure does all work on the disk and the mount table; it owns the volume's guard and the
-//!   image's lease, so that a call whose future is dropped never leaves a mount half made;
+//!   image's hold, so that a call whose future is dropped never leaves a mount half made;
 //! * a call waits for a pull but does not own it: the pull goes on without the call.
 //!
 //! This module does not know gRPC.

@@ -308,6 +308,17 @@ impl SourceError {
         }
     }
 
+    /// The same without the registry's own words, as after a request whose answer has no body.
+    pub(super) fn without_detail(mut self) -> Self {
+        if let Self::Denied { detail, .. }
+        | Self::RateLimited { detail, .. }
+        | Self::Unavailable { detail, .. } = &mut self
+        {
+            detail.clear();
+        }
+        self
+    }
+
     /// The wait that the server asked for, if it did.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

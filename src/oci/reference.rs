@@ -7,6 +7,9 @@
 //! * `oci:DIR[:TAG][@sha256:…]`, an OCI image layout. `DIR` is kept as written, absolute or
 //!   relative. It cannot contain `:`, which begins the tag.
 //!
+//! A host has one spelling ([`canonical_host`]), and no reference holds characters that are not plain text: what is
+//! shown is what is compared.
+//!
 //! If there are a tag and a digest, the digest decides and the tag is informational.
 //! A [`Reference`] is only made by parsing, and `parse(display(x)) == x`.
 
@@ -15,8 +18,12 @@ use std::path::Path;
 use std::str::FromStr;
 
 use crate::oci::digest::{Digest, DigestError};
+use crate::text::is_plain;
 
 mod grammar;
+mod host;
+
+pub use host::{canonical_host, is_canonical_host};
 
 /// The version of an image: a tag, which can move, or a digest, which cannot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -71,6 +78,12 @@ pub enum ReferenceError {
     /// Nothing was given.
     #[error("the image reference is empty; write for example docker.io/library/busybox:1.36")]
     Empty,
+    /// It holds a character that is not plain text.
+    #[error("image reference {given:?} holds a control character or an invisible one; write it without")]
+    NotPlain {
+        /// What was given, shortened.
+        given: String,
+    },
     /// There is no registry host in front.
     #[error("{given:?} does not name its registry; write {full}")]
     ShortName {
@@ -83,7 +96,10 @@ pub enum ReferenceError {
     #[error("{0:?} names a transport that is not supported; write HOST/REPOSITORY:TAG or oci:DIR:TAG")]
     Transport(String),
     /// The host or port is malformed.
-    #[error("{host:?} in image reference {given:?} is not a host name with an optional port")]
+    #[error(
+        "{host:?} in image reference {given:?} is not a host name with an optional port; write names without a final \
+         dot, addresses as 192.0.2.1 or [2001:db8::1], and ports without leading zeros"
+    )]
     Host {
         /// The part before the first slash.
         host: String,
@@ -240,6 +256,10 @@ impl FromStr for Reference {
         // `docker:5000/x` is a host with a port; only `//` makes the word a transport.
         match text.split_once(':') {
             _ if text.is_empty() => Err(ReferenceError::Empty),
+            // It would be shown as something else than it is, or begin a line of the log.
+            _ if !text.chars().all(is_plain) => {
+                Err(ReferenceError::NotPlain { given: grammar::shortened(text) })
+            }
             Some(("oci", rest)) => grammar::layout(text, rest).map(Self::Layout),
             Some(("docker", rest)) if rest.starts_with("//") => {
                 grammar::registry(text, &rest[2..]).map(Self::Registry)

@@ -3,9 +3,11 @@
 //! A referrer proves nothing: anyone who can push to the repository can name any subject.
 
 use bytes::Bytes;
-use serde::Deserialize;
 
 use crate::oci::digest::Digest;
+use list::{ReferrerEntry, ReferrerList};
+
+mod list;
 
 /// The maximum number of referrers listed.
 pub(super) const REFERRERS_MAX: usize = 1000;
@@ -22,27 +24,26 @@ pub struct Referrer {
     pub artifact_type: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReferrerList {
-    manifests: Vec<serde_json::Value>,
-}
+/// The longest artifact type that is kept, in bytes.
+const ARTIFACT_TYPE_MAX: usize = 255;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReferrerEntry {
-    digest: Digest,
-    artifact_type: Option<String>,
+impl Referrer {
+    /// What it takes in memory, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + self.artifact_type.as_ref().map_or(0, String::len)
+    }
 }
 
 /// The entries of an index of referrers. Entries that cannot be read, such as digests by another algorithm, are
 /// skipped. `None` if it is not an index.
 pub(super) fn parse(bytes: &Bytes) -> Option<Vec<Referrer>> {
     let list: ReferrerList = serde_json::from_slice(bytes).ok()?;
-    let entries = list.manifests.into_iter().filter_map(|entry| serde_json::from_value(entry).ok());
-    let referrer =
-        |entry: ReferrerEntry| Referrer { digest: entry.digest, artifact_type: entry.artifact_type };
-    Some(entries.map(referrer).collect())
+    let referrer = |entry: ReferrerEntry| {
+        let digest = entry.digest?.parse().ok()?;
+        let artifact_type = entry.artifact_type.filter(|name| name.len() <= ARTIFACT_TYPE_MAX);
+        Some(Referrer { digest, artifact_type })
+    };
+    Some(list.manifests.0.into_iter().filter_map(referrer).collect())
 }
 
 /// The tag that holds the list in registries without a referrers API.
@@ -89,5 +90,28 @@ mod tests {
         let found = parse(&Bytes::from(list)).unwrap();
         assert_eq!(found, [Referrer { digest, artifact_type: Some("t".into()) }]);
         assert_eq!(parse(&Bytes::from_static(b"{}")), None);
+        assert_eq!(parse(&Bytes::from_static(b"{\"manifests\":7}")), None);
+    }
+
+    #[test]
+    fn the_number_of_entries_is_bounded_whatever_they_are() {
+        for (entry, kept) in [("{}", 0), ("[[1],\"a\"]", 0), (ENTRY, REFERRERS_MAX)] {
+            let many = vec![entry; 3 * REFERRERS_MAX].join(",");
+            let found = parse(&Bytes::from(format!("{{\"manifests\":[{many}]}}"))).unwrap();
+            assert_eq!(found.len(), kept, "{entry}");
+        }
+    }
+
+    const ENTRY: &str = concat!(
+        r#"{"mediaType":{"a":[1]},"artifactType":7,"digest":"sha256:"#,
+        r#"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","x":null}"#
+    );
+
+    #[test]
+    fn long_artifact_types_are_dropped() {
+        let long = format!(r#""artifactType":"{}""#, "a".repeat(ARTIFACT_TYPE_MAX + 1));
+        let list = format!(r#"{{"manifests":[{}]}}"#, ENTRY.replace(r#""artifactType":7"#, &long));
+        let found = parse(&Bytes::from(list)).unwrap();
+        assert_eq!(found.iter().map(|one| &one.artifact_type).collect::<Vec<_>>(), [&None]);
     }
 }

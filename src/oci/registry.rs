@@ -4,7 +4,7 @@
 //! [`Transport`], whose connections carry no identity. `docs/adr/0015-where-oci-client-is-used.md` says why
 //! this is not the client of `oci-client`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -49,11 +49,26 @@ pub(super) struct RegistrySource {
     /// `HOST/REPOSITORY`, for messages.
     name: String,
     repository: String,
+    /// The last manifest that came with an answer to what a version names, until it is read.
+    kept: Mutex<Option<RawManifest>>,
 }
 
 impl RegistrySource {
     pub(super) fn new(client: Arc<RegistryClient>, reference: &RegistryReference) -> Self {
-        Self { client, name: reference.name(), repository: reference.repository().to_owned() }
+        let (name, repository) = (reference.name(), reference.repository().to_owned());
+        Self { client, name, repository, kept: Mutex::default() }
+    }
+
+    /// Fetches a manifest to learn its digest, and keeps it to be read.
+    async fn keep(&self, request: &Request, version: &Version) -> Result<Digest, SourceError> {
+        let raw = self.fetched(request, version).await?;
+        let digest = raw.digest;
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(raw);
+        Ok(digest)
+    }
+
+    async fn fetched(&self, request: &Request, version: &Version) -> Result<RawManifest, SourceError> {
+        self.client.retrying(request, || self.fetch_manifest(request, version)).await
     }
 
     fn manifest_request(&self, method: Method, version: &Version) -> Result<Request, SourceError> {
@@ -69,6 +84,7 @@ impl RegistrySource {
             accept: Some(ACCEPTED_MEDIA_TYPES.join(", ")),
             offset: 0,
             body: None,
+            quiet: false,
             subject,
         })
     }
@@ -147,13 +163,23 @@ impl Source for RegistrySource {
             }
             (Some(digest), _) => Ok(digest),
             // Without a stated digest only the content tells.
-            (None, _) => self.manifest(version).await.map(|manifest| manifest.digest),
+            (None, _) => self.keep(&self.manifest_request(Method::GET, version)?, version).await,
         }
     }
 
+    async fn resolve_to_read(&self, version: &Version) -> Result<Digest, SourceError> {
+        let request = Request { quiet: true, ..self.manifest_request(Method::GET, version)? };
+        self.keep(&request, version).await
+    }
+
     async fn manifest(&self, version: &Version) -> Result<RawManifest, SourceError> {
-        let request = self.manifest_request(Method::GET, version)?;
-        self.client.retrying(&request, || self.fetch_manifest(&request, version)).await
+        if let Version::Digest(wanted) = version {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(raw) = kept.take_if(|kept| kept.digest == *wanted) {
+                return Ok(raw);
+            }
+        }
+        self.fetched(&self.manifest_request(Method::GET, version)?, version).await
     }
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError> {
@@ -164,6 +190,7 @@ impl Source for RegistrySource {
             accept: None,
             offset: 0,
             body: None,
+            quiet: false,
             subject: format!("blob {} of {}", descriptor.digest, self.name),
         };
         blob::open(Arc::clone(&self.client), request, descriptor.size).await

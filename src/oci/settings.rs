@@ -13,10 +13,14 @@ use super::registry::{DocumentRules, Pace, RegistryMetrics, RetryPolicy};
 pub struct SourceSettings {
     /// Registries (`HOST[:PORT]`) reached by plain HTTP. No host is implied, not even loopback.
     pub insecure_registries: BTreeSet<String>,
-    /// PEM files with certificate authorities trusted in addition to the system's.
+    /// A file that lists more of them, one on a line. It is read again when it changes.
+    pub insecure_file: Option<PathBuf>,
+    /// PEM files with certificate authorities trusted in addition to the system's. They are read again when they change.
     pub ca_files: Vec<PathBuf>,
     /// The node's own credentials, used for a repository that the caller's do not cover.
     pub default_credentials: Credentials,
+    /// A docker config.json with more of them, which go before. It is read again when it changes.
+    pub auth_file: Option<PathBuf>,
     /// Time limit for connecting, TLS included.
     pub connect_timeout: Duration,
     /// Time limit for the next bytes, of headers or content.
@@ -41,8 +45,10 @@ impl Default for SourceSettings {
     fn default() -> Self {
         Self {
             insecure_registries: BTreeSet::new(),
+            insecure_file: None,
             ca_files: Vec::new(),
             default_credentials: Credentials::none(),
+            auth_file: None,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
             document_timeout: Duration::from_secs(120),

@@ -5,8 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::credentials::{Credential, CredentialId, Credentials};
 use super::destination::Destination;
+use super::files::Files;
+use super::followed::Followed;
 use super::layout::LayoutSource;
 use super::registry::{RegistryClient, RegistrySource, Transport};
+use super::registry_settings::{Reach, read_credentials};
 use super::settings::SourceSettings;
 use super::{Source, SourceError};
 use crate::oci::reference::{Reference, RegistryReference};
@@ -17,11 +20,19 @@ const CLIENTS_MAX: usize = 256;
 
 /// Opens sources and keeps one client per registry and credential.
 ///
-/// Tokens live in a client, so that a token never serves a request with another credential.
+/// Tokens live in a client, so that a token never serves a request with another credential. The files that the settings
+/// name are followed ([`Followed`]); a source that is open keeps what it was opened with.
 #[derive(Debug)]
 pub struct Sources {
+    settings: SourceSettings,
+    credentials: Followed<Credentials>,
+    registries: Followed<Registries>,
+}
+
+/// Registries as they are reached now. Other certificate authorities need other connections, and so other clients.
+#[derive(Debug)]
+struct Registries {
     transport: Arc<Transport>,
-    default_credentials: Credentials,
     clients: Mutex<Clients>,
 }
 
@@ -34,20 +45,19 @@ struct Clients {
 }
 
 impl Sources {
-    /// Reads the CA files and sets up TLS.
+    /// Reads the files that the settings name, and sets up TLS.
     ///
     /// # Errors
-    /// A CA file cannot be used; none is left out silently.
+    /// A file cannot be used; none is left out silently.
     pub fn new(settings: &SourceSettings) -> Result<Self, SourceError> {
-        Ok(Self {
-            transport: Arc::new(Transport::new(settings)?),
-            default_credentials: settings.default_credentials.clone(),
-            clients: Mutex::default(),
-        })
+        let credentials = Followed::new("the node's credentials", |files| read_credentials(settings, files))?;
+        let registries =
+            Followed::new("the node's settings of registries", |files| Registries::read(settings, files))?;
+        Ok(Self { settings: settings.clone(), credentials, registries })
     }
 
     /// Opens the source of `reference` with the caller's credential for it, or else the node's own,
-    /// or else anonymously. Does no I/O.
+    /// or else anonymously. Asks nobody; looks at the files of the settings once in a while.
     ///
     /// # Errors
     /// The credential for the reference cannot be used.
@@ -58,8 +68,7 @@ impl Sources {
     ) -> Result<Arc<dyn Source>, SourceError> {
         match reference {
             Reference::Layout(layout) => {
-                let limits = *self.transport.limits();
-                Ok(Arc::new(LayoutSource::new(layout).with_limits(limits)))
+                Ok(Arc::new(LayoutSource::new(layout).with_limits(self.settings.limits)))
             }
             Reference::Registry(registry) => {
                 let client = self.client(registry, reference, credentials)?;
@@ -69,7 +78,7 @@ impl Sources {
     }
 
     /// The identity with which [`Sources::open`] reads `reference`: of the caller's credential, of the node's, or
-    /// anonymous. Does no I/O.
+    /// anonymous. Asks nobody, as [`Sources::open`].
     ///
     /// # Errors
     /// The credential for the reference cannot be used.
@@ -89,7 +98,10 @@ impl Sources {
     ) -> Result<Option<Credential>, SourceError> {
         Ok(match credentials.for_repository(reference)? {
             Some(credential) => Some(credential),
-            None => self.default_credentials.for_repository(reference)?,
+            None => {
+                let own = self.credentials.current(|files| read_credentials(&self.settings, files));
+                own.for_repository(reference)?
+            }
         })
     }
 
@@ -104,8 +116,7 @@ impl Sources {
     ) -> Result<Arc<dyn Destination>, SourceError> {
         match reference {
             Reference::Layout(layout) => {
-                let limits = *self.transport.limits();
-                Ok(Arc::new(LayoutSource::new(layout).with_limits(limits)))
+                Ok(Arc::new(LayoutSource::new(layout).with_limits(self.settings.limits)))
             }
             Reference::Registry(registry) => {
                 let client = self.client(registry, reference, credentials)?;
@@ -123,8 +134,9 @@ impl Sources {
         let credential = self.credential(reference, credentials)?;
         let id = credential.as_ref().map_or_else(CredentialId::anonymous, |c| c.id());
         let key = (registry.host().to_owned(), id);
+        let registries = self.registries.current(|files| Registries::read(&self.settings, files));
         // No change to the map can panic half-way, so a poisoned map is consistent.
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = registries.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.uses += 1;
         let now = clients.uses;
         if let Some((client, used)) = clients.kept.get_mut(&key) {
@@ -138,10 +150,17 @@ impl Sources {
                 clients.kept.remove(&oldest);
             }
         }
-        let client = RegistryClient::new(Arc::clone(&self.transport), registry, credential)?;
+        let client = RegistryClient::new(Arc::clone(&registries.transport), registry, credential)?;
         let client = Arc::new(client);
         clients.kept.insert(key, (Arc::clone(&client), now));
         Ok(client)
+    }
+}
+
+impl Registries {
+    fn read(settings: &SourceSettings, files: &mut Files) -> Result<Self, SourceError> {
+        let transport = Transport::new(settings, Reach::read(settings, files)?)?;
+        Ok(Self { transport: Arc::new(transport), clients: Mutex::default() })
     }
 }
 
@@ -194,7 +213,8 @@ mod tests {
             client(&sources, "r.io/x", &config(&format!("u{i}")));
             assert!(Arc::ptr_eq(&busy, &client(&sources, "r.io/x", &config("busy"))));
         }
-        assert_eq!(sources.clients.lock().unwrap().kept.len(), CLIENTS_MAX);
+        let registries = sources.registries.current(|_| unreachable!("no file has changed"));
+        assert_eq!(registries.clients.lock().unwrap().kept.len(), CLIENTS_MAX);
     }
 
     #[tokio::test]

@@ -2,12 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::PullError;
 use super::error::About as _;
 use super::recipe::StoredPart;
+use super::{Phase, PullError};
 use crate::image::composefs::{self, ImageBytes};
 use crate::image::seal::Seal;
-use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::store::{Hold, ImageRecord, Store};
 use crate::image::tree::{self, CheckedTree, Powers, Rules, Stop};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
@@ -31,12 +31,20 @@ pub(super) struct Work {
     pub limits: ImageLimits,
 }
 
-/// Folds the parts, writes the image and commits it.
-pub(super) fn build(store: &Store, lease: &Lease, work: Work, stop: &Stop) -> Result<ImageRecord, PullError> {
+/// Folds the parts, writes the image and commits it. `enter` hears what is done.
+pub(super) fn build(
+    store: &Store,
+    hold: &Hold,
+    work: Work,
+    stop: &Stop,
+    enter: &dyn Fn(Phase),
+) -> Result<ImageRecord, PullError> {
+    enter(Phase::Building);
     let Made { rules, image, powers } =
         make(store, &work, stop).inspect_err(|error| set_bad_parts_aside(store, &work.parts, error))?;
+    enter(Phase::Syncing);
     // The image is an object before the record names it.
-    let (digest, _) = store.objects().under(lease).about(&work.name)?.put(&image.bytes).about(&work.name)?;
+    let (digest, _) = store.objects().under(hold).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
         manifest: work.manifest,
         image: digest,
@@ -55,7 +63,7 @@ pub(super) fn build(store: &Store, lease: &Lease, work: Work, stop: &Stop) -> Re
     };
     // The commit syncs, which may take long.
     drop(image);
-    store.commit_image(lease, &record).about(&work.name)?;
+    store.commit_image(hold, &record).about(&work.name)?;
     // The tree and the image were tens of MiB; a daemon should not keep them.
     crate::sys::release_free_memory();
     Ok(record)

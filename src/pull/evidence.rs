@@ -5,6 +5,7 @@
 //! authentication: a process that could change it could at most have the image refused.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,18 +24,26 @@ const DOCUMENTS_MAX: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Evidence {
     manifest: Digest,
-    /// Those that lead to the manifest: the newest reference's first, each from the top down to the manifest.
-    documents: Vec<(Digest, RawDocument)>,
+    /// Those that lead to the manifest: the newest reference's first, each from the top down to the manifest. Shared: they are large, and copied from step to step.
+    documents: Vec<(Digest, Arc<RawDocument>)>,
     /// What claims to be a signature of one of them, unverified.
     pub signatures: Claims,
 }
 
 /// The file.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct WrittenEvidence {
     format: u32,
     documents: Vec<RawDocument>,
     signatures: Claims,
+}
+
+/// The same, to be written.
+#[derive(Serialize)]
+struct EvidenceToWrite<'a> {
+    format: u32,
+    documents: Vec<&'a RawDocument>,
+    signatures: &'a Claims,
 }
 
 /// As much of an index as says what it leads to.
@@ -72,7 +81,8 @@ impl Evidence {
     /// Reads what [`Evidence::render`] wrote of evidence about `manifest`; `None` for anything else.
     pub(super) fn parse(bytes: &[u8], manifest: Digest) -> Option<Self> {
         let written: WrittenEvidence = serde_json::from_slice(bytes).ok()?;
-        let documents = (written.format == FORMAT).then(|| leading(written.documents, &manifest))?;
+        let documents = written.documents.into_iter().map(Arc::new).collect();
+        let documents = (written.format == FORMAT).then(|| leading(documents, &manifest))?;
         Some(Self { manifest, documents, signatures: written.signatures })
     }
 
@@ -81,12 +91,8 @@ impl Evidence {
     /// # Errors
     /// Those of the encoder.
     pub(super) fn render(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let documents = self.documents.iter().map(|(_, document)| document.clone()).collect();
-        serde_json::to_vec(&WrittenEvidence {
-            format: FORMAT,
-            documents,
-            signatures: self.signatures.clone(),
-        })
+        let documents = self.documents.iter().map(|(_, document)| &**document).collect();
+        serde_json::to_vec(&EvidenceToWrite { format: FORMAT, documents, signatures: &self.signatures })
     }
 
     /// The manifest that it is about.
@@ -119,7 +125,7 @@ impl Evidence {
     /// What the reference resolved to: what it names, or else where the newest reference began.
     fn target(&self, named: Option<Digest>) -> Descriptor {
         // A reference by digest resolves to that document, even if a tag has led through a newer index since.
-        let is_named = |(digest, _): &&(Digest, RawDocument)| Some(*digest) == named;
+        let is_named = |(digest, _): &&(Digest, Arc<RawDocument>)| Some(*digest) == named;
         let found = self.documents.iter().find(is_named).or_else(|| self.documents.first());
         let (digest, media_type, size) = match found {
             Some((digest, document)) => (*digest, document.media_type.clone(), document.text.len() as u64),
@@ -131,7 +137,7 @@ impl Evidence {
 }
 
 /// Those of `documents` that lead to `manifest` by their own bytes, each once, in their order, with their digests.
-fn leading(documents: Vec<RawDocument>, manifest: &Digest) -> Vec<(Digest, RawDocument)> {
+fn leading(documents: Vec<Arc<RawDocument>>, manifest: &Digest) -> Vec<(Digest, Arc<RawDocument>)> {
     // Duplicates go first, so that the bound counts distinct documents.
     let mut rest: Vec<_> = Vec::new();
     for document in documents {

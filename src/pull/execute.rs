@@ -10,16 +10,15 @@ mod registry;
 use std::sync::Arc;
 
 use self::records::Records;
-use super::error::About as _;
 use super::evidence::Evidence;
 use super::manifest_path::ManifestPath;
 use super::plan::{Answer, Case, Facts, Obstacle, Provided, Step, Terms};
-use super::pull_task::PullTask;
+use super::pull_task::{PullTask, PulledImage};
 use super::pulls::Pulls;
 use super::rights::Rights;
 use super::{ImageRequest, PullError, Ready, blocking};
 use crate::image::seal::{MERGED_SHA512, why_unsealed};
-use crate::image::store::{ImageRecord, Lease};
+use crate::image::store::{Hold, ImageRecord};
 use crate::image::tree::Rules;
 use crate::oci::Source;
 
@@ -28,8 +27,8 @@ pub(super) struct Execution<'a> {
     pulls: &'a Pulls,
     request: &'a ImageRequest,
     rights: Rights,
-    lease: Lease,
-    records: Arc<Records>,
+    /// Keeps what was found, from the look on.
+    hold: Hold,
     /// The reference as the user wrote it, for messages.
     image: String,
     /// The registry or layout, once it has been asked.
@@ -40,14 +39,12 @@ impl<'a> Execution<'a> {
     /// Prepares to serve a request. Asks nobody.
     ///
     /// # Errors
-    /// The store cannot be leased, or the credentials for the reference cannot be used.
-    pub(super) async fn new(pulls: &'a Pulls, request: &'a ImageRequest) -> Result<Self, PullError> {
+    /// The credentials for the reference cannot be used.
+    pub(super) fn new(pulls: &'a Pulls, request: &'a ImageRequest) -> Result<Self, PullError> {
         let image = request.reference.to_string();
-        // The lease comes first: from here on nothing that is found can be swept away.
-        let lease = pulls.store().lease().await.about(&image)?;
+        let hold = pulls.store().hold();
         let rights = pulls.rights(request)?;
-        let records = Arc::new(Records::of(pulls.store(), &rights, &lease, request));
-        Ok(Self { pulls, request, rights, lease, records, image, source: None })
+        Ok(Self { pulls, request, rights, hold, image, source: None })
     }
 
     /// Serves the request; `require_digest` refuses images that do not carry their composefs digest.
@@ -60,7 +57,7 @@ impl<'a> Execution<'a> {
         let mut facts = Facts::default();
         loop {
             // Every answer is a fact that was missing, so the loop ends.
-            let (records, terms) = (Arc::clone(&self.records), Arc::clone(&terms));
+            let (records, terms) = (self.records(), Arc::clone(&terms));
             let step;
             (facts, step) = blocking(&self.image, move || records.proceed(&terms, facts)).await??;
             let answer = match step {
@@ -78,9 +75,15 @@ impl<'a> Execution<'a> {
         }
     }
 
+    /// The store's records, for a thread for blocking work. What is found by them stays as long as the hold of now.
+    fn records(&self) -> Records {
+        Records::of(self.pulls.store(), &self.rights, &self.hold, self.request)
+    }
+
     async fn judge(&self, case: Case) -> Result<Answer, PullError> {
         let (control, image) = (self.pulls.control(), self.image.as_str());
         match case {
+            Case::Outright => Ok(Answer::Outright(control.refuses_outright(image, self.request).await?)),
             Case::WantsSignatures { path, sealed } => {
                 self.warn_of_uncompared_seal(&path, sealed);
                 let evidence = Arc::new(Evidence::of(&path));
@@ -110,25 +113,28 @@ impl<'a> Execution<'a> {
     async fn fetch(&mut self, path: Arc<ManifestPath>, evidence: Arc<Evidence>) -> Result<Answer, PullError> {
         let (source, rights) = (self.source()?, self.rights.clone());
         let task = PullTask { image: self.image.clone(), path, evidence, source, rights };
-        let (record, fetched) = self.pulls.pull(&Arc::new(task), self.request).await?;
+        let PulledImage { record, fetched, hold } = self.pulls.pull(&Arc::new(task), self.request).await?;
+        self.hold = hold;
         Ok(Answer::Fetched(Arc::new(record), fetched))
     }
 
-    async fn renew(&self, record: Arc<ImageRecord>) -> Result<Answer, PullError> {
+    async fn renew(&mut self, record: Arc<ImageRecord>) -> Result<Answer, PullError> {
         let old = Arc::unwrap_or_clone(record);
         let renewed = self.pulls.renew(old, &self.rights, &self.image).await?;
-        Ok(Answer::Renewed(Arc::new(renewed)))
+        self.hold = renewed.hold;
+        Ok(Answer::Renewed(Arc::new(renewed.record)))
     }
 
-    async fn vary(&self, record: Arc<ImageRecord>, rules: Rules) -> Result<Answer, PullError> {
+    async fn vary(&mut self, record: Arc<ImageRecord>, rules: Rules) -> Result<Answer, PullError> {
         let record = Arc::unwrap_or_clone(record);
-        let (record, image) = self.pulls.vary(record, rules, &self.rights, &self.image).await?;
-        Ok(Answer::Varied(Arc::new(record), image))
+        let (varied, image) = self.pulls.vary(record, rules, &self.rights, &self.image).await?;
+        self.hold = varied.hold;
+        Ok(Answer::Varied(Arc::new(varied.record), image))
     }
 
     fn ready(self, provided: Provided) -> Ready {
         let Provided { record, image, fetched, admission } = provided;
-        Ready { record: Arc::unwrap_or_clone(record), image, lease: self.lease, fetched, admission }
+        Ready { record: Arc::unwrap_or_clone(record), image, hold: self.hold, fetched, admission }
     }
 
     fn refusal(self, obstacle: Obstacle) -> PullError {

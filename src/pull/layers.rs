@@ -17,7 +17,7 @@ use super::turns::{GaveWay, TurnRules, Turns};
 use super::{PullError, blocking};
 use crate::image::access::Origin;
 use crate::image::layer;
-use crate::image::store::{AccessRecord, Lease, Store};
+use crate::image::store::{AccessRecord, Held, Hold, Store};
 use crate::oci::Source;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
@@ -57,7 +57,8 @@ pub(super) struct ImageLayers<'a> {
     pub image: &'a str,
     pub source: &'a dyn Source,
     pub rights: &'a Rights,
-    pub lease: &'a Lease,
+    /// Keeps what is found and what is made.
+    pub hold: &'a Hold,
     pub progress: &'a Progress,
     /// What its layers may unpack to.
     pub budget: Arc<Budget>,
@@ -107,8 +108,7 @@ impl LayerFetcher {
         let lock = self.lock_of((blob, origin, reader));
         // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
         let _locked = lock.lock().await;
-        let rights = pull.rights.clone();
-        let found = match blocking(pull.image, move || rights.layer(&blob)).await?? {
+        let found = match self.stored_layer(pull, blob).await? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
                 self.metrics.saved(Reuse::Layer, layer.blob.size);
@@ -116,8 +116,8 @@ impl LayerFetcher {
             }
             None => {
                 let diff_id = self.stream(pull, layer).await?;
-                let (rights, lease) = (pull.rights.clone(), pull.lease.clone());
-                blocking(pull.image, move || rights.record_fetch(&lease, &blob)).await??;
+                let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
+                blocking(pull.image, move || rights.record_fetch(&hold, &blob)).await??;
                 progress.set(LayerState::Done);
                 diff_id
             }
@@ -127,6 +127,18 @@ impl LayerFetcher {
             return Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed });
         }
         Ok(())
+    }
+
+    /// The layer of a blob, if it is here and the caller may use it. It stays as long as the pull.
+    async fn stored_layer(&self, pull: &ImageLayers<'_>, blob: Digest) -> Result<Option<Digest>, PullError> {
+        let (rights, hold, image) = (pull.rights.clone(), pull.hold.clone(), pull.image.to_owned());
+        let look = move || {
+            let Some(diff_id) = rights.layer(&blob)? else { return Ok(None) };
+            hold.keep_blocking(&[Held::Layer(diff_id)]).about(&image)?;
+            // A collection may have been faster.
+            Ok(rights.layer(&blob)?.filter(|found| *found == diff_id))
+        };
+        blocking(pull.image, look).await?
     }
 
     /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
@@ -141,7 +153,7 @@ impl LayerFetcher {
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let task = LayerPipeline {
             store: Arc::clone(&self.store),
-            lease: pull.lease.clone(),
+            hold: pull.hold.clone(),
             image: pull.image.to_owned(),
             blob: layer::Blob {
                 digest: layer.blob.digest,
@@ -191,7 +203,7 @@ impl LayerFetcher {
 /// The blocking half of fetching a layer. It owns everything that it needs.
 struct LayerPipeline {
     store: Arc<Store>,
-    lease: Lease,
+    hold: Hold,
     image: String,
     blob: layer::Blob,
     counter: Arc<AtomicU64>,
@@ -204,8 +216,8 @@ impl LayerPipeline {
     /// Stores the layer and returns the DiffID computed over it.
     fn run(self, mut chunks: mpsc::Receiver<Bytes>) -> Result<Digest, PullError> {
         let image = &self.image;
-        let objects = self.store.objects().under(&self.lease).about(image)?;
-        let record = self.store.layers().stage(&self.lease).about(image)?;
+        let objects = self.store.objects().under(&self.hold).about(image)?;
+        let record = self.store.layers().stage(&self.hold).about(image)?;
         let chunks = std::iter::from_fn(|| chunks.blocking_recv());
         let count = |bytes| {
             self.counter.fetch_add(bytes, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! The path from what a reference resolved to, through indexes, to the manifest of one platform.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,7 @@ pub struct ManifestPath {
     /// The indexes that lead to it, the nearest first. A signature over any of them covers the manifest.
     pub indexes: Vec<Digest>,
     /// Their bytes: those of the indexes from the top, then those of the manifest.
-    pub documents: Vec<RawDocument>,
+    pub documents: Vec<Arc<RawDocument>>,
     /// What the reference resolved to: the last of the indexes, or the manifest.
     pub target: Descriptor,
 }
@@ -67,8 +68,8 @@ impl ManifestPath {
                 annotations: BTreeMap::new(),
             };
             // Evidence is kept as JSON, which cannot hold a document that is not UTF-8.
-            if let Ok(text) = String::from_utf8(raw.bytes.to_vec()) {
-                documents.push(RawDocument { media_type: own.media_type.clone(), text });
+            if let Ok(text) = String::from_utf8(raw.bytes.into()) {
+                documents.push(Arc::new(RawDocument { media_type: own.media_type.clone(), text }));
             }
             match document {
                 Document::Image(manifest) => {

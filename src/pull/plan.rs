@@ -6,6 +6,7 @@
 //!   from has just confirmed it to the caller. What another registry says proves nothing.
 //! * Nobody learns what others have: unless the image is granted by what is on record, the registry is asked first,
 //!   by the same request that an image causes that is not here.
+//! * What the policy refuses whatever the image is asks nobody and reads nothing.
 //! * A caller that is judged gets no image, and causes no fetch, before the policy has admitted the image.
 //! * A caller that mounts gets no image that gives more than the node or the policy allows ([`form`]).
 //! * A grant and a name are recorded only after the registry has answered this caller.
@@ -29,6 +30,11 @@ pub(super) fn next(terms: &Terms, facts: &Facts) -> Step {
 
 /// The last step, or as an error the step that must come before it.
 fn decide(terms: &Terms, facts: &Facts) -> Result<Step, Step> {
+    if terms.heeds_policy
+        && let Some(refusal) = facts.outright.clone().ok_or(Step::Judge(Case::Outright))?
+    {
+        return Err(Step::Refuse(Obstacle::Refused(refusal)));
+    }
     match locate(terms, facts)? {
         Located::Stored(record) => provide_stored(terms, facts, record),
         Located::Remote(path) => provide_fetched(terms, facts, path),

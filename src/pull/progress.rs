@@ -1,7 +1,7 @@
 //! How far a pull has come: counters that the pull writes and every caller may read.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -24,9 +24,36 @@ pub struct Progress {
     pub layers: Vec<LayerProgress>,
     /// When the pull began.
     pub started: Instant,
-    building: AtomicBool,
+    phase: AtomicU64,
     /// Whose pull it is, if that is known.
     reader: Option<AccessRecord>,
+}
+
+/// What a pull is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Layers are being fetched.
+    Fetching,
+    /// The image waits for another that is being built.
+    Waiting,
+    /// The layers become one image.
+    Building,
+    /// Objects and image are written to the disk.
+    Syncing,
+}
+
+const PHASES: [Phase; 4] = [Phase::Fetching, Phase::Waiting, Phase::Building, Phase::Syncing];
+
+impl Phase {
+    /// What happens when all layers are here.
+    pub fn after_fetching(self) -> Option<&'static str> {
+        match self {
+            Self::Fetching => None,
+            Self::Waiting => Some("waiting to build the image"),
+            Self::Building => Some("building the image"),
+            Self::Syncing => Some("writing the image to disk"),
+        }
+    }
 }
 
 /// One layer's counters.
@@ -78,7 +105,16 @@ impl Progress {
             })
             .collect();
         let (image, started) = (image.to_owned(), Instant::now());
-        Self { image, manifest, layers, started, building: AtomicBool::new(false), reader: None }
+        Self { image, manifest, layers, started, phase: AtomicU64::new(0), reader: None }
+    }
+
+    /// What the pull is doing now.
+    pub fn phase(&self) -> Phase {
+        PHASES[(self.phase.load(Relaxed) as usize).min(PHASES.len() - 1)]
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(PHASES.iter().position(|p| *p == phase).unwrap_or(0) as u64, Relaxed);
     }
 
     /// Counters at zero for the parts of the manifest with this digest.
@@ -88,11 +124,7 @@ impl Progress {
 
     /// Whether all layers are here and the image is being built of them.
     pub fn is_building(&self) -> bool {
-        self.building.load(Relaxed)
-    }
-
-    pub(super) fn begin_building(&self) {
-        self.building.store(true, Relaxed);
+        self.phase() != Phase::Fetching
     }
 
     /// The same, of a pull that one who reads as `reader` has begun.
@@ -128,7 +160,7 @@ impl Progress {
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settled = self.layers.iter().filter(|l| l.done() == l.size).count();
+        let settled = self.layers.iter().filter(|layer| layer.is_stored()).count();
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         write!(
             f,
@@ -136,7 +168,11 @@ impl fmt::Display for Progress {
             megabytes(self.done()),
             megabytes(self.total()),
             self.layers.len()
-        )
+        )?;
+        match self.phase().after_fetching() {
+            Some(doing) => write!(f, ", {doing}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -147,6 +183,11 @@ impl LayerProgress {
             LayerState::Done | LayerState::Reused => self.size,
             _ => self.fetched.load(Relaxed).min(self.size),
         }
+    }
+
+    /// Whether everything of it has been checked and stored. Its last byte may have come long before.
+    fn is_stored(&self) -> bool {
+        matches!(self.state(), LayerState::Done | LayerState::Reused)
     }
 
     /// Where the layer stands.
@@ -248,5 +289,20 @@ mod tests {
         assert_eq!((progress.done(), progress.total()), (1_200_000, 1_500_000));
         assert_eq!(progress.to_string(), "1.2 of 1.5 MB, 1 of 2 layers");
         assert_eq!(progress.layers[0].fetched(), 0);
+    }
+
+    #[test]
+    fn says_what_happens_after_the_last_byte() {
+        let progress = Progress::new("i", Digest::of(b"m"), [(Digest::of(b"a"), 1_000_000)]);
+        progress.layers[0].set(LayerState::Fetching);
+        progress.layers[0].counter().fetch_add(1_000_000, Relaxed);
+        assert_eq!(progress.to_string(), "1.0 of 1.0 MB, 0 of 1 layers");
+        progress.layers[0].set(LayerState::Done);
+        progress.enter(Phase::Building);
+        assert_eq!(progress.to_string(), "1.0 of 1.0 MB, 1 of 1 layers, building the image");
+        for phase in PHASES {
+            progress.enter(phase);
+            assert_eq!(progress.phase(), phase);
+        }
     }
 }

@@ -14,10 +14,12 @@ use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
 use super::turns::Tenant;
-use super::{Progress, PullError, PullLimits, PullMetrics, blocking, build, renew, stored_evidence, vary};
+use super::{
+    Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, renew, stored_evidence, vary,
+};
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
-use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::store::{Held, Hold, ImageRecord, Store};
 use crate::image::tree::{Rules, Stop};
 use crate::metrics::Outcome;
 use crate::oci::digest::Digest;
@@ -38,8 +40,15 @@ pub(super) struct PullTask {
     pub rights: Rights,
 }
 
-/// What a pull leaves behind for everybody who waited for it: the record, and the compressed bytes fetched.
-pub(super) type PulledImage = (ImageRecord, u64);
+/// What a pull leaves behind for everybody who waited for it.
+#[derive(Debug, Clone)]
+pub(super) struct PulledImage {
+    pub record: ImageRecord,
+    /// Compressed bytes.
+    pub fetched: u64,
+    /// Keeps the image until each of them has done with it.
+    pub hold: Hold,
+}
 
 /// What the tasks of all pulls of a node share.
 #[derive(Debug)]
@@ -55,11 +64,11 @@ pub(super) struct PullContext {
 }
 
 impl PullContext {
-    /// One pull, counted. It holds a lease of its own.
+    /// One pull, counted.
     pub(super) async fn run(
         &self,
         task: &Arc<PullTask>,
-        progress: &Progress,
+        progress: &Arc<Progress>,
     ) -> Result<PulledImage, PullError> {
         let timing = self.metrics.pull();
         let outcome = self.pull(task, progress).await;
@@ -100,47 +109,57 @@ impl PullContext {
         !matches!(found, Ok(Ok(false)))
     }
 
-    async fn pull(&self, task: &Arc<PullTask>, progress: &Progress) -> Result<PulledImage, PullError> {
+    async fn pull(&self, task: &Arc<PullTask>, progress: &Arc<Progress>) -> Result<PulledImage, PullError> {
         let started = Instant::now();
         let (image, manifest) = (task.image.as_str(), task.path.digest);
-        let lease = self.store.lease().await.about(image)?;
-        // Between planning and now another pull may have ended.
-        let (store, asked) = (Arc::clone(&self.store), Arc::clone(task));
-        let here = move || match store.images().get_or_set_aside(&manifest).about(&asked.image)? {
-            Some(record) if asked.rights.is_from_here(&manifest)? => Ok(Some(record)),
-            _ => Ok(None),
+        let hold = self.store.hold();
+        let (store, held, asked) = (Arc::clone(&self.store), hold.clone(), Arc::clone(task));
+        let here = move || {
+            // From here on what is found or made of the image stays. Nothing is locked while the registry is waited for.
+            held.keep_blocking(&[Held::Manifest(manifest)]).about(&asked.image)?;
+            // Between planning and now another pull may have ended.
+            let found = store.images().get_or_set_aside(&manifest).about(&asked.image)?;
+            let Some(record) = found else { return Ok(None) };
+            if !asked.rights.is_from_here(&manifest)? {
+                return Ok(None);
+            }
+            held.keep_blocking(&Held::of(&record)).about(&asked.image)?;
+            Ok::<_, PullError>(Some(record))
         };
         if let Some(record) = blocking(image, here).await?? {
-            return Ok((record, 0));
+            return Ok(PulledImage { record, fetched: 0, hold });
         }
         let recipe = self.recipe(task).await?;
         let layers = ImageLayers {
             image,
             source: &*task.source,
             rights: &task.rights,
-            lease: &lease,
+            hold: &hold,
             progress,
             budget: Arc::new(Budget::of(&self.limits.image)),
         };
         self.layers.fetch_all(&layers, &recipe.parts).await?;
         let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
-        let (store, held, asked) = (Arc::clone(&self.store), lease.clone(), Arc::clone(task));
+        let (store, held, asked) = (Arc::clone(&self.store), hold.clone(), Arc::clone(task));
+        let parts = recipe.stored();
         let elsewhere = move || {
             // The evidence comes before the image, so that the image never is without.
             let (origin, image) = (asked.rights.origin().name(), &asked.image);
             stored_evidence::keep(&store, &held, &asked.evidence, origin, image)?;
-            store.images().get_or_set_aside(&manifest).about(image)
-        };
-        // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
-        let record = match blocking(image, elsewhere).await?? {
-            Some(record) if StoredPart::of(&record) == recipe.stored() => record,
-            _ => {
-                progress.begin_building();
-                self.build(task, recipe, &lease).await?
+            // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
+            let found = store.images().get_or_set_aside(&manifest).about(image)?;
+            let found = found.filter(|record| StoredPart::of(record) == parts);
+            if let Some(record) = &found {
+                held.keep_blocking(&Held::of(record)).about(image)?;
             }
+            Ok::<_, PullError>(found)
+        };
+        let record = match blocking(image, elsewhere).await?? {
+            Some(record) => record,
+            None => self.build(task, recipe, &hold, progress).await?,
         };
         // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
-        let (rights, held) = (task.rights.clone(), lease.clone());
+        let (rights, held) = (task.rights.clone(), hold.clone());
         blocking(image, move || rights.record_origin(&held, &manifest)).await??;
         tracing::info!(
             composefs = %record.image,
@@ -150,7 +169,7 @@ impl PullContext {
             seconds = started.elapsed().as_secs_f64(),
             "pulled"
         );
-        Ok((record, fetched))
+        Ok(PulledImage { record, fetched, hold })
     }
 
     /// Checks the announced sizes, and reads the config.
@@ -174,10 +193,12 @@ impl PullContext {
         &self,
         task: &Arc<PullTask>,
         recipe: Recipe,
-        lease: &Lease,
+        hold: &Hold,
+        progress: &Arc<Progress>,
     ) -> Result<ImageRecord, PullError> {
-        let (store, lease, image) = (Arc::clone(&self.store), lease.clone(), task.image.clone());
-        let parts = recipe.stored();
+        progress.enter(Phase::Waiting);
+        let (store, hold, image) = (Arc::clone(&self.store), hold.clone(), task.image.clone());
+        let (parts, progress) = (recipe.stored(), Arc::clone(progress));
         let work = build::Work {
             manifest: task.path.digest,
             parts: parts.clone(),
@@ -187,7 +208,8 @@ impl PullContext {
             rules: self.limits.rules(),
             limits: self.limits.image,
         };
-        let build = move |stop: &Stop| build::build(&store, &lease, work, stop);
+        let build =
+            move |stop: &Stop| build::build(&store, &hold, work, stop, &|phase| progress.enter(phase));
         self.builders.run(task.rights.tenant(), parts, &image, build).await
     }
 
@@ -198,11 +220,14 @@ impl PullContext {
         rules: Rules,
         tenant: Tenant,
         image: String,
-    ) -> Result<ImageRecord, PullError> {
-        let lease = self.store.lease().await.about(&image)?;
+    ) -> Result<PulledImage, PullError> {
+        let hold = self.store.hold();
         let (store, limits, name) = (Arc::clone(&self.store), self.limits.image, image.clone());
         let parts = StoredPart::of(&record);
-        let build = move |stop: &Stop| vary::vary(&store, &lease, &record, rules, (&limits, stop), &name);
+        let build = move |stop: &Stop| {
+            let record = vary::vary(&store, &hold, &record, rules, (&limits, stop), &name)?;
+            Ok(PulledImage { record, fetched: 0, hold })
+        };
         self.builders.run(tenant, parts, &image, build).await
     }
 
@@ -212,11 +237,14 @@ impl PullContext {
         old: ImageRecord,
         tenant: Tenant,
         image: String,
-    ) -> Result<ImageRecord, PullError> {
-        let lease = self.store.lease().await.about(&image)?;
+    ) -> Result<PulledImage, PullError> {
+        let hold = self.store.hold();
         let (store, limits, name) = (Arc::clone(&self.store), self.limits, image.clone());
         let (parts, rules) = (StoredPart::of(&old), (limits.rules(), limits.image));
-        let build = move |stop: &Stop| renew::renew(&store, &lease, old, rules, stop, &name);
+        let build = move |stop: &Stop| {
+            let record = renew::renew(&store, &hold, old, rules, stop, &name)?;
+            Ok(PulledImage { record, fetched: 0, hold })
+        };
         self.builders.run(tenant, parts, &image, build).await
     }
 }

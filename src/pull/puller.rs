@@ -62,7 +62,7 @@ impl Puller {
 #[async_trait]
 impl Images for Puller {
     async fn ensure(&self, request: &ImageRequest) -> Result<Ready, PullError> {
-        Execution::new(&self.pulls, request).await?.run(self.require_digest).await
+        Execution::new(&self.pulls, request)?.run(self.require_digest).await
     }
 
     fn used(&self, manifest: &Digest) {

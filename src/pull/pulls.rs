@@ -13,7 +13,7 @@ use super::rights::Rights;
 use super::single_flight::{Lost, SingleFlight};
 use super::turns::Tenant;
 use super::under_way::PullUnderWay;
-use super::{ImageRequest, Kept, Progress, PullError, PullLimits, PullMetrics};
+use super::{ImageRequest, Kept, Phase, Progress, PullError, PullLimits, PullMetrics};
 use crate::image::access::{AccessRule, Origin};
 use crate::image::store::{AccessRecord, ImageRecord, Store};
 use crate::image::tree::Rules;
@@ -61,7 +61,7 @@ impl Pulls {
         rule: AccessRule,
         limits: PullLimits,
     ) -> Self {
-        let control = AdmissionControl { store: Arc::clone(&store), engine };
+        let control = AdmissionControl { store: Arc::clone(&store), engine, memory: Arc::default() };
         let metrics = PullMetrics::default();
         let layers = LayerFetcher::new(
             Arc::clone(&store),
@@ -170,7 +170,7 @@ impl Pulls {
         record: ImageRecord,
         rights: &Rights,
         image: &str,
-    ) -> Result<ImageRecord, PullError> {
+    ) -> Result<PulledImage, PullError> {
         let key = PullKey::new(record.manifest, rights.origin().clone());
         let work = |context: Arc<PullContext>, tenant: Tenant, name: String| {
             let record = record.clone();
@@ -186,14 +186,14 @@ impl Pulls {
         rules: Rules,
         rights: &Rights,
         image: &str,
-    ) -> Result<(ImageRecord, VerityDigest), PullError> {
+    ) -> Result<(PulledImage, VerityDigest), PullError> {
         let key = PullKey { rules: Some(rules), ..PullKey::new(record.manifest, rights.origin().clone()) };
         let work = |context: Arc<PullContext>, tenant: Tenant, name: String| {
             let record = record.clone();
             async move { context.vary(record, rules, tenant, name).await }
         };
         let varied = self.build_again(key, rights, image, "vary", work).await?;
-        let built = varied.image_by(rules).ok_or_else(|| PullError::Lost {
+        let built = varied.record.image_by(rules).ok_or_else(|| PullError::Lost {
             image: image.to_owned(),
             why: format!("the record names no image by the {rules} rules"),
         })?;
@@ -208,9 +208,9 @@ impl Pulls {
         image: &str,
         what: &'static str,
         work: impl Fn(Arc<PullContext>, Tenant, String) -> F,
-    ) -> Result<ImageRecord, PullError>
+    ) -> Result<PulledImage, PullError>
     where
-        F: Future<Output = Result<ImageRecord, PullError>> + Send + 'static,
+        F: Future<Output = Result<PulledImage, PullError>> + Send + 'static,
     {
         let manifest = key.manifest;
         loop {
@@ -222,14 +222,13 @@ impl Pulls {
                 let seen = Arc::clone(&progress);
                 let building = work(Arc::clone(&context), rights.tenant(), name);
                 let work = async move {
-                    seen.begin_building();
-                    let building = async { building.await.map(|record| (record, 0)) };
+                    seen.enter(Phase::Waiting);
                     context.while_wanted(&attendance, &seen, building).await
                 };
                 (progress, work.instrument(span))
             });
             match joined.completion().await {
-                Ok(Some(built)) => return built.map(|(record, _)| record),
+                Ok(Some(built)) => return built,
                 // It ended at the moment at which this caller joined it.
                 Ok(None) => {}
                 Err(Lost(why)) => return Err(PullError::Lost { image: image.to_owned(), why }),

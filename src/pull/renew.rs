@@ -10,7 +10,7 @@ use super::build::{self, Work};
 use super::error::About as _;
 use super::recipe::StoredPart;
 use crate::image::seal::Seal;
-use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::store::{Held, Hold, ImageRecord, Store};
 use crate::image::tree::{Rules, Stop};
 use crate::oci::limits::ImageLimits;
 
@@ -22,15 +22,18 @@ use crate::oci::limits::ImageLimits;
 /// next attempt pulls the image.
 pub(super) fn renew(
     store: &Store,
-    lease: &Lease,
+    hold: &Hold,
     old: ImageRecord,
     (rules, limits): (Rules, ImageLimits),
     stop: &Stop,
     image: &str,
 ) -> Result<ImageRecord, PullError> {
     let manifest = old.manifest;
+    let layers = old.layers.iter().copied().map(Held::Layer);
+    hold.keep_blocking(&Held::of(&old).into_iter().chain(layers).collect::<Vec<_>>()).about(image)?;
     // Another caller may have built it while this one waited.
     let old = store.images().get(&manifest).about(image)?.unwrap_or(old);
+    hold.keep_blocking(&Held::of(&old)).about(image)?;
     if !old.is_outdated() {
         return Ok(old);
     }
@@ -43,7 +46,7 @@ pub(super) fn renew(
     let (was, builder) = (old.image, old.builder);
     let (name, parts, platform) = (image.to_owned(), StoredPart::of(&old), old.platform);
     let work = Work { manifest, platform, name, parts, seal, rules, limits };
-    let built = build::build(store, lease, work, stop)
+    let built = build::build(store, hold, work, stop, &|_| ())
         .inspect_err(|error| build::forget_without_layers(store, &manifest, error))?;
     tracing::info!(composefs = %built.image, %was, builder, "built anew: another release had built it");
     Ok(built)

@@ -11,7 +11,7 @@ use super::error::About as _;
 use super::turns::Tenant;
 use super::{Caller, ImageRequest, PullError};
 use crate::image::access::{AccessRule, ImageFacts, LayerFacts, Origin};
-use crate::image::store::{AccessRecord, AccessSubject, Lease, Store};
+use crate::image::store::{AccessRecord, AccessSubject, Hold, Store};
 use crate::oci::digest::Digest;
 use crate::oci::{CredentialId, Sources};
 
@@ -114,32 +114,32 @@ impl Rights {
     }
 
     /// Records that the origin, which had the image's bytes, has just given it to this request's credential.
-    pub(super) fn record_grant(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
+    pub(super) fn record_grant(&self, hold: &Hold, manifest: &Digest) -> Result<(), PullError> {
         let now = now();
-        self.record_image(lease, manifest, &self.reader, now)?;
+        self.record_image(hold, manifest, &self.reader, now)?;
         // Each new record removes those that do not count any more, so that they cannot pile up.
         let expired = now.saturating_sub(self.rule.ttl.as_secs());
-        self.store.access().forget_readers(lease, manifest, expired).about(&self.image)
+        self.store.access().forget_readers(manifest, expired).about(&self.image)
     }
 
     /// Records that all of the image's bytes came from the origin.
-    pub(super) fn record_origin(&self, lease: &Lease, manifest: &Digest) -> Result<(), PullError> {
-        self.record_image(lease, manifest, &AccessRecord::Origin, now())
+    pub(super) fn record_origin(&self, hold: &Hold, manifest: &Digest) -> Result<(), PullError> {
+        self.record_image(hold, manifest, &AccessRecord::Origin, now())
     }
 
     /// Records that the operator has pulled image and blobs for everybody.
     pub(super) fn record_preload<'a>(
         &self,
-        lease: &Lease,
+        hold: &Hold,
         manifest: &Digest,
         blobs: impl IntoIterator<Item = &'a Digest>,
     ) -> Result<(), PullError> {
         for blob in blobs {
-            self.record_blob(lease, blob, "", &AccessRecord::Preloaded)?;
+            self.record_blob(hold, blob, "", &AccessRecord::Preloaded)?;
         }
         // Every later `pull` of the image would write the same.
         if self.image_time(manifest, &AccessRecord::Preloaded)?.is_none() {
-            self.record_image(lease, manifest, &AccessRecord::Preloaded, now())?;
+            self.record_image(hold, manifest, &AccessRecord::Preloaded, now())?;
         }
         Ok(())
     }
@@ -161,33 +161,33 @@ impl Rights {
     }
 
     /// Records that this request's credential has fetched the blob.
-    pub(super) fn record_fetch(&self, lease: &Lease, blob: &Digest) -> Result<(), PullError> {
+    pub(super) fn record_fetch(&self, hold: &Hold, blob: &Digest) -> Result<(), PullError> {
         // What a registry gives without credentials counts at all hosts. What a layout gives is not public.
         let public = self.reader == AccessRecord::Anonymous && self.origin.is_open();
         let host = if public { "" } else { self.origin.host() };
-        self.record_blob(lease, blob, host, &self.reader)
+        self.record_blob(hold, blob, host, &self.reader)
     }
 
     fn record_image(
         &self,
-        lease: &Lease,
+        hold: &Hold,
         manifest: &Digest,
         record: &AccessRecord,
         at: u64,
     ) -> Result<(), PullError> {
         let (about, origin) = (AccessSubject::Image(manifest), self.origin.name());
-        self.store.access().record(lease, about, origin, record, at).about(&self.image)
+        self.store.access().record(hold, about, origin, record, at).about(&self.image)
     }
 
     fn record_blob(
         &self,
-        lease: &Lease,
+        hold: &Hold,
         blob: &Digest,
         host: &str,
         record: &AccessRecord,
     ) -> Result<(), PullError> {
         let about = AccessSubject::Blob(blob);
-        self.store.access().record(lease, about, host, record, now()).about(&self.image)
+        self.store.access().record(hold, about, host, record, now()).about(&self.image)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::PullError;
 use super::error::About as _;
 use super::evidence::Evidence;
-use crate::image::store::{Lease, Store};
+use crate::image::store::{Hold, Store};
 use crate::oci::digest::Digest;
 
 /// Reads what is kept about a manifest for an origin. An image without evidence, or with evidence that cannot be read,
@@ -28,12 +28,12 @@ pub(super) fn read(
 /// Those of writing a file.
 pub(super) fn keep(
     store: &Store,
-    lease: &Lease,
+    hold: &Hold,
     evidence: &Evidence,
     origin: &str,
     image: &str,
 ) -> Result<(), PullError> {
     let bytes = evidence.render();
     let bytes = bytes.map_err(|error| PullError::Lost { image: image.to_owned(), why: error.to_string() })?;
-    store.evidence().put(lease, &evidence.manifest(), origin, &bytes).about(image)
+    store.evidence().put(hold, &evidence.manifest(), origin, &bytes).about(image)
 }

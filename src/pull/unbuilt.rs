@@ -6,7 +6,7 @@ use super::error::About as _;
 use super::layers::ImageLayers;
 use super::recipe::{Recipe, StoredPart};
 use super::{ImageRequest, Progress, PullError, Puller};
-use crate::image::store::Lease;
+use crate::image::store::Hold;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
 use crate::oci::manifest::Manifest;
@@ -17,7 +17,7 @@ use crate::oci::{Source, read_blob};
 pub struct Unbuilt {
     /// What the image would be made of.
     pub parts: Vec<StoredPart>,
-    _lease: Lease,
+    _hold: Hold,
 }
 
 impl Puller {
@@ -34,7 +34,7 @@ impl Puller {
         limits: &ImageLimits,
     ) -> Result<Unbuilt, PullError> {
         let image = request.reference.to_string();
-        let lease = self.pulls().store().lease().await.about(&image)?;
+        let hold = self.pulls().store().hold();
         let rights = self.pulls().rights(request)?;
         let config = read_blob(&**source, &manifest.config, limits.config_bytes).await.about(&image)?;
         let recipe = Recipe::parse(manifest, &config).about(&image)?;
@@ -44,11 +44,11 @@ impl Puller {
             image: &image,
             source: &**source,
             rights: &rights,
-            lease: &lease,
+            hold: &hold,
             progress: &progress,
             budget: Arc::new(Budget::of(limits)),
         };
         self.pulls().fetcher().fetch_all(&wanted, &recipe.parts).await?;
-        Ok(Unbuilt { parts: recipe.stored(), _lease: lease })
+        Ok(Unbuilt { parts: recipe.stored(), _hold: hold })
     }
 }

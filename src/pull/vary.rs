@@ -5,7 +5,7 @@ use super::PullError;
 use super::build;
 use super::error::About as _;
 use super::recipe::StoredPart;
-use crate::image::store::{ImageRecord, Lease, Store, Variant};
+use crate::image::store::{Held, Hold, ImageRecord, Store, Variant};
 use crate::image::tree::{Rules, Stop};
 use crate::oci::limits::ImageLimits;
 
@@ -17,17 +17,20 @@ use crate::oci::limits::ImageLimits;
 /// so that the next attempt pulls the image.
 pub(super) fn vary(
     store: &Store,
-    lease: &Lease,
+    hold: &Hold,
     record: &ImageRecord,
     rules: Rules,
     (limits, stop): (&ImageLimits, &Stop),
     name: &str,
 ) -> Result<ImageRecord, PullError> {
     let manifest = record.manifest;
+    let layers = record.layers.iter().copied().map(Held::Layer);
+    hold.keep_blocking(&Held::of(record).into_iter().chain(layers).collect::<Vec<_>>()).about(name)?;
     // Another caller may have built it while this one waited.
     if let Some(now) = store.images().get(&manifest).about(name)?
         && now.image_by(rules).is_some()
     {
+        hold.keep_blocking(&Held::of(&now)).about(name)?;
         return Ok(now);
     }
     let parts = StoredPart::of(record);
@@ -35,12 +38,12 @@ pub(super) fn vary(
         .inspect_err(|error| build::set_bad_parts_aside(store, &parts, error))
         .inspect_err(|error| build::forget_without_layers(store, &manifest, error))?
         .bytes;
-    let (image, _) = store.objects().under(lease).about(name)?.put(&bytes).about(name)?;
+    let (image, _) = store.objects().under(hold).about(name)?.put(&bytes).about(name)?;
     let image_size = bytes.len() as u64;
     // The commit syncs, which may take long.
     drop(bytes);
     let variant = Variant { rules, builder: ImageRecord::BUILDER, image, image_size };
-    let record = store.commit_variant(lease, &manifest, variant).about(name)?;
+    let record = store.commit_variant(hold, &manifest, variant).about(name)?;
     crate::sys::release_free_memory();
     tracing::info!(composefs = %image, %rules, "built another image of the same layers");
     Ok(record)

@@ -1,23 +1,30 @@
 //! The engine that the driver uses: the policy in force and the verifier programs.
 //!
 //! Both must admit the image. The policy's judgement is memoised by policy, image and claims. Which policy is in
-//! force is looked up every time.
+//! force is looked up every time. In the mode that only warns, signatures that are missing or wrong and verifiers that
+//! refuse are logged and counted; what a policy rejects outright, and what cannot be judged, is refused all the same.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::admission::{Admission, PolicyEngine, PolicyRefusal};
+use super::admission::{Admission, Hearing, Pods, PolicyEngine, PolicyRefusal};
 use super::examination::Examination;
 use super::memo::{self, Memo};
 use super::metrics::{Reason, SignatureResult, TrustMetrics};
 use super::policy::decide::{self, Judgement, RequirementOutcome};
-use super::policy::{Governing, Policies, Policy};
-use super::settings::{TrustSettings, WithoutPolicy};
+use super::policy::{Governing, Policies, Policy, PolicyHearing};
+use super::settings::{PolicyMode, TrustSettings, WithoutPolicy};
 use super::signature::{Claim, Expectation, verify};
 use super::subject::{Claims, Subject};
 use super::verifier::{ProgramVerdict, Question, Verifiers};
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
+use crate::text::one_line;
+
+mod layout_directory;
+mod outright;
+
+use layout_directory::layout_directory;
 
 /// The longest message of a refusal, in characters. It goes to the log and to a pod's events (at most 1 KiB each).
 const MESSAGE_MAX: usize = 2000;
@@ -27,6 +34,7 @@ const MESSAGE_MAX: usize = 2000;
 pub struct SignaturePolicyEngine {
     policies: Policies,
     without: WithoutPolicy,
+    mode: PolicyMode,
     verifiers: Option<Verifiers>,
     memo: Memo<Arc<Judgement>>,
     metrics: TrustMetrics,
@@ -48,6 +56,7 @@ impl SignaturePolicyEngine {
         Self {
             policies: Policies::new(settings.policy.clone(), settings.policy_dir.clone()),
             without: settings.without_policy,
+            mode: settings.mode,
             verifiers,
             memo: Memo::default(),
             metrics,
@@ -67,8 +76,10 @@ impl SignaturePolicyEngine {
             scope,
             outcomes: Vec::new(),
             verdicts: Vec::new(),
+            verdicts_only_warn: false,
             obstacle: None,
             result: Ok(String::new()),
+            warning: None,
             integrity: None,
             signed: false,
             keep_privileges: false,
@@ -79,6 +90,7 @@ impl SignaturePolicyEngine {
             Ok(judged) => {
                 found.outcomes.clone_from(&judged.outcomes);
                 (found.integrity, found.reason) = (judged.integrity, judged.reason());
+                found.warning = judged.warning();
                 (found.signed, found.keep_privileges) = (judged.is_signed(), judged.keep_privileges);
                 found.result = if judged.admits() { Ok(judged.by()) } else { Err(judged.because()) };
             }
@@ -87,7 +99,7 @@ impl SignaturePolicyEngine {
         // Programs are slow, and cannot admit what the policy refuses.
         if thorough || found.result.is_ok() {
             match self.run_verifiers(subject) {
-                Ok(verdicts) => found.add_verdicts(verdicts),
+                Ok(verdicts) => found.add_verdicts(verdicts, self.only_warns()),
                 Err(why) => found.block(why),
             }
         }
@@ -114,10 +126,11 @@ impl SignaturePolicyEngine {
                             kind: "accept",
                             result: Ok(String::new()),
                             reason: Reason::NothingDemanded,
+                            only_warns: false,
                         }];
                         Ok(Arc::new(Judgement { outcomes, integrity: None, keep_privileges: false }))
                     }
-                    WithoutPolicy::Reject => Err(no_policy(subject)),
+                    WithoutPolicy::Reject => Err(no_policy(&subject.reference)),
                 };
                 let digest = Digest::of(b"composefs-csi: without policy");
                 PolicyDecision { policy: None, digest, scope: "--without-policy".to_owned(), judgement }
@@ -133,7 +146,7 @@ impl SignaturePolicyEngine {
         claims: &Claims,
     ) -> PolicyDecision {
         let directory = layout_directory(&subject.reference);
-        let rule = policy.rule(&subject.reference, directory.as_deref());
+        let rule = policy.rule(&subject.reference, directory.as_deref()).warning(self.only_warns());
         // The digest alone is not enough: one policy has several rules.
         let key = memo::key(&[digest.as_bytes(), rule.scope.as_bytes()], subject, claims);
         // Counted inside: a memoised judgement verifies no signature.
@@ -145,7 +158,7 @@ impl SignaturePolicyEngine {
             });
             signed
         };
-        let judge = || Arc::new(decide::decide(&rule, subject, &claims.claims, &counted));
+        let judge = || Arc::new(decide::decide(&rule, subject, claims, &counted));
         let judgement = self.memo.get_or(key, judge);
         PolicyDecision {
             policy: Some(policy.file().to_owned()),
@@ -153,6 +166,10 @@ impl SignaturePolicyEngine {
             scope: rule.scope,
             judgement: Ok(judgement),
         }
+    }
+
+    fn only_warns(&self) -> bool {
+        self.mode == PolicyMode::Warn
     }
 
     fn run_verifiers(&self, subject: &Subject) -> Result<Vec<ProgramVerdict>, String> {
@@ -180,35 +197,56 @@ impl PolicyEngine for SignaturePolicyEngine {
         }
     }
 
+    fn hearing(&self, subject: &Subject) -> Option<Box<dyn Hearing>> {
+        let Governing::Policy { policy, .. } = self.policies.governing(subject.namespace.as_deref()) else {
+            return None;
+        };
+        let hearing = PolicyHearing::new(policy, subject, layout_directory(&subject.reference))?;
+        Some(Box::new(hearing))
+    }
+
+    fn refuses_outright(&self, reference: &Reference, pods: Pods<'_>) -> Option<PolicyRefusal> {
+        let refusal = self.outright(reference, pods)?;
+        self.metrics.judged(Reason::Rejected);
+        Some(PolicyRefusal(bounded(refusal)))
+    }
+
     fn admit(&self, subject: &Subject, claims: &Claims) -> Result<Admission, PolicyRefusal> {
         let found = self.judge(subject, claims, false);
         self.metrics.judged(found.reason);
-        match found.result {
-            Ok(by) => {
+        let image = format!("image {} ({})", subject.reference, subject.target.digest);
+        // The reason of a blocking problem already says which file it concerns.
+        let policy = match &found.policy {
+            Some(file) if found.obstacle.is_none() => {
+                format!(" by policy {}, {}", file.display(), found.scope)
+            }
+            _ => String::new(),
+        };
+        match (found.result, found.warning) {
+            (Ok(by), None) => {
                 let Examination { digest: policy, integrity, signed, keep_privileges, .. } = found;
                 Ok(Admission { policy, by, integrity, signed, keep_privileges })
             }
-            Err(why) => {
-                // The reason of a blocking problem already says which file it concerns.
-                let policy = match &found.policy {
-                    Some(file) if found.obstacle.is_none() => {
-                        format!(" by policy {}, {}", file.display(), found.scope)
-                    }
-                    _ => String::new(),
-                };
-                let message = format!(
-                    "image {} ({}) is not admitted{policy}: {why}",
-                    subject.reference, subject.target.digest
-                );
-                Err(PolicyRefusal(bounded(message)))
+            (Ok(_), Some(why)) => {
+                let message = bounded(format!("{image} would be refused{policy}: {why}"));
+                tracing::warn!("{message}; it is admitted, because here the policy only warns");
+                // Nobody vouches for it: what is kept for images that somebody does is not kept.
+                Ok(Admission {
+                    policy: found.digest,
+                    by: "a policy that only warns".to_owned(),
+                    integrity: found.integrity,
+                    signed: false,
+                    keep_privileges: false,
+                })
             }
+            (Err(why), _) => Err(PolicyRefusal(bounded(format!("{image} is not admitted{policy}: {why}")))),
         }
     }
 }
 
 /// The message for a new installation without a policy: the two ways to start.
-fn no_policy(subject: &Subject) -> String {
-    let (transport, scope) = match &subject.reference {
+fn no_policy(reference: &Reference) -> String {
+    let (transport, scope) = match reference {
         Reference::Registry(registry) => ("docker", registry.name()),
         Reference::Layout(layout) => ("oci", layout.directory().display().to_string()),
     };
@@ -223,29 +261,9 @@ fn no_policy(subject: &Subject) -> String {
     )
 }
 
-/// An OCI layout's directory with its links resolved: scopes are paths, and a link must not lead from one scope into
-/// another. For a path that does not exist, the links of its nearest existing ancestor are resolved.
-fn layout_directory(reference: &Reference) -> Option<PathBuf> {
-    let Reference::Layout(layout) = reference else { return None };
-    let path = layout.directory();
-    // The common case: the directory exists.
-    if let Ok(resolved) = path.canonicalize() {
-        return Some(resolved);
-    }
-    // Below a missing directory, what `..` leads to is unknown.
-    if path.components().any(|part| part == Component::ParentDir) {
-        return None;
-    }
-    path.ancestors().skip(1).find_map(|ancestor| {
-        let ancestor_or_here = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
-        let rest = path.strip_prefix(ancestor).ok()?;
-        Some(ancestor_or_here.canonicalize().ok()?.join(rest))
-    })
-}
-
 /// One line of at most [`MESSAGE_MAX`] characters.
 fn bounded(message: String) -> String {
-    let message = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    let message = one_line(&message);
     // By characters, because a cut inside one would not be text.
     match message.char_indices().nth(MESSAGE_MAX) {
         Some((end, _)) => format!("{}…", &message[..end]),

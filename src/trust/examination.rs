@@ -21,10 +21,14 @@ pub(crate) struct Examination {
     pub outcomes: Vec<RequirementOutcome>,
     /// The verdict of each verifier program; empty if none was run.
     pub verdicts: Vec<ProgramVerdict>,
+    /// Whether a program that refuses only warns.
+    pub verdicts_only_warn: bool,
     /// A problem that refuses every image, independent of requirements and programs.
     pub obstacle: Option<String>,
     /// What admitted the image, or why it is refused.
     pub result: Result<String, String>,
+    /// Why the image would be refused if nothing only warned; `None` if it would not.
+    pub warning: Option<String>,
     /// The lowest integrity level that the policy accepts.
     pub integrity: Option<Integrity>,
     /// Whether a signature was verified.
@@ -42,22 +46,30 @@ impl Examination {
         self.refuse(&why, Reason::Rejected);
     }
 
-    /// Adds the verdicts of verifier programs: every program must allow the image.
-    pub(super) fn add_verdicts(&mut self, verdicts: Vec<ProgramVerdict>) {
+    /// Adds the verdicts of verifier programs: every program must allow the image, unless they only warn.
+    pub(super) fn add_verdicts(&mut self, verdicts: Vec<ProgramVerdict>, only_warn: bool) {
         for verdict in &verdicts {
             match (&verdict.result, &mut self.result) {
+                (Err(why), Ok(_)) if only_warn => {
+                    let why = format!("verifier {} {why}", verdict.program);
+                    self.warning = Some(joined(self.warning.take(), &why));
+                    self.reason = Reason::Warned;
+                }
                 (Err(why), _) => {
                     self.refuse(&format!("verifier {} {why}", verdict.program), Reason::Untrusted);
                 }
                 (Ok(_), Ok(by)) => {
                     by.push_str(&format!(", verifier {}", verdict.program));
-                    self.reason = Reason::Signed;
+                    // A warning stays one.
+                    if self.warning.is_none() {
+                        self.reason = Reason::Signed;
+                    }
                 }
                 // A program cannot overrule the policy or another program.
                 (Ok(_), Err(_)) => {}
             }
         }
-        self.verdicts = verdicts;
+        (self.verdicts, self.verdicts_only_warn) = (verdicts, only_warn);
     }
 
     fn refuse(&mut self, why: &str, reason: Reason) {

@@ -63,6 +63,9 @@ pub(super) fn key(rule: &[&[u8]], subject: &Subject, claims: &Claims) -> Digest 
     // The number of digests separates them from the claims.
     part(&(subject.digests.len() as u64).to_le_bytes());
     subject.digests.iter().for_each(|digest| part(digest.as_bytes()));
+    // The message says how many were found.
+    part(&(claims.found() as u64).to_le_bytes());
+    part(&[u8::from(claims.is_cut)]);
     for claim in &claims.claims {
         match claim {
             Claim::Simple { payload, signature, certificate, chain, bundle, timestamp } => {

@@ -23,6 +23,8 @@ pub(crate) enum Reason {
     Signed,
     /// Admitted: the policy requires no signature of this image, or the node has no policy and admits everything.
     NothingDemanded,
+    /// Admitted, although the policy is not satisfied: it only warns.
+    Warned,
     /// Refused: the policy rejects this image whoever signed it, or there is no policy.
     Rejected,
     /// Refused: no signature was found.
@@ -47,6 +49,7 @@ impl Label for Reason {
     const ALL: &'static [Self] = &[
         Self::Signed,
         Self::NothingDemanded,
+        Self::Warned,
         Self::Rejected,
         Self::Unsigned,
         Self::Untrusted,
@@ -57,6 +60,7 @@ impl Label for Reason {
         match self {
             Self::Signed => "admitted_signed",
             Self::NothingDemanded => "admitted_nothing_demanded",
+            Self::Warned => "admitted_warned",
             Self::Rejected => "refused_rejected",
             Self::Unsigned => "refused_unsigned",
             Self::Untrusted => "refused_untrusted",

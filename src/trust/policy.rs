@@ -5,24 +5,27 @@
 //! claims it makes one explained outcome for each requirement. [`Policies`] handles the files: which one governs, and
 //! whether it has changed.
 //!
-//! Two types of requirements are extensions of this project, and other tools refuse files that contain them:
-//! `sigstoreBundle` (signatures in the bundle format, by keys or by identities under a trusted root) and `composefs`
-//! (properties of the mount).
+//! Four types of requirements are extensions of this project, and other tools refuse files that contain them:
+//! `sigstoreBundle` (signatures in the bundle format, by keys or by identities under a trusted root), `anyOf`
+//! (alternatives), `warnOnly` (signatures that are missing or wrong only warn) and `composefs` (properties of the
+//! mount).
 
 mod compile;
 pub mod decide;
 mod error;
-mod files;
+mod hearing;
 mod identity;
 mod json;
 mod parse;
 mod policies;
+mod reasons;
 mod requirement;
 mod rule;
 mod scope;
 mod shape;
 
 pub use error::PolicyError;
+pub(super) use hearing::PolicyHearing;
 pub(super) use policies::{Governing, Policies};
 pub use rule::{Policy, PolicyRule};
 

@@ -12,6 +12,8 @@ pub struct TrustSettings {
     pub policy_dir: Option<PathBuf>,
     /// What happens if no policy file governs.
     pub without_policy: WithoutPolicy,
+    /// Whether signatures that are missing or wrong refuse an image.
+    pub mode: PolicyMode,
     /// A directory of verifier programs. All of them and the policy must admit an image.
     pub verifier_dir: Option<PathBuf>,
     /// How long one verifier program may take.
@@ -27,6 +29,7 @@ impl Default for TrustSettings {
             policy: None,
             policy_dir: None,
             without_policy: WithoutPolicy::Reject,
+            mode: PolicyMode::Enforce,
             verifier_dir: None,
             verifier_timeout: VERIFIER_TIMEOUT,
         }
@@ -41,4 +44,15 @@ pub enum WithoutPolicy {
     Reject,
     /// Admit everything.
     Accept,
+}
+
+/// Whether the policy is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PolicyMode {
+    /// It is.
+    #[default]
+    Enforce,
+    /// Signatures that are missing or wrong, and verifier programs that refuse, are logged and counted. What a policy
+    /// rejects outright is refused.
+    Warn,
 }

@@ -22,9 +22,43 @@ pub struct Subject {
     pub sealed: bool,
 }
 
+/// Claims that are kept although the policy does not need them, in bytes: another policy may.
+pub(super) const SPARE_MAX: usize = 256 << 10;
+
 /// What was found about an image: bytes from a registry, unverified.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Claims {
-    /// Everything that claims to be a signature of one of the subject's digests.
+    /// What claims to be a signature of one of the subject's digests, as far as it is kept.
     pub claims: Vec<Claim>,
+    /// How many were looked at. Those that are not kept satisfied nothing.
+    #[serde(default)]
+    pub found: usize,
+    /// Whether the search ended at its limit, before it had seen all.
+    #[serde(default)]
+    pub is_cut: bool,
+}
+
+impl Claims {
+    /// All claims that there are.
+    pub fn all(claims: Vec<Claim>) -> Self {
+        Self { found: claims.len(), claims, is_cut: false }
+    }
+
+    /// How many were looked at.
+    pub fn found(&self) -> usize {
+        self.found.max(self.claims.len())
+    }
+
+    /// The same, and of an older search what there is room for.
+    #[must_use]
+    pub fn with_older(mut self, older: &Self) -> Self {
+        let mut room = SPARE_MAX.saturating_sub(self.claims.iter().map(Claim::size).sum());
+        for claim in &older.claims {
+            if claim.size() <= room && !self.claims.contains(claim) {
+                room -= claim.size();
+                self.claims.push(claim.clone());
+            }
+        }
+        self
+    }
 }

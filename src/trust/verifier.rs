@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::text::one_line;
+
 mod directory;
 mod program;
 
@@ -149,7 +151,8 @@ fn verdict(program: &Program, ended: Result<Ended, std::io::Error>, timeout: Dur
 fn reason(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+    let short: String = line.chars().take(300).collect();
+    one_line(&short)
 }
 
 #[cfg(test)]

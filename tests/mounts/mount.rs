@@ -53,7 +53,7 @@ fn an_image_is_read_through_a_confined_mount() {
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
 
     assert_eq!(mounter.mounted(&target).unwrap(), Some(whole(image)));
-    assert!(mounter.mounted_images().unwrap().contains(&image));
+    assert!(mounter.mounted_images().unwrap().all().contains(&image));
     mounter.unmount(&target).unwrap();
     mounter.release(&image).unwrap();
     assert_eq!(

@@ -137,7 +137,7 @@ fn what_a_crash_leaves_is_swept() {
     assert_eq!(std::fs::read_dir(&home).unwrap().count(), 1);
     assert!(!scratch.join("objects/aa/bb").exists());
     assert_eq!(std::fs::read_dir(scratch.join("objects")).unwrap().count(), 3, "kept for the next start");
-    for image in restarted.mounted_images().unwrap() {
+    for image in restarted.mounted_images().unwrap().all() {
         if bench.object(&image).exists() {
             restarted.release(&image).unwrap();
         }

@@ -1,6 +1,7 @@
 //! The node plugin over its socket: what each call answers, and what is left after cancelled calls, killed
 //! plugins and reboots. Fakes stand in for images and mounts; real mounts are `tests/mounts`'s.
 
+mod authority;
 mod calls;
 mod interrupted;
 mod refusals;

@@ -36,13 +36,13 @@ type Content = Arc<Mutex<HashMap<String, (String, Vec<u8>)>>>;
 
 /// A registry that has what it is given, by the end of the path: a tag, or a digest.
 pub struct Registry {
-    server: Impostor,
+    pub server: Impostor,
     content: Content,
 }
 
 impl Registry {
     /// With one image behind an index, tagged `1`; returns the digests of index and manifest.
-    async fn start() -> (Self, Digest, Digest) {
+    pub async fn start() -> (Self, Digest, Digest) {
         Self::with(Image::new(vec![archive(&[("file", b"hello")])])).await
     }
 
@@ -79,7 +79,7 @@ impl Registry {
         (registry, index.digest, manifest.unwrap())
     }
 
-    fn put(&self, name: &str, kind: &str, body: &[u8]) {
+    pub fn put(&self, name: &str, kind: &str, body: &[u8]) {
         self.content.lock().unwrap().insert(name.to_owned(), (kind.to_owned(), body.to_vec()));
     }
 
@@ -93,27 +93,38 @@ impl Registry {
 
     /// What `cosign sign --key` of cosign 2 pushes.
     pub fn sign(&self, digest: &Digest, key: &PKey<Private>) {
+        self.put_signatures(digest, vec![self.signature(digest, key, "")]);
+    }
+
+    /// A layer with a signature, and its blob; `padding` goes into what is signed.
+    pub fn signature(&self, digest: &Digest, key: &PKey<Private>, padding: &str) -> serde_json::Value {
         let payload = json!({"critical": {
             "identity": {"docker-reference": format!("{}/team/app", self.host())},
             "image": {"docker-manifest-digest": digest},
             "type": "cosign container image signature",
-        }, "optional": null})
+        }, "optional": {"padding": padding}})
         .to_string();
         let mut signer = Signer::new(MessageDigest::sha256(), key).unwrap();
         let signature = signer.sign_oneshot_to_vec(payload.as_bytes()).unwrap();
         self.put(&Digest::of(payload.as_bytes()).to_string(), "application/octet-stream", payload.as_bytes());
-        self.put(&Digest::of(b"{}").to_string(), "application/octet-stream", b"{}");
-        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
-        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(b"{}"), "size": 2},
-        "layers": [{
+        json!({
             "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
             "digest": Digest::of(payload.as_bytes()), "size": payload.len(),
             "annotations": {"dev.cosignproject.cosign/signature": STANDARD.encode(signature)},
-        }]});
+        })
+    }
+
+    /// The manifest with these layers, under the tag where cosign 2 looks for it.
+    pub fn put_signatures(&self, digest: &Digest, layers: Vec<serde_json::Value>) {
+        self.put(&Digest::of(b"{}").to_string(), "application/octet-stream", b"{}");
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(b"{}"), "size": 2},
+        "layers": layers});
         self.put(&format!("sha256-{}.sig", digest.hex()), MANIFEST, manifest.to_string().as_bytes());
     }
 }
 
+/// A new key.
 pub fn key() -> PKey<Private> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
     PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
@@ -129,6 +140,7 @@ pub fn write_policy(directory: &Path, requirement: &serde_json::Value) -> PathBu
     path
 }
 
+/// A requirement of signatures by `key`, whose public half it writes to `directory`.
 pub fn signed_by(directory: &Path, key: &PKey<Private>) -> serde_json::Value {
     let path = directory.join("key.pub");
     std::fs::write(&path, key.public_key_to_pem().unwrap()).unwrap();

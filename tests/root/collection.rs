@@ -29,12 +29,13 @@ fn archive(numbers: Range<usize>) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// An object that nothing names: it goes with the next collection.
+/// An object that a killed pull has left: it goes with the next collection.
 fn orphan(machine: &Machine) -> PathBuf {
     let content = b"nobody's".repeat(100);
     let hex = VerityDigest::of(&content).hex();
     let path = machine.state().join("store/objects").join(&hex[..2]).join(&hex[2..]);
     std::fs::write(&path, content).unwrap();
+    std::fs::write(machine.state().join("store/holds/killed"), "").unwrap();
     path
 }
 

@@ -8,18 +8,27 @@
 mod admission;
 mod builds;
 mod chart_mounts;
+mod claims;
+mod cli;
 mod collection;
 mod damage;
 mod driver;
 mod full;
 mod hardening;
+mod holds;
 mod hostile;
+mod key_place;
 mod kubernetes;
 mod levels;
+mod outright;
 mod powers;
+mod propagation;
 mod pulls;
+mod requests;
+mod rotation;
 mod seal;
 mod slow_registries;
+mod spellings;
 mod state_directory;
 #[path = "../support/mod.rs"]
 mod support;

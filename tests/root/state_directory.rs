@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use composefs_csi::csi::proto::ProbeRequest;
 use composefs_csi::csi::proto::identity_client::IdentityClient;
+use composefs_csi::csi::proto::{NodeStageVolumeRequest, NodeUnstageVolumeRequest, ProbeRequest};
 use rustix::mount::{MountFlags, UnmountFlags};
 use tonic::{Code, Status};
 
@@ -163,6 +163,17 @@ async fn removed_for_good() {
 async fn read_only_and_writable_again() {
     let mut node = node(small_machine(4096)).await;
     node.publish("d", &node.image).await.unwrap();
+    let staging = node.machine.path().join("kubelet/plugins/kubernetes.io/csi/d.example/hash/globalmount");
+    std::fs::create_dir_all(&staging).unwrap();
+    let published = node.machine.publish("staged", &node.image);
+    let stage = NodeStageVolumeRequest {
+        volume_id: published.volume_id.clone(),
+        staging_target_path: staging.display().to_string(),
+        volume_capability: published.volume_capability,
+        volume_context: published.volume_context,
+        ..NodeStageVolumeRequest::default()
+    };
+    node.plugin.node.clone().node_stage_volume(stage.clone()).await.unwrap();
     let state = node.machine.state();
     remount(&state, MountFlags::RDONLY);
     node.assert_refuses("cannot be written to").await;
@@ -172,6 +183,15 @@ async fn read_only_and_writable_again() {
     node.plugin.process.0.wait().unwrap();
     node.plugin = node.machine.start_unready().await;
     node.end("d").await;
+    let unstage = NodeUnstageVolumeRequest {
+        volume_id: published.volume_id,
+        staging_target_path: staging.display().to_string(),
+    };
+    node.plugin.node.clone().node_unstage_volume(unstage).await.unwrap();
+    let status = node.plugin.node.clone().node_stage_volume(stage).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    // As kubelet does with what it has unstaged.
+    std::fs::remove_dir_all(staging.parent().unwrap()).unwrap();
     let status = node.publish("b", &node.image).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("cannot be written to"), "{status}");

@@ -130,7 +130,8 @@ func (a *authority) leaf(r *http.Request, public any) (*x509.Certificate, error)
 		},
 	}
 	if who.Email != "" {
-		template.EmailAddresses = []string{who.Email}
+		// Several addresses with blanks between them become several names.
+		template.EmailAddresses = strings.Fields(who.Email)
 	} else {
 		subject, err := url.Parse(who.Subject)
 		if err != nil {

@@ -94,8 +94,8 @@ impl Images for FakeImages {
         let record = known.ok_or(PullError::Absent(reference))?;
         // What a volume shows already stays, even if the tag has moved.
         let record = request.pinned.map_or(record, |pinned| image(pinned.as_bytes()[0]));
-        let (image, lease) = (record.image, self.store.lease().await.unwrap());
-        Ok(Ready { record, image, lease, fetched: 0, admission: None })
+        let (image, hold) = (record.image, self.store.hold());
+        Ok(Ready { record, image, hold, fetched: 0, admission: None })
     }
 
     fn used(&self, _: &Digest) {}

@@ -2,6 +2,7 @@
 //! directory, and a CSI client. Whatever a test leaves mounted goes with it.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -101,22 +102,39 @@ impl Machine {
 
     /// Starts the plugin and waits until it is ready.
     pub async fn start(&self) -> Plugin {
-        self.spawn(true).await
+        let process = self.spawn_by(&[]);
+        self.plugin(process, true).await
     }
 
     /// Starts the plugin and waits until it answers.
     pub async fn start_unready(&self) -> Plugin {
-        self.spawn(false).await
+        let process = self.spawn_by(&[]);
+        self.plugin(process, false).await
     }
 
-    async fn spawn(&self, ready: bool) -> Plugin {
+    /// Starts the plugin by a program that runs the one in its arguments, such as unshare(1), and waits until it is ready.
+    pub async fn start_by(&self, wrapper: &[String]) -> Plugin {
+        let process = self.spawn_by(wrapper);
+        self.plugin(process, true).await
+    }
+
+    async fn plugin(&self, process: Running, ready: bool) -> Plugin {
+        let channel = self.connect(&self.path().join("csi.sock"), ready).await;
+        Plugin { process, node: NodeClient::new(channel) }
+    }
+
+    /// The same without waiting.
+    pub fn spawn_by(&self, wrapper: &[String]) -> Running {
         let socket = self.path().join("csi.sock");
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.path().join("log"))
             .expect("a log");
-        let child = Command::new(program())
+        let program = program();
+        let mut words = wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let child = Command::new(words.next().expect("a program"))
+            .args(words)
             .arg("node")
             .arg("--state-dir")
             .arg(self.state())
@@ -131,9 +149,7 @@ impl Machine {
             .stderr(log)
             .spawn()
             .expect("the plugin starts");
-        let process = Running(child);
-        let channel = self.connect(&socket, ready).await;
-        Plugin { process, node: NodeClient::new(channel) }
+        Running(child)
     }
 
     async fn connect(&self, socket: &Path, ready: bool) -> Channel {

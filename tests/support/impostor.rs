@@ -74,6 +74,13 @@ impl Impostor {
         Self { address, log }
     }
 
+    /// What was asked for so far that holds `word`, as `METHOD PATH`, and forgotten.
+    pub fn take(&self, word: &str) -> Vec<String> {
+        let log = std::mem::take(&mut *self.log.lock().expect("the log"));
+        let named = log.into_iter().filter(|asked| asked.path.contains(word));
+        named.map(|asked| format!("{} {}", asked.method, asked.path)).collect()
+    }
+
     /// Paths asked for so far that hold `word`.
     pub fn asked(&self, word: &str) -> usize {
         self.log.lock().expect("the log").iter().filter(|asked| asked.path.contains(word)).count()

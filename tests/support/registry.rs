@@ -71,6 +71,11 @@ impl Registry {
         fs::write(&path, lines).expect("htpasswd is written");
     }
 
+    /// From now on only this user with this password is let in.
+    pub fn set_user(&self, user: (&str, &str)) {
+        fs::write(self.directory.path().join("htpasswd"), htpasswd(user)).expect("htpasswd is written");
+    }
+
     /// `127.0.0.1:PORT`.
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)

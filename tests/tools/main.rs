@@ -8,6 +8,7 @@ mod chart;
 mod faithful;
 mod fold;
 mod golden;
+mod grpc;
 mod manifests;
 mod monitoring;
 mod notation;

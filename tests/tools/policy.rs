@@ -201,6 +201,45 @@ fn an_image_is_admitted_by_the_signature_that_the_policy_names() {
     assert_says(&explained, &["matchRepository"]);
 }
 
+/// A team changes from a key to bundles by another one, and tries a third policy before it refuses anything.
+#[test]
+fn one_of_several_signatures_is_enough_and_a_policy_can_be_tried() {
+    let site = Site::new();
+    let (old, new, third) = (site.key("old"), site.key("new"), site.key("third"));
+    let either = json!({"type": "anyOf", "requirements": [signed_by(&old)[0], bundled_by(&new)[0]]});
+    let policy = site.only("either.json", json!([either]));
+    let settings = ["--policy", text(&policy)];
+    let (admitted, explained) = site.check(&settings);
+    assert!(!admitted);
+    assert_says(&explained, &["anyOf", "none of its alternatives holds", "old.pub", "new.pub"]);
+    site.sign("new", true);
+    let (admitted, explained) = site.check(&settings);
+    assert!(admitted, "{explained}");
+    assert_says(&explained, &["anyOf (sigstoreBundle) by"]);
+    let other = Site::new();
+    assert!(!other.check(&settings).0, "the scope is another registry's, and the default rejects");
+
+    let strict = site.only("strict.json", signed_by(&third));
+    let settings = ["--policy", text(&strict)];
+    assert!(!site.check(&settings).0);
+    let (admitted, explained) = site.check(&[&settings[..], &["--policy-mode", "warn"]].concat());
+    assert!(admitted, "{explained}");
+    assert!(explained["warning"].as_str().unwrap().contains("third.pub"), "{explained}");
+    assert_eq!(explained["requirements"][0]["holds"], false);
+    assert_eq!(explained["requirements"][0]["only_warns"], true);
+    assert!(
+        !other.check(&[&settings[..], &["--policy-mode", "warn"]].concat()).0,
+        "a reject is not softened"
+    );
+    let warns = json!([{"type": "warnOnly"}, signed_by(&third)[0]]);
+    let (admitted, explained) = site.check(&["--policy", text(&site.only("warns.json", warns))]);
+    assert!(admitted && explained["warning"].is_string(), "{explained}");
+    // By the key that was wanted there is nothing to warn of.
+    site.sign("third", false);
+    let (admitted, explained) = site.check(&[&settings[..], &["--policy-mode", "warn"]].concat());
+    assert!(admitted && explained["warning"].is_null(), "{explained}");
+}
+
 #[test]
 fn people_get_the_same_in_words() {
     let site = Site::new();
@@ -251,7 +290,7 @@ fn verifier_programs_must_agree_with_the_policy() {
     site.verifier("a-allows", "echo signed by the team");
     let (admitted, explained) = site.check(&settings);
     assert!(admitted, "{explained}");
-    let answer = json!({"name": "a-allows", "at": null, "holds": true, "because": "signed by the team"});
+    let answer = json!({"name": "a-allows", "at": null, "holds": true, "only_warns": false, "because": "signed by the team"});
     assert_eq!(explained["verifiers"], json!([answer]));
 
     let seen = site.path("seen");

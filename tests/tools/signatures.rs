@@ -12,13 +12,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use composefs_csi::oci::digest::Digest;
+use composefs_csi::oci::manifest::Descriptor;
 use composefs_csi::oci::reference::Reference;
 use composefs_csi::oci::{Credentials, Source, SourceSettings, Sources};
-use composefs_csi::trust::Claims;
 use composefs_csi::trust::collect::collect;
 use composefs_csi::trust::signature::{
     Authority, Claim, Expectation, Formats, Log, PublicKey, SignatureError, Signed, TrustedRoot, verify,
 };
+use composefs_csi::trust::{ClaimMemory, Claims, Subject};
 
 use crate::support::images::{Image, Layout};
 use crate::support::registry::{self, Options, Registry};
@@ -37,6 +38,7 @@ struct Target {
     /// The same of the platform's manifest.
     manifest: String,
     digests: Vec<Digest>,
+    target: Descriptor,
     source: Arc<dyn Source>,
 }
 
@@ -58,6 +60,7 @@ impl World {
             index: format!("{name}@{}", index.digest),
             manifest: format!("{name}@{}", manifest.digest),
             digests: vec![manifest.digest, index.digest],
+            target: index,
             source: self.source(&format!("{name}:latest")),
         }
     }
@@ -80,7 +83,14 @@ impl World {
 impl Target {
     fn evidence(&self) -> Claims {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(collect(&*self.source, &self.digests)).unwrap()
+        let subject = Subject {
+            namespace: None,
+            reference: self.index.parse().unwrap(),
+            digests: self.digests.clone(),
+            target: self.target.clone(),
+            sealed: false,
+        };
+        runtime.block_on(collect(&*self.source, &subject, None, &ClaimMemory::default())).unwrap()
     }
 }
 

@@ -123,8 +123,8 @@ fn sealed_store() -> String {
     std::fs::remove_dir_all(bench.store()).unwrap();
     let store = Store::open(&bench.store(), Options::new(NodeKey::from_bytes(&[42; 32]))).unwrap();
     assert_eq!(store.integrity(), Integrity::Read);
-    let lease = store.lease_blocking().unwrap();
-    let objects = store.objects().under(&lease).unwrap();
+    let hold = store.hold();
+    let objects = store.objects().under(&hold).unwrap();
     let image =
         image_by(&[("file", Node::File(text.clone())), ("s", Node::File(b"inline".to_vec()))], |bytes| {
             objects.put(bytes).unwrap().0

@@ -66,7 +66,7 @@ pub fn restart() -> String {
     assert_eq!(mounter.mounted(&c).unwrap(), Some(below));
     let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
     assert!(device(&a) == device(&b) && device(&b) == device(&c), "one superblock");
-    assert_eq!(mounter.mounted_images().unwrap().into_iter().collect::<Vec<_>>(), [image]);
+    assert_eq!(mounter.mounted_images().unwrap().here.into_iter().collect::<Vec<_>>(), [image]);
     for target in [&a, &b, &c] {
         mounter.unmount(target).unwrap();
         mounter.release(&image).unwrap();

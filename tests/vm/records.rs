@@ -134,7 +134,7 @@ pub fn first_digest() -> String {
     let store = open(&filled.bench, 42);
     let forged =
         ImageRecord { image: filled.evil.image, image_size: filled.evil.image_size, ..filled.good.clone() };
-    let error = store.commit_image(&store.lease_blocking().unwrap(), &forged).unwrap_err();
+    let error = store.commit_image(&store.hold(), &forged).unwrap_err();
     let path = filled.path("digests", format!("{}.json", manifest.hex()));
     let said = named(&error, &path, &manifest);
     let both: [VerityDigest; 2] = [filled.good.image, filled.evil.image];

@@ -69,13 +69,6 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* Annotations that make new pods when a file changes that is read at the start only. */}}
-{{- define "composefs-csi.checksums" -}}
-{{- with .Values.registries.certificateAuthorities }}
-composefs-csi/registry-ca: {{ toJson . | sha256sum | trunc 32 }}
-{{- end }}
-{{- end -}}
-
 {{/* The livenessprobe sidecar: asks Probe on the socket for whoever asks its /healthz. */}}
 {{- define "composefs-csi.livenessprobe" -}}
 - name: livenessprobe
@@ -119,8 +112,8 @@ readinessProbe:
 {{- end }}
 {{- end -}}
 
-{{/* Annotations of a pod: {root, extra: the operator's, which count more}. */}}
+{{/* Annotations of a pod: {extra: the operator's, which count more}. No checksums: what changes is read anew. */}}
 {{- define "composefs-csi.podAnnotations" -}}
 {{- $own := dict "kubectl.kubernetes.io/default-container" "driver" }}
-{{- merge (dict) .extra (include "composefs-csi.checksums" .root | fromYaml) $own | toYaml }}
+{{- merge (dict) .extra $own | toYaml }}
 {{- end -}}

@@ -5,9 +5,7 @@ settings of the plugin. All values are text.
 */}}
 {{- define "composefs-csi.commonSettings" -}}
 STATE_DIR: {{ .Values.stateDir | quote }}
-{{- with .Values.registries.insecure }}
-INSECURE_REGISTRY: {{ join "," . | quote }}
-{{- end }}
+INSECURE_REGISTRIES_FILE: /etc/composefs-csi/settings/insecure-registries
 {{- with .Values.registries.certificateAuthorities }}
 {{- $files := list }}
 {{- range $file, $_ := . }}
@@ -29,6 +27,7 @@ GC_LOW: {{ .Values.node.gc.lowPercent | int | quote }}
 MIN_FREE: {{ .Values.node.gc.minFreePercent | int | quote }}
 BUILD_MEMORY: {{ .Values.node.buildMemoryMiB | int | quote }}
 WITHOUT_POLICY: {{ .Values.policy.withoutPolicy }}
+POLICY_MODE: {{ .Values.policy.mode }}
 {{- if .Values.policy.json }}
 POLICY: /etc/composefs-csi/policy/policy.json
 {{- end }}

@@ -4,6 +4,9 @@ use std::ops::Range;
 
 /// Index of `:authority` in the static table (appendix A).
 const AUTHORITY: usize = 1;
+/// The same name as a literal, which gRPC's C core writes at each new value: as it is, and Huffman-coded.
+const NAMES: [(&[u8], bool); 2] =
+    [(b":authority", false), (&[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f], true)];
 /// The number of symbols, of 257, whose Huffman code has as many bits as the index (appendix B). Codes of one length are
 /// consecutive and follow the shorter ones, so the counts determine where each code ends.
 const CODES: [u32; 31] =
@@ -36,12 +39,10 @@ pub(super) fn authority(block: &[u8]) -> Option<Literal> {
             continue;
         }
         // Index 0: the name is a literal as well.
-        if index == 0 {
-            string(block, &mut at)?;
-        }
+        let named = index == AUTHORITY || index == 0 && NAMES.contains(&string(block, &mut at)?);
         let start = at;
         let (bytes, huffman) = string(block, &mut at)?;
-        if index == AUTHORITY {
+        if named {
             let characters = if huffman { huffman_characters(bytes)? } else { bytes.len() };
             return Some(Literal { bytes: start..at, characters });
         }
@@ -132,6 +133,17 @@ mod tests {
         }
         // The second request of C.4 refers to the first one's authority by its index.
         assert_eq!(authority(&hex::decode("828684be5886a8eb10649cbf").unwrap()), None);
+    }
+
+    #[test]
+    fn the_name_may_be_a_literal() {
+        let value = b"\x09a%2Fb.soc";
+        for name in [&b"\x0a:authority"[..], b"\x88\xb8\x3b\x53\x39\xec\x32\x7d\x7f"] {
+            let block = [b"\x83\x40", name, value].concat();
+            let found = Literal { bytes: 2 + name.len()..block.len(), characters: 9 };
+            assert_eq!(authority(&block), Some(found));
+        }
+        assert_eq!(authority(&[&b"\x40\x0a:authoritx"[..], value].concat()), None);
     }
 
     #[test]

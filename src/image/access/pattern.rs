@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::kind::Kind;
+use crate::oci::reference::is_canonical_host;
 
 /// Matches images by registry and repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,13 @@ impl FromStr for ImagePattern {
         if name.contains('@') || name.split('/').skip(1).any(|part| part.contains(':')) {
             return problem("it has a tag or a digest");
         }
+        // A layout has a directory instead.
+        let host = name.split('/').next().filter(|host| *host != "oci:");
+        if host.is_some_and(|host| !is_canonical_host(host)) {
+            return problem(
+                "its host is not as references spell it: in lower case, without port 443, addresses in full",
+            );
+        }
         Ok(Self { name: name.to_owned(), below })
     }
 }
@@ -112,12 +120,17 @@ mod tests {
             ("r.io/a:1", "tag"),
             ("r.io/a@sha256:00", "tag"),
             ("r.io/a b", "blank"),
+            ("R.io/a", "lower case"),
+            ("r.io:443/a", "port 443"),
+            ("[0::1]/a", "in full"),
+            ("127.1/*", "in full"),
+            ("index.docker.io/*", "spell"),
         ] {
             let error = bad.parse::<ImagePattern>().unwrap_err();
             assert!(error.to_string().contains(word), "{bad:?}: {error}");
             assert_eq!(error.kind(), Kind::Invalid);
         }
-        for good in ["r.io/*", "r.io:5000/a/b", "r.io/a/*"] {
+        for good in ["r.io/*", "r.io:5000/a/b", "r.io/a/*", "[::1]:5000/*", "oci:/srv/images/*"] {
             assert_eq!(good.parse::<ImagePattern>().unwrap().to_string(), good);
         }
     }

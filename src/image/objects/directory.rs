@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::error::ObjectError;
+use super::keep::Keep;
 use super::metrics::ObjectMetrics;
 use super::room::Room;
 use crate::image::verity::VerityDigest;
@@ -18,6 +19,8 @@ use crate::image::verity::VerityDigest;
 #[derive(Debug, Clone)]
 pub struct Objects {
     pub(super) inner: Arc<Inner>,
+    /// Told of every object that is put.
+    keeper: Option<Arc<dyn Keep>>,
 }
 
 #[derive(Debug)]
@@ -96,7 +99,16 @@ impl Objects {
             room,
             metrics: ObjectMetrics::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), keeper: None })
+    }
+
+    /// The same objects, where `keeper` is told of each one before it is put.
+    pub(in crate::image) fn kept_by(&self, keeper: Arc<dyn Keep>) -> Self {
+        Self { inner: Arc::clone(&self.inner), keeper: Some(keeper) }
+    }
+
+    pub(super) fn keep(&self, digest: &VerityDigest) -> Result<(), ObjectError> {
+        self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.keep(digest))
     }
 
     /// Whether new objects get fs-verity, and objects without it count as absent.

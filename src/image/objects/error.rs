@@ -80,7 +80,7 @@ impl ObjectError {
         }
     }
 
-    pub(super) fn from_io(error: io::Error, step: &'static str, path: &Path) -> Self {
+    pub(in crate::image) fn from_io(error: io::Error, step: &'static str, path: &Path) -> Self {
         Self::new(Errno::from_io_error(&error).unwrap_or(Errno::IO), step, path)
     }
 

@@ -74,6 +74,7 @@ impl Objects {
     /// [`ObjectError::Full`] if the filesystem is; else the step that failed.
     pub fn put(&self, content: &[u8]) -> Result<(VerityDigest, Put), ObjectError> {
         let digest = VerityDigest::of(content);
+        self.keep(&digest)?;
         // Content that is here already is never written again.
         if self.contains(&digest, content.len() as u64)? {
             return Ok((digest, Put::Present));

@@ -85,6 +85,7 @@ impl ObjectWriter {
                 .map_err(|errno| self.objects.fail(errno, "ftruncate"))?;
         }
         let digest = self.hasher.finish();
+        self.objects.keep(&digest)?;
         if self.objects.contains(&digest, self.size)? {
             return Ok((digest, Put::Present));
         }

@@ -5,18 +5,18 @@
 //! syncfs                        objects and staged layer records are on disk
 //! staging/* -> layers/, fsync   from here the layers outlive a reboot
 //! images/<manifest>.json        temporary file, fsync, rename, fsync of the directory
-//! dirty/<marker> removed        nothing unsynced is left of this lease
+//! dirty/<marker> removed        nothing unsynced is left of this hold
 //! ```
 //! A crash between two lines leaves layers without an image, which the next pull uses and the sweep
 //! removes; never an image without its parts.
 
 use super::parts::Parts;
-use super::{ImageRecord, Lease, Store, StoreError, Variant};
+use super::{Held, Hold, ImageRecord, Store, StoreError, Variant};
 use crate::oci::digest::Digest;
 
 impl Store {
     /// Makes the image exist. Its layers are staged or stored, its composefs images are objects, and
-    /// all that was written under `lease`. Blocking: waits for the disk.
+    /// all that was written under `hold`. Blocking: waits for the disk.
     ///
     /// Committing an image again replaces its record.
     ///
@@ -24,7 +24,10 @@ impl Store {
     /// [`StoreError::NoLayer`] and [`StoreError::NoObject`] if a part is missing, [`StoreError::OtherDigest`] if the
     /// image was another when it was first built here, [`StoreError::Unsound`] if the filesystem lost writes, and those
     /// of the steps above.
-    pub fn commit_image(&self, lease: &Lease, record: &ImageRecord) -> Result<(), StoreError> {
+    pub fn commit_image(&self, hold: &Hold, record: &ImageRecord) -> Result<(), StoreError> {
+        // Before they are looked for: what is found then stays until the record keeps it.
+        let parts = record.layers.iter().copied().map(Held::Layer);
+        hold.keep_blocking(&Held::of(record).into_iter().chain(parts).collect::<Vec<_>>())?;
         let Parts { layers, objects, images, .. } = &self.parts;
         for layer in &record.layers {
             if !layers.contains(layer)? {
@@ -37,33 +40,34 @@ impl Store {
         let markers = objects.markers();
         // Listed before the sync, which covers only what was written before it.
         let covered = markers.abandoned()?;
-        markers.sync_filesystem(lease.file())?;
+        markers.sync_filesystem(&*hold.file()?)?;
         for layer in &record.layers {
             layers.keep(layer)?;
         }
         // Also when another commit did the moving: its own sync may not have come yet.
         layers.sync()?;
         images.write(record)?;
-        markers.remove(covered.into_iter().chain(lease.take_marker()))
+        markers.remove(covered.into_iter().chain(hold.take_marker()))
     }
 
     /// Adds another composefs image of the same layers to the record of an image that exists, and returns that record.
-    /// What was written for it was written under `lease`. Blocking: waits for the disk.
+    /// What was written for it was written under `hold`. Blocking: waits for the disk.
     ///
     /// # Errors
     /// [`StoreError::NoImage`] if the image has gone, and those of [`Store::commit_image`].
     pub fn commit_variant(
         &self,
-        lease: &Lease,
+        hold: &Hold,
         manifest: &Digest,
         variant: Variant,
     ) -> Result<ImageRecord, StoreError> {
+        hold.keep_blocking(&[Held::Manifest(*manifest), Held::Composefs(variant.image)])?;
         self.check_image(manifest, &variant)?;
         let markers = self.parts.objects.markers();
         let covered = markers.abandoned()?;
-        markers.sync_filesystem(lease.file())?;
+        markers.sync_filesystem(&*hold.file()?)?;
         let record = self.parts.images.add_variant(manifest, variant)?;
-        markers.remove(covered.into_iter().chain(lease.take_marker()))?;
+        markers.remove(covered.into_iter().chain(hold.take_marker()))?;
         Ok(record)
     }
 

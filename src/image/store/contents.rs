@@ -35,7 +35,7 @@ impl Parts {
 impl Contents<'_> {
     /// Every object of these images: of their layers, each read once, and their composefs images; some more than once.
     /// Where a layer's record is lost, those that the composefs images name which were made of it: all that a mount needs.
-    /// `visit` is told where the object is named. The caller holds a lease. Blocking.
+    /// `visit` is told where the object is named. The caller holds the images. Blocking.
     pub(super) fn each_object_of_all(
         &self,
         records: &[&ImageRecord],

@@ -12,10 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use super::error::StoreError;
-use super::file_name::digest_of;
 use crate::durable_file::{self, StepError, Steps, Temporary, assert_may_block, try_lock};
 use crate::image::objects::Room;
-use crate::oci::digest::Digest;
 
 /// Files that are being written, each locked while its writer lives.
 pub(super) const TEMPORARY: &str = "tmp";
@@ -118,21 +116,6 @@ impl Disk {
         })
     }
 
-    /// Removes the directories in `directory` that are not named by a digest for which `is_needed` holds.
-    pub(super) fn remove_directories_unless(
-        &self,
-        directory: &Path,
-        is_needed: impl Fn(&Digest) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
-        for name in self.list(directory)? {
-            let about = digest_of(&name, "");
-            if about.as_ref().map(&is_needed).transpose()? != Some(true) {
-                self.remove_all(&directory.join(name))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Removes a directory and what is in it.
     pub(super) fn remove_all(&self, directory: &Path) -> Result<(), StoreError> {
         self.step("remove", directory, || fs::remove_dir_all(directory))
@@ -143,7 +126,7 @@ impl Disk {
         let directory = self.root.join(TEMPORARY);
         for name in self.list(&directory)? {
             let path = directory.join(name);
-            // A writer needs no lease, so it may be alive; and it may have renamed the file since the listing.
+            // A writer needs no hold, so it may be alive; and it may have renamed the file since the listing.
             let Ok(file) = fs::File::open(&path) else { continue };
             let lock = FlockOperation::NonBlockingLockExclusive;
             if try_lock(&file, lock).map_err(|error| self.error("lock", &path, error))? {

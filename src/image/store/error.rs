@@ -126,7 +126,7 @@ pub enum StoreError {
         /// The newest format known here.
         known: u32,
     },
-    /// Another lease, or a sweep, excludes what the caller wants.
+    /// A sweep, another collection or a hold excludes what the caller wants.
     #[error("the store {} is in use ({why}); try again when that is over", store.display())]
     Busy {
         /// The store's directory.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::contents::{Contents, Source};
-use super::{ImageRecord, Store, StoreError};
+use super::{Held, ImageRecord, Listing, Store, StoreError};
 use crate::image::objects::{Corruption, Objects};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
@@ -33,7 +33,7 @@ impl Store {
     /// # Errors
     /// Those of reading records, and of opening files. What is damaged is part of the answer.
     pub fn examine(&self, images: &[ImageRecord]) -> Result<Examined, StoreError> {
-        let _lease = self.lease_blocking()?;
+        let _hold = self.hold_to_look(&images.iter().flat_map(Held::of).collect::<Vec<_>>())?;
         let (contents, records) = (self.parts.contents(), images.iter().collect::<Vec<_>>());
         let work: Vec<VerityDigest> = named(contents, &records)?.into_iter().collect();
         let mut examined = examine_all(self.parts.objects.all(), &work)?;
@@ -50,12 +50,12 @@ impl Store {
         Ok(examined)
     }
 
-    /// Reads one object in full, under a lease, and says what is wrong with it, if anything. Blocking.
+    /// Reads one object in full and says what is wrong with it, if anything. Blocking.
     ///
     /// # Errors
     /// It could not be examined, which says nothing about the object.
     pub fn examine_object(&self, digest: &VerityDigest) -> Result<Option<Corruption>, StoreError> {
-        let _lease = self.lease_blocking()?;
+        let _hold = self.hold_to_look(&[Held::Object(*digest)])?;
         Ok(self.parts.objects.all().examine(digest)?.1)
     }
 
@@ -64,8 +64,7 @@ impl Store {
     /// # Errors
     /// Those of reading records and of looking at files.
     pub fn missing_objects(&self) -> Result<Vec<VerityDigest>, StoreError> {
-        let _lease = self.lease_blocking()?;
-        let listing = self.parts.images.list()?;
+        let (_hold, listing) = self.hold_all_images()?;
         let records: Vec<_> = listing.images.iter().map(|image| &image.record).collect();
         let named = named(self.parts.contents(), &records)?;
         let mut missing = Vec::new();
@@ -82,17 +81,17 @@ impl Store {
     /// # Errors
     /// Those of reading records.
     pub fn images_with(&self, object: &VerityDigest) -> Result<Vec<ImageRecord>, StoreError> {
-        let _lease = self.lease_blocking()?;
-        self.images_with_any(&BTreeSet::from([*object]))
+        let (_hold, listing) = self.hold_all_images()?;
+        self.images_with_any(listing, &BTreeSet::from([*object]))
     }
 
-    /// The images that have any of `objects`. The caller holds a lease, or the store alone.
+    /// The images that have any of `objects`. They are held, or nothing can be removed.
     pub(super) fn images_with_any(
         &self,
+        listing: Listing,
         objects: &BTreeSet<VerityDigest>,
     ) -> Result<Vec<ImageRecord>, StoreError> {
-        let records: Vec<_> =
-            self.parts.images.list()?.images.into_iter().map(|image| image.record).collect();
+        let records: Vec<_> = listing.images.into_iter().map(|image| image.record).collect();
         let borrowed: Vec<_> = records.iter().collect();
         let owners = Source::owners(self.parts.contents(), &borrowed, |digest| objects.contains(digest))?;
         let having: BTreeSet<usize> = owners.into_values().flatten().collect();

@@ -1,7 +1,8 @@
 //! Which images go: the decision, without any I/O.
 //!
-//! An image stays if a volume record, a mount or a pin needs it, or if it was used less than the
-//! minimum age ago. As long as it is unknown what is needed, everything stays.
+//! An image stays if a volume record, a mount, a pin or a hold needs it, or if it was used less than the
+//! minimum age ago. As long as it is unknown what is needed, everything stays. By watermarks no more goes than is needed,
+//! and what was used of late only if that ends the want.
 
 use std::time::{Duration, SystemTime};
 
@@ -43,6 +44,8 @@ pub(super) enum Need {
     Mount,
     /// The operator.
     Pin,
+    /// A pull or publish under way.
+    Hold,
 }
 
 /// What to remove.
@@ -62,6 +65,9 @@ pub enum Policy {
         low: u8,
         /// Images used more recently stay.
         min_age: Duration,
+        /// Of images used more recently than this, none goes unless that brings the filesystem below the high mark:
+        /// where others fill the disk, it would only be pulled again.
+        recent: Duration,
     },
 }
 
@@ -72,11 +78,24 @@ impl Policy {
             Self::Unneeded { min_age } | Self::Watermarks { min_age, .. } => *min_age,
         }
     }
+
+    /// Images used more recently than this go only if that ends the want.
+    pub(super) fn recent(&self) -> Duration {
+        match self {
+            Self::Unneeded { min_age } => *min_age,
+            Self::Watermarks { recent, .. } => *recent,
+        }
+    }
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60) }
+        Self::Watermarks {
+            high: 85,
+            low: 80,
+            min_age: Duration::from_secs(60),
+            recent: Duration::from_secs(3600),
+        }
     }
 }
 
@@ -101,18 +120,22 @@ pub(super) fn plan(inventory: &Inventory, policy: &Policy) -> CollectionPlan {
         inventory.images.iter().filter(|image| may_go(image, inventory.now, policy.min_age())).collect();
     // By manifest as well, so that the same inventory gives the same plan.
     idle.sort_by_key(|image| (image.last_used, image.manifest));
-    if let Policy::Watermarks { high, low, .. } = *policy {
+    if let Policy::Watermarks { high, low, recent, .. } = *policy {
         if !inventory.space.exceeds(high) {
             return CollectionPlan::Done;
         }
         let wanted = inventory.space.excess(low);
-        // Where all of them together do not free enough, all go.
         let mut freed = Amount::default();
         let enough = idle.iter().position(|image| {
             freed += image.frees;
             freed.covers(&wanted)
         });
-        idle.truncate(enough.map_or(idle.len(), |last| last + 1));
+        match enough {
+            Some(last) => idle.truncate(last + 1),
+            // All of them bring the filesystem below the mark at which removal begins.
+            None if freed.covers(&inventory.space.excess(high)) => {}
+            None => idle.retain(|image| may_go(image, inventory.now, recent)),
+        }
     }
     if idle.is_empty() {
         CollectionPlan::Done
@@ -122,7 +145,7 @@ pub(super) fn plan(inventory: &Inventory, policy: &Policy) -> CollectionPlan {
 }
 
 /// An image whose last use lies in the future (the clock was set back) counts as just used.
-fn may_go(image: &Candidate, now: SystemTime, min_age: Duration) -> bool {
+pub(super) fn may_go(image: &Candidate, now: SystemTime, min_age: Duration) -> bool {
     let age = now.duration_since(image.last_used).unwrap_or_default();
     image.needed.is_none() && age >= min_age
 }

@@ -133,19 +133,19 @@ fn access() -> [AccessRecord; 4] {
 }
 
 fn fill(store: &Store) {
-    let lease = store.lease_blocking().unwrap();
-    store.objects().under(&lease).unwrap().put(b"image").unwrap();
-    let mut writer = RecordWriter::new(store.layers().stage(&lease).unwrap());
+    let hold = store.hold();
+    store.objects().under(&hold).unwrap().put(b"image").unwrap();
+    let mut writer = RecordWriter::new(store.layers().stage(&hold).unwrap());
     writer.push(&entry()).unwrap();
     let (manifest, blob) = (record().manifest, Digest::of(b"blob"));
     writer.finish().unwrap().finish(&record().layers[0], &blob).unwrap();
-    store.commit_image(&lease, &record()).unwrap();
-    store.names().remember(&record().names, &"linux/amd64".parse().unwrap(), manifest).unwrap();
+    store.commit_image(&hold, &record()).unwrap();
+    store.names().remember(&hold, &record().names, &"linux/amd64".parse().unwrap(), manifest).unwrap();
     for fact in access() {
-        store.access().record(&lease, AccessSubject::Image(&manifest), "r.io/x", &fact, 5).unwrap();
+        store.access().record(&hold, AccessSubject::Image(&manifest), "r.io/x", &fact, 5).unwrap();
     }
-    store.access().record(&lease, AccessSubject::Blob(&blob), "r.io", &AccessRecord::Anonymous, 6).unwrap();
-    store.evidence().put(&lease, &manifest, "r.io/x", b"{}").unwrap();
+    store.access().record(&hold, AccessSubject::Blob(&blob), "r.io", &AccessRecord::Anonymous, 6).unwrap();
+    store.evidence().put(&hold, &manifest, "r.io/x", b"{}").unwrap();
     store.pin(&manifest).unwrap();
 }
 
@@ -212,9 +212,9 @@ fn records_are_read_with(layer: &str) {
     assert_eq!(store.pins().list().unwrap(), [manifest]);
     // Another build of the same manifest is held against the first digest that was read.
     let other = VerityDigest::of(b"other");
-    let lease = store.lease_blocking().unwrap();
-    store.objects().under(&lease).unwrap().put(b"other").unwrap();
-    let refused = store.commit_image(&lease, &ImageRecord { image: other, ..record() }).unwrap_err();
+    let hold = store.hold();
+    store.objects().under(&hold).unwrap().put(b"other").unwrap();
+    let refused = store.commit_image(&hold, &ImageRecord { image: other, ..record() }).unwrap_err();
     assert!(
         matches!(refused, StoreError::OtherDigest { recorded, .. } if recorded == record().image),
         "{refused}"

@@ -1,54 +1,118 @@
 //! What must stay: the roots that the store can see, and those that its caller names.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::gc::{Candidate, Inventory, Need};
-use super::marked::{add_missing, unreadable_mount};
+use super::held::Held;
+use super::marked::add_missing;
+use super::mounted::{Mounted, MountedImages, missing_mount, unreadable_mount};
 use super::parts::Parts;
+use super::parts::images::Listing;
 use super::space::Amount;
-use super::{Space, StoreError};
+use super::{ImageRecord, Space, StoreError};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 
-/// Everything that the garbage collector's decision depends on. Only exact under the store's exclusive
-/// lock. `frees` says what each image's removal frees; nothing for those not listed.
+/// What needs images, whatever is recorded about them. Exact under the store's exclusive lock.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    held: HashSet<Digest>,
+    held_images: BTreeSet<VerityDigest>,
+    mounted: Mounted,
+    /// From any store.
+    shown: BTreeSet<VerityDigest>,
+    volumes: HashSet<Digest>,
+    pins: HashSet<Digest>,
+    /// Why it is not known what is needed; empty if it is.
+    pub(super) unknown: Vec<String>,
+}
+
+impl Needs {
+    pub(super) fn read(parts: &Parts, mounted: &MountedImages<'_>) -> Result<Self, StoreError> {
+        let mut needs = Self::default();
+        // First: a holder ends its hold after a mount or a volume keeps what it held.
+        parts.holds.for_each_new(&mut HashMap::new(), |held| match held {
+            Held::Manifest(manifest) => drop(needs.held.insert(manifest)),
+            Held::Composefs(image) => drop(needs.held_images.insert(image)),
+            // The sweep keeps them.
+            Held::Object(_) | Held::Layer(_) | Held::Name(_) => {}
+        })?;
+        needs.mounted = mounted().map_err(StoreError::Blocked)?;
+        needs.shown = needs.mounted.all();
+        let volumes = parts.volumes.list(&mut needs.unknown)?;
+        add_missing(parts, &volumes, &mut needs.unknown)?;
+        needs.volumes = volumes.into_iter().map(|volume| volume.image).collect();
+        needs.pins = parts.pins.list()?.into_iter().collect();
+        Ok(needs)
+    }
+
+    /// What needs the image; one reason is enough.
+    pub(super) fn of(&self, image: &ImageRecord) -> Option<Need> {
+        let manifest = &image.manifest;
+        if image.is_any_of(&self.shown) {
+            Some(Need::Mount)
+        } else if self.volumes.contains(manifest) {
+            Some(Need::Volume)
+        } else if self.held.contains(manifest) || image.is_any_of(&self.held_images) {
+            Some(Need::Hold)
+        } else {
+            self.pins.contains(manifest).then_some(Need::Pin)
+        }
+    }
+
+    /// Notes mounts without a record: they keep what their images list. Before any record goes it must be sure that these
+    /// can be read.
+    fn note_unreadable_mounts(&mut self, parts: &Parts, listing: &Listing) -> Result<(), StoreError> {
+        let known: HashSet<VerityDigest> =
+            listing.images.iter().flat_map(|image| image.record.images()).map(|own| own.image).collect();
+        for image in &self.shown {
+            if !parts.contents().has_image(image)? {
+                if self.mounted.here.contains(image) {
+                    self.unknown.push(missing_mount(image));
+                }
+            } else if !known.contains(image)
+                && let Err(why) = parts.contents().named_by(image)?
+            {
+                self.unknown.push(unreadable_mount(image, &why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a pull that is gone has left something: a hold without a holder, or a staged layer that is older than `grace`
+/// and that nobody holds. What was left without such a trace is found by the next thorough sweep.
+pub(super) fn has_leftovers(parts: &Parts, grace: Duration) -> Result<bool, StoreError> {
+    if parts.holds.any_dead()? {
+        return Ok(true);
+    }
+    let mut held = HashSet::new();
+    parts.holds.for_each_new(&mut HashMap::new(), |thing| {
+        if let Held::Layer(diff_id) = thing {
+            held.insert(diff_id);
+        }
+    })?;
+    Ok(parts.layers.staged()?.into_iter().any(|(diff_id, age)| age >= grace && !held.contains(&diff_id)))
+}
+
+/// Everything that the garbage collector's decision depends on. `frees` says what each image's removal frees; nothing
+/// for those not listed. What is read beside pulls may change: [`Needs`] are read again before anything is removed.
 pub(super) fn take(
     parts: &Parts,
-    mounted: &BTreeSet<VerityDigest>,
+    mounted: &MountedImages<'_>,
     frees: &HashMap<Digest, Amount>,
     space: Space,
 ) -> Result<Inventory, StoreError> {
+    let mut needs = Needs::read(parts, mounted)?;
     let listing = parts.images.list()?;
+    needs.note_unreadable_mounts(parts, &listing)?;
     let mut unknown: Vec<String> = listing.unreadable.iter().map(ToString::to_string).collect();
-    let volumes = parts.volumes.list(&mut unknown)?;
-    add_missing(parts, &volumes, &mut unknown)?;
-    let volumes: HashSet<Digest> = volumes.into_iter().map(|volume| volume.image).collect();
-    let pins: HashSet<Digest> = parts.pins.list()?.into_iter().collect();
-    let known: BTreeSet<VerityDigest> =
-        listing.images.iter().flat_map(|image| image.record.images()).map(|own| own.image).collect();
-    for image in mounted.difference(&known) {
-        // Otherwise it belongs to another store on this machine.
-        if !parts.contents().has_image(image)? {
-            continue;
-        }
-        // One that has no record keeps what it lists. Before any record goes it must be sure that it can be read.
-        if let Err(why) = parts.contents().named_by(image)? {
-            unknown.push(unreadable_mount(image, &why));
-        }
-    }
+    unknown.append(&mut needs.unknown);
     let images = listing.images.iter().map(|image| {
         let manifest = image.record.manifest;
-        // One reason is enough.
-        let needed = if image.record.is_any_of(mounted) {
-            Some(Need::Mount)
-        } else if volumes.contains(&manifest) {
-            Some(Need::Volume)
-        } else {
-            pins.contains(&manifest).then_some(Need::Pin)
-        };
         let frees = frees.get(&manifest).copied().unwrap_or_default();
-        Candidate { manifest, last_used: image.last_used, needed, frees }
+        Candidate { manifest, last_used: image.last_used, needed: needs.of(&image.record), frees }
     });
     Ok(Inventory { images: images.collect(), unknown, space, now: SystemTime::now() })
 }

@@ -1,169 +1,178 @@
-//! The lock of the store: shared by those who use it, exclusive for removing.
+//! The locks of the store. None is held while anybody waits for a registry, a mount or a caller.
 //!
-//! A [`Lease`] keeps every object, layer and record that its holder finds or writes; the sweep has
-//! the store alone. Within the process that is a fair read-write lock, against other processes an
-//! flock(2) on `<store>/lock`, one open file description per lease. Both end with the process.
+//! ```text
+//! <store>/lock        flock: shared while a hold is noted, exclusive while the sweep removes
+//! <store>             flock on the directory: of the one collection or repair that runs
+//! ```
+//! What must stay is in the holds ([`super::hold`]). The shared lock is taken for the microseconds of writing an entry:
+//! whoever has noted an entry and finds the thing afterwards can rely on it, because every slice of a sweep that begins
+//! later reads the entry first. Each [`Gate`] and each [`Exclusive`] is an open file description of its own, so threads
+//! of one process exclude each other as processes do. All locks end with the process.
 
 use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use rustix::fs::FlockOperation::{self, NonBlockingLockExclusive, NonBlockingLockShared};
+use rustix::io::Errno;
 
 use super::disk::Disk;
 use super::error::StoreError;
-use super::markers::Marker;
 use crate::durable_file::try_lock;
 
 /// The lock file, in the store's directory.
 pub(super) const FILE: &str = "lock";
-/// How often to try while another process holds the lock.
-const POLL: Duration = Duration::from_millis(5);
-const SWEEPING: &str = "a sweep is removing what no image needs";
-const LEASED: &str = "pulls or publishes are under way";
+/// How often to try while another has the lock.
+pub(super) const POLL: Duration = Duration::from_millis(2);
+/// How often to look whether holds have ended.
+const HOLDS_POLL: Duration = Duration::from_millis(10);
+pub(super) const SWEEPING: &str = "a sweep is removing what no image needs";
+const HELD: &str = "a pull or publish relies on what is to be removed";
+const COLLECTING: &str = "another collection or repair is under way";
 
-/// Keeps the sweep away while it lives. Cheap to clone; the last clone ends it.
-///
-/// Its file descriptor was opened before anything was written under it, so `syncfs` through it
-/// reports every failed write-back since (Linux 5.8).
+/// The locks of one store.
 #[derive(Debug, Clone)]
-pub struct Lease(Arc<Held>);
-
-#[derive(Debug)]
-struct Held {
-    /// Present once this lease has begun to write. Declared first: its lock goes before the lease's.
-    marker: Mutex<Option<Marker>>,
-    lock: File,
-    _process: OwnedRwLockReadGuard<()>,
+pub(super) struct StoreLock {
+    disk: Disk,
 }
 
-impl Lease {
-    pub(super) fn file(&self) -> &File {
-        &self.0.lock
-    }
-
-    /// The marker of this lease's writes, made by `make` if there is none.
-    pub(super) fn mark(&self, make: impl FnOnce() -> Result<Marker, StoreError>) -> Result<(), StoreError> {
-        let mut marker = self.0.marker.lock().unwrap_or_else(PoisonError::into_inner);
-        // Held while the marker is made: no clone may write before it is durable.
-        if marker.is_none() {
-            *marker = Some(make()?);
-        }
-        Ok(())
-    }
-
-    /// Takes the marker away, once a sync has covered all that was written.
-    pub(super) fn take_marker(&self) -> Option<Marker> {
-        self.0.marker.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// The store without any other user.
+/// The store while nothing can be noted in a hold.
 #[derive(Debug)]
 pub(super) struct Exclusive {
-    pub(super) lock: File,
-    _process: OwnedRwLockWriteGuard<()>,
+    pub(super) lock: Locked,
 }
 
-/// Hands out leases.
+/// The right to remove things, slice by slice.
 #[derive(Debug)]
-pub(super) struct StoreLock {
-    store: PathBuf,
-    path: PathBuf,
-    disk: Disk,
-    /// Within this process.
-    process: Arc<RwLock<()>>,
+pub(super) struct Collecting {
+    _lock: Locked,
+}
+
+/// A file with an exclusive lock, which ends with this value. Closing would not be enough: a program that is being
+/// started has a copy of the descriptor for a moment.
+#[derive(Debug)]
+pub(super) struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // If it fails, the lock ends when the last copy is closed.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+impl AsFd for Locked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// One holder's way to the shared lock.
+#[derive(Debug)]
+pub(super) struct Gate {
+    lock: File,
 }
 
 impl StoreLock {
     pub(super) fn new(disk: &Disk) -> Self {
-        let (store, path) = (disk.root().to_owned(), disk.root().join(FILE));
-        Self { store, path, disk: disk.clone(), process: Arc::default() }
+        Self { disk: disk.clone() }
     }
 
-    /// A lease, as soon as no sweep runs; gives up after `patience`.
-    pub(super) async fn shared(&self, patience: Duration) -> Result<Lease, StoreError> {
-        let deadline = tokio::time::Instant::now() + patience;
-        let waiting = Arc::clone(&self.process).read_owned();
-        // This process first: its lock is fair, so no waiting caller is overtaken without end.
-        let process = tokio::time::timeout_at(deadline, waiting).await.map_err(|_| self.busy(SWEEPING))?;
-        let lock = self.open()?;
-        // flock(2) has no waiting with a deadline.
-        while !self.lock(&lock, FlockOperation::NonBlockingLockShared)? {
-            if tokio::time::Instant::now() >= deadline {
-                return Err(self.busy(SWEEPING));
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(lease(lock, process))
+    pub(super) fn gate(&self) -> Result<Gate, StoreError> {
+        Ok(Gate { lock: self.open_lock()? })
     }
 
-    /// The same for callers that may block.
-    pub(super) fn shared_blocking(&self, patience: Duration) -> Result<Lease, StoreError> {
-        let lock = self.open()?;
-        let process =
-            self.wait(patience, SWEEPING, || Ok(Arc::clone(&self.process).try_read_owned().ok()))?;
-        self.wait(patience, SWEEPING, || {
-            Ok(self.lock(&lock, FlockOperation::NonBlockingLockShared)?.then_some(()))
-        })?;
-        Ok(lease(lock, process))
+    /// The store's lock file, opened anew. Lost writes are told to files that were opened before they were made.
+    pub(super) fn open_lock(&self) -> Result<File, StoreError> {
+        let path = self.path();
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let opened = match opened {
+            // Enough for flock(2) and syncfs(2). NFS wants it writable, so that comes first.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
+            other => other,
+        };
+        opened.map_err(|error| self.disk.error("open", &path, error))
     }
 
-    /// The store without any other user, as soon as no lease exists in any process; gives up after `patience`.
-    /// Blocking.
+    /// Keeps everybody from noting anything, as soon as nobody is doing so; gives up after `patience`. Blocking.
     pub(super) fn exclusive(&self, patience: Duration) -> Result<Exclusive, StoreError> {
-        let lock = self.open()?;
-        // Both at once or neither: holding one while waiting for the other would keep leases out.
-        let process = self.wait(patience, LEASED, || {
-            let Ok(process) = Arc::clone(&self.process).try_write_owned() else { return Ok(None) };
-            Ok(self.lock(&lock, FlockOperation::NonBlockingLockExclusive)?.then_some(process))
-        })?;
-        Ok(Exclusive { lock, _process: process })
+        Ok(Exclusive { lock: self.lock(self.open_lock()?, patience, SWEEPING)? })
     }
 
-    fn wait<T>(
+    /// The same once `nothing_held` says, under the lock, that nobody holds what is to be changed.
+    pub(super) fn exclusive_once(
         &self,
         patience: Duration,
-        why: &'static str,
-        mut attempt: impl FnMut() -> Result<Option<T>, StoreError>,
-    ) -> Result<T, StoreError> {
+        mut nothing_held: impl FnMut() -> Result<bool, StoreError>,
+    ) -> Result<Exclusive, StoreError> {
         let deadline = Instant::now() + patience;
         loop {
-            // Tried at least once, even without patience.
-            if let Some(value) = attempt()? {
-                return Ok(value);
+            let all = self.exclusive(patience)?;
+            if nothing_held()? {
+                return Ok(all);
             }
+            drop(all);
+            if Instant::now() >= deadline {
+                return Err(self.busy(HELD));
+            }
+            std::thread::sleep(HOLDS_POLL);
+        }
+    }
+
+    /// As soon as no other collection or repair runs in any process; gives up after `patience`. Blocking.
+    pub(super) fn collecting(&self, patience: Duration) -> Result<Collecting, StoreError> {
+        let root = self.disk.root();
+        // No file of its own, which a full disk might not have room for.
+        let lock = File::open(root).map_err(|error| self.disk.error("open", root, error))?;
+        Ok(Collecting { _lock: self.lock(lock, patience, COLLECTING)? })
+    }
+
+    pub(super) fn busy(&self, why: &'static str) -> StoreError {
+        StoreError::Busy { store: self.disk.root().to_owned(), why }
+    }
+
+    fn lock(&self, file: File, patience: Duration, why: &'static str) -> Result<Locked, StoreError> {
+        let deadline = Instant::now() + patience;
+        // Tried at least once, even without patience. flock(2) has no waiting with a deadline.
+        while !try_lock(&file, NonBlockingLockExclusive)
+            .map_err(|error| self.disk.error("lock", self.disk.root(), error))?
+        {
             if Instant::now() >= deadline {
                 return Err(self.busy(why));
             }
             std::thread::sleep(POLL);
         }
+        Ok(Locked(file))
     }
 
-    fn open(&self) -> Result<File, StoreError> {
-        let mut options = OpenOptions::new();
-        let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&self.path);
-        let opened = match opened {
-            // Enough for flock(2) and syncfs(2). NFS wants it writable, so that comes first.
-            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => File::open(&self.path),
-            other => other,
-        };
-        opened.map_err(|error| self.disk.error("open", &self.path, error))
-    }
-
-    fn lock(&self, file: &File, operation: FlockOperation) -> Result<bool, StoreError> {
-        try_lock(file, operation).map_err(|error| self.disk.error("lock", &self.path, error))
-    }
-
-    fn busy(&self, why: &'static str) -> StoreError {
-        StoreError::Busy { store: self.store.clone(), why }
+    fn path(&self) -> PathBuf {
+        self.disk.root().join(FILE)
     }
 }
 
-fn lease(lock: File, process: OwnedRwLockReadGuard<()>) -> Lease {
-    Lease(Arc::new(Held { marker: Mutex::new(None), lock, _process: process }))
+impl Gate {
+    /// Does `act` while no sweep removes anything. Waits for the end of a sweep's slice if it may `wait`, and else
+    /// returns false during one.
+    pub(super) fn pass(&self, wait: bool, act: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
+        let entered = if wait { self.enter()? } else { try_lock(&self.lock, NonBlockingLockShared)? };
+        if !entered {
+            return Ok(false);
+        }
+        let done = act();
+        rustix::fs::flock(&self.lock, FlockOperation::Unlock)?;
+        done.map(|()| true)
+    }
+
+    fn enter(&self) -> io::Result<bool> {
+        loop {
+            match rustix::fs::flock(&self.lock, FlockOperation::LockShared) {
+                Ok(()) => return Ok(true),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
 }

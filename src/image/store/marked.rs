@@ -1,16 +1,20 @@
 //! The mark phase: everything that is needed.
 //!
-//! What an image record needs is in the records of its layers. What a mount, a volume record or a pin needs does not
-//! depend on a record: a repair, a new node key or a torn record takes the image's record away, and the mount goes on
+//! What an image record needs is in the records of its layers. What a mount, a volume record, a pin or a hold needs does
+//! not depend on a record: a repair, a new node key or a torn record takes the image's record away, and the mount goes on
 //! reading its objects. The composefs image lists them itself.
+//!
+//! Marking again reads only what has changed since, so that a sweep can do so in each of its slices.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::contents::Contents;
+use super::held::Held;
+use super::holds::ReadSoFar;
+use super::mounted::{Mounted, MountedImages, missing_mount, unreadable_mount};
 use super::parts::Parts;
-use super::parts::images::Images;
-use super::parts::layers::Layers;
+use super::parts::images::{Changed, Stamp};
 use super::parts::volumes::VolumeImage;
 use super::{ImageRecord, StoreError};
 use crate::image::composefs::ImageError;
@@ -22,9 +26,21 @@ use crate::oci::digest::Digest;
 pub(super) struct Marked {
     objects: HashSet<VerityDigest>,
     layers: HashSet<Digest>,
-    images: HashSet<Digest>,
     /// Composefs images all of whose objects are marked.
     composefs: HashSet<VerityDigest>,
+    /// Image records that were read, and all that they need marked.
+    images: HashMap<Digest, Stamp>,
+    held: HeldThings,
+}
+
+/// What holds keep, besides objects.
+#[derive(Debug, Default)]
+struct HeldThings {
+    read: ReadSoFar,
+    layers: HashSet<Digest>,
+    manifests: HashSet<Digest>,
+    composefs: HashSet<VerityDigest>,
+    names: HashSet<Digest>,
 }
 
 impl Marked {
@@ -36,55 +52,120 @@ impl Marked {
         self.layers.contains(diff_id)
     }
 
-    /// Marks what the image records need; those marked already cost nothing.
+    /// Whether a hold keeps what is recorded about an image.
+    pub(super) fn holds_manifest(&self, manifest: &Digest) -> bool {
+        self.held.manifests.contains(manifest)
+    }
+
+    /// Whether a hold keeps the record of a name.
+    pub(super) fn holds_name(&self, file: &Digest) -> bool {
+        self.held.names.contains(file)
+    }
+
+    /// Marks all that is needed and was not marked before. Exact under the store's exclusive lock.
     ///
     /// # Errors
-    /// [`StoreError::Blocked`] if any of them, or a layer of theirs, cannot be read. The others
-    /// have been marked.
-    pub(super) fn add_images(&mut self, images: &Images, contents: Contents<'_>) -> Result<(), StoreError> {
-        let listing = images.list()?;
-        let mut unknown: Vec<_> = listing.unreadable.iter().map(StoreError::to_string).collect();
-        for image in &listing.images {
-            if let Err(error) = self.add_image(contents, &image.record) {
-                unknown.push(format!("image {}: {error}", image.record.manifest));
+    /// [`StoreError::Blocked`] if it is unknown what is needed.
+    pub(super) fn add_all(
+        &mut self,
+        parts: &Parts,
+        grace: Duration,
+        mounted: &MountedImages<'_>,
+    ) -> Result<(), StoreError> {
+        // First: a holder ends its hold after a record, a mount or a volume keeps what it held.
+        self.add_holds(parts)?;
+        let mounted = mounted().map_err(StoreError::Blocked)?;
+        self.add_images(parts)?;
+        self.add_mounted(parts.contents(), &mounted)?;
+        self.add_kept(parts)?;
+        // The pull that failed a moment ago is about to be tried again.
+        for (diff_id, _) in parts.layers.staged()?.into_iter().filter(|(_, age)| *age < grace) {
+            self.add_layer(parts.contents(), &diff_id)?;
+        }
+        Ok(())
+    }
+
+    /// Marks what the image records need; those marked already cost a stat(2).
+    ///
+    /// # Errors
+    /// [`StoreError::Blocked`] if any of them, or a layer of theirs, cannot be read. The others have been marked.
+    pub(super) fn add_images(&mut self, parts: &Parts) -> Result<(), StoreError> {
+        let Changed { images, unreadable } = parts.images.list_changed(&self.images)?;
+        let mut unknown: Vec<_> = unreadable.iter().map(StoreError::to_string).collect();
+        for (record, stamp) in images {
+            match self.add_image(parts.contents(), &record) {
+                // Last: an image that failed half-way is tried again.
+                Ok(()) => drop(self.images.insert(record.manifest, stamp)),
+                Err(error) => unknown.push(format!("image {}: {error}", record.manifest)),
             }
         }
         if unknown.is_empty() { Ok(()) } else { Err(StoreError::Blocked(unknown.join("; "))) }
     }
 
     fn add_image(&mut self, contents: Contents<'_>, record: &ImageRecord) -> Result<(), StoreError> {
-        if self.images.contains(&record.manifest) {
-            return Ok(());
-        }
         self.objects.extend(record.images().map(|own| own.image));
+        let mut lost = false;
         for layer in &record.layers {
             match self.add_layer(contents, layer) {
                 // The next pull makes the layer's record anew; mounts need what the composefs image names.
                 Err(error) if error.is_lost_record() => {
                     tracing::warn!(%error, "keeping what the composefs image names");
-                    contents.each_object_of_composefs(record, |digest, _| self.add_object(digest))?;
+                    lost = true;
                 }
                 added => added?,
             }
         }
-        // Last: an image that failed half-way is tried again.
-        self.images.insert(record.manifest);
+        if lost {
+            contents.each_object_of_composefs(record, |digest, _| self.add_object(digest))?;
+        }
         self.composefs.extend(record.images().map(|own| own.image));
         Ok(())
     }
 
-    /// Marks what mounts need. Images that are not in this store belong to another store on this machine.
+    /// Marks what living holders keep.
     ///
     /// # Errors
-    /// [`StoreError::Blocked`] names a mounted image that cannot be read: what it needs is unknown.
-    pub(super) fn add_mounted(
-        &mut self,
-        contents: Contents<'_>,
-        mounted: &BTreeSet<VerityDigest>,
-    ) -> Result<(), StoreError> {
-        for image in mounted {
-            if let Err(why) = self.add_composefs(contents, image)? {
-                return Err(StoreError::Blocked(unreadable_mount(image, &why)));
+    /// [`StoreError::Blocked`] if a later release holds what this one does not know.
+    pub(super) fn add_holds(&mut self, parts: &Parts) -> Result<(), StoreError> {
+        let Self { objects, held, .. } = self;
+        let HeldThings { read, layers, manifests, composefs, names } = held;
+        parts.holds.for_each_new(read, |held| match held {
+            Held::Object(digest) => drop(objects.insert(digest)),
+            Held::Layer(diff_id) => drop(layers.insert(diff_id)),
+            Held::Manifest(manifest) => drop(manifests.insert(manifest)),
+            Held::Composefs(image) => drop(composefs.insert(image)),
+            Held::Name(file) => drop(names.insert(file)),
+        })?;
+        // A thing may be held before it is there.
+        for diff_id in self.held.layers.difference(&self.layers).copied().collect::<Vec<_>>() {
+            match self.add_layer(parts.contents(), &diff_id) {
+                // Who holds it finds that out.
+                Err(error) if error.is_lost_record() => {}
+                added => added?,
+            }
+        }
+        for image in self.held.composefs.difference(&self.composefs).copied().collect::<Vec<_>>() {
+            if let Err(error) = self.add_composefs(parts.contents(), &image)? {
+                tracing::debug!(composefs = %image, %error, "an image that is held cannot be read");
+                self.objects.insert(image);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks what mounts need.
+    ///
+    /// # Errors
+    /// [`StoreError::Blocked`] names a mounted image that cannot be read, or that was mounted from this store and is not
+    /// in it: what it needs is unknown.
+    fn add_mounted(&mut self, contents: Contents<'_>, mounted: &Mounted) -> Result<(), StoreError> {
+        // Those of other stores too: the same image may be here.
+        for image in mounted.all() {
+            if let Err(why) = self.add_composefs(contents, &image)? {
+                return Err(StoreError::Blocked(unreadable_mount(&image, &why)));
+            }
+            if mounted.here.contains(&image) && !contents.has_image(&image)? {
+                return Err(StoreError::Blocked(missing_mount(&image)));
             }
         }
         Ok(())
@@ -95,7 +176,7 @@ impl Marked {
     /// # Errors
     /// [`StoreError::Blocked`] if a volume record cannot be read, since it might name any image, or if the image that a
     /// volume shows has gone from the store.
-    pub(super) fn add_kept(&mut self, parts: &Parts) -> Result<(), StoreError> {
+    fn add_kept(&mut self, parts: &Parts) -> Result<(), StoreError> {
         let mut unknown = Vec::new();
         let volumes = parts.volumes.list(&mut unknown)?;
         add_missing(parts, &volumes, &mut unknown)?;
@@ -134,16 +215,13 @@ impl Marked {
         Ok(Ok(()))
     }
 
-    /// Marks the staged layers of this boot that are younger than `grace`: the pull that failed a moment
-    /// ago is about to be tried again.
-    pub(super) fn add_staged(
-        &mut self,
-        layers: &Layers,
-        contents: Contents<'_>,
-        grace: Duration,
-    ) -> Result<(), StoreError> {
-        for diff_id in layers.staged_within(grace)? {
-            self.add_layer(contents, &diff_id)?;
+    /// Marks the layers whose records are new since the others were removed: they may name what a sweep has listed.
+    pub(super) fn add_new_layers(&mut self, parts: &Parts) -> Result<(), StoreError> {
+        for diff_id in parts.layers.list()? {
+            match self.add_layer(parts.contents(), &diff_id) {
+                Err(error) if error.is_lost_record() => {}
+                added => added?,
+            }
         }
         Ok(())
     }
@@ -182,12 +260,4 @@ pub(super) fn add_missing(
         }
     }
     Ok(())
-}
-
-/// Why a mounted image stops a collection.
-pub(super) fn unreadable_mount(image: &VerityDigest, why: &ImageError) -> String {
-    format!(
-        "image {image} is mounted and cannot be read as an image ({why}), so what it needs is unknown; unmount it, or \
-         pull the image again"
-    )
 }

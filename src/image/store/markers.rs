@@ -1,7 +1,7 @@
-//! Markers of unsynced objects: `dirty/<boot id>.<unique>`, one per lease that writes.
+//! Markers of unsynced objects: `dirty/<boot id>.<unique>`, one per hold that writes.
 //!
-//! A marker is durable before the first object of its lease is linked, and removed after a sync has
-//! covered the lease's objects. Its writer holds an flock on it, so that any process can tell whether the writer
+//! A marker is durable before the first object of its hold is linked, and removed after a sync has
+//! covered the hold's objects. Its writer holds an flock on it, so that any process can tell whether the writer
 //! lives. A marker of another boot at opening means that the power went while objects were unsynced. What no image
 //! record names may then be torn and is removed; what a record names was synced before the record was written. No
 //! clock and no hashing is needed.

@@ -33,6 +33,10 @@ const GC_BYTES: Description = Description::new(
     "gc_removed_bytes_total",
     "Disk space of the objects that garbage collection removed, in steps of 64 MiB, hourly",
 );
+const GC_NO_ROOM: Description = Description::new(
+    "gc_no_room",
+    "1 while the filesystem is above the high mark and garbage collection can make no more room, else 0",
+);
 const BUCKETS: [f64; 8] = [0.005, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0, 300.0];
 
 /// The metrics of a store. Clones count into the same.
@@ -46,6 +50,7 @@ pub struct StoreMetrics {
     gc_images: Counter,
     gc_objects: Counter,
     gc_bytes: Counter,
+    gc_no_room: Gauge,
     /// Objects, and their bytes, that are not shown yet.
     held_back: Arc<(HeldBack, HeldBack)>,
 }
@@ -61,12 +66,18 @@ impl StoreMetrics {
             gc_images: Counter::new(GC_IMAGES),
             gc_objects: Counter::new(GC_OBJECTS),
             gc_bytes: Counter::new(GC_BYTES),
+            gc_no_room: Gauge::new(GC_NO_ROOM),
             held_back: Arc::new((HeldBack::new(coarse::OBJECTS), HeldBack::new(coarse::BYTES))),
         }
     }
 
     pub(super) fn collection(&self) -> Timing {
         Timing::start(&self.gc)
+    }
+
+    /// Whether the last round by watermarks has left the filesystem above the mark.
+    pub(super) fn no_room(&self, is_so: bool) {
+        self.gc_no_room.set(u64::from(is_so));
     }
 
     pub(super) fn collected(&self, done: &Collected) {
@@ -89,6 +100,7 @@ impl Instruments for StoreMetrics {
             &self.gc_images,
             &self.gc_objects,
             &self.gc_bytes,
+            &self.gc_no_room,
         ]
     }
 }

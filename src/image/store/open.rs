@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Mutex;
 
 use super::disk::{self, Disk};
 use super::lock::{self, StoreLock};
@@ -45,7 +46,8 @@ impl Store {
         let metrics = StoreMetrics::new(objects.metrics().clone());
         let store_lock = StoreLock::new(&disk);
         let parts = Parts::new(&disk, &options.key, &boot_id, objects);
-        let store = Self { disk, store_lock, parts, filesystem, patience, measure, metrics };
+        let rounds = Mutex::default();
+        let store = Self { disk, store_lock, parts, filesystem, patience, measure, metrics, rounds };
         store.repair()?;
         Ok(store)
     }

@@ -25,13 +25,15 @@ use volumes::Volumes;
 
 use super::NodeKey;
 use super::disk::{self, Disk};
+use super::holds::Holds;
 use super::markers::Markers;
 use crate::image::objects::Objects;
 
 /// The directories of a store, besides its root. `objects/xx` and `staging/<boot id>` are made below them.
-pub(super) const DIRECTORIES: [&str; 14] = [
+pub(super) const DIRECTORIES: [&str; 15] = [
     disk::TEMPORARY,
     Markers::DIRECTORY,
+    Holds::DIRECTORY,
     StoredObjects::DIRECTORY,
     Layers::DIRECTORY,
     Layers::STAGING,
@@ -49,6 +51,7 @@ pub(super) const DIRECTORIES: [&str; 14] = [
 /// All parts of one store, seen from one boot.
 #[derive(Debug)]
 pub(super) struct Parts {
+    pub(super) holds: Holds,
     pub(super) objects: StoredObjects,
     pub(super) layers: Layers,
     pub(super) images: Images,
@@ -63,6 +66,7 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) fn new(disk: &Disk, key: &NodeKey, boot_id: &str, objects: Objects) -> Self {
         Self {
+            holds: Holds::new(disk),
             objects: StoredObjects::new(disk, objects, Markers::new(disk, boot_id)),
             layers: Layers::new(disk, key, boot_id),
             images: Images::new(disk, key),

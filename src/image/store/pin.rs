@@ -1,6 +1,6 @@
 //! Pinning an image, which must be in the store.
 
-use super::{Store, StoreError};
+use super::{Held, Store, StoreError};
 use crate::oci::digest::Digest;
 
 impl Store {
@@ -9,8 +9,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoImage`], and those of writing a file.
     pub fn pin(&self, manifest: &Digest) -> Result<(), StoreError> {
-        let lease = self.lease_blocking()?;
+        let hold = self.hold();
+        hold.keep_blocking(&[Held::Manifest(*manifest)])?;
         let image = self.parts.images.get(manifest)?.ok_or(StoreError::NoImage(*manifest))?;
-        self.parts.pins.add(&lease, &image)
+        self.parts.pins.add(&hold, &image)
     }
 }

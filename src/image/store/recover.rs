@@ -1,17 +1,20 @@
 //! Repairing a store when it is opened.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 use super::lock::Exclusive;
 use super::marked::Marked;
 use super::open::later_if_unwritable;
 use super::parts::Parts;
+use super::useless::Useless;
 use super::{Store, StoreError, sweep};
 
 /// How long to wait for the store where there is only tidying up to do: longer than a program that is being started
 /// keeps the descriptors, and with them the locks, of the process that starts it.
 const TIDY: Duration = Duration::from_millis(50);
+/// More than any repair takes.
+const A_DAY: Duration = Duration::from_secs(86_400);
 
 impl Store {
     /// Repairs what must be repaired before the store is used, and waits for its exclusive lock if need be. Where there
@@ -20,12 +23,16 @@ impl Store {
         let parts = &self.parts;
         let torn = !parts.objects.markers().of_other_boots()?.is_empty();
         let lacks_verity = parts.objects.lacks_verity();
-        let patience = if torn || lacks_verity { self.patience } else { TIDY };
-        let all = match self.store_lock.exclusive(patience) {
-            Ok(all) => all,
-            // Another process uses the store, which it found in order.
-            Err(StoreError::Busy { .. }) if !torn && !lacks_verity => return Ok(()),
-            Err(other) => return Err(other),
+        let all = if torn || lacks_verity {
+            // What is held may be what has to be repaired.
+            self.store_lock.exclusive_once(self.patience, || Ok(!parts.holds.any_living()?))?
+        } else {
+            match self.store_lock.exclusive(TIDY) {
+                Ok(all) => all,
+                // Another process uses the store, which it found in order.
+                Err(StoreError::Busy { .. }) => return Ok(()),
+                Err(other) => return Err(other),
+            }
         };
         later_if_unwritable("remove leftovers", sweep::remove_leftovers(&self.disk, parts))?;
         // Nobody believes them where they are, either.
@@ -47,11 +54,16 @@ fn distrust_unsynced(disk: &Disk, parts: &Parts, all: &Exclusive) -> Result<(), 
         return Ok(());
     }
     let mut marked = Marked::default();
-    let readable = marked.add_images(&parts.images, parts.contents());
+    let readable = marked.add_images(parts);
     if let Err(error) = &readable {
         tracing::warn!(%error, "after a power cut: reading unsynced objects instead of removing them");
     } else {
-        sweep::sweep_records(parts, &marked)?;
+        parts.layers.sweep(|diff_id| marked.has_layer(diff_id))?;
+        parts.images.sweep_torn()?;
+        let mut useless = Useless::default();
+        sweep::sweep_records(parts, &marked, &mut useless)?;
+        useless.remove_until(Instant::now() + A_DAY);
+        sweep::sweep_records(parts, &marked, &mut useless)?;
     }
     let mut removed = 0u64;
     for digest in objects.list_unless(|digest| marked.has_object(digest))? {

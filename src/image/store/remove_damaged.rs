@@ -6,21 +6,28 @@
 
 use std::collections::BTreeSet;
 
+use super::marked::Marked;
 use super::{ImageRecord, Store, StoreError};
 use crate::image::verity::VerityDigest;
 
 impl Store {
     /// Removes damaged objects, and the records of all layers and images that have them; returns those images.
-    /// Blocking; needs the store alone.
+    /// Blocking. Nothing can be noted in a hold meanwhile.
     ///
     /// Records go first, so that a crash in between leaves at most damaged objects that nothing names.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] if a pull or publish lasts longer than [`super::Options::patience`], and those of
-    /// reading and removing files.
+    /// [`StoreError::Busy`] if a pull or publish holds one of them, or another collection runs, for longer than
+    /// [`super::Options::patience`], and those of reading and removing files.
     pub fn remove_damaged(&self, damaged: &BTreeSet<VerityDigest>) -> Result<Vec<ImageRecord>, StoreError> {
-        let _all = self.store_lock.exclusive(self.patience)?;
-        let images = self.images_with_any(damaged)?;
+        let _collecting = self.store_lock.collecting(self.patience)?;
+        let _all = self.store_lock.exclusive_once(self.patience, || {
+            let mut held = Marked::default();
+            held.add_holds(&self.parts)?;
+            // A pull that found one would commit an image without it.
+            Ok(!damaged.iter().any(|digest| held.has_object(digest)))
+        })?;
+        let images = self.images_with_any(self.parts.images.list()?, damaged)?;
         images.iter().try_for_each(|image| self.parts.images.remove(&image.manifest))?;
         // In this order: an image that came back after a power cut would name layers that are gone.
         self.parts.images.sync()?;

@@ -51,6 +51,14 @@ impl Space {
         }
     }
 
+    /// How full it is, of bytes or of inodes, in percent.
+    pub fn percent(&self) -> u64 {
+        let part = |total: u64, used: u64| {
+            u64::try_from(u128::from(used) * 100 / u128::from(total.max(1))).unwrap_or(u64::MAX)
+        };
+        part(self.total.bytes, self.used.bytes).max(part(self.total.inodes, self.used.inodes))
+    }
+
     /// What there is less of than `min_free` percent, if anything.
     pub(super) fn shortage(&self, min_free: u8) -> Option<Shortage> {
         let percent = 100_u8.saturating_sub(min_free);
@@ -130,7 +138,7 @@ mod tests {
         let total = Amount { bytes: 1000, inodes: 100 };
         let space = Space { total, used: Amount { bytes: 100, inodes: 90 } };
         assert!(space.exceeds(85) && !space.exceeds(90));
-        assert_eq!(space.excess(80), Amount { bytes: 0, inodes: 10 });
+        assert_eq!((space.excess(80), space.percent()), (Amount { bytes: 0, inodes: 10 }, 90));
         let btrfs =
             Space { total: Amount { bytes: 1000, inodes: 0 }, used: Amount { bytes: 850, inodes: 0 } };
         assert!(!btrfs.exceeds(85) && btrfs.exceeds(84));

@@ -1,29 +1,29 @@
 //! The sweep: removing what no image needs.
 //!
-//! Marking and listing run under a lease, beside pulls and publishes. Removing needs the store alone, and
-//! takes it for [`SLICE`] at a time, so that a publish never waits longer than that; what was committed
-//! or staged between two slices is marked before the next one begins. Within a slice: names, layers and
-//! blobs first, then objects, so that a crash in between leaves no record without its objects.
+//! Everything is read and listed beside pulls and publishes. Removing needs that nothing is noted in a hold, for
+//! [`SLICE`] at a time, so that a publish never waits longer than that. Each slice first marks what has come into use
+//! since the one before, and reads no more than that. The first one removes layer records; a record that comes later is
+//! marked. So objects go only once no record names them, and a crash in between leaves no record without its objects.
 
-use std::collections::BTreeSet;
-use std::fs::File;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
+use super::lock::Collecting;
 use super::marked::Marked;
 use super::markers::Markers;
+use super::mounted::MountedImages;
 use super::parts::Parts;
 use super::parts::objects::StoredObjects;
+use super::useless::Useless;
 use super::{Store, StoreError};
 use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
 
 /// How long the store is taken at a time.
-const SLICE: Duration = Duration::from_millis(200);
-/// How long others get it in between; longer than they sleep between two tries.
-const PAUSE: Duration = Duration::from_millis(20);
-
-/// Tells which composefs images are mounted, or why that cannot be known.
-pub type MountedImages<'a> = dyn Fn() -> Result<BTreeSet<VerityDigest>, String> + 'a;
+const SLICE: Duration = Duration::from_millis(30);
+/// How long others get it in between: a pull notes each object, and goes on at half its speed.
+const PAUSE: Duration = Duration::from_millis(30);
 
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,65 +36,86 @@ pub struct Swept {
     pub bytes: u64,
 }
 
+impl std::ops::AddAssign for Swept {
+    fn add_assign(&mut self, other: Self) {
+        self.layers += other.layers;
+        self.objects += other.objects;
+        self.bytes += other.bytes;
+    }
+}
+
 impl Store {
-    /// Removes everything that no image record, mount, volume record or pin needs, but for staged layers younger than
-    /// `grace`. `mounted` tells which composefs images are mounted; it is asked while nobody can mount one. Blocking.
+    /// Removes everything that no image record, mount, volume record, pin or hold needs, but for staged layers younger
+    /// than `grace`. `mounted` tells which composefs images are mounted; it is asked while nobody can mount one that it
+    /// does not hold. Blocking.
     ///
     /// # Errors
-    /// [`StoreError::Blocked`] if a record or a mounted image cannot be read, [`StoreError::Busy`] if a lease lasts longer than
-    /// [`super::Options::patience`] (the sweep may be partly done), and those of the filesystem.
+    /// [`StoreError::Blocked`] if a record or a mounted image cannot be read, [`StoreError::Busy`] if another collection
+    /// lasts longer than [`super::Options::patience`], and those of the filesystem; the sweep may be partly done.
     pub fn sweep(&self, grace: Duration, mounted: &MountedImages<'_>) -> Result<Swept, StoreError> {
+        self.sweep_collecting(&self.store_lock.collecting(self.patience)?, grace, mounted)
+    }
+
+    pub(super) fn sweep_collecting(
+        &self,
+        _collecting: &Collecting,
+        grace: Duration,
+        mounted: &MountedImages<'_>,
+    ) -> Result<Swept, StoreError> {
         let parts = &self.parts;
-        let mut marked = Marked::default();
-        let garbage = {
-            let _lease = self.lease_blocking()?;
-            mark(&mut marked, parts, grace)?;
-            parts.objects.list_unless(|digest| marked.has_object(digest))?
-        };
-        let mut rest = garbage.into_iter().peekable();
-        let mut swept = Swept::default();
+        // Before anything is written that it may have to sync.
+        let lock = self.store_lock.open_lock()?;
+        let dead = parts.holds.dead()?;
+        let (mut marked, mut useless) = (Marked::default(), Useless::default());
+        if let Err(error) = marked.add_all(parts, grace, mounted) {
+            // Pulls change the store meanwhile. What counts is what the slices find.
+            tracing::debug!(%error, "marking beside pulls");
+        }
+        sweep_records(parts, &marked, &mut useless)?;
+        let mut rest = parts.objects.list_unless(|digest| marked.has_object(digest))?.into_iter().peekable();
+        let (mut swept, mut layers_are_swept) = (Swept::default(), false);
         loop {
             let all = self.store_lock.exclusive(self.patience)?;
-            mark(&mut marked, parts, grace)?;
-            let mounted = mounted().map_err(StoreError::Blocked)?;
-            marked.add_mounted(parts.contents(), &mounted)?;
-            swept.layers += sweep_records(parts, &marked)?;
+            marked.add_all(parts, grace, mounted)?;
+            if layers_are_swept {
+                marked.add_new_layers(parts)?;
+            } else {
+                swept.layers = parts.layers.sweep(|diff_id| marked.has_layer(diff_id))?;
+                parts.images.sweep_torn()?;
+                layers_are_swept = true;
+            }
             let end = Instant::now() + SLICE;
+            useless.remove_until(end);
+            sweep_records(parts, &marked, &mut useless)?;
             while let Some(digest) = rest.next_if(|_| Instant::now() < end) {
                 // It may have come into use since it was listed.
                 if !marked.has_object(&digest) {
                     sweep_object(&parts.objects, &digest, &mut swept)?;
                 }
             }
-            if rest.peek().is_none() {
+            if rest.peek().is_none() && useless.is_empty() {
                 remove_leftovers(&self.disk, parts)?;
-                return forget_writers(parts.objects.markers(), &all.lock).map(|()| swept);
+                break;
             }
             drop(all);
             std::thread::sleep(PAUSE);
         }
+        forget_writers(parts.objects.markers(), &lock)?;
+        parts.holds.remove(&dead).map(|()| swept)
     }
 }
 
-fn mark(marked: &mut Marked, parts: &Parts, grace: Duration) -> Result<(), StoreError> {
-    marked.add_images(&parts.images, parts.contents())?;
-    marked.add_kept(parts)?;
-    marked.add_staged(&parts.layers, parts.contents(), grace)
-}
-
-/// Removes the records that lead nowhere; returns how many of layers. Needs the store's exclusive lock.
-pub(super) fn sweep_records(parts: &Parts, marked: &Marked) -> Result<u64, StoreError> {
+/// Finds the records that lead nowhere, and then removes them. Needs the store's exclusive lock for that.
+pub(super) fn sweep_records(parts: &Parts, marked: &Marked, useless: &mut Useless) -> Result<(), StoreError> {
     let Parts { images, layers, .. } = parts;
-    images.sweep_torn()?;
-    // Where it cannot be seen whether there is an image, these cost a question to the registry.
-    let has_image = |manifest: &_| images.contains(manifest).unwrap_or(false);
-    parts.first_digests.sweep(has_image)?;
-    parts.names.sweep(has_image)?;
-    let swept = layers.sweep(|diff_id| marked.has_layer(diff_id))?;
-    parts.access.sweep_images(|manifest| images.contains(manifest))?;
-    parts.evidence.sweep(|manifest| images.contains(manifest))?;
-    parts.access.sweep_blobs(|blob| Ok(layers.of_blob(blob)?.is_some()))?;
-    Ok(swept)
+    let with_record: HashSet<Digest> = images.manifests()?.into_iter().collect();
+    let known = |manifest: &Digest| with_record.contains(manifest) || marked.holds_manifest(manifest);
+    parts.first_digests.sweep(useless, known)?;
+    parts.names.sweep(useless, |file| marked.holds_name(file), known)?;
+    layers.sweep_blobs(useless)?;
+    parts.access.sweep_images(useless, known)?;
+    parts.evidence.sweep(useless, known)?;
+    parts.access.sweep_blobs(useless, |blob| Ok(layers.of_blob(blob)?.is_some()))
 }
 
 fn sweep_object(objects: &StoredObjects, digest: &VerityDigest, swept: &mut Swept) -> Result<(), StoreError> {
@@ -110,16 +131,16 @@ fn sweep_object(objects: &StoredObjects, digest: &VerityDigest, swept: &mut Swep
 pub(super) fn remove_leftovers(disk: &Disk, parts: &Parts) -> Result<(), StoreError> {
     disk.remove_leftovers()?;
     parts.layers.remove_other_boots()?;
-    Ok(parts.objects.all().remove_temporaries()?)
+    // The temporary name of an object says nothing about its writer, who may be about to rename it.
+    if parts.holds.any_living()? { Ok(()) } else { Ok(parts.objects.all().remove_temporaries()?) }
 }
 
-/// Removes the markers of writers that are gone. What they wrote is removed by now, or is synced
-/// here. Needs the store's exclusive lock.
-fn forget_writers(markers: &Markers, lock: &File) -> Result<(), StoreError> {
+/// Removes the markers of writers that are gone. What they wrote is removed by now, or is synced here.
+fn forget_writers(markers: &Markers, opened_before: &std::fs::File) -> Result<(), StoreError> {
     let abandoned = markers.abandoned()?;
     if abandoned.is_empty() {
         return Ok(());
     }
-    markers.sync_filesystem(lock)?;
+    markers.sync_filesystem(opened_before)?;
     markers.remove(abandoned)
 }

@@ -37,6 +37,8 @@ pub struct Usage {
     pub objects: u64,
     /// Disk space of all objects in bytes (allocated blocks).
     pub allocated: u64,
+    /// Bytes that sharing saves: the totals of all images, less the bytes of their objects, each once.
+    pub saved: u64,
 }
 
 impl Store {
@@ -46,12 +48,13 @@ impl Store {
     /// # Errors
     /// Those of reading records and directories; an image of a newer release is left out.
     pub fn usage(&self) -> Result<Usage, StoreError> {
-        let _lease = self.lease_blocking()?;
-        let listing = self.parts.images.list()?;
+        let (_hold, listing) = self.hold_all_images()?;
         let records: Vec<&ImageRecord> = listing.images.iter().map(|image| &image.record).collect();
         let unused = |record: &&ImageRecord| ImageUsage { manifest: record.manifest, total: 0, alone: 0 };
         let mut usages: Vec<ImageUsage> = records.iter().map(unused).collect();
+        let mut saved = 0_u64;
         for group in sharing::shared(self.parts.contents(), &records)? {
+            saved += group.bytes * (group.images.len() as u64).saturating_sub(1);
             let alone = if group.images.len() == 1 { group.bytes } else { 0 };
             for image in group.images {
                 if let Some(usage) = usages.get_mut(image) {
@@ -61,12 +64,12 @@ impl Store {
             }
         }
         let (objects, allocated) = self.parts.objects.total()?;
-        Ok(Usage { images: usages, objects, allocated })
+        Ok(Usage { images: usages, objects, allocated, saved })
     }
 }
 
 /// What each image that is not `needed` frees when it goes after all those used less recently: the
-/// objects that neither a needed image nor one used more recently has. The caller holds a lease.
+/// objects that neither a needed image nor one used more recently has. No other collection runs.
 pub(super) fn frees(
     images: &Images,
     contents: Contents<'_>,

@@ -3,8 +3,9 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::arena::{NodeId, NodeKind};
+use super::arena::NodeKind;
 use super::checked::CheckedTree;
+use super::walk::{Name, walk};
 
 const S_IFIFO: u32 = 0o010_000;
 const S_IFCHR: u32 = 0o020_000;
@@ -19,78 +20,54 @@ const S_IFLNK: u32 = 0o120_000;
 /// `out` fails.
 pub(in crate::image) fn write_dump(tree: &CheckedTree, out: &mut impl Write) -> io::Result<()> {
     let mut out = BufWriter::new(out);
-    let mut dump = Dump { tree, first: vec![None; tree.slots()] };
-    dump.run(&mut out).and_then(|()| out.flush())
+    walk(tree, |name| inode(tree, &mut out, &name))?;
+    out.flush()
 }
 
-struct Dump<'a> {
-    tree: &'a CheckedTree,
-    /// The first path of every inode that has several.
-    first: Vec<Option<Box<[u8]>>>,
-}
-
-impl Dump<'_> {
-    fn run(&mut self, out: &mut impl Write) -> io::Result<()> {
-        let mut todo: Vec<(Vec<u8>, NodeId)> = vec![(b"/".to_vec(), NodeId::ROOT)];
-        while let Some((path, id)) = todo.pop() {
-            self.inode(out, &path, id)?;
-            // In reverse, since the stack returns the last one first.
-            for (name, child) in self.tree.children(id).into_iter().flatten().rev() {
-                let slash: &[u8] = if path.ends_with(b"/") { b"" } else { b"/" };
-                todo.push(([&path[..], slash, name].concat(), child.node));
-            }
-        }
-        Ok(())
+fn inode(tree: &CheckedTree, out: &mut impl Write, name: &Name<'_>) -> io::Result<()> {
+    let node = tree.node(name.node);
+    escaped(out, name.path)?;
+    if let Some(first) = name.first {
+        // A reference; the fields of the inode are on the line of its first path.
+        out.write_all(b" 0 @120000 - - - - 0.0 ")?;
+        escaped(out, first)?;
+        return out.write_all(b" - -\n");
     }
-
-    fn inode(&mut self, out: &mut impl Write, path: &[u8], id: NodeId) -> io::Result<()> {
-        let node = self.tree.node(id);
-        escaped(out, path)?;
-        if node.links > 1 {
-            // A reference; the fields of the inode are on the line of its first path.
-            if let Some(first) = &self.first[id.index()] {
-                out.write_all(b" 0 @120000 - - - - 0.0 ")?;
-                escaped(out, first)?;
-                return out.write_all(b" - -\n");
-            }
-            self.first[id.index()] = Some(path.into());
+    let (kind, size, device) = numbers(&node.kind);
+    let links = match &node.kind {
+        // As stat(2): `.`, the entry in the parent, and `..` of each subdirectory.
+        NodeKind::Directory(all) => {
+            2 + all.values().filter(|child| tree.children(child.node).is_some()).count()
         }
-        let (kind, size, device) = numbers(&node.kind);
-        let links = match &node.kind {
-            // As stat(2): `.`, the entry in the parent, and `..` of each subdirectory.
-            NodeKind::Directory(all) => {
-                2 + all.values().filter(|child| self.tree.children(child.node).is_some()).count()
-            }
-            _ => node.links as usize,
-        };
-        let stat = &node.stat;
-        let mode = kind | u32::from(stat.mode);
-        let (uid, gid, mtime) = (stat.uid, stat.gid, stat.mtime);
-        write!(out, " {size} {mode:o} {links} {uid} {gid} {device} {}.{} ", mtime.secs, mtime.nanos)?;
-        match &node.kind {
-            NodeKind::Object(digest, _) => {
-                let hex = digest.hex();
-                write!(out, "{}/{} - {hex}", &hex[..2], &hex[2..])?;
-            }
-            NodeKind::Symlink(target) => {
-                escaped(out, target)?;
-                out.write_all(b" - -")?;
-            }
-            NodeKind::Inline(bytes) => {
-                out.write_all(b"- ")?;
-                escaped(out, bytes)?;
-                out.write_all(b" -")?;
-            }
-            _ => out.write_all(b"- - -")?,
+        _ => node.links as usize,
+    };
+    let stat = &node.stat;
+    let mode = kind | u32::from(stat.mode);
+    let (uid, gid, mtime) = (stat.uid, stat.gid, stat.mtime);
+    write!(out, " {size} {mode:o} {links} {uid} {gid} {device} {}.{} ", mtime.secs, mtime.nanos)?;
+    match &node.kind {
+        NodeKind::Object(digest, _) => {
+            let hex = digest.hex();
+            write!(out, "{}/{} - {hex}", &hex[..2], &hex[2..])?;
         }
-        for (name, value) in self.tree.xattrs(stat.xattrs) {
-            out.write_all(b" ")?;
-            escaped_raw(out, name, true)?;
-            out.write_all(b"=")?;
-            escaped_raw(out, value, true)?;
+        NodeKind::Symlink(target) => {
+            escaped(out, target)?;
+            out.write_all(b" - -")?;
         }
-        out.write_all(b"\n")
+        NodeKind::Inline(bytes) => {
+            out.write_all(b"- ")?;
+            escaped(out, bytes)?;
+            out.write_all(b" -")?;
+        }
+        _ => out.write_all(b"- - -")?,
     }
+    for (name, value) in tree.xattrs(stat.xattrs) {
+        out.write_all(b" ")?;
+        escaped_raw(out, name, true)?;
+        out.write_all(b"=")?;
+        escaped_raw(out, value, true)?;
+    }
+    out.write_all(b"\n")
 }
 
 /// Type bits, size and device number.

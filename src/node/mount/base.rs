@@ -27,6 +27,36 @@ pub(super) struct BaseMounts {
     directory: OwnedFd,
     path: PathBuf,
     is_for_self_test: bool,
+    /// Dropped last: the descriptor above keeps the mount busy.
+    _own: Option<OwnMount>,
+}
+
+/// The directory as a mount of its own. Dropped, it goes if nobody uses it, so that a state directory can be removed.
+#[derive(Debug)]
+struct OwnMount {
+    state: PathBuf,
+    path: PathBuf,
+}
+
+impl Drop for OwnMount {
+    fn drop(&mut self) {
+        // Another process may just be opening it. Its descriptor of the mount would otherwise come too late.
+        let Ok(_lock) = lock(&self.state) else { return };
+        let device = |path: &Path| rustix::fs::stat(path).map(|stat| stat.st_dev);
+        // A filesystem that an operator mounted there is not ours.
+        if device(&self.state) == device(&self.path) {
+            // EBUSY while a volume is mounted below, or another process has it open.
+            let _ = rustix::mount::unmount(&self.path, UnmountFlags::NOFOLLOW);
+        }
+    }
+}
+
+/// Locks the state directory against other processes that make or remove the mount in it.
+fn lock(state: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(state, flags, Mode::empty())?;
+    rustix::fs::flock(&directory, FlockOperation::LockExclusive)?;
+    Ok(directory)
 }
 
 impl BaseMounts {
@@ -38,20 +68,16 @@ impl BaseMounts {
     pub(super) fn open(state: &Path) -> Result<Self, MountError> {
         let failed = |step: &str, errno| MountError::kernel(step, state.display(), errno);
         make_directory(state).map_err(|errno| failed("creating the state directory", errno))?;
-        let state_fd =
-            rustix::fs::open(state, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|errno| failed("opening the state directory", errno))?;
         // Another process may start at the same time: the second of two mounts would hide the first.
-        rustix::fs::flock(&state_fd, FlockOperation::LockExclusive)
-            .map_err(|errno| failed("flock", errno))?;
-        let path = std::fs::canonicalize(state)
-            .map_err(|error| {
-                failed("resolving the state directory", Errno::from_io_error(&error).unwrap_or(Errno::IO))
-            })?
-            .join("mounts");
+        let _lock = lock(state).map_err(|errno| failed("locking the state directory", errno))?;
+        let state = std::fs::canonicalize(state).map_err(|error| {
+            failed("resolving the state directory", Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        let path = state.join("mounts");
         make_directory(&path).map_err(|errno| failed("creating the directory of mounts", errno))?;
         let directory = own_mount(&path).map_err(|errno| failed("making a private mount", errno))?;
-        Ok(Self { directory, path, is_for_self_test: false })
+        let own = OwnMount { state, path: path.clone() };
+        Ok(Self { directory, path, is_for_self_test: false, _own: Some(own) })
     }
 
     /// The same for the self-test. It attaches EROFS mounts always in the same place and leaves the empty directory, so
@@ -61,7 +87,7 @@ impl BaseMounts {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
             MountError::kernel("keeping the directory of mounts open", self.path.display(), errno)
         })?;
-        Ok(Self { directory, path: self.path.clone(), is_for_self_test: true })
+        Ok(Self { directory, path: self.path.clone(), is_for_self_test: true, _own: None })
     }
 
     pub(super) fn directory(&self) -> BorrowedFd<'_> {

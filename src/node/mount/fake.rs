@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use super::{MountError, MountSpec, Mounter, table};
+use crate::image::store::Mounted;
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 
@@ -183,13 +184,13 @@ impl Mounter for FakeMounter {
         Ok(())
     }
 
-    fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError> {
+    fn mounted_images(&self) -> Result<Mounted, MountError> {
         let state = self.lock();
         let published = state.mounts.values().flatten().filter_map(|mount| match mount {
             Stacked::Ours(spec) => Some(spec.image),
             Stacked::Foreign => None,
         });
-        Ok(published.chain(state.bases.keys().copied()).collect())
+        Ok(Mounted { here: published.chain(state.bases.keys().copied()).collect(), ..Mounted::default() })
     }
 }
 
@@ -216,11 +217,11 @@ mod tests {
         assert_eq!(fake.mounted(&target).unwrap(), Some(spec("etc")));
         std::fs::remove_dir(&target).unwrap_err();
         fake.release(&spec("").image).unwrap();
-        assert_eq!(fake.mounted_images().unwrap().len(), 1, "a clone remains");
+        assert_eq!(fake.mounted_images().unwrap().all().len(), 1, "a clone remains");
         fake.unmount(&target).unwrap();
         fake.unmount(&target).unwrap();
         fake.release(&spec("").image).unwrap();
-        assert!(fake.mounted_images().unwrap().is_empty());
+        assert!(fake.mounted_images().unwrap().all().is_empty());
         std::fs::remove_dir(&target).unwrap();
     }
 
@@ -239,7 +240,7 @@ mod tests {
         {
             fake.mount_at_least(&spec(path), least, target).unwrap_err();
             assert_eq!(fake.mounted(target).unwrap(), None);
-            assert!(fake.mounted_images().unwrap().is_empty());
+            assert!(fake.mounted_images().unwrap().all().is_empty());
             assert_eq!(std::fs::read_dir(target).unwrap().count(), 0, "the target is as it was");
         }
         let bad = fake.mount(&spec("../usr"), target);

@@ -1,6 +1,6 @@
 //! The mounter that mounts images through the kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -19,6 +19,7 @@ use super::{
     table,
 };
 use crate::image::objects::Objects;
+use crate::image::store::Mounted;
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
 use crate::sys::statmount::mount_id;
@@ -329,7 +330,7 @@ impl Mounter for KernelMounter {
         self.drop_unused_base(image)
     }
 
-    fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError> {
-        table::mounted_images()
+    fn mounted_images(&self) -> Result<Mounted, MountError> {
+        table::images_from(self.store)
     }
 }

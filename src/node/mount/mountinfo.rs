@@ -10,6 +10,8 @@ use super::store_mount::Mount;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) id: u64,
+    /// Mounts below it appear in other mount namespaces too.
+    pub(super) shared: bool,
     /// The filesystem is an overlay with `verity=require`.
     pub(super) verity: bool,
     pub(super) mount: Mount,
@@ -31,7 +33,11 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     let point = unescape(fields.next()?);
     let options: Vec<&[u8]> = fields.next()?.split(|byte| *byte == b',').collect();
     // Any number of optional fields ends with a lone hyphen.
-    fields.find(|field| *field == b"-")?;
+    let mut shared = false;
+    fields.find(|field| {
+        shared |= field.starts_with(b"shared:");
+        *field == b"-"
+    })?;
     let fs_type = unescape(fields.next()?);
     let source = unescape(fields.next()?);
     let verity = fields
@@ -40,6 +46,7 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     let has = |option: &[u8]| options.contains(&option);
     Some(Line {
         id,
+        shared,
         verity,
         mount: Mount {
             device,
@@ -81,7 +88,7 @@ mod tests {
             37 36 0:21 / /proc rw,relatime - proc  rw\n";
         let lines: Vec<Line> = parse(text).collect();
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0].id, 36);
+        assert_eq!((lines[0].id, lines[0].shared, lines[1].shared), (36, true, false));
         let mount = &lines[0].mount;
         assert_eq!((mount.point.as_path(), mount.root.as_path()), ("/mnt 2\\x".as_ref(), "/mnt1".as_ref()));
         assert_eq!((mount.fs_type.to_str(), mount.source.to_str()), (Some("overlay"), Some("composefs:aa")));

@@ -4,17 +4,17 @@
 //! /proc/self/mountinfo is the fallback before Linux 6.13, which does not report the source that way, and where a
 //! sandbox forbids the call.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::store_mount::{Mount, StoreId, is_mount_root};
 use super::{MountError, mountinfo};
+use crate::image::store::Mounted;
 use crate::image::verity::VerityDigest;
 use crate::sys::statmount::{listmount, mount_id, statmount};
 
@@ -52,17 +52,28 @@ pub(super) fn scan(mut visit: impl FnMut(Mount) -> ControlFlow<()>) -> Result<()
     Ok(())
 }
 
-/// Every image with a base mount or a published mount in this mount namespace.
+/// Every image with a base mount or a published mount in this mount namespace, as seen from the store in this directory.
 ///
 /// # Errors
-/// The mount table cannot be read.
-pub fn mounted_images() -> Result<BTreeSet<VerityDigest>, MountError> {
-    let mut images = BTreeSet::new();
+/// The store's objects cannot be looked at, or the mount table cannot be read.
+pub fn mounted_images(store: &Path) -> Result<Mounted, MountError> {
+    let path = store.join("objects");
+    let objects = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let store = objects.and_then(StoreId::of);
+    images_from(store.map_err(|errno| MountError::kernel("looking at the objects", path.display(), errno))?)
+}
+
+/// The same of a store with this identity.
+pub(super) fn images_from(store: StoreId) -> Result<Mounted, MountError> {
+    let mut mounted = Mounted::default();
     scan(|mount| {
-        images.extend(mount.image());
+        if let Some(image) = mount.image() {
+            let images = if mount.is_of(&image, store) { &mut mounted.here } else { &mut mounted.elsewhere };
+            images.insert(image);
+        }
         ControlFlow::Continue(())
     })?;
-    Ok(images)
+    Ok(mounted)
 }
 
 /// The mount points of the whole `image` from `store`, by an overlay with or without `verity=require` as `verity` says.

@@ -20,7 +20,7 @@ use crate::pull::{Caller, ImageRequest, PullError, Ready, Watch};
 /// How often a pull is checked for changes. A pull that takes less than this gets no event that it has begun.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// An image to publish. Its lease protects it from garbage collection until a record does.
+/// An image to publish. Its hold keeps it from garbage collection until a record does.
 pub(super) struct ChosenImage {
     pub pinned: PinnedImage,
     pub fetched: u64,

@@ -52,7 +52,7 @@ impl Volumes {
         Span::current().record("image.digest", tracing::field::display(image.image));
         let level = self
             .blocking(move |io| {
-                // The lease is held until the record protects the image.
+                // The hold lasts until the record keeps the image.
                 let _chosen = chosen;
                 // Observed again: the pull may have taken minutes.
                 let seen = io.observe(&guard, &wanted.target)?;

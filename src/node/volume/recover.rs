@@ -41,7 +41,7 @@ impl Volumes {
             // The records of another directory say nothing about these mounts.
             io.state.check()?;
             // Listed before the records: a mount made after this must not be released for want of a record.
-            let images = io.mounter.mounted_images()?;
+            let images = io.mounter.mounted_images()?.all();
             let rebooted = io.records.boot().as_deref() != Some(io.boot);
             let mut found = Recovered::default();
             let mut needed = BTreeSet::new();

@@ -50,7 +50,7 @@ impl Volumes {
         let (image, fetched, path) = (chosen.pinned, chosen.fetched, request.target.clone());
         Span::current().record("image.digest", tracing::field::display(image.image));
         self.blocking(move |io| {
-            // The lease is held until the record protects the image.
+            // The hold lasts until the record keeps the image.
             let _chosen = chosen;
             // A pull takes minutes; the record may have changed since.
             let seen = io.observe_record(&guard)?;

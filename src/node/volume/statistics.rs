@@ -8,7 +8,7 @@ use crate::integrity::Integrity;
 use crate::node::mount::{MountError, MountSpec};
 use crate::volume::id::VolumeId;
 
-/// The size and the condition of a volume. An image is read-only, so all of it is in use.
+/// The size and the condition of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Statistics {
     /// Bytes of the image's files.

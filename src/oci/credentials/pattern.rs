@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::CredentialError;
-use crate::oci::reference::Reference;
+use crate::oci::reference::{Reference, canonical_host};
 
 /// A host pattern with an optional path prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,11 +22,11 @@ impl Pattern {
             let problem = "its key does not name a registry host";
             return Err(CredentialError::Entry { key: key.chars().take(200).collect(), problem });
         }
-        let host = match host.to_ascii_lowercase().as_str() {
-            // docker login writes the first and clients connect to the second; both are Docker Hub.
-            "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
-            other => other.to_owned(),
-        };
+        // As references spell it. Patterns, and hosts that no reference names, stay as they are.
+        let host = canonical_host(host).unwrap_or_else(|| {
+            let lower = host.to_ascii_lowercase();
+            lower.strip_suffix(":443").map_or(lower.clone(), str::to_owned)
+        });
         // Old docker login entries end with the API version, which is not a repository.
         let path = if matches!(path, "v1" | "v2") { "" } else { path };
         Ok(Self { host, path: path.to_owned() })

@@ -55,6 +55,28 @@ fn the_most_specific_key_wins() {
 }
 
 #[test]
+fn keys_spell_hosts_as_references_do() {
+    let all = keyed(&[
+        "https://R.io:443",
+        "[0:0:0:0:0:0:0:1]:5000",
+        "registry-1.docker.io",
+        "*.Cloud.io:443",
+        "127.1",
+    ]);
+    for (reference, user) in [
+        ("r.io/x", Some("https://R.io:443")),
+        ("r.io:443/x", Some("https://R.io:443")),
+        ("r.io:5000/x", None),
+        ("[::1]:5000/x", Some("[0:0:0:0:0:0:0:1]:5000")),
+        ("docker.io/library/x", Some("registry-1.docker.io")),
+        ("a.cloud.io/x", Some("*.Cloud.io:443")),
+        ("127.0.0.1/x", None),
+    ] {
+        assert_eq!(user_for(&all, reference).as_deref(), user, "{reference}");
+    }
+}
+
+#[test]
 fn every_form_of_secret() {
     let encoded = base64::engine::general_purpose::STANDARD.encode("me:pa:ss");
     let all = credentials(&json!({"auths": {

@@ -3,6 +3,7 @@
 //! distribution-spec 1.1, "Pulling manifests", gives the expressions for repository and tag; the
 //! limit of 255 bytes on host plus repository is there too.
 
+use super::host::canonical_host;
 use super::{LayoutReference, ReferenceError, RegistryReference};
 use crate::oci::digest::Digest;
 
@@ -95,37 +96,8 @@ fn short_name(given: &str, rest: &str) -> ReferenceError {
 }
 
 fn parse_host(given: &str, text: &str) -> Result<String, ReferenceError> {
-    let refuse = || ReferenceError::Host { host: shortened(text), given: shortened(given) };
-    let (name, port) = match text.rsplit_once(':') {
-        // The last colon of a bare IPv6 literal is inside its brackets.
-        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
-        _ => (text, None),
-    };
-    // One port has one spelling, because hosts are compared as text.
-    if let Some(port) = port {
-        let canonical = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-        if !canonical || port.starts_with('0') || port.parse::<u16>().is_err() {
-            return Err(refuse());
-        }
-    }
-    let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    let valid = match literal {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => name.split('.').all(is_label),
-    };
-    if !valid {
-        return Err(refuse());
-    }
-    // Host names are case-insensitive; the keys of caches and credential files are not.
-    let host = text.to_ascii_lowercase();
-    Ok(if host == "index.docker.io" { "docker.io".to_owned() } else { host })
-}
-
-fn is_label(label: &str) -> bool {
-    (1..=63).contains(&label.len())
-        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        && !label.starts_with('-')
-        && !label.ends_with('-')
+    canonical_host(text)
+        .ok_or_else(|| ReferenceError::Host { host: shortened(text), given: shortened(given) })
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`

@@ -110,7 +110,8 @@ impl RegistryClient {
                     // Whether a credential was used decides which remedy the message gives.
                     let sent = held.authorization != Authorization::None && self.credential.is_some();
                     let host = &self.host;
-                    return Err(failure::of_response(response, host, &request.subject, sent).await);
+                    let failure = failure::of_response(response, host, &request.subject, sent).await;
+                    return Err(if request.quiet { failure.without_detail() } else { failure });
                 }
             }
         }

@@ -8,6 +8,7 @@ use reqwest::{Response, StatusCode, header};
 use serde::Deserialize;
 
 use crate::oci::SourceError;
+use crate::text::one_line;
 
 /// The number of bytes of an error's body that are read; the server may be hostile.
 const ERROR_BODY_MAX: usize = 8 << 10;
@@ -90,7 +91,8 @@ fn stated_error(body: &[u8]) -> String {
 
 /// Text from a server, fit for a log line.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(DETAIL_MAX).collect()
+    let short: String = text.chars().take(DETAIL_MAX).collect();
+    one_line(&short)
 }
 
 /// As much of an error's body as is read. A body that breaks off still helps the message.

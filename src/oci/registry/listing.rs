@@ -47,6 +47,7 @@ impl RegistrySource {
             accept: Some(OCI_INDEX.to_owned()),
             offset: 0,
             body: None,
+            quiet: false,
             subject: format!("the referrers of {}@{subject}", self.name),
         };
         self.client.retrying(&request, || self.fetch_page(&request)).await

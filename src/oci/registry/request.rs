@@ -15,6 +15,8 @@ pub(super) struct Request {
     pub(super) offset: u64,
     /// The content to write; `None` for a read.
     pub(super) body: Option<Body>,
+    /// Whether a refusal is reported without the registry's own words, as after a HEAD.
+    pub(super) quiet: bool,
     /// The object of the request, for messages.
     pub(super) subject: String,
 }

@@ -1,11 +1,10 @@
 //! The HTTP client that all registry clients share: TLS, time limits, redirects.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::Duration;
 
+use reqwest::Client;
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Certificate, Client};
 
 use super::documents::DocumentTurns;
 use super::metrics::RegistryMetrics;
@@ -13,6 +12,7 @@ use super::pace::Pace;
 use super::retry::RetryPolicy;
 use crate::oci::SourceError;
 use crate::oci::limits::ImageLimits;
+use crate::oci::registry_settings::Reach;
 use crate::oci::settings::SourceSettings;
 
 /// A registry redirects once to its storage; five leave room for proxies.
@@ -33,8 +33,8 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Reads the CA files and builds the client.
-    pub(crate) fn new(settings: &SourceSettings) -> Result<Self, SourceError> {
+    /// Builds the client.
+    pub(crate) fn new(settings: &SourceSettings, reach: Reach) -> Result<Self, SourceError> {
         let mut builder = Client::builder()
             .user_agent(concat!("composefs-csi/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(settings.connect_timeout)
@@ -46,11 +46,10 @@ impl Transport {
         if !settings.proxy_from_environment {
             builder = builder.no_proxy();
         }
-        let client = builder.tls_certs_merge(authorities(settings)?).build().map_err(|e| {
+        let client = builder.tls_certs_merge(reach.authorities).build().map_err(|e| {
             let detail = format!("no HTTP client can be made: {}", super::failure::chain(&e));
             SourceError::Settings { detail }
         })?;
-        let insecure = settings.insecure_registries.iter().map(|host| host.to_ascii_lowercase());
         Ok(Self {
             client,
             retry: settings.retry,
@@ -59,7 +58,7 @@ impl Transport {
             documents: DocumentTurns::new(settings.documents),
             pace: settings.pace,
             limits: settings.limits,
-            insecure: insecure.collect(),
+            insecure: reach.insecure,
             metrics: settings.metrics.clone(),
         })
     }
@@ -73,23 +72,6 @@ impl Transport {
     pub(super) fn scheme(&self, host: &str) -> &'static str {
         if self.insecure.contains(host) { "http" } else { "https" }
     }
-}
-
-fn authorities(settings: &SourceSettings) -> Result<Vec<Certificate>, SourceError> {
-    let mut all = Vec::new();
-    for path in &settings.ca_files {
-        let refuse = |problem: String| SourceError::Settings {
-            detail: format!("registry CA file {} {problem}", path.display()),
-        };
-        let pem = fs::read(path).map_err(|e| refuse(format!("cannot be read: {e}")))?;
-        let found =
-            Certificate::from_pem_bundle(&pem).map_err(|e| refuse(format!("is not valid PEM: {e}")))?;
-        if found.is_empty() {
-            return Err(refuse("holds no certificate in PEM form".to_owned()));
-        }
-        all.extend(found);
-    }
-    Ok(all)
 }
 
 /// Limits redirects and refuses those from https to http. reqwest itself drops `Authorization`

@@ -18,6 +18,7 @@ impl RegistrySource {
             accept: None,
             offset: 0,
             body: Some(Body { media_type: manifest.media_type.clone(), bytes: manifest.bytes.clone() }),
+            quiet: false,
             subject: format!("{}{separator}{name}", self.name),
         };
         let response = self.client.retrying(&request, || self.client.send(&request)).await?;

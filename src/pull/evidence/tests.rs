@@ -24,10 +24,10 @@ fn documents() -> [RawDocument; 4] {
 fn evidence() -> Evidence {
     let [outer, other, inner, manifest] = documents();
     let about = digest(&manifest);
-    let written = WrittenEvidence {
+    let written = EvidenceToWrite {
         format: FORMAT,
-        documents: vec![outer, other, inner, manifest],
-        signatures: Claims { claims: vec![Claim::Bundle { json: "{}".to_owned() }] },
+        documents: vec![&outer, &other, &inner, &manifest],
+        signatures: &Claims::all(vec![Claim::Bundle { json: "{}".to_owned() }]),
     };
     Evidence::parse(&serde_json::to_vec(&written).unwrap(), about).unwrap()
 }
@@ -82,7 +82,7 @@ fn the_number_of_documents_is_bounded() {
     let manifest = document("{}");
     let about = digest(&manifest);
     let many: Vec<_> = (0..20)
-        .map(|number| document(&format!(r#"{{"n":{number},"manifests":[{{"digest":"{about}"}}]}}"#)))
+        .map(|number| document(&format!(r#"{{"n":{number},"manifests":[{{"digest":"{about}"}}]}}"#)).into())
         .collect();
     assert_eq!(leading(many, &about).len(), DOCUMENTS_MAX);
 }

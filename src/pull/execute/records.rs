@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::image::store::{ImageRecord, Lease, Store};
+use crate::image::store::{Held, Hold, ImageRecord, Store, StoreError};
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
 use crate::oci::reference::Reference;
@@ -17,7 +17,7 @@ use crate::pull::{ImageRequest, PullError, PullPolicy, recipe, stored_evidence};
 pub(super) struct Records {
     store: Arc<Store>,
     rights: Rights,
-    lease: Lease,
+    hold: Hold,
     reference: Reference,
     platform: Platform,
     policy: PullPolicy,
@@ -27,11 +27,11 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn of(store: &Arc<Store>, rights: &Rights, lease: &Lease, request: &ImageRequest) -> Self {
+    pub(super) fn of(store: &Arc<Store>, rights: &Rights, hold: &Hold, request: &ImageRequest) -> Self {
         Self {
             store: Arc::clone(store),
             rights: rights.clone(),
-            lease: lease.clone(),
+            hold: hold.clone(),
             reference: request.reference.clone(),
             platform: request.platform.clone(),
             policy: request.policy,
@@ -64,18 +64,21 @@ impl Records {
 
     fn record(&self, new: NewRecord) -> Result<Answer, PullError> {
         match &new {
-            NewRecord::Grant(manifest) => self.rights.record_grant(&self.lease, manifest)?,
+            NewRecord::Grant(manifest) => self.rights.record_grant(&self.hold, manifest)?,
             NewRecord::Names { top, manifest } => {
                 let names = [self.image.clone(), self.pinned_name(top)];
-                self.store.names().remember(&names, &self.platform, *manifest).about(&self.image)?;
+                self.store
+                    .names()
+                    .remember(&self.hold, &names, &self.platform, *manifest)
+                    .about(&self.image)?;
             }
             NewRecord::Evidence(evidence) => {
                 let origin = self.rights.origin().name();
-                stored_evidence::keep(&self.store, &self.lease, evidence, origin, &self.image)?;
+                stored_evidence::keep(&self.store, &self.hold, evidence, origin, &self.image)?;
             }
             NewRecord::Preloaded { manifest, fetched } => {
                 let blobs = fetched.iter().flat_map(|path| recipe::blobs(&path.manifest));
-                self.rights.record_preload(&self.lease, manifest, blobs.map(|blob| &blob.digest))?;
+                self.rights.record_preload(&self.hold, manifest, blobs.map(|blob| &blob.digest))?;
             }
             NewRecord::Used(manifest) => note_used(&self.store, manifest),
         }
@@ -93,6 +96,15 @@ impl Records {
         }
     }
 
+    /// Whether the reference has led to an image before, or the volume shows one.
+    pub(super) fn is_known(&self) -> Result<bool, PullError> {
+        if self.pinned.is_some() {
+            return Ok(true);
+        }
+        let named = self.store.names().resolve(&self.image, &self.platform).about(&self.image)?;
+        Ok(named.is_some())
+    }
+
     fn by_name(&self, name: &str) -> Result<Option<ImageRecord>, PullError> {
         match self.store.names().resolve(name, &self.platform).about(&self.image)? {
             Some(manifest) => self.stored(&manifest),
@@ -100,13 +112,24 @@ impl Records {
         }
     }
 
+    /// The image's record, which stays with all that it names for as long as the request does.
     fn stored(&self, manifest: &Digest) -> Result<Option<ImageRecord>, PullError> {
-        let record = match self.policy {
+        loop {
+            let Some(record) = self.image_record(manifest).about(&self.image)? else { return Ok(None) };
+            // Read after it was noted: no collection has taken it in between.
+            if self.hold.keeps(&record) {
+                return Ok(Some(record));
+            }
+            self.hold.keep_blocking(&Held::of(&record)).about(&self.image)?;
+        }
+    }
+
+    fn image_record(&self, manifest: &Digest) -> Result<Option<ImageRecord>, StoreError> {
+        match self.policy {
             // A record that is not authentic is the answer where the image cannot be pulled again.
             PullPolicy::Never => self.store.images().get(manifest),
             PullPolicy::Always | PullPolicy::IfNotPresent => self.store.images().get_or_set_aside(manifest),
-        };
-        record.about(&self.image)
+        }
     }
 
     /// The reference with the digest that it resolves to.

@@ -6,19 +6,27 @@ use super::Execution;
 use crate::oci::Source;
 use crate::oci::digest::Digest;
 use crate::oci::reference::Version;
-use crate::pull::PullError;
 use crate::pull::error::About as _;
 use crate::pull::evidence::Evidence;
 use crate::pull::manifest_path::ManifestPath;
 use crate::pull::plan::{Answer, Question};
-use crate::trust::collect::collect;
+use crate::pull::{PullError, blocking};
+use crate::trust::Claims;
 
 impl Execution<'_> {
     pub(super) async fn ask(&mut self, question: Question) -> Result<Answer, PullError> {
         Ok(match question {
             Question::Top => {
                 let version = self.request.reference.version();
-                Answer::Top(self.source()?.resolve(&version).await.about(&self.image)?)
+                let source = self.source()?;
+                // The content of a known reference is most likely here: a HEAD tells, and registries count no download.
+                let records = self.records();
+                let resolved = if blocking(&self.image, move || records.is_known()).await?? {
+                    source.resolve(&version).await
+                } else {
+                    source.resolve_to_read(&version).await
+                };
+                Answer::Top(resolved.about(&self.image)?)
             }
             Question::Confirm(lookup, manifest) => {
                 // Every failure means that nothing is confirmed: the manifest is asked for next.
@@ -31,7 +39,7 @@ impl Execution<'_> {
             }
             Question::Signatures(documents) => {
                 let (source, mut evidence) = (self.source()?, Evidence::clone(&documents));
-                evidence.signatures = collect(&*source, &evidence.digests()).await.about(&self.image)?;
+                evidence.signatures = self.claims(&*source, &evidence).await?;
                 Answer::Signatures(Arc::new(evidence))
             }
             Question::NewerEvidence(manifest, evidence) => {
@@ -61,7 +69,7 @@ impl Execution<'_> {
     /// The evidence with the documents and the signatures that the registry has now.
     async fn newer_evidence(&mut self, manifest: Digest, evidence: &Evidence) -> Result<Evidence, PullError> {
         let source = self.source()?;
-        let top = source.resolve(&self.request.reference.version()).await.about(&self.image)?;
+        let top = source.resolve_to_read(&self.request.reference.version()).await.about(&self.image)?;
         let mut path = self.path(&*source, top).await?;
         if path.digest != manifest {
             // The tag has moved on; the volume shows what it was.
@@ -69,7 +77,14 @@ impl Execution<'_> {
         }
         let mut newer = evidence.clone();
         newer.add(&path);
-        newer.signatures = collect(&*source, &newer.digests()).await.about(&self.image)?;
+        // The older ones may be what another namespace's policy asks for.
+        newer.signatures = self.claims(&*source, &newer).await?.with_older(&evidence.signatures);
         Ok(newer)
+    }
+
+    async fn claims(&self, source: &dyn Source, evidence: &Evidence) -> Result<Claims, PullError> {
+        // Signatures do not depend on the seal.
+        let subject = evidence.subject(self.request, false);
+        self.pulls.control().find_claims(&self.image, source, subject).await
     }
 }

@@ -14,6 +14,7 @@ use crate::trust::{Admission, PolicyRefusal};
 /// Everything that the steps so far have found out. `None` means not known yet.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(in crate::pull) struct Facts {
+    pub(super) outright: Option<Option<PolicyRefusal>>,
     pub(super) candidates: BTreeMap<Lookup, Candidate>,
     pub(super) top: Option<Digest>,
     pub(super) path: Option<Arc<ManifestPath>>,
@@ -56,6 +57,8 @@ pub(in crate::pull) enum StoredVerdict {
 /// What carrying out a step has found out.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::pull) enum Answer {
+    /// Why the policy refuses the reference, if it does.
+    Outright(Option<PolicyRefusal>),
     /// What the store has.
     Image(Lookup, Option<Arc<ImageRecord>>),
     /// Whether the access rule grants it.
@@ -92,6 +95,7 @@ impl Facts {
     /// Adds what a step has found out.
     pub(in crate::pull) fn note(&mut self, answer: Answer) {
         match answer {
+            Answer::Outright(refusal) => self.outright = Some(refusal),
             Answer::Image(lookup, record) => self.candidate(lookup).record = Some(record),
             Answer::Granted(lookup, granted) => self.candidate(lookup).granted = Some(granted),
             Answer::FromHere(lookup, from_here) => self.candidate(lookup).from_here = Some(from_here),

@@ -26,7 +26,9 @@ pub(in crate::pull) struct Terms {
     pub pinned: Option<Digest>,
     /// Whether there is nothing to hide from the caller.
     pub sees_all: bool,
-    /// Whether the policy decides about the caller.
+    /// Whether nothing is fetched for the caller that no policy could admit.
+    pub heeds_policy: bool,
+    /// Whether the policy decides about the caller; then it heeds it as well.
     pub is_judged: bool,
     /// Whether the operator wants the image here for all pods.
     pub is_preload: bool,
@@ -53,6 +55,7 @@ impl Terms {
             by_digest: matches!(request.reference.version(), Version::Digest(_)),
             pinned: request.pinned,
             sees_all,
+            heeds_policy: request.caller.heeds_policy(),
             is_judged: request.caller.is_judged(),
             is_preload: request.caller == Caller::Preload,
             require_digest,
@@ -126,6 +129,8 @@ pub(in crate::pull) enum Question {
 /// What the policy is consulted about.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::pull) enum Case {
+    /// Whether it refuses the reference, whatever the image is.
+    Outright,
     /// Whether it wants signatures of this image, which is to be fetched.
     WantsSignatures { path: Arc<ManifestPath>, sealed: bool },
     /// Whether it admits a stored image, by the evidence stored with it.

@@ -24,10 +24,11 @@ fn is_fetch(step: &Step) -> bool {
 fn terms() -> impl Strategy<Value = Terms> {
     let policy = prop::sample::select(vec![PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never]);
     let pinned = prop::option::weighted(0.3, (0..3u8).prop_map(number));
-    let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.7), any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), 0..6u8, any::<bool>(), any::<bool>());
     let forms = (prop::bool::weighted(0.7), any::<bool>(), any::<bool>(), any::<bool>());
     (policy, pinned, flags, forms).prop_map(|(policy, pinned, flags, forms)| {
-        let (by_digest, sees_all, is_judged, is_preload, require_digest) = flags;
+        let (by_digest, sees_all, heeds, is_preload, require_digest) = flags;
+        let (heeds_policy, is_judged) = (heeds > 0, heeds > 1);
         let (is_mounted, noexec, special_files, privileges) = forms;
         let kept = Kept { special_files, privileges };
         Terms {
@@ -35,6 +36,7 @@ fn terms() -> impl Strategy<Value = Terms> {
             by_digest,
             pinned,
             sees_all,
+            heeds_policy,
             is_judged,
             is_preload,
             require_digest,
@@ -84,6 +86,19 @@ proptest! {
         }
     }
 
+    /// What the policy refuses whatever the image is ends at once: nobody is asked, and nothing is read.
+    #[test]
+    fn what_is_refused_outright_asks_nobody((terms, history) in history()) {
+        let first = history.steps.first().map(|(step, _)| step);
+        let outright = Step::Judge(Case::Outright);
+        prop_assert_eq!(first == Some(&outright), terms.heeds_policy);
+        let is_refused = |answer: &Answer| matches!(answer, Answer::Outright(Some(_)));
+        if history.answers().any(is_refused) {
+            prop_assert_eq!(history.steps.len(), 1);
+            prop_assert!(matches!(history.end, Step::Refuse(Obstacle::Refused(_))));
+        }
+    }
+
     /// `Never` fetches nothing and looks for no signatures. It asks only what proves that the caller has access: a
     /// caller that sees everything learns at once that the image is absent.
     #[test]
@@ -96,6 +111,10 @@ proptest! {
             step,
             Step::Ask(Question::Signatures(_) | Question::NewerEvidence(..))
         )));
+        let is_refused = |answer: &Answer| matches!(answer, Answer::Outright(Some(_)));
+        if history.answers().any(is_refused) {
+            return Ok(());
+        }
         if terms.sees_all && history.known().is_none() {
             prop_assert!(!history.any(is_ask), "{:?}", history);
             prop_assert_eq!(&history.end, &Step::Refuse(Obstacle::Absent));
@@ -110,7 +129,7 @@ proptest! {
             matches!(answer, Answer::StoredVerdict(StoredVerdict::Refused { .. }))
         };
         if history.is_granted(&known.manifest)
-            && matches!(history.steps[1].1, Answer::Granted(Lookup::Request, true))
+            && history.answers().any(|answer| *answer == Answer::Granted(Lookup::Request, true))
             && !history.answers().any(is_refused)
         {
             prop_assert!(!history.any(is_ask), "{:?}", history);
@@ -125,7 +144,8 @@ proptest! {
         let first = history.steps.iter().map(|(step, _)| step).find(|step| is_ask(step));
         let is_first_top = matches!(first, None | Some(Step::Ask(Question::Top | Question::NewerEvidence(..))));
         prop_assert!(is_first_top, "{:?}", first);
-        if !terms.sees_all && !history.answers().any(|answer| matches!(answer, Answer::Granted(_, true))) {
+        let is_enough = |answer: &Answer| matches!(answer, Answer::Granted(_, true) | Answer::Outright(Some(_)));
+        if !terms.sees_all && !history.answers().any(is_enough) {
             prop_assert!(history.any(|step| *step == Step::Ask(Question::Top)), "{:?}", history);
         }
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::kind::Kind;
+use crate::oci::manifest::Descriptor;
 use crate::oci::{BlobStream, RawManifest};
 
 /// A repository in memory, with the rules of a real one.
@@ -20,11 +21,39 @@ struct Repository {
     blobs: BTreeMap<Digest, Bytes>,
     referrers: Vec<Referrer>,
     broken: bool,
+    lists_no_referrers: bool,
     opened: Mutex<usize>,
 }
 
 fn image() -> Digest {
     Digest::of(b"the image")
+}
+
+fn subject() -> Subject {
+    let (media_type, digest, annotations) = ("m".to_owned(), image(), BTreeMap::new());
+    Subject {
+        namespace: None,
+        reference: "r.io/a:1".parse().unwrap(),
+        digests: vec![digest],
+        target: Descriptor { media_type, digest, size: 1, annotations },
+        sealed: false,
+    }
+}
+
+/// Waits for the claims with these texts.
+struct Waiting(Vec<&'static str>);
+
+impl Hearing for Waiting {
+    fn hear(&mut self, claim: &Claim) -> bool {
+        let (Claim::Bundle { json: text } | Claim::Simple { payload: text, .. }) = claim;
+        let before = self.0.len();
+        self.0.retain(|wanted| wanted != text);
+        self.0.len() < before
+    }
+
+    fn is_decided(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Repository {
@@ -64,7 +93,7 @@ impl Repository {
     }
 
     async fn found(&self) -> Vec<Claim> {
-        collect(self, &[image()]).await.unwrap().claims
+        collect(self, &subject(), None, &ClaimMemory::default()).await.unwrap().claims
     }
 }
 
@@ -96,7 +125,7 @@ impl Source for Repository {
     }
 
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError> {
-        if self.broken {
+        if self.broken || self.lists_no_referrers {
             return Err(unavailable());
         }
         Ok(if *subject == image() { self.referrers.clone() } else { Vec::new() })
@@ -112,7 +141,8 @@ fn unavailable() -> SourceError {
 async fn nothing_found_is_no_error_and_a_broken_source_is() {
     assert_eq!(Repository::default().found().await, []);
     let broken = Repository { broken: true, ..Repository::default() };
-    assert_eq!(collect(&broken, &[image()]).await.unwrap_err().kind(), Kind::Transient);
+    let failed = collect(&broken, &subject(), None, &ClaimMemory::default()).await;
+    assert_eq!(failed.unwrap_err().kind(), Kind::Transient);
 }
 
 #[tokio::test]
@@ -181,30 +211,102 @@ async fn blobs_other_than_described_are_passed_over() {
 }
 
 #[tokio::test]
-async fn numbers_are_bounded_and_bundles_come_first() {
+async fn bundles_come_first_and_many_others_end_the_search() {
     let mut repository = Repository::default();
-    for number in 0..3 * OPENED_MAX {
+    for number in 0..2 * ASKED_MAX {
         let manifest = json!({"layers": [], "subject": {"digest": image()}, "number": number});
         repository.refer(&manifest, None);
     }
     let manifest = repository.bundle("hidden by many");
     repository.refer(&manifest, Some(BUNDLE_MEDIA_TYPE));
-    assert_eq!(repository.found().await.len(), 1);
-    assert!(*repository.opened.lock().unwrap() <= OPENED_MAX + 1);
-
-    let mut repository = Repository::default();
-    let layers: Vec<_> = (0..2 * CLAIMS_MAX).map(|number| repository.simple(&number.to_string())).collect();
-    repository.sig(&layers);
-    assert_eq!(repository.found().await.len(), CLAIMS_MAX);
+    let hearing = Box::new(Waiting(vec!["hidden by many", "not there"]));
+    let memory = ClaimMemory::default();
+    let claims = collect(&repository, &subject(), Some(hearing), &memory).await.unwrap();
+    assert_eq!((claims.claims.len(), claims.found(), claims.is_cut), (1, 1, true));
+    assert!(*repository.opened.lock().unwrap() <= ASKED_MAX);
 }
 
 #[tokio::test]
-async fn all_together_have_a_limit() {
+async fn a_search_goes_on_until_it_has_what_is_wanted() {
+    let mut repository = Repository::default();
+    let layers: Vec<_> = (0..500).map(|number| repository.simple(&number.to_string())).collect();
+    repository.sig(&layers);
+    for (wanted, found) in
+        [(vec!["33"], 34), (vec!["7", "40"], 41), (vec![], ENOUGH), (vec!["499", "0"], 500)]
+    {
+        let (hearing, memory) = (Box::new(Waiting(wanted.clone())), ClaimMemory::default());
+        let claims = collect(&repository, &subject(), Some(hearing), &memory).await.unwrap();
+        assert_eq!((claims.found(), claims.is_cut), (found, false), "{wanted:?}");
+        for text in wanted {
+            let is_wanted = |claim: &Claim| matches!(claim, Claim::Simple { payload, .. } if payload == text);
+            assert!(claims.claims.iter().any(is_wanted), "{text}");
+        }
+        assert!(claims.claims.len() <= ENOUGH + 2, "others are kept in small numbers only");
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_has_a_limit_and_what_helps_is_kept() {
     let mut repository = Repository::default();
     for letter in 'a'..='z' {
         let manifest = repository.bundle(&letter.to_string().repeat(CLAIM_MAX));
         repository.refer(&manifest, Some(BUNDLE_MEDIA_TYPE));
     }
-    let claims = repository.found().await;
-    assert_eq!(claims.iter().map(Claim::size).sum::<usize>(), TOTAL_MAX);
+    let manifest = repository.bundle("good");
+    repository.refer(&manifest, None);
+    let (hearing, memory) = (Box::new(Waiting(vec!["good"])), ClaimMemory::default());
+    let claims = collect(&repository, &subject(), Some(hearing), &memory).await.unwrap();
+    assert_eq!(claims.claims, [Claim::Bundle { json: "good".into() }]);
+    assert_eq!((claims.found(), claims.is_cut), (27, false));
+    // It holds one after another: with the manifest around it, not with the other 25.
+    assert!(memory.peak() < 12 * CLAIM_MAX, "{}", memory.peak());
+    assert_eq!(memory.held(), 0);
+}
+
+/// Another text of this length for each number.
+fn sized(number: usize, length: usize) -> String {
+    format!("{number:03}") + &"0".repeat(length - 3)
+}
+
+#[tokio::test]
+async fn bytes_end_a_search_and_the_claims_say_so() {
+    let mut repository = Repository::default();
+    for number in 0..40 {
+        let manifest = repository.bundle(&sized(number, CLAIM_MAX));
+        repository.refer(&manifest, Some(BUNDLE_MEDIA_TYPE));
+    }
+    let (hearing, memory) = (Box::new(Waiting(vec!["good"])), ClaimMemory::default());
+    let claims = collect(&repository, &subject(), Some(hearing), &memory).await.unwrap();
+    assert!(claims.is_cut && (30..=32).contains(&claims.found()), "{}", claims.found());
+}
+
+#[tokio::test]
+async fn ten_searches_at_once_hold_no_more_than_the_node_has() {
+    let mut repository = Repository::default();
+    let mut layers = Vec::new();
+    for number in 0..8 {
+        let mut layer = repository.simple(&sized(number, CLAIM_MAX / 2));
+        layer["annotations"]["dev.sigstore.cosign/bundle"] = json!("x".repeat(CLAIM_MAX / 3));
+        layers.push(layer);
+    }
+    repository.sig(&layers);
+    let memory = ClaimMemory::default();
+    let (wanted, subject) = (|| Some(Box::new(Waiting(vec!["good"])) as Box<dyn Hearing>), subject());
+    let searches = (0..10).map(|_| collect(&repository, &subject, wanted(), &memory));
+    let all = futures_util::future::try_join_all(searches).await.unwrap();
+    assert!(all.iter().all(|claims| claims.found() == 8));
+    assert!(memory.peak() > 0 && memory.peak() <= ClaimMemory::MAX, "{}", memory.peak());
+    assert_eq!(memory.held(), 0);
+}
+
+#[tokio::test]
+async fn a_source_that_fails_later_does_not_matter() {
+    let mut repository = Repository { lists_no_referrers: true, ..Repository::default() };
+    let layer = repository.simple("good");
+    repository.sig(&[layer]);
+    for (wanted, is_found) in [("good", true), ("other", false)] {
+        let (hearing, memory) = (Box::new(Waiting(vec![wanted])), ClaimMemory::default());
+        let claims = collect(&repository, &subject(), Some(hearing), &memory).await;
+        assert_eq!(claims.is_ok(), is_found, "{claims:?}");
+    }
 }

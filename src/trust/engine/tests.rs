@@ -1,6 +1,7 @@
 //! The engine as a whole, with a real key and a real signature.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -95,14 +96,14 @@ fn a_signature_admits_until_the_key_goes() {
     );
     let subject = subject(None, "r.io/a/b:1");
     assert!(engine.wants_signatures(&subject));
-    let claims = Claims { claims: vec![sign(&key, "r.io/a/b", &subject.digests[0])] };
+    let claims = Claims::all(vec![sign(&key, "r.io/a/b", &subject.digests[0])]);
     let first = engine.admit(&subject, &claims).unwrap();
     assert!(first.by.starts_with("sigstoreSigned by ") && first.by.contains("sha256:"), "{}", first.by);
     assert_eq!(engine.admit(&subject, &claims), Ok(first));
 
     // The memo knows this very claims only.
     let refused = |subject: &Subject, claims: Vec<Claim>| {
-        engine.admit(subject, &Claims { claims }).unwrap_err().to_string()
+        engine.admit(subject, &Claims::all(claims)).unwrap_err().to_string()
     };
     let message = refused(&subject, vec![]);
     assert!(message.contains("no signature of sha256:"), "{message}");
@@ -170,4 +171,100 @@ fn the_directory_of_a_layout_is_the_one_behind_all_links() {
     assert_eq!(of("trusted/gone/too"), Some(base.join("trusted/gone/too")));
     assert_eq!(of("trusted/gone/../../evil"), None);
     assert_eq!(layout_directory(&"r.io/a:1".parse().unwrap()), None);
+}
+
+/// How many were admitted that would have been refused.
+fn warned_of(metrics: &TrustMetrics) -> u64 {
+    let registry = crate::metrics::MetricsRegistry::default();
+    registry.add(metrics).unwrap();
+    let text = registry.text();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("composefs_csi_admissions_total{reason=\"admitted_warned\"} "));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_only_warns_admits_and_counts_what_it_would_refuse() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = key();
+    fs::write(directory.path().join("a.pub"), key.public_key_to_pem().unwrap()).unwrap();
+    let file = directory.path().join("policy.json");
+    let signed = r#"{"type":"sigstoreSigned","keyPath":"a.pub","signedIdentity":{"type":"matchRepository"}}"#;
+    let reject = r#"{"type":"reject"}"#;
+    let policy = format!(
+        r#"{{"default":[{reject}],"transports":{{"docker":{{"r.io/a":[{signed}],"r.io/w":[{{"type":"warnOnly"}},{signed}]}}}}}}"#
+    );
+    fs::write(&file, policy).unwrap();
+    let settings = TrustSettings { policy: Some(file), ..TrustSettings::default() };
+    let engines = [PolicyMode::Enforce, PolicyMode::Warn].map(|mode| {
+        let metrics = TrustMetrics::default();
+        (SignaturePolicyEngine::new(&TrustSettings { mode, ..settings.clone() }, metrics.clone()), metrics)
+    });
+    // By scope: what is signed, what enforces, what warns, what is rejected.
+    for (reference, is_signed, [enforced, warned]) in [
+        ("r.io/a/b:1", true, ["signed", "signed"]),
+        ("r.io/a/b:1", false, ["refused", "warned"]),
+        ("r.io/w/b:1", true, ["signed", "signed"]),
+        ("r.io/w/b:1", false, ["warned", "warned"]),
+        ("r.io/z/b:1", false, ["refused", "refused"]),
+    ] {
+        let subject = subject(None, reference);
+        let repository = subject.reference.name();
+        let claims = if is_signed { vec![sign(&key, &repository, &subject.digests[0])] } else { vec![] };
+        for ((engine, metrics), expected) in engines.iter().zip([enforced, warned]) {
+            let before = warned_of(metrics);
+            let found = match engine.admit(&subject, &Claims::all(claims.clone())) {
+                Ok(admission) if admission.by.contains("only warns") => "warned",
+                Ok(_) => "signed",
+                Err(_) => "refused",
+            };
+            assert_eq!(found, expected, "{reference} {engine:?}");
+            assert_eq!(warned_of(metrics) - before, u64::from(expected == "warned"));
+            let explained = engine.examine(&subject, &Claims::all(claims.clone()));
+            assert_eq!(explained.warning.is_some(), expected == "warned", "{explained:?}");
+            let outright = engine.refuses_outright(&subject.reference, Pods::Of(None));
+            assert_eq!(outright.is_some(), reference.starts_with("r.io/z"), "{outright:?}");
+        }
+    }
+}
+
+#[test]
+fn verifiers_that_refuse_only_warn_in_that_mode() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("team-check");
+    fs::copy("/bin/false", &program).unwrap();
+    let settings = TrustSettings {
+        verifier_dir: Some(directory.path().to_owned()),
+        mode: PolicyMode::Warn,
+        ..without(WithoutPolicy::Accept)
+    };
+    let engine = SignaturePolicyEngine::new(&settings, TrustMetrics::default());
+    let subject = subject(None, "r.io/a:1");
+    assert!(engine.admit(&subject, &Claims::default()).is_ok());
+    let explained = engine.examine(&subject, &Claims::default());
+    assert!(explained.warning.unwrap().contains("verifier team-check refused"));
+    // What cannot be asked refuses, as ever.
+    fs::remove_file(program).unwrap();
+    assert!(engine.admit(&subject, &Claims::default()).is_err());
+}
+
+/// What is kept for images that somebody vouches for is not kept for those that only pass.
+#[test]
+fn an_image_that_only_passes_keeps_no_privileges_and_counts_as_unsigned() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = key();
+    fs::write(directory.path().join("a.pub"), key.public_key_to_pem().unwrap()).unwrap();
+    let file = directory.path().join("policy.json");
+    let signed = r#"{"type":"sigstoreSigned","keyPath":"a.pub","signedIdentity":{"type":"matchRepository"}}"#;
+    let keeps = r#"{"type":"composefs","keepPrivileges":true}"#;
+    fs::write(&file, format!(r#"{{"default":[{{"type":"warnOnly"}},{signed},{keeps}]}}"#)).unwrap();
+    let settings = TrustSettings { policy: Some(file), ..TrustSettings::default() };
+    let engine = SignaturePolicyEngine::new(&settings, TrustMetrics::default());
+    let subject = subject(None, "r.io/a/b:1");
+    let good = sign(&key, "r.io/a/b", &subject.digests[0]);
+    for (claims, vouched) in [(vec![good], true), (vec![], false)] {
+        let admission = engine.admit(&subject, &Claims::all(claims)).unwrap();
+        assert_eq!((admission.signed, admission.keep_privileges), (vouched, vouched), "{admission:?}");
+    }
 }

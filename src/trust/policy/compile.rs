@@ -22,6 +22,11 @@ pub(super) fn requirement(at: At, shape: Shape, base: &Path, read: Read<'_>) -> 
     let check = match shape {
         Shape::Reject => Check::Reject,
         Shape::AcceptAnything => Check::AcceptAnything,
+        Shape::WarnOnly => Check::WarnOnly,
+        Shape::AnyOf(alternatives) => {
+            let one = |(at, shape)| requirement(at, shape, base, &mut *reader.read);
+            Check::AnyOf(alternatives.into_iter().map(one).collect::<Result<_, _>>()?)
+        }
         Shape::Composefs { require_digest, integrity, keep_privileges } => {
             Check::Composefs { require_digest, integrity, keep_privileges }
         }

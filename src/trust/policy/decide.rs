@@ -2,20 +2,17 @@
 //!
 //! All requirements must hold. A signature requirement holds if at least one claim is a valid signature by an
 //! expected signer, over one of the subject's digests and for the expected repository. Every other claim contributes
-//! a reason.
+//! a reason. Where a list is only to warn, signatures that are missing or wrong do not refuse the image; everything
+//! else does.
 
+use super::reasons::{Reasons, printable, shown};
 use super::requirement::{Check, Requirement, SignatureCheck};
 use super::rule::PolicyRule;
 use crate::integrity::Integrity;
 use crate::oci::digest::Digest;
 use crate::trust::metrics::Reason;
 use crate::trust::signature::{Claim, Expectation, SignatureError, Signed};
-use crate::trust::subject::Subject;
-
-/// How many different reasons one outcome names. Anybody may push claims, so the message needs a bound.
-const REASONS_MAX: usize = 4;
-/// The longest reason, in characters.
-const REASON_MAX: usize = 300;
+use crate::trust::subject::{Claims, Subject};
 
 /// Verifies one claim: [`crate::trust::signature::verify`], or a fake in tests.
 pub type Verify<'a> = &'a dyn Fn(&Claim, &Expectation, &[Digest]) -> Result<Signed, SignatureError>;
@@ -42,13 +39,22 @@ pub(crate) struct RequirementOutcome {
     pub result: Result<String, String>,
     /// The same as a metric label.
     pub reason: Reason,
+    /// Whether a failure only warns.
+    pub only_warns: bool,
 }
 
 impl Judgement {
-    /// Whether all requirements hold.
+    /// Whether all requirements hold, except those that only warn.
     pub fn admits(&self) -> bool {
         // An empty list admits nothing, although all of its requirements hold.
-        !self.outcomes.is_empty() && self.outcomes.iter().all(|outcome| outcome.result.is_ok())
+        !self.outcomes.is_empty()
+            && self.outcomes.iter().all(|outcome| outcome.result.is_ok() || outcome.only_warns)
+    }
+
+    /// Why the image would be refused if nothing only warned; `None` if it would not, or is.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let holds = self.outcomes.iter().all(|outcome| outcome.result.is_ok());
+        (self.admits() && !holds).then(|| self.because())
     }
 
     /// What admits the image: `sigstoreSigned by …`.
@@ -59,6 +65,9 @@ impl Judgement {
 
     /// The reason as a metric label: the first failure, or else a signature, if any requirement asked for one.
     pub(crate) fn reason(&self) -> Reason {
+        if self.warning().is_some() {
+            return Reason::Warned;
+        }
         let against = self.outcomes.iter().find(|outcome| outcome.result.is_err());
         let signed = self.outcomes.iter().find(|outcome| outcome.reason == Reason::Signed);
         against.or(signed).map_or(Reason::NothingDemanded, |outcome| outcome.reason)
@@ -77,11 +86,13 @@ impl Judgement {
 }
 
 /// Judges `subject` by `rule`.
-pub fn decide(rule: &PolicyRule<'_>, subject: &Subject, claims: &[Claim], verify: Verify<'_>) -> Judgement {
+pub fn decide(rule: &PolicyRule<'_>, subject: &Subject, claims: &Claims, verify: Verify<'_>) -> Judgement {
     let outcome = |requirement: &Requirement| {
-        let result = check(&requirement.check, subject, claims, verify);
-        let reason = reason(&requirement.check, result.is_ok(), claims.is_empty());
-        RequirementOutcome { at: requirement.at.clone(), kind: requirement.check.kind(), result, reason }
+        let check = &requirement.check;
+        let result = judge(check, subject, claims, verify);
+        let reason = reason(check, result.is_ok(), claims.found() == 0);
+        let only_warns = rule.only_warns && check.is_of_signatures();
+        RequirementOutcome { at: requirement.at.clone(), kind: check.kind(), result, reason, only_warns }
     };
     let demanded = |requirement: &Requirement| match requirement.check {
         Check::Composefs { integrity, .. } => integrity,
@@ -98,15 +109,14 @@ fn keeps_privileges(requirement: &Requirement) -> bool {
     matches!(requirement.check, Check::Composefs { keep_privileges: true, .. })
 }
 
-fn check(check: &Check, subject: &Subject, claims: &[Claim], verify: Verify<'_>) -> Result<String, String> {
+fn judge(check: &Check, subject: &Subject, claims: &Claims, verify: Verify<'_>) -> Result<String, String> {
     match check {
-        Check::Reject => {
-            Err("nothing is admitted here; add a scope for this image to the policy if it should be".to_owned())
-        }
+        Check::Reject => Err(check.why_hopeless().to_owned()),
         // No reason is needed: the requirement's type says it.
-        Check::AcceptAnything => Ok(String::new()),
+        Check::AcceptAnything | Check::WarnOnly => Ok(String::new()),
         Check::Unsupported { why, .. } => Err((*why).to_owned()),
         Check::Signature(check) => signature(check, subject, claims, verify),
+        Check::AnyOf(alternatives) => any_of(alternatives, subject, claims, verify),
         Check::Composefs { require_digest: true, .. } if !subject.sealed => Err(
             "the image's manifest carries no composefs digest; add one with `composefs-csi seal` and sign the result"
                 .to_owned(),
@@ -122,24 +132,42 @@ fn check(check: &Check, subject: &Subject, claims: &[Claim], verify: Verify<'_>)
 
 fn reason(check: &Check, holds: bool, nothing_found: bool) -> Reason {
     match (check, holds) {
-        (Check::Signature(_), true) => Reason::Signed,
+        (Check::Signature(_) | Check::AnyOf(_), true) => Reason::Signed,
         (_, true) => Reason::NothingDemanded,
-        (Check::Signature(_), false) if nothing_found => Reason::Unsigned,
-        (Check::Signature(_), false) => Reason::Untrusted,
+        (Check::Signature(_) | Check::AnyOf(_), false) if nothing_found => Reason::Unsigned,
+        (Check::Signature(_) | Check::AnyOf(_), false) => Reason::Untrusted,
         (Check::Composefs { .. }, false) => Reason::Unbound,
         (_, false) => Reason::Rejected,
     }
 }
 
+/// The first alternative that holds, or why none does.
+fn any_of(
+    alternatives: &[Requirement],
+    subject: &Subject,
+    claims: &Claims,
+    verify: Verify<'_>,
+) -> Result<String, String> {
+    let mut reasons = Vec::new();
+    for alternative in alternatives {
+        let kind = alternative.check.kind();
+        match judge(&alternative.check, subject, claims, verify) {
+            Ok(by) => return Ok(format!("({kind}) {by}")),
+            Err(why) => reasons.push(format!("{kind}: {why}")),
+        }
+    }
+    Err(format!("none of its alternatives holds: {}", reasons.join("; or ")))
+}
+
 fn signature(
     check: &SignatureCheck,
     subject: &Subject,
-    claims: &[Claim],
+    claims: &Claims,
     verify: Verify<'_>,
 ) -> Result<String, String> {
     let mut reasons = Reasons::default();
-    for claim in claims {
-        match one(check, subject, claim, verify) {
+    for claim in &claims.claims {
+        match satisfies(check, subject, claim, verify) {
             // One valid signature is enough; wrong ones beside it do no harm.
             Ok(signed) => return Ok(format!("by {} over {}", printable(&signed.signer), signed.digest)),
             Err(reason) => reasons.add(printable(&reason)),
@@ -147,17 +175,24 @@ fn signature(
     }
     let signers = check.signers.join(", ");
     let signers = shown(&signers);
+    let limit = if claims.is_cut {
+        ". The search ended at its limit (1024 documents, 32 MiB or 60 s), and others were not looked at; remove \
+         what is not needed from the signatures and referrers of the image"
+    } else {
+        ""
+    };
     // A missing signature and a wrong one have different remedies.
-    if claims.is_empty() {
+    if claims.found() == 0 {
         return Err(format!(
-            "no signature of {} was found; have it signed by {signers}",
+            "no signature of {} was found; have it signed by {signers}{limit}",
             subject.target.digest
         ));
     }
-    Err(format!("{}; have it signed by {signers}", reasons.text(claims.len())))
+    Err(format!("{}; have it signed by {signers}{limit}", reasons.text(claims.found())))
 }
 
-fn one(
+/// Whether one claim satisfies the requirement.
+pub(super) fn satisfies(
     check: &SignatureCheck,
     subject: &Subject,
     claim: &Claim,
@@ -184,48 +219,5 @@ fn one(
         (Some(identity), Some(name)) => identity.check(&subject.reference, name).map(|()| signed),
         // Unreachable while only `.sig` signatures are accepted here; fail closed.
         (Some(_), None) => Err("it names no repository that signedIdentity could check".to_owned()),
-    }
-}
-
-/// Different reasons in the order of the claims, each with the number of claims that it applies to.
-#[derive(Default)]
-struct Reasons(Vec<(String, usize)>);
-
-impl Reasons {
-    fn add(&mut self, reason: String) {
-        match self.0.iter_mut().find(|(have, _)| *have == reason) {
-            Some((_, count)) => *count += 1,
-            None => self.0.push((reason, 1)),
-        }
-    }
-
-    fn text(&self, claims: usize) -> String {
-        let found = if claims == 1 {
-            "1 signature was found".to_owned()
-        } else {
-            format!("{claims} signatures were found")
-        };
-        let one = |(reason, count): &(String, usize)| match (claims, count) {
-            (1, _) => reason.clone(),
-            (_, count) => format!("({count} of them) {reason}"),
-        };
-        let mut reasons: Vec<_> = self.0.iter().take(REASONS_MAX).map(one).collect();
-        if self.0.len() > REASONS_MAX {
-            reasons.push(format!("and {} more reasons", self.0.len() - REASONS_MAX));
-        }
-        format!("{found}, but none satisfies the requirement: {}", reasons.join("; "))
-    }
-}
-
-/// Foreign text for one line of a log: short, without control characters.
-pub(super) fn printable(text: &str) -> String {
-    let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    shown(&one_line)
-}
-
-fn shown(text: &str) -> String {
-    match text.char_indices().nth(REASON_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }

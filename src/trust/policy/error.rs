@@ -104,6 +104,14 @@ pub(super) enum Problem {
     /// A scope that matches no image.
     #[error("no image matches this scope: {0}")]
     Scope(&'static str),
+    /// A scope whose host references spell in another way.
+    #[error("no image matches this scope: references spell the host {host:?} {canonical}; write it so")]
+    Host {
+        /// The host.
+        host: String,
+        /// As references spell it.
+        canonical: String,
+    },
     /// Not exactly one of several fields.
     #[error("exactly one of {choices} must be given, found {found}")]
     NotOne {

@@ -5,7 +5,7 @@
 
 use super::error::{Fault, Problem};
 use super::json::{At, Fields, Node, shortened};
-use crate::oci::reference::{Reference, RegistryReference, Version};
+use crate::oci::reference::{Reference, RegistryReference, Version, canonical_host};
 
 const TYPES: &str =
     "matchExact, matchRepoDigestOrExact, matchRepository, exactReference, exactRepository, remapIdentity";
@@ -201,9 +201,15 @@ fn prefix(fields: &mut Fields, field: &'static str) -> Result<String, Fault> {
     let full = format!("{text}/x");
     let hosted =
         full.split_once('/').is_some_and(|(host, _)| host == "localhost" || host.contains(['.', ':']));
+    // The image's own name has its host in this spelling, too.
+    let (host, _) = full.split_once('/').unwrap_or_default();
+    let Some(canonical) = canonical_host(host) else {
+        let expected = "a host, namespace or repository in full".to_owned();
+        return Err(fields.at.field(field).fault(Problem::Value { value: shortened(&text), expected }));
+    };
     if tagged || !hosted || full.parse::<Reference>().is_err() || text.contains("://") {
         let expected = "a host, namespace or repository in full, without tag or digest".to_owned();
         return Err(fields.at.field(field).fault(Problem::Value { value: shortened(&text), expected }));
     }
-    Ok(text)
+    Ok(format!("{canonical}{}", &text[host.len()..]))
 }

@@ -9,13 +9,13 @@ use super::json::{self, At, Fields, Node};
 use super::requirement::Requirement;
 use super::rule::Policy;
 use super::scope::Transport;
-use super::shape;
+use super::shape::{self, Shape};
 
 /// The largest policy file, in bytes: that of a ConfigMap, 1 MiB.
 pub(super) const POLICY_MAX: usize = 1 << 20;
 
 /// The requirements of one list as they are written.
-type Draft = Vec<(At, shape::Shape)>;
+type Draft = Vec<(At, Shape)>;
 
 impl Policy {
     /// Parses the text of `file`, and the keys and roots that it names, which `read` reads.
@@ -76,11 +76,18 @@ fn transport_scopes(
 fn list(at: &At, node: Node) -> Result<Draft, Fault> {
     let read = |(at, node): (At, Node)| shape::requirement(at.clone(), node).map(|shape| (at, shape));
     let draft: Draft = at.list(node)?.into_iter().map(read).collect::<Result<_, _>>()?;
-    // A composefs requirement alone would admit unsigned images.
-    if draft.iter().all(|(_, shape)| matches!(shape, shape::Shape::Composefs { .. })) {
+    let has = |is: fn(&Shape) -> bool| draft.iter().any(|(_, shape)| is(shape));
+    // Such a list would admit unsigned images.
+    if !has(|shape| !matches!(shape, Shape::Composefs { .. } | Shape::WarnOnly)) {
         return Err(at.fault(Problem::Together(
-            "composefs says nothing of who made an image; add a signature requirement, or insecureAcceptAnything \
-             for none",
+            "neither composefs nor warnOnly says who made an image; add a signature requirement, or \
+             insecureAcceptAnything for none",
+        )));
+    }
+    if has(|shape| matches!(shape, Shape::WarnOnly)) && !has(Shape::is_of_signatures) {
+        return Err(at.fault(Problem::Together(
+            "warnOnly turns signatures that are missing or wrong into warnings, and nothing here asks for one; \
+             remove it",
         )));
     }
     Ok(draft)

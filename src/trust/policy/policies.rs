@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::decide;
 use super::error::{Fault, PolicyError, Problem};
-use super::files::Files;
+use super::reasons::printable;
 use super::rule::Policy;
 use crate::oci::digest::Digest;
+use crate::oci::files::Files;
 
 /// The files are checked at most once in this time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,7 +69,23 @@ impl Policies {
             },
             _ => self.file.clone(),
         };
-        let Some(file) = file else { return Governing::Nothing };
+        file.map_or(Governing::Nothing, |file| self.at(file))
+    }
+
+    /// The policies of all namespaces that have one of their own. Where they cannot be listed there are none: then no
+    /// pod has a policy.
+    pub(in crate::trust) fn of_namespaces(&self) -> Vec<Governing> {
+        let listed = self.directory.as_deref().and_then(|directory| std::fs::read_dir(directory).ok());
+        let files = listed.into_iter().flatten().flatten().map(|entry| entry.path());
+        let own = files.filter(|file| {
+            let name = file.file_stem().and_then(|name| name.to_str());
+            file.extension().is_some_and(|extension| extension == "json") && name.is_some_and(is_label)
+        });
+        own.map(|file| self.at(file)).collect()
+    }
+
+    /// The policy in `file`.
+    fn at(&self, file: PathBuf) -> Governing {
         // The map is locked only briefly; each file has a lock of its own for reading.
         let kept = {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +107,7 @@ impl Policies {
 /// The policy file of a namespace, if it has one.
 fn own_file(directory: &Path, namespace: &str) -> Result<Option<PathBuf>, String> {
     if !is_label(namespace) {
-        let namespace = decide::printable(namespace);
+        let namespace = printable(namespace);
         return Err(format!(
             "namespace {namespace:?} is not a DNS label, so it has no policy; name it as Kubernetes does"
         ));

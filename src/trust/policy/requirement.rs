@@ -22,6 +22,10 @@ pub(super) enum Check {
     AcceptAnything,
     /// A signature.
     Signature(Box<SignatureCheck>),
+    /// Any of these, which are all of signatures.
+    AnyOf(Vec<Requirement>),
+    /// Always holds; signatures that are missing or wrong only warn in its list.
+    WarnOnly,
     /// Properties of the mount.
     Composefs {
         /// The signed manifest must carry the composefs digest.
@@ -60,8 +64,42 @@ impl Check {
             Self::Reject => "reject",
             Self::AcceptAnything => "insecureAcceptAnything",
             Self::Signature(check) => check.kind,
+            Self::AnyOf(_) => "anyOf",
+            Self::WarnOnly => "warnOnly",
             Self::Composefs { .. } => "composefs",
             Self::Unsupported { kind, .. } => kind,
+        }
+    }
+
+    /// Whether it asks who made the image. Only that can be turned into a warning.
+    pub(super) fn is_of_signatures(&self) -> bool {
+        matches!(self, Self::Signature(_) | Self::AnyOf(_) | Self::Unsupported { .. })
+    }
+
+    /// Whether a signature can make it hold.
+    pub(super) fn wants_signatures(&self) -> bool {
+        match self {
+            Self::Signature(_) => true,
+            Self::AnyOf(alternatives) => alternatives.iter().any(|one| one.check.wants_signatures()),
+            _ => false,
+        }
+    }
+
+    /// Whether it never holds.
+    pub(super) fn is_hopeless(&self) -> bool {
+        match self {
+            Self::Reject | Self::Unsupported { .. } => true,
+            Self::AnyOf(alternatives) => alternatives.iter().all(|one| one.check.is_hopeless()),
+            _ => false,
+        }
+    }
+
+    /// Why it never holds, and what to do.
+    pub(super) fn why_hopeless(&self) -> &'static str {
+        match self {
+            Self::Unsupported { why, .. } => why,
+            Self::AnyOf(_) => "none of its alternatives is supported here",
+            _ => "nothing is admitted here; add a scope for this image to the policy if it should be",
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct PolicyRule<'a> {
     pub scope: String,
     /// All of them must hold. Never empty.
     pub requirements: &'a [Requirement],
+    /// Whether signatures that are missing or wrong only warn.
+    pub only_warns: bool,
 }
 
 impl Policy {
@@ -42,18 +44,36 @@ impl Policy {
             let key = (transport, name);
             if let Some(requirements) = self.scopes.get(&key) {
                 let scope = format!("transports.{}[{:?}]", transport.name(), key.1);
-                return PolicyRule { scope, requirements };
+                return PolicyRule::of(scope, requirements);
             }
         }
-        PolicyRule { scope: "default".to_owned(), requirements: &self.default }
+        PolicyRule::of("default".to_owned(), &self.default)
     }
 }
 
-impl PolicyRule<'_> {
+impl<'a> PolicyRule<'a> {
+    fn of(scope: String, requirements: &'a [Requirement]) -> Self {
+        let only_warns = requirements.iter().any(|r| matches!(r.check, Check::WarnOnly));
+        Self { scope, requirements, only_warns }
+    }
+
+    /// The same, where `everywhere` says that all rules only warn.
+    #[must_use]
+    pub(crate) fn warning(mut self, everywhere: bool) -> Self {
+        self.only_warns |= everywhere;
+        self
+    }
+
     /// Whether a signature can change the decision.
     pub(crate) fn wants_signatures(&self) -> bool {
-        let hopeless = |r: &Requirement| matches!(r.check, Check::Reject | Check::Unsupported { .. });
-        let signature = |r: &Requirement| matches!(r.check, Check::Signature(_));
-        self.requirements.iter().any(signature) && !self.requirements.iter().any(hopeless)
+        self.requirements.iter().any(|r| r.check.wants_signatures())
+            && !self.requirements.iter().any(|r| r.check.is_hopeless())
+    }
+
+    /// Why it refuses every image, whatever its signatures are; `None` if it does not.
+    pub(crate) fn refuses_all(&self) -> Option<String> {
+        let refuses = |check: &Check| check.is_hopeless() && !(self.only_warns && check.is_of_signatures());
+        let refusing = self.requirements.iter().find(|requirement| refuses(&requirement.check))?;
+        Some(format!("{} ({}): {}", refusing.check.kind(), refusing.at, refusing.check.why_hopeless()))
     }
 }

@@ -7,7 +7,8 @@
 use std::path::Path;
 
 use super::error::Problem;
-use crate::oci::reference::{Reference, RegistryReference, Version};
+use super::json::shortened;
+use crate::oci::reference::{Reference, RegistryReference, Version, canonical_host};
 
 /// Known transports that this driver never uses. Their scopes are parsed and have no effect.
 const UNUSED: [&str; 9] = [
@@ -38,7 +39,7 @@ impl Transport {
             "docker" => Ok(Some(Self::Docker)),
             "oci" => Ok(Some(Self::Oci)),
             name if UNUSED.contains(&name) => Ok(None),
-            name => Err(Problem::UnknownTransport { name: super::json::shortened(name) }),
+            name => Err(Problem::UnknownTransport { name: shortened(name) }),
         }
     }
 
@@ -55,36 +56,45 @@ impl Transport {
         let wrong = match self {
             // The transport's own default.
             _ if scope.is_empty() => None,
-            Self::Docker => wrong_name(scope),
+            Self::Docker => return wrong_name(scope).map_or(Ok(()), Err),
             Self::Oci => wrong_path(scope),
         };
         wrong.map_or(Ok(()), |rule| Err(Problem::Scope(rule)))
     }
 }
 
-fn wrong_name(scope: &str) -> Option<&'static str> {
+fn wrong_name(scope: &str) -> Option<Problem> {
     let (host, rest) = scope.split_once('/').map_or((scope, None), |(host, rest)| (host, Some(rest)));
     let domain = host.strip_prefix("*.");
-    if scope.contains("://") {
-        Some("write it without a transport, as host/namespace/repository")
+    let rule = if scope.contains("://") {
+        "write it without a transport, as host/namespace/repository"
     } else if domain.unwrap_or(host).contains('*') || rest.is_some_and(|rest| rest.contains('*')) {
-        Some("a wildcard stands only in front, as *.example.com")
+        "a wildcard stands only in front, as *.example.com"
     } else if domain.is_some_and(|domain| domain.is_empty() || domain.contains(':'))
         || domain.and(rest).is_some()
     {
-        Some("a wildcard covers whole hosts: write *.example.com, without port or repository")
+        "a wildcard covers whole hosts: write *.example.com, without port or repository"
     } else if scope.starts_with('/') || scope.ends_with('/') || scope.contains("//") {
-        Some("write host/namespace/repository without empty parts")
+        "write host/namespace/repository without empty parts"
     } else if !scope.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:/@[]*".contains(&b)) {
-        Some("it has characters that no image name has")
-    } else if host.bytes().any(|b| b.is_ascii_uppercase()) {
-        Some("write the host in lower case")
-    } else if host == "index.docker.io" {
-        Some("write docker.io, which is what index.docker.io is taken for")
-    } else if !host.contains(['.', ':']) && host != "localhost" {
-        Some("it does not begin with a registry's host; write for example docker.io/library/busybox")
+        "it has characters that no image name has"
+    } else if domain.is_none() && !host.contains(['.', ':']) && host != "localhost" {
+        "it does not begin with a registry's host; write for example docker.io/library/busybox"
     } else {
-        None
+        return misspelt_host(domain.unwrap_or(host));
+    };
+    Some(Problem::Scope(rule))
+}
+
+/// A host that references spell in another way, so that none would be in the scope.
+fn misspelt_host(host: &str) -> Option<Problem> {
+    match canonical_host(host) {
+        Some(canonical) if canonical == host => None,
+        Some(canonical) => Some(Problem::Host { host: shortened(host), canonical: shortened(&canonical) }),
+        None => Some(Problem::Scope(
+            "its host is none that a reference can name: write names without a final dot, addresses as 192.0.2.1 or \
+             [2001:db8::1], and ports without leading zeros",
+        )),
     }
 }
 

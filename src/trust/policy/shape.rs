@@ -13,7 +13,8 @@ use super::identity::SignedIdentity;
 use super::json::{At, Fields, Node, shortened};
 use crate::integrity::Integrity;
 
-const TYPES: &str = "reject, insecureAcceptAnything, sigstoreSigned, sigstoreBundle, composefs, signedBy";
+const TYPES: &str =
+    "reject, insecureAcceptAnything, sigstoreSigned, sigstoreBundle, anyOf, warnOnly, composefs, signedBy";
 const KEYS: &str = "keyPath, keyPaths, keyData, keyDatas";
 
 /// Bytes that a requirement needs: a key, certificates, a trusted root.
@@ -49,6 +50,10 @@ pub(super) enum Shape {
         predicate_types: Vec<String>,
         ignore_log: bool,
     },
+    /// The extension `anyOf`: requirements of signatures.
+    AnyOf(Vec<(At, Shape)>),
+    /// The extension `warnOnly`.
+    WarnOnly,
     /// The extension `composefs`.
     Composefs {
         require_digest: bool,
@@ -60,6 +65,13 @@ pub(super) enum Shape {
         kind: &'static str,
         why: &'static str,
     },
+}
+
+impl Shape {
+    /// Whether it asks who made the image.
+    pub(super) fn is_of_signatures(&self) -> bool {
+        matches!(self, Self::Signed { .. } | Self::Bundle { .. } | Self::AnyOf(_) | Self::Unsupported { .. })
+    }
 }
 
 /// Who may sign, in `sigstoreSigned`.
@@ -91,6 +103,8 @@ pub(super) fn requirement(at: At, node: Node) -> Result<Shape, Fault> {
         "insecureAcceptAnything" => Shape::AcceptAnything,
         "sigstoreSigned" => signed(&mut fields)?,
         "sigstoreBundle" => bundle(&mut fields)?,
+        "anyOf" => any_of(&mut fields)?,
+        "warnOnly" => Shape::WarnOnly,
         "composefs" => composefs(&mut fields)?,
         "signedBy" => signed_by(&mut fields)?,
         other => {
@@ -216,6 +230,23 @@ fn bundle(fields: &mut Fields) -> Result<Shape, Fault> {
         (None, keys, root) => BundleAuthority::Keys { keys: keys.unwrap_or_default(), root },
     };
     Ok(Shape::Bundle { authority, predicate_types, ignore_log })
+}
+
+/// Alternatives are all of signatures: with any other, the list would admit everything, or nothing more.
+fn any_of(fields: &mut Fields) -> Result<Shape, Fault> {
+    let (at, node) = fields.need("requirements")?;
+    let mut alternatives = Vec::new();
+    for (at, node) in at.list(node)? {
+        let shape = requirement(at.clone(), node)?;
+        if !shape.is_of_signatures() || matches!(shape, Shape::AnyOf(_)) {
+            return Err(at.fault(Problem::Together(
+                "an alternative of anyOf is sigstoreSigned, sigstoreBundle or signedBy; write others beside it in \
+                 the list of the scope",
+            )));
+        }
+        alternatives.push((at, shape));
+    }
+    Ok(Shape::AnyOf(alternatives))
 }
 
 fn identities(fields: &mut Fields) -> Result<Option<Vec<(Pattern, Pattern)>>, Fault> {

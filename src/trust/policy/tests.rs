@@ -7,6 +7,7 @@ use openssl::nid::Nid;
 
 use super::{Policy, PolicyError};
 
+mod alternatives;
 mod judging;
 mod matching;
 mod parsing;

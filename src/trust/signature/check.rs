@@ -1,13 +1,13 @@
 //! The check of one claim against one expectation: who signed, whether a log recorded it, and what was signed.
 
-use sigstore_crypto::SubjectAltName;
+use openssl::x509::X509;
 use sigstore_verify::types::{Artifact, Bundle, DerPublicKey, Sha256Hash};
 use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult};
 
 use super::candidate::{Candidate, Content, Origin};
 use super::claim::{CLAIM_MAX, Claim};
 use super::error::{SignatureError, quoted};
-use super::expectation::{Authority, Expectation, Identity, Log};
+use super::expectation::{Authority, Expectation, Identity, Log, SIGNATURE_PREDICATE};
 use super::key::{Likely, PublicKey};
 use super::payload::Payload;
 use super::root::TrustedRoot;
@@ -117,11 +117,12 @@ impl Candidate<'_> {
         log: &Log,
     ) -> Result<String, SignatureError> {
         let bundle = self.bundle(root)?;
-        if bundle.signing_certificate().is_none() {
+        let Some(certificate) = bundle.signing_certificate() else {
             return Err(SignatureError::invalid(
                 "the signature was made with a bare key, and the policy wants a certified identity",
             ));
-        }
+        };
+        let subjects = subjects(certificate.as_bytes())?;
         // `matching` compares the identity below, because the crate has no patterns.
         let mut policy = VerificationPolicy::any_identity();
         if matches!(log, Log::Ignored) {
@@ -138,7 +139,7 @@ impl Candidate<'_> {
         let result = root.verifier.verify(self.artifact()?, &bundle, &policy);
         let result = result
             .map_err(|e| SignatureError::invalid(format!("the certified signature does not hold: {e}")))?;
-        matching(&result, identities)
+        matching(&result, &subjects, identities)
     }
 
     /// What the signature is over, in the form that `sigstore-verify` takes.
@@ -185,7 +186,14 @@ impl Candidate<'_> {
                 }
                 (statement.digest, None)
             }
-            Content::Manifest(digest) => (*digest, None),
+            // It says what the predicate of `cosign sign` says, and no more.
+            Content::Manifest(digest) if expectation.takes_predicate(SIGNATURE_PREDICATE) => (*digest, None),
+            Content::Manifest(_) => {
+                return Err(SignatureError::invalid(format!(
+                    "what {signer} signed is the image alone, without a statement of one of the policy's \
+                     predicateTypes; attest one of them, or list {SIGNATURE_PREDICATE}"
+                )));
+            }
         };
         // A genuine signature of another image must not admit this one.
         if !digests.contains(&digest) {
@@ -199,29 +207,50 @@ impl Candidate<'_> {
     }
 }
 
-/// The identity of a verified certificate, if it is one of `identities`.
-fn matching(result: &VerificationResult, identities: &[Identity]) -> Result<String, SignatureError> {
+/// A name of a certificate's subject, and whether it is an e-mail address; else it is a URI.
+type SubjectName = (String, bool);
+
+/// All e-mail addresses and URIs that a certificate names. Nothing is verified.
+fn subjects(certificate: &[u8]) -> Result<Vec<SubjectName>, SignatureError> {
+    let certificate = X509::from_der(certificate)
+        .map_err(|_| SignatureError::malformed("the signature's certificate cannot be read"))?;
+    let names = certificate.subject_alt_names().into_iter().flatten().filter_map(|name| {
+        let email = name.email().map(|email| (email.to_owned(), true));
+        email.or_else(|| name.uri().map(|uri| (uri.to_owned(), false)))
+    });
+    Ok(names.collect())
+}
+
+/// The identity of a verified certificate, if one of the `subjects` that it names is one of `identities`. The authority
+/// has certified each of them, so that their order means nothing.
+fn matching(
+    result: &VerificationResult,
+    subjects: &[SubjectName],
+    identities: &[Identity],
+) -> Result<String, SignatureError> {
     let issuer = result.issuer().unwrap_or_default();
-    let (subject, is_email) = match result.identity() {
-        Some(SubjectAltName::Email(name)) => (name.as_str(), true),
-        Some(other) => (other.as_str(), false),
-        None => return Err(SignatureError::invalid("the certificate names no subject")),
-    };
+    if subjects.is_empty() {
+        return Err(SignatureError::invalid("the certificate names no subject"));
+    }
     // Fulcio puts the issuer into every certificate. Without this check, a pattern like .* would match no issuer.
     if issuer.is_empty() {
         return Err(SignatureError::invalid("the certificate names no OpenID Connect issuer"));
     }
-    if result.certificate_verified()
-        && identities
+    let accepted = |(subject, is_email): &&SubjectName| {
+        identities
             .iter()
-            .any(|wanted| wanted.issuer.matches(issuer, false) && wanted.subject.matches(subject, is_email))
+            .any(|wanted| wanted.issuer.matches(issuer, false) && wanted.subject.matches(subject, *is_email))
+    };
+    if result.certificate_verified()
+        && let Some((subject, _)) = subjects.iter().find(accepted)
     {
         return Ok(format!("{subject} from {issuer}"));
     }
     let wanted: Vec<_> = identities.iter().map(Identity::to_string).collect();
+    let found: Vec<_> = subjects.iter().map(|(subject, _)| quoted(subject)).collect();
     Err(SignatureError::invalid(format!(
         "the signature is by {} from {}, and the policy wants {}",
-        quoted(subject),
+        found.join(" and "),
         quoted(issuer),
         wanted.join(" or ")
     )))

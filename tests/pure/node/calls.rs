@@ -9,7 +9,7 @@ use composefs_csi::csi::proto::volume_capability::access_mode::Mode;
 use composefs_csi::csi::proto::{
     GetPluginCapabilitiesRequest, GetPluginInfoRequest, NodeExpandVolumeRequest, NodeGetCapabilitiesRequest,
     NodeGetInfoRequest, NodeGetVolumeStatsRequest, NodeStageVolumeRequest, NodeUnstageVolumeRequest,
-    ProbeRequest,
+    ProbeRequest, VolumeUsage,
 };
 use composefs_csi::node::mount::Mounter as _;
 use tonic::Code;
@@ -144,7 +144,11 @@ async fn statistics_and_condition() {
     let answer = client.node_get_volume_stats(ask("v", &target)).await.unwrap().into_inner();
     let amounts: Vec<_> =
         answer.usage.iter().map(|usage| (usage.used, usage.total, usage.available)).collect();
-    assert_eq!(amounts, [(1000, 1000, 0), (7, 7, 0)]);
+    assert_eq!(amounts, [(0, 1000, 0), (0, 7, 0)]);
+    // kubernetes-mixin, KubePersistentVolumeFillingUp and KubePersistentVolumeInodesFillingUp.
+    let fires =
+        |usage: &VolumeUsage| usage.used > 0 && (usage.available as f64) / (usage.total as f64) < 0.03;
+    assert!(!answer.usage.iter().any(fires), "every claim would raise an alert");
     assert!(!answer.volume_condition.unwrap().abnormal);
     node.mounter.unmount(&node.target("a")).unwrap();
     let answer = client.node_get_volume_stats(ask("v", &target)).await.unwrap().into_inner();

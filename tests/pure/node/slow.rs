@@ -1,9 +1,9 @@
 //! Mounts that wait.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
+use composefs_csi::image::store::Mounted;
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::integrity::Integrity;
 use composefs_csi::node::mount::fake::FakeMounter;
@@ -45,7 +45,7 @@ impl Mounter for SlowMounter {
     fn release(&self, image: &VerityDigest) -> Result<(), MountError> {
         self.inner.release(image)
     }
-    fn mounted_images(&self) -> Result<BTreeSet<VerityDigest>, MountError> {
+    fn mounted_images(&self) -> Result<Mounted, MountError> {
         self.inner.mounted_images()
     }
 }

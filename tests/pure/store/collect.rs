@@ -1,18 +1,21 @@
 //! Which images go, which stay, and what is measured.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use composefs_csi::image::store::gc::{Amount, Policy};
-use composefs_csi::image::store::{CollectRequest, Measure, Options, Space, Store, StoreError};
+use composefs_csi::image::store::{
+    CollectRequest, Held, Measure, Mounted, Options, Space, Store, StoreError,
+};
 use composefs_csi::oci::digest::Digest;
 
 use composefs_csi::image::composefs;
 use composefs_csi::image::tree::{Builder, Rules};
 use composefs_csi::image::verity::VerityDigest;
+use futures_util::FutureExt as _;
 
 use super::fixture::*;
 
@@ -73,8 +76,10 @@ fn what_is_not_known_for_certain_blocks_removal() {
     assert_eq!(all_objects(dir.path()).len(), 2);
     std::fs::rename(dir.path().join("saved"), &path).unwrap();
     // An image of another store on this machine is none of our business.
-    let foreign = VerityDigest([1; 32]);
-    assert_eq!(collect(&store, EVERYTHING, &[foreign]).unwrap().images.len(), 1);
+    let foreign = Mounted { elsewhere: [VerityDigest([1; 32])].into(), ..Mounted::default() };
+    let mounted = || Ok(foreign.clone());
+    let request = CollectRequest { policy: EVERYTHING, mounted: &mounted, dry_run: false };
+    assert_eq!(store.collect(&request).unwrap().images.len(), 1);
 }
 
 #[test]
@@ -87,8 +92,9 @@ fn recently_used_images_stay_and_a_dry_run_removes_nothing() {
     }
     store.images().touch(&manifest("new")).unwrap();
     let policy = Policy::Unneeded { min_age: HOUR };
-    let dry =
-        store.collect(&CollectRequest { policy, mounted: &|| Ok(BTreeSet::new()), dry_run: true }).unwrap();
+    let dry = store
+        .collect(&CollectRequest { policy, mounted: &|| Ok(Mounted::default()), dry_run: true })
+        .unwrap();
     assert_eq!((dry.images.len(), dry.swept.objects), (1, 0));
     assert_eq!(names(&store).len(), 2);
     let gone = collect(&store, policy, &[]).unwrap();
@@ -122,7 +128,7 @@ fn by_watermarks_the_least_recently_used_go_and_no_more_than_needed() {
         pull(&store, name, &[&["common40960"], &[name]]).unwrap();
         used(&store, &manifest(name), hours * HOUR);
     }
-    let policy = Policy::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60) };
+    let policy = Policy::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60), recent: HOUR };
     let gone = || {
         let gone = collect(&store, policy, &[]).unwrap().images;
         gone.iter().map(|record| record.manifest).collect::<Vec<_>>()
@@ -132,9 +138,9 @@ fn by_watermarks_the_least_recently_used_go_and_no_more_than_needed() {
     base.store(85 - space.used.bytes / 4096, SeqCst);
     assert!(gone().is_empty(), "exactly at the mark");
     // A failed pull's garbage goes first, and is enough.
-    let lease = store.lease_blocking().unwrap();
-    store.objects().under(&lease).unwrap().put(&content("garbage40000")).unwrap();
-    drop(lease);
+    let hold = store.hold();
+    store.objects().under(&hold).unwrap().put(&content("garbage40000")).unwrap();
+    drop(hold);
     assert!(store.space().unwrap().exceeds(85));
     assert!(gone().is_empty());
     assert!(!store.space().unwrap().exceeds(85));
@@ -156,25 +162,65 @@ fn by_watermarks_the_least_recently_used_go_and_no_more_than_needed() {
 }
 
 #[test]
+fn where_others_fill_the_disk_what_was_used_of_late_stays_and_nothing_is_read_in_vain() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = Arc::new(AtomicU64::new(0));
+    let store = Store::open(dir.path(), small_disk(&base)).unwrap();
+    for (name, hours) in [("old", 2), ("new", 0), ("newer", 0)] {
+        pull(&store, name, &[&[name]]).unwrap();
+        used(&store, &manifest(name), hours * HOUR + Duration::from_secs(90));
+    }
+    base.store(95, SeqCst);
+    let policy = Policy::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60), recent: HOUR };
+    let round = || collect(&store, policy, &[]);
+    let gone = round().unwrap();
+    assert_eq!(gone.images.iter().map(|image| image.manifest).collect::<Vec<_>>(), [manifest("old")]);
+    assert!(gone.above_mark);
+    assert!(round().unwrap().images.is_empty());
+    // From now on reading a layer's record is an error: the composefs image, which would help out, is a stand-in.
+    let layer = dir.path().join("layers").join(diff_id(&["new"]).hex());
+    let bytes = std::fs::read(&layer).unwrap();
+    std::fs::write(&layer, &bytes[..60]).unwrap();
+    for _ in 0..3 {
+        let nothing = round().unwrap();
+        assert!(nothing.images.is_empty() && nothing.above_mark, "{nothing:?}");
+    }
+    // A killed pull has left something, so there is something to find.
+    std::fs::write(dir.path().join("holds/killed"), "").unwrap();
+    assert!(round().is_err());
+    std::fs::write(&layer, bytes).unwrap();
+    assert!(round().unwrap().images.is_empty());
+    // Others need less by now: the two of this hour make the difference, and as many go as are needed.
+    base.store(82, SeqCst);
+    assert_eq!(round().unwrap().images.len(), 2);
+    assert!(!store.space().unwrap().exceeds(85));
+    assert!(!round().unwrap().above_mark);
+}
+
+#[test]
 fn the_mount_table_is_read_when_nobody_can_mount() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Options { patience: Duration::ZERO, ..options(BOOT) }).unwrap();
-    let asked = Cell::new(0);
+    pull(&store, "a", &[&["x"]]).unwrap();
+    let nobody_can = RefCell::new(Vec::new());
     let mounted = || {
-        asked.set(asked.get() + 1);
-        assert!(store.lease_blocking().is_err(), "a publish could mount now");
-        Ok(BTreeSet::new())
+        // A publish must hold the image before it mounts it.
+        let hold = store.hold();
+        let noted = hold.keep(&[Held::Manifest(manifest("a"))]).now_or_never().unwrap();
+        nobody_can.borrow_mut().push(matches!(noted, Err(StoreError::Busy { .. })));
+        Ok(Mounted::default())
     };
     store.collect(&CollectRequest { policy: EVERYTHING, mounted: &mounted, dry_run: false }).unwrap();
-    assert_eq!(asked.get(), 2, "before records go, and before objects go");
+    // Beside publishes, for the plan and for what is to be read; and alone before anything goes.
+    assert_eq!(nobody_can.into_inner(), [false, true, false, true]);
 }
 
 #[test]
 fn a_lost_layer_record_costs_neither_the_image_nor_the_sweep() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let lease = store.lease_blocking().unwrap();
-    add_layer(&store, &lease, &["hidden", "x", "y"]).unwrap();
+    let hold = store.hold();
+    add_layer(&store, &hold, &["hidden", "x", "y"]).unwrap();
     let mut builder = Builder::new(Rules::Faithful);
     let mut layer = builder.layer();
     for entry in store.layers().entries(&diff_id(&["hidden", "x", "y"])).unwrap().skip(1) {
@@ -182,11 +228,11 @@ fn a_lost_layer_record_costs_neither_the_image_nor_the_sweep() {
     }
     layer.end().unwrap();
     let image = composefs::write_image(builder.finish().unwrap()).unwrap();
-    let (digest, _) = store.objects().under(&lease).unwrap().put(&image.bytes).unwrap();
+    let (digest, _) = store.objects().under(&hold).unwrap().put(&image.bytes).unwrap();
     let mut record = record("a", &[&["hidden", "x", "y"]]);
     (record.image, record.image_size) = (digest, image.bytes.len() as u64);
-    store.commit_image(&lease, &record).unwrap();
-    drop(lease);
+    store.commit_image(&hold, &record).unwrap();
+    drop(hold);
     let layer = dir.path().join("layers").join(record.layers[0].hex());
     std::fs::write(&layer, &std::fs::read(&layer).unwrap()[..60]).unwrap();
     let [usage] = store.usage().unwrap().images[..] else { panic!() };
@@ -213,9 +259,9 @@ fn usage_tells_shared_from_own_bytes() {
     pull(&store, "a", &[&["common", "a1000"], &["again", "common"]]).unwrap();
     pull(&store, "b", &[&["common"], &["b2000"]]).unwrap();
     used(&store, &manifest("a"), HOUR);
-    let lease = store.lease_blocking().unwrap();
-    store.objects().under(&lease).unwrap().put(&content("nobody's")).unwrap();
-    drop(lease);
+    let hold = store.hold();
+    store.objects().under(&hold).unwrap().put(&content("nobody's")).unwrap();
+    drop(hold);
     let usage = store.usage().unwrap();
     let [a, b] = &usage.images[..] else { panic!("{usage:?}") };
     assert_eq!((a.manifest, b.manifest), (manifest("a"), manifest("b")));
@@ -240,7 +286,8 @@ fn a_damaged_image_that_a_volume_shows_stops_every_collection_until_it_is_back()
     };
     std::fs::write(&volume, record(BOOT)).unwrap();
     store.remove_damaged(&BTreeSet::from([shown.image])).unwrap();
-    let watermarks = Policy::Watermarks { high: 85, low: 80, min_age: Duration::ZERO };
+    let watermarks =
+        Policy::Watermarks { high: 85, low: 80, min_age: Duration::ZERO, recent: Duration::ZERO };
     for policy in [EVERYTHING, watermarks] {
         let refused = collect(&store, policy, &[shown.image]).unwrap_err();
         assert!(

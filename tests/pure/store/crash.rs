@@ -21,13 +21,18 @@ fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
-/// What a store goes through in its life: two images with a common layer, a pin, an image removed.
+/// What a store goes through in its life: two images with a common layer, a pin, an image removed, a pull that is slower
+/// than a collection.
 fn life(root: &Path, boot: &str, steps: Steps) -> Result<(), StoreError> {
     let store = Store::open(root, Options { steps, ..options(boot) })?;
     pull(&store, "a", &[&["common", "one"], &["a"]])?;
     store.pin(&manifest("a"))?;
     pull(&store, "b", &[&["common", "one"], &["b"]])?;
+    let slow = store.hold();
+    add_layer(&store, &slow, &["slow"])?;
     collect(&store, EVERYTHING, &[])?;
+    pull_under(&store, &slow, "slow", &[&["slow"]])?;
+    drop(slow);
     pull(&store, "c", &[&["common"]])?;
     store.pins().remove(&manifest("a"))?;
     store.images().touch(&manifest("a"))
@@ -47,6 +52,7 @@ fn survives(root: &Path, boot: &str) {
     assert_eq!(all_objects(root), needed(&store));
     assert_eq!(std::fs::read_dir(root.join("tmp")).unwrap().count(), 0, "leftovers");
     assert_eq!(std::fs::read_dir(root.join("dirty")).unwrap().count(), 0, "markers");
+    assert_eq!(std::fs::read_dir(root.join("holds")).unwrap().count(), 0, "holds");
     assert_eq!(sweep(&store, std::time::Duration::ZERO).unwrap(), Default::default(), "a second sweep");
 }
 
@@ -148,13 +154,13 @@ fn objects_of_an_unreadable_record_survive_a_power_cut() {
     let store = Store::open(dir.path(), options(BOOT)).unwrap();
     pull(&store, "known", &[&["x"]]).unwrap();
     pull(&store, "newer", &[&["y"]]).unwrap();
-    let lease = store.lease_blocking().unwrap();
-    let objects = store.objects().under(&lease).unwrap();
+    let hold = store.hold();
+    let objects = store.objects().under(&hold).unwrap();
     let (torn, _) = objects.put(&content("torn")).unwrap();
     std::fs::write(store.objects().path(&torn), "to").unwrap();
     let path = dir.path().join("images").join(format!("{}.json", manifest("newer").hex()));
     std::fs::write(path, r#"{"format":9}"#).unwrap();
-    drop((objects, lease, store));
+    drop((objects, hold, store));
     let before = all_objects(dir.path());
     drop(Store::open(dir.path(), options(NEXT_BOOT)).unwrap());
     let gone: Vec<_> = before.difference(&all_objects(dir.path())).copied().collect();

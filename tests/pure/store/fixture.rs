@@ -10,7 +10,7 @@ use composefs_csi::image::layer::RecordWriter;
 use composefs_csi::image::objects::{ObjectError, Objects};
 use composefs_csi::image::store::gc::Policy;
 use composefs_csi::image::store::{
-    CollectRequest, Collected, ImageRecord, Lease, NodeKey, Options, Store, StoreError, Swept,
+    CollectRequest, Collected, Held, Hold, ImageRecord, Mounted, NodeKey, Options, Store, StoreError, Swept,
 };
 use composefs_csi::image::tree::Rules;
 use composefs_csi::image::verity::{VerityDigest, VerityHasher};
@@ -52,12 +52,16 @@ pub fn blob(files: &[&str]) -> Digest {
 }
 
 /// Ingests a layer as a pull does.
-pub fn add_layer(store: &Store, lease: &Lease, files: &[&str]) -> Result<Digest, StoreError> {
+pub fn add_layer(store: &Store, hold: &Hold, files: &[&str]) -> Result<Digest, StoreError> {
     if let Some(known) = store.layers().of_blob(&blob(files))? {
-        return Ok(known);
+        hold.keep_blocking(&[Held::Layer(known)])?;
+        // A collection may have been faster.
+        if store.layers().of_blob(&blob(files))? == Some(known) {
+            return Ok(known);
+        }
     }
-    let objects = store.objects().under(lease)?;
-    let mut writer = RecordWriter::new(store.layers().stage(lease)?);
+    let objects = store.objects().under(hold)?;
+    let mut writer = RecordWriter::new(store.layers().stage(hold)?);
     for name in files {
         let (digest, _) = objects.put(&content(name))?;
         let kind = EntryKind::Object(digest, content(name).len() as u64);
@@ -94,25 +98,33 @@ pub fn manifest(name: &str) -> Digest {
 
 /// Pulls image `name`, as far as the store is concerned.
 pub fn pull(store: &Store, name: &str, layers: &[&[&str]]) -> Result<ImageRecord, StoreError> {
-    let lease = store.lease_blocking()?;
+    pull_under(store, &store.hold(), name, layers)
+}
+
+pub fn pull_under(
+    store: &Store,
+    hold: &Hold,
+    name: &str,
+    layers: &[&[&str]],
+) -> Result<ImageRecord, StoreError> {
     for files in layers {
-        add_layer(store, &lease, files)?;
+        add_layer(store, hold, files)?;
     }
     let record = record(name, layers);
-    store.objects().under(&lease)?.put(&content(&format!("{name}-image")))?;
-    store.commit_image(&lease, &record)?;
-    store.names().remember(&record.names, &"linux/amd64".parse().unwrap(), record.manifest)?;
+    store.objects().under(hold)?.put(&content(&format!("{name}-image")))?;
+    store.commit_image(hold, &record)?;
+    store.names().remember(hold, &record.names, &"linux/amd64".parse().unwrap(), record.manifest)?;
     Ok(record)
 }
 
 pub fn collect(store: &Store, policy: Policy, mounted: &[VerityDigest]) -> Result<Collected, StoreError> {
-    let mounted: BTreeSet<_> = mounted.iter().copied().collect();
+    let mounted = Mounted { here: mounted.iter().copied().collect(), ..Mounted::default() };
     store.collect(&CollectRequest { policy, mounted: &|| Ok(mounted.clone()), dry_run: false })
 }
 
 /// A sweep of a node on which nothing is mounted.
 pub fn sweep(store: &Store, grace: Duration) -> Result<Swept, StoreError> {
-    store.sweep(grace, &|| Ok(BTreeSet::new()))
+    store.sweep(grace, &|| Ok(Mounted::default()))
 }
 
 /// Says that the image was last used `ago`.
@@ -187,17 +199,17 @@ fn check_layer(store: &Store, diff_id: &Digest) {
 
 /// The objects that the images in the store need, and no more.
 pub fn needed(store: &Store) -> BTreeSet<VerityDigest> {
-    let mut needed = BTreeSet::new();
-    for image in store.images().list().unwrap().images {
-        needed.extend(image.record.images().map(|own| own.image));
-        for layer in &image.record.layers {
-            needed.extend(store.layers().entries(layer).unwrap().filter_map(
-                |entry| match entry.unwrap().kind {
-                    EntryKind::Object(digest, _) => Some(digest),
-                    _ => None,
-                },
-            ));
-        }
+    let images = store.images().list().unwrap().images;
+    images.iter().flat_map(|image| objects_of(store, &image.record)).collect()
+}
+
+pub fn objects_of(store: &Store, record: &ImageRecord) -> BTreeSet<VerityDigest> {
+    let mut needed: BTreeSet<_> = record.images().map(|own| own.image).collect();
+    for layer in &record.layers {
+        needed.extend(store.layers().entries(layer).unwrap().filter_map(|entry| match entry.unwrap().kind {
+            EntryKind::Object(digest, _) => Some(digest),
+            _ => None,
+        }));
     }
     needed
 }

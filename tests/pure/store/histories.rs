@@ -1,5 +1,6 @@
 //! Random histories of a store: pulls, mounts, volumes, pins, repairs, new keys, other builders, crashes, collections.
-//! Whatever has happened, no collection changes a byte that a mount shows.
+//! Some pulls are slow: collections and everything else happen between their steps, in a process of their own as far as
+//! the store can tell. Whatever has happened, no collection changes a byte that a mount shows or a pull relies on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,7 +8,9 @@ use std::time::Duration;
 
 use composefs_csi::image::composefs;
 use composefs_csi::image::store::gc::{Amount, Policy};
-use composefs_csi::image::store::{ImageRecord, Lease, Measure, NodeKey, Options, Space, Store, Variant};
+use composefs_csi::image::store::{
+    Hold, ImageRecord, Measure, NodeKey, Options, Space, Store, StoreError, Variant,
+};
 use composefs_csi::image::tree::{Builder, Reduction, Rules};
 use composefs_csi::image::verity::VerityDigest;
 use proptest::prelude::*;
@@ -43,8 +46,14 @@ enum Act {
     Rebuild(usize),
     /// The node's key is replaced: no record is believed any more.
     NewKey,
-    /// The process is killed, and starts again.
+    /// The process is killed, and starts again. Slow pulls are of other processes.
     Restart,
+    /// A slow pull begins.
+    Begin(usize),
+    /// One of the slow pulls takes its next step: a layer, the image, the mount.
+    Advance(usize),
+    /// One of them fails or is killed.
+    Abort(usize),
     Collect,
     CollectByWatermark,
 }
@@ -62,13 +71,16 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => image.clone().prop_map(Act::Unpin),
         2 => (image.clone(), 0..4usize).prop_map(|(image, object)| Act::Repair(image, object)),
         1 => image.clone().prop_map(Act::Tear),
-        1 => image.prop_map(Act::Rebuild),
+        1 => image.clone().prop_map(Act::Rebuild),
+        3 => image.clone().prop_map(Act::Begin),
+        8 => image.clone().prop_map(Act::Advance),
+        1 => image.prop_map(Act::Abort),
         1 => Just(Act::NewKey),
         1 => Just(Act::Restart),
         2 => Just(Act::Collect),
         3 => Just(Act::CollectByWatermark),
     ];
-    proptest::collection::vec(act, 1..24)
+    proptest::collection::vec(act, 1..32)
 }
 
 /// A node: a store whose filesystem is always fuller than the mark, and what is mounted.
@@ -78,16 +90,79 @@ struct Node {
     store: Store,
     /// The composefs image of each mounted image.
     mounted: BTreeMap<usize, VerityDigest>,
+    slow: Vec<SlowPull>,
+}
+
+/// A pull between two of its steps.
+struct SlowPull {
+    image: usize,
+    store: Store,
+    hold: Hold,
+    layers_done: usize,
+    record: Option<ImageRecord>,
+}
+
+impl SlowPull {
+    fn new(root: &Path, key: u8, image: usize) -> Self {
+        let store = opened(root, key);
+        Self { image, hold: store.hold(), store, layers_done: 0, record: None }
+    }
+
+    /// Takes the next step; true once there is an image to mount.
+    fn advance(&mut self, builder: u32) -> bool {
+        let (name, layers) = IMAGES[self.image];
+        if let Some(files) = layers.get(self.layers_done) {
+            add_layer(&self.store, &self.hold, files).unwrap();
+            self.layers_done += 1;
+        } else if self.record.is_none() {
+            let rules = if builder == ImageRecord::BUILDER { Rules::Faithful } else { Rules::Verbatim };
+            let (image, image_size) = self.build(builder, rules);
+            let record = ImageRecord { image, image_size, builder, rules, ..record(name, layers) };
+            self.store.commit_image(&self.hold, &record).unwrap();
+            self.record = Some(record);
+        } else {
+            return true;
+        }
+        false
+    }
+
+    /// Builds a real composefs image, which has other bytes by another builder; returns it and its size.
+    fn build(&self, builder: u32, rules: Rules) -> (VerityDigest, u64) {
+        let mut tree = Builder::new(rules);
+        for files in IMAGES[self.image].1 {
+            let mut layer = tree.layer();
+            for entry in self.store.layers().entries(&diff_id(files)).unwrap() {
+                let mut entry = entry.unwrap();
+                entry.meta.mode = if builder == ImageRecord::BUILDER { 0o755 } else { 0o600 };
+                layer.apply(entry).unwrap();
+            }
+            layer.end().unwrap();
+        }
+        let image = composefs::write_image(tree.finish().unwrap()).unwrap();
+        let (digest, _) = self.store.objects().under(&self.hold).unwrap().put(&image.bytes).unwrap();
+        (digest, image.bytes.len() as u64)
+    }
+
+    /// What it has found or made.
+    fn relies_on(&self) -> BTreeSet<VerityDigest> {
+        let files = IMAGES[self.image].1[..self.layers_done].concat();
+        let objects = files.into_iter().map(|name| VerityDigest::of(&content(name)));
+        objects.chain(self.record.as_ref().map(|record| record.image)).collect()
+    }
 }
 
 fn opened(root: &Path, key: u8) -> Store {
+    opened_with(root, key, Duration::from_secs(20))
+}
+
+fn opened_with(root: &Path, key: u8, patience: Duration) -> Store {
     let full = |_: &Path| {
         let total = Amount { bytes: 100 << 20, inodes: 0 };
         Ok(Space { total, used: Amount { bytes: 99 << 20, inodes: 0 } })
     };
     let options = Options {
         boot_id: Some(BOOT.to_owned()),
-        patience: Duration::from_secs(20),
+        patience,
         measure: Measure::new(full),
         min_free: 0,
         ..Options::new(NodeKey::from_bytes(&[key; 32]))
@@ -99,7 +174,7 @@ impl Node {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = opened(directory.path(), 1);
-        Self { directory, key: 1, store, mounted: BTreeMap::new() }
+        Self { directory, key: 1, store, mounted: BTreeMap::new(), slow: Vec::new() }
     }
 
     fn restart(&mut self, key: u8) {
@@ -107,32 +182,14 @@ impl Node {
         self.store = opened(self.directory.path(), key);
     }
 
-    /// Builds a real composefs image; returns it and its size.
-    fn build(&self, lease: &Lease, image: usize, builder: u32, rules: Rules) -> (VerityDigest, u64) {
-        let mut tree = Builder::new(rules);
-        for files in IMAGES[image].1 {
-            let diff_id = add_layer(&self.store, lease, files).unwrap();
-            let mut layer = tree.layer();
-            for entry in self.store.layers().entries(&diff_id).unwrap() {
-                let mut entry = entry.unwrap();
-                // Another builder's image has other bytes.
-                entry.meta.mode = if builder == ImageRecord::BUILDER { 0o755 } else { 0o600 };
-                layer.apply(entry).unwrap();
-            }
-            layer.end().unwrap();
-        }
-        let image = composefs::write_image(tree.finish().unwrap()).unwrap();
-        let (digest, _) = self.store.objects().under(lease).unwrap().put(&image.bytes).unwrap();
-        (digest, image.bytes.len() as u64)
+    fn pull(&self, image: usize, builder: u32) {
+        let mut pull = SlowPull::new(self.directory.path(), self.key, image);
+        while !pull.advance(builder) {}
     }
 
-    fn pull(&self, image: usize, builder: u32) {
-        let (name, layers) = IMAGES[image];
-        let lease = self.store.lease_blocking().unwrap();
-        let rules = if builder == ImageRecord::BUILDER { Rules::Faithful } else { Rules::Verbatim };
-        let (digest, image_size) = self.build(&lease, image, builder, rules);
-        let record = ImageRecord { image: digest, image_size, builder, rules, ..record(name, layers) };
-        self.store.commit_image(&lease, &record).unwrap();
+    /// The store for what may find things held, which only another act can change.
+    fn impatient(&self) -> Store {
+        opened_with(self.directory.path(), self.key, Duration::ZERO)
     }
 
     /// The variant of a stored image; built once.
@@ -141,11 +198,15 @@ impl Node {
         if let Some(found) = record.image_by(rules) {
             return found;
         }
-        let (lease, builder) = (self.store.lease_blocking().unwrap(), ImageRecord::BUILDER);
-        let (digest, image_size) = self.build(&lease, image, builder, rules);
+        let mut pull = SlowPull::new(self.directory.path(), self.key, image);
+        for _ in IMAGES[image].1 {
+            pull.advance(ImageRecord::BUILDER);
+        }
+        let builder = ImageRecord::BUILDER;
+        let (digest, image_size) = pull.build(builder, rules);
         assert_ne!(digest, record.image);
         let variant = Variant { rules, builder, image: digest, image_size };
-        self.store.commit_variant(&lease, &record.manifest, variant).unwrap();
+        self.store.commit_variant(&pull.hold, &record.manifest, variant).unwrap();
         digest
     }
 
@@ -187,19 +248,40 @@ impl Node {
             Act::Repair(image, object) => {
                 let files: Vec<_> = IMAGES[image].1.concat();
                 let digest = VerityDigest::of(&content(files[object % files.len()]));
-                self.store.remove_damaged(&BTreeSet::from([digest])).unwrap();
+                match self.impatient().remove_damaged(&BTreeSet::from([digest])) {
+                    Err(StoreError::Busy { .. }) => {
+                        assert!(self.slow.iter().any(|pull| pull.relies_on().contains(&digest)));
+                    }
+                    repaired => drop(repaired.unwrap()),
+                }
             }
             Act::Tear(image) => {
                 let name = format!("{}.json", manifest(IMAGES[image].0).hex());
                 let _ = std::fs::remove_file(self.directory.path().join("images").join(name));
             }
-            Act::NewKey => self.restart(self.key + 1),
+            Act::NewKey => {
+                self.slow.clear();
+                self.restart(self.key + 1);
+            }
+            Act::Begin(image) => self.slow.push(SlowPull::new(self.directory.path(), self.key, image)),
+            Act::Advance(slot) if slot < self.slow.len() => {
+                if self.slow[slot].advance(ImageRecord::BUILDER) {
+                    let mut done = self.slow.remove(slot);
+                    self.mounted.extend(done.record.take().map(|record| (done.image, record.image)));
+                }
+            }
+            Act::Abort(slot) if slot < self.slow.len() => drop(self.slow.remove(slot)),
             Act::Restart => self.restart(self.key),
             Act::Collect => self.collect(EVERYTHING),
             Act::CollectByWatermark => {
-                self.collect(Policy::Watermarks { high: 85, low: 80, min_age: Duration::ZERO });
+                self.collect(Policy::Watermarks {
+                    high: 85,
+                    low: 80,
+                    min_age: Duration::ZERO,
+                    recent: Duration::ZERO,
+                });
             }
-            Act::Pull(_) | Act::Pin(_) => {}
+            Act::Pull(_) | Act::Pin(_) | Act::Advance(_) | Act::Abort(_) => {}
         }
     }
 
@@ -217,11 +299,12 @@ impl Node {
 
     fn collect(&self, policy: Policy) {
         let before = self.shown();
+        let held: BTreeSet<_> = self.slow.iter().flat_map(SlowPull::relies_on).collect();
         let mounted: Vec<_> = self.mounted.values().copied().collect();
         let collected = collect(&self.store, policy, &mounted);
         let after = self.shown();
         assert_eq!(before, after, "a collection took what a mount shows: {collected:?}");
-        for digest in &after {
+        for digest in after.union(&held) {
             assert!(is_whole(self.directory.path(), digest), "object {digest} was changed");
         }
         collected.unwrap();
@@ -236,6 +319,13 @@ proptest! {
         let mut node = Node::new();
         for act in acts {
             node.act(act);
+        }
+        // However many collections came between its steps, every pull ends with a whole image.
+        while let Some(mut pull) = node.slow.pop() {
+            while !pull.advance(ImageRecord::BUILDER) {}
+            for object in objects_of(&pull.store, pull.record.as_ref().unwrap()) {
+                prop_assert!(is_whole(pull.store.root(), &object), "object {object}");
+            }
         }
     }
 }

@@ -124,19 +124,22 @@ fn many_open_a_new_store_at_once() {
 fn leftovers_go_and_files_being_written_stay() {
     let dir = directory();
     let store = open(dir.path());
-    let lease = store.lease_blocking().unwrap();
-    let being_written = store.layers().stage(&lease).unwrap();
+    let hold = store.hold();
+    let being_written = store.layers().stage(&hold).unwrap();
     fs::write(dir.path().join("tmp/dead"), "left over").unwrap();
     fs::create_dir(dir.path().join("staging/old-boot")).unwrap();
     fs::write(dir.path().join("staging/old-boot/x"), "left over").unwrap();
+    fs::write(dir.path().join("objects/.new-1-1"), "left over, or about to be renamed").unwrap();
+    store.objects().under(&hold).unwrap();
     drop(open(dir.path()));
-    assert!(dir.path().join("tmp/dead").exists(), "somebody is working: tidying up can wait");
-    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 2);
+    assert!(!dir.path().join("tmp/dead").exists() && !dir.path().join("staging/old-boot").exists());
+    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 1, "what is being written stays");
+    assert!(dir.path().join("objects/.new-1-1").exists(), "its writer may live");
     drop(being_written);
-    drop(lease);
+    drop(hold);
     drop(open(dir.path()));
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
-    assert!(!dir.path().join("staging/old-boot").exists());
+    assert!(!dir.path().join("objects/.new-1-1").exists());
 }
 
 #[test]
@@ -160,9 +163,9 @@ fn open_without_room(root: &Path, errno: i32) -> Store {
     let store = open(root);
     pull(&store, "kept", &[&["common"], &["kept"]]).unwrap();
     pull(&store, "torn", &[&["common"], &["torn"]]).unwrap();
-    let lease = store.lease_blocking().unwrap();
-    add_layer(&store, &lease, &["unsynced"]).unwrap();
-    drop((lease, store));
+    let hold = store.hold();
+    add_layer(&store, &hold, &["unsynced"]).unwrap();
+    drop((hold, store));
     fs::write(record_path(root, "torn"), "").unwrap();
     fs::write(root.join("tmp/dead"), "left over").unwrap();
     let steps = Steps::new(move |_| Err(std::io::Error::from_raw_os_error(errno)));
@@ -178,10 +181,10 @@ fn a_store_opens_where_nothing_can_be_written_and_takes_nothing_unsafe() {
         assert_eq!(store.usage().unwrap().images.len(), 1);
         assert_eq!(store.examine(&[record("kept", &[&["common"], &["kept"]])]).unwrap().damaged.len(), 0);
         // What the power cut may have torn is still there, so nothing may rely on it.
-        let lease = store.lease_blocking().unwrap();
-        let refused = store.objects().under(&lease).unwrap_err();
+        let hold = store.hold();
+        let refused = store.objects().under(&hold).unwrap_err();
         assert!(matches!(refused, StoreError::Unsound { .. }) || refused.kind() == kind, "{refused}");
-        drop((lease, store));
+        drop((hold, store));
         // There is room again.
         let store = Store::open(dir.path(), options(NEXT_BOOT)).unwrap();
         assert!(!dir.path().join("tmp/dead").exists());

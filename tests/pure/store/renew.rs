@@ -32,7 +32,7 @@ impl Node {
         let asked = request(&layout.reference("latest"), PullPolicy::IfNotPresent);
         let ready = formerly.ensure(&asked).await.unwrap();
         let old = ImageRecord { builder: 1, rules: Rules::Faithful, ..ready.record };
-        store.commit_image(&ready.lease, &old).unwrap();
+        store.commit_image(&ready.hold, &old).unwrap();
         let puller = puller(&store, &[], &accept_all(), PullLimits::default());
         Self { directory, store, puller, layout, old }
     }
@@ -127,9 +127,9 @@ async fn an_image_whose_layers_are_lost_is_pulled_again() {
 async fn a_sealed_image_is_what_its_manifest_says_whoever_built_it() {
     let node = Node::new().await;
     let sealed = ImageRecord { sealed: true, rules: Rules::Verbatim, builder: 2, ..node.old.clone() };
-    let lease = node.store.lease().await.unwrap();
-    node.store.commit_image(&lease, &sealed).unwrap();
-    drop(lease);
+    let hold = node.store.hold();
+    node.store.commit_image(&hold, &sealed).unwrap();
+    drop(hold);
     // A volume may show it: it stays the same. But no release before looked for what it gives to pods.
     node.volume(BOOT);
     node.cut_off();

@@ -128,8 +128,8 @@ fn an_altered_blob_link_leads_nowhere() {
         assert_eq!(store.layers().of_blob(&blob(&["a"])).unwrap(), None, "{forged}");
     }
     // Ingesting the blob again writes the link again.
-    let lease = store.lease_blocking().unwrap();
-    add_layer(&store, &lease, &["a"]).unwrap();
+    let hold = store.hold();
+    add_layer(&store, &hold, &["a"]).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), genuine);
 }
 
@@ -176,14 +176,14 @@ fn the_first_digest_outlives_the_image_and_another_is_refused() {
     assert!(path.exists());
     // The same manifest, and suddenly another image.
     let again = |store: &Store| {
-        let lease = store.lease_blocking().unwrap();
-        add_layer(store, &lease, &["a"]).unwrap();
+        let hold = store.hold();
+        add_layer(store, &hold, &["a"]).unwrap();
         let mut record = record("a", &[&["a"]]);
         let bytes = content("something-else");
         record.image = VerityDigest::of(&bytes);
         record.image_size = bytes.len() as u64;
-        store.objects().under(&lease).unwrap().put(&bytes).unwrap();
-        store.commit_image(&lease, &record).map(|()| record)
+        store.objects().under(&hold).unwrap().put(&bytes).unwrap();
+        store.commit_image(&hold, &record).map(|()| record)
     };
     let error = again(&store).unwrap_err();
     assert!(matches!(error, StoreError::OtherDigest { .. }), "{error}");

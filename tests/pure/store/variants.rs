@@ -171,10 +171,10 @@ async fn each_variant_is_held_against_its_own_first_build() {
     let image = layout.reference("latest");
     let ready = node.get(&image, true).await;
     let [variant] = &ready.record.variants[..] else { panic!("{:?}", ready.record) };
-    let other = node.store.objects().under(&ready.lease).unwrap().put(b"another image").unwrap().0;
+    let other = node.store.objects().under(&ready.hold).unwrap().put(b"another image").unwrap().0;
     let forged = |image, rules| {
         let variants = vec![Variant { image, rules, image_size: 13, ..variant.clone() }];
-        node.store.commit_image(&ready.lease, &ImageRecord { variants, ..ready.record.clone() })
+        node.store.commit_image(&ready.hold, &ImageRecord { variants, ..ready.record.clone() })
     };
     let refused = forged(other, NOEXEC).unwrap_err();
     assert!(
@@ -183,12 +183,12 @@ async fn each_variant_is_held_against_its_own_first_build() {
     );
     let absent = forged(VerityDigest([9; 32]), NOEXEC).unwrap_err();
     assert!(matches!(absent, StoreError::NoObject(_)), "{absent}");
-    let unknown = node.store.commit_variant(&ready.lease, &manifest("unknown"), variant.clone()).unwrap_err();
+    let unknown = node.store.commit_variant(&ready.hold, &manifest("unknown"), variant.clone()).unwrap_err();
     assert!(matches!(unknown, StoreError::NoImage(_)), "{unknown}");
     // Other rules have a first build of their own, and neither forgets the others.
     forged(other, Rules::Verbatim).unwrap();
     assert!(matches!(forged(other, NOEXEC), Err(StoreError::OtherDigest { .. })));
-    node.store.commit_image(&ready.lease, &ready.record).unwrap();
+    node.store.commit_image(&ready.hold, &ready.record).unwrap();
 }
 
 fn write(path: &Path, requirements: serde_json::Value) -> TrustSettings {

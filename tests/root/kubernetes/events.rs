@@ -12,11 +12,11 @@ use tonic::Code;
 use super::api::{eventually, kubeconfig, refusal};
 use crate::support::archive::{archive, noise};
 use crate::support::driver::Machine;
-use crate::support::http::{Asked, Server};
+use crate::support::http::Server;
 use crate::support::images::{Image, Layout};
 use crate::support::impostor::{Answer, Impostor};
 use crate::support::proxy::Proxy;
-use crate::support::registry::{Options, Registry};
+use crate::support::registry::{Options, Registry, free_port};
 
 fn image(size: usize) -> Image {
     Image::new(vec![archive(&[("file", &noise("content", size))])])
@@ -28,9 +28,11 @@ fn of_pod(machine: &Machine, pod: &str, image: &str) -> NodePublishVolumeRequest
     request
 }
 
-/// Events written so far, by reason.
+/// Events on pods that were written so far. What the node hears of its disk depends on the machine.
 fn written(server: &Server, method: &str) -> Vec<Value> {
-    server.asked().iter().filter(|asked| asked.method == method).map(Asked::json).collect()
+    let of_node = |event: &Value| event["involvedObject"]["kind"] == "Node";
+    let events = server.asked().into_iter().filter(|asked| asked.method == method).map(|asked| asked.json());
+    events.filter(|event| !of_node(event)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,4 +244,61 @@ async fn a_registry_that_limits_requests_is_an_event_with_the_time_of_the_next_t
     assert_eq!(strict.asked("/v2/"), 1, "it is not asked before");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(server.asked().len(), 3, "repetitions only count");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_hears_once_that_no_room_can_be_made_in_its_store() {
+    let server = Server::start(|asked| (201, asked.body.clone())).await;
+    let layouts = [2000, 3000].map(|size| Layout::of(&image(size)));
+    let directory = tempfile::tempdir().unwrap();
+    let config = kubeconfig(directory.path(), &server);
+    let address = format!("127.0.0.1:{}", free_port());
+    // Every filesystem is above this mark, and all that is here is in use.
+    let machine = Machine::new(&[
+        "--layout-dir=/",
+        "--gc-high=1",
+        "--gc-low=0",
+        "--metrics-listen",
+        &address,
+        "--kubernetes-events",
+        &config,
+    ]);
+    let plugin = machine.start().await;
+    let no_room = || {
+        let posted = server.asked().into_iter().filter(|asked| asked.method == "POST");
+        posted.filter(|asked| asked.json()["reason"] == "NoRoomInStore").collect::<Vec<_>>()
+    };
+    let rounds = async || {
+        let page = reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap();
+        let value = |name: &str| {
+            let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap_or(" 0");
+            line.trim().parse::<f64>().unwrap()
+        };
+        let count = value("composefs_csi_gc_duration_seconds_count{outcome=\"ok\"}");
+        (count, value("composefs_csi_gc_no_room"))
+    };
+    let mut node = plugin.node.clone();
+    // A pull is followed by a round of housekeeping.
+    for (number, layout) in layouts.iter().enumerate() {
+        let pod = ["a", "b"][number];
+        let before = rounds().await.0;
+        node.node_publish_volume(of_pod(&machine, pod, &layout.reference("latest"))).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while rounds().await.0 <= before {
+            assert!(Instant::now() < deadline, "no round of housekeeping: {}", machine.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        eventually("the node hears of it", || !no_room().is_empty()).await;
+    }
+    assert_eq!(rounds().await.1, 1.0);
+    let [event] = &no_room()[..] else { panic!("{:?}", no_room()) };
+    assert!(event.path.starts_with("/api/v1/namespaces/default/events"), "{}", event.path);
+    let event = event.json();
+    assert_eq!(
+        (&event["type"], &event["involvedObject"]["kind"], &event["involvedObject"]["name"]),
+        (&json!("Warning"), &json!("Node"), &json!("node-1"))
+    );
+    let message = event["message"].as_str().unwrap();
+    assert!(message.contains("% of it is used") && message.contains("filesystem of its own"), "{message}");
+    assert_eq!(machine.log().matches("above its high mark").count(), 1, "{}", machine.log());
 }

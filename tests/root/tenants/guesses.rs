@@ -43,7 +43,13 @@ async fn a_right_guess_looks_like_a_wrong_one() {
     let pods = Pods::new(&machine, &plugin);
     let (alice, bob) = (secret(&proxy.address, ALICE), secret(&proxy.address, BOB));
     pods.start(&format!("{}/alice/app:1", proxy.address), "IfNotPresent", &alice).await.unwrap();
-    eventually("alice hears of her pull", || server.asked().len() == 1).await;
+    // Of its disk the node hears too, if this machine's is full.
+    let heard = || {
+        let mut asked = server.asked();
+        asked.retain(|asked| asked.json()["involvedObject"]["kind"] != "Node");
+        asked
+    };
+    eventually("alice hears of her pull", || heard().len() == 1).await;
 
     // What is on the page, without what counts calls and measures times.
     let page = async || {
@@ -60,11 +66,11 @@ async fn a_right_guess_looks_like_a_wrong_one() {
         push(&registry, guess(number), &format!("bob/guess:{number}"));
         let before = page().await;
         pods.start(&image, "IfNotPresent", &bob).await.unwrap();
-        eventually("bob hears of his pull", || server.asked().len() == round + 2).await;
+        eventually("bob hears of his pull", || heard().len() == round + 2).await;
         // Housekeeping follows a pull.
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(page().await, before, "{number}");
-        told.push(masked(&server.asked()[round + 1].json(), &image));
+        told.push(masked(&heard()[round + 1].json(), &image));
     }
     assert!(told.iter().all(|text| *text == told[0]), "{told:#?}");
     assert!(!told[0].contains("saved") && !told[0].contains("fetched"), "{told:?}");

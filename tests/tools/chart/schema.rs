@@ -42,6 +42,7 @@ fn the_schema_names_what_is_wrong() {
         ("registries.certificateAuthorities.ca=secret", "/registries/certificateAuthorities/ca"),
         ("tokenRequests[0].expirationSeconds=3600", "/tokenRequests/0"),
         ("policy.withoutPolicy=warn", "/policy/withoutPolicy"),
+        ("policy.mode=off", "/policy/mode"),
         ("policy.json.defaults[0].type=reject", "'defaults'"),
         ("policy.namespaces.team.transports.docker=none", "'default'"),
         ("policy.keys.key=-----BEGIN PRIVATE KEY-----", "/policy/keys/key"),

@@ -140,6 +140,35 @@ fn old_signatures_with_certificates() {
     }
 }
 
+/// An authority may certify several names at once, and any of them may be the one that the policy wants.
+#[test]
+fn certificates_with_several_names() {
+    let world = World::start();
+    let (old, new) = (world.push("old"), world.push("new"));
+    let names = "first@example.test dev@example.test last@example.test";
+    made(sign_old(&world, "", names, &old.index));
+    made(sign_new(&world, "log", names, &new.index));
+    for target in [&old, &new] {
+        let (claim, root) = (only(target.evidence()), world.root());
+        let verify = |identities| verify(&claim, &by(&root, identities, true), &target.digests);
+        for name in names.split(' ') {
+            let email = vec![Identity {
+                issuer: Matcher::Exact(ISSUER.into()),
+                subject: Matcher::Email(name.into()),
+            }];
+            for identities in [exactly(name, ISSUER), like(name), email] {
+                assert_eq!(verify(identities).unwrap().signer, format!("{name} from {ISSUER}"));
+            }
+        }
+        refused(
+            verify(exactly("eve@example.test", ISSUER)),
+            "\"first@example.test\" and \"dev@example.test\"",
+        );
+        refused(verify(exactly(names, ISSUER)), "the policy wants");
+        refused(verify(exactly(DEVELOPER, "https://evil.test")), "the policy wants");
+    }
+}
+
 /// containers-policy's `fulcio`: CA certificates and Rekor keys, without a trusted root.
 #[test]
 fn bare_authorities_and_log_keys_are_a_root() {

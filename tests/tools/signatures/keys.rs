@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use composefs_csi::oci::reference::Version;
+use composefs_csi::trust::signature::SIGNATURE_PREDICATE;
+
 use super::sigstore::{Cosign, Key, said};
 use super::*;
 
@@ -272,6 +275,43 @@ fn an_attestation_is_no_signature() {
     assert_eq!(found.len(), 2);
     let passing = found.iter().filter(|claim| verify(claim, &expectation, &target.digests).is_ok());
     assert_eq!(passing.count(), 1);
+}
+
+/// A signature over the manifest alone has no predicate: it counts where `cosign sign` counts, and nowhere else.
+#[test]
+fn a_signed_manifest_is_no_attestation() {
+    let world = World::start();
+    let key = Key::generate("p256");
+    let public = PublicKey::parse(&key.public()).unwrap();
+    let target = world.push("message");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let manifest = Version::Digest(target.digests[0]);
+    let manifest = runtime.block_on(target.source.manifest(&manifest)).unwrap();
+    let (file, bundle) = (world.sigstore.file("manifest"), world.sigstore.file("bundle"));
+    std::fs::write(&file, &manifest.bytes).unwrap();
+    let mut sign = Cosign::three().command_with(&world.sigstore);
+    sign.args(["sign-blob", "--yes", "--key"]).arg(key.private()).arg("--bundle").arg(&bundle);
+    sign.arg("--trusted-root").arg(world.sigstore.file("root.json"));
+    sign.arg("--signing-config").arg(world.sigstore.config("none")).arg(&file).env("HOME", "/nonexistent");
+    let output = sign.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let json = std::fs::read_to_string(bundle).unwrap();
+    assert!(json.contains("messageSignature"), "{json}");
+    let claim = Claim::Bundle { json };
+    let mut expectation = by_keys(&[public], Log::Ignored);
+    for (types, holds) in [
+        (vec![], true),
+        (vec![SIGNATURE_PREDICATE], true),
+        (vec!["https://scanner.test/report", SIGNATURE_PREDICATE], true),
+        (vec!["https://scanner.test/report"], false),
+    ] {
+        expectation.predicate_types = types.iter().map(|&name| name.to_owned()).collect();
+        let result = verify(&claim, &expectation, &target.digests);
+        assert_eq!(result.is_ok(), holds, "{types:?}: {result:?}");
+        if let Err(error) = result {
+            assert!(error.to_string().contains("without a statement"), "{error}");
+        }
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ fn candidate() -> impl Strategy<Value = Candidate> {
         1 => Just(Some(Need::Volume)),
         1 => Just(Some(Need::Mount)),
         1 => Just(Some(Need::Pin)),
+        1 => Just(Some(Need::Hold)),
     ];
     (any::<[u8; 32]>(), 0u64..200, need, 0u64..50, 0u64..50).prop_map(
         |(digest, used, needed, bytes, inodes)| Candidate {
@@ -40,8 +41,10 @@ fn policy() -> impl Strategy<Value = Policy> {
     let min_age = (0u64..100).prop_map(Duration::from_secs);
     prop_oneof![
         min_age.clone().prop_map(|min_age| Policy::Unneeded { min_age }),
-        (0u8..=100, 0u8..=100, min_age)
-            .prop_map(|(a, b, min_age)| { Policy::Watermarks { high: a.max(b), low: a.min(b), min_age } }),
+        (0u8..=100, 0u8..=100, min_age, 0u64..200).prop_map(|(a, b, min_age, recent)| {
+            let recent = Duration::from_secs(recent);
+            Policy::Watermarks { high: a.max(b), low: a.min(b), min_age, recent }
+        }),
     ]
 }
 
@@ -85,7 +88,8 @@ proptest! {
     fn by_watermarks_the_oldest_go_and_one_less_would_not_do(
         inventory in inventory(), low in 0u8..=100, high in 0u8..=100,
     ) {
-        let policy = Policy::Watermarks { high: high.max(low), low: low.min(high), min_age: Duration::ZERO };
+        let (high, low, nothing) = (high.max(low), low.min(high), Duration::ZERO);
+        let policy = Policy::Watermarks { high, low, min_age: nothing, recent: nothing };
         if let CollectionPlan::Run(manifests) = plan(&inventory, &policy) {
             let used = |manifest: &Digest| inventory.images.iter().find(|i| i.manifest == *manifest).unwrap().last_used;
             let after = carry_out(&inventory, &CollectionPlan::Run(manifests.clone()));
@@ -93,7 +97,20 @@ proptest! {
                 prop_assert!(manifests.iter().all(|gone| used(gone) <= image.last_used));
             }
             let one_less = CollectionPlan::Run(manifests[..manifests.len() - 1].to_vec());
-            prop_assert!(carry_out(&inventory, &one_less).space.exceeds(low.min(high)));
+            prop_assert!(carry_out(&inventory, &one_less).space.exceeds(low));
+        }
+    }
+
+    #[test]
+    fn what_was_used_of_late_goes_only_if_that_ends_the_want(inventory in inventory(), policy in policy()) {
+        if let (CollectionPlan::Run(manifests), Policy::Watermarks { high, recent, .. }) =
+            (plan(&inventory, &policy), policy)
+        {
+            let gone = |image: &&Candidate| manifests.contains(&image.manifest);
+            let took_recent =
+                inventory.images.iter().filter(gone).any(|image| !may_go(image, inventory.now, recent));
+            let after = carry_out(&inventory, &CollectionPlan::Run(manifests.clone()));
+            prop_assert!(!took_recent || !after.space.exceeds(high));
         }
     }
 

@@ -15,10 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::file_name::json_of;
+use crate::image::store::file_name::{digest_of, json_of};
+use crate::image::store::held::Held;
+use crate::image::store::hold::Hold;
 use crate::image::store::key::NodeKey;
-use crate::image::store::lock::Lease;
 use crate::image::store::record::{self, Record};
+use crate::image::store::useless::Useless;
 use crate::oci::CredentialId;
 use crate::oci::digest::Digest;
 
@@ -102,18 +104,21 @@ impl Access {
     }
 
     /// Records `fact`, at `at` seconds since 1970. A record about an image survives a power cut once this returns, one
-    /// about a blob after the next commit. The lease keeps away the sweep, which removes records of what is not here.
+    /// about a blob after the next commit. The hold keeps what is recorded about an image from the sweep, and so does the layer of a blob.
     ///
     /// # Errors
     /// Those of writing a file.
     pub fn record(
         &self,
-        _lease: &Lease,
+        hold: &Hold,
         about: AccessSubject<'_>,
         origin: &str,
         fact: &AccessRecord,
         at: u64,
     ) -> Result<(), StoreError> {
+        if let AccessSubject::Image(manifest) = about {
+            hold.keep_blocking(&[Held::Manifest(*manifest)])?;
+        }
         let (directory, name) = (self.directory_of(about), file_name(origin, fact));
         let written =
             WrittenAccess { about: *about.digest(), origin: origin.to_owned(), fact: fact.clone(), at };
@@ -134,7 +139,7 @@ impl Access {
     ///
     /// # Errors
     /// Those of reading a directory and removing files.
-    pub fn forget_readers(&self, _lease: &Lease, manifest: &Digest, at: u64) -> Result<(), StoreError> {
+    pub fn forget_readers(&self, manifest: &Digest, at: u64) -> Result<(), StoreError> {
         let directory = self.directory_of(AccessSubject::Image(manifest));
         for name in self.disk.list(&directory)? {
             let path = directory.join(name);
@@ -152,20 +157,27 @@ impl Access {
         AccessRecord::Reader(hex::encode(self.key.mac(READER, &[credential.hex().as_bytes()])))
     }
 
-    /// Removes the records about images that are gone. Needs the store's exclusive lock.
+    /// Finds or removes the records about images that are gone.
     pub(in crate::image::store) fn sweep_images(
         &self,
-        has_image: impl Fn(&Digest) -> Result<bool, StoreError>,
+        useless: &mut Useless,
+        has_image: impl Fn(&Digest) -> bool,
     ) -> Result<(), StoreError> {
-        self.disk.remove_directories_unless(&self.images, has_image)
+        useless.sweep_directories(&self.disk, &self.images, |name| {
+            Ok(digest_of(name, "").is_none_or(|manifest| !has_image(&manifest)))
+        })
     }
 
     /// The same about blobs.
     pub(in crate::image::store) fn sweep_blobs(
         &self,
+        useless: &mut Useless,
         has_blob: impl Fn(&Digest) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        self.disk.remove_directories_unless(&self.blobs, has_blob)
+        useless.sweep_directories(&self.disk, &self.blobs, |name| match digest_of(name, "") {
+            Some(blob) => Ok(!has_blob(&blob)?),
+            None => Ok(true),
+        })
     }
 
     /// `None` for anything but a record.

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::file_name::json_of;
-use crate::image::store::lock::Lease;
+use crate::image::store::file_name::{digest_of, json_of};
+use crate::image::store::held::Held;
+use crate::image::store::hold::Hold;
+use crate::image::store::useless::Useless;
 use crate::oci::digest::Digest;
 
 /// The evidence of a store's images.
@@ -34,27 +36,25 @@ impl EvidenceStore {
         self.disk.read(&self.of(manifest).join(file_name(origin)))
     }
 
-    /// Keeps the evidence of an image at an origin, replacing an older one; it survives a power cut. The lease
-    /// keeps away the sweep, which removes the evidence of images that are not here.
+    /// Keeps the evidence of an image at an origin, replacing an older one; it survives a power cut. The hold
+    /// keeps it until the image is here.
     ///
     /// # Errors
     /// Those of writing a file.
-    pub fn put(
-        &self,
-        _lease: &Lease,
-        manifest: &Digest,
-        origin: &str,
-        bytes: &[u8],
-    ) -> Result<(), StoreError> {
+    pub fn put(&self, hold: &Hold, manifest: &Digest, origin: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        hold.keep_blocking(&[Held::Manifest(*manifest)])?;
         self.disk.write_durably_in(&self.of(manifest), &file_name(origin), bytes)
     }
 
-    /// Removes the evidence of images that are gone. Needs the store's exclusive lock.
+    /// Finds or removes the evidence of images that are gone.
     pub(in crate::image::store) fn sweep(
         &self,
-        has_image: impl Fn(&Digest) -> Result<bool, StoreError>,
+        useless: &mut Useless,
+        has_image: impl Fn(&Digest) -> bool,
     ) -> Result<(), StoreError> {
-        self.disk.remove_directories_unless(&self.directory, has_image)
+        useless.sweep_directories(&self.disk, &self.directory, |name| {
+            Ok(digest_of(name, "").is_none_or(|manifest| !has_image(&manifest)))
+        })
     }
 
     fn of(&self, manifest: &Digest) -> PathBuf {

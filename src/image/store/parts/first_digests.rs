@@ -7,6 +7,8 @@
 //!
 //! An entry is written before the image's one sync, which covers it. One that a power cut tore counts as none.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,7 @@ use crate::image::store::file_name::{digest_of, json_of};
 use crate::image::store::image_record::Variant;
 use crate::image::store::key::NodeKey;
 use crate::image::store::record::{self, Record, RecordFault};
+use crate::image::store::useless::Useless;
 use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
@@ -125,24 +128,25 @@ impl FirstDigests {
         Ok(None)
     }
 
-    /// Forgets the oldest entries of manifests without an image beyond [`KEPT`]. Needs the store's exclusive lock.
+    /// Finds or removes the oldest entries of manifests without an image, beyond [`KEPT`].
     pub(in crate::image::store) fn sweep(
         &self,
+        useless: &mut Useless,
         has_image: impl Fn(&Digest) -> bool,
     ) -> Result<(), StoreError> {
-        let mut alone = Vec::new();
-        for name in self.disk.list(&self.directory)? {
-            let path = self.directory.join(&name);
-            if digest_of(&name, ".json").is_some_and(|manifest| has_image(&manifest)) {
-                continue;
-            }
-            let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified());
+        let alone = |name: &OsStr| digest_of(name, ".json").is_none_or(|manifest| !has_image(&manifest));
+        let mut entries = Vec::new();
+        // What was found stays among the oldest.
+        let names = if useless.is_looking() { self.disk.list(&self.directory)? } else { Vec::new() };
+        for name in names {
+            let modified =
+                std::fs::metadata(self.directory.join(&name)).and_then(|metadata| metadata.modified());
             // One without a time has just gone.
-            alone.extend(modified.ok().map(|modified| (modified, path)));
+            entries.extend(modified.ok().filter(|_| alone(&name)).map(|modified| (modified, name)));
         }
-        alone.sort();
-        let excess = alone.len().saturating_sub(KEPT);
-        alone.iter().take(excess).try_for_each(|(_, path)| self.disk.remove(path).map(drop))
+        entries.sort();
+        let kept: HashSet<_> = entries.into_iter().rev().take(KEPT).map(|(_, name)| name).collect();
+        useless.sweep_files(&self.disk, &self.directory, |name| Ok(alone(name) && !kept.contains(name)))
     }
 
     fn path(&self, manifest: &Digest) -> PathBuf {

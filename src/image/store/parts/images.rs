@@ -1,7 +1,9 @@
 //! Image records: `images/<manifest hex>.json`. The file's mtime is when the image was last used.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -32,6 +34,18 @@ pub struct Listing {
     pub images: Vec<StoredImage>,
     /// Records that cannot be read, and why. As long as there are any, nothing can be swept.
     pub unreadable: Vec<StoreError>,
+}
+
+/// Which of a file's states was seen: its inode, and when that was changed. Every use of an image changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::image::store) struct Stamp(u64, i64, i64);
+
+/// What a listing of changed records found.
+#[derive(Debug, Default)]
+pub(in crate::image::store) struct Changed {
+    pub(in crate::image::store) images: Vec<(ImageRecord, Stamp)>,
+    /// Records that cannot be read, and why.
+    pub(in crate::image::store) unreadable: Vec<StoreError>,
 }
 
 /// The image records of a store.
@@ -102,6 +116,30 @@ impl Images {
         Ok(listing)
     }
 
+    /// The images whose records have changed since they were `seen`, and the records that cannot be read. The caller
+    /// adds to `seen` what it is done with.
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub(in crate::image::store) fn list_changed(
+        &self,
+        seen: &HashMap<Digest, Stamp>,
+    ) -> Result<Changed, StoreError> {
+        let mut found = Changed::default();
+        for manifest in self.manifests()? {
+            // Before the record is read: one that is replaced meanwhile has changed again.
+            let Some(stamp) = self.stamp(&manifest)? else { continue };
+            if seen.get(&manifest) == Some(&stamp) {
+                continue;
+            }
+            match self.read(&manifest) {
+                Ok(record) => found.images.extend(record.map(|record| (record, stamp))),
+                Err(error) => found.unreadable.push(error),
+            }
+        }
+        Ok(found)
+    }
+
     /// Notes that the image is used now; the least recently used go first when space runs out.
     /// Survives this process, not a power cut.
     ///
@@ -131,12 +169,6 @@ impl Images {
     pub(in crate::image::store) fn manifests(&self) -> Result<Vec<Digest>, StoreError> {
         let names = self.disk.list(&self.directory)?;
         Ok(names.iter().filter_map(|name| digest_of(name, ".json")).collect())
-    }
-
-    /// Whether there is a record, readable or not.
-    pub(in crate::image::store) fn contains(&self, manifest: &Digest) -> Result<bool, StoreError> {
-        let path = self.path(manifest);
-        path.try_exists().map_err(|error| self.disk.error("look for", &path, error))
     }
 
     /// Writes a record, durably, replacing an older one.
@@ -207,7 +239,20 @@ impl Images {
         ImageRecord::parse(&path, manifest, &bytes, &self.key).map(Some)
     }
 
-    fn stored(&self, manifest: &Digest) -> Result<Option<StoredImage>, StoreError> {
+    fn stamp(&self, manifest: &Digest) -> Result<Option<Stamp>, StoreError> {
+        let path = self.path(manifest);
+        match std::fs::metadata(&path) {
+            Ok(found) => Ok(Some(Stamp(found.ino(), found.ctime(), found.ctime_nsec()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.disk.error("inspect", &path, error)),
+        }
+    }
+
+    /// The image with the time of its last use; `None` if it has no record.
+    pub(in crate::image::store) fn stored(
+        &self,
+        manifest: &Digest,
+    ) -> Result<Option<StoredImage>, StoreError> {
         let Some(record) = self.read(manifest)? else { return Ok(None) };
         let path = self.path(manifest);
         let used = std::fs::metadata(&path).and_then(|metadata| metadata.modified());

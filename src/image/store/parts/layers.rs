@@ -27,8 +27,9 @@ use crate::image::store::aside::Aside;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
 use crate::image::store::file_name::digest_of;
+use crate::image::store::hold::Hold;
 use crate::image::store::key::NodeKey;
-use crate::image::store::lock::Lease;
+use crate::image::store::useless::Useless;
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
@@ -63,7 +64,7 @@ impl Layers {
     }
 
     /// The DiffID of a compressed blob that was ingested before, if the layer's record (and so every
-    /// object that it names) is still here. The caller holds a lease.
+    /// object that it names) is still here. What was noted in a hold before stays.
     ///
     /// # Errors
     /// Those of reading files.
@@ -73,7 +74,7 @@ impl Layers {
         Ok(self.contains(&diff_id)?.then_some(diff_id))
     }
 
-    /// Reads a layer's entries as a stream. The caller holds a lease.
+    /// Reads a layer's entries as a stream.
     ///
     /// # Errors
     /// [`StoreError::NoLayer`], and those of reading the record's head.
@@ -104,12 +105,12 @@ impl Layers {
     }
 
     /// Starts a layer record. The objects that it names are written under the same
-    /// lease; dropped before [`StagedLayer::finish`], it leaves nothing.
+    /// hold; dropped before [`StagedLayer::finish`], it leaves nothing.
     ///
     /// # Errors
     /// Those of creating a file.
-    pub fn stage<'a>(&'a self, lease: &'a Lease) -> Result<StagedLayer<'a>, StoreError> {
-        StagedLayer::new(&self.disk, &self.key, &self.staging, &self.blobs, lease)
+    pub fn stage<'a>(&'a self, hold: &'a Hold) -> Result<StagedLayer<'a>, StoreError> {
+        StagedLayer::new(&self.disk, &self.key, &self.staging, &self.blobs, hold)
     }
 
     /// Puts a layer's record aside if reading it to its end shows that it is damaged or not authentic, so that the
@@ -172,24 +173,33 @@ impl Layers {
         self.disk.sync_directory(&self.kept)
     }
 
-    /// The staged layers of this boot that are younger than `grace`.
-    pub(in crate::image::store) fn staged_within(&self, grace: Duration) -> Result<Vec<Digest>, StoreError> {
-        let mut young = Vec::new();
+    /// The staged layers of this boot, and how long ago each was staged; nothing where the clock was set back.
+    pub(in crate::image::store) fn staged(&self) -> Result<Vec<(Digest, Duration)>, StoreError> {
+        let mut staged = Vec::new();
         for name in self.disk.list(&self.staging)? {
             let Some(diff_id) = digest_of(&name, "") else { continue };
             let modified = fs::metadata(self.staging.join(&name)).and_then(|metadata| metadata.modified());
             // A commit may move it meanwhile; then its image is marked.
             let Ok(modified) = modified else { continue };
-            let age = SystemTime::now().duration_since(modified).unwrap_or_default();
-            if age < grace {
-                young.push(diff_id);
-            }
+            staged.push((diff_id, SystemTime::now().duration_since(modified).unwrap_or_default()));
         }
-        Ok(young)
+        Ok(staged)
     }
 
-    /// Removes the records, staged or synced, that are not `marked`, and then the DiffIDs of blobs without a record.
-    /// Returns how many records went. Needs the store's exclusive lock.
+    /// The layers of all records, staged or synced; some twice.
+    pub(in crate::image::store) fn list(&self) -> Result<Vec<Digest>, StoreError> {
+        // The staged ones first: a commit may move one meanwhile.
+        let names = [self.disk.list(&self.staging)?, self.disk.list(&self.kept)?].concat();
+        Ok(names.iter().filter_map(|name| digest_of(name, "")).collect())
+    }
+
+    /// Finds or removes the DiffIDs of blobs without a record.
+    pub(in crate::image::store) fn sweep_blobs(&self, useless: &mut Useless) -> Result<(), StoreError> {
+        self.blobs.sweep(useless, |blob| Ok(self.of_blob(blob)?.is_some()))
+    }
+
+    /// Removes the records, staged or synced, that are not `marked`. Returns how many went. Needs the store's exclusive
+    /// lock.
     pub(in crate::image::store) fn sweep(&self, marked: impl Fn(&Digest) -> bool) -> Result<u64, StoreError> {
         let mut swept = 0;
         for directory in [&self.staging, &self.kept] {
@@ -205,7 +215,6 @@ impl Layers {
                 swept += removed;
             }
         }
-        self.blobs.sweep(|blob| Ok(self.of_blob(blob)?.is_some()))?;
         Ok(swept)
     }
 

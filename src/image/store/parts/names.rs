@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::file_name::json_of;
+use crate::image::store::file_name::{digest_of, json_of};
+use crate::image::store::held::Held;
+use crate::image::store::hold::Hold;
 use crate::image::store::key::NodeKey;
 use crate::image::store::record::{self, Record};
+use crate::image::store::useless::Useless;
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
 
@@ -57,12 +60,13 @@ impl Names {
     }
 
     /// Remembers that each of `names` resolved to `manifest` for `platform`. Durable, and free when
-    /// nothing changes.
+    /// nothing changes. The hold keeps the names until the image is here.
     ///
     /// # Errors
     /// Those of writing a file.
     pub fn remember(
         &self,
+        hold: &Hold,
         names: &[String],
         platform: &Platform,
         manifest: Digest,
@@ -73,7 +77,9 @@ impl Names {
                 continue;
             }
             let platform = platform.to_string();
-            let path = self.path(name, &platform);
+            let file = Self::file(name, &platform);
+            hold.keep_blocking(&[Held::Name(file), Held::Manifest(manifest)])?;
+            let path = self.directory.join(json_of(&file));
             let record = NameRecord { name: name.clone(), platform, manifest };
             let bytes = record::encode(&record, &self.key)
                 .map_err(|error| self.disk.error("encode", &path, error.into()))?;
@@ -82,19 +88,21 @@ impl Names {
         Ok(())
     }
 
-    /// Removes the names of images that are gone, and what is no name. Needs the store's exclusive lock.
+    /// Finds or removes the names of images that are gone, and what is no name, but for files that are `held`.
     pub(in crate::image::store) fn sweep(
         &self,
+        useless: &mut Useless,
+        held: impl Fn(&Digest) -> bool,
         has_image: impl Fn(&Digest) -> bool,
     ) -> Result<(), StoreError> {
-        for name in self.disk.list(&self.directory)? {
-            let path = self.directory.join(name);
-            let record = self.disk.read(&path)?.as_deref().and_then(|bytes| self.decode(bytes));
-            if record.is_none_or(|record| !has_image(&record.manifest)) {
-                self.disk.remove(&path)?;
+        useless.sweep_files(&self.disk, &self.directory, |name| {
+            if digest_of(name, ".json").is_some_and(|file| held(&file)) {
+                return Ok(false);
             }
-        }
-        Ok(())
+            let bytes = self.disk.read(&self.directory.join(name))?;
+            let record = bytes.as_deref().and_then(|bytes| self.decode(bytes));
+            Ok(record.is_none_or(|record| !has_image(&record.manifest)))
+        })
     }
 
     /// `None` for what a power cut left or another writer made: the registry is asked then.
@@ -102,10 +110,14 @@ impl Names {
         record::decode(bytes, &self.key).ok()
     }
 
-    /// The file of `name` for `platform`; the pair is hashed, since a reference may be longer than
-    /// a file name and has slashes.
     fn path(&self, name: &str, platform: &str) -> PathBuf {
-        self.directory.join(json_of(&Digest::of(format!("{name}\0{platform}").as_bytes())))
+        self.directory.join(json_of(&Self::file(name, platform)))
+    }
+
+    /// What the file of `name` for `platform` is called by: the pair is hashed, since a reference may be longer than a
+    /// file name and has slashes.
+    fn file(name: &str, platform: &str) -> Digest {
+        Digest::of(format!("{name}\0{platform}").as_bytes())
     }
 }
 

@@ -7,11 +7,12 @@ pub(in crate::image::store) use enable_verity::UNSEALED;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::image::objects::Objects;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
-use crate::image::store::lock::Lease;
+use crate::image::store::hold::Hold;
 use crate::image::store::markers::Markers;
 use crate::image::verity::{VerityDigest, VerityHasher};
 
@@ -30,14 +31,14 @@ impl StoredObjects {
         Self { disk: disk.clone(), objects, markers }
     }
 
-    /// The objects, to write to under `lease` until it is committed. The first call of a lease waits
-    /// for the disk: the marker of its writes must be there before they are.
+    /// The objects, to write to under `hold`, which keeps each one that is put. The first call of a hold waits for the
+    /// disk: the marker of its writes must be there before they are.
     ///
     /// # Errors
     /// [`StoreError::Unsound`] if what a power cut may have torn could not be removed when the store was opened, and those
     /// of writing the marker.
-    pub fn under(&self, lease: &Lease) -> Result<Objects, StoreError> {
-        lease.mark(|| {
+    pub fn under(&self, hold: &Hold) -> Result<Objects, StoreError> {
+        hold.begin_writing(|| {
             // Here and not when the store is opened, which a full disk must not prevent.
             self.note_lack_of_verity()?;
             self.disk.room().look_next();
@@ -46,7 +47,7 @@ impl StoredObjects {
                 false => Err(StoreError::Unsound { store: self.root().to_owned() }),
             }
         })?;
-        Ok(self.objects.clone())
+        Ok(self.objects.kept_by(Arc::new(hold.clone())))
     }
 
     /// Where an object is, or would be.

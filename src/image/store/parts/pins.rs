@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
 use crate::image::store::file_name::digest_of;
+use crate::image::store::hold::Hold;
 use crate::image::store::image_record::ImageRecord;
-use crate::image::store::lock::Lease;
 use crate::oci::digest::Digest;
 
 /// The pins of a store.
@@ -23,12 +23,12 @@ impl Pins {
         Self { disk: disk.clone(), directory: disk.root().join(Self::DIRECTORY) }
     }
 
-    /// Keeps the image until [`Pins::remove`], whatever happens; durably. `image` was read under the lease, which keeps
-    /// the image from being swept before it is pinned.
+    /// Keeps the image until [`Pins::remove`], whatever happens; durably. `image` was read after it was noted in
+    /// the hold, which keeps it from being removed before it is pinned.
     ///
     /// # Errors
     /// Those of writing a file.
-    pub(in crate::image::store) fn add(&self, _lease: &Lease, image: &ImageRecord) -> Result<(), StoreError> {
+    pub(in crate::image::store) fn add(&self, _hold: &Hold, image: &ImageRecord) -> Result<(), StoreError> {
         self.disk.write_durably(&self.path(&image.manifest), b"")
     }
 

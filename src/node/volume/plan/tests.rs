@@ -264,7 +264,7 @@ proptest! {
         }
         prop_assert!(node.mounter.targets().is_empty());
         // The private mount that a killed process has left is released when the records are put in order.
-        for image in node.mounter.mounted_images().unwrap() {
+        for image in node.mounter.mounted_images().unwrap().all() {
             node.mounter.release(&image).unwrap();
         }
         prop_assert!(node.mounter.bases().is_empty(), "private mounts are released");

@@ -15,6 +15,7 @@ fn pod() -> Terms {
         by_digest: false,
         pinned: None,
         sees_all: false,
+        heeds_policy: true,
         is_judged: true,
         is_preload: false,
         require_digest: false,
@@ -37,6 +38,7 @@ fn label(step: &Step) -> &'static str {
         Step::Ask(Question::Path(_)) => "ask for the manifest",
         Step::Ask(Question::Signatures(_)) => "ask for signatures",
         Step::Ask(Question::NewerEvidence(..)) => "ask for newer evidence",
+        Step::Judge(Case::Outright) => "judge the reference",
         Step::Judge(Case::WantsSignatures { .. }) => "judge whether signatures are wanted",
         Step::Judge(Case::Stored(_)) => "judge by stored evidence",
         Step::Judge(Case::Evidence { .. }) => "judge by evidence",
@@ -53,9 +55,13 @@ fn label(step: &Step) -> &'static str {
     }
 }
 
-/// Carries a request out with these answers, one for each step but the writes.
+/// Carries a request whose reference is not refused out with these answers, one for each step but the writes.
 fn order(terms: &Terms, answers: &[Answer]) -> Vec<&'static str> {
     let (mut facts, mut labels) = (Facts::default(), Vec::new());
+    if terms.heeds_policy {
+        assert_eq!(label(&next(terms, &facts)), "judge the reference");
+        facts.note(Answer::Outright(None));
+    }
     loop {
         let step = next(terms, &facts);
         labels.push(label(&step));
@@ -111,6 +117,19 @@ fn a_new_image_is_judged_before_it_is_fetched_and_recorded_after() {
         "record names",
         "give"
     ]));
+}
+
+#[test]
+fn what_no_policy_admits_is_not_asked_for() {
+    let refusal = PolicyRefusal("rejected".to_owned());
+    let mut facts = Facts::default();
+    let staging = Terms { is_judged: false, ..pod() };
+    for terms in [pod(), staging] {
+        facts.note(Answer::Outright(Some(refusal.clone())));
+        assert_eq!(next(&terms, &facts), Step::Refuse(Obstacle::Refused(refusal.clone())));
+    }
+    let operator = Terms { heeds_policy: false, is_judged: false, ..pod() };
+    assert_eq!(label(&next(&operator, &Facts::default())), "read by request");
 }
 
 #[test]
@@ -170,6 +189,7 @@ fn a_refused_image_is_given_if_it_has_been_signed_since() {
     assert_eq!(order(&never, &answers), [&expected[..3], &["refuse"]].concat());
     answers[3] = Answer::NewerEvidence(Err("the registry is away".to_owned()));
     let mut facts = Facts::default();
+    facts.note(Answer::Outright(None));
     answers[..4].iter().for_each(|answer| facts.note(answer.clone()));
     let why = "unsigned; and no newer signatures could be looked for: the registry is away";
     assert_eq!(next(&pod(), &facts), Step::Refuse(Obstacle::Refused(PolicyRefusal(why.to_owned()))));

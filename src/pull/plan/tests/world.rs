@@ -46,6 +46,10 @@ impl World {
         match step {
             Step::Read(reading) => self.read(terms, *reading),
             Step::Ask(question) => self.ask(question),
+            Step::Judge(Case::Outright) => Answer::Outright(match self.choose(4) {
+                3 => Some(PolicyRefusal("rejected".to_owned())),
+                _ => None,
+            }),
             Step::Judge(Case::WantsSignatures { path, .. }) => {
                 let (evidence, wants_signatures) = (Arc::new(Evidence::of(path)), self.choose(2) == 0);
                 Answer::Documents { evidence, wants_signatures }
@@ -146,7 +150,7 @@ pub(super) fn admission(by: &str) -> Admission {
 }
 
 pub(super) fn signed(evidence: &Arc<Evidence>) -> Arc<Evidence> {
-    let signatures = Claims { claims: vec![Claim::Bundle { json: "{}".to_owned() }] };
+    let signatures = Claims::all(vec![Claim::Bundle { json: "{}".to_owned() }]);
     let mut evidence = Evidence::clone(evidence);
     evidence.signatures = signatures;
     Arc::new(evidence)

@@ -4,11 +4,11 @@ use super::{parse, parse_default};
 use crate::integrity::Integrity;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
-use crate::trust::Subject;
 use crate::trust::policy::decide::{Judgement, decide};
 use crate::trust::signature::{Claim, SignatureError, Signed};
+use crate::trust::{Claims, Subject};
 
-fn subject() -> Subject {
+pub(super) fn subject() -> Subject {
     let digest = Digest::of(b"the image");
     Subject {
         namespace: Some("team-a".to_owned()),
@@ -25,7 +25,7 @@ fn subject() -> Subject {
 }
 
 /// A `.sig` that names `repository`, or does not hold for the reason in `signature`.
-fn simple(repository: &str, wrong: &str) -> Claim {
+pub(super) fn simple(repository: &str, wrong: &str) -> Claim {
     Claim::Simple {
         payload: repository.to_owned(),
         signature: wrong.to_owned(),
@@ -36,13 +36,14 @@ fn simple(repository: &str, wrong: &str) -> Claim {
     }
 }
 
-fn bundle(wrong: &str) -> Claim {
+pub(super) fn bundle(wrong: &str) -> Claim {
     Claim::Bundle { json: wrong.to_owned() }
 }
 
 fn judge_as(subject: &Subject, requirements: &str, claims: &[Claim]) -> Judgement {
     let policy = parse_default(requirements).unwrap();
-    decide(&policy.rule(&subject.reference, None), subject, claims, &|claim, _, digests| {
+    let claims = Claims::all(claims.to_vec());
+    decide(&policy.rule(&subject.reference, None), subject, &claims, &|claim, _, digests| {
         let (name, wrong) = match claim {
             Claim::Simple { payload, signature, .. } => (Some(payload.clone()), signature),
             Claim::Bundle { json } => (None, json),
@@ -54,13 +55,13 @@ fn judge_as(subject: &Subject, requirements: &str, claims: &[Claim]) -> Judgemen
     })
 }
 
-fn judge(requirements: &str, claims: &[Claim]) -> Judgement {
+pub(super) fn judge(requirements: &str, claims: &[Claim]) -> Judgement {
     judge_as(&subject(), requirements, claims)
 }
 
-const KEYED: &str =
+pub(super) const KEYED: &str =
     r#"{"type":"sigstoreSigned","keyPath":"/keys/a.pub","signedIdentity":{"type":"matchRepository"}}"#;
-const BUNDLE: &str = r#"{"type":"sigstoreBundle","keyPath":"/keys/a.pub","ignoreTlog":true}"#;
+pub(super) const BUNDLE: &str = r#"{"type":"sigstoreBundle","keyPath":"/keys/a.pub","ignoreTlog":true}"#;
 
 #[test]
 fn all_requirements_must_hold() {

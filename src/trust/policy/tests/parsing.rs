@@ -345,8 +345,10 @@ fn scopes_that_hold_nothing_are_errors() {
         ("docker", "*.", "wildcard covers whole hosts"),
         ("docker", "a.b/*", "wildcard stands only in front"),
         ("docker", "a.b/c d", "characters"),
-        ("docker", "Example.com/a", "lower case"),
-        ("docker", "index.docker.io/library", "docker.io"),
+        ("docker", "r.io./a", "final dot"),
+        ("docker", "127.1:5000/a", "192.0.2.1"),
+        ("docker", "r.io:0443", "leading zeros"),
+        ("docker", "*.0.0.1", "192.0.2.1"),
         ("oci", "srv/images", "absolute"),
         ("oci", "/", "empty scope"),
         ("oci", "/srv/../etc", "'..'"),
@@ -362,8 +364,34 @@ fn scopes_that_hold_nothing_are_errors() {
         assert!(error.to_string().contains(words), "{error}");
         assert!(error.fault.at.contains(transport) && error.fault.at.contains(scope), "{error}");
     }
-    for scope in ["a.b", "a.b:5000", "localhost/x", "hostname:5000/myns", "a.b/c:Tag_1", "*.example.com", ""]
-    {
+    for (scope, canonical) in [
+        ("Example.com/a", "example.com"),
+        ("*.Example.com", "example.com"),
+        ("index.docker.io/library", "docker.io"),
+        ("registry-1.docker.io", "docker.io"),
+        ("r.io:443/a", "r.io"),
+        ("[0:0:0:0:0:0:0:1]:5000/a", "[::1]:5000"),
+        ("[::FFFF:127.0.0.1]", "127.0.0.1"),
+    ] {
+        let text = format!(
+            r#"{{"default":[{{"type":"reject"}}],"transports":{{"docker":{{"{scope}":[{{"type":"reject"}}]}}}}}}"#
+        );
+        let error = parse(&text).expect_err(scope);
+        assert!(matches!(error.fault.problem, Problem::Host { .. }), "{error}");
+        assert!(error.to_string().contains(&format!(" {canonical}; write it so")), "{error}");
+    }
+    for scope in [
+        "a.b",
+        "[::1]",
+        "[::1]:5000/a",
+        "127.0.0.1:5000",
+        "a.b:5000",
+        "localhost/x",
+        "hostname:5000/myns",
+        "a.b/c:Tag_1",
+        "*.example.com",
+        "",
+    ] {
         let text = format!(
             r#"{{"default":[{{"type":"reject"}}],"transports":{{"docker":{{"{scope}":[{{"type":"reject"}}]}}}}}}"#
         );

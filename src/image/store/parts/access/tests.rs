@@ -17,20 +17,20 @@ fn reader(name: &str) -> AccessRecord {
 #[test]
 fn a_fact_is_about_one_thing_at_one_place() {
     let (_directory, store) = store();
-    let lease = store.lease_blocking().unwrap();
+    let hold = store.hold();
     let (image, other) = (Digest::of(b"image"), Digest::of(b"other"));
     let facts =
         [AccessRecord::Origin, AccessRecord::Preloaded, AccessRecord::Anonymous, reader("a"), reader("b")];
     for (number, fact) in facts.iter().enumerate() {
         for about in [AccessSubject::Image(&image), AccessSubject::Blob(&image)] {
             assert_eq!(store.access().time_of(about, "r.io/x", fact).unwrap(), None, "{fact:?}");
-            store.access().record(&lease, about, "r.io/x", fact, number as u64).unwrap();
+            store.access().record(&hold, about, "r.io/x", fact, number as u64).unwrap();
             assert_eq!(store.access().time_of(about, "r.io/x", fact).unwrap(), Some(number as u64));
             assert_eq!(store.access().time_of(about, "r.io/y", fact).unwrap(), None);
         }
         assert_eq!(store.access().time_of(AccessSubject::Image(&other), "r.io/x", fact).unwrap(), None);
     }
-    store.access().record(&lease, AccessSubject::Image(&image), "r.io/x", &facts[3], 77).unwrap();
+    store.access().record(&hold, AccessSubject::Image(&image), "r.io/x", &facts[3], 77).unwrap();
     assert_eq!(
         store.access().time_of(AccessSubject::Image(&image), "r.io/x", &facts[3]).unwrap(),
         Some(77),
@@ -41,10 +41,10 @@ fn a_fact_is_about_one_thing_at_one_place() {
 #[test]
 fn what_is_torn_or_moved_is_no_record() {
     let (directory, store) = store();
-    let lease = store.lease_blocking().unwrap();
+    let hold = store.hold();
     let (image, other) = (Digest::of(b"image"), Digest::of(b"other"));
     for name in [image, other] {
-        store.access().record(&lease, AccessSubject::Image(&name), "r.io/x", &reader("a"), 5).unwrap();
+        store.access().record(&hold, AccessSubject::Image(&name), "r.io/x", &reader("a"), 5).unwrap();
     }
     let file = |of: &Digest| {
         let of = directory.path().join("access").join(of.hex());
@@ -68,11 +68,11 @@ fn what_is_torn_or_moved_is_no_record() {
 fn a_record_of_another_node_is_none() {
     let (directory, store) = store();
     let image = Digest::of(b"image");
-    let lease = store.lease_blocking().unwrap();
+    let hold = store.hold();
     let id = CredentialId::anonymous();
     store
         .access()
-        .record(&lease, AccessSubject::Image(&image), "r.io/x", &AccessRecord::Anonymous, 5)
+        .record(&hold, AccessSubject::Image(&image), "r.io/x", &AccessRecord::Anonymous, 5)
         .unwrap();
     let other = Store::open(directory.path(), Options::new(NodeKey::from_bytes(&[8; 32]))).unwrap();
     assert_eq!(
@@ -87,10 +87,10 @@ fn a_record_of_another_node_is_none() {
 #[test]
 fn only_old_readers_are_forgotten() {
     let (_directory, store) = store();
-    let lease = store.lease_blocking().unwrap();
+    let hold = store.hold();
     let image = Digest::of(b"image");
     let set = |fact: &AccessRecord, at| {
-        store.access().record(&lease, AccessSubject::Image(&image), "r.io/x", fact, at).unwrap()
+        store.access().record(&hold, AccessSubject::Image(&image), "r.io/x", fact, at).unwrap()
     };
     let get =
         |fact: &AccessRecord| store.access().time_of(AccessSubject::Image(&image), "r.io/x", fact).unwrap();
@@ -98,7 +98,7 @@ fn only_old_readers_are_forgotten() {
         set(&fact, 9);
     }
     set(&reader("new"), 10);
-    store.access().forget_readers(&lease, &image, 10).unwrap();
+    store.access().forget_readers(&image, 10).unwrap();
     assert_eq!(get(&reader("old")), None);
     assert_eq!(get(&reader("new")), Some(10));
     for fact in [AccessRecord::Origin, AccessRecord::Preloaded, AccessRecord::Anonymous] {
@@ -109,12 +109,12 @@ fn only_old_readers_are_forgotten() {
 #[test]
 fn records_go_with_what_they_are_about() {
     let (directory, store) = store();
-    let lease = store.lease_blocking().unwrap();
+    let hold = store.hold();
     let (image, blob) = (Digest::of(b"image"), Digest::of(b"blob"));
-    store.access().record(&lease, AccessSubject::Image(&image), "r.io/x", &AccessRecord::Origin, 1).unwrap();
-    store.access().record(&lease, AccessSubject::Blob(&blob), "r.io", &AccessRecord::Anonymous, 1).unwrap();
-    drop(lease);
-    store.sweep(std::time::Duration::ZERO, &|| Ok(std::collections::BTreeSet::new())).unwrap();
+    store.access().record(&hold, AccessSubject::Image(&image), "r.io/x", &AccessRecord::Origin, 1).unwrap();
+    store.access().record(&hold, AccessSubject::Blob(&blob), "r.io", &AccessRecord::Anonymous, 1).unwrap();
+    drop(hold);
+    store.sweep(std::time::Duration::ZERO, &|| Ok(crate::image::store::Mounted::default())).unwrap();
     for name in ["access", "fetched"] {
         assert_eq!(fs::read_dir(directory.path().join(name)).unwrap().count(), 0, "{name}");
     }

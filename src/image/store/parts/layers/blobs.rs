@@ -9,6 +9,7 @@ use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
 use crate::image::store::file_name::digest_of;
 use crate::image::store::key::{MAC_LENGTH, NodeKey};
+use crate::image::store::useless::Useless;
 use crate::oci::digest::Digest;
 
 /// What the codes of these lines are made for.
@@ -48,18 +49,16 @@ impl BlobLinks {
         self.disk.write_for_this_boot(&self.path(blob), render(blob, diff_id, &self.key).as_bytes())
     }
 
-    /// Removes the DiffIDs of blobs that are not `known` any more. Needs the store's exclusive lock.
+    /// Finds or removes the DiffIDs of blobs that are not `known` any more.
     pub(super) fn sweep(
         &self,
+        useless: &mut Useless,
         known: impl Fn(&Digest) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        for name in self.disk.list(&self.directory)? {
-            let blob = digest_of(&name, "");
-            if blob.as_ref().map(&known).transpose()? != Some(true) {
-                self.disk.remove(&self.directory.join(name))?;
-            }
-        }
-        Ok(())
+        useless.sweep_files(&self.disk, &self.directory, |name| match digest_of(name, "") {
+            Some(blob) => Ok(!known(&blob)?),
+            None => Ok(true),
+        })
     }
 
     fn path(&self, blob: &Digest) -> PathBuf {

@@ -11,8 +11,9 @@ use crate::durable_file::Temporary;
 use crate::image::layer::record::CHECKSUM_LENGTH;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
+use crate::image::store::held::Held;
+use crate::image::store::hold::Hold;
 use crate::image::store::key::NodeKey;
-use crate::image::store::lock::Lease;
 use crate::oci::digest::Digest;
 
 /// A layer record being written.
@@ -22,7 +23,7 @@ pub struct StagedLayer<'a> {
     key: &'a NodeKey,
     staging: &'a Path,
     blobs: &'a BlobLinks,
-    _lease: &'a Lease,
+    hold: &'a Hold,
     temporary: Temporary,
 }
 
@@ -45,9 +46,9 @@ impl<'a> StagedLayer<'a> {
         key: &'a NodeKey,
         staging: &'a Path,
         blobs: &'a BlobLinks,
-        lease: &'a Lease,
+        hold: &'a Hold,
     ) -> Result<Self, StoreError> {
-        Ok(Self { disk, key, staging, blobs, _lease: lease, temporary: disk.temporary()? })
+        Ok(Self { disk, key, staging, blobs, hold, temporary: disk.temporary()? })
     }
 
     /// Authenticates the record and names it by the DiffID computed over the stream, to which the verified `blob`
@@ -60,6 +61,8 @@ impl<'a> StagedLayer<'a> {
         // The sweep removes empty directories of this boot too, so it may have to be made again.
         disk.step("make", staging, || fs::create_dir_all(staging))?;
         self.authenticate(diff_id)?;
+        // Before it is there: from then on the record keeps its objects.
+        self.hold.keep_blocking(&[Held::Layer(*diff_id)])?;
         // Also where there is a record already: this one is known to be good, and it is found first.
         self.temporary.rename(&staging.join(diff_id.hex())).map_err(|error| disk.failed(error))?;
         if blobs.get(blob)? != Some(*diff_id) {

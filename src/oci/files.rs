@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::oci::digest::{Digest, Hasher};
+use super::digest::{Digest, Hasher};
 
-/// The largest key, certificate or trusted root, in bytes.
+/// The largest key, certificate, trusted root or file of credentials, in bytes.
 const FILE_MAX: u64 = 4 << 20;
 
 /// What tells two versions of a file apart. A replaced file has another inode (also behind the swapped links of a
@@ -40,9 +40,9 @@ impl Stamp {
     }
 }
 
-/// The files of one policy as they were read.
+/// The files that one thing is made of, such as a policy, as they were read.
 #[derive(Debug, Default)]
-pub(super) struct Files {
+pub(crate) struct Files {
     /// The opened files in order; `None` if opening failed.
     stamps: Vec<(PathBuf, Option<Stamp>)>,
     hasher: Hasher,
@@ -50,9 +50,9 @@ pub(super) struct Files {
 
 impl Files {
     /// Reads a file and keeps its stamp.
-    pub(super) fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         let read = read(path);
-        // Also after a failure: when the file appears, the policy is read again.
+        // Also after a failure: when the file appears, it is read again.
         self.stamps.push((path.to_owned(), read.as_ref().ok().map(|(stamp, _)| *stamp)));
         let (_, bytes) = read?;
         // Lengths separate the parts, so that two lists of files never give the same bytes.
@@ -65,12 +65,12 @@ impl Files {
     }
 
     /// Whether any of the files has changed.
-    pub(super) fn changed(&self) -> bool {
+    pub(crate) fn changed(&self) -> bool {
         self.stamps.iter().any(|(path, then)| Stamp::at(path).ok() != *then)
     }
 
     /// Digest over the names and contents of all files.
-    pub(super) fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         self.hasher.clone().finish()
     }
 }
@@ -78,7 +78,7 @@ impl Files {
 /// Reads a regular file of bounded size. The stamp is taken before the bytes, so that a change in between is noticed
 /// later.
 fn read(path: &Path) -> io::Result<(Stamp, Vec<u8>)> {
-    // Nonblocking, because opening a FIFO would otherwise block every mount of the node.
+    // Nonblocking, because opening a FIFO would otherwise block whoever reads it for ever.
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
     let file = File::from(file);
     let metadata = file.metadata()?;
