@@ -5,15 +5,20 @@
 //! only the death of the process. The caller chooses the temporary name, so that its own cleaning at the next start
 //! recognises what a killed writer has left.
 //!
+//! Everything here blocks. Where debug assertions are on, a thread that runs the runtime's tasks panics instead of
+//! blocking ([`assert_may_block`]), so that tests find such places.
+//!
 //! The node key is not written here: its creation must fail if there is a key already, so it is linked and not
 //! renamed (`image/store/key.rs`).
 
+mod blocking;
 mod steps;
 mod temporary;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+pub use blocking::assert_may_block;
 pub use steps::{Step, StepError, Steps};
 pub use temporary::{Temporary, try_lock};
 

@@ -36,8 +36,9 @@ mod sources;
 pub use credentials::{CredentialId, Credentials};
 pub use error::SourceError;
 pub use read_blob::read_blob;
+use read_blob::whole;
 pub use referrers::Referrer;
-pub use registry::{Pace, RegistryMetrics, RetryPolicy, challenge};
+pub use registry::{DocumentRules, Pace, RegistryMetrics, RetryPolicy, challenge};
 pub use settings::SourceSettings;
 pub use sources::Sources;
 
@@ -75,6 +76,11 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// `descriptor.size` bytes or ends with an error. The consumer checks the digest.
     /// `descriptor.urls` are never followed.
     async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError>;
+
+    /// Reads a small blob, such as a config, whole. The caller has checked that its size is small, and checks the digest.
+    async fn small_blob(&self, descriptor: &Descriptor) -> Result<Bytes, SourceError> {
+        whole(self.blob(descriptor).await?).await
+    }
 
     /// Lists the manifests that name `subject` as their subject, in no particular order. The number is bounded.
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError>;

@@ -61,7 +61,8 @@ pub struct LimitArgs {
     /// than --min-transfer-rate. 0 for no limit.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_LAYER_TIME", value_name = "SECONDS", default_value_t = 12 * 3600)]
     pub max_layer_time: u64,
-    /// MiB of memory that building images may take at the same time, as estimated; one image that needs more is built alone.
+    /// MiB of memory that building images may take at the same time, as estimated: some 1.7 KB for each file. An image that
+    /// needs more is refused.
     #[arg(
         long,
         global = true,

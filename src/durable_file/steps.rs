@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::blocking::assert_may_block;
+
 /// A step of writing a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -61,11 +63,12 @@ impl Steps {
         Self(Some(Arc::new(before)))
     }
 
-    /// Calls the hook, if there is one, ahead of the step named `doing`.
+    /// Calls the hook, if there is one, ahead of the step named `doing`, which may block.
     ///
     /// # Errors
     /// The hook's.
     pub fn before(&self, doing: &'static str) -> io::Result<()> {
+        assert_may_block();
         self.0.as_ref().map_or(Ok(()), |before| before(doing))
     }
 

@@ -68,6 +68,11 @@ impl<K: Eq + Hash + Clone> Pass<K> {
     pub fn is_wanted(&self) -> bool {
         self.gate.inner().queue.is_wanted(self.ticket)
     }
+
+    /// The same of another tenant.
+    pub fn is_wanted_by_others(&self) -> bool {
+        self.gate.inner().queue.is_wanted_by_others(self.ticket)
+    }
 }
 
 impl<K: Eq + Hash + Clone> Drop for Pass<K> {

@@ -132,8 +132,17 @@ impl<K: Eq + Hash + Clone> Queue<K> {
 
     /// Whether something would be let in if `ticket`, which is inside, left.
     pub fn is_wanted(&self, ticket: Ticket) -> bool {
+        self.is_wanted_by(ticket, |_, _| true)
+    }
+
+    /// The same of something of another tenant.
+    pub fn is_wanted_by_others(&self, ticket: Ticket) -> bool {
+        self.is_wanted_by(ticket, |waiting, owner| waiting != owner)
+    }
+
+    fn is_wanted_by(&self, ticket: Ticket, counts: impl Fn(&K, &K) -> bool) -> bool {
         let Some((owner, given)) = self.inside.get(&ticket) else { return false };
-        self.tenants.iter().any(|(name, tenant)| {
+        self.tenants.iter().filter(|(name, _)| counts(name, owner)).any(|(name, tenant)| {
             let Some((_, units)) = tenant.line.front() else { return false };
             let held = if name == owner { tenant.held - given } else { tenant.held };
             (held == 0 || held.saturating_add(*units) <= self.share)

@@ -85,6 +85,21 @@ pub enum SourceError {
         /// The time limit.
         after: Duration,
     },
+    /// A small document that takes too long.
+    #[error(
+        "{host} had not sent all of {subject} after {:.0} s{}; check network and registry",
+        after.as_secs_f32(), if *crowded { " while other requests waited" } else { "" }
+    )]
+    Overdue {
+        /// The requested reference or document.
+        subject: String,
+        /// The registry.
+        host: String,
+        /// The time that it had.
+        after: Duration,
+        /// Whether it had only this time because others waited.
+        crowded: bool,
+    },
     /// The registry's certificate is not trusted.
     #[error(
         "the certificate of {host} is not trusted: {detail}; if its authority is your own, add it to the registry CA files of this node's settings"
@@ -269,6 +284,7 @@ impl SourceError {
             | Self::Unavailable { .. }
             | Self::Unreachable { .. }
             | Self::Stalled { .. }
+            | Self::Overdue { .. }
             | Self::Slow { .. } => Kind::Transient,
             Self::Certificate { .. }
             | Self::PlainHttp { .. }

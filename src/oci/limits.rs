@@ -111,6 +111,8 @@ pub enum Cap {
     ImageXattrBytes,
     /// [`ImageLimits::metadata_bytes`]
     MetadataBytes,
+    /// MiB of memory that building the image takes, as estimated.
+    BuildMemory,
     /// [`ImageLimits::path_steps`]; fixed.
     PathSteps,
     /// Bytes of a tar's extended header; fixed.
@@ -138,6 +140,7 @@ impl Cap {
             Self::Inodes => "inodes of an image",
             Self::ImageXattrBytes => "bytes of an image's extended attributes",
             Self::MetadataBytes => "bytes of names, link targets, extended attributes and inline files",
+            Self::BuildMemory => "MiB of memory to build an image with so many files",
             Self::HeaderBytes => "bytes of an extended header",
             Self::Segments => "segments of a sparse file",
             Self::PathSteps => "steps along the paths of an image and the symbolic links in them",
@@ -161,6 +164,7 @@ impl Cap {
             Self::Inodes => "max-inodes",
             Self::ImageXattrBytes => "max-image-xattr-bytes",
             Self::MetadataBytes => "max-metadata-bytes",
+            Self::BuildMemory => "build-memory",
             Self::PathSteps | Self::HeaderBytes | Self::Segments | Self::XattrName => return None,
         })
     }

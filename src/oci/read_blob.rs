@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
 
-use super::{Source, SourceError};
+use super::{BlobStream, Source, SourceError};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 
@@ -20,15 +20,19 @@ pub async fn read_blob(
     if descriptor.size > max as u64 {
         return Err(SourceError::TooLarge { subject: subject(), limit: max as u64 });
     }
-    let mut stream = source.blob(descriptor).await?;
+    let bytes = source.small_blob(descriptor).await?;
+    let actual = Digest::of(&bytes);
+    if actual == descriptor.digest {
+        return Ok(bytes);
+    }
+    Err(SourceError::WrongDigest { subject: subject(), expected: descriptor.digest, actual })
+}
+
+/// All bytes of a stream. It ends at the descriptor's size, so the memory is bounded.
+pub(super) async fn whole(mut stream: BlobStream) -> Result<Bytes, SourceError> {
     let mut bytes = BytesMut::new();
-    // The stream ends at the descriptor's size, so the memory is bounded.
     while let Some(chunk) = stream.try_next().await? {
         bytes.extend_from_slice(&chunk);
     }
-    let actual = Digest::of(&bytes);
-    if actual == descriptor.digest {
-        return Ok(bytes.freeze());
-    }
-    Err(SourceError::WrongDigest { subject: subject(), expected: descriptor.digest, actual })
+    Ok(bytes.freeze())
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use reqwest::{Method, Response, header};
 
-use super::{BlobStream, RawManifest, Referrer, Source, SourceError, Wait};
+use super::{BlobStream, RawManifest, Referrer, Source, SourceError, Wait, whole};
 use crate::oci::digest::Digest;
 use crate::oci::limits::Cap;
 use crate::oci::manifest::{ACCEPTED_MEDIA_TYPES, Descriptor};
@@ -20,11 +20,13 @@ mod authorization;
 mod blob;
 pub mod challenge;
 mod client;
+mod documents;
 mod failure;
 mod hold;
 mod listing;
 mod metrics;
 mod pace;
+mod request;
 mod retry;
 mod token;
 mod transport;
@@ -32,9 +34,11 @@ mod waiting;
 mod write;
 
 pub(super) use client::RegistryClient;
-use client::Request;
+pub use documents::DocumentRules;
+use documents::TimeLeft;
 pub use metrics::RegistryMetrics;
 pub use pace::Pace;
+use request::Request;
 pub use retry::RetryPolicy;
 pub(super) use transport::Transport;
 
@@ -64,11 +68,7 @@ impl RegistrySource {
     }
 
     async fn fetched(&self, request: &Request, version: &Version) -> Result<RawManifest, SourceError> {
-        self.client
-            .retrying(request, || {
-                self.client.in_time(&request.subject, self.fetch_manifest(request, version))
-            })
-            .await
+        self.client.retrying(request, || self.fetch_manifest(request, version)).await
     }
 
     fn manifest_request(&self, method: Method, version: &Version) -> Result<Request, SourceError> {
@@ -194,6 +194,14 @@ impl Source for RegistrySource {
             subject: format!("blob {} of {}", descriptor.digest, self.name),
         };
         blob::open(Arc::clone(&self.client), request, descriptor.size).await
+    }
+
+    async fn small_blob(&self, descriptor: &Descriptor) -> Result<Bytes, SourceError> {
+        let subject = format!("blob {} of {}", descriptor.digest, self.name);
+        let mut time = TimeLeft::of(self.client.document_timeout());
+        // The stream itself tries again.
+        let read = async { whole(self.blob(descriptor).await?).await };
+        self.client.in_turn(&subject, &mut time, read).await
     }
 
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::credentials::Credentials;
 use super::limits::ImageLimits;
-use super::registry::{Pace, RegistryMetrics, RetryPolicy};
+use super::registry::{DocumentRules, Pace, RegistryMetrics, RetryPolicy};
 
 /// How registries are reached, and the caps on images.
 #[derive(Debug, Clone)]
@@ -25,8 +25,10 @@ pub struct SourceSettings {
     pub connect_timeout: Duration,
     /// Time limit for the next bytes, of headers or content.
     pub read_timeout: Duration,
-    /// Time limit for a whole manifest or token, which are small.
+    /// Time limit for a whole manifest, config or list with its token, which are small; over all attempts.
     pub document_timeout: Duration,
+    /// How many of those are fetched at a time.
+    pub documents: DocumentRules,
     /// The minimum transfer rate of a blob's connection.
     pub pace: Pace,
     /// Caps on images.
@@ -50,6 +52,7 @@ impl Default for SourceSettings {
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
             document_timeout: Duration::from_secs(120),
+            documents: DocumentRules::default(),
             pace: Pace::default(),
             limits: ImageLimits::default(),
             retry: RetryPolicy::default(),

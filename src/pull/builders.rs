@@ -1,8 +1,8 @@
 //! Builds at the same time, within a budget of memory, in fair order ([ADR 0020](../../docs/adr/0020-turns.md)).
 //!
 //! A build holds a whole tree. How much memory that takes is estimated from what the layers' records say of themselves.
-//! One that takes more than everything runs alone. A build that nobody waits for any more stops, and its memory is free
-//! when it has.
+//! One that takes more than everything is refused: it would take the process with it, and again at each attempt. A build
+//! that nobody waits for any more stops, and its memory is free when it has.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{PullError, blocking};
 use crate::fair::Gate;
 use crate::image::store::{LayerSize, Store};
 use crate::image::tree::Stop;
-use crate::oci::limits::ImageLimits;
+use crate::oci::limits::{Cap, ImageLimits};
 
 /// Builds at the same time, however small. More would only share the processor.
 const BUILDS_MAX: u64 = 4;
@@ -43,7 +43,7 @@ impl Builders {
     /// `image` is for messages.
     ///
     /// # Errors
-    /// Those of `build`.
+    /// [`PullError::Limit`] if the build takes more memory than there is for all, and those of `build`.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         tenant: Tenant,
@@ -58,6 +58,10 @@ impl Builders {
             parts.iter().filter_map(size).collect::<Vec<_>>()
         });
         let needed = memory_for(&sizes.await?, &self.limits);
+        if needed > self.memory {
+            let exceeded = Cap::BuildMemory.exceeded(needed, self.memory);
+            return Err(PullError::Limit { image: image.to_owned(), exceeded });
+        }
         let pass = self.gate.enter(tenant, needed.max(self.memory / BUILDS_MAX)).await;
         let stop = StopOnDrop(Stop::default());
         let flag = stop.0.clone();

@@ -9,15 +9,16 @@ mod registry;
 
 use std::sync::Arc;
 
+use self::records::Records;
 use super::evidence::Evidence;
 use super::manifest_path::ManifestPath;
-use super::plan::{self, Answer, Case, Facts, Obstacle, Provided, Step, Terms};
+use super::plan::{Answer, Case, Facts, Obstacle, Provided, Step, Terms};
 use super::pull_task::{PullTask, PulledImage};
 use super::pulls::Pulls;
 use super::rights::Rights;
-use super::{ImageRequest, PullError, Ready};
+use super::{ImageRequest, PullError, Ready, blocking};
 use crate::image::seal::{MERGED_SHA512, why_unsealed};
-use crate::image::store::{Hold, ImageRecord, Store};
+use crate::image::store::{Hold, ImageRecord};
 use crate::image::tree::Rules;
 use crate::oci::Source;
 
@@ -51,23 +52,32 @@ impl<'a> Execution<'a> {
     /// # Errors
     /// The plan refuses it, or a step fails.
     pub(super) async fn run(mut self, require_digest: bool) -> Result<Ready, PullError> {
-        let terms = Terms::of(self.request, self.rights.sees_all(), require_digest, self.pulls.kept());
+        let (sees_all, kept) = (self.rights.sees_all(), self.pulls.kept());
+        let terms = Arc::new(Terms::of(self.request, sees_all, require_digest, kept));
         let mut facts = Facts::default();
         loop {
             // Every answer is a fact that was missing, so the loop ends.
-            let answer = match plan::next(&terms, &facts) {
-                Step::Read(reading) => self.read(reading).await?,
+            let (records, terms) = (self.records(), Arc::clone(&terms));
+            let step;
+            (facts, step) = blocking(&self.image, move || records.proceed(&terms, facts)).await??;
+            let answer = match step {
                 Step::Ask(question) => self.ask(question).await?,
                 Step::Judge(case) => self.judge(case).await?,
-                Step::Record(new) => self.record(new)?,
                 Step::Fetch(path, evidence) => self.fetch(path, evidence).await?,
                 Step::Renew(record) => self.renew(record).await?,
                 Step::Vary(record, rules) => self.vary(record, rules).await?,
                 Step::Give(provided) => return Ok(self.ready(provided)),
                 Step::Refuse(obstacle) => return Err(self.refusal(obstacle)),
+                // Taken with the records.
+                Step::Read(_) | Step::Record(_) => continue,
             };
             facts.note(answer);
         }
+    }
+
+    /// The store's records, for a thread for blocking work. What is found by them stays as long as the hold of now.
+    fn records(&self) -> Records {
+        Records::of(self.pulls.store(), &self.rights, &self.hold, self.request)
     }
 
     async fn judge(&self, case: Case) -> Result<Answer, PullError> {
@@ -136,9 +146,5 @@ impl<'a> Execution<'a> {
             Obstacle::Unsealed(why) => PullError::Unsealed { image, why },
             Obstacle::Excess(source) => PullError::Excess { image, source },
         }
-    }
-
-    fn store(&self) -> &Store {
-        self.pulls.store()
     }
 }

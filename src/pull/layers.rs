@@ -8,13 +8,13 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
-use super::PullError;
 use super::error::About as _;
 use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::Part;
 use super::rights::Rights;
 use super::turns::{GaveWay, TurnRules, Turns};
+use super::{PullError, blocking};
 use crate::image::access::Origin;
 use crate::image::layer;
 use crate::image::store::{AccessRecord, Held, Hold, Store};
@@ -108,7 +108,7 @@ impl LayerFetcher {
         let lock = self.lock_of((blob, origin, reader));
         // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
         let _locked = lock.lock().await;
-        let found = match self.stored_layer(pull, &blob).await? {
+        let found = match self.stored_layer(pull, blob).await? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
                 self.metrics.saved(Reuse::Layer, layer.blob.size);
@@ -116,7 +116,8 @@ impl LayerFetcher {
             }
             None => {
                 let diff_id = self.stream(pull, layer).await?;
-                pull.rights.record_fetch(pull.hold, &blob)?;
+                let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
+                blocking(pull.image, move || rights.record_fetch(&hold, &blob)).await??;
                 progress.set(LayerState::Done);
                 diff_id
             }
@@ -129,11 +130,15 @@ impl LayerFetcher {
     }
 
     /// The layer of a blob, if it is here and the caller may use it. It stays as long as the pull.
-    async fn stored_layer(&self, pull: &ImageLayers<'_>, blob: &Digest) -> Result<Option<Digest>, PullError> {
-        let Some(diff_id) = pull.rights.layer(blob)? else { return Ok(None) };
-        pull.hold.keep(&[Held::Layer(diff_id)]).await.about(pull.image)?;
-        // A collection may have been faster.
-        Ok(pull.rights.layer(blob)?.filter(|found| *found == diff_id))
+    async fn stored_layer(&self, pull: &ImageLayers<'_>, blob: Digest) -> Result<Option<Digest>, PullError> {
+        let (rights, hold, image) = (pull.rights.clone(), pull.hold.clone(), pull.image.to_owned());
+        let look = move || {
+            let Some(diff_id) = rights.layer(&blob)? else { return Ok(None) };
+            hold.keep_blocking(&[Held::Layer(diff_id)]).about(&image)?;
+            // A collection may have been faster.
+            Ok(rights.layer(&blob)?.filter(|found| *found == diff_id))
+        };
+        blocking(pull.image, look).await?
     }
 
     /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is

@@ -14,7 +14,9 @@ use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
 use super::turns::Tenant;
-use super::{Phase, Progress, PullError, PullLimits, PullMetrics, build, renew, stored_evidence, vary};
+use super::{
+    Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, renew, stored_evidence, vary,
+};
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
 use crate::image::store::{Held, Hold, ImageRecord, Store};
@@ -102,22 +104,29 @@ impl PullContext {
 
     async fn is_pinned(&self, manifest: &Digest) -> bool {
         let (store, manifest) = (Arc::clone(&self.store), *manifest);
-        let found = tokio::task::spawn_blocking(move || store.pins().contains(&manifest)).await;
+        let found = blocking("", move || store.pins().contains(&manifest)).await;
         // What cannot be read may hold a pin.
-        found.map_or(true, |found| found.unwrap_or(true))
+        !matches!(found, Ok(Ok(false)))
     }
 
     async fn pull(&self, task: &Arc<PullTask>, progress: &Arc<Progress>) -> Result<PulledImage, PullError> {
         let started = Instant::now();
         let (image, manifest) = (task.image.as_str(), task.path.digest);
         let hold = self.store.hold();
-        // From here on what is found or made of the image stays. Nothing is locked while the registry is waited for.
-        hold.keep(&[Held::Manifest(manifest)]).await.about(image)?;
-        // Between planning and now another pull may have ended.
-        if let Some(record) = self.store.images().get_or_set_aside(&manifest).about(image)?
-            && task.rights.is_from_here(&manifest)?
-        {
-            hold.keep(&Held::of(&record)).await.about(image)?;
+        let (store, held, asked) = (Arc::clone(&self.store), hold.clone(), Arc::clone(task));
+        let here = move || {
+            // From here on what is found or made of the image stays. Nothing is locked while the registry is waited for.
+            held.keep_blocking(&[Held::Manifest(manifest)]).about(&asked.image)?;
+            // Between planning and now another pull may have ended.
+            let found = store.images().get_or_set_aside(&manifest).about(&asked.image)?;
+            let Some(record) = found else { return Ok(None) };
+            if !asked.rights.is_from_here(&manifest)? {
+                return Ok(None);
+            }
+            held.keep_blocking(&Held::of(&record)).about(&asked.image)?;
+            Ok::<_, PullError>(Some(record))
+        };
+        if let Some(record) = blocking(image, here).await?? {
             return Ok(PulledImage { record, fetched: 0, hold });
         }
         let recipe = self.recipe(task).await?;
@@ -131,18 +140,27 @@ impl PullContext {
         };
         self.layers.fetch_all(&layers, &recipe.parts).await?;
         let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
-        // The evidence comes before the image, so that the image never is without.
-        stored_evidence::keep(&self.store, &hold, &task.evidence, task.rights.origin().name(), image)?;
-        // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
-        let record = match self.store.images().get_or_set_aside(&manifest).about(image)? {
-            Some(record) if StoredPart::of(&record) == recipe.stored() => {
-                hold.keep(&Held::of(&record)).await.about(image)?;
-                record
+        let (store, held, asked) = (Arc::clone(&self.store), hold.clone(), Arc::clone(task));
+        let parts = recipe.stored();
+        let elsewhere = move || {
+            // The evidence comes before the image, so that the image never is without.
+            let (origin, image) = (asked.rights.origin().name(), &asked.image);
+            stored_evidence::keep(&store, &held, &asked.evidence, origin, image)?;
+            // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
+            let found = store.images().get_or_set_aside(&manifest).about(image)?;
+            let found = found.filter(|record| StoredPart::of(record) == parts);
+            if let Some(record) = &found {
+                held.keep_blocking(&Held::of(record)).about(image)?;
             }
-            _ => self.build(task, recipe, &hold, progress).await?,
+            Ok::<_, PullError>(found)
+        };
+        let record = match blocking(image, elsewhere).await?? {
+            Some(record) => record,
+            None => self.build(task, recipe, &hold, progress).await?,
         };
         // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
-        task.rights.record_origin(&hold, &manifest)?;
+        let (rights, held) = (task.rights.clone(), hold.clone());
+        blocking(image, move || rights.record_origin(&held, &manifest)).await??;
         tracing::info!(
             composefs = %record.image,
             fetched_bytes = fetched,

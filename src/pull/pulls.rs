@@ -83,7 +83,7 @@ impl Pulls {
         &self.control
     }
 
-    pub(super) fn store(&self) -> &Store {
+    pub(super) fn store(&self) -> &Arc<Store> {
         &self.context.store
     }
 
@@ -256,11 +256,16 @@ impl Pulls {
         ended
     }
 
-    /// Notes that an image is in use.
+    /// Notes that an image is in use. Blocking.
     pub(super) fn used(&self, manifest: &Digest) {
-        if let Err(error) = self.context.store.images().touch(manifest) {
-            // The image is only removed earlier than it should.
-            tracing::warn!(image.digest = %manifest, "cannot note that an image is used: {error}");
-        }
+        note_used(&self.context.store, manifest);
+    }
+}
+
+/// Notes that an image is in use. Blocking.
+pub(super) fn note_used(store: &Store, manifest: &Digest) {
+    if let Err(error) = store.images().touch(manifest) {
+        // The image is only removed earlier than it should.
+        tracing::warn!(image.digest = %manifest, "cannot note that an image is used: {error}");
     }
 }

@@ -151,7 +151,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("trust", &["trust::verifier", "oci", "fair", "integrity", "metrics", "text", "kind"]),
     // Knows only the protocol: strings in, verdicts out.
     ("trust::verifier", &["text"]),
-    ("oci", &["durable_file", "metrics", "text", "kind"]),
+    ("oci", &["durable_file", "fair", "metrics", "text", "kind"]),
     ("metrics", &["kind"]),
     ("durable_file", &[]),
     ("fair", &[]),

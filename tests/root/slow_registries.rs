@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use crate::support::archive::{archive, noise};
 use crate::support::driver::{Machine, Plugin};
 use crate::support::images::{Image, Layout};
+use crate::support::impostor::{Answer, Asked, Impostor};
 use crate::support::proxy::Proxy;
 use crate::support::registry::{Options, Registry};
 
@@ -27,13 +30,13 @@ fn publish(
     machine: &Machine,
     pod: &str,
     image: &str,
-) -> tokio::task::JoinHandle<Result<(), tonic::Status>> {
+) -> JoinHandle<Result<(), tonic::Status>> {
     let (mut node, request) = (plugin.node.clone(), machine.publish(pod, image));
     tokio::spawn(async move { node.node_publish_volume(request).await.map(drop) })
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keep_no_other_pod_waiting() {
+async fn that_trickle_keep_no_other_pod_waiting() {
     let registry = Registry::start(Options::default());
     push(&registry, "evil/big", 3, 8);
     push(&registry, "good/app", 3, 1);
@@ -72,4 +75,35 @@ async fn keep_no_other_pod_waiting() {
     for proxy in &attackers {
         assert!(proxy.passed() < 20 << 20, "still under way");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_hang_keep_no_other_pod_waiting() {
+    let registry = Registry::start(Options::default());
+    push(&registry, "good/app", 1, 1);
+    let mut machine = Machine::new(&["--insecure-registry", &registry.host()]);
+    let mut hung = Vec::new();
+    for _ in 0..10 {
+        let never = |_: &Asked| Answer { after: Duration::from_secs(3600), ..Answer::status(200) };
+        let impostor = Impostor::start(never).await;
+        machine.also("--insecure-registry");
+        machine.also(&impostor.address.to_string());
+        hung.push(impostor);
+    }
+    let plugin = machine.start().await;
+    let mut pending = Vec::new();
+    for (number, impostor) in hung.iter().enumerate() {
+        for pod in 0..20 {
+            let (pod, image) = (format!("hung-{number}-{pod}"), format!("{}/evil:{pod}", impostor.address));
+            pending.push(publish(&plugin, &machine, &pod, &image));
+        }
+    }
+    // All that may be asked at a time, by the share of each.
+    while hung.iter().map(|impostor| impostor.asked("manifests")).sum::<usize>() < 64 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let good = publish(&plugin, &machine, "good", &format!("{}/good/app:1", registry.host()));
+    good.await.unwrap().unwrap();
+    assert!(pending.iter().all(|publish| !publish.is_finished()), "they are tried again");
+    pending.iter().for_each(JoinHandle::abort);
 }

@@ -78,7 +78,9 @@ fn what_would_let_nobody_in_need_not_leave() {
     assert!(!queue.is_wanted(a), "nobody waits");
     queue.enter("a", 1);
     assert!(queue.is_wanted(a) && !queue.is_wanted(b), "the other is at its share");
+    assert!(!queue.is_wanted_by_others(a));
     queue.enter("c", 1);
+    assert!(queue.is_wanted_by_others(a));
     assert!(queue.is_wanted(a) && queue.is_wanted(b));
 }
 

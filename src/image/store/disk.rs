@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use super::error::StoreError;
-use crate::durable_file::{self, StepError, Steps, Temporary, try_lock};
+use crate::durable_file::{self, StepError, Steps, Temporary, assert_may_block, try_lock};
 use crate::image::objects::{Room, Strangers};
 
 /// Files that are being written, each locked while its writer lives.
@@ -162,6 +162,7 @@ impl Disk {
 
     /// Reads a small file whole; `None` if it does not exist, or is no file.
     pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+        assert_may_block();
         // A pipe in its place would be waited for.
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
         let read = opened.and_then(|mut file| {
@@ -182,6 +183,7 @@ impl Disk {
 
     /// All names in a directory; none if it does not exist.
     pub(super) fn list(&self, directory: &Path) -> Result<Vec<std::ffi::OsString>, StoreError> {
+        assert_may_block();
         let fail = |error| self.error("list", directory, error);
         self.read_directory(directory)?.map(|entry| Ok(entry.map_err(fail)?.file_name())).collect()
     }

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use reqwest::{Response, StatusCode, header};
 
-use super::client::{RegistryClient, Request};
+use super::client::RegistryClient;
 use super::pace::{Pace, Window};
+use super::request::Request;
 use crate::oci::{BlobStream, SourceError};
 
 /// The maximum number of connections for one blob, however many bytes each of them brought.

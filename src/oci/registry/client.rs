@@ -3,19 +3,21 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header};
 
 use super::authorization::{Authorization, Authorizations, Held};
 use super::challenge::{self, Challenge};
+use super::documents::{DocumentTurns, Tenant};
 use super::hold::Hold;
 use super::metrics::RequestKind;
 use super::pace::Pace;
+use super::request::Request;
 use super::retry::RetryPolicy;
 use super::{Transport, failure};
 use crate::oci::SourceError;
-use crate::oci::credentials::{Credential, Secret};
+use crate::oci::credentials::{Credential, CredentialId, Secret};
 use crate::oci::limits::ImageLimits;
 use crate::oci::reference::RegistryReference;
 
@@ -29,46 +31,6 @@ pub(crate) struct RegistryClient {
     authorizations: Authorizations,
     /// The time before which no request goes out.
     pub(super) hold: Hold,
-}
-
-/// A request for content of a repository.
-#[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) method: Method,
-    pub(super) repository: String,
-    /// Below the repository, for example `manifests/latest`.
-    pub(super) path: String,
-    pub(super) accept: Option<String>,
-    /// The first byte to fetch.
-    pub(super) offset: u64,
-    /// The content to write; `None` for a read.
-    pub(super) body: Option<Body>,
-    /// Whether a refusal is reported without the registry's own words, as after a HEAD.
-    pub(super) quiet: bool,
-    /// The object of the request, for messages.
-    pub(super) subject: String,
-}
-
-/// The content of a request that writes.
-#[derive(Debug, Clone)]
-pub(super) struct Body {
-    pub(super) media_type: String,
-    pub(super) bytes: Bytes,
-}
-
-impl Request {
-    /// The actions that a token for it must allow (distribution's token scopes).
-    fn actions(&self) -> &'static str {
-        if self.body.is_some() { "pull,push" } else { "pull" }
-    }
-
-    fn is_answered_by(&self, status: StatusCode) -> bool {
-        match self.body {
-            // distribution-spec 1.1, "Pushing Manifests".
-            Some(_) => status == StatusCode::CREATED,
-            None => matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT),
-        }
-    }
 }
 
 impl fmt::Debug for RegistryClient {
@@ -175,6 +137,21 @@ impl RegistryClient {
         self.transport.pace
     }
 
+    /// The time limit of a small document, over all attempts.
+    pub(super) fn document_timeout(&self) -> Duration {
+        self.transport.document_timeout
+    }
+
+    pub(super) fn documents(&self) -> &DocumentTurns {
+        &self.transport.documents
+    }
+
+    /// Whose share of what a node lends the client uses.
+    pub(super) fn tenant(&self) -> Tenant {
+        let id = self.credential.as_ref().map_or_else(CredentialId::anonymous, Credential::id);
+        (self.host.clone(), id)
+    }
+
     /// Runs `work` within the time limit of a small document.
     pub(super) async fn in_time<T>(
         &self,
@@ -182,10 +159,11 @@ impl RegistryClient {
         work: impl Future<Output = Result<T, SourceError>>,
     ) -> Result<T, SourceError> {
         let limit = self.transport.document_timeout;
-        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-            let (subject, host) = (subject.to_owned(), self.host.clone());
-            Err(SourceError::Stalled { subject, host, after: limit })
-        })
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(self.overdue(subject, limit, false)))
+    }
+
+    pub(super) fn overdue(&self, subject: &str, after: Duration, crowded: bool) -> SourceError {
+        SourceError::Overdue { subject: subject.to_owned(), host: self.host.clone(), after, crowded }
     }
 
     pub(super) fn stalled(&self, subject: &str) -> SourceError {

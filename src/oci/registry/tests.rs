@@ -11,6 +11,7 @@ use crate::oci::{Credentials, RetryPolicy, Source, SourceSettings, Sources};
 
 mod authorization;
 mod blob;
+mod documents;
 mod manifest;
 mod referrers;
 mod retry;

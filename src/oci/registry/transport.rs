@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Client;
 use reqwest::redirect::{Attempt, Policy};
 
+use super::documents::DocumentTurns;
 use super::metrics::RegistryMetrics;
 use super::pace::Pace;
 use super::retry::RetryPolicy;
@@ -24,6 +25,7 @@ pub(crate) struct Transport {
     pub(super) retry: RetryPolicy,
     pub(super) read_timeout: Duration,
     pub(super) document_timeout: Duration,
+    pub(super) documents: DocumentTurns,
     pub(super) pace: Pace,
     limits: ImageLimits,
     insecure: BTreeSet<String>,
@@ -53,6 +55,7 @@ impl Transport {
             retry: settings.retry,
             read_timeout: settings.read_timeout,
             document_timeout: settings.document_timeout,
+            documents: DocumentTurns::new(settings.documents),
             pace: settings.pace,
             limits: settings.limits,
             insecure: reach.insecure,

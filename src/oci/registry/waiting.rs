@@ -7,12 +7,15 @@
 
 use std::future::Future;
 
-use super::client::{RegistryClient, Request};
+use super::client::RegistryClient;
+use super::documents::TimeLeft;
+use super::request::Request;
 use super::retry::jitter;
 use crate::oci::SourceError;
 
 impl RegistryClient {
-    /// Runs `attempt` until it succeeds, fails permanently, or the policy's attempts are used up.
+    /// Fetches a document: runs `attempt`, each time in its turn, until it succeeds, fails permanently, or the policy's
+    /// attempts or the time for all of them are used up.
     pub(super) async fn retrying<T, F>(
         &self,
         request: &Request,
@@ -21,16 +24,33 @@ impl RegistryClient {
     where
         F: Future<Output = Result<T, SourceError>>,
     {
-        let mut failed = 0;
+        let (mut failed, mut time) = (0, TimeLeft::of(self.document_timeout()));
         loop {
             self.wait_for_hold(&request.subject).await?;
-            let error = match attempt().await {
+            let error = match self.in_turn(&request.subject, &mut time, attempt()).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
+            if time.is_over() {
+                return Err(error);
+            }
             failed += 1;
             self.pause_or_fail(failed, error).await?;
         }
+    }
+
+    /// Runs one attempt to fetch a document, when it is this client's turn.
+    ///
+    /// # Errors
+    /// Those of `attempt`, and [`SourceError::Overdue`].
+    pub(super) async fn in_turn<T>(
+        &self,
+        subject: &str,
+        time: &mut TimeLeft,
+        attempt: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, SourceError> {
+        let overdue = |after, crowded| self.overdue(subject, after, crowded);
+        self.documents().run(self.tenant(), time, attempt, overdue).await
     }
 
     /// Waits until the registry accepts requests. Fails with the time left if that is too long.

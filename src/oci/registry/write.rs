@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use reqwest::Method;
 
-use super::client::Body;
+use super::request::Body;
 use super::{RegistrySource, Request, SourceError};
 use crate::oci::destination::{Destination, NewManifest, NewName};
 use crate::oci::digest::Digest;

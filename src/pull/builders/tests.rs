@@ -3,7 +3,10 @@
 use std::sync::mpsc;
 
 use super::*;
+use crate::image::entry::{EntryKind, LayerEntry, Meta};
+use crate::image::layer::RecordWriter;
 use crate::image::store::{AccessRecord, NodeKey, Options};
+use crate::oci::digest::Digest;
 
 fn tenant(host: &str) -> Tenant {
     (host.to_owned(), AccessRecord::Anonymous)
@@ -84,5 +87,24 @@ fn memory_is_estimated_by_entries_and_bytes_up_to_the_limits() {
     // The image that tests/image_memory.rs measures takes up to 110 MiB.
     assert_eq!(memory(&[layer(29_000, 2 << 20), layer(29_000, 2 << 20)]), 103);
     let most = memory(&[layer(u64::MAX, u64::MAX), layer(1, 1)]);
-    assert_eq!(most, (((2 << 20) * 1_700) >> 20) + 1024);
+    assert_eq!(most, ((ImageLimits::DEFAULT.inodes as u64 * 1_700) >> 20) + 1024);
+}
+
+#[tokio::test]
+async fn an_image_that_takes_more_memory_than_there_is_for_all_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let builders = builders(directory.path(), 5);
+    let store = Arc::clone(&builders.store);
+    let hold = store.hold();
+    let mut writer = RecordWriter::new(store.layers().stage(&hold).unwrap());
+    for number in 0..4_000 {
+        let path = format!("{number}").into_bytes().into();
+        writer.push(&LayerEntry { path, meta: Meta::default(), kind: EntryKind::Directory }).unwrap();
+    }
+    let diff_id = Digest::of(b"a layer");
+    writer.finish().unwrap().finish(&diff_id, &Digest::of(b"its blob")).unwrap();
+    let parts = vec![StoredPart::Layer(diff_id)];
+    let refused = builders.run(tenant("r.io"), parts, "r.io/x:1", |_| Ok(())).await.unwrap_err();
+    let said = refused.to_string();
+    assert!(said.contains("MiB of memory") && said.contains("raise --build-memory"), "{said}");
 }

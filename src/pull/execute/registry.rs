@@ -6,11 +6,11 @@ use super::Execution;
 use crate::oci::Source;
 use crate::oci::digest::Digest;
 use crate::oci::reference::Version;
-use crate::pull::PullError;
 use crate::pull::error::About as _;
 use crate::pull::evidence::Evidence;
 use crate::pull::manifest_path::ManifestPath;
 use crate::pull::plan::{Answer, Question};
+use crate::pull::{PullError, blocking};
 use crate::trust::Claims;
 
 impl Execution<'_> {
@@ -20,7 +20,8 @@ impl Execution<'_> {
                 let version = self.request.reference.version();
                 let source = self.source()?;
                 // The content of a known reference is most likely here: a HEAD tells, and registries count no download.
-                let resolved = if self.is_known()? {
+                let records = self.records();
+                let resolved = if blocking(&self.image, move || records.is_known()).await?? {
                     source.resolve(&version).await
                 } else {
                     source.resolve_to_read(&version).await

@@ -182,6 +182,20 @@ async fn a_token_that_expires_in_the_middle_is_renewed() {
 }
 
 #[tokio::test]
+async fn a_large_blob_needs_more_than_the_lowest_rate() {
+    let server =
+        Script::start(|request, _| ranged(request).ending(Ending::Trickle(Duration::from_millis(1)))).await;
+    let longest = Duration::from_secs(1);
+    let pace = Pace { minimum: 1, longest, window: Duration::from_millis(100), patience: 2 };
+    let settings = SourceSettings { pace, ..settings(&[&server.host]) };
+    let source = open(&Sources::new(&settings).unwrap(), &server.host, &Credentials::none());
+    let error = read_from(source).await.unwrap_err();
+    let needed = content().len() as u64;
+    assert!(matches!(error, SourceError::Slow { minimum, .. } if minimum == needed), "{error}");
+    assert!(error.to_string().contains("--max-layer-time"), "{error}");
+}
+
+#[tokio::test]
 async fn a_registry_that_trickles_is_given_up() {
     let server =
         Script::start(|request, _| ranged(request).ending(Ending::Trickle(Duration::from_millis(5)))).await;
@@ -207,5 +221,5 @@ async fn an_error_that_trickles_is_not_listened_to() {
     settings.retry.attempts = 1;
     let source = open(&Sources::new(&settings).unwrap(), &server.host, &Credentials::none());
     let error = source.blob(&descriptor()).await.map(drop).unwrap_err();
-    assert!(matches!(error, SourceError::Stalled { .. }), "{error}");
+    assert!(matches!(error, SourceError::Overdue { .. }), "{error}");
 }

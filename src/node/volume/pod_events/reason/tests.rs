@@ -132,7 +132,7 @@ fn a_registry_that_wants_fewer_requests_has_a_reason_of_its_own() {
 #[test]
 fn every_reason_is_in_the_operators_handbook() {
     let handbook = include_str!("../../../../../docs/OPERATIONS.md");
-    let (_, events) = handbook.split_once("\n## Events on pods\n").unwrap();
+    let (_, events) = handbook.split_once("\n## Events\n").unwrap();
     let events = events.split("\n## ").next().unwrap();
     for reason in EventReason::ALL {
         let sort = if reason.is_warning() { "Warning" } else { "Normal" };

@@ -1,0 +1,44 @@
+//! A request to a registry, before it has an authorization.
+
+use bytes::Bytes;
+use reqwest::{Method, StatusCode};
+
+/// A request for content of a repository.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) repository: String,
+    /// Below the repository, for example `manifests/latest`.
+    pub(super) path: String,
+    pub(super) accept: Option<String>,
+    /// The first byte to fetch.
+    pub(super) offset: u64,
+    /// The content to write; `None` for a read.
+    pub(super) body: Option<Body>,
+    /// Whether a refusal is reported without the registry's own words, as after a HEAD.
+    pub(super) quiet: bool,
+    /// The object of the request, for messages.
+    pub(super) subject: String,
+}
+
+/// The content of a request that writes.
+#[derive(Debug, Clone)]
+pub(super) struct Body {
+    pub(super) media_type: String,
+    pub(super) bytes: Bytes,
+}
+
+impl Request {
+    /// The actions that a token for it must allow (distribution's token scopes).
+    pub(super) fn actions(&self) -> &'static str {
+        if self.body.is_some() { "pull,push" } else { "pull" }
+    }
+
+    pub(super) fn is_answered_by(&self, status: StatusCode) -> bool {
+        match self.body {
+            // distribution-spec 1.1, "Pushing Manifests".
+            Some(_) => status == StatusCode::CREATED,
+            None => matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT),
+        }
+    }
+}
