@@ -35,7 +35,7 @@ fn orphan(machine: &Machine) -> PathBuf {
     let hex = VerityDigest::of(&content).hex();
     let path = machine.state().join("store/objects").join(&hex[..2]).join(&hex[2..]);
     std::fs::write(&path, content).unwrap();
-    std::fs::write(machine.state().join("store/holds/killed"), "").unwrap();
+    std::fs::write(machine.state().join("store/holds/abandoned"), "").unwrap();
     path
 }
 

@@ -186,7 +186,7 @@ fn where_others_fill_the_disk_what_was_used_of_late_stays_and_nothing_is_read_in
         assert!(nothing.images.is_empty() && nothing.above_mark, "{nothing:?}");
     }
     // A killed pull has left something, so there is something to find.
-    std::fs::write(dir.path().join("holds/killed"), "").unwrap();
+    std::fs::write(dir.path().join("holds/abandoned"), "").unwrap();
     assert!(round().is_err());
     std::fs::write(&layer, bytes).unwrap();
     assert!(round().unwrap().images.is_empty());
