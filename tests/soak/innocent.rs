@@ -57,7 +57,7 @@ impl Innocent {
 /// Whether the plugin has ended under the call, or was about to.
 pub fn is_gone(status: &tonic::Status) -> bool {
     let message = status.message();
-    ["transport error", "broken pipe", "connection", "error reading", "shutting down"]
+    ["transport error", "broken pipe", "connection", "error reading", "being stopped"]
         .iter()
         .any(|part| message.contains(part))
 }

@@ -94,7 +94,7 @@ async fn publish(soak: &Soak, pod: &str, image: usize, random: &mut ChaCha8Rng) 
         }
         Ok(Err(status)) => {
             soak.tally.count(&format!("publishes answered {:?}", status.code()));
-            let own_fault = [tonic::Code::Internal, tonic::Code::Unknown, tonic::Code::DataLoss];
+            let own_fault = [tonic::Code::Internal, tonic::Code::Unknown];
             assert!(!own_fault.contains(&status.code()), "{status}\n{}", soak.node.machine.log_tail());
             Slot::Unknown(image)
         }

@@ -34,7 +34,8 @@ pub async fn pronounce(soak: &Soak) {
     node.machine.run(&["unpin", &soak.registries.fair.reference(0)]);
     node.machine.run(&["prune"]);
     node.machine.assert_nothing_published();
-    for directory in ["objects", "layers", "staging", "blobs", "images", "dirty", "tmp", "pins"] {
+    let empty = ["objects", "layers", "staging", "blobs", "fetched", "images", "access", "dossiers", "names"];
+    for directory in empty.into_iter().chain(["holds", "dirty", "tmp", "pins"]) {
         let left = files_below(&node.machine.state().join("store").join(directory));
         assert!(left.is_empty(), "{directory}: {left:?}");
     }

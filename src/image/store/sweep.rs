@@ -112,10 +112,15 @@ pub(super) fn sweep_records(parts: &Parts, marked: &Marked, useless: &mut Useles
     let known = |manifest: &Digest| with_record.contains(manifest) || marked.holds_manifest(manifest);
     parts.first_digests.sweep(useless, known)?;
     parts.names.sweep(useless, |file| marked.holds_name(file), known)?;
-    layers.sweep_blobs(useless)?;
+    // While they are looked for, the layers that are not marked are still here.
+    let looking = useless.is_looking();
+    let has_layer = |blob: &Digest| {
+        Ok(layers.of_blob(blob)?.is_some_and(|diff_id| !looking || marked.has_layer(&diff_id)))
+    };
+    layers.sweep_blobs(useless, has_layer)?;
     parts.access.sweep_images(useless, known)?;
     parts.evidence.sweep(useless, known)?;
-    parts.access.sweep_blobs(useless, |blob| Ok(layers.of_blob(blob)?.is_some()))
+    parts.access.sweep_blobs(useless, has_layer)
 }
 
 fn sweep_object(objects: &StoredObjects, digest: &VerityDigest, swept: &mut Swept) -> Result<(), StoreError> {

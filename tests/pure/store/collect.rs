@@ -48,6 +48,11 @@ fn what_is_recorded_mounted_or_pinned_stays() {
     assert!(!store.pins().remove(&manifest("pinned")).unwrap());
     assert_eq!(collect(&store, EVERYTHING, &[]).unwrap().images.len(), 3);
     assert!(all_objects(dir.path()).is_empty());
+    // Nor is there a record that leads nowhere, for the next collection to find.
+    for directory in ["layers", "blobs", "images", "names", "holds"] {
+        let left: Vec<_> = std::fs::read_dir(dir.path().join(directory)).unwrap().collect();
+        assert!(left.is_empty(), "{directory}: {left:?}");
+    }
     assert!(matches!(store.pin(&manifest("idle")), Err(StoreError::NoImage(_))));
     assert!(matches!(store.images().touch(&manifest("idle")), Err(StoreError::NoImage(_))));
 }

@@ -196,9 +196,13 @@ impl Layers {
         Ok(names.iter().filter_map(|name| digest_of(name, "")).collect())
     }
 
-    /// Finds or removes the DiffIDs of blobs without a record.
-    pub(in crate::image::store) fn sweep_blobs(&self, useless: &mut Useless) -> Result<(), StoreError> {
-        self.blobs.sweep(useless, |blob| Ok(self.of_blob(blob)?.is_some()))
+    /// Finds or removes the DiffIDs of blobs without a layer.
+    pub(in crate::image::store) fn sweep_blobs(
+        &self,
+        useless: &mut Useless,
+        has_layer: impl Fn(&Digest) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        self.blobs.sweep(useless, has_layer)
     }
 
     /// Removes the records, staged or synced, that are not `marked`. Returns how many went. Needs the store's exclusive
