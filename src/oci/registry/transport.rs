@@ -7,6 +7,7 @@ use reqwest::Client;
 use reqwest::redirect::{Attempt, Policy};
 
 use super::documents::DocumentTurns;
+use super::location::RangeHosts;
 use super::metrics::RegistryMetrics;
 use super::pace::Pace;
 use super::retry::RetryPolicy;
@@ -27,6 +28,7 @@ pub(crate) struct Transport {
     pub(super) document_timeout: Duration,
     pub(super) documents: DocumentTurns,
     pub(super) pace: Pace,
+    pub(super) ranges: RangeHosts,
     limits: ImageLimits,
     insecure: BTreeSet<String>,
     pub(super) metrics: RegistryMetrics,
@@ -57,6 +59,7 @@ impl Transport {
             document_timeout: settings.document_timeout,
             documents: DocumentTurns::new(settings.documents),
             pace: settings.pace,
+            ranges: RangeHosts::default(),
             limits: settings.limits,
             insecure: reach.insecure,
             metrics: settings.metrics.clone(),
