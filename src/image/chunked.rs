@@ -34,7 +34,7 @@ pub use doubt::Doubt;
 pub use local::{Found, Local, Wanted};
 pub use plan::{Plan, PlanRules};
 pub use rebuild::Rebuild;
-pub use runs::Run;
+pub use runs::{Run, cut};
 pub use tar_split::{Segment, TarSplit};
 pub use toc::{Chunk, Toc, TocFile};
 pub use wire::{Part, Wire};

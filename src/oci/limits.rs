@@ -6,6 +6,7 @@
 //! [`Kind::Exhausted`](crate::kind::Kind::Exhausted) and an [`Exceeded`] that names cap, number and flag.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Caps on one image.
@@ -208,6 +209,8 @@ pub struct Budget {
     unpacked: Share,
     entries: Share,
     record_bytes: Share,
+    /// What is taken here is taken there as well.
+    image: Option<Arc<Budget>>,
 }
 
 /// One limit, and how much of it is used.
@@ -226,6 +229,31 @@ impl Budget {
             unpacked: share(Cap::ImageBytes, limits.image_bytes),
             entries: share(Cap::Entries, limits.entries),
             record_bytes: share(Cap::MetadataBytes, limits.metadata_bytes as u64),
+            image: None,
+        }
+    }
+
+    /// What one attempt at a layer takes of an image's budget, to be given back if it fails.
+    pub fn attempt(image: &Arc<Self>) -> Self {
+        let share = |of: &Share| Share { cap: of.cap, limit: u64::MAX, used: AtomicU64::new(0) };
+        Self {
+            unpacked: share(&image.unpacked),
+            entries: share(&image.entries),
+            record_bytes: share(&image.record_bytes),
+            image: Some(Arc::clone(image)),
+        }
+    }
+
+    /// Gives back all that an attempt has taken, once it takes no more.
+    pub fn give_back(self) {
+        let Some(image) = &self.image else { return };
+        let shares = [
+            (&self.unpacked, &image.unpacked),
+            (&self.entries, &image.entries),
+            (&self.record_bytes, &image.record_bytes),
+        ];
+        for (own, all) in shares {
+            all.used.fetch_sub(own.used.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
@@ -234,7 +262,7 @@ impl Budget {
     /// # Errors
     /// The limit is exceeded.
     pub fn take(&self, bytes: u64) -> Result<(), Exceeded> {
-        self.unpacked.take(bytes)
+        self.spend(|budget| &budget.unpacked, bytes)
     }
 
     /// Counts an entry that takes so many bytes in its layer's record. A header for all entries makes each of them
@@ -243,8 +271,14 @@ impl Budget {
     /// # Errors
     /// A limit is exceeded.
     pub fn take_entry(&self, record_bytes: u64) -> Result<(), Exceeded> {
-        self.entries.take(1)?;
-        self.record_bytes.take(record_bytes)
+        self.spend(|budget| &budget.entries, 1)?;
+        self.spend(|budget| &budget.record_bytes, record_bytes)
+    }
+
+    /// Each share of an attempt counts exactly what that of its image does, so that it can be given back.
+    fn spend(&self, share: fn(&Self) -> &Share, amount: u64) -> Result<(), Exceeded> {
+        share(self).take(amount)?;
+        self.image.as_ref().map_or(Ok(()), |image| image.spend(share, amount))
     }
 }
 
@@ -293,5 +327,18 @@ mod tests {
         assert_eq!(budget.take_entry(30), Ok(()));
         assert_eq!(budget.take_entry(21), Err(Cap::MetadataBytes.exceeded(51u64, 50u64)));
         assert_eq!(budget.take_entry(0), Err(Cap::Entries.exceeded(3u64, 2u64)));
+    }
+
+    #[test]
+    fn an_attempt_that_fails_has_taken_nothing() {
+        let image =
+            Arc::new(Budget::of(&ImageLimits { image_bytes: 100, entries: 2, ..ImageLimits::default() }));
+        assert_eq!(image.take(30), Ok(()));
+        let attempt = Budget::attempt(&image);
+        assert_eq!((attempt.take(60), attempt.take_entry(5)), (Ok(()), Ok(())));
+        assert_eq!(attempt.take(11), Err(Cap::ImageBytes.exceeded(101u64, 100u64)));
+        attempt.give_back();
+        assert_eq!(image.take(70), Ok(()));
+        assert_eq!((image.take_entry(1), image.take_entry(1)), (Ok(()), Ok(())));
     }
 }

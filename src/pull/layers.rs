@@ -10,18 +10,19 @@ use tokio::sync::mpsc;
 
 use super::error::About as _;
 use super::metrics::{PullMetrics, Reuse};
+use super::partial::{Capture, Parted, PartialPulls, Tables};
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::Part;
 use super::rights::Rights;
-use super::turns::{GaveWay, TurnRules, Turns};
+use super::turns::{GaveWay, Turn, TurnRules, Turns};
 use super::{PullError, blocking};
 use crate::image::access::Origin;
 use crate::image::layer;
 use crate::image::store::{AccessRecord, Held, Hold, Store};
-use crate::oci::Source;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
 use crate::oci::manifest::{Descriptor, LayerCompression};
+use crate::oci::{BlobStream, Source};
 
 /// Compressed chunks that wait between the network and the decompressor. A chunk has at most a few hundred KiB, so
 /// this bounds what one layer holds in memory.
@@ -30,11 +31,12 @@ const CHUNKS_IN_FLIGHT: usize = 8;
 /// What all pulls of a node share: the store, and the limits on what runs at once.
 #[derive(Debug)]
 pub(super) struct LayerFetcher {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     turns: Turns,
     parallel: usize,
-    limits: ImageLimits,
-    metrics: PullMetrics,
+    pub(super) partial: PartialPulls,
+    pub(super) limits: ImageLimits,
+    pub(super) metrics: PullMetrics,
     /// One lock per blob under way and credential. The second caller with the same credential finds the layer in the
     /// store. A caller with another credential may not have it, and must not even notice.
     busy: Mutex<HashMap<LayerKey, Weak<tokio::sync::Mutex<()>>>>,
@@ -44,12 +46,19 @@ pub(super) struct LayerFetcher {
 type LayerKey = (Digest, Origin, AccessRecord);
 
 /// One layer to be fetched.
-struct WantedLayer<'a> {
-    blob: &'a Descriptor,
-    compression: LayerCompression,
+pub(super) struct WantedLayer<'a> {
+    pub blob: &'a Descriptor,
+    pub compression: LayerCompression,
     /// The DiffID that the config claims.
-    claimed: Digest,
-    progress: &'a LayerProgress,
+    pub claimed: Digest,
+    pub progress: &'a LayerProgress,
+}
+
+/// A layer that was fetched.
+struct FetchedLayer {
+    diff_id: Digest,
+    /// The digest of the bytes that came and were hashed: the blob's, or the DiffID of a layer that was put together.
+    bytes: Digest,
 }
 
 /// What fetching the parts of one image needs.
@@ -69,11 +78,13 @@ impl LayerFetcher {
     pub(super) fn new(
         store: Arc<Store>,
         (parallel, rules): (usize, TurnRules),
+        partial: PartialPulls,
         limits: ImageLimits,
         metrics: PullMetrics,
     ) -> Self {
         let parallel = parallel.max(1);
-        Self { store, turns: Turns::new(parallel, rules), parallel, limits, metrics, busy: Mutex::default() }
+        let turns = Turns::new(parallel, rules);
+        Self { store, turns, parallel, partial, limits, metrics, busy: Mutex::default() }
     }
 
     /// Fetches every part into the store, several at a time. The progress has one counter per part.
@@ -108,16 +119,16 @@ impl LayerFetcher {
         let lock = self.lock_of((blob, origin, reader));
         // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
         let _locked = lock.lock().await;
-        let found = match self.stored_layer(pull, blob).await? {
+        let found = match self.stored_layer(pull, [blob, claimed]).await? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
                 self.metrics.saved(Reuse::Layer, layer.blob.size);
                 diff_id
             }
             None => {
-                let diff_id = self.stream(pull, layer).await?;
+                let FetchedLayer { diff_id, bytes } = self.stream(pull, layer).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
-                blocking(pull.image, move || rights.record_fetch(&hold, &blob)).await??;
+                blocking(pull.image, move || rights.record_fetch(&hold, &bytes)).await??;
                 progress.set(LayerState::Done);
                 diff_id
             }
@@ -129,27 +140,68 @@ impl LayerFetcher {
         Ok(())
     }
 
-    /// The layer of a blob, if it is here and the caller may use it. It stays as long as the pull.
-    async fn stored_layer(&self, pull: &ImageLayers<'_>, blob: Digest) -> Result<Option<Digest>, PullError> {
+    /// The layer of a blob, or the one with the DiffID that is claimed for it, if it is here and the caller may use it: if
+    /// these bytes once came for him. It stays as long as the pull.
+    async fn stored_layer(
+        &self,
+        pull: &ImageLayers<'_>,
+        bytes: [Digest; 2],
+    ) -> Result<Option<Digest>, PullError> {
         let (rights, hold, image) = (pull.rights.clone(), pull.hold.clone(), pull.image.to_owned());
         let look = move || {
-            let Some(diff_id) = rights.layer(&blob)? else { return Ok(None) };
-            hold.keep_blocking(&[Held::Layer(diff_id)]).about(&image)?;
-            // A collection may have been faster.
-            Ok(rights.layer(&blob)?.filter(|found| *found == diff_id))
+            for fetched in bytes {
+                let Some(diff_id) = rights.layer(&fetched)? else { continue };
+                hold.keep_blocking(&[Held::Layer(diff_id)]).about(&image)?;
+                // A collection may have been faster.
+                if rights.layer(&fetched)? == Some(diff_id) {
+                    return Ok(Some(diff_id));
+                }
+            }
+            Ok(None)
         };
         blocking(pull.image, look).await?
     }
 
+    /// Fetches a layer, in parts if it can be.
+    async fn stream(
+        &self,
+        pull: &ImageLayers<'_>,
+        layer: &WantedLayer<'_>,
+    ) -> Result<FetchedLayer, PullError> {
+        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
+        let given = match self.in_parts(pull, layer, &mut turn).await? {
+            Parted::Stored(diff_id) => return Ok(FetchedLayer { diff_id, bytes: diff_id }),
+            Parted::Whole(given) => given,
+        };
+        let (blob, tables) = (layer.blob.digest, given.tables);
+        let mut capture = Capture::of(&tables);
+        let diff_id = self.whole(pull, layer, (&mut turn, given.stream), &mut capture).await?;
+        let entries = self.limits.entries;
+        let toc = move || match tables {
+            Tables::Read(toc) => Some(toc),
+            Tables::At(_) => capture.read(entries).map(Arc::new),
+            Tables::None => None,
+        };
+        self.list_contents(pull, (blob, diff_id), toc).await?;
+        Ok(FetchedLayer { diff_id, bytes: blob })
+    }
+
     /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
     /// dropped leaves no thread behind.
-    async fn stream(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
-        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
+    async fn whole(
+        &self,
+        pull: &ImageLayers<'_>,
+        layer: &WantedLayer<'_>,
+        (turn, given): (&mut Turn<'_>, Option<BlobStream>),
+        capture: &mut Capture,
+    ) -> Result<Digest, PullError> {
         let blob = layer.blob.digest;
         let gave_way = |GaveWay { rate }| PullError::GaveWay { image: pull.image.to_owned(), blob, rate };
-        // A registry that does not answer keeps a slot no longer than one that sends nothing.
-        let opened = turn.during(pull.source.blob(layer.blob)).await.map_err(gave_way)?;
-        let mut bytes = opened.about(pull.image)?;
+        let mut bytes = match given {
+            Some(stream) => stream,
+            // A registry that does not answer keeps a slot no longer than one that sends nothing.
+            None => turn.during(pull.source.blob(layer.blob)).await.map_err(gave_way)?.about(pull.image)?,
+        };
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let task = LayerPipeline {
             store: Arc::clone(&self.store),
@@ -170,6 +222,7 @@ impl LayerFetcher {
             while let Some(chunk) = turn.during(bytes.next()).await.map_err(gave_way)? {
                 let chunk = chunk.about(pull.image)?;
                 turn.took(chunk.len()).await.map_err(gave_way)?;
+                capture.see(&chunk);
                 if sender.send(chunk).await.is_err() {
                     break; // The pipeline has failed, and its result says why.
                 }

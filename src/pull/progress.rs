@@ -64,6 +64,7 @@ pub struct LayerProgress {
     /// Its size in bytes, as the manifest gives it.
     pub size: u64,
     fetched: Arc<AtomicU64>,
+    here: AtomicU64,
     rate: AtomicU64,
     state: AtomicU64,
 }
@@ -100,6 +101,7 @@ impl Progress {
                 blob,
                 size,
                 fetched: Arc::default(),
+                here: AtomicU64::new(0),
                 rate: AtomicU64::new(0),
                 state: AtomicU64::new(0),
             })
@@ -152,6 +154,11 @@ impl Progress {
         self.layers.iter().map(LayerProgress::fetched).sum()
     }
 
+    /// Bytes of layers that were fetched in parts which need not be fetched, because their files were here.
+    pub fn here(&self) -> u64 {
+        self.layers.iter().map(LayerProgress::here).sum()
+    }
+
     /// Bytes of all layers together.
     pub fn total(&self) -> u64 {
         self.layers.iter().map(|layer| layer.size).sum()
@@ -181,7 +188,7 @@ impl LayerProgress {
     pub fn done(&self) -> u64 {
         match self.state() {
             LayerState::Done | LayerState::Reused => self.size,
-            _ => self.fetched.load(Relaxed).min(self.size),
+            _ => self.fetched.load(Relaxed).saturating_add(self.here()).min(self.size),
         }
     }
 
@@ -200,6 +207,15 @@ impl LayerProgress {
         self.fetched.load(Relaxed)
     }
 
+    /// Bytes of it that need not be fetched, because its files are here.
+    pub fn here(&self) -> u64 {
+        self.here.load(Relaxed)
+    }
+
+    pub(super) fn set_here(&self, bytes: u64) {
+        self.here.store(bytes, Relaxed);
+    }
+
     /// Bytes per second that arrived lately; 0 until that is known.
     pub fn rate(&self) -> u64 {
         match self.state() {
@@ -215,6 +231,11 @@ impl LayerProgress {
     /// The counter that the stream adds to.
     pub(super) fn counter(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.fetched)
+    }
+
+    /// The same, for who does not outlive it.
+    pub(super) fn counter_ref(&self) -> &AtomicU64 {
+        &self.fetched
     }
 
     pub(super) fn set(&self, state: LayerState) {

@@ -66,6 +66,7 @@ impl Pulls {
         let layers = LayerFetcher::new(
             Arc::clone(&store),
             (limits.parallel_layers, limits.turns),
+            limits.partial,
             limits.image,
             metrics.clone(),
         );

@@ -107,6 +107,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "pull",
         &[
             "image::access",
+            "image::chunked",
             "image::composefs",
             "image::layer",
             "image::objects",
@@ -125,6 +126,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "image::store",
         &[
+            "image::chunked",
             "image::composefs",
             "image::entry",
             "image::layer",
@@ -141,6 +143,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("image::seal", &["image::tree", "image::verity", "oci", "kind"]),
     ("image::access", &["oci", "kind"]),
+    ("image::chunked", &["image::entry", "image::objects", "image::verity", "oci"]),
     ("image::composefs", &["image::tree", "image::verity", "kind"]),
     ("image::tree", &["image::entry", "image::verity", "oci", "kind"]),
     ("image::layer", &["image::entry", "image::objects", "image::tar", "image::verity", "oci", "kind"]),

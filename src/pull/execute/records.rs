@@ -77,8 +77,14 @@ impl Records {
                 stored_evidence::keep(&self.store, &self.hold, evidence, origin, &self.image)?;
             }
             NewRecord::Preloaded { manifest, fetched } => {
-                let blobs = fetched.iter().flat_map(|path| recipe::blobs(&path.manifest));
-                self.rights.record_preload(&self.hold, manifest, blobs.map(|blob| &blob.digest))?;
+                let blobs =
+                    fetched.iter().flat_map(|path| recipe::blobs(&path.manifest)).map(|blob| &blob.digest);
+                let record = match fetched {
+                    Some(_) => self.stored(manifest)?,
+                    None => None,
+                };
+                let layers = record.iter().flat_map(|record| &record.layers);
+                self.rights.record_preload(&self.hold, manifest, blobs.chain(layers))?;
             }
             NewRecord::Used(manifest) => note_used(&self.store, manifest),
         }
