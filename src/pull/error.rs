@@ -55,7 +55,8 @@ pub enum PullError {
     /// The config promises another layer than the one the manifest names.
     #[error(
         "{image}: layer {blob} holds {found} but the image's config claims {claimed}; \
-         the image is broken or forged, rebuild and push it again"
+         the image is broken or forged, rebuild and push it again{}",
+        if *old_writer { OLD_WRITER } else { "" }
     )]
     DiffId {
         /// The reference asked for.
@@ -66,6 +67,8 @@ pub enum PullError {
         found: Digest,
         /// The DiffID that the config lists for this layer.
         claimed: Digest,
+        /// The layer is zstd:chunked, which old tools write wrong.
+        old_writer: bool,
     },
     /// An index that lists an index that lists an index…
     #[error("{0}: indexes are nested too deeply to be an image; name the manifest's digest instead")]
@@ -187,6 +190,10 @@ pub enum PullError {
         why: String,
     },
 }
+
+/// Seen with skopeo 1.9.3 of Debian bookworm: its layers are compressed from another tar than the one of the DiffID.
+const OLD_WRITER: &str =
+    " with a newer tool: skopeo 1.9 writes zstd:chunked layers with other content than it says";
 
 impl PullError {
     /// What sort of failure this is.

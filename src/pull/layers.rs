@@ -8,15 +8,16 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
+use super::chunked::{Capture, Parted, PartialPulls, TableMemory, Tables};
 use super::error::About as _;
 use super::metrics::{PullMetrics, Reuse};
-use super::partial::{Capture, Parted, PartialPulls, Tables};
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::Part;
 use super::rights::Rights;
 use super::turns::{GaveWay, Turn, TurnRules, Turns};
 use super::{PullError, blocking};
 use crate::image::access::Origin;
+use crate::image::chunked::Positions;
 use crate::image::layer;
 use crate::image::store::{AccessRecord, Held, Hold, Store};
 use crate::oci::digest::Digest;
@@ -35,6 +36,7 @@ pub(super) struct LayerFetcher {
     turns: Turns,
     parallel: usize,
     pub(super) partial: PartialPulls,
+    pub(super) tables: TableMemory,
     pub(super) limits: ImageLimits,
     pub(super) metrics: PullMetrics,
     /// One lock per blob under way and credential. The second caller with the same credential finds the layer in the
@@ -84,7 +86,16 @@ impl LayerFetcher {
     ) -> Self {
         let parallel = parallel.max(1);
         let turns = Turns::new(parallel, rules);
-        Self { store, turns, parallel, partial, limits, metrics, busy: Mutex::default() }
+        Self {
+            store,
+            turns,
+            parallel,
+            partial,
+            tables: TableMemory::default(),
+            limits,
+            metrics,
+            busy: Mutex::default(),
+        }
     }
 
     /// Fetches every part into the store, several at a time. The progress has one counter per part.
@@ -135,7 +146,8 @@ impl LayerFetcher {
         };
         // A layer that is here is compared too: the config may claim another one for its blob.
         if found != claimed {
-            return Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed });
+            let (image, old_writer) = (pull.image.to_owned(), Positions::are_stated(layer.blob));
+            return Err(PullError::DiffId { image, blob, found, claimed, old_writer });
         }
         Ok(())
     }
@@ -176,10 +188,13 @@ impl LayerFetcher {
         let (blob, tables) = (layer.blob.digest, given.tables);
         let mut capture = Capture::of(&tables);
         let diff_id = self.whole(pull, layer, (&mut turn, given.stream), &mut capture).await?;
-        let entries = self.limits.entries;
+        let (entries, memory) = (self.limits.entries, self.tables.clone());
         let toc = move || match tables {
             Tables::Read(toc) => Some(toc),
-            Tables::At(_) => capture.read(entries).map(Arc::new),
+            // Where there is no memory for it, later versions fetch more.
+            Tables::At(positions) => {
+                memory.try_take(&positions).and_then(|_taken| capture.read(entries)).map(Arc::new)
+            }
             Tables::None => None,
         };
         self.list_contents(pull, (blob, diff_id), toc).await?;

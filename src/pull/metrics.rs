@@ -24,7 +24,7 @@ const SAVED: Description = Description::new(
 const PARTIAL: Description = Description::new(
     "partial_pulls_total",
     "Layers that were tried to be fetched in parts, by what came of it; all but `done` were fetched whole: the registry \
-     does not serve ranges, the layer's tables or contents are no good, or little of the layer was here",
+     does not serve ranges, the layer's tables or contents are no good, little of it was here, or others took the memory",
 );
 /// From an image whose layers are all here to tens of gigabytes.
 const BUCKETS: [f64; 11] = [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1200.0];
@@ -66,11 +66,14 @@ pub(super) enum PartialOutcome {
     Content,
     /// Little of it was here.
     NotWorth,
+    /// Too many other layers were being put together.
+    Busy,
 }
 
 impl Label for PartialOutcome {
-    const NAME: &'static str = "outcome";
-    const ALL: &'static [Self] = &[Self::Done, Self::Ranges, Self::Tables, Self::Content, Self::NotWorth];
+    const NAME: &'static str = "result";
+    const ALL: &'static [Self] =
+        &[Self::Done, Self::Ranges, Self::Tables, Self::Content, Self::NotWorth, Self::Busy];
 
     fn value(self) -> &'static str {
         match self {
@@ -79,6 +82,7 @@ impl Label for PartialOutcome {
             Self::Tables => "tables",
             Self::Content => "content",
             Self::NotWorth => "not_worth",
+            Self::Busy => "busy",
         }
     }
 }

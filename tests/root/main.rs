@@ -8,6 +8,7 @@
 mod admission;
 mod builds;
 mod chart_mounts;
+mod chunked;
 mod claims;
 mod cli;
 mod collection;

@@ -3,6 +3,6 @@
 
 mod crashes;
 mod guesses;
-mod pods;
+pub mod pods;
 mod records;
 mod strangers;

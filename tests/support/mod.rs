@@ -8,6 +8,7 @@ pub mod again;
 pub mod archive;
 pub mod bench;
 pub mod chart;
+pub mod chunked;
 pub mod csi;
 pub mod dialects;
 pub mod disk;

@@ -5,6 +5,7 @@
 
 mod canonical;
 mod chart;
+mod chunked;
 mod faithful;
 mod fold;
 mod golden;

@@ -11,10 +11,10 @@ const TOC_DIGEST: &str = "io.github.containers.zstd-chunked.manifest-checksum";
 const TOC_POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
 const TAR_SPLIT_POSITION: &str = "io.github.containers.zstd-chunked.tarsplit-position";
 
-/// Compressed bytes of a table that are taken, which are held in memory: some 300,000 files.
-const PACKED_MAX: u64 = 32 << 20;
-/// Bytes of a table of contents; what is kept of it in memory is less.
-const TOC_MAX: u64 = 128 << 20;
+/// Compressed bytes of a table that are taken, which are held in memory: some 150,000 files.
+const PACKED_MAX: u64 = 16 << 20;
+/// Bytes of a table of contents: some 100,000 files.
+const TOC_MAX: u64 = 48 << 20;
 /// Bytes of a tar-split, which is never held in memory.
 const TAR_SPLIT_MAX: u64 = 1 << 30;
 
@@ -49,6 +49,20 @@ pub struct Positions {
 }
 
 impl Positions {
+    /// The most bytes of memory that a plan for any layer takes.
+    pub const MEMORY_MAX: u64 = 2 * TOC_MAX + 2 * PACKED_MAX;
+
+    /// Bytes of memory that a plan for the layer takes: its tables as they come, and what is kept of the TOC and of what
+    /// was found for it. An entry takes at most twice the bytes of its JSON.
+    pub fn memory(&self) -> u64 {
+        2 * self.toc.unpacked + self.toc.length + self.tar_split.length
+    }
+
+    /// Whether the descriptor says that the layer is zstd:chunked, whatever else it says.
+    pub fn are_stated(layer: &Descriptor) -> bool {
+        layer.annotations.contains_key(TOC_DIGEST)
+    }
+
     /// Those that the descriptor states; `None` if the layer is not zstd:chunked. An eStargz layer, and one without a
     /// tar-split, is not: its tar cannot be rebuilt.
     ///
@@ -140,7 +154,7 @@ mod tests {
             "500:100:800:9:1",
             "18446744073709551615:100:800:1",
             "-5:100:800:1",
-            "500:100:134217729:1",
+            "500:100:50331649:1",
         ] {
             assert!(with(toc, good.1).is_err(), "{toc}");
         }
@@ -149,9 +163,9 @@ mod tests {
         }
         let large = Descriptor { size: 1 << 40, ..layer(&[]) };
         assert_eq!(
-            section("0:33554432:1", large.size, "x", 1),
-            Ok(Section { start: 0, length: 32 << 20, unpacked: 1 })
+            section("0:16777216:1", large.size, "x", 1),
+            Ok(Section { start: 0, length: 16 << 20, unpacked: 1 })
         );
-        assert!(matches!(section("0:33554433:1", large.size, "x", 1), Err(Doubt::TooLarge { .. })));
+        assert!(matches!(section("0:16777217:1", large.size, "x", 1), Err(Doubt::TooLarge { .. })));
     }
 }

@@ -9,6 +9,7 @@
 
 mod attempt;
 mod capture;
+mod memory;
 mod ranges;
 mod search;
 
@@ -16,11 +17,13 @@ use std::sync::Arc;
 
 use self::attempt::Attempt;
 pub(super) use self::capture::Capture;
+pub(super) use self::memory::TableMemory;
 use super::layers::{ImageLayers, LayerFetcher, WantedLayer};
 use super::metrics::PartialOutcome;
 use super::turns::Turn;
 use super::{PullError, blocking};
-use crate::image::chunked::{PlanRules, Positions, Toc};
+pub use crate::image::chunked::PlanRules;
+use crate::image::chunked::{Positions, Toc};
 use crate::oci::BlobStream;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::LayerCompression;
@@ -130,6 +133,10 @@ impl LayerFetcher {
         if lists.is_empty() {
             return whole(Tables::At(positions));
         }
+        let Some(_memory) = self.tables.try_take(&positions) else {
+            self.fell_back(pull, layer, PartialOutcome::Busy, "too many layers are put together just now");
+            return whole(Tables::At(positions));
+        };
         let mut attempt = Attempt::new(self, pull, layer, positions);
         match attempt.run(lists, turn).await {
             Ok(diff_id) => {
@@ -149,8 +156,8 @@ impl LayerFetcher {
 
     fn fell_back(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>, outcome: PartialOutcome, why: &str) {
         let (image, blob) = (pull.image, layer.blob.digest);
-        // That little of a layer is here is nothing to look into.
-        if outcome == PartialOutcome::NotWorth {
+        // Nothing to look into: little of the layer is here, or the node has much to do.
+        if matches!(outcome, PartialOutcome::NotWorth | PartialOutcome::Busy) {
             tracing::info!(image.reference = image, %blob, why, "the layer is fetched whole");
         } else {
             tracing::warn!(image.reference = image, %blob, why, "the layer cannot be fetched in parts, and is fetched whole");
