@@ -24,6 +24,7 @@ use super::turns::Turn;
 use super::{PullError, blocking};
 pub use crate::image::chunked::PlanRules;
 use crate::image::chunked::{Positions, Toc};
+use crate::image::store::Store;
 use crate::oci::BlobStream;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::LayerCompression;
@@ -141,9 +142,6 @@ impl LayerFetcher {
         match attempt.run(lists, turn).await {
             Ok(diff_id) => {
                 self.metrics.partial(PartialOutcome::Done);
-                if let Tables::Read(toc) = attempt.into_tables() {
-                    self.list_contents(pull, (diff_id, diff_id), move || Some(toc)).await?;
-                }
                 Ok(Parted::Stored(diff_id))
             }
             Err(Stop::Pull(error)) => Err(error),
@@ -164,22 +162,12 @@ impl LayerFetcher {
         }
         self.metrics.partial(outcome);
     }
+}
 
-    /// Lists the files of a layer that is here, for the pulls of later versions. They fetch more without the list, so its
-    /// failure is none of the pull's.
-    pub(super) async fn list_contents(
-        &self,
-        pull: &ImageLayers<'_>,
-        (fetched, diff_id): (Digest, Digest),
-        toc: impl FnOnce() -> Option<Arc<Toc>> + Send + 'static,
-    ) -> Result<(), PullError> {
-        let store = Arc::clone(&self.store);
-        blocking(pull.image, move || {
-            let Some(toc) = toc() else { return };
-            if let Err(error) = store.layers().list_contents(&fetched, &diff_id, &toc) {
-                tracing::warn!(%error, layer = %diff_id, "the files of a layer could not be listed");
-            }
-        })
-        .await
+/// Lists the files of a layer that is here, for the pulls of later versions: under the bytes that came, the blob or the
+/// layer itself. They fetch more without the list, so its failure is none of the pull's. Blocking.
+pub(super) fn list_contents(store: &Store, (fetched, diff_id): (&Digest, &Digest), toc: &Toc) {
+    if let Err(error) = store.layers().list_contents(fetched, diff_id, toc) {
+        tracing::warn!(%error, layer = %diff_id, "the files of a layer could not be listed");
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
-use super::chunked::{Capture, Parted, PartialPulls, TableMemory, Tables};
+use super::chunked::{Capture, Given, Parted, PartialPulls, TableMemory, Tables, list_contents};
 use super::error::About as _;
 use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
@@ -20,10 +20,10 @@ use crate::image::access::Origin;
 use crate::image::chunked::Positions;
 use crate::image::layer;
 use crate::image::store::{AccessRecord, Held, Hold, Store};
+use crate::oci::Source;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
 use crate::oci::manifest::{Descriptor, LayerCompression};
-use crate::oci::{BlobStream, Source};
 
 /// Compressed chunks that wait between the network and the decompressor. A chunk has at most a few hundred KiB, so
 /// this bounds what one layer holds in memory.
@@ -185,20 +185,8 @@ impl LayerFetcher {
             Parted::Stored(diff_id) => return Ok(FetchedLayer { diff_id, bytes: diff_id }),
             Parted::Whole(given) => given,
         };
-        let (blob, tables) = (layer.blob.digest, given.tables);
-        let mut capture = Capture::of(&tables);
-        let diff_id = self.whole(pull, layer, (&mut turn, given.stream), &mut capture).await?;
-        let (entries, memory) = (self.limits.entries, self.tables.clone());
-        let toc = move || match tables {
-            Tables::Read(toc) => Some(toc),
-            // Where there is no memory for it, later versions fetch more.
-            Tables::At(positions) => {
-                memory.try_take(&positions).and_then(|_taken| capture.read(entries)).map(Arc::new)
-            }
-            Tables::None => None,
-        };
-        self.list_contents(pull, (blob, diff_id), toc).await?;
-        Ok(FetchedLayer { diff_id, bytes: blob })
+        let diff_id = self.whole(pull, layer, &mut turn, given).await?;
+        Ok(FetchedLayer { diff_id, bytes: layer.blob.digest })
     }
 
     /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
@@ -207,12 +195,12 @@ impl LayerFetcher {
         &self,
         pull: &ImageLayers<'_>,
         layer: &WantedLayer<'_>,
-        (turn, given): (&mut Turn<'_>, Option<BlobStream>),
-        capture: &mut Capture,
+        turn: &mut Turn<'_>,
+        given: Given,
     ) -> Result<Digest, PullError> {
         let blob = layer.blob.digest;
         let gave_way = |GaveWay { rate }| PullError::GaveWay { image: pull.image.to_owned(), blob, rate };
-        let mut bytes = match given {
+        let mut bytes = match given.stream {
             Some(stream) => stream,
             // A registry that does not answer keeps a slot no longer than one that sends nothing.
             None => turn.during(pull.source.blob(layer.blob)).await.map_err(gave_way)?.about(pull.image)?,
@@ -231,13 +219,13 @@ impl LayerFetcher {
             metrics: self.metrics.clone(),
             limits: self.limits,
             budget: Arc::clone(&pull.budget),
+            tables: (given.tables, self.tables.clone()),
         };
         let pipeline = tokio::task::spawn_blocking(move || task.run(receiver));
         let fed: Result<(), PullError> = async {
             while let Some(chunk) = turn.during(bytes.next()).await.map_err(gave_way)? {
                 let chunk = chunk.about(pull.image)?;
                 turn.took(chunk.len()).await.map_err(gave_way)?;
-                capture.see(&chunk);
                 if sender.send(chunk).await.is_err() {
                     break; // The pipeline has failed, and its result says why.
                 }
@@ -278,6 +266,8 @@ struct LayerPipeline {
     metrics: PullMetrics,
     limits: ImageLimits,
     budget: Arc<Budget>,
+    /// What is known of its table of contents, and the memory for it.
+    tables: (Tables, TableMemory),
 }
 
 impl LayerPipeline {
@@ -286,7 +276,8 @@ impl LayerPipeline {
         let image = &self.image;
         let objects = self.store.objects().under(&self.hold).about(image)?;
         let record = self.store.layers().stage(&self.hold).about(image)?;
-        let chunks = std::iter::from_fn(|| chunks.blocking_recv());
+        let mut capture = Capture::of(&self.tables.0);
+        let chunks = std::iter::from_fn(|| chunks.blocking_recv()).inspect(|chunk| capture.see(chunk));
         let count = |bytes| {
             self.counter.fetch_add(bytes, Ordering::Relaxed);
             self.metrics.fetched.add(bytes);
@@ -296,6 +287,10 @@ impl LayerPipeline {
         let (found, record) = taken.about(image)?;
         record.finish(&found.diff_id, &found.blob).about(image)?;
         self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
+        let (tables, memory) = self.tables;
+        if let Some(toc) = capture.end(tables, &memory, self.limits.entries) {
+            list_contents(&self.store, (&found.blob, &found.diff_id), &toc);
+        }
         Ok(found.diff_id)
     }
 }

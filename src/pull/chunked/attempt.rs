@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::ranges::{REQUEST_MAX, Ranges};
 use super::search::{self, ListedLayer};
-use super::{Stop, Tables};
+use super::{Stop, Tables, list_contents};
 use crate::image::chunked::{
     self, Doubt, Part, Plan, Positions, Rebuild, Run, Section, TarSplit, Toc, Wire, compare,
 };
@@ -208,6 +208,7 @@ impl Rebuilding {
         }
         // Under the DiffID, not the blob: its bytes were not seen, so nothing is known of its digest.
         record.finish(&found.diff_id, &found.blob).about(image)?;
+        list_contents(&self.store, (&found.blob, &found.diff_id), toc);
         Ok(found.diff_id)
     }
 }

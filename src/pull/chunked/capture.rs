@@ -1,8 +1,10 @@
 //! The table of contents of a layer that is fetched whole, caught as it passes by.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::Tables;
+use super::{TableMemory, Tables};
 use crate::image::chunked::{Positions, Toc};
 
 /// Keeps the bytes of a layer that are its table of contents: at most as many as [`Positions`] admit.
@@ -32,10 +34,23 @@ impl Capture {
         }
     }
 
-    /// The table, once all of the layer was seen. One that is not sound is none.
-    pub(in crate::pull) fn read(self, entries_max: u64) -> Option<Toc> {
-        let toc = Toc::read(&self.packed, &self.positions?, entries_max);
-        toc.inspect_err(|doubt| tracing::info!(%doubt, "the files of a layer are not listed")).ok()
+    /// The table of a layer that was seen to its end: the one that is known, or the one that passed by. One that is not
+    /// sound is none, nor is one for which there is no memory.
+    pub(in crate::pull) fn end(
+        self,
+        tables: Tables,
+        memory: &TableMemory,
+        entries_max: u64,
+    ) -> Option<Arc<Toc>> {
+        if let Tables::Read(toc) = tables {
+            return Some(toc);
+        }
+        let positions = self.positions?;
+        let _taken = memory.try_take(&positions)?;
+        let toc = Toc::read(&self.packed, &positions, entries_max);
+        toc.inspect_err(|doubt| tracing::info!(%doubt, "the files of a layer are not listed"))
+            .ok()
+            .map(Arc::new)
     }
 }
 
@@ -55,7 +70,10 @@ mod tests {
             let mut capture = Capture::of(&Tables::At(positions));
             layer.chunks(size).for_each(|chunk| capture.see(&Bytes::copy_from_slice(chunk)));
             assert_eq!(capture.packed, b"TABL", "{size}");
-            assert!(capture.read(10).is_none(), "it has not the digest");
+            assert!(
+                capture.end(Tables::None, &TableMemory::default(), 10).is_none(),
+                "it has not the digest"
+            );
         }
         let mut nothing = Capture::of(&Tables::None);
         nothing.see(&Bytes::from_static(layer));
