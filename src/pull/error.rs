@@ -12,6 +12,7 @@ use crate::image::tree::{Rules, TreeError};
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 use crate::oci::SourceError;
+use crate::oci::artifact::ArtifactError;
 use crate::oci::digest::Digest;
 use crate::oci::limits::Exceeded;
 use crate::oci::manifest::ManifestError;
@@ -43,6 +44,14 @@ pub enum PullError {
         image: String,
         /// What is wrong with it.
         source: Arc<ManifestError>,
+    },
+    /// An artifact that cannot be shown as a tree.
+    #[error("{image}: {source}")]
+    Artifact {
+        /// The reference asked for.
+        image: String,
+        /// What is wrong with it.
+        source: Arc<ArtifactError>,
     },
     /// A layer whose bytes are not right.
     #[error("{image}: {source}")]
@@ -196,6 +205,7 @@ impl PullError {
             Self::Refused(_) => Kind::Unsupported,
             Self::Source { source, .. } => source.kind(),
             Self::Manifest { source, .. } => source.kind(),
+            Self::Artifact { source, .. } => source.kind(),
             Self::Layer { source, .. } => source.kind(),
             Self::DiffId { .. } | Self::NotAsSealed { .. } => Kind::Corrupt,
             Self::Seal { source, .. } => source.kind(),
@@ -244,6 +254,6 @@ macro_rules! about {
 }
 
 about!(
-    SourceError => Source, ManifestError => Manifest, PlatformError => Platform, LayerError => Layer, TreeError => Tree, ImageError => Image, StoreError => Store,
+    SourceError => Source, ManifestError => Manifest, ArtifactError => Artifact, PlatformError => Platform, LayerError => Layer, TreeError => Tree, ImageError => Image, StoreError => Store,
     ObjectError => Object, SealError => Seal,
 );

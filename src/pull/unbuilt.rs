@@ -37,7 +37,7 @@ impl Puller {
         let hold = self.pulls().store().hold();
         let rights = self.pulls().rights(request)?;
         let config = read_blob(&**source, &manifest.config, limits.config_bytes).await.about(&image)?;
-        let recipe = Recipe::parse(manifest, &config).about(&image)?;
+        let recipe = Recipe::parse(manifest, &config, &image)?;
         let progress = Arc::new(Progress::of(&image, digest, manifest));
         request.watch.set_progress(&progress);
         let wanted = ImageLayers {
@@ -48,7 +48,7 @@ impl Puller {
             progress: &progress,
             budget: Arc::new(Budget::of(limits)),
         };
-        self.pulls().fetcher().fetch_all(&wanted, &recipe.parts).await?;
-        Ok(Unbuilt { parts: recipe.stored(), _hold: hold })
+        let found = self.pulls().fetcher().fetch_all(&wanted, &recipe.parts).await?;
+        Ok(Unbuilt { parts: recipe.stored(&found), _hold: hold })
     }
 }
