@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::excess::Excess;
+use super::recipe::NoRecipe;
 use crate::image::composefs::ImageError;
 use crate::image::layer::LayerError;
 use crate::image::objects::ObjectError;
@@ -257,3 +258,13 @@ about!(
     SourceError => Source, ManifestError => Manifest, ArtifactError => Artifact, PlatformError => Platform, LayerError => Layer, TreeError => Tree, ImageError => Image, StoreError => Store,
     ObjectError => Object, SealError => Seal,
 );
+
+impl<T> About<T> for Result<T, NoRecipe> {
+    fn about(self, image: &str) -> Result<T, PullError> {
+        match self {
+            Ok(recipe) => Ok(recipe),
+            Err(NoRecipe::Manifest(error)) => Err(error).about(image),
+            Err(NoRecipe::Artifact(error)) => Err(error).about(image),
+        }
+    }
+}

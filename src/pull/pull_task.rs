@@ -188,7 +188,7 @@ impl PullContext {
             return Err(exceeds(Cap::ConfigBytes.exceeded(config.size, max)));
         }
         let bytes = read_blob(&*task.source, config, max).await.about(&task.image)?;
-        Recipe::parse(manifest, &bytes, &task.image)
+        Recipe::parse(manifest, &bytes).about(&task.image)
     }
 
     async fn build(

@@ -5,13 +5,11 @@
 //! its content alone. So where a part lies in the tree must not be part of any key: two images may have the same
 //! bytes in different places.
 
-use super::PullError;
-use super::error::About as _;
 use crate::image::layer::file_id;
 use crate::image::store::ImageRecord;
-use crate::oci::artifact::{self, Place};
+use crate::oci::artifact::{self, ArtifactError, Place};
 use crate::oci::digest::Digest;
-use crate::oci::manifest::{Descriptor, ImageConfig, Layer, LayerForm, Manifest};
+use crate::oci::manifest::{Descriptor, ImageConfig, Layer, LayerForm, Manifest, ManifestError};
 
 /// How an image is made of blobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,14 +42,25 @@ pub struct StoredPart {
     pub place: Option<Place>,
 }
 
+/// Why a manifest means nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoRecipe {
+    /// The config does not fit.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// An artifact has no tree.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+}
+
 impl Recipe {
     /// The recipe of an image, from its manifest and the bytes of its config.
     ///
     /// # Errors
-    /// The config is malformed, or it does not belong to the manifest; an artifact has no tree. `image` is for messages.
-    pub(super) fn parse(manifest: &Manifest, config: &[u8], image: &str) -> Result<Self, PullError> {
+    /// The config is malformed, or it does not belong to the manifest; an artifact has no tree.
+    pub(super) fn parse(manifest: &Manifest, config: &[u8]) -> Result<Self, NoRecipe> {
         if let Some(kind) = manifest.artifact {
-            let parts = artifact::parts(kind, manifest, config).about(image)?;
+            let parts = artifact::parts(kind, manifest, config)?;
             let parts = parts.into_iter().map(|part| Part {
                 blob: part.blob.clone(),
                 form: part.form,
@@ -60,7 +69,7 @@ impl Recipe {
             });
             return Ok(Self { parts: parts.collect(), platform: None });
         }
-        let config = ImageConfig::parse(config, manifest.layers.len()).about(image)?;
+        let config = ImageConfig::parse(config, manifest.layers.len())?;
         let layers = manifest.layers.iter().zip(config.diff_ids);
         let parts = layers.map(|(layer, diff_id)| Part {
             blob: layer.descriptor.clone(),
@@ -111,7 +120,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::oci::manifest::{LayerCompression, ManifestError};
+    use crate::oci::manifest::LayerCompression;
 
     fn descriptor(of: &[u8]) -> Descriptor {
         let digest = Digest::of(of);
@@ -134,7 +143,7 @@ mod tests {
     fn each_layer_is_paired_with_its_diff_id() {
         let manifest = manifest(&[b"low", b"high", b"low"]);
         let ids = [Digest::of(b"1"), Digest::of(b"2"), Digest::of(b"1")];
-        let recipe = Recipe::parse(&manifest, &config(&ids), "i").unwrap();
+        let recipe = Recipe::parse(&manifest, &config(&ids)).unwrap();
         assert_eq!(recipe.platform.as_deref(), Some("linux/arm64"));
         for ((part, layer), diff_id) in recipe.parts.iter().zip(layers(&manifest)).zip(ids) {
             assert_eq!((&part.blob, part.form), (&layer.descriptor, layer.form));
@@ -145,12 +154,12 @@ mod tests {
 
     #[test]
     fn a_config_of_another_manifest_is_refused() {
-        let refused = |manifest: &Manifest, config: &[u8]| match Recipe::parse(manifest, config, "i") {
-            Err(PullError::Manifest { source, .. }) => source,
+        let refused = |manifest: &Manifest, config: &[u8]| match Recipe::parse(manifest, config) {
+            Err(NoRecipe::Manifest(error)) => error,
             other => panic!("{other:?}"),
         };
         let error = refused(&manifest(&[b"one"]), &config(&[]));
-        assert_eq!(*error, ManifestError::DiffIdCount { diff_ids: 0, layers: 1 });
-        assert!(matches!(*refused(&manifest(&[]), b"{"), ManifestError::Syntax(_)));
+        assert_eq!(error, ManifestError::DiffIdCount { diff_ids: 0, layers: 1 });
+        assert!(matches!(refused(&manifest(&[]), b"{"), ManifestError::Syntax(_)));
     }
 }

@@ -37,7 +37,7 @@ impl Puller {
         let hold = self.pulls().store().hold();
         let rights = self.pulls().rights(request)?;
         let config = read_blob(&**source, &manifest.config, limits.config_bytes).await.about(&image)?;
-        let recipe = Recipe::parse(manifest, &config, &image)?;
+        let recipe = Recipe::parse(manifest, &config).about(&image)?;
         let progress = Arc::new(Progress::of(&image, digest, manifest));
         request.watch.set_progress(&progress);
         let wanted = ImageLayers {
