@@ -47,7 +47,7 @@ mod vary;
 
 use blocking::blocking;
 pub use build::{fold, write};
-pub use chunked::{PartialPulls, PlanRules, ReuseFrom};
+pub use chunked::settings::{PartialPulls, PlanRules, ReuseFrom};
 pub use error::PullError;
 pub use excess::Excess;
 pub use limits::{Kept, PullLimits};

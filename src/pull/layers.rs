@@ -8,11 +8,15 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
-use super::chunked::{Capture, Given, Parted, PartialPulls, TableMemory, Tables, list_contents};
+use super::chunked::capture::Capture;
+use super::chunked::list::list_contents;
+use super::chunked::memory::TableMemory;
+use super::chunked::settings::PartialPulls;
+use super::chunked::words::{Given, Parted, Tables};
 use super::error::About as _;
 use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
-use super::recipe::Part;
+use super::recipe::{self, Part};
 use super::rights::Rights;
 use super::turns::{GaveWay, Turn, TurnRules, Turns};
 use super::{PullError, blocking};
@@ -23,7 +27,7 @@ use crate::image::store::{AccessRecord, Held, Hold, Store};
 use crate::oci::Source;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
-use crate::oci::manifest::{Descriptor, LayerCompression};
+use crate::oci::manifest::{LayerCompression, LayerForm};
 
 /// Compressed chunks that wait between the network and the decompressor. A chunk has at most a few hundred KiB, so
 /// this bounds what one layer holds in memory.
@@ -49,18 +53,18 @@ type LayerKey = (Digest, Origin, AccessRecord);
 
 /// One layer to be fetched.
 pub(super) struct WantedLayer<'a> {
-    pub blob: &'a Descriptor,
-    pub compression: LayerCompression,
-    /// The DiffID that the config claims.
-    pub claimed: Digest,
+    pub part: &'a Part,
+    /// By what the store knows its blob.
+    key: Digest,
     pub progress: &'a LayerProgress,
 }
 
 /// A layer that was fetched.
 struct FetchedLayer {
     diff_id: Digest,
-    /// The digest of the bytes that came and were hashed: the blob's, or the DiffID of a layer that was put together.
-    bytes: Digest,
+    /// By what the store knows the bytes that came and were hashed: the blob, or the DiffID of a layer that was put
+    /// together.
+    key: Digest,
 }
 
 /// What fetching the parts of one image needs.
@@ -98,58 +102,56 @@ impl LayerFetcher {
         }
     }
 
-    /// Fetches every part into the store, several at a time. The progress has one counter per part.
-    pub(super) async fn fetch_all(&self, pull: &ImageLayers<'_>, parts: &[Part]) -> Result<(), PullError> {
-        let counters = &pull.progress.layers;
-        let each = |i: usize| self.fetch(pull, &parts[i], &counters[i]);
-        stream::iter(0..parts.len().min(counters.len()))
-            .map(each)
-            .buffer_unordered(self.parallel)
-            .try_collect::<()>()
-            .await
-    }
-
-    async fn fetch(
+    /// Fetches every part into the store, several at a time, and returns their DiffIDs in the same order. The progress
+    /// has one counter per part.
+    pub(super) async fn fetch_all(
         &self,
         pull: &ImageLayers<'_>,
-        part: &Part,
-        progress: &LayerProgress,
-    ) -> Result<(), PullError> {
-        match part {
-            Part::Layer { blob, compression, diff_id } => {
-                let (compression, claimed) = (*compression, *diff_id);
-                self.layer(pull, &WantedLayer { blob, compression, claimed, progress }).await
-            }
-        }
+        parts: &[Part],
+    ) -> Result<Vec<Digest>, PullError> {
+        let each = async |(index, (part, progress)): (usize, (&Part, &LayerProgress))| {
+            let key = recipe::key(&part.blob.digest, part.form);
+            Ok::<_, PullError>((index, self.layer(pull, &WantedLayer { part, key, progress }).await?))
+        };
+        let mut found: Vec<(usize, Digest)> =
+            stream::iter(parts.iter().zip(&pull.progress.layers).enumerate())
+                .map(each)
+                .buffer_unordered(self.parallel)
+                .try_collect()
+                .await?;
+        found.sort_unstable_by_key(|(index, _)| *index);
+        Ok(found.into_iter().map(|(_, diff_id)| diff_id).collect())
     }
 
-    /// Fetches a layer, unless the caller may use the one that is here.
-    async fn layer(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<(), PullError> {
-        let (blob, claimed, progress) = (layer.blob.digest, layer.claimed, layer.progress);
+    /// Fetches a layer, unless the caller may use the one that is here. Returns its DiffID.
+    async fn layer(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
+        let (key, blob, progress) = (layer.key, layer.part.blob.digest, layer.progress);
         let (origin, reader) = pull.rights.identity();
-        let lock = self.lock_of((blob, origin, reader));
+        let lock = self.lock_of((key, origin, reader));
         // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
         let _locked = lock.lock().await;
-        let found = match self.stored_layer(pull, [blob, claimed]).await? {
+        let found = match self.stored_layer(pull, layer).await? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
-                self.metrics.saved(Reuse::Layer, layer.blob.size);
+                self.metrics.saved(Reuse::Layer, layer.part.blob.size);
                 diff_id
             }
             None => {
-                let FetchedLayer { diff_id, bytes } = self.stream(pull, layer).await?;
+                let FetchedLayer { diff_id, key } = self.stream(pull, layer).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
-                blocking(pull.image, move || rights.record_fetch(&hold, &bytes)).await??;
+                blocking(pull.image, move || rights.record_fetch(&hold, &key)).await??;
                 progress.set(LayerState::Done);
                 diff_id
             }
         };
         // A layer that is here is compared too: the config may claim another one for its blob.
-        if found != claimed {
-            let (image, old_writer) = (pull.image.to_owned(), Positions::are_stated(layer.blob));
-            return Err(PullError::DiffId { image, blob, found, claimed, old_writer });
+        match layer.part.claimed {
+            Some(claimed) if found != claimed => {
+                let (image, old_writer) = (pull.image.to_owned(), Positions::are_stated(&layer.part.blob));
+                Err(PullError::DiffId { image, blob, found, claimed, old_writer })
+            }
+            _ => Ok(found),
         }
-        Ok(())
     }
 
     /// The layer of a blob, or the one with the DiffID that is claimed for it, if it is here and the caller may use it: if
@@ -157,15 +159,16 @@ impl LayerFetcher {
     async fn stored_layer(
         &self,
         pull: &ImageLayers<'_>,
-        bytes: [Digest; 2],
+        layer: &WantedLayer<'_>,
     ) -> Result<Option<Digest>, PullError> {
+        let keys = std::iter::once(layer.key).chain(layer.part.claimed);
         let (rights, hold, image) = (pull.rights.clone(), pull.hold.clone(), pull.image.to_owned());
         let look = move || {
-            for fetched in bytes {
-                let Some(diff_id) = rights.layer(&fetched)? else { continue };
+            for key in keys {
+                let Some(diff_id) = rights.layer(&key)? else { continue };
                 hold.keep_blocking(&[Held::Layer(diff_id)]).about(&image)?;
                 // A collection may have been faster.
-                if rights.layer(&fetched)? == Some(diff_id) {
+                if rights.layer(&key)? == Some(diff_id) {
                     return Ok(Some(diff_id));
                 }
             }
@@ -182,11 +185,11 @@ impl LayerFetcher {
     ) -> Result<FetchedLayer, PullError> {
         let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
         let given = match self.in_parts(pull, layer, &mut turn).await? {
-            Parted::Stored(diff_id) => return Ok(FetchedLayer { diff_id, bytes: diff_id }),
+            Parted::Stored(diff_id) => return Ok(FetchedLayer { diff_id, key: diff_id }),
             Parted::Whole(given) => given,
         };
         let diff_id = self.whole(pull, layer, &mut turn, given).await?;
-        Ok(FetchedLayer { diff_id, bytes: layer.blob.digest })
+        Ok(FetchedLayer { diff_id, key: layer.key })
     }
 
     /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
@@ -198,23 +201,27 @@ impl LayerFetcher {
         turn: &mut Turn<'_>,
         given: Given,
     ) -> Result<Digest, PullError> {
-        let blob = layer.blob.digest;
+        let blob = layer.part.blob.digest;
         let gave_way = |GaveWay { rate }| PullError::GaveWay { image: pull.image.to_owned(), blob, rate };
         let mut bytes = match given.stream {
             Some(stream) => stream,
             // A registry that does not answer keeps a slot no longer than one that sends nothing.
-            None => turn.during(pull.source.blob(layer.blob)).await.map_err(gave_way)?.about(pull.image)?,
+            None => {
+                turn.during(pull.source.blob(&layer.part.blob)).await.map_err(gave_way)?.about(pull.image)?
+            }
         };
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        let compression = match layer.part.form {
+            LayerForm::Archive(compression) => compression,
+            LayerForm::File | LayerForm::Nothing => LayerCompression::None,
+        };
         let task = LayerPipeline {
             store: Arc::clone(&self.store),
             hold: pull.hold.clone(),
             image: pull.image.to_owned(),
-            blob: layer::Blob {
-                digest: layer.blob.digest,
-                size: layer.blob.size,
-                compression: layer.compression,
-            },
+            blob: layer::Blob { digest: blob, size: layer.part.blob.size, compression },
+            form: layer.part.form,
+            key: layer.key,
             counter: layer.progress.counter(),
             metrics: self.metrics.clone(),
             limits: self.limits,
@@ -262,6 +269,9 @@ struct LayerPipeline {
     hold: Hold,
     image: String,
     blob: layer::Blob,
+    form: LayerForm,
+    /// By what the store knows the blob.
+    key: Digest,
     counter: Arc<AtomicU64>,
     metrics: PullMetrics,
     limits: ImageLimits,
@@ -283,13 +293,19 @@ impl LayerPipeline {
             self.metrics.fetched.add(bytes);
         };
         let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
-        let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.budget, &count);
+        let (blob, budget) = (&self.blob, &self.budget);
+        let taken = match self.form {
+            LayerForm::Archive(_) => layer::ingest(blob, chunks, &objects, record, &limits, budget, &count),
+            LayerForm::File | LayerForm::Nothing => {
+                layer::ingest_file(blob, chunks, &objects, record, &limits, budget, &count)
+            }
+        };
         let (found, record) = taken.about(image)?;
-        record.finish(&found.diff_id, &found.blob).about(image)?;
+        record.finish(&found.diff_id, &self.key).about(image)?;
         self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
         let (tables, memory) = self.tables;
         if let Some(toc) = capture.end(tables, &memory, self.limits.entries) {
-            list_contents(&self.store, (&found.blob, &found.diff_id), &toc);
+            list_contents(&self.store, (&self.key, &found.diff_id), &toc);
         }
         Ok(found.diff_id)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::chunked::PartialPulls;
+use super::chunked::settings::PartialPulls;
 use super::turns::TurnRules;
 use crate::image::tree::{Reduction, Rules};
 use crate::oci::limits::ImageLimits;

@@ -134,15 +134,15 @@ impl Rights {
 
     /// Records that the operator has pulled the image for everybody, and of `bytes`, its blobs and layers, those that have
     /// come. What a manifest only names has not: a layer that was put together from parts proves nothing about its blob.
-    pub(super) fn record_preload<'a>(
+    pub(super) fn record_preload(
         &self,
         hold: &Hold,
         manifest: &Digest,
-        bytes: impl IntoIterator<Item = &'a Digest>,
+        bytes: impl IntoIterator<Item = Digest>,
     ) -> Result<(), PullError> {
         for fetched in bytes {
-            if self.layer_facts(fetched)? != LayerFacts::default() {
-                self.record_blob(hold, fetched, "", &AccessRecord::Preloaded)?;
+            if self.layer_facts(&fetched)? != LayerFacts::default() {
+                self.record_blob(hold, &fetched, "", &AccessRecord::Preloaded)?;
             }
         }
         // Every later `pull` of the image would write the same.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::list::list_contents;
 use super::ranges::{REQUEST_MAX, Ranges};
 use super::search::{self, ListedLayer};
-use super::{Stop, Tables, list_contents};
+use super::words::{Stop, Tables};
 use crate::image::chunked::{
     self, Doubt, Part, Plan, Positions, Rebuild, Run, Section, TarSplit, Toc, Wire, compare,
 };
@@ -15,11 +16,11 @@ use crate::image::layer::{self, LayerError, LayerFault};
 use crate::image::store::{Hold, Store};
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
-use crate::pull::error::About as _;
+use crate::pull::blocking::blocking;
+use crate::pull::error::{About as _, PullError};
 use crate::pull::layers::{ImageLayers, LayerFetcher, WantedLayer};
 use crate::pull::metrics::{PartialOutcome, Reuse};
 use crate::pull::turns::Turn;
-use crate::pull::{PullError, blocking};
 
 /// Parts that wait between the network and the rebuilding, besides those that are held until their turn.
 const PARTS_IN_FLIGHT: usize = 4;
@@ -30,6 +31,8 @@ pub(super) struct Attempt<'a> {
     pull: &'a ImageLayers<'a>,
     layer: &'a WantedLayer<'a>,
     positions: Positions,
+    /// The DiffID that it must have.
+    claimed: Digest,
     toc: Option<Arc<Toc>>,
     /// The table was no good.
     unsound: bool,
@@ -40,9 +43,9 @@ impl<'a> Attempt<'a> {
         fetcher: &'a LayerFetcher,
         pull: &'a ImageLayers<'a>,
         layer: &'a WantedLayer<'a>,
-        positions: Positions,
+        (positions, claimed): (Positions, Digest),
     ) -> Self {
-        Self { fetcher, pull, layer, positions, toc: None, unsound: false }
+        Self { fetcher, pull, layer, positions, claimed, toc: None, unsound: false }
     }
 
     /// What is known of the layer's table when the attempt has failed.
@@ -62,7 +65,7 @@ impl<'a> Attempt<'a> {
         let toc = self.read_toc(turn).await?;
         let plan = self.plan(&toc, lists).await?;
         let split = self.read_split(&toc, turn).await?;
-        let (size, wire) = (self.layer.blob.size, self.wire_bytes(&plan));
+        let (size, wire) = (self.layer.part.blob.size, self.wire_bytes(&plan));
         self.layer.progress.set_here(size.saturating_sub(wire));
         let rebuilt = self.rebuild(&toc, plan, split, turn).await;
         match &rebuilt {
@@ -92,7 +95,7 @@ impl<'a> Attempt<'a> {
             Ok::<_, PullError>(Plan::of(&toc, &found, rules))
         };
         let plan = blocking(image, look).await??;
-        let (bytes, size) = (self.wire_bytes(&plan), self.layer.blob.size);
+        let (bytes, size) = (self.wire_bytes(&plan), self.layer.part.blob.size);
         // Where little is here, one request is quicker than hundreds.
         if bytes > size / 10 * 9 {
             let why = format!("{bytes} of its {size} bytes would have to be fetched");
@@ -135,9 +138,9 @@ impl<'a> Attempt<'a> {
             store: Arc::clone(&self.fetcher.store),
             hold: self.pull.hold.clone(),
             image: image.to_owned(),
-            blob: self.layer.blob.digest,
-            size: self.layer.blob.size,
-            claimed: self.layer.claimed,
+            blob: self.layer.part.blob.digest,
+            size: self.layer.part.blob.size,
+            claimed: self.claimed,
             toc: Arc::clone(toc),
             plan,
             split,
@@ -159,7 +162,7 @@ impl<'a> Attempt<'a> {
     fn ranges(&self) -> Ranges<'_> {
         let ImageLayers { image, source, .. } = *self.pull;
         let counter = self.layer.progress.counter_ref();
-        Ranges { image, source, blob: self.layer.blob, counter, metrics: &self.fetcher.metrics }
+        Ranges { image, source, blob: &self.layer.part.blob, counter, metrics: &self.fetcher.metrics }
     }
 }
 

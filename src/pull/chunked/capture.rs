@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{TableMemory, Tables};
+use super::memory::TableMemory;
+use super::words::Tables;
 use crate::image::chunked::{Positions, Toc};
 
 /// Keeps the bytes of a layer that are its table of contents: at most as many as [`Positions`] admit.

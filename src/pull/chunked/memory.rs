@@ -24,7 +24,7 @@ impl Default for TableMemory {
 impl TableMemory {
     /// Takes what a plan for the layer needs, if it is free now. Its turn is not waited for: the layers that have it may
     /// come from slow registries.
-    pub(super) fn try_take(&self, positions: &Positions) -> Option<Taken> {
+    pub(in crate::pull) fn try_take(&self, positions: &Positions) -> Option<Taken> {
         Arc::clone(&self.0).try_acquire_many_owned(units(positions.memory())).ok()
     }
 }

@@ -8,12 +8,11 @@ use futures_util::stream::FuturesOrdered;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
 
-use super::Stop;
+use super::words::Stop;
 use crate::image::chunked::{Part, Run};
 use crate::oci::manifest::Descriptor;
 use crate::oci::{Ranged, Source, SourceError};
-use crate::pull::PullError;
-use crate::pull::error::About as _;
+use crate::pull::error::{About as _, PullError};
 use crate::pull::metrics::{PartialOutcome, PullMetrics};
 use crate::pull::turns::{GaveWay, Turn};
 

@@ -1,11 +1,10 @@
 //! Looks for the files of a layer in the store. Blocking.
 
-use super::ReuseFrom;
+use super::settings::ReuseFrom;
 use crate::image::chunked::{Found, Toc, Wanted};
 use crate::image::store::{Held, Hold, Store};
 use crate::oci::digest::Digest;
-use crate::pull::PullError;
-use crate::pull::error::About as _;
+use crate::pull::error::{About as _, PullError};
 use crate::pull::rights::Rights;
 
 /// Lists that are read for a layer, the newest first.

@@ -77,13 +77,13 @@ impl Records {
                 stored_evidence::keep(&self.store, &self.hold, evidence, origin, &self.image)?;
             }
             NewRecord::Preloaded { manifest, fetched } => {
-                let blobs =
-                    fetched.iter().flat_map(|path| recipe::blobs(&path.manifest)).map(|blob| &blob.digest);
+                let blobs = fetched.iter().flat_map(|path| recipe::layers(&path.manifest));
+                let blobs = blobs.map(|layer| recipe::key(&layer.descriptor.digest, layer.form));
                 let record = match fetched {
                     Some(_) => self.stored(manifest)?,
                     None => None,
                 };
-                let layers = record.iter().flat_map(|record| &record.layers);
+                let layers = record.iter().flat_map(|record| record.layers.iter().copied());
                 self.rights.record_preload(&self.hold, manifest, blobs.chain(layers))?;
             }
             NewRecord::Used(manifest) => note_used(&self.store, manifest),
