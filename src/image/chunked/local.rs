@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::contents::{ContentsEntry, StoredContent};
 use super::toc::Toc;
@@ -12,6 +13,8 @@ use crate::oci::digest::{Digest, Hasher};
 
 /// Bytes read at a time.
 const BUFFER: usize = 256 << 10;
+/// Files that are read at the same time.
+const READERS: usize = 8;
 
 /// A file or a piece of one that the store has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,41 +90,67 @@ impl Found {
     /// Reads all that was found, and keeps what has the sha256 by which it was found. Chunks of files that are here whole
     /// are not needed, and not kept. Blocking.
     #[must_use]
-    pub fn verified(mut self, toc: &Toc, objects: &Objects) -> Self {
+    pub fn verified(self, toc: &Toc, objects: &Objects) -> Self {
         let wanted = Wanted::of(toc);
-        let mut buffer = vec![0; BUFFER];
-        self.files.retain(|digest, local| {
-            let size = wanted.files.get(digest).copied().unwrap_or(0);
-            holds(local, size, true, digest, objects, &mut buffer)
+        let size = |digest: &Digest, of: &HashMap<Digest, u64>| of.get(digest).copied().unwrap_or(0);
+        let files = self.files.into_iter().map(|(digest, local)| {
+            let size = size(&digest, &wanted.files);
+            Claim { digest, local, size, whole: true }
         });
-        let missing = toc.files.iter().filter(|file| !self.files.contains_key(&file.digest));
-        let mut chunks = HashMap::new();
-        for digest in missing.flat_map(|file| toc.chunks(file)).filter_map(|chunk| chunk.digest) {
-            let Some(local) = self.chunks.remove(&digest) else { continue };
-            let size = wanted.chunks.get(&digest).copied().unwrap_or(0);
-            if holds(&local, size, false, &digest, objects, &mut buffer) {
-                chunks.insert(digest, local);
-            }
-        }
-        Self { files: self.files, chunks }
+        let files = proven(files.collect(), objects);
+        let missing = toc.files.iter().filter(|file| !files.contains_key(&file.digest));
+        let mut chunks = self.chunks;
+        let chunks = missing.flat_map(|file| toc.chunks(file)).filter_map(|chunk| {
+            let digest = chunk.digest?;
+            let local = chunks.remove(&digest)?;
+            Some(Claim { digest, local, size: size(&digest, &wanted.chunks), whole: false })
+        });
+        let chunks = proven(chunks.collect(), objects);
+        Self { files, chunks }
     }
 }
 
-/// Whether bytes that the store has are those with this digest; `whole` if there may be no more of the object.
-fn holds(
-    local: &Local,
+/// What a list says of the store: that these are so many bytes with this sha256.
+struct Claim {
+    digest: Digest,
+    local: Local,
     size: u64,
+    /// There are no more of them in the object.
     whole: bool,
-    digest: &Digest,
-    objects: &Objects,
-    buffer: &mut [u8],
-) -> bool {
-    match local {
-        Local::Inline(bytes) => bytes.len() as u64 == size && Digest::of(bytes) == *digest,
-        Local::Object(object, offset) => {
-            let hashed = hash(object, *offset, size, whole, objects, buffer);
-            // Damaged or gone: fetched like any other.
-            hashed.is_ok_and(|found| found == *digest)
+}
+
+/// The claims that hold. Several are read at a time: the files are small, and a disk answers many as fast as one.
+fn proven(claims: Vec<Claim>, objects: &Objects) -> HashMap<Digest, Local> {
+    let (next, holds): (AtomicUsize, Vec<AtomicBool>) =
+        (AtomicUsize::new(0), claims.iter().map(|_| AtomicBool::new(false)).collect());
+    let read = || {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let (Some(claim), Some(holds)) = (claims.get(number), holds.get(number)) else { break };
+            holds.store(claim.holds(objects, &mut buffer), Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..READERS.min(claims.len()) {
+            // With fewer threads it takes longer.
+            let _ = std::thread::Builder::new().name("layer-verify".to_owned()).spawn_scoped(scope, read);
+        }
+        read();
+    });
+    let held = claims.into_iter().zip(holds).filter(|(_, holds)| holds.load(Ordering::Relaxed));
+    held.map(|(claim, _)| (claim.digest, claim.local)).collect()
+}
+
+impl Claim {
+    fn holds(&self, objects: &Objects, buffer: &mut [u8]) -> bool {
+        match &self.local {
+            Local::Inline(bytes) => bytes.len() as u64 == self.size && Digest::of(bytes) == self.digest,
+            Local::Object(object, offset) => {
+                let hashed = hash(object, *offset, (self.size, self.whole), objects, buffer);
+                // Damaged or gone: fetched like any other.
+                hashed.is_ok_and(|found| found == self.digest)
+            }
         }
     }
 }
@@ -129,8 +158,7 @@ fn holds(
 fn hash(
     object: &VerityDigest,
     offset: u64,
-    size: u64,
-    whole: bool,
+    (size, whole): (u64, bool),
     objects: &Objects,
     buffer: &mut [u8],
 ) -> io::Result<Digest> {

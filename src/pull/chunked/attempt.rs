@@ -23,7 +23,7 @@ use crate::pull::metrics::{PartialOutcome, Reuse};
 use crate::pull::turns::Turn;
 
 /// Parts that wait between the network and the rebuilding, besides those that are held until their turn.
-const PARTS_IN_FLIGHT: usize = 4;
+const PARTS_IN_FLIGHT: usize = 1;
 
 /// An attempt, and what it has found out so far.
 pub(super) struct Attempt<'a> {
