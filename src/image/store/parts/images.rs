@@ -40,7 +40,7 @@ pub struct Listing {
     pub unreadable: Vec<StoreError>,
 }
 
-/// Which of a file's states was seen: its inode, and when that was changed. Every use of an image changes it.
+/// Which of a file's states was seen: its inode, and when that was changed. Uses of an image change it, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::image::store) struct Stamp(u64, i64, i64);
 
