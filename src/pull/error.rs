@@ -65,8 +65,7 @@ pub enum PullError {
     /// The config promises another layer than the one the manifest names.
     #[error(
         "{image}: layer {blob} holds {found} but the image's config claims {claimed}; \
-         the image is broken or forged, rebuild and push it again{}",
-        if *old_writer { OLD_WRITER } else { "" }
+         the image is broken or forged, rebuild and push it again"
     )]
     DiffId {
         /// The reference asked for.
@@ -77,9 +76,13 @@ pub enum PullError {
         found: Digest,
         /// The DiffID that the config lists for this layer.
         claimed: Digest,
-        /// The layer is zstd:chunked, which old tools write wrong.
-        old_writer: bool,
     },
+    /// [`PullError::DiffId`] of a zstd:chunked layer. skopeo 1.9.3 of Debian bookworm compresses another tar than the one of
+    /// the DiffID.
+    #[error(
+        "{0}; the layer is zstd:chunked, which skopeo 1.9 writes with other content than it says: push it with a newer tool"
+    )]
+    ChunkedDiffId(Box<PullError>),
     /// An index that lists an index that lists an index…
     #[error("{0}: indexes are nested too deeply to be an image; name the manifest's digest instead")]
     Nested(String),
@@ -201,10 +204,6 @@ pub enum PullError {
     },
 }
 
-/// Seen with skopeo 1.9.3 of Debian bookworm: its layers are compressed from another tar than the one of the DiffID.
-const OLD_WRITER: &str =
-    " with a newer tool: skopeo 1.9 writes zstd:chunked layers with other content than it says";
-
 impl PullError {
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
@@ -215,7 +214,7 @@ impl PullError {
             Self::Manifest { source, .. } => source.kind(),
             Self::Artifact { source, .. } => source.kind(),
             Self::Layer { source, .. } => source.kind(),
-            Self::DiffId { .. } | Self::NotAsSealed { .. } => Kind::Corrupt,
+            Self::DiffId { .. } | Self::ChunkedDiffId(_) | Self::NotAsSealed { .. } => Kind::Corrupt,
             Self::Seal { source, .. } => source.kind(),
             Self::Unsealed { .. } => Kind::Denied,
             Self::Excess { source, .. } => source.kind(),

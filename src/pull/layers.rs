@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
+use super::busy::Occupied;
 use super::chunked::capture::Capture;
 use super::chunked::list::list_contents;
 use super::chunked::memory::TableMemory;
@@ -102,6 +103,11 @@ impl LayerFetcher {
         }
     }
 
+    /// How many slots are in use, and how many places beside them.
+    pub(super) fn busy(&self) -> (Occupied, Occupied) {
+        self.turns.busy()
+    }
+
     /// Fetches every part into the store, several at a time, and returns their DiffIDs in the same order. The progress
     /// has one counter per part.
     pub(super) async fn fetch_all(
@@ -147,8 +153,11 @@ impl LayerFetcher {
         // A layer that is here is compared too: the config may claim another one for its blob.
         match layer.part.claimed {
             Some(claimed) if found != claimed => {
-                let (image, old_writer) = (pull.image.to_owned(), Positions::are_stated(&layer.part.blob));
-                Err(PullError::DiffId { image, blob, found, claimed, old_writer })
+                let error = PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed };
+                Err(match Positions::are_stated(&layer.part.blob) {
+                    true => PullError::ChunkedDiffId(Box::new(error)),
+                    false => error,
+                })
             }
             _ => Ok(found),
         }
@@ -232,6 +241,7 @@ impl LayerFetcher {
         let fed: Result<(), PullError> = async {
             while let Some(chunk) = turn.during(bytes.next()).await.map_err(gave_way)? {
                 let chunk = chunk.about(pull.image)?;
+                self.metrics.fetched.add(chunk.len() as u64);
                 turn.took(chunk.len()).await.map_err(gave_way)?;
                 if sender.send(chunk).await.is_err() {
                     break; // The pipeline has failed, and its result says why.
@@ -290,7 +300,6 @@ impl LayerPipeline {
         let chunks = std::iter::from_fn(|| chunks.blocking_recv()).inspect(|chunk| capture.see(chunk));
         let count = |bytes| {
             self.counter.fetch_add(bytes, Ordering::Relaxed);
-            self.metrics.fetched.add(bytes);
         };
         let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
         let (blob, budget) = (&self.blob, &self.budget);

@@ -214,7 +214,7 @@ impl Gathered {
         let Some(file) = self.files.last_mut().filter(|file| *file.name == *entry.name) else {
             return fail();
         };
-        let open = file.chunks.len() > 0 && file.chunks.end == self.chunks.len();
+        let open = !file.chunks.is_empty() && file.chunks.end == self.chunks.len();
         let Some(last) = self.chunks.last_mut().filter(|_| open) else { return fail() };
         let (Some(start), Some(at)) = (entry.offset, entry.chunk_offset) else { return fail() };
         if start <= last.frames.start || start >= file.frames.end || at <= last.bytes.start || at >= file.size

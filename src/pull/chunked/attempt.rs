@@ -161,8 +161,7 @@ impl<'a> Attempt<'a> {
 
     fn ranges(&self) -> Ranges<'_> {
         let ImageLayers { image, source, .. } = *self.pull;
-        let counter = self.layer.progress.counter_ref();
-        Ranges { image, source, blob: &self.layer.part.blob, counter, metrics: &self.fetcher.metrics }
+        Ranges { image, source, blob: &self.layer.part.blob, metrics: &self.fetcher.metrics }
     }
 }
 

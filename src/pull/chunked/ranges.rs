@@ -1,7 +1,6 @@
 //! The ranges of a layer: many requests at a time, their bytes in order.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::FuturesOrdered;
@@ -26,7 +25,6 @@ pub(super) struct Ranges<'a> {
     pub image: &'a str,
     pub source: &'a dyn Source,
     pub blob: &'a Descriptor,
-    pub counter: &'a AtomicU64,
     pub metrics: &'a PullMetrics,
 }
 
@@ -123,7 +121,6 @@ impl Ranges<'_> {
 
     async fn took(&self, part: &Part, turn: &mut Turn<'_>) -> Result<(), PullError> {
         let bytes = part.bytes.len();
-        self.counter.fetch_add(bytes as u64, Ordering::Relaxed);
         self.metrics.fetched.add(bytes as u64);
         turn.took(bytes).await.map_err(|gave_way| self.gave_way(gave_way))
     }

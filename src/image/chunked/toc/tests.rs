@@ -41,7 +41,8 @@ fn files_and_chunks_have_their_places() {
 
 #[test]
 fn what_is_not_sound_is_a_doubt() {
-    let changes: [(&str, fn(&mut Value)); 17] = [
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 17] = [
         ("another version", |t| t["version"] = 2.into()),
         ("no version", |t| drop(t.as_object_mut().unwrap().remove("version"))),
         ("no tar-split", |t| t["tarSplitDigest"] = Value::Null),
