@@ -32,6 +32,7 @@ mod seal;
 mod slow_registries;
 mod spellings;
 mod state_directory;
+mod status;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;

@@ -241,7 +241,9 @@ mod stacked {
 
     #[test]
     fn what_lies_over_anything_but_directories_is_what_podman_mounts() {
-        let scratch = tempfile::tempdir_in("/var/tmp").unwrap();
+        // Podman makes a reference of the path, so it must look like one.
+        let name = format!("stacked-{}", std::process::id());
+        let scratch = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in("/var/tmp").unwrap();
         let lower = vec![
             dir(""),
             dir("d"),

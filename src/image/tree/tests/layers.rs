@@ -168,12 +168,13 @@ fn whiteout_devices_of_the_image_are_kept() {
 
 #[test]
 fn many_markers_over_one_large_directory_cost_their_sum() {
-    let large = |layer| (0..20_000).map(move |at| file(&format!("d/e/{layer}-{at}"), "x"));
+    let large = |layer| (0..60_000).map(move |at| file(&format!("d/e/{layer}-{at}"), "x"));
     let mut upper: Vec<LayerEntry> = large("upper").collect();
-    for _ in 0..20_000 {
+    for _ in 0..60_000 {
         upper.extend([opaque("d/e"), whiteout("d"), opaque("")]);
     }
+    // Ten thousand million steps, if each marker looked at every file.
     let started = std::time::Instant::now();
     build(Rules::Faithful, &[large("lower").collect(), upper]).unwrap();
-    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(started.elapsed() < std::time::Duration::from_secs(120), "{:?}", started.elapsed());
 }
