@@ -21,6 +21,7 @@ mod holds;
 mod hostile;
 mod key_place;
 mod kubernetes;
+mod layers;
 mod levels;
 mod outright;
 mod powers;
