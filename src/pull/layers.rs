@@ -115,7 +115,7 @@ impl LayerFetcher {
                 diff_id
             }
             None => {
-                let diff_id = self.stream(pull, layer).await?;
+                let diff_id = self.undamaged(pull, layer).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
                 blocking(pull.image, move || rights.record_fetch(&hold, &blob)).await??;
                 progress.set(LayerState::Done);
@@ -124,7 +124,8 @@ impl LayerFetcher {
         };
         // A layer that is here is compared too: the config may claim another one for its blob.
         if found != claimed {
-            return Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed });
+            let chunked = layer.blob.is_zstd_chunked();
+            return Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed, chunked });
         }
         Ok(())
     }
@@ -141,6 +142,19 @@ impl LayerFetcher {
         blocking(pull.image, look).await?
     }
 
+    /// Streams one blob, and once more if it was damaged on its way: what comes through another cache, or at another time,
+    /// may be whole. A file is not read twice for that.
+    async fn undamaged(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
+        match self.stream(pull, layer).await {
+            Err(error) if error.is_damage() && pull.rights.origin().is_open() => {
+                tracing::warn!(image.reference = pull.image, %error, "the layer is fetched once more");
+                layer.progress.restart();
+                self.stream(pull, layer).await
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
     /// dropped leaves no thread behind.
     async fn stream(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
@@ -151,6 +165,7 @@ impl LayerFetcher {
         let opened = turn.during(pull.source.blob(layer.blob)).await.map_err(gave_way)?;
         let mut bytes = opened.about(pull.image)?;
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        let budget = Arc::new(pull.budget.attempt());
         let task = LayerPipeline {
             store: Arc::clone(&self.store),
             hold: pull.hold.clone(),
@@ -163,7 +178,7 @@ impl LayerFetcher {
             counter: layer.progress.counter(),
             metrics: self.metrics.clone(),
             limits: self.limits,
-            budget: Arc::clone(&pull.budget),
+            budget: Arc::clone(&budget),
         };
         let pipeline = tokio::task::spawn_blocking(move || task.run(receiver));
         let fed: Result<(), PullError> = async {
@@ -183,7 +198,10 @@ impl LayerFetcher {
             .await
             .map_err(|error| PullError::Lost { image: pull.image.to_owned(), why: error.to_string() })?;
         // The error of a broken stream explains more than that of the truncated layer which it causes.
-        fed?;
+        let outcome = fed.and(outcome);
+        if outcome.is_err() {
+            budget.give_back();
+        }
         outcome
     }
 
