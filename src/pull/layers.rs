@@ -120,8 +120,11 @@ impl LayerFetcher {
         // A layer that is here is compared too: the config may claim another one for its blob.
         match layer.part.claimed {
             Some(claimed) if found != claimed => {
-                let chunked = layer.part.blob.is_zstd_chunked();
-                Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed, chunked })
+                let image = pull.image.to_owned();
+                Err(match layer.part.blob.is_zstd_chunked() {
+                    true => PullError::ChunkedDiffId { image, blob, found, claimed },
+                    false => PullError::DiffId { image, blob, found, claimed },
+                })
             }
             _ => Ok(found),
         }
