@@ -20,6 +20,18 @@ use crate::oci::manifest::ManifestError;
 use crate::oci::platform::PlatformError;
 use crate::trust::PolicyRefusal;
 
+/// A layer that is not what the config promises.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("layer {blob} holds {found} but the image's config claims {claimed}")]
+pub struct WrongDiffId {
+    /// The layer's blob.
+    pub blob: Digest,
+    /// The DiffID computed here.
+    pub found: Digest,
+    /// The DiffID that the config lists for this layer.
+    pub claimed: Digest,
+}
+
 /// Why an image could not be made available. Cheap to clone: every caller that waited for the same pull gets the same
 /// error.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -79,7 +91,7 @@ pub enum PullError {
     },
     /// The same of a layer that is compressed as zstd:chunked.
     #[error(
-        "{image}: layer {blob} holds {found} but the image's config claims {claimed}; it is compressed as zstd:chunked, and \
+        "{image}: {layer}; it is compressed as zstd:chunked, and \
          skopeo and podman of before 2024 (skopeo 1.9 of Debian 12 among them) wrote such layers without the end of the \
          archive: push the image again with a newer one, or without zstd:chunked; if it is none of theirs, it is broken or \
          forged"
@@ -87,12 +99,8 @@ pub enum PullError {
     ChunkedDiffId {
         /// The reference asked for.
         image: String,
-        /// The layer's blob.
-        blob: Digest,
-        /// The DiffID computed here.
-        found: Digest,
-        /// The DiffID that the config lists for this layer.
-        claimed: Digest,
+        /// As of [`PullError::DiffId`]; boxed, so that errors stay small.
+        layer: Box<WrongDiffId>,
     },
     /// An index that lists an index that lists an index…
     #[error(

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
-use super::error::About as _;
+use super::error::{About as _, WrongDiffId};
 use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::{self, Part};
@@ -122,7 +122,10 @@ impl LayerFetcher {
             Some(claimed) if found != claimed => {
                 let image = pull.image.to_owned();
                 Err(match layer.part.blob.is_zstd_chunked() {
-                    true => PullError::ChunkedDiffId { image, blob, found, claimed },
+                    true => {
+                        let layer = Box::new(WrongDiffId { blob, found, claimed });
+                        PullError::ChunkedDiffId { image, layer }
+                    }
                     false => PullError::DiffId { image, blob, found, claimed },
                 })
             }
