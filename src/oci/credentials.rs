@@ -196,8 +196,16 @@ impl Credentials {
     /// The credential for a reference; `None` for layouts and if no key matches.
     pub fn for_repository(&self, reference: &Reference) -> Result<Option<Credential>, CredentialError> {
         let Reference::Registry(registry) = reference else { return Ok(None) };
-        let found =
-            self.entries.iter().find(|(pattern, _)| pattern.matches(registry.host(), registry.repository()));
+        self.for_name(registry.host(), registry.repository())
+    }
+
+    /// The credential for a repository at a host; `None` if no key matches.
+    pub(super) fn for_name(
+        &self,
+        host: &str,
+        repository: &str,
+    ) -> Result<Option<Credential>, CredentialError> {
+        let found = self.entries.iter().find(|(pattern, _)| pattern.matches(host, repository));
         match found {
             None => Ok(None),
             Some((_, AuthEntry::Secret(credential))) => Ok(Some(credential.clone())),
@@ -263,6 +271,15 @@ impl CredentialId {
     /// The identity of having no credential.
     pub fn anonymous() -> Self {
         Self::of("anonymous", &[])
+    }
+
+    /// The identity of one who shows several credentials at several places.
+    pub(super) fn joined(ids: &[Self]) -> Self {
+        match ids {
+            [] => Self::anonymous(),
+            [first, others @ ..] if others.iter().all(|other| other == first) => *first,
+            _ => Self::of("joined", &ids.iter().map(Self::hex).collect::<Vec<_>>().iter().collect::<Vec<_>>()),
+        }
     }
 
     /// 64 hexadecimal digits. They must not be logged, see the type.

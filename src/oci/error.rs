@@ -34,6 +34,24 @@ pub enum SourceError {
         /// The registry's own message; may be empty.
         detail: String,
     },
+    /// The settings of this node forbid it.
+    #[error("{subject} is blocked by {stated}; take an image that is not, or remove blocked = true there")]
+    Blocked {
+        /// The image's name.
+        subject: String,
+        /// The file and the line that say so.
+        stated: String,
+    },
+    /// The registry cannot be asked whether the caller may read.
+    #[error(
+        "whether {image} may be read is proven by its registry, and no mirror is asked before: {source}; if its mirrors          may say so, start with --mirror-proof=mirror"
+    )]
+    Unproven {
+        /// The image's name.
+        image: String,
+        /// Why the registry cannot be asked.
+        source: Box<SourceError>,
+    },
     /// Too many requests.
     #[error("{host} limits the rate of requests for {subject}{}; {}", in_parentheses(detail), rate_remedy(*retry_after))]
     RateLimited {
@@ -279,7 +297,8 @@ impl SourceError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NotFound { .. } => Kind::NotFound,
-            Self::Denied { .. } => Kind::Denied,
+            Self::Denied { .. } | Self::Blocked { .. } => Kind::Denied,
+            Self::Unproven { source, .. } => source.kind(),
             Self::RateLimited { .. }
             | Self::Unavailable { .. }
             | Self::Unreachable { .. }
@@ -323,6 +342,7 @@ impl SourceError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after, .. } | Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::Unproven { source, .. } => source.retry_after(),
             _ => None,
         }
     }

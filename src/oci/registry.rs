@@ -26,6 +26,8 @@ mod hold;
 mod listing;
 mod metrics;
 mod pace;
+mod presence;
+mod redirect;
 mod request;
 mod retry;
 mod token;
@@ -33,14 +35,14 @@ mod transport;
 mod waiting;
 mod write;
 
-pub(super) use client::RegistryClient;
+pub(super) use client::{ApiAddress, RegistryClient};
 pub use documents::DocumentRules;
 use documents::TimeLeft;
 pub use metrics::RegistryMetrics;
 pub use pace::Pace;
 use request::Request;
 pub use retry::RetryPolicy;
-pub(super) use transport::Transport;
+pub(super) use transport::{EndpointTls, Patience, Transport};
 
 /// One repository of a registry.
 #[derive(Debug)]
@@ -55,7 +57,11 @@ pub(super) struct RegistrySource {
 
 impl RegistrySource {
     pub(super) fn new(client: Arc<RegistryClient>, reference: &RegistryReference) -> Self {
-        let (name, repository) = (reference.name(), reference.repository().to_owned());
+        Self::at(client, reference.name(), reference.repository().to_owned())
+    }
+
+    /// A repository that messages call `name`.
+    pub(super) fn at(client: Arc<RegistryClient>, name: String, repository: String) -> Self {
         Self { client, name, repository, kept: Mutex::default() }
     }
 
@@ -65,6 +71,29 @@ impl RegistrySource {
         let digest = raw.digest;
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(raw);
         Ok(digest)
+    }
+
+    /// As [`Source::blob`], from the byte `offset` on.
+    pub(super) async fn blob_from(
+        &self,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<BlobStream, SourceError> {
+        let request = Request { offset, ..self.blob_request(Method::GET, descriptor) };
+        blob::open(Arc::clone(&self.client), request, descriptor.size).await
+    }
+
+    fn blob_request(&self, method: Method, descriptor: &Descriptor) -> Request {
+        Request {
+            method,
+            repository: self.repository.clone(),
+            path: format!("blobs/{}", descriptor.digest),
+            accept: None,
+            offset: 0,
+            body: None,
+            quiet: false,
+            subject: format!("blob {} of {}", descriptor.digest, self.name),
+        }
     }
 
     async fn fetched(&self, request: &Request, version: &Version) -> Result<RawManifest, SourceError> {
@@ -183,17 +212,7 @@ impl Source for RegistrySource {
     }
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError> {
-        let request = Request {
-            method: Method::GET,
-            repository: self.repository.clone(),
-            path: format!("blobs/{}", descriptor.digest),
-            accept: None,
-            offset: 0,
-            body: None,
-            quiet: false,
-            subject: format!("blob {} of {}", descriptor.digest, self.name),
-        };
-        blob::open(Arc::clone(&self.client), request, descriptor.size).await
+        self.blob_from(descriptor, 0).await
     }
 
     async fn small_blob(&self, descriptor: &Descriptor) -> Result<Bytes, SourceError> {

@@ -8,7 +8,8 @@ use super::destination::Destination;
 use super::files::Files;
 use super::followed::Followed;
 use super::layout::LayoutSource;
-use super::registry::{RegistryClient, RegistrySource, Transport};
+use super::mirrors::{AccessProof, Endpoint, MirrorFiles, MirroredSource, Place, Route};
+use super::registry::{ApiAddress, Patience, RegistryClient, RegistrySource, Transport};
 use super::registry_settings::{Reach, read_credentials};
 use super::settings::SourceSettings;
 use super::{Source, SourceError};
@@ -33,13 +34,17 @@ pub struct Sources {
 #[derive(Debug)]
 struct Registries {
     transport: Arc<Transport>,
+    mirrors: MirrorFiles,
     clients: Mutex<Clients>,
 }
+
+/// A host under the name that says how it is reached, and the credential shown there.
+type ClientKey = (String, CredentialId);
 
 #[derive(Debug, Default)]
 struct Clients {
     /// By host and credential: the client and the use that was its last.
-    kept: HashMap<(String, CredentialId), (Arc<RegistryClient>, u64)>,
+    kept: HashMap<ClientKey, (Arc<RegistryClient>, u64)>,
     /// Counts uses; a larger number is more recent.
     uses: u64,
 }
@@ -71,10 +76,20 @@ impl Sources {
                 Ok(Arc::new(LayoutSource::new(layout).with_limits(self.settings.limits)))
             }
             Reference::Registry(registry) => {
-                let client = self.client(registry, reference, credentials)?;
-                Ok(Arc::new(RegistrySource::new(client, registry)))
+                let registries = self.registries();
+                match registries.route(reference)? {
+                    Some(route) => Ok(self.mirrored(&registries, &route, reference, credentials)?),
+                    None => {
+                        let client = self.client(&registries, registry, reference, credentials)?;
+                        Ok(Arc::new(RegistrySource::new(client, registry)))
+                    }
+                }
             }
         }
+    }
+
+    fn registries(&self) -> Arc<Registries> {
+        self.registries.current(|files| Registries::read(&self.settings, files))
     }
 
     /// The identity with which [`Sources::open`] reads `reference`: of the caller's credential, of the node's, or
@@ -87,8 +102,25 @@ impl Sources {
         reference: &Reference,
         credentials: &Credentials,
     ) -> Result<CredentialId, SourceError> {
-        let credential = self.credential(reference, credentials)?;
-        Ok(credential.map_or_else(CredentialId::anonymous, |credential| credential.id()))
+        let id = |credential: Option<Credential>| {
+            credential.map_or_else(CredentialId::anonymous, |credential| credential.id())
+        };
+        let Some(route) = self.registries().route(reference)? else {
+            return Ok(id(self.credential(reference, credentials)?));
+        };
+        let shown = |place: &Endpoint| Ok(id(self.credential_for(place, credentials)?));
+        let proving = route.proving(self.settings.mirrors.proof);
+        let shown = proving.map(shown).collect::<Result<Vec<_>, SourceError>>()?;
+        Ok(CredentialId::joined(&shown))
+    }
+
+    /// Whether places other than the registry itself say who may read `reference`. What they say is not the registry's word.
+    ///
+    /// # Errors
+    /// The files about mirrors cannot be used, or block it.
+    pub fn is_proven_by_mirrors(&self, reference: &Reference) -> Result<bool, SourceError> {
+        let by_mirrors = self.settings.mirrors.proof == AccessProof::Mirror;
+        Ok(by_mirrors && self.registries().route(reference)?.is_some_and(|route| route.has_mirrors()))
     }
 
     fn credential(
@@ -98,10 +130,7 @@ impl Sources {
     ) -> Result<Option<Credential>, SourceError> {
         Ok(match credentials.for_repository(reference)? {
             Some(credential) => Some(credential),
-            None => {
-                let own = self.credentials.current(|files| read_credentials(&self.settings, files));
-                own.for_repository(reference)?
-            }
+            None => self.own_credentials().for_repository(reference)?,
         })
     }
 
@@ -119,24 +148,116 @@ impl Sources {
                 Ok(Arc::new(LayoutSource::new(layout).with_limits(self.settings.limits)))
             }
             Reference::Registry(registry) => {
-                let client = self.client(registry, reference, credentials)?;
-                Ok(Arc::new(RegistrySource::new(client, registry)))
+                let registries = self.registries();
+                match registries.route(reference)? {
+                    Some(route) => {
+                        let place = route.writable(&registry.name())?;
+                        Ok(Arc::new(self.place(&registries, place, Patience::Settings, credentials)?))
+                    }
+                    None => {
+                        let client = self.client(&registries, registry, reference, credentials)?;
+                        Ok(Arc::new(RegistrySource::new(client, registry)))
+                    }
+                }
             }
         }
     }
 
+    /// The source of a reference that has mirrors, or whose registry is reached in a way of its own.
+    fn mirrored(
+        &self,
+        registries: &Registries,
+        route: &Route,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Arc<dyn Source>, SourceError> {
+        let count = route.all().count();
+        let mut places = Vec::new();
+        for (at, (endpoint, is_own)) in route.all().enumerate() {
+            // Only where no place is left a request is tried again.
+            let patience = if at + 1 == count { Patience::Settings } else { Patience::None };
+            let source = self.place(registries, endpoint, patience, credentials)?;
+            places.push(Place::new(source, endpoint, is_own));
+        }
+        let proof = self.settings.mirrors.proof;
+        Ok(Arc::new(MirroredSource::new(reference.name(), places, proof, route.is_believed())))
+    }
+
+    /// The repository at one place, with the credential that names that place.
+    fn place(
+        &self,
+        registries: &Registries,
+        endpoint: &Endpoint,
+        patience: Patience,
+        credentials: &Credentials,
+    ) -> Result<RegistrySource, SourceError> {
+        let credential = self.credential_for(endpoint, credentials)?;
+        let id = credential.as_ref().map_or_else(CredentialId::anonymous, Credential::id);
+        let client = registries.client_for((endpoint.client_key(), id), || {
+            let (settings, shared) = (&self.settings, &registries.transport);
+            let transport = endpoint.transport(settings, shared, patience)?;
+            let scheme = endpoint.scheme().unwrap_or_else(|| transport.scheme(endpoint.host()));
+            let (host, root, namespace) = (endpoint.host(), endpoint.root(), endpoint.namespace());
+            let address = ApiAddress { scheme, host, root, namespace };
+            RegistryClient::at(transport, &address, endpoint.headers(), credential)
+        })?;
+        Ok(RegistrySource::at(client, endpoint.name(), endpoint.repository().to_owned()))
+    }
+
+    fn credential_for(
+        &self,
+        endpoint: &Endpoint,
+        credentials: &Credentials,
+    ) -> Result<Option<Credential>, SourceError> {
+        let (host, path) = endpoint.credential_name();
+        Ok(match credentials.for_name(host, &path)? {
+            Some(credential) => Some(credential),
+            None => self.own_credentials().for_name(host, &path)?,
+        })
+    }
+
+    fn own_credentials(&self) -> Arc<Credentials> {
+        self.credentials.current(|files| read_credentials(&self.settings, files))
+    }
+
     fn client(
         &self,
+        registries: &Registries,
         registry: &RegistryReference,
         reference: &Reference,
         credentials: &Credentials,
     ) -> Result<Arc<RegistryClient>, SourceError> {
         let credential = self.credential(reference, credentials)?;
         let id = credential.as_ref().map_or_else(CredentialId::anonymous, |c| c.id());
-        let key = (registry.host().to_owned(), id);
-        let registries = self.registries.current(|files| Registries::read(&self.settings, files));
+        registries.client_for((registry.host().to_owned(), id), || {
+            RegistryClient::new(Arc::clone(&registries.transport), registry, credential)
+        })
+    }
+}
+
+impl Registries {
+    fn read(settings: &SourceSettings, files: &mut Files) -> Result<Self, SourceError> {
+        let transport = Transport::new(settings, Reach::read(settings, files)?)?;
+        let mirrors = MirrorFiles::new(&settings.mirrors)?;
+        Ok(Self { transport: Arc::new(transport), mirrors, clients: Mutex::default() })
+    }
+
+    /// Where `reference` is asked for, if files say something about it.
+    fn route(&self, reference: &Reference) -> Result<Option<Route>, SourceError> {
+        match reference {
+            Reference::Registry(registry) => self.mirrors.route(registry, reference.digest().is_some()),
+            Reference::Layout(_) => Ok(None),
+        }
+    }
+
+    /// The client with this key, made by `make` if there is none.
+    fn client_for(
+        &self,
+        key: ClientKey,
+        make: impl FnOnce() -> Result<RegistryClient, SourceError>,
+    ) -> Result<Arc<RegistryClient>, SourceError> {
         // No change to the map can panic half-way, so a poisoned map is consistent.
-        let mut clients = registries.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.uses += 1;
         let now = clients.uses;
         if let Some((client, used)) = clients.kept.get_mut(&key) {
@@ -150,17 +271,9 @@ impl Sources {
                 clients.kept.remove(&oldest);
             }
         }
-        let client = RegistryClient::new(Arc::clone(&registries.transport), registry, credential)?;
-        let client = Arc::new(client);
+        let client = Arc::new(make()?);
         clients.kept.insert(key, (Arc::clone(&client), now));
         Ok(client)
-    }
-}
-
-impl Registries {
-    fn read(settings: &SourceSettings, files: &mut Files) -> Result<Self, SourceError> {
-        let transport = Transport::new(settings, Reach::read(settings, files)?)?;
-        Ok(Self { transport: Arc::new(transport), clients: Mutex::default() })
     }
 }
 
@@ -176,7 +289,7 @@ mod tests {
     fn client(sources: &Sources, name: &str, credentials: &Credentials) -> Arc<RegistryClient> {
         let reference: Reference = name.parse().unwrap();
         let Reference::Registry(registry) = &reference else { panic!() };
-        sources.client(registry, &reference, credentials).unwrap()
+        sources.client(&sources.registries(), registry, &reference, credentials).unwrap()
     }
 
     #[test]
