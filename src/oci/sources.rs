@@ -171,16 +171,15 @@ impl Sources {
         reference: &Reference,
         credentials: &Credentials,
     ) -> Result<Arc<dyn Source>, SourceError> {
-        let count = route.all().count();
         let mut places = Vec::new();
-        for (at, (endpoint, is_own)) in route.all().enumerate() {
+        for (endpoint, is_own) in route.all() {
             // Only where no place is left a request is tried again.
-            let patience = if at + 1 == count { Patience::Settings } else { Patience::None };
+            let patience = if route.is_last(endpoint) { Patience::Settings } else { Patience::None };
             let source = self.place(registries, endpoint, patience, credentials)?;
             places.push(Place::new(source, endpoint, is_own));
         }
         let proof = self.settings.mirrors.proof;
-        Ok(Arc::new(MirroredSource::new(reference.name(), places, proof, route.is_believed())))
+        Ok(Arc::new(MirroredSource::new(reference.name(), places, proof, route)))
     }
 
     /// The repository at one place, with the credential that names that place.

@@ -115,7 +115,7 @@ impl LayerFetcher {
                 diff_id
             }
             None => {
-                let diff_id = self.stream(pull, layer).await?;
+                let diff_id = self.stream_anywhere(pull, layer).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
                 blocking(pull.image, move || rights.record_fetch(&hold, &blob)).await??;
                 progress.set(LayerState::Done);
@@ -139,6 +139,25 @@ impl LayerFetcher {
             Ok(rights.layer(&blob)?.filter(|found| *found == diff_id))
         };
         blocking(pull.image, look).await?
+    }
+
+    /// Streams one blob. If its bytes are wrong, it comes once more from each other place that there is.
+    async fn stream_anywhere(
+        &self,
+        pull: &ImageLayers<'_>,
+        layer: &WantedLayer<'_>,
+    ) -> Result<Digest, PullError> {
+        loop {
+            let error = match self.stream(pull, layer).await {
+                Err(error) if error.blames_bytes() => error,
+                outcome => return outcome,
+            };
+            if !pull.source.is_damaged(&layer.blob.digest) {
+                return Err(error);
+            }
+            tracing::warn!(blob = %layer.blob.digest, %error, "wrong bytes; the blob is fetched from another place");
+            layer.progress.restart();
+        }
     }
 
     /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is

@@ -43,6 +43,8 @@ type Read<T> = Result<T, String>;
 #[derive(Debug)]
 pub(in crate::oci) struct MirrorFiles {
     settings: MirrorSettings,
+    /// A host about which no file says anything.
+    plain: Arc<Host>,
     conf: Option<Followed<Read<RegistriesConf>>>,
     hosts: Mutex<HashMap<String, Arc<Followed<Read<HostFile>>>>>,
 }
@@ -53,7 +55,8 @@ impl MirrorFiles {
         let conf = settings.registries_conf.as_deref();
         let conf = conf
             .map(|path| Followed::new("the registries.conf of this node", |files| Ok(read_conf(path, files))));
-        Ok(Self { settings: settings.clone(), conf: conf.transpose()?, hosts: Mutex::default() })
+        let (plain, hosts) = (Arc::new(Host::plain()), Mutex::default());
+        Ok(Self { settings: settings.clone(), plain, conf: conf.transpose()?, hosts })
     }
 
     /// Where `reference` is asked for; `None` if no file says anything about it.
@@ -73,8 +76,9 @@ impl MirrorFiles {
         let rewritten = rewrite(reference, by_digest, conf)?;
         let hosts = self.hosts_of(&rewritten.name.host)?;
         let hosts = hosts.as_ref().map(|read| usable(read)).transpose()?.and_then(Option::as_ref);
-        let route = rewritten.by_hosts(hosts.map(|found| (&found.hosts[..], found.is_own)));
-        Ok(Some(route).filter(|route| !route.is_plain(reference)))
+        let hosts = hosts.map(|found| (&found.hosts[..], found.is_own));
+        let route = rewritten.by_hosts(hosts, &self.plain);
+        Ok(Some(route).filter(|route| !route.is_plain()))
     }
 
     fn hosts_of(&self, host: &str) -> Result<Option<Arc<Read<HostFile>>>, SourceError> {

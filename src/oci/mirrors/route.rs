@@ -34,12 +34,17 @@ pub(in crate::oci) struct Endpoint {
 }
 
 /// Where a reference is asked for.
+///
+/// The origin is the registry that the image names. Everything else is a mirror, also where a file puts it in the
+/// registry's place (`server`, `location`): what such a host says about who may read is not the registry's word.
 #[derive(Debug)]
 pub(in crate::oci) struct Route {
     /// In order.
     pub(super) mirrors: Vec<Endpoint>,
-    /// The registry itself; one that may be insecure has several ways to it. Never empty.
-    pub(super) primary: Vec<Endpoint>,
+    /// One that may be insecure has several ways to it. Never empty.
+    pub(super) origin: Vec<Endpoint>,
+    /// Whether content is asked for there as well, after all mirrors.
+    pub(super) origin_serves: bool,
     /// Whether a file names the registry, and not only all of them (`_default`).
     pub(super) is_named: bool,
 }
@@ -50,6 +55,10 @@ impl Endpoint {
         let (host, repository) = (Arc::clone(host), name.repository.clone());
         let authority = name.host.clone();
         Self { host, scheme, authority, root: "v2".to_owned(), repository, namespace: None }
+    }
+
+    fn is(&self, name: &Name) -> bool {
+        (&self.authority, &self.repository) == (&name.host, &name.repository)
     }
 
     pub(super) fn capabilities(&self) -> Capabilities {
@@ -119,7 +128,9 @@ impl Endpoint {
 #[derive(Debug)]
 pub(super) struct Rewritten<'c> {
     pub(super) mirrors: Vec<Endpoint>,
-    /// The name of the registry's own repository now.
+    /// The name as it is written.
+    written: Name,
+    /// Where the registry's repository is.
     pub(super) name: Name,
     registry: Option<&'c Registry>,
 }
@@ -134,16 +145,16 @@ pub(super) fn rewrite<'c>(
     conf: Option<&'c RegistriesConf>,
 ) -> Result<Rewritten<'c>, SourceError> {
     let written = reference.name();
-    let unchanged = Name { host: reference.host().to_owned(), repository: reference.repository().to_owned() };
+    let own = Name { host: reference.host().to_owned(), repository: reference.repository().to_owned() };
     let found = conf.and_then(|conf| conf.lookup(&written));
     let (Some(conf), Some((registry, rest))) = (conf, found) else {
-        return Ok(Rewritten { mirrors: Vec::new(), name: unchanged, registry: None });
+        return Ok(Rewritten { mirrors: Vec::new(), name: own.clone(), written: own, registry: None });
     };
     let blocked = |by: &Registry| SourceError::Blocked { subject: written.clone(), stated: by.stated.clone() };
     if registry.blocked {
         return Err(blocked(registry));
     }
-    let name = rewritten(&registry.primary, rest, registry)?.unwrap_or(unchanged);
+    let name = rewritten(&registry.primary, rest, registry)?.unwrap_or_else(|| own.clone());
     let is_blocked = |name: &Name| {
         let name = name.to_string();
         conf.lookup(&name).map(|(by, _)| by).filter(|by| by.blocked)
@@ -164,7 +175,7 @@ pub(super) fn rewrite<'c>(
             mirrors.extend(mirror.source.hosts.iter().map(|(scheme, host)| Endpoint::of(host, *scheme, &name)));
         }
     }
-    Ok(Rewritten { mirrors, name, registry: Some(registry) })
+    Ok(Rewritten { mirrors, written: own, name, registry: Some(registry) })
 }
 
 /// The name at a location; `None` where names stay as they are.
@@ -180,38 +191,40 @@ fn rewritten(source: &Source, rest: &str, registry: &Registry) -> Result<Option<
 }
 
 impl Rewritten<'_> {
-    /// Completes the route with the hosts of containerd's file for the registry, if there is one. The last of them is the
-    /// registry itself.
-    pub(super) fn by_hosts(self, hosts: Option<(&[Arc<Host>], bool)>) -> Route {
-        let Self { mut mirrors, name, registry } = self;
-        let own = |host: &Arc<Host>, scheme| Endpoint::of(host, scheme, &name);
-        let (hosts, names_it) = hosts.unwrap_or_default();
-        let is_named = names_it || registry.is_some();
-        let insecure = registry.map(|registry| &registry.primary).filter(|primary| primary.insecure);
-        let primary = match (hosts.split_last(), insecure) {
-            (Some((last, others)), insecure) => {
-                mirrors.extend(others.iter().map(|host| at(host, &name)));
-                match insecure {
-                    // The file says nothing about where the registry is.
-                    Some(primary) if last.address.is_none() => {
-                        primary.hosts.iter().map(|(scheme, host)| own(host, *scheme)).collect()
-                    }
-                    _ => vec![at(last, &name)],
-                }
-            }
-            (None, Some(primary)) => {
-                primary.hosts.iter().map(|(scheme, host)| own(host, *scheme)).collect()
-            }
-            (None, None) => match registry {
-                Some(registry) => {
-                    registry.primary.hosts.iter().map(|(scheme, host)| own(host, *scheme)).collect()
-                }
-                None => vec![own(&Arc::new(Host::plain()), None)],
-            },
+    /// Completes the route with the hosts of containerd's file for the registry, if there is one (`true`: a file of its
+    /// own). `plain` is a host about which no file says anything.
+    pub(super) fn by_hosts(self, hosts: Option<(&[Arc<Host>], bool)>, plain: &Arc<Host>) -> Route {
+        let Self { mut mirrors, written, name, registry } = self;
+        let (hosts, has_file) = hosts.unwrap_or_default();
+        let is_named = has_file || registry.is_some();
+        let conf = registry.map(|registry| &registry.primary);
+        let by_conf = |source: &Source| {
+            let ways = source.hosts.iter();
+            ways.map(|(scheme, host)| Endpoint::of(host, *scheme, &name)).collect::<Vec<_>>()
         };
+        match (hosts.split_last(), conf) {
+            (Some((last, others)), conf) => {
+                mirrors.extend(others.iter().map(|host| at(host, &name)));
+                match conf {
+                    // The file says nothing about where the registry is.
+                    Some(source) if source.insecure && last.address.is_none() => {
+                        mirrors.extend(by_conf(source));
+                    }
+                    _ => mirrors.push(at(last, &name)),
+                }
+            }
+            (None, Some(source)) => mirrors.extend(by_conf(source)),
+            (None, None) => mirrors.push(Endpoint::of(plain, None, &name)),
+        }
+        let (mut origin, mut mirrors): (Vec<_>, Vec<_>) =
+            mirrors.into_iter().partition(|place| place.is(&written));
+        let origin_serves = !origin.is_empty();
+        if !origin_serves {
+            origin.push(Endpoint::of(plain, None, &written));
+        }
         // One that may only resolve is asked for nothing: what it says could not be fetched there.
         mirrors.retain(|mirror| mirror.capabilities().pull || mirror.capabilities().referrers);
-        Route { mirrors, primary, is_named }
+        Route { mirrors, origin, origin_serves, is_named }
     }
 }
 
@@ -230,12 +243,12 @@ fn at(host: &Arc<Host>, name: &Name) -> Endpoint {
 }
 
 impl Route {
-    /// Whether it says nothing about `reference` that is not so without any file.
-    pub(super) fn is_plain(&self, reference: &RegistryReference) -> bool {
-        let [only] = &self.primary[..] else { return false };
+    /// Whether it says nothing that is not so without any file.
+    pub(super) fn is_plain(&self) -> bool {
+        let [only] = &self.origin[..] else { return false };
         let host = &only.host;
         self.mirrors.is_empty()
-            && (&*only.authority, &*only.repository) == (reference.host(), reference.repository())
+            && self.origin_serves
             && host.address.is_none()
             && only.scheme.is_none()
             && host.headers.is_empty()
@@ -243,36 +256,51 @@ impl Route {
             && host.tls.is_plain()
     }
 
-    /// All places in order, and whether each is the registry itself.
+    /// All places in order, and whether each is the origin. It is last.
     pub(in crate::oci) fn all(&self) -> impl Iterator<Item = (&Endpoint, bool)> {
         let mirrors = self.mirrors.iter().map(|mirror| (mirror, false));
-        mirrors.chain(self.primary.iter().map(|own| (own, true)))
+        mirrors.chain(self.origin.iter().map(|own| (own, true)))
     }
 
     pub(in crate::oci) fn has_mirrors(&self) -> bool {
         !self.mirrors.is_empty()
     }
 
+    pub(in crate::oci) fn origin_serves(&self) -> bool {
+        self.origin_serves
+    }
+
+    /// Whether nothing is left to ask after this place.
+    pub(in crate::oci) fn is_last(&self, place: &Endpoint) -> bool {
+        let last = self.mirrors.last().filter(|_| !self.origin_serves);
+        [self.origin.last(), last].into_iter().flatten().any(|last| std::ptr::eq(last, place))
+    }
+
     /// The places whose answer says who may read.
     pub(in crate::oci) fn proving(&self, proof: AccessProof) -> impl Iterator<Item = &Endpoint> {
-        self.all().filter(move |(_, is_own)| *is_own || proof == AccessProof::Mirror).map(|(place, _)| place)
+        let by_mirrors = proof == AccessProof::Mirror;
+        let counts = move |is_own: bool| if is_own { !by_mirrors || self.origin_serves } else { by_mirrors };
+        self.all().filter(move |(_, is_own)| counts(*is_own)).map(|(place, _)| place)
     }
 
     /// The place where manifests are written; `image` is for the message.
     ///
     /// # Errors
-    /// The file does not allow to write there.
+    /// No file says that they are written there.
     pub(in crate::oci) fn writable(&self, image: &str) -> Result<&Endpoint, SourceError> {
-        let found = self.primary.iter().find(|own| own.capabilities().push);
+        let found = self.origin.iter().find(|own| self.origin_serves && own.capabilities().push);
         found.ok_or_else(|| SourceError::Settings {
-            detail: format!("{image} cannot be written: the server in its hosts.toml has no capability push"),
+            detail: format!(
+                "{image} cannot be written: the files about mirrors put another host in the registry's place, or give \
+                 it no capability push"
+            ),
         })
     }
 
     /// Whether the registry's word about a digest counts: the operator has named it. Anybody may run a registry that
     /// only the rule for all registries applies to, and it could claim to have what a mirror has of others.
     pub(in crate::oci) fn is_believed(&self) -> bool {
-        self.is_named || self.primary.iter().all(|own| own.host.address.is_some())
+        self.is_named
     }
 }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::AccessProof;
 use super::memory::Memory;
+use super::route::Route;
 use super::view::{Place, Places, View};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
@@ -31,17 +32,13 @@ pub(in crate::oci) struct MirroredSource {
 }
 
 impl MirroredSource {
-    /// `places` in order, the registry itself last; `image` is for messages.
-    pub(in crate::oci) fn new(
-        image: String,
-        places: Vec<Place>,
-        proof: AccessProof,
-        is_believed: bool,
-    ) -> Self {
+    /// `places` as in the route; `image` is for messages.
+    pub(in crate::oci) fn new(image: String, places: Vec<Place>, proof: AccessProof, route: &Route) -> Self {
+        let (is_believed, serves) = (route.is_believed(), route.origin_serves());
         let own: BTreeSet<_> = (0..places.len()).filter(|at| places[*at].is_own).collect();
-        let of = (0..places.len()).collect();
+        let of = (0..places.len()).filter(|at| serves || !own.contains(at)).collect();
         // Where the registry itself is asked for everything, that is the proof.
-        let proof = if own.len() == places.len() { AccessProof::Mirror } else { proof };
+        let proof = if route.has_mirrors() { proof } else { AccessProof::Mirror };
         let places = Arc::new(Places { image, all: places, memory: Memory::default() });
         let view = |of| View { places: Arc::clone(&places), of };
         Self { everywhere: view(of), own: view(own), proof, is_believed }
@@ -54,13 +51,15 @@ impl MirroredSource {
     /// The digest that the registry confirms to the caller.
     async fn proven(&self, version: &Version) -> Result<Digest, SourceError> {
         let own_tells = matches!(version, Version::Digest(_)) || self.own_resolves();
-        let digest = if own_tells {
-            self.own.resolve(version).await.map_err(|error| self.unproven(error))?
+        let version = if own_tells {
+            version.clone()
         } else {
             // The registry may not say what a tag means; what a mirror says must be confirmed.
-            let digest = self.everywhere.resolve(version).await?;
-            self.own.resolve(&Version::Digest(digest)).await.map_err(|error| self.unproven(error))?
+            self.everywhere.require(version)?;
+            Version::Digest(self.everywhere.resolve(version).await?)
         };
+        self.own.require(&version)?;
+        let digest = self.own.resolve(&version).await.map_err(|error| self.unproven(error))?;
         self.memory().confirm(digest);
         Ok(digest)
     }
@@ -125,7 +124,7 @@ impl MirroredSource {
                 Err(error) => failure = Some(self.own.failed(at, error, failure)),
             }
         }
-        Err(failure.map_or_else(|| self.own.nobody(), |(_, error)| error))
+        Err(failure.map_or_else(|| self.own.absent(), |(_, error)| error))
     }
 }
 
@@ -134,7 +133,10 @@ impl Source for MirroredSource {
     async fn resolve(&self, version: &Version) -> Result<Digest, SourceError> {
         match self.proof {
             AccessProof::Origin => self.proven(version).await,
-            AccessProof::Mirror => self.everywhere.resolve(version).await,
+            AccessProof::Mirror => {
+                self.everywhere.require(version)?;
+                self.everywhere.resolve(version).await
+            }
         }
     }
 
@@ -143,7 +145,10 @@ impl Source for MirroredSource {
             // Where a mirror is going to be asked for the content, the registry need not send it.
             AccessProof::Origin if self.is_believed => self.proven(version).await,
             AccessProof::Origin => self.own.resolve_to_read(version).await,
-            AccessProof::Mirror => self.everywhere.resolve_to_read(version).await,
+            AccessProof::Mirror => {
+                self.everywhere.require(version)?;
+                self.everywhere.resolve_to_read(version).await
+            }
         }
     }
 
@@ -180,7 +185,8 @@ impl Source for MirroredSource {
     /// what they say is verified, so nothing has to be proven.
     fn places(&self) -> Vec<Arc<dyn Source>> {
         let mirrors = self.everywhere.of.difference(&self.own.of);
-        let each = mirrors.map(|at| BTreeSet::from([*at])).chain([self.own.of.clone()]);
+        let own = self.own.of.iter().any(|at| self.everywhere.of.contains(at)).then(|| self.own.of.clone());
+        let each = mirrors.map(|at| BTreeSet::from([*at])).chain(own);
         let view = |of| Arc::new(View { places: Arc::clone(&self.own.places), of }) as Arc<dyn Source>;
         each.map(view).collect()
     }

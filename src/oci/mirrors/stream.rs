@@ -68,7 +68,7 @@ impl Relay {
                 Err(error) => self.failure = Some(self.view.failed(place, error, self.failure.take())),
             }
         }
-        Err(self.failure.take().map_or_else(|| self.view.nobody(), |(_, error)| error))
+        Err(self.failure.take().map_or_else(|| self.view.absent(), |(_, error)| error))
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {

@@ -79,7 +79,25 @@ impl View {
                 Err(error) => failure = Some(self.failed(at, error, failure)),
             }
         }
-        Err(failure.map_or_else(|| self.nobody(), |(_, error)| error))
+        Err(failure.map_or_else(|| self.absent(), |(_, error)| error))
+    }
+
+    /// The error where no place may be asked.
+    pub(super) fn absent(&self) -> SourceError {
+        SourceError::NotFound { subject: self.places.image.clone() }
+    }
+
+    /// Fails if no place may be asked for `version`, with what to change.
+    pub(super) fn require(&self, version: &Version) -> Result<(), SourceError> {
+        if !self.order(needed(version), None).is_empty() {
+            return Ok(());
+        }
+        let (image, needs) = (&self.places.image, match version {
+            Version::Digest(_) => "pull",
+            Version::Tag(_) | Version::Sole => "pull and resolve",
+        });
+        let detail = format!("for {image} no host that may be asked has the capabilities {needs} in its hosts.toml");
+        Err(SourceError::Settings { detail })
     }
 
     /// The places that are asked, in order.
@@ -111,15 +129,6 @@ impl View {
             Some((true, own)) if !place.is_own => (true, own),
             _ => (place.is_own, error),
         }
-    }
-
-    /// The error where no place may be asked.
-    pub(super) fn nobody(&self) -> SourceError {
-        let detail = format!(
-            "for {} no host has the capabilities that this request needs (pull, and resolve for a tag)",
-            self.places.image
-        );
-        SourceError::Settings { detail }
     }
 
     /// Whether a stream of the blob could come from anywhere but where the last one did, whose bytes were wrong.
