@@ -4,6 +4,7 @@
 //! [`Transport`], whose connections carry no identity. `docs/adr/0015-where-oci-client-is-used.md` says why
 //! this is not the client of `oci-client`.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use reqwest::{Method, Response, header};
 
 use super::{BlobStream, RawManifest, Referrer, Source, SourceError, Wait, whole};
+use crate::oci::Ranged;
 use crate::oci::digest::Digest;
 use crate::oci::limits::Cap;
 use crate::oci::manifest::{ACCEPTED_MEDIA_TYPES, Descriptor};
@@ -24,9 +26,11 @@ mod documents;
 mod failure;
 mod hold;
 mod listing;
+mod location;
 mod metrics;
 mod pace;
 mod presence;
+mod range;
 mod redirect;
 mod request;
 mod retry;
@@ -38,6 +42,7 @@ mod write;
 pub(super) use client::{ApiAddress, RegistryClient};
 pub use documents::DocumentRules;
 use documents::TimeLeft;
+use location::Locations;
 pub use metrics::RegistryMetrics;
 pub use pace::Pace;
 use request::Request;
@@ -53,6 +58,8 @@ pub(super) struct RegistrySource {
     repository: String,
     /// The last manifest that came with an answer to what a version names, until it is read.
     kept: Mutex<Option<RawManifest>>,
+    /// Where parts of blobs were found.
+    locations: Arc<Locations>,
 }
 
 impl RegistrySource {
@@ -62,7 +69,7 @@ impl RegistrySource {
 
     /// A repository that messages call `name`.
     pub(super) fn at(client: Arc<RegistryClient>, name: String, repository: String) -> Self {
-        Self { client, name, repository, kept: Mutex::default() }
+        Self { client, name, repository, kept: Mutex::default(), locations: Arc::default() }
     }
 
     /// Fetches a manifest to learn its digest, and keeps it to be read.
@@ -73,31 +80,22 @@ impl RegistrySource {
         Ok(digest)
     }
 
-    /// As [`Source::blob`], from the byte `offset` on.
-    pub(super) async fn blob_from(
-        &self,
-        descriptor: &Descriptor,
-        offset: u64,
-    ) -> Result<BlobStream, SourceError> {
-        let request = Request { offset, ..self.blob_request(Method::GET, descriptor) };
-        blob::open(Arc::clone(&self.client), request, descriptor.size).await
+    async fn fetched(&self, request: &Request, version: &Version) -> Result<RawManifest, SourceError> {
+        self.client.retrying(request, || self.fetch_manifest(request, version)).await
     }
 
-    fn blob_request(&self, method: Method, descriptor: &Descriptor) -> Request {
+    fn blob_request(&self, descriptor: &Descriptor) -> Request {
         Request {
-            method,
+            method: Method::GET,
             repository: self.repository.clone(),
             path: format!("blobs/{}", descriptor.digest),
             accept: None,
             offset: 0,
+            end: None,
             body: None,
             quiet: false,
             subject: format!("blob {} of {}", descriptor.digest, self.name),
         }
-    }
-
-    async fn fetched(&self, request: &Request, version: &Version) -> Result<RawManifest, SourceError> {
-        self.client.retrying(request, || self.fetch_manifest(request, version)).await
     }
 
     fn manifest_request(&self, method: Method, version: &Version) -> Result<Request, SourceError> {
@@ -112,6 +110,7 @@ impl RegistrySource {
             path: format!("manifests/{name}"),
             accept: Some(ACCEPTED_MEDIA_TYPES.join(", ")),
             offset: 0,
+            end: None,
             body: None,
             quiet: false,
             subject,
@@ -213,6 +212,26 @@ impl Source for RegistrySource {
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError> {
         self.blob_from(descriptor, 0).await
+    }
+
+    async fn blob_from(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream, SourceError> {
+        let request = Request { offset, ..self.blob_request(descriptor) };
+        blob::open(Arc::clone(&self.client), request, descriptor.size).await
+    }
+
+    fn has_ranges(&self) -> bool {
+        self.client.ranges().may_be_asked(self.client.host())
+    }
+
+    async fn blob_range(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Ranged, SourceError> {
+        let (offset, end) = (range.start, Some(range.end));
+        let request = Request { offset, end, ..self.blob_request(descriptor) };
+        let wanted = range::Wanted {
+            blob: descriptor.digest,
+            size: descriptor.size,
+            locations: Arc::clone(&self.locations),
+        };
+        range::open(Arc::clone(&self.client), request, wanted).await
     }
 
     async fn small_blob(&self, descriptor: &Descriptor) -> Result<Bytes, SourceError> {

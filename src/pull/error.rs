@@ -215,6 +215,11 @@ impl PullError {
 }
 
 impl PullError {
+    /// Whether the bytes of a layer were not those that its descriptor names, so that another place may have them.
+    pub(super) fn blames_bytes(&self) -> bool {
+        matches!(self, Self::Layer { source, .. } if source.fault.blames_bytes())
+    }
+
     /// Whether a source refused or hid what was asked for. That concerns one credential only.
     pub(super) fn is_refused_by_source(&self) -> bool {
         matches!(self, Self::Source { source, .. } if matches!(source.kind(), Kind::Denied | Kind::NotFound))

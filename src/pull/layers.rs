@@ -156,7 +156,6 @@ impl LayerFetcher {
                 return Err(error);
             }
             tracing::warn!(blob = %layer.blob.digest, %error, "wrong bytes; the blob is fetched from another place");
-            layer.progress.restart();
         }
     }
 

@@ -5,6 +5,7 @@
 //! brought, and one without rights is told what the registry says, after the same requests, whatever mirrors have.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use crate::kind::Kind;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 use crate::oci::reference::Version;
-use crate::oci::{BlobStream, RawManifest, Referrer, Source, SourceError, Wait};
+use crate::oci::{BlobStream, Ranged, RawManifest, Referrer, Source, SourceError, Wait};
 
 /// A repository that several places have.
 #[derive(Debug)]
@@ -163,6 +164,18 @@ impl Source for MirroredSource {
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError> {
         self.for_blob(descriptor).await.blob(descriptor).await
+    }
+
+    async fn blob_from(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream, SourceError> {
+        self.for_blob(descriptor).await.blob_from(descriptor, offset).await
+    }
+
+    fn has_ranges(&self) -> bool {
+        self.everywhere.has_ranges() || self.own.has_ranges()
+    }
+
+    async fn blob_range(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Ranged, SourceError> {
+        self.for_blob(descriptor).await.blob_range(descriptor, range).await
     }
 
     async fn small_blob(&self, descriptor: &Descriptor) -> Result<Bytes, SourceError> {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use crate::oci::manifest::Descriptor;
 use crate::oci::reference::Version;
 use crate::oci::referrers::REFERRERS_MAX;
 use crate::oci::registry::RegistrySource;
-use crate::oci::{BlobStream, RawManifest, Referrer, Source, SourceError, Wait};
+use crate::oci::{BlobStream, Ranged, RawManifest, Referrer, Source, SourceError, Wait};
 
 /// A repository at one place, with the credential for that place.
 #[derive(Debug)]
@@ -163,7 +164,20 @@ impl Source for View {
     }
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError> {
-        stream::open(self.clone(), descriptor.clone()).await
+        stream::open(self.clone(), descriptor.clone(), 0).await
+    }
+
+    async fn blob_from(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream, SourceError> {
+        stream::open(self.clone(), descriptor.clone(), offset).await
+    }
+
+    fn has_ranges(&self) -> bool {
+        let able = |at: &usize| self.places.all[*at].host.capabilities.pull;
+        self.of.iter().filter(|at| able(at)).any(|at| self.places.all[*at].source.has_ranges())
+    }
+
+    async fn blob_range(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Ranged, SourceError> {
+        stream::open_range(self.clone(), descriptor.clone(), range).await
     }
 
     async fn small_blob(&self, descriptor: &Descriptor) -> Result<Bytes, SourceError> {

@@ -32,16 +32,14 @@ struct Download {
     failures: u32,
 }
 
-/// Opens a blob of `size` bytes. The first connection is made here, so that a refusal is this call's error.
+/// Opens a blob of `size` bytes at the request's offset. The first connection is made here, so that a refusal is this
+/// call's error.
 pub(super) async fn open(
     client: Arc<RegistryClient>,
     request: Request,
     size: u64,
 ) -> Result<BlobStream, SourceError> {
-    let pace = client.pace().for_size(size);
-    let window = Window::new(pace);
-    let mut download =
-        Download { client, request, size, open: None, connections: 0, pace, window, failures: 0 };
+    let mut download = Download::new(client, request, size);
     let client = Arc::clone(&download.client);
     loop {
         match download.connect().await {
@@ -52,13 +50,36 @@ pub(super) async fn open(
             }
         }
     }
-    let chunks = stream::try_unfold(download, |mut download| async move {
-        Ok(download.next().await?.map(|chunk| (chunk, download)))
-    });
-    Ok(chunks.boxed())
+    Ok(download.into_stream())
+}
+
+/// Goes on with a response that holds the whole blob although a part of it was asked for.
+pub(super) fn adopt(
+    client: Arc<RegistryClient>,
+    request: Request,
+    size: u64,
+    response: Response,
+) -> Result<BlobStream, SourceError> {
+    let mut download = Download::new(client, Request { offset: 0, end: None, ..request }, size);
+    download.connections = 1;
+    download.accept(response)?;
+    Ok(download.into_stream())
 }
 
 impl Download {
+    fn new(client: Arc<RegistryClient>, request: Request, size: u64) -> Self {
+        let pace = client.pace().for_size(size);
+        let window = Window::new(pace);
+        Self { client, request, size, open: None, connections: 0, pace, window, failures: 0 }
+    }
+
+    fn into_stream(self) -> BlobStream {
+        let chunks = stream::try_unfold(self, |mut download| async move {
+            Ok(download.next().await?.map(|chunk| (chunk, download)))
+        });
+        chunks.boxed()
+    }
+
     /// The next new bytes, or `None` after the last.
     async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         loop {
@@ -128,6 +149,10 @@ impl Download {
         }
         self.client.wait_for_hold(&self.request.subject).await?;
         let response = self.client.send(&self.request).await?;
+        self.accept(response)
+    }
+
+    fn accept(&mut self, response: Response) -> Result<(), SourceError> {
         let offset = self.request.offset;
         let starts = match (response.status(), offset) {
             // The server ignored the range, or none was requested.

@@ -12,6 +12,7 @@ use super::authorization::{Authorization, Authorizations, Held};
 use super::challenge::{self, Challenge};
 use super::documents::{DocumentTurns, Tenant};
 use super::hold::Hold;
+use super::location::RangeHosts;
 use super::metrics::RequestKind;
 use super::pace::Pace;
 use super::request::Request;
@@ -177,6 +178,16 @@ impl RegistryClient {
         &self.transport.documents
     }
 
+    /// Which hosts refused ranges.
+    pub(super) fn ranges(&self) -> &RangeHosts {
+        &self.transport.ranges
+    }
+
+    /// Whether a URL is not the registry's own: a storage back end's, to which it has redirected.
+    pub(super) fn is_elsewhere(&self, url: &Url) -> bool {
+        url.origin() != self.base.origin()
+    }
+
     /// Whose share of what a node lends the client uses.
     pub(super) fn tenant(&self) -> Tenant {
         let id = self.credential.as_ref().map_or_else(CredentialId::anonymous, Credential::id);
@@ -288,8 +299,8 @@ impl RegistryClient {
         if let Some(accept) = &request.accept {
             builder = builder.header(header::ACCEPT, accept);
         }
-        if request.offset > 0 {
-            builder = builder.header(header::RANGE, format!("bytes={}-", request.offset));
+        if let Some(range) = request.range() {
+            builder = builder.header(header::RANGE, range);
         }
         if let Some(body) = &request.body {
             builder = builder.header(header::CONTENT_TYPE, &body.media_type).body(body.bytes.clone());

@@ -46,6 +46,7 @@ impl RegistrySource {
             path: format!("referrers/{subject}{query}"),
             accept: Some(OCI_INDEX.to_owned()),
             offset: 0,
+            end: None,
             body: None,
             quiet: false,
             subject: format!("the referrers of {}@{subject}", self.name),

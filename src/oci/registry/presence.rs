@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 
-use super::RegistrySource;
+use super::{RegistrySource, Request};
 use crate::oci::SourceError;
 use crate::oci::manifest::Descriptor;
 
@@ -13,7 +13,7 @@ impl RegistrySource {
     /// # Errors
     /// The registry refuses, does not have it, or cannot be asked.
     pub(in crate::oci) async fn confirm_blob(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
-        let request = self.blob_request(Method::HEAD, descriptor);
+        let request = Request { method: Method::HEAD, ..self.blob_request(descriptor) };
         self.client.retrying(&request, || self.client.send(&request)).await.map(drop)
     }
 }

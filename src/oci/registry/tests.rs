@@ -13,6 +13,7 @@ mod authorization;
 mod blob;
 mod documents;
 mod manifest;
+mod range;
 mod referrers;
 mod retry;
 mod script;

@@ -8,6 +8,7 @@ use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Certificate, Client, Identity};
 
 use super::documents::DocumentTurns;
+use super::location::RangeHosts;
 use super::metrics::RegistryMetrics;
 use super::pace::Pace;
 use super::retry::RetryPolicy;
@@ -28,6 +29,7 @@ pub(crate) struct Transport {
     pub(super) document_timeout: Duration,
     pub(super) documents: Arc<DocumentTurns>,
     pub(super) pace: Pace,
+    pub(super) ranges: RangeHosts,
     limits: ImageLimits,
     insecure: BTreeSet<String>,
     authorities: Vec<Certificate>,
@@ -77,6 +79,7 @@ impl Transport {
             document_timeout: settings.document_timeout,
             documents: Arc::new(DocumentTurns::new(settings.documents)),
             pace: settings.pace,
+            ranges: RangeHosts::default(),
             limits: settings.limits,
             insecure: reach.insecure,
             authorities: reach.authorities,

@@ -10,11 +10,11 @@ use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 use crate::oci::{Pace, SourceError};
 
-fn content() -> Vec<u8> {
+pub(super) fn content() -> Vec<u8> {
     (0..1_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-fn descriptor() -> Descriptor {
+pub(super) fn descriptor() -> Descriptor {
     let content = content();
     Descriptor {
         media_type: "application/vnd.oci.image.layer.v1.tar".into(),

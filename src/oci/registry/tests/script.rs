@@ -1,5 +1,6 @@
 //! A server that answers as a test tells it, and remembers what it was asked.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +26,12 @@ impl Seen {
     /// The first byte of a `Range: bytes=N-`.
     pub(super) fn range(&self) -> Option<usize> {
         self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+    }
+
+    /// The bytes of a `Range: bytes=N-M`.
+    pub(super) fn part(&self) -> Option<Range<usize>> {
+        let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        Some(first.parse().ok()?..last.parse::<usize>().ok()? + 1)
     }
 }
 
