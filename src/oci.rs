@@ -115,7 +115,7 @@ pub trait Source: Send + Sync + std::fmt::Debug {
 
     /// Told that the bytes of the last [`Source::blob`] of this digest were not the blob. Whether the next one comes from
     /// another place, which may have the right ones.
-    fn is_damaged(&self, blob: &Digest) -> bool {
+    fn try_elsewhere(&self, blob: &Digest) -> bool {
         let _ = blob;
         false
     }

@@ -6,6 +6,7 @@
 //! [`Kind::Exhausted`](crate::kind::Kind::Exhausted) and an [`Exceeded`] that names cap, number and flag.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Caps on one image.
@@ -208,6 +209,8 @@ pub struct Budget {
     unpacked: Share,
     entries: Share,
     record_bytes: Share,
+    /// The budget that an attempt takes from.
+    image: Option<Arc<Budget>>,
 }
 
 /// One limit, and how much of it is used.
@@ -226,6 +229,31 @@ impl Budget {
             unpacked: share(Cap::ImageBytes, limits.image_bytes),
             entries: share(Cap::Entries, limits.entries),
             record_bytes: share(Cap::MetadataBytes, limits.metadata_bytes as u64),
+            image: None,
+        }
+    }
+
+    /// What one attempt to take a layer in takes of the image's budget. What it has taken can be given back, because the
+    /// next attempt takes the same again.
+    pub fn attempt(image: &Arc<Self>) -> Self {
+        let share = |of: &Share| Share { cap: of.cap, limit: u64::MAX, used: AtomicU64::new(0) };
+        Self {
+            unpacked: share(&image.unpacked),
+            entries: share(&image.entries),
+            record_bytes: share(&image.record_bytes),
+            image: Some(Arc::clone(image)),
+        }
+    }
+
+    /// Gives back what an attempt has taken. It takes nothing any more.
+    pub fn give_back(&self) {
+        let Some(image) = &self.image else { return };
+        for (own, of) in [
+            (&self.unpacked, &image.unpacked),
+            (&self.entries, &image.entries),
+            (&self.record_bytes, &image.record_bytes),
+        ] {
+            of.used.fetch_sub(own.used.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
@@ -234,7 +262,8 @@ impl Budget {
     /// # Errors
     /// The limit is exceeded.
     pub fn take(&self, bytes: u64) -> Result<(), Exceeded> {
-        self.unpacked.take(bytes)
+        self.unpacked.take(bytes)?;
+        self.image.as_ref().map_or(Ok(()), |image| image.take(bytes))
     }
 
     /// Counts an entry that takes so many bytes in its layer's record. A header for all entries makes each of them
@@ -244,7 +273,8 @@ impl Budget {
     /// A limit is exceeded.
     pub fn take_entry(&self, record_bytes: u64) -> Result<(), Exceeded> {
         self.entries.take(1)?;
-        self.record_bytes.take(record_bytes)
+        self.record_bytes.take(record_bytes)?;
+        self.image.as_ref().map_or(Ok(()), |image| image.take_entry(record_bytes))
     }
 }
 
@@ -290,6 +320,11 @@ mod tests {
         assert_eq!(budget.take(40), Ok(()));
         assert_eq!(budget.take(1), Err(Cap::ImageBytes.exceeded(101u64, 100u64)));
         assert!(Budget::of(&limits).take(u64::MAX).is_err());
+        let image = Arc::new(Budget::of(&limits));
+        let first = Budget::attempt(&image);
+        assert_eq!((first.take(90), image.take(20).is_err()), (Ok(()), true), "it counts while it lasts");
+        first.give_back();
+        assert_eq!(Budget::attempt(&image).take(80), Ok(()), "the 20 stay");
         assert_eq!(budget.take_entry(30), Ok(()));
         assert_eq!(budget.take_entry(21), Err(Cap::MetadataBytes.exceeded(51u64, 50u64)));
         assert_eq!(budget.take_entry(0), Err(Cap::Entries.exceeded(3u64, 2u64)));

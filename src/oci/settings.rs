@@ -24,6 +24,8 @@ pub struct SourceSettings {
     pub default_credentials: Credentials,
     /// A docker config.json with more of them, which go before. It is read again when it changes.
     pub auth_file: Option<PathBuf>,
+    /// The directory of the helper programs that the auth file may name; none are run without it.
+    pub credential_helpers: Option<PathBuf>,
     /// Time limit for connecting, TLS included.
     pub connect_timeout: Duration,
     /// Time limit for the next bytes, of headers or content.
@@ -53,6 +55,7 @@ impl Default for SourceSettings {
             mirrors: MirrorSettings::default(),
             default_credentials: Credentials::none(),
             auth_file: None,
+            credential_helpers: None,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
             document_timeout: Duration::from_secs(120),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::credentials::{Credential, CredentialId, Credentials};
+use super::credentials::{Credential, CredentialError, CredentialId, Credentials, Found, Helpers};
 use super::destination::Destination;
 use super::files::Files;
 use super::followed::Followed;
@@ -27,6 +27,7 @@ const CLIENTS_MAX: usize = 256;
 pub struct Sources {
     settings: SourceSettings,
     credentials: Followed<Credentials>,
+    helpers: Helpers,
     registries: Followed<Registries>,
 }
 
@@ -58,7 +59,8 @@ impl Sources {
         let credentials = Followed::new("the node's credentials", |files| read_credentials(settings, files))?;
         let registries =
             Followed::new("the node's settings of registries", |files| Registries::read(settings, files))?;
-        Ok(Self { settings: settings.clone(), credentials, registries })
+        let helpers = Helpers::new(settings.credential_helpers.clone());
+        Ok(Self { settings: settings.clone(), credentials, helpers, registries })
     }
 
     /// Opens the source of `reference` with the caller's credential for it, or else the node's own,
@@ -105,22 +107,54 @@ impl Sources {
         let id = |credential: Option<Credential>| {
             credential.map_or_else(CredentialId::anonymous, |credential| credential.id())
         };
-        let Some(route) = self.registries().route(reference)? else {
+        // Files that cannot be used refuse pulls. What has been proven before stays proven.
+        let Some(route) = self.registries().route(reference).ok().flatten() else {
             return Ok(id(self.credential(reference, credentials)?));
         };
-        let shown = |place: &Endpoint| Ok(id(self.credential_for(place, credentials)?));
+        let shown = |(place, is_own)| Ok(id(self.credential_for(place, is_own, credentials)?));
         let proving = route.proving(self.settings.mirrors.proof);
         let shown = proving.map(shown).collect::<Result<Vec<_>, SourceError>>()?;
         Ok(CredentialId::joined(&shown))
     }
 
     /// Whether places other than the registry itself say who may read `reference`. What they say is not the registry's word.
-    ///
-    /// # Errors
-    /// The files about mirrors cannot be used, or block it.
-    pub fn is_proven_by_mirrors(&self, reference: &Reference) -> Result<bool, SourceError> {
-        let by_mirrors = self.settings.mirrors.proof == AccessProof::Mirror;
-        Ok(by_mirrors && self.registries().route(reference)?.is_some_and(|route| route.has_mirrors()))
+    pub fn is_proven_by_mirrors(&self, reference: &Reference) -> bool {
+        let has_mirrors = || {
+            let route = self.registries().route(reference).ok().flatten();
+            route.is_some_and(|route| route.has_mirrors())
+        };
+        self.settings.mirrors.proof == AccessProof::Mirror && has_mirrors()
+    }
+
+    /// Runs the helper programs that have the node's credentials for `reference`. Until then [`Sources::open`] and
+    /// [`Sources::identity`] do not know what they answer.
+    pub async fn ask_helpers(&self, reference: &Reference, credentials: &Credentials) {
+        for (helper, server) in self.helpers_for(reference, credentials) {
+            self.helpers.ask(&helper, &server).await;
+        }
+    }
+
+    /// The programs, and what each is asked for.
+    fn helpers_for(&self, reference: &Reference, credentials: &Credentials) -> Vec<(String, String)> {
+        let Reference::Registry(registry) = reference else { return Vec::new() };
+        let own = self.own_credentials();
+        let route = self.registries().route(reference).ok().flatten();
+        let names = match &route {
+            None => vec![(registry.host().to_owned(), registry.repository().to_owned())],
+            Some(route) => {
+                let names = route.all().map(|(place, _)| place.credential_name());
+                names.map(|(host, path)| (host.to_owned(), path)).collect()
+            }
+        };
+        let is_wanted = |(host, path): &(String, String)| {
+            // The caller's own go before the node's.
+            matches!(credentials.for_name(host, path), Ok(None))
+        };
+        let helper = |(host, path): (String, String)| match own.find_or_store(&host, &path) {
+            Some(Found::Helper { helper, server, .. }) => Some((helper, server)),
+            _ => None,
+        };
+        names.into_iter().filter(is_wanted).filter_map(helper).collect()
     }
 
     fn credential(
@@ -128,10 +162,12 @@ impl Sources {
         reference: &Reference,
         credentials: &Credentials,
     ) -> Result<Option<Credential>, SourceError> {
-        Ok(match credentials.for_repository(reference)? {
-            Some(credential) => Some(credential),
-            None => self.own_credentials().for_repository(reference)?,
-        })
+        match (credentials.for_repository(reference)?, reference) {
+            (None, Reference::Registry(registry)) => {
+                Ok(self.own_credential(registry.host(), registry.repository())?)
+            }
+            (found, _) => Ok(found),
+        }
     }
 
     /// Opens `reference` for writing manifests, with the same credential as [`Sources::open`].
@@ -152,7 +188,7 @@ impl Sources {
                 match registries.route(reference)? {
                     Some(route) => {
                         let place = route.writable(&registry.name())?;
-                        Ok(Arc::new(self.place(&registries, place, Patience::Settings, credentials)?))
+                        Ok(Arc::new(self.place(&registries, (place, true), Patience::Settings, credentials)?))
                     }
                     None => {
                         let client = self.client(&registries, registry, reference, credentials)?;
@@ -175,7 +211,7 @@ impl Sources {
         for (endpoint, is_own) in route.all() {
             // Only where no place is left a request is tried again.
             let patience = if route.is_last(endpoint) { Patience::Settings } else { Patience::None };
-            let source = self.place(registries, endpoint, patience, credentials)?;
+            let source = self.place(registries, (endpoint, is_own), patience, credentials)?;
             places.push(Place::new(source, endpoint, is_own));
         }
         let proof = self.settings.mirrors.proof;
@@ -186,11 +222,11 @@ impl Sources {
     fn place(
         &self,
         registries: &Registries,
-        endpoint: &Endpoint,
+        (endpoint, is_own): (&Endpoint, bool),
         patience: Patience,
         credentials: &Credentials,
     ) -> Result<RegistrySource, SourceError> {
-        let credential = self.credential_for(endpoint, credentials)?;
+        let credential = self.credential_for(endpoint, is_own, credentials)?;
         let id = credential.as_ref().map_or_else(CredentialId::anonymous, Credential::id);
         let client = registries.client_for((endpoint.client_key(), id), || {
             let (settings, shared) = (&self.settings, &registries.transport);
@@ -203,16 +239,39 @@ impl Sources {
         Ok(RegistrySource::at(client, endpoint.name(), endpoint.repository().to_owned()))
     }
 
+    /// The credential that names the place: what it is called there, and never what the image is called.
     fn credential_for(
         &self,
         endpoint: &Endpoint,
+        is_own: bool,
         credentials: &Credentials,
     ) -> Result<Option<Credential>, SourceError> {
         let (host, path) = endpoint.credential_name();
-        Ok(match credentials.for_name(host, &path)? {
-            Some(credential) => Some(credential),
-            None => self.own_credentials().for_name(host, &path)?,
-        })
+        if let Some(credential) = credentials.for_name(host, &path)? {
+            return Ok(Some(credential));
+        }
+        match self.own_credential(host, &path) {
+            // Another place is asked if this one wants the credential.
+            Err(CredentialError::HelperFailed { .. }) if !is_own => Ok(None),
+            found => Ok(found?),
+        }
+    }
+
+    /// The node's own credential for a repository at a host.
+    fn own_credential(&self, host: &str, path: &str) -> Result<Option<Credential>, CredentialError> {
+        match self.own_credentials().find_or_store(host, path) {
+            None => Ok(None),
+            Some(Found::Secret(credential)) => Ok(Some(credential)),
+            Some(Found::Helper { helper, key, .. }) if self.settings.credential_helpers.is_none() => {
+                // A store that is not run knows nothing of registries that the config does not name.
+                let named = self.own_credentials().for_name(host, path);
+                named.map_err(|_| CredentialError::Helper { key, helper })
+            }
+            Some(Found::Helper { helper, server, .. }) => self
+                .helpers
+                .known(&helper, &server)
+                .map_err(|why| CredentialError::HelperFailed { key: server, helper, why }),
+        }
     }
 
     fn own_credentials(&self) -> Arc<Credentials> {

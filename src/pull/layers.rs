@@ -152,7 +152,7 @@ impl LayerFetcher {
                 Err(error) if error.blames_bytes() => error,
                 outcome => return outcome,
             };
-            if !pull.source.is_damaged(&layer.blob.digest) {
+            if !pull.source.try_elsewhere(&layer.blob.digest) {
                 return Err(error);
             }
             tracing::warn!(blob = %layer.blob.digest, %error, "wrong bytes; the blob is fetched from another place");
@@ -242,7 +242,9 @@ impl LayerPipeline {
             self.metrics.fetched.add(bytes);
         };
         let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
-        let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.budget, &count);
+        let budget = Budget::attempt(&self.budget);
+        let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &budget, &count);
+        let taken = taken.inspect_err(|_| budget.give_back());
         let (found, record) = taken.about(image)?;
         record.finish(&found.diff_id, &found.blob).about(image)?;
         self.metrics.saved(Reuse::Object, found.contents.shared_bytes);

@@ -45,7 +45,7 @@ impl Rights {
         let id = sources.identity(&request.reference, &request.credentials).about(&image)?;
         let anonymous = id == CredentialId::anonymous();
         let origin = Origin::of(&request.reference);
-        let by_mirrors = sources.is_proven_by_mirrors(&request.reference).about(&image)?;
+        let by_mirrors = sources.is_proven_by_mirrors(&request.reference);
         Ok(Self {
             store: Arc::clone(store),
             rule: Arc::clone(rule),

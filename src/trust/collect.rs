@@ -119,23 +119,27 @@ impl<'a> Search<'a> {
         }
         let mut failure = None;
         for (at, place) in places.iter().enumerate() {
+            let is_last = at + 1 == places.len();
             self.source = &**place;
             match self.all(digests).await {
-                Ok(()) => {}
                 // A mirror that gives this node nothing has nothing for it.
-                Err(End::Failed(error))
-                    if at + 1 < places.len() && matches!(error.kind(), Kind::Denied | Kind::Unsupported) =>
-                {
+                Err(End::Failed(error)) if !is_last && matches!(error.kind(), Kind::Denied | Kind::Unsupported) => {
                     tracing::debug!(%error, "a mirror was not searched for an image's signatures");
                 }
-                Err(End::Failed(error)) => failure = Some(error),
+                Err(End::Failed(error)) => failure = Some((is_last, error)),
                 Err(end) => return Err(end),
+                Ok(()) => {}
             }
             if !self.helpful.is_empty() && self.is_decided() {
                 return Ok(());
             }
         }
-        failure.map_or(Ok(()), |error| Err(End::Failed(error)))
+        match failure {
+            // What a mirror could have had is needed by nobody.
+            Some((false, _)) if self.is_decided() => Ok(()),
+            Some((_, error)) => Err(End::Failed(error)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod hostile;
 mod key_place;
 mod kubernetes;
 mod levels;
+mod mirrors;
 mod outright;
 mod powers;
 mod propagation;

@@ -13,7 +13,7 @@ use super::document::Fault;
 use super::host::Host;
 use super::hosts_toml::{HostEntry, TlsFiles, parse_hosts};
 use super::registries_conf::RegistriesConf;
-use super::route::{Route, rewrite};
+use super::route::{Endpoint, Route, rewrite};
 use super::{MirrorSettings, tls};
 use crate::oci::SourceError;
 use crate::oci::files::Files;
@@ -77,8 +77,24 @@ impl MirrorFiles {
         let hosts = self.hosts_of(&rewritten.name.host)?;
         let hosts = hosts.as_ref().map(|read| usable(read)).transpose()?.and_then(Option::as_ref);
         let hosts = hosts.map(|found| (&found.hosts[..], found.is_own));
-        let route = rewritten.by_hosts(hosts, &self.plain);
+        let mut route = rewritten.by_hosts(hosts, &self.plain);
+        for mirror in route.without_files() {
+            self.add_certificates(mirror)?;
+        }
         Ok(Some(route).filter(|route| !route.is_plain()))
+    }
+
+    /// Gives a mirror of registries.conf the certificates that lie in its own directory, as containers-certs.d(5) has it.
+    fn add_certificates(&self, mirror: &mut Endpoint) -> Result<(), SourceError> {
+        let read = self.hosts_of(&mirror.authority)?;
+        let found = read.as_ref().map(|read| usable(read)).transpose()?.and_then(Option::as_ref);
+        if let Some(DirectoryHosts { hosts, is_own: true }) = found
+            && let [only] = &hosts[..]
+            && only.address.is_none()
+        {
+            mirror.host = Arc::clone(only);
+        }
+        Ok(())
     }
 
     fn hosts_of(&self, host: &str) -> Result<Option<Arc<Read<HostFile>>>, SourceError> {

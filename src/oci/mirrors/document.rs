@@ -177,14 +177,9 @@ impl<'d, 'i> Table<'d, 'i> {
         items.iter().map(item).collect()
     }
 
-    /// The keys with their texts or lists of texts.
-    pub(super) fn all_texts(&self) -> Result<Vec<(&'d str, Place, Vec<&'d str>)>, Fault> {
-        let entry = |key: &'d Spanned<std::borrow::Cow<'i, str>>| {
-            let name = key.get_ref().as_ref();
-            let texts = self.texts(name)?.into_iter().map(|(text, _)| text).collect();
-            Ok((name, key.span(), texts))
-        };
-        self.fields.keys().map(entry).collect()
+    /// The keys, each with its place.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&'d str, Place)> {
+        self.fields.keys().map(|key| (key.get_ref().as_ref(), key.span()))
     }
 }
 

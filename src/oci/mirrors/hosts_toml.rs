@@ -153,8 +153,8 @@ fn capabilities(table: &Table<'_, '_>) -> Result<Capabilities, Fault> {
 fn headers(table: &Table<'_, '_>) -> Result<HeaderMap, Fault> {
     let mut headers = HeaderMap::new();
     let Some(given) = table.table("header")? else { return Ok(headers) };
-    for (name, place, values) in given.all_texts()? {
-        for value in values {
+    for (name, place) in given.keys() {
+        for (value, _) in given.texts(name)? {
             add_header(&mut headers, name, value)
                 .map_err(|problem| table.fault(&place, format!("header {name:?} {problem}; correct it")))?;
         }

@@ -256,6 +256,14 @@ impl Route {
             && host.tls.is_plain()
     }
 
+    /// The mirrors about whose TLS no file has said anything.
+    pub(super) fn without_files(&mut self) -> impl Iterator<Item = &mut Endpoint> {
+        let is_plain = |mirror: &&mut Endpoint| {
+            mirror.namespace.is_none() && mirror.host.address.is_none() && mirror.scheme.is_none()
+        };
+        self.mirrors.iter_mut().filter(is_plain)
+    }
+
     /// All places in order, and whether each is the origin. It is last.
     pub(in crate::oci) fn all(&self) -> impl Iterator<Item = (&Endpoint, bool)> {
         let mirrors = self.mirrors.iter().map(|mirror| (mirror, false));
@@ -277,10 +285,10 @@ impl Route {
     }
 
     /// The places whose answer says who may read.
-    pub(in crate::oci) fn proving(&self, proof: AccessProof) -> impl Iterator<Item = &Endpoint> {
+    pub(in crate::oci) fn proving(&self, proof: AccessProof) -> impl Iterator<Item = (&Endpoint, bool)> {
         let by_mirrors = proof == AccessProof::Mirror;
         let counts = move |is_own: bool| if is_own { !by_mirrors || self.origin_serves } else { by_mirrors };
-        self.all().filter(move |(_, is_own)| counts(*is_own)).map(|(place, _)| place)
+        self.all().filter(move |(_, is_own)| counts(*is_own))
     }
 
     /// The place where manifests are written; `image` is for the message.

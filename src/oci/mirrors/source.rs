@@ -190,8 +190,8 @@ impl Source for MirroredSource {
         self.own.waits()
     }
 
-    fn is_damaged(&self, blob: &Digest) -> bool {
-        self.everywhere.is_damaged(blob)
+    fn try_elsewhere(&self, blob: &Digest) -> bool {
+        self.everywhere.try_elsewhere(blob)
     }
 
     /// The mirrors one by one, then the registry itself. Documents about an image are no part of it: nobody gets them, and
@@ -205,5 +205,3 @@ impl Source for MirroredSource {
     }
 }
 
-#[cfg(test)]
-mod tests;

@@ -219,7 +219,7 @@ impl Source for View {
         self.of.iter().find_map(|at| self.places.all[*at].source.waits())
     }
 
-    fn is_damaged(&self, blob: &Digest) -> bool {
+    fn try_elsewhere(&self, blob: &Digest) -> bool {
         self.accuse(blob)
     }
 }

@@ -13,6 +13,7 @@ mod authorization;
 mod blob;
 mod documents;
 mod manifest;
+mod mirrors;
 mod range;
 mod referrers;
 mod retry;

@@ -114,6 +114,7 @@ impl Transport {
             document_timeout: self.document_timeout,
             documents: Arc::clone(&self.documents),
             pace: self.pace,
+            ranges: RangeHosts::default(),
             limits: self.limits,
             insecure: self.insecure.clone(),
             authorities: self.authorities.clone(),
