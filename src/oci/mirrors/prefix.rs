@@ -96,7 +96,9 @@ impl Name {
     fn parse(text: &str) -> Option<Self> {
         let (host, repository) = text.split_once('/')?;
         let host = canonical_host(host)?;
-        (!repository.is_empty()).then(|| Self { host, repository: repository.to_owned() })
+        // A port after a path is none.
+        let is_plain = !repository.is_empty() && !repository.contains([':', '@']);
+        is_plain.then(|| Self { host, repository: repository.to_owned() })
     }
 }
 
@@ -163,6 +165,7 @@ mod tests {
         assert_eq!(with("m.io/only", "").as_deref(), Some("m.io/only"));
         assert_eq!(with("m.io", ":5000/a").as_deref(), Some("m.io:5000/a"));
         assert_eq!(with("m.io:1", ":5000/a"), None);
+        assert_eq!(with("m.io/r", ":5000/a"), None);
         assert_eq!(with("m.io", ""), None);
         for wrong in ["https://m.io", "", "m.io/A", "m.io/a:tag", "m.io/a@sha256:00", "m.io//a", "m.io/../a", "/a"] {
             assert!(Location::parse(wrong).is_err(), "{wrong}");

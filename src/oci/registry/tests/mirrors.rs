@@ -321,19 +321,15 @@ async fn a_limited_mirror_is_left_alone_for_as_long_as_it_says() {
 #[tokio::test]
 async fn a_mirror_that_is_away_is_asked_after_the_others() {
     let registry = Script::start(|r, _| image(r)).await;
-    let (slow, second) = (
-        Script::start(|r, _| image(r).ending(Ending::Stall(0))).await,
+    let (broken, second) = (
+        Script::start(|r, _| image(r).ending(Ending::Cut(0))).await,
         Script::start(|r, _| image(r)).await,
     );
-    let hosts = Hosts::of(&registry, &[&slow, &second]);
-    let settings = SourceSettings {
-        read_timeout: Duration::from_millis(300),
-        ..hosts.settings(&registry.host, AccessProof::Origin)
-    };
-    let source = open(&Sources::new(&settings).unwrap(), &registry.host, &Credentials::none());
+    let hosts = Hosts::of(&registry, &[&broken, &second]);
+    let source = hosts.open(&registry.host, AccessProof::Origin, &Credentials::none());
     pull(&*source).await.unwrap();
     assert!(blob(&*source).await.is_ok() && blob(&*source).await.is_ok());
-    assert_eq!(slow.seen().len(), 1, "one wait, not one for every request");
+    assert_eq!(broken.seen().len(), 1, "one wait, not one for every request");
 }
 
 /// A registry of referrers; `listed` are those of the image.
