@@ -157,13 +157,13 @@ impl Sealer<'_> {
         let mut replacements = BTreeMap::new();
         for entry in &index.entries {
             let described = &entry.descriptor;
-            if described.annotations.contains_key("vnd.docker.reference.type") {
+            if entry.is_artifact {
                 tracing::warn!(manifest = %described.digest, "kept unchanged: it describes the unsealed image");
                 continue;
             }
             let mut raw = self.source.manifest(&Version::Digest(described.digest)).await?;
             // The index decides: a layout stores no media type with its blobs.
-            raw.media_type = Some(described.media_type.clone());
+            raw.media_type = described.stated_type().map(str::to_owned).or(raw.media_type);
             let sealed = match Box::pin(self.document(&raw, depth + 1)).await {
                 Err(error) if is_artifact(&error) => {
                     tracing::warn!(manifest = %described.digest, "kept unchanged: {}", failure::text(&error));

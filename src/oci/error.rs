@@ -81,6 +81,25 @@ pub enum SourceError {
         /// The registry's own message; may be empty.
         detail: String,
     },
+    /// A failure of the server to which the registry redirected, such as its storage.
+    #[error(
+        "{host} redirected the request for {subject} to {target}, which answered HTTP {status}{}; look at the storage of {host}, and at clock and proxy of this node: such redirects are signed for a short time",
+        in_parentheses(detail)
+    )]
+    Redirected {
+        /// The requested reference or blob.
+        subject: String,
+        /// The registry.
+        host: String,
+        /// The host that answered, with its port.
+        target: String,
+        /// The HTTP status.
+        status: u16,
+        /// The wait that it asks for.
+        retry_after: Option<Duration>,
+        /// The server's own message; may be empty.
+        detail: String,
+    },
     /// No connection, or one that broke.
     #[error(
         "connection to {host} for {subject} failed: {detail}; check name, network and proxy of this node"
@@ -293,9 +312,22 @@ fn whole_seconds(wait: Duration) -> u64 {
 }
 
 impl SourceError {
+    /// Whether an HTTP status of a server may be another one soon. Other errors of a server repeat themselves. The
+    /// numbers from 520 are those of content delivery networks.
+    pub(super) fn is_passing(status: u16) -> bool {
+        matches!(status, 408 | 425 | 500 | 502..=504 | 507 | 509 | 520..=599)
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
+            Self::Redirected { status, .. } => match status {
+                401 | 403 => Kind::Denied,
+                404 | 410 => Kind::NotFound,
+                429 => Kind::Transient,
+                passing if Self::is_passing(*passing) => Kind::Transient,
+                _ => Kind::Unsupported,
+            },
             Self::NotFound { .. } => Kind::NotFound,
             Self::Denied { .. } | Self::Blocked { .. } => Kind::Denied,
             Self::Unproven { source, .. } => source.kind(),
@@ -331,6 +363,7 @@ impl SourceError {
     pub(super) fn without_detail(mut self) -> Self {
         if let Self::Denied { detail, .. }
         | Self::RateLimited { detail, .. }
+        | Self::Redirected { detail, .. }
         | Self::Unavailable { detail, .. } = &mut self
         {
             detail.clear();
@@ -338,10 +371,17 @@ impl SourceError {
         self
     }
 
+    /// Whether other bytes came than those that were asked for.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::WrongDigest { .. } | Self::WrongSize { .. })
+    }
+
     /// The wait that the server asked for, if it did.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after, .. } | Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::RateLimited { retry_after, .. }
+            | Self::Unavailable { retry_after, .. }
+            | Self::Redirected { retry_after, .. } => *retry_after,
             Self::Unproven { source, .. } => source.retry_after(),
             _ => None,
         }

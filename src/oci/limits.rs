@@ -209,8 +209,8 @@ pub struct Budget {
     unpacked: Share,
     entries: Share,
     record_bytes: Share,
-    /// The budget that an attempt takes from.
-    image: Option<Arc<Budget>>,
+    /// What an attempt takes, it takes of this too.
+    whole: Option<Arc<Budget>>,
 }
 
 /// One limit, and how much of it is used.
@@ -229,29 +229,29 @@ impl Budget {
             unpacked: share(Cap::ImageBytes, limits.image_bytes),
             entries: share(Cap::Entries, limits.entries),
             record_bytes: share(Cap::MetadataBytes, limits.metadata_bytes as u64),
-            image: None,
+            whole: None,
         }
     }
 
-    /// What one attempt to take a layer in takes of the image's budget. What it has taken can be given back, because the
-    /// next attempt takes the same again.
-    pub fn attempt(image: &Arc<Self>) -> Self {
-        let share = |of: &Share| Share { cap: of.cap, limit: u64::MAX, used: AtomicU64::new(0) };
+    /// A part of this budget for one attempt at a layer, whose use can be given back.
+    pub fn attempt(self: &Arc<Self>) -> Self {
+        let share = |share: &Share| Share { cap: share.cap, limit: u64::MAX, used: AtomicU64::new(0) };
+        let Self { unpacked, entries, record_bytes, .. } = &**self;
         Self {
-            unpacked: share(&image.unpacked),
-            entries: share(&image.entries),
-            record_bytes: share(&image.record_bytes),
-            image: Some(Arc::clone(image)),
+            unpacked: share(unpacked),
+            entries: share(entries),
+            record_bytes: share(record_bytes),
+            whole: Some(Arc::clone(self)),
         }
     }
 
-    /// Gives back what an attempt has taken. It takes nothing any more.
+    /// Gives back what an attempt that came to nothing has taken. Nobody may take any more of it.
     pub fn give_back(&self) {
-        let Some(image) = &self.image else { return };
-        for (own, of) in [
-            (&self.unpacked, &image.unpacked),
-            (&self.entries, &image.entries),
-            (&self.record_bytes, &image.record_bytes),
+        let Some(whole) = &self.whole else { return };
+        for (of, own) in [
+            (&whole.unpacked, &self.unpacked),
+            (&whole.entries, &self.entries),
+            (&whole.record_bytes, &self.record_bytes),
         ] {
             of.used.fetch_sub(own.used.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -263,7 +263,7 @@ impl Budget {
     /// The limit is exceeded.
     pub fn take(&self, bytes: u64) -> Result<(), Exceeded> {
         self.unpacked.take(bytes)?;
-        self.image.as_ref().map_or(Ok(()), |image| image.take(bytes))
+        self.whole.as_ref().map_or(Ok(()), |whole| whole.take(bytes))
     }
 
     /// Counts an entry that takes so many bytes in its layer's record. A header for all entries makes each of them
@@ -274,7 +274,7 @@ impl Budget {
     pub fn take_entry(&self, record_bytes: u64) -> Result<(), Exceeded> {
         self.entries.take(1)?;
         self.record_bytes.take(record_bytes)?;
-        self.image.as_ref().map_or(Ok(()), |image| image.take_entry(record_bytes))
+        self.whole.as_ref().map_or(Ok(()), |whole| whole.take_entry(record_bytes))
     }
 }
 
@@ -309,6 +309,27 @@ mod tests {
             assert!(text.contains(part), "{text}");
         }
         assert!(!Cap::Segments.exceeded(9u64, 8u64).to_string().contains("--"));
+    }
+
+    #[test]
+    fn what_an_attempt_takes_is_given_back_whole() {
+        let limits =
+            ImageLimits { image_bytes: 100, entries: 2, metadata_bytes: 50, ..ImageLimits::default() };
+        let budget = Arc::new(Budget::of(&limits));
+        budget.take(10).unwrap();
+        let attempt = budget.attempt();
+        attempt.take(80).unwrap();
+        attempt.take_entry(40).unwrap();
+        // The one that fails counts as well.
+        assert_eq!(attempt.take(20), Err(Cap::ImageBytes.exceeded(110u64, 100u64)));
+        assert!(attempt.take_entry(20).is_err());
+        attempt.give_back();
+        attempt.give_back();
+        let again = budget.attempt();
+        again.take(90).unwrap();
+        again.take_entry(25).unwrap();
+        again.take_entry(25).unwrap();
+        assert!(budget.take(1).is_err());
     }
 
     #[test]

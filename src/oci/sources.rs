@@ -80,7 +80,7 @@ impl Sources {
             Reference::Registry(registry) => {
                 let registries = self.registries();
                 match registries.route(reference)? {
-                    Some(route) => Ok(self.mirrored(&registries, &route, reference, credentials)?),
+                    Some(route) => self.mirrored(&registries, &route, registry, credentials),
                     None => {
                         let client = self.client(&registries, registry, reference, credentials)?;
                         Ok(Arc::new(RegistrySource::new(client, registry)))
@@ -188,7 +188,8 @@ impl Sources {
                 match registries.route(reference)? {
                     Some(route) => {
                         let place = route.writable(&registry.name())?;
-                        Ok(Arc::new(self.place(&registries, (place, true), Patience::Settings, credentials)?))
+                        let place = self.place(&registries, registry, (place, true), Patience::Settings, credentials);
+                        Ok(Arc::new(place?))
                     }
                     None => {
                         let client = self.client(&registries, registry, reference, credentials)?;
@@ -204,14 +205,14 @@ impl Sources {
         &self,
         registries: &Registries,
         route: &Route,
-        reference: &Reference,
+        reference: &RegistryReference,
         credentials: &Credentials,
     ) -> Result<Arc<dyn Source>, SourceError> {
         let mut places = Vec::new();
         for (endpoint, is_own) in route.all() {
             // Only where no place is left a request is tried again.
             let patience = if route.is_last(endpoint) { Patience::Settings } else { Patience::None };
-            let source = self.place(registries, (endpoint, is_own), patience, credentials)?;
+            let source = self.place(registries, reference, (endpoint, is_own), patience, credentials)?;
             places.push(Place::new(source, endpoint, is_own));
         }
         let proof = self.settings.mirrors.proof;
@@ -222,6 +223,7 @@ impl Sources {
     fn place(
         &self,
         registries: &Registries,
+        reference: &RegistryReference,
         (endpoint, is_own): (&Endpoint, bool),
         patience: Patience,
         credentials: &Credentials,
@@ -236,7 +238,8 @@ impl Sources {
             let address = ApiAddress { scheme, host, root, namespace };
             RegistryClient::at(transport, &address, endpoint.headers(), credential)
         })?;
-        Ok(RegistrySource::at(client, endpoint.name(), endpoint.repository().to_owned()))
+        let name = (endpoint.name(), endpoint.repository().to_owned());
+        Ok(RegistrySource::at(client, reference, name, endpoint.resolves()))
     }
 
     /// The credential that names the place: what it is called there, and never what the image is called.

@@ -18,6 +18,11 @@ use crate::oci::manifest::ManifestError;
 use crate::oci::platform::PlatformError;
 use crate::trust::PolicyRefusal;
 
+/// What is most likely wrong with a zstd:chunked layer that has another DiffID.
+const CHUNKED_REMEDY: &str = "it is compressed as zstd:chunked, and skopeo and podman of before 2024 (skopeo 1.9 of Debian \
+    12 among them) wrote such layers without the end of the archive that the config describes: push the image again with \
+    a newer one, or without zstd:chunked; if it is none of theirs, it is broken or forged";
+
 /// Why an image could not be made available. Cheap to clone: every caller that waited for the same pull gets the same
 /// error.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -54,8 +59,8 @@ pub enum PullError {
     },
     /// The config promises another layer than the one the manifest names.
     #[error(
-        "{image}: layer {blob} holds {found} but the image's config claims {claimed}; \
-         the image is broken or forged, rebuild and push it again"
+        "{image}: layer {blob} holds {found} but the image's config claims {claimed}; {}",
+        if *chunked { CHUNKED_REMEDY } else { "the image is broken or forged, rebuild and push it again" }
     )]
     DiffId {
         /// The reference asked for.
@@ -66,9 +71,14 @@ pub enum PullError {
         found: Digest,
         /// The DiffID that the config lists for this layer.
         claimed: Digest,
+        /// Whether the layer was written as zstd:chunked.
+        chunked: bool,
     },
     /// An index that lists an index that lists an index…
-    #[error("{0}: indexes are nested too deeply to be an image; name the manifest's digest instead")]
+    #[error(
+        "{0}: its indexes are nested too deeply, or say of too many entries not for which platform they are; name the \
+         manifest's digest instead"
+    )]
     Nested(String),
     /// The image as a whole is more than this node takes.
     #[error("{image}: {exceeded}")]
@@ -215,9 +225,13 @@ impl PullError {
 }
 
 impl PullError {
-    /// Whether the bytes of a layer were not those that its descriptor names, so that another place may have them.
-    pub(super) fn blames_bytes(&self) -> bool {
-        matches!(self, Self::Layer { source, .. } if source.fault.blames_bytes())
+    /// Whether other bytes came than those that were asked for.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Source { source, .. } => source.is_damage(),
+            Self::Layer { source, .. } => source.fault.is_damage(),
+            _ => false,
+        }
     }
 
     /// Whether a source refused or hid what was asked for. That concerns one credential only.

@@ -115,7 +115,7 @@ impl LayerFetcher {
                 diff_id
             }
             None => {
-                let diff_id = self.stream_anywhere(pull, layer).await?;
+                let diff_id = self.undamaged(pull, layer).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
                 blocking(pull.image, move || rights.record_fetch(&hold, &blob)).await??;
                 progress.set(LayerState::Done);
@@ -124,7 +124,8 @@ impl LayerFetcher {
         };
         // A layer that is here is compared too: the config may claim another one for its blob.
         if found != claimed {
-            return Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed });
+            let chunked = layer.blob.is_zstd_chunked();
+            return Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed, chunked });
         }
         Ok(())
     }
@@ -141,21 +142,24 @@ impl LayerFetcher {
         blocking(pull.image, look).await?
     }
 
-    /// Streams one blob. If its bytes are wrong, it comes once more from each other place that there is.
-    async fn stream_anywhere(
-        &self,
-        pull: &ImageLayers<'_>,
-        layer: &WantedLayer<'_>,
-    ) -> Result<Digest, PullError> {
+    /// Streams one blob. If it was damaged on its way it comes once more, because what comes through another cache, or at
+    /// another time, may be whole; and then from each other place that there is. A file is not read twice.
+    async fn undamaged(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
+        let mut once_more = pull.rights.origin().is_remote();
         loop {
             let error = match self.stream(pull, layer).await {
-                Err(error) if error.blames_bytes() => error,
+                Err(error) if error.is_damage() => error,
                 outcome => return outcome,
             };
-            if !pull.source.try_elsewhere(&layer.blob.digest) {
+            if pull.source.try_elsewhere(&layer.blob.digest) {
+                tracing::warn!(image.reference = pull.image, %error, "the layer is fetched from another place");
+            } else if once_more {
+                once_more = false;
+                tracing::warn!(image.reference = pull.image, %error, "the layer is fetched once more");
+            } else {
                 return Err(error);
             }
-            tracing::warn!(blob = %layer.blob.digest, %error, "wrong bytes; the blob is fetched from another place");
+            layer.progress.restart();
         }
     }
 
@@ -169,6 +173,7 @@ impl LayerFetcher {
         let opened = turn.during(pull.source.blob(layer.blob)).await.map_err(gave_way)?;
         let mut bytes = opened.about(pull.image)?;
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        let budget = Arc::new(pull.budget.attempt());
         let task = LayerPipeline {
             store: Arc::clone(&self.store),
             hold: pull.hold.clone(),
@@ -181,7 +186,7 @@ impl LayerFetcher {
             counter: layer.progress.counter(),
             metrics: self.metrics.clone(),
             limits: self.limits,
-            budget: Arc::clone(&pull.budget),
+            budget: Arc::clone(&budget),
         };
         let pipeline = tokio::task::spawn_blocking(move || task.run(receiver));
         let fed: Result<(), PullError> = async {
@@ -201,7 +206,10 @@ impl LayerFetcher {
             .await
             .map_err(|error| PullError::Lost { image: pull.image.to_owned(), why: error.to_string() })?;
         // The error of a broken stream explains more than that of the truncated layer which it causes.
-        fed?;
+        let outcome = fed.and(outcome);
+        if outcome.is_err() {
+            budget.give_back();
+        }
         outcome
     }
 

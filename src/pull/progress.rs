@@ -212,6 +212,11 @@ impl LayerProgress {
         self.rate.store(rate, Relaxed);
     }
 
+    /// Begins to count from the first byte again.
+    pub(super) fn restart(&self) {
+        self.fetched.store(0, Relaxed);
+    }
+
     /// The counter that the stream adds to.
     pub(super) fn counter(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.fetched)

@@ -125,7 +125,9 @@ mod tests {
     #[test]
     fn a_config_of_another_manifest_is_refused() {
         let refused = Recipe::parse(&manifest(&[b"one"]), &config(&[]));
-        assert_eq!(refused, Err(ManifestError::DiffIdCount { diff_ids: 0, layers: 1 }));
+        assert_eq!(refused, Err(ManifestError::NoDiffIds { layers: 1 }));
+        let refused = Recipe::parse(&manifest(&[b"one", b"two"]), &config(&[Digest::of(b"1")]));
+        assert_eq!(refused, Err(ManifestError::DiffIdCount { diff_ids: 1, layers: 2 }));
         assert!(matches!(Recipe::parse(&manifest(&[]), b"{"), Err(ManifestError::Syntax(_))));
     }
 }

@@ -21,6 +21,7 @@ mod key_place;
 mod kubernetes;
 mod levels;
 mod mirrors;
+mod oddities;
 mod outright;
 mod powers;
 mod propagation;

@@ -50,6 +50,11 @@ impl Origin {
         &self.name
     }
 
+    /// Whether it is reached over the network.
+    pub(crate) fn is_remote(&self) -> bool {
+        !self.image.starts_with("oci:")
+    }
+
     /// Whether what this origin gives without credentials counts as public.
     pub(crate) fn is_open(&self) -> bool {
         self.open
@@ -79,5 +84,6 @@ mod tests {
         let (c, d) = (origin("oci:/srv/a:1"), origin("oci:/srv/b"));
         assert_eq!((c.host(), c.is_open()), ("oci:/srv/a", false));
         assert_ne!(c.host(), d.host());
+        assert!(a.is_remote() && by_mirrors.is_remote() && !c.is_remote());
     }
 }

@@ -34,6 +34,12 @@ pub enum LayerFault {
     /// The bytes are not compressed as the descriptor says, nor in any other way we know.
     #[error("its media type says {0}, but its bytes are neither that nor a tar archive; rebuild the image")]
     Compression(LayerCompression),
+    /// The bytes are of a format that layers cannot have.
+    #[error(
+        "its bytes are {0}, and a layer is a tar archive, plain or compressed by gzip or zstd; push the image again with one \
+         of these, for example: skopeo copy --dest-compress-format gzip SOURCE DESTINATION"
+    )]
+    Foreign(&'static str),
     /// Fewer bytes came than the descriptor says.
     #[error("{} bytes short of {size}; the registry or a proxy cut it off, pull again", size - got)]
     Short {
@@ -103,7 +109,7 @@ impl LayerFault {
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Compression(_) | Self::Decompress { .. } => Kind::Invalid,
+            Self::Compression(_) | Self::Foreign(_) | Self::Decompress { .. } => Kind::Invalid,
             Self::Short { .. } | Self::Long { .. } | Self::Digest { .. } => Kind::Corrupt,
             Self::Window | Self::TooLong(_) | Self::Entries(_) => Kind::Exhausted,
             Self::Tar(error) => error.kind(),
@@ -112,6 +118,11 @@ impl LayerFault {
             Self::Thread { bug: true, .. } => Kind::Bug,
             Self::Thread { bug: false, .. } => Kind::Exhausted,
         }
+    }
+
+    /// Whether other bytes came than those that the descriptor names.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Short { .. } | Self::Long { .. } | Self::Digest { .. })
     }
 
     /// The fault behind a decoder's error.
@@ -132,7 +143,7 @@ impl LayerFault {
     /// whether the registry altered the content or the builder made it so.
     pub(super) fn blames_content(&self) -> bool {
         match self {
-            Self::Compression(_) | Self::Decompress { .. } => true,
+            Self::Compression(_) | Self::Foreign(_) | Self::Decompress { .. } => true,
             Self::Tar(error) => !matches!(error, TarError::Limit(..) | TarError::Read(_)),
             _ => false,
         }

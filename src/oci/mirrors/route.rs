@@ -85,6 +85,11 @@ impl Endpoint {
         self.namespace.as_deref()
     }
 
+    /// Whether it may say what a tag means.
+    pub(in crate::oci) fn resolves(&self) -> bool {
+        self.host.capabilities.resolve
+    }
+
     pub(in crate::oci) fn headers(&self) -> HeaderMap {
         self.host.headers.clone()
     }

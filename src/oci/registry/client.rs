@@ -9,14 +9,17 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header};
 
 use super::authorization::{Authorization, Authorizations, Held};
+use super::body::BodyError;
 use super::challenge::{self, Challenge};
 use super::documents::{DocumentTurns, Tenant};
+use super::failure::Asked;
 use super::hold::Hold;
 use super::location::RangeHosts;
 use super::metrics::RequestKind;
 use super::pace::Pace;
 use super::request::Request;
 use super::retry::RetryPolicy;
+use super::token::Scopes;
 use super::{Transport, failure};
 use crate::oci::SourceError;
 use crate::oci::credentials::{Credential, CredentialId, Secret};
@@ -126,7 +129,7 @@ impl RegistryClient {
             renewed = true;
         }
         loop {
-            let sent = self.authorized(self.build(request)?, &held.authorization).send().await;
+            let sent = Transport::send(self.authorized(self.build(request, &held.authorization)?, &held.authorization)).await;
             let response = sent.map_err(|e| self.broken(e, &request.subject))?;
             let response = self.redirected(response, request).await?;
             if request.is_answered_by(response.status()) {
@@ -139,24 +142,68 @@ impl RegistryClient {
                     renewed = true;
                 }
                 None => {
+                    if !renewed
+                        && may_hide(response.status(), &held)
+                        && let Some(challenge) = self.root_challenge().await
+                        // If it cannot be answered, the first refusal counts.
+                        && let Ok(answered) = self.renew(request, &held, Some(challenge)).await
+                    {
+                        (held, renewed) = (answered, true);
+                        continue;
+                    }
                     // Whether a credential was used decides which remedy the message gives.
                     let sent = held.authorization != Authorization::None && self.credential.is_some();
-                    let host = &self.host;
-                    let failure = failure::of_response(response, host, &request.subject, sent).await;
+                    let failure = failure::of_response(response, self.asked(), &request.subject, sent).await;
                     return Err(if request.quiet { failure.without_detail() } else { failure });
                 }
             }
         }
     }
 
-    /// The failure of a transport error while a response is read.
-    pub(super) fn broken(&self, error: reqwest::Error, subject: &str) -> SourceError {
-        self.failed_at(&self.host, error, subject)
+    /// The challenge of the API's root. Some registries challenge only there, and hide repositories from whoever has no
+    /// token (docker and podman begin there). A failure is none, and is not remembered.
+    async fn root_challenge(&self) -> Option<Challenge> {
+        if let Some(known) = self.authorizations.of_root() {
+            return known;
+        }
+        let url = self.with_namespace(self.base.clone());
+        let request = self.http().get(url).headers(self.headers.clone());
+        let response = Transport::send(request).await.ok()?;
+        let headers = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
+        let challenge = match response.status() {
+            StatusCode::UNAUTHORIZED => challenge::choose(headers.filter_map(|value| value.to_str().ok())),
+            _ => None,
+        };
+        self.authorizations.keep_root(challenge.clone());
+        challenge
     }
 
-    /// The same with the host that failed, which may be the token service.
-    pub(super) fn failed_at(&self, host: &str, e: reqwest::Error, subject: &str) -> SourceError {
-        failure::of_transport(e, host, subject, self.transport.read_timeout)
+    /// The failure of a transport error while a response is read.
+    pub(super) fn broken(&self, error: reqwest::Error, subject: &str) -> SourceError {
+        self.failed_at(self.asked(), error, subject)
+    }
+
+    /// The same with the server that was asked, which may be the token service.
+    pub(super) fn failed_at(&self, asked: Asked<'_>, e: reqwest::Error, subject: &str) -> SourceError {
+        failure::of_transport(e, asked, subject, self.transport.read_timeout)
+    }
+
+    /// The failure of a body.
+    pub(super) fn unreadable(&self, error: BodyError, subject: &str) -> SourceError {
+        match error {
+            BodyError::Transport(error) if error.is_timeout() => self.stalled(subject),
+            BodyError::Transport(error) => self.broken(error, subject),
+            BodyError::Coding(detail) => self.protocol(subject, detail, None),
+        }
+    }
+
+    /// An answer that is not one of a registry, from the registry or from where it redirected to.
+    pub(super) fn protocol(&self, subject: &str, detail: String, answered: Option<&Url>) -> SourceError {
+        SourceError::Protocol { subject: subject.to_owned(), host: self.asked().named(answered), detail }
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        Asked { host: &self.host, url: &self.base }
     }
 
     /// Caps on images.
@@ -269,10 +316,9 @@ impl RegistryClient {
             (Challenge::Bearer { .. }, Some(Secret::RegistryToken(token))) => {
                 (Authorization::Bearer(token.as_str().into()), None)
             }
-            (Challenge::Bearer { realm, service }, _) => {
-                let service = service.as_deref();
-                let fetched =
-                    self.fetch_token(realm, service, repository, request.actions(), &request.subject).await;
+            (Challenge::Bearer { realm, service, scope }, _) => {
+                let scopes = Scopes::of(scope.as_deref(), repository, request.actions());
+                let fetched = self.fetch_token(realm, service.as_deref(), &scopes, &request.subject).await;
                 let fetched = self.transport.metrics.count(RequestKind::Token, fetched)?;
                 (Authorization::Bearer(fetched.value.into()), Some(fetched.lifetime))
             }
@@ -281,16 +327,29 @@ impl RegistryClient {
         Ok(self.authorizations.current(repository))
     }
 
-    fn build(&self, request: &Request) -> Result<RequestBuilder, SourceError> {
+    fn build(&self, request: &Request, with: &Authorization) -> Result<RequestBuilder, SourceError> {
         let url = self.base.join(&format!("{}/{}", request.repository, request.path));
         let url = url.map_err(|e| SourceError::Settings {
             detail: format!("{} makes no URL: {e}", request.subject),
         })?;
-        let mut url = url;
+        Ok(self.bare(self.with_namespace(url), request).headers(self.own_headers(with)))
+    }
+
+    /// The headers for this host alone. One for the authorization gives way to an answer to its challenge.
+    pub(super) fn own_headers(&self, with: &Authorization) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        if *with != Authorization::None {
+            headers.remove(header::AUTHORIZATION);
+        }
+        headers
+    }
+
+    /// The URL with the registry that this host is asked for, if it serves several.
+    fn with_namespace(&self, mut url: Url) -> Url {
         if let Some(namespace) = &self.namespace {
             url.query_pairs_mut().append_pair("ns", namespace);
         }
-        Ok(self.bare(url, request).headers(self.headers.clone()))
+        url
     }
 
     /// The request for a URL, with nothing that is meant for this host alone.
@@ -299,6 +358,8 @@ impl RegistryClient {
         if let Some(accept) = &request.accept {
             builder = builder.header(header::ACCEPT, accept);
         }
+        // Without this any coding would be acceptable (RFC 9110, section 12.5.3), and a coded blob has no ranges.
+        builder = builder.header(header::ACCEPT_ENCODING, "identity");
         if let Some(range) = request.range() {
             builder = builder.header(header::RANGE, range);
         }
@@ -330,4 +391,10 @@ impl RegistryClient {
             _ => builder,
         }
     }
+}
+
+/// Whether a refusal may be one for lack of a token that the registry does not ask for.
+fn may_hide(status: StatusCode, held: &Held) -> bool {
+    held.authorization == Authorization::None
+        && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)
 }

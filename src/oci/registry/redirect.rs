@@ -1,10 +1,11 @@
 //! Follows the redirects of a host that has headers of its own. The HTTP client would send them on to the next host.
 
-use reqwest::{Response, Url, header};
+use reqwest::header;
+use reqwest::{Response, Url};
 
 use super::client::RegistryClient;
 use super::request::Request;
-use super::transport::REDIRECTS_MAX;
+use super::transport::{REDIRECTS_MAX, Transport};
 use crate::oci::SourceError;
 
 impl RegistryClient {
@@ -30,22 +31,19 @@ impl RegistryClient {
             let from = response.url().clone();
             let Some(to) = target(&response) else { return Ok(response) };
             if from.scheme() == "https" && to.scheme() != "https" {
-                return Err(self.astray(request, "it redirects from https to plain http"));
+                let detail = "it redirects from https to plain http".to_owned();
+                return Err(self.protocol(&request.subject, detail, Some(&to)));
             }
             let own = self.is_own(&to);
             let mut next = self.bare(to, request);
             if own {
                 let held = self.held(&request.repository);
-                next = self.authorized(next.headers(self.headers.clone()), &held);
+                next = self.authorized(next.headers(self.own_headers(&held)), &held);
             }
-            response = next.send().await.map_err(|e| self.broken(e, &request.subject))?;
+            response = Transport::send(next).await.map_err(|e| self.broken(e, &request.subject))?;
         }
-        Err(self.astray(request, "it redirects more than 5 times"))
-    }
-
-    fn astray(&self, request: &Request, detail: &str) -> SourceError {
-        let (subject, host) = (request.subject.clone(), self.host().to_owned());
-        SourceError::Protocol { subject, host, detail: detail.to_owned() }
+        let detail = format!("it redirects more than {REDIRECTS_MAX} times");
+        Err(self.protocol(&request.subject, detail, Some(response.url())))
     }
 }
 

@@ -11,7 +11,10 @@ use crate::oci::{Credentials, RetryPolicy, Source, SourceSettings, Sources};
 
 mod authorization;
 mod blob;
+mod challenges;
+mod codings;
 mod documents;
+mod hints;
 mod manifest;
 mod mirrors;
 mod range;

@@ -1,11 +1,12 @@
 //! The HTTP client that all registry clients share: TLS, time limits, redirects.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Certificate, Client, Identity};
+use reqwest::{Certificate, Client, Identity, RequestBuilder, Response, Url};
 
 use super::documents::DocumentTurns;
 use super::location::RangeHosts;
@@ -19,6 +20,11 @@ use crate::oci::settings::SourceSettings;
 
 /// A registry redirects once to its storage; five leave room for proxies.
 pub(super) const REDIRECTS_MAX: usize = 5;
+
+tokio::task_local! {
+    /// Where the request of this task was redirected to last. The HTTP client's errors name only where it began.
+    static REDIRECTED: RefCell<Option<Url>>;
+}
 
 /// Connections to registries. It holds no credential; each request carries its own.
 #[derive(Debug)]
@@ -122,6 +128,18 @@ impl Transport {
         })
     }
 
+    /// Sends a request. The URL of an error is the one that failed.
+    pub(super) async fn send(request: RequestBuilder) -> reqwest::Result<Response> {
+        let followed = async {
+            let outcome = request.send().await;
+            (outcome, REDIRECTED.with(RefCell::take))
+        };
+        match REDIRECTED.scope(RefCell::default(), followed).await {
+            (Err(error), Some(url)) => Err(error.with_url(url)),
+            (outcome, _) => outcome,
+        }
+    }
+
     /// Caps on images.
     pub(crate) fn limits(&self) -> &ImageLimits {
         &self.limits
@@ -166,13 +184,16 @@ fn client(
 /// Limits redirects and refuses those from https to http. reqwest itself drops `Authorization`
 /// when scheme, host or port change.
 fn redirect(attempt: Attempt) -> reqwest::redirect::Action {
+    // Without a scope, only the name in an error is lost.
+    let _ = REDIRECTED.try_with(|last| last.replace(Some(attempt.url().clone())));
     // Content is checked by its digest, but anyone on the network could read it.
     let downgrade = attempt.previous().last().is_some_and(|from| from.scheme() == "https")
         && attempt.url().scheme() != "https";
+    let target = super::failure::printable(attempt.url().host_str().unwrap_or_default());
     if downgrade {
-        attempt.error("it redirects from https to plain http")
+        attempt.error(format!("it redirects from https to plain http at {target}"))
     } else if attempt.previous().len() > REDIRECTS_MAX {
-        attempt.error("it redirects more than 5 times")
+        attempt.error(format!("it redirects more than 5 times, at last to {target}"))
     } else {
         attempt.follow()
     }

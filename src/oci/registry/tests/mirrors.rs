@@ -89,14 +89,15 @@ async fn blob(source: &dyn Source) -> Result<Vec<u8>, SourceError> {
     Ok(chunks.concat())
 }
 
-/// `METHOD KIND` of what was asked, without what was asked for.
+/// `METHOD KIND` of what was asked, without what was asked for, and without a look for a challenge at the root.
 fn asked(script: &Script) -> Vec<String> {
+    let is_root = |seen: &&Seen| seen.target.split('?').next() == Some("/v2/");
     let kind = |seen: &Seen| {
         let path = seen.target.split('?').next().unwrap_or_default();
         let kind = path.rsplit('/').nth(1).unwrap_or_default().to_owned();
         format!("{} {kind}", seen.method)
     };
-    script.seen().iter().map(kind).collect()
+    script.seen().iter().filter(|seen| !is_root(seen)).map(kind).collect()
 }
 
 async fn pull(source: &dyn Source) -> Result<Vec<u8>, SourceError> {
@@ -146,6 +147,23 @@ async fn a_blob_that_the_registry_does_not_confirm_is_asked_for_at_no_mirror() {
     let source = Hosts::of(&registry, &[&mirror]).open(&registry.host, AccessProof::Origin, &Credentials::none());
     assert_eq!(pull(&*source).await.unwrap_err().kind(), Kind::NotFound);
     assert_eq!(mirror.count("/blobs/"), 0);
+}
+
+#[tokio::test]
+async fn a_head_that_is_refused_is_no_refusal() {
+    for status in [401, 403, 405, 400] {
+        let registry = Script::start(move |r, _| {
+            let is_head = r.method == "HEAD" && r.target.contains("/blobs/");
+            if is_head { Reply::new(status, "") } else { image(r) }
+        })
+        .await;
+        let mirror = Script::start(|r, _| image(r)).await;
+        let source = Hosts::of(&registry, &[&mirror]).open(&registry.host, AccessProof::Origin, &Credentials::none());
+        assert!(pull(&*source).await.unwrap() == content());
+        assert_eq!(mirror.count("/blobs/"), 1, "{status}");
+        let firsts = registry.seen().iter().filter(|seen| seen.header("range") == Some("bytes=0-0")).count();
+        assert_eq!(firsts, 1, "{status}: the first byte proves as much");
+    }
 }
 
 #[tokio::test]
@@ -288,6 +306,28 @@ async fn headers_go_to_their_host_and_not_along_with_a_redirect() {
     }
     assert_eq!(asked(&storage), ["GET manifests", "GET blobs"]);
     assert!(!format!("{source:?}").contains("s3cret"));
+}
+
+#[tokio::test]
+async fn a_header_for_the_authorization_gives_way_to_a_challenge() {
+    let registry = Script::start(|r, _| image(r)).await;
+    let wanted = format!("Basic {}", encoded("m", "p"));
+    let mirror = Script::start(move |r, _| {
+        let given: Vec<_> = r.headers.iter().filter(|(name, _)| name == "authorization").collect();
+        match &given[..] {
+            [(_, given)] if *given == wanted => image(r),
+            [(_, given)] if given == "Basic eDp5" => {
+                Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\"")
+            }
+            other => Reply::new(400, format!("{other:?}")),
+        }
+    })
+    .await;
+    let text = format!("[host.\"http://{0}\"]\n[host.\"http://{0}\".header]\nAuthorization = \"Basic eDp5\"\n", mirror.host);
+    let hosts = Hosts::new(&registry.host, &text);
+    let source = hosts.open(&registry.host, AccessProof::Origin, &credentials(&mirror.host, "m", "p"));
+    pull(&*source).await.unwrap();
+    assert!(registry.seen().iter().all(|seen| seen.method == "HEAD"));
 }
 
 #[tokio::test]
