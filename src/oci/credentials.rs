@@ -347,7 +347,9 @@ impl CredentialId {
         match ids {
             [] => Self::anonymous(),
             [first, others @ ..] if others.iter().all(|other| other == first) => *first,
-            _ => Self::of("joined", &ids.iter().map(Self::hex).collect::<Vec<_>>().iter().collect::<Vec<_>>()),
+            _ => {
+                Self::of("joined", &ids.iter().map(Self::hex).collect::<Vec<_>>().iter().collect::<Vec<_>>())
+            }
         }
     }
 

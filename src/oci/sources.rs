@@ -188,7 +188,8 @@ impl Sources {
                 match registries.route(reference)? {
                     Some(route) => {
                         let place = route.writable(&registry.name())?;
-                        let place = self.place(&registries, registry, (place, true), Patience::Settings, credentials);
+                        let place =
+                            self.place(&registries, registry, (place, true), Patience::Settings, credentials);
                         Ok(Arc::new(place?))
                     }
                     None => {

@@ -123,7 +123,9 @@ impl<'a> Search<'a> {
             self.source = &**place;
             match self.all(digests).await {
                 // A mirror that gives this node nothing has nothing for it.
-                Err(End::Failed(error)) if !is_last && matches!(error.kind(), Kind::Denied | Kind::Unsupported) => {
+                Err(End::Failed(error))
+                    if !is_last && matches!(error.kind(), Kind::Denied | Kind::Unsupported) =>
+                {
                     tracing::debug!(%error, "a mirror was not searched for an image's signatures");
                 }
                 Err(End::Failed(error)) => failure = Some((is_last, error)),

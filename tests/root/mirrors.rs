@@ -90,6 +90,11 @@ fn secret(host: &dyn std::fmt::Display, (user, password): (&str, &str)) -> HashM
     HashMap::from([(".dockerconfigjson".to_owned(), json)])
 }
 
+/// Files are looked at once a second.
+async fn noticed() {
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+}
+
 /// As kubelet tries again: files are looked at once a second.
 async fn soon<T, F: Future<Output = Option<T>>>(what: &str, ask: impl Fn() -> F) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -238,7 +243,8 @@ async fn a_broken_or_blocking_file_refuses_until_it_is_repaired() {
     node.publish(&plugin, &image("before")).await.unwrap();
 
     node.hosts(&origin, "[host.\"http://m.local\"]\ncapabilities = [\"pul\"]\n");
-    let refused = soon("the refusal", async || node.publish(&plugin, &image("while")).await.err()).await;
+    noticed().await;
+    let refused = node.publish(&plugin, &image("while")).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     let said = refused.message();
     assert!(said.contains("hosts.toml, line 2") && said.contains("\"pul\""), "{said}");
@@ -249,7 +255,8 @@ async fn a_broken_or_blocking_file_refuses_until_it_is_repaired() {
     soon("the repair", async || node.publish(&plugin, &image("while")).await.ok()).await;
 
     fs::write(&conf, format!("[[registry]]\nlocation = \"{origin}\"\nblocked = true\n")).unwrap();
-    let refused = soon("the refusal", async || node.publish(&plugin, &image("blocked")).await.err()).await;
+    noticed().await;
+    let refused = node.publish(&plugin, &image("blocked")).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("registries.conf, line 1"), "{refused}");
     // A plugin that starts with it is as strict, and starts.
@@ -279,8 +286,7 @@ async fn mirrors_that_change_in_a_pull_serve_the_next_one() {
     let pulled = tokio::join!(node.publish(&plugin, &one), async {
         soon("the pull", async || (a.passed() > 256 << 10).then_some(())).await;
         node.hosts(&origin, &mirror(&b.address));
-        // Until it is looked at.
-        tokio::time::sleep(Duration::from_millis(1200)).await;
+        noticed().await;
         node.publish(&plugin, &two).await
     });
     pulled.0.unwrap();
@@ -310,7 +316,10 @@ fn wanted(asked: &Asked) -> (String, String) {
 /// A manifest by its digest. A mirror of this kind states the media type that the document has.
 fn manifest(bytes: &[u8]) -> Answer {
     let document: serde_json::Value = serde_json::from_slice(bytes).unwrap();
-    Answer::body(document["mediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json"), bytes)
+    Answer::body(
+        document["mediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json"),
+        bytes,
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -418,7 +427,9 @@ async fn a_credential_helper_gives_the_nodes_credential() {
     fs::create_dir(&helpers).unwrap();
     let helper = helpers.join("docker-credential-vault");
     let script = |password: &str| {
-        format!("#!/bin/sh\nread server\n[ \"$server\" = {origin} ] || exit 1\necho '{{\"Username\":\"alice\",\"Secret\":\"{password}\"}}'\n")
+        format!(
+            "#!/bin/sh\nread server\n[ \"$server\" = {origin} ] || exit 1\necho '{{\"Username\":\"alice\",\"Secret\":\"{password}\"}}'\n"
+        )
     };
     fs::write(&helper, script("wrong-s3cret")).unwrap();
     fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();

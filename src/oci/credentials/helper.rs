@@ -152,8 +152,8 @@ fn program(directory: &Path, helper: &str) -> Result<PathBuf, String> {
 
 fn parse(output: &[u8]) -> Result<Credential, String> {
     // serde_json's messages quote values, which are secrets here.
-    let answer: WireAnswer =
-        serde_json::from_slice(output).map_err(|_| "its answer is not that of a credential helper".to_owned())?;
+    let answer: WireAnswer = serde_json::from_slice(output)
+        .map_err(|_| "its answer is not that of a credential helper".to_owned())?;
     let WireAnswer { username, secret } = answer;
     if secret.is_empty() {
         return Err("its answer has an empty secret".to_owned());
@@ -187,15 +187,26 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let helpers = Helpers::new(Some(directory.path().to_owned()));
         let at = directory.path();
-        helper(at, "user", r#"read s; printf '{"ServerURL":"%s","Username":"%s","Secret":"p"}' "$s" "$1-$s""#);
+        helper(
+            at,
+            "user",
+            r#"read s; printf '{"ServerURL":"%s","Username":"%s","Secret":"p"}' "$s" "$1-$s""#,
+        );
         helper(at, "token", r#"echo '{"Username":"<token>","Secret":"t"}'"#);
         helper(at, "none", "echo 'credentials not found in native keychain'; exit 1");
         helper(at, "broken", "echo s3cret; echo s3cret >&2; exit 3");
         helper(at, "odd", "echo '{\"Username\":\"s3cret\"}'");
         helper(at, "large", "yes s3cret");
-        helper(at, "env", r#"printf '{"Username":"%s","Secret":"p"}' "$(env | grep -v '^_=\|PWD\|SHLVL' | sort | cut -d= -f1 | tr '\n' ,)""#);
+        helper(
+            at,
+            "env",
+            r#"printf '{"Username":"%s","Secret":"p"}' "$(env | grep -v '^_=\|PWD\|SHLVL' | sort | cut -d= -f1 | tr '\n' ,)""#,
+        );
         assert_eq!(answer(&helpers, "user").await.unwrap().unwrap(), Credential::password("get-r.io", "p"));
-        assert!(answer(&helpers, "token").await.unwrap().unwrap() == Credential(Secret::IdentityToken("t".into())));
+        assert!(
+            answer(&helpers, "token").await.unwrap().unwrap()
+                == Credential(Secret::IdentityToken("t".into()))
+        );
         assert_eq!(answer(&helpers, "none").await, Ok(None));
         assert_eq!(answer(&helpers, "env").await.unwrap().unwrap(), Credential::password("HOME,PATH,", "p"));
         for name in ["broken", "odd", "large", "absent", "../user", ""] {

@@ -53,8 +53,9 @@ impl MirrorFiles {
     /// Reads the file that concerns all registries. That it cannot be used is no error before there is a pull.
     pub(in crate::oci) fn new(settings: &MirrorSettings) -> Result<Self, SourceError> {
         let conf = settings.registries_conf.as_deref();
-        let conf = conf
-            .map(|path| Followed::new("the registries.conf of this node", |files| Ok(read_conf(path, files))));
+        let conf = conf.map(|path| {
+            Followed::new("the registries.conf of this node", |files| Ok(read_conf(path, files)))
+        });
         let (plain, hosts) = (Arc::new(Host::plain()), Mutex::default());
         Ok(Self { settings: settings.clone(), plain, conf: conf.transpose()?, hosts })
     }
@@ -145,14 +146,18 @@ fn read_conf(path: &Path, files: &mut Files) -> Read<RegistriesConf> {
         let listed = files.list(&drop_ins, ENTRIES_MAX);
         let listed = match listed {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            listed => listed.map_err(|error| format!("{}: it cannot be listed: {error}", drop_ins.display()))?,
+            listed => {
+                listed.map_err(|error| format!("{}: it cannot be listed: {error}", drop_ins.display()))?
+            }
         };
         let names = listed.iter().filter(|name| Path::new(name).extension() == Some(OsStr::new("conf")));
         let all = std::iter::once(path.to_owned()).chain(names.map(|name| drop_ins.join(name)));
         for file in all {
             let shown = file.display().to_string();
             let bytes = files.read(&file).map_err(|error| {
-                format!("{shown}: it cannot be read: {error}; write it (it may be empty), or start without it")
+                format!(
+                    "{shown}: it cannot be read: {error}; write it (it may be empty), or start without it"
+                )
             })?;
             conf.add(&bytes, &shown).map_err(|fault| about(&file, &fault))?;
         }
@@ -196,7 +201,9 @@ fn read_hosts(roots: &[PathBuf], host: &str, files: &mut Files) -> Read<HostFile
 }
 
 fn has_directory(path: &Path, files: &mut Files) -> Read<bool> {
-    files.has_directory(path).map_err(|error| format!("{}: it cannot be read: {error}; correct it", path.display()))
+    files
+        .has_directory(path)
+        .map_err(|error| format!("{}: it cannot be read: {error}; correct it", path.display()))
 }
 
 /// The names that a registry's directory may have, in the order in which containerd looks for them.
@@ -218,7 +225,9 @@ fn read_directory(directory: &Path, files: &mut Files) -> Read<Vec<Arc<Host>>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             vec![certificates(directory, files)?]
         }
-        Err(error) => return Err(format!("{}: it cannot be read: {error}; make it readable", file.display())),
+        Err(error) => {
+            return Err(format!("{}: it cannot be read: {error}; make it readable", file.display()));
+        }
     };
     let host = |entry: HostEntry| {
         let tls = tls::read(&entry.tls, entry.dial_timeout, files)?;

@@ -11,8 +11,8 @@ use reqwest::header::HeaderMap;
 
 use super::document::{Fault, Place, Table, parse};
 use super::host::{Address, Capabilities, Scheme, add_header};
-use crate::oci::reference::canonical_host;
 use crate::duration;
+use crate::oci::reference::canonical_host;
 
 /// The most hosts of one file.
 const HOSTS_MAX: usize = 64;
@@ -75,14 +75,11 @@ pub(super) fn parse_hosts(bytes: &[u8], directory: &Path) -> Result<Vec<HostEntr
     })
 }
 
-fn entry(
-    table: &Table<'_, '_>,
-    url: Option<(&str, Place)>,
-    directory: &Path,
-) -> Result<HostEntry, Fault> {
+fn entry(table: &Table<'_, '_>, url: Option<(&str, Place)>, directory: &Path) -> Result<HostEntry, Fault> {
     let override_path = table.boolean("override_path")?.unwrap_or(false);
     let address = url.map(|(url, place)| {
-        address(url, override_path).map_err(|problem| table.fault(&place, format!("the URL of a host {problem}")))
+        address(url, override_path)
+            .map_err(|problem| table.fault(&place, format!("the URL of a host {problem}")))
     });
     let files = |found: Vec<(&str, Place)>| found.into_iter().map(|(path, _)| directory.join(path)).collect();
     let authorities = bounded(table, "ca", table.texts("ca")?)?;
@@ -142,7 +139,8 @@ fn capabilities(table: &Table<'_, '_>) -> Result<Capabilities, Fault> {
             "push" => found.push = true,
             "referrers" => found.referrers = true,
             other => {
-                let problem = format!("capability {other:?} is not known; write pull, resolve, push or referrers");
+                let problem =
+                    format!("capability {other:?} is not known; write pull, resolve, push or referrers");
                 return Err(table.fault(&place, problem));
             }
         }
@@ -165,10 +163,7 @@ fn headers(table: &Table<'_, '_>) -> Result<HeaderMap, Fault> {
     Ok(headers)
 }
 
-fn client(
-    table: &Table<'_, '_>,
-    directory: &Path,
-) -> Result<Option<(PathBuf, Option<PathBuf>)>, Fault> {
+fn client(table: &Table<'_, '_>, directory: &Path) -> Result<Option<(PathBuf, Option<PathBuf>)>, Fault> {
     let pairs = table.lists("client")?;
     let mut pairs = pairs.into_iter();
     let Some(pair) = pairs.next() else { return Ok(None) };

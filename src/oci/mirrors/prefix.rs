@@ -158,16 +158,17 @@ mod tests {
 
     #[test]
     fn a_location_takes_the_place_of_what_matched() {
-        let with = |location: &str, rest| {
-            Location::parse(location).unwrap().with(rest).map(|name| name.to_string())
-        };
+        let with =
+            |location: &str, rest| Location::parse(location).unwrap().with(rest).map(|name| name.to_string());
         assert_eq!(with("mirror.local:5000/cache", "/a/b").as_deref(), Some("mirror.local:5000/cache/a/b"));
         assert_eq!(with("m.io/only", "").as_deref(), Some("m.io/only"));
         assert_eq!(with("m.io", ":5000/a").as_deref(), Some("m.io:5000/a"));
         assert_eq!(with("m.io:1", ":5000/a"), None);
         assert_eq!(with("m.io/r", ":5000/a"), None);
         assert_eq!(with("m.io", ""), None);
-        for wrong in ["https://m.io", "", "m.io/A", "m.io/a:tag", "m.io/a@sha256:00", "m.io//a", "m.io/../a", "/a"] {
+        for wrong in
+            ["https://m.io", "", "m.io/A", "m.io/a:tag", "m.io/a@sha256:00", "m.io//a", "m.io/../a", "/a"]
+        {
             assert!(Location::parse(wrong).is_err(), "{wrong}");
         }
     }

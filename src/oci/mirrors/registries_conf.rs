@@ -86,7 +86,8 @@ impl RegistriesConf {
     pub(super) fn add(&mut self, bytes: &[u8], file: &str) -> Result<(), Fault> {
         let added = parse(bytes, |root| {
             if let Some(place) = root.has("registries") {
-                let problem = "[registries.…] is of version 1, which nobody reads any more; write [[registry]] tables";
+                let problem =
+                    "[registries.…] is of version 1, which nobody reads any more; write [[registry]] tables";
                 return Err(root.fault(&place, problem));
             }
             let known: Vec<_> = UNUSED.into_iter().chain(["registry"]).collect();
@@ -100,7 +101,9 @@ impl RegistriesConf {
                     found.push(registry);
                 }
                 if found.len() > REGISTRIES_MAX {
-                    return Err(table.fault(&place, format!("there are more than {REGISTRIES_MAX} registries")));
+                    return Err(
+                        table.fault(&place, format!("there are more than {REGISTRIES_MAX} registries"))
+                    );
                 }
             }
             Ok(found)
@@ -123,12 +126,10 @@ impl RegistriesConf {
 
 /// Two tables of one location must say the same about how it is reached and whether it is.
 fn agrees(others: &[Registry], new: &Registry) -> Result<(), String> {
-    let same = |other: &&Registry| {
-        new.primary.location.is_some() && other.primary.location == new.primary.location
-    };
-    let differs = |other: &&Registry| {
-        (other.primary.insecure, other.blocked) != (new.primary.insecure, new.blocked)
-    };
+    let same =
+        |other: &&Registry| new.primary.location.is_some() && other.primary.location == new.primary.location;
+    let differs =
+        |other: &&Registry| (other.primary.insecure, other.blocked) != (new.primary.insecure, new.blocked);
     match others.iter().filter(same).find(differs) {
         None => Ok(()),
         Some(other) => Err(format!(
@@ -157,7 +158,9 @@ fn registry(table: &Table<'_, '_>, place: &Place, file: &str) -> Result<Registry
         },
     };
     if primary.location.is_none() && !prefix.is_wildcard() {
-        return Err(table.fault(place, "it has no location; write location, or a prefix such as *.example.com"));
+        return Err(
+            table.fault(place, "it has no location; write location, or a prefix such as *.example.com")
+        );
     }
     let by_digest_only = table.boolean("mirror-by-digest-only")?.unwrap_or(false);
     let mut mirrors = Vec::new();
@@ -188,13 +191,15 @@ fn mirror(table: &Table<'_, '_>, place: &Place, by_digest_only: bool) -> Result<
         Some(("digest-only", _)) => Some(PullFrom::DigestOnly),
         Some(("tag-only", _)) => Some(PullFrom::TagOnly),
         Some((other, at)) => {
-            let problem = format!("pull-from-mirror {other:?} is not known; write all, digest-only or tag-only");
+            let problem =
+                format!("pull-from-mirror {other:?} is not known; write all, digest-only or tag-only");
             return Err(table.fault(&at, problem));
         }
     };
     let pulls = match (own, by_digest_only) {
         (Some(_), true) => {
-            let problem = "pull-from-mirror and the registry's mirror-by-digest-only exclude each other; write one";
+            let problem =
+                "pull-from-mirror and the registry's mirror-by-digest-only exclude each other; write one";
             return Err(table.fault(place, problem));
         }
         (Some(own), false) => own,

@@ -116,9 +116,11 @@ impl Endpoint {
 
     /// What a credential for it is looked up by: host, and the path that it has there.
     pub(in crate::oci) fn credential_name(&self) -> (&str, String) {
-        let root = self.root.strip_prefix("v2").map(|rest| rest.trim_start_matches('/')).unwrap_or(&self.root);
+        let root =
+            self.root.strip_prefix("v2").map(|rest| rest.trim_start_matches('/')).unwrap_or(&self.root);
         let root = root.strip_suffix("v2").map(|rest| rest.trim_end_matches('/')).unwrap_or(root);
-        let path = if root.is_empty() { self.repository.clone() } else { format!("{root}/{}", self.repository) };
+        let path =
+            if root.is_empty() { self.repository.clone() } else { format!("{root}/{}", self.repository) };
         (&self.authority, path)
     }
 
@@ -155,7 +157,8 @@ pub(super) fn rewrite<'c>(
     let (Some(conf), Some((registry, rest))) = (conf, found) else {
         return Ok(Rewritten { mirrors: Vec::new(), name: own.clone(), written: own, registry: None });
     };
-    let blocked = |by: &Registry| SourceError::Blocked { subject: written.clone(), stated: by.stated.clone() };
+    let blocked =
+        |by: &Registry| SourceError::Blocked { subject: written.clone(), stated: by.stated.clone() };
     if registry.blocked {
         return Err(blocked(registry));
     }
@@ -177,7 +180,8 @@ pub(super) fn rewrite<'c>(
         // `parse` gives every mirror a location.
         let Some(name) = rewritten(&mirror.source, rest, registry)?.filter(|_| wanted) else { continue };
         if is_blocked(&name).is_none() {
-            mirrors.extend(mirror.source.hosts.iter().map(|(scheme, host)| Endpoint::of(host, *scheme, &name)));
+            mirrors
+                .extend(mirror.source.hosts.iter().map(|(scheme, host)| Endpoint::of(host, *scheme, &name)));
         }
     }
     Ok(Rewritten { mirrors, written: own, name, registry: Some(registry) })

@@ -204,4 +204,3 @@ impl Source for MirroredSource {
         each.map(view).collect()
     }
 }
-

@@ -93,11 +93,15 @@ impl View {
         if !self.order(needed(version), None).is_empty() {
             return Ok(());
         }
-        let (image, needs) = (&self.places.image, match version {
-            Version::Digest(_) => "pull",
-            Version::Tag(_) | Version::Sole => "pull and resolve",
-        });
-        let detail = format!("for {image} no host that may be asked has the capabilities {needs} in its hosts.toml");
+        let (image, needs) = (
+            &self.places.image,
+            match version {
+                Version::Digest(_) => "pull",
+                Version::Tag(_) | Version::Sole => "pull and resolve",
+            },
+        );
+        let detail =
+            format!("for {image} no host that may be asked has the capabilities {needs} in its hosts.toml");
         Err(SourceError::Settings { detail })
     }
 
@@ -200,7 +204,9 @@ impl Source for View {
             match self.places.all[at].source.referrers(subject).await {
                 Ok(listed) => {
                     for referrer in listed {
-                        if found.len() < REFERRERS_MAX && found.iter().all(|known| known.digest != referrer.digest) {
+                        if found.len() < REFERRERS_MAX
+                            && found.iter().all(|known| known.digest != referrer.digest)
+                        {
                             found.push(referrer);
                         }
                     }

@@ -129,7 +129,10 @@ impl RegistryClient {
             renewed = true;
         }
         loop {
-            let sent = Transport::send(self.authorized(self.build(request, &held.authorization)?, &held.authorization)).await;
+            let sent = Transport::send(
+                self.authorized(self.build(request, &held.authorization)?, &held.authorization),
+            )
+            .await;
             let response = sent.map_err(|e| self.broken(e, &request.subject))?;
             let response = self.redirected(response, request).await?;
             if request.is_answered_by(response.status()) {

@@ -109,9 +109,7 @@ impl Transport {
     ) -> Result<Self, SourceError> {
         let retry = match patience {
             Patience::Settings => self.retry,
-            Patience::None => {
-                RetryPolicy { attempts: 1, longest_retry_after: Duration::ZERO, ..self.retry }
-            }
+            Patience::None => RetryPolicy { attempts: 1, longest_retry_after: Duration::ZERO, ..self.retry },
         };
         Ok(Self {
             client: client(settings, &self.authorities, tls, !has_headers)?,

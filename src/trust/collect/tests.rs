@@ -112,7 +112,12 @@ impl Source for Repository {
         }
         if self.closed {
             let (subject, host) = (version.to_string(), "m.io".to_owned());
-            return Err(SourceError::Denied { subject, host, credentials_sent: false, detail: String::new() });
+            return Err(SourceError::Denied {
+                subject,
+                host,
+                credentials_sent: false,
+                detail: String::new(),
+            });
         }
         let digest = match version {
             Version::Tag(tag) => self.tags.get(tag).copied(),

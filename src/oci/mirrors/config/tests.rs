@@ -104,7 +104,9 @@ fn without_a_hosts_toml_certificates_are_dockers() {
     assert_eq!((own.host.tls.authorities.len(), own.host.tls.identity.is_some()), (1, true));
     // A key that is not the certificate's.
     fixture.write("certs.d/r.io/client.key", &self::certificate("other").1);
-    later(|| route(&files, "r.io/x:1").is_err_and(|error| error.contains("client.cert is not the certificate")));
+    later(|| {
+        route(&files, "r.io/x:1").is_err_and(|error| error.contains("client.cert is not the certificate"))
+    });
     fs::remove_file(fixture.path("certs.d/r.io/client.key")).unwrap();
     later(|| route(&files, "r.io/x:1").is_err_and(|error| error.contains("client.key cannot be read")));
 }

@@ -86,7 +86,8 @@ fn clients_are_a_file_or_one_pair() {
     for one in ["\"c.pem\"", "[\"c.pem\"]", "[[\"c.pem\"]]", "[[\"c.pem\", \"\"]]"] {
         assert_eq!(client(one), ("/certs.d/r.io/c.pem".into(), None), "{one}");
     }
-    for many in ["[[\"a\", \"b\"], [\"c\", \"d\"]]", "[\"a\", \"b\"]", "[[]]", "[[\"a\", \"b\", \"c\"]]", "1"] {
+    for many in ["[[\"a\", \"b\"], [\"c\", \"d\"]]", "[\"a\", \"b\"]", "[[]]", "[[\"a\", \"b\", \"c\"]]", "1"]
+    {
         assert_eq!(fault(&format!("\nclient = {many}")).line.is_some(), true, "{many}");
     }
 }

@@ -50,7 +50,9 @@ fn later_files_replace_entries_of_the_same_prefix_whole() {
 
 #[test]
 fn of_the_same_prefix_in_one_file_the_first_counts() {
-    let conf = conf(&["[[registry]]\nprefix = \"r.io\"\nlocation = \"a.io\"\n\n[[registry]]\nprefix = \"r.io\"\nlocation = \"b.io\"\n"]);
+    let conf = conf(&[
+        "[[registry]]\nprefix = \"r.io\"\nlocation = \"a.io\"\n\n[[registry]]\nprefix = \"r.io\"\nlocation = \"b.io\"\n",
+    ]);
     let (registry, _) = conf.lookup("r.io/x").unwrap();
     assert_eq!(registry.primary.location.as_ref().unwrap().to_string(), "a.io");
 }
@@ -74,7 +76,9 @@ location = "a.io"
 "#]);
     let of = |name: &str| {
         let (registry, _) = conf.lookup(name).unwrap();
-        let mirror = |mirror: &Mirror| (mirror.source.location.as_ref().unwrap().to_string(), mirror.pulls, mirror.source.hosts.len());
+        let mirror = |mirror: &Mirror| {
+            (mirror.source.location.as_ref().unwrap().to_string(), mirror.pulls, mirror.source.hosts.len())
+        };
         registry.mirrors.iter().map(mirror).collect::<Vec<_>>()
     };
     let expected = [("a.io/cache".to_owned(), PullFrom::All, 1), ("b.io".to_owned(), PullFrom::TagOnly, 2)];
@@ -92,7 +96,11 @@ fn a_mistake_is_an_error_with_its_line() {
         ("[[registry]]\nlocation = \"r.io\"\nblocked = \"true\"\n", 3, "true or false"),
         ("[[registry]]\nlocation = \"r.io\"\npull-from-mirror = \"all\"\n", 3, "[[registry.mirror]]"),
         ("[[registry]]\nlocation = \"r.io\"\n[[registry.mirror]]\ninsecure = true\n", 3, "no location"),
-        ("[[registry]]\nlocation = \"r.io\"\n[[registry.mirror]]\nlocation = \"m.io\"\npull-from-mirror = \"some\"\n", 5, "digest-only"),
+        (
+            "[[registry]]\nlocation = \"r.io\"\n[[registry.mirror]]\nlocation = \"m.io\"\npull-from-mirror = \"some\"\n",
+            5,
+            "digest-only",
+        ),
         (
             "[[registry]]\nlocation = \"r.io\"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = \"m.io\"\npull-from-mirror = \"all\"\n",
             4,
@@ -116,6 +124,7 @@ fn a_mistake_is_an_error_with_its_line() {
 
 #[test]
 fn the_number_of_registries_is_bounded() {
-    let text: String = (0..=REGISTRIES_MAX).map(|i| format!("[[registry]]\nlocation = \"r{i}.io\"\n")).collect();
+    let text: String =
+        (0..=REGISTRIES_MAX).map(|i| format!("[[registry]]\nlocation = \"r{i}.io\"\n")).collect();
     assert!(fault(&text).problem.contains("4096"));
 }

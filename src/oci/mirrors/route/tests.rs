@@ -133,7 +133,10 @@ fn a_star_keeps_names_or_moves_them() {
 fn what_is_blocked_is_blocked_by_the_name_as_written_and_as_it_becomes() {
     let by_written = conf("[[registry]]\nprefix = \"r.io\"\nlocation = \"m.io\"\nblocked = true\n");
     let error = route("r.io/x:1", Some(&by_written), None).unwrap_err();
-    assert!(matches!(&error, SourceError::Blocked { stated, .. } if stated == "registries.conf, line 1"), "{error}");
+    assert!(
+        matches!(&error, SourceError::Blocked { stated, .. } if stated == "registries.conf, line 1"),
+        "{error}"
+    );
     // Also at a port, which a prefix without one is for.
     assert!(matches!(route("r.io:5000/x:1", Some(&by_written), None), Err(SourceError::Blocked { .. })));
     let by_location = conf(

@@ -144,7 +144,8 @@ async fn a_blob_that_the_registry_does_not_confirm_is_asked_for_at_no_mirror() {
     let lacking = |r: &Seen| if r.target.contains("/blobs/") { Reply::new(404, "") } else { image(r) };
     let registry = Script::start(move |r, _| lacking(r)).await;
     let mirror = Script::start(|r, _| image(r)).await;
-    let source = Hosts::of(&registry, &[&mirror]).open(&registry.host, AccessProof::Origin, &Credentials::none());
+    let source =
+        Hosts::of(&registry, &[&mirror]).open(&registry.host, AccessProof::Origin, &Credentials::none());
     assert_eq!(pull(&*source).await.unwrap_err().kind(), Kind::NotFound);
     assert_eq!(mirror.count("/blobs/"), 0);
 }
@@ -158,7 +159,8 @@ async fn a_head_that_is_refused_is_no_refusal() {
         })
         .await;
         let mirror = Script::start(|r, _| image(r)).await;
-        let source = Hosts::of(&registry, &[&mirror]).open(&registry.host, AccessProof::Origin, &Credentials::none());
+        let source =
+            Hosts::of(&registry, &[&mirror]).open(&registry.host, AccessProof::Origin, &Credentials::none());
         assert!(pull(&*source).await.unwrap() == content());
         assert_eq!(mirror.count("/blobs/"), 1, "{status}");
         let firsts = registry.seen().iter().filter(|seen| seen.header("range") == Some("bytes=0-0")).count();
@@ -220,10 +222,9 @@ async fn each_request_falls_back_by_itself() {
 async fn a_mirror_that_breaks_off_is_asked_again_and_then_the_next_goes_on_by_range() {
     let registry = Script::start(|r, _| image(r)).await;
     // The second answer brings less than what is worth another try.
-    let broken = Script::start(|r, before| {
-        image(r).ending(Ending::Cut(if before == 0 { 1_500_000 } else { 10_000 }))
-    })
-    .await;
+    let broken =
+        Script::start(|r, before| image(r).ending(Ending::Cut(if before == 0 { 1_500_000 } else { 10_000 })))
+            .await;
     let second = Script::start(|r, _| image(r)).await;
     let hosts = Hosts::of(&registry, &[&broken, &second]);
     let source = hosts.open(&registry.host, AccessProof::Origin, &Credentials::none());
@@ -276,7 +277,9 @@ async fn a_mirror_gets_only_a_credential_that_names_it() {
     pull(&*hosts.open(&registry.host, AccessProof::Origin, &both)).await.unwrap();
     assert_eq!(registry.count("/blobs/") - before, 1, "the HEAD");
     let other = encoded("r", "p");
-    assert!(mirror.seen().iter().all(|seen| !seen.header("authorization").unwrap_or_default().contains(&other)));
+    assert!(
+        mirror.seen().iter().all(|seen| !seen.header("authorization").unwrap_or_default().contains(&other))
+    );
 }
 
 #[tokio::test]
@@ -323,7 +326,10 @@ async fn a_header_for_the_authorization_gives_way_to_a_challenge() {
         }
     })
     .await;
-    let text = format!("[host.\"http://{0}\"]\n[host.\"http://{0}\".header]\nAuthorization = \"Basic eDp5\"\n", mirror.host);
+    let text = format!(
+        "[host.\"http://{0}\"]\n[host.\"http://{0}\".header]\nAuthorization = \"Basic eDp5\"\n",
+        mirror.host
+    );
     let hosts = Hosts::new(&registry.host, &text);
     let source = hosts.open(&registry.host, AccessProof::Origin, &credentials(&mirror.host, "m", "p"));
     pull(&*source).await.unwrap();
@@ -361,10 +367,8 @@ async fn a_limited_mirror_is_left_alone_for_as_long_as_it_says() {
 #[tokio::test]
 async fn a_mirror_that_is_away_is_asked_after_the_others() {
     let registry = Script::start(|r, _| image(r)).await;
-    let (broken, second) = (
-        Script::start(|r, _| image(r).ending(Ending::Cut(0))).await,
-        Script::start(|r, _| image(r)).await,
-    );
+    let (broken, second) =
+        (Script::start(|r, _| image(r).ending(Ending::Cut(0))).await, Script::start(|r, _| image(r)).await);
     let hosts = Hosts::of(&registry, &[&broken, &second]);
     let source = hosts.open(&registry.host, AccessProof::Origin, &Credentials::none());
     pull(&*source).await.unwrap();
@@ -378,8 +382,10 @@ fn referring(listed: &[&[u8]]) -> impl Fn(&Seen, usize) -> Reply + Send + Sync +
     move |request, _| {
         let path = request.target.split('?').next().unwrap_or_default();
         if path.contains("/referrers/") {
-            let entry = |document: &Vec<u8>| json!({"mediaType": "m", "digest": Digest::of(document), "size": 1});
-            let index = json!({"schemaVersion": 2, "manifests": listed.iter().map(entry).collect::<Vec<_>>()});
+            let entry =
+                |document: &Vec<u8>| json!({"mediaType": "m", "digest": Digest::of(document), "size": 1});
+            let index =
+                json!({"schemaVersion": 2, "manifests": listed.iter().map(entry).collect::<Vec<_>>()});
             return Reply::new(200, index.to_string()).header("Content-Type", INDEX);
         }
         match listed.iter().find(|document| path.ends_with(&Digest::of(document).to_string())) {
