@@ -467,3 +467,25 @@ async fn a_file_that_changes_is_followed_and_a_broken_one_refuses() {
     let identity = sources.identity(&reference, &Credentials::none());
     assert!(identity.is_ok(), "what is proven stays proven");
 }
+
+#[test]
+fn the_identity_is_that_of_the_credentials_that_prove() {
+    let hosts = Hosts::new("r.io", "[host.\"https://m.io\"]\n");
+    let reference: Reference = "r.io/team/app:v1".parse().unwrap();
+    let id = |proof, credentials: &Credentials| {
+        Sources::new(&hosts.settings("x.io", proof)).unwrap().identity(&reference, credentials).unwrap()
+    };
+    let (own, other) = (credentials("r.io", "a", "p"), credentials("m.io", "b", "p"));
+    let both = own.clone().and(other.clone());
+    let anonymous = crate::oci::CredentialId::anonymous();
+    let by_origin = |credentials: &Credentials| id(AccessProof::Origin, credentials);
+    assert_eq!(by_origin(&Credentials::none()), anonymous);
+    assert_eq!(by_origin(&other), anonymous, "what a mirror is shown proves nothing");
+    assert_eq!(by_origin(&own), by_origin(&both));
+    assert_ne!(by_origin(&own), anonymous);
+    let by_mirror = |credentials: &Credentials| id(AccessProof::Mirror, credentials);
+    assert_eq!(by_mirror(&Credentials::none()), anonymous);
+    let all = [by_mirror(&own), by_mirror(&other), by_mirror(&both), by_origin(&own), anonymous];
+    let different: BTreeSet<_> = all.into_iter().collect();
+    assert_eq!(different.len(), all.len());
+}
