@@ -6,7 +6,7 @@
 #![no_main]
 
 use composefs_csi::oci::limits::ImageLimits;
-use composefs_csi::oci::manifest::{Document, Index};
+use composefs_csi::oci::manifest::{Document, Index, IndexEntry};
 use composefs_csi::oci::platform::{Choice, Platform};
 use libfuzzer_sys::fuzz_target;
 
@@ -26,7 +26,9 @@ fuzz_target!(|input: &[u8]| {
         let suits = |platform: &Option<Platform>| {
             platform.as_ref().is_some_and(|offered| wanted.suitability(offered).is_some())
         };
-        let images = || index.entries.iter().filter(|entry| !entry.is_artifact);
+        let only_artifacts = index.entries.iter().all(|entry| entry.is_attestation || entry.is_artifact);
+        let is_candidate = |entry: &&IndexEntry| !entry.is_attestation && (only_artifacts || !entry.is_artifact);
+        let images = || index.entries.iter().filter(is_candidate);
         let chosen = match index.choose(&wanted) {
             Ok(Choice::Entry(chosen)) => chosen,
             Ok(Choice::Ask { unstated, otherwise }) => {
@@ -39,7 +41,7 @@ fuzz_target!(|input: &[u8]| {
                 continue;
             }
         };
-        assert!(index.entries.contains(chosen) && !chosen.is_artifact);
+        assert!(index.entries.contains(chosen) && is_candidate(&chosen));
         if chosen.platform.is_none() {
             assert_eq!(images().count(), 1, "only a sole entry needs no platform");
             continue;

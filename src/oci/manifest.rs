@@ -18,10 +18,12 @@ use crate::oci::limits::{Cap, ImageLimits};
 use crate::oci::platform::{Choice, Platform, PlatformError};
 
 mod annotations;
+mod artifact_kind;
 mod config;
 mod error;
 mod media_type;
 
+pub use artifact_kind::ArtifactKind;
 pub use config::ImageConfig;
 pub use error::ManifestError;
 use media_type::{DocumentType, is_image_config};
@@ -69,7 +71,7 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<St
 /// A document that a tag or digest can name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
-    /// One image.
+    /// One image or artifact.
     Image(Manifest),
     /// Several images or artifacts, usually one per platform.
     Index(Index),
@@ -84,15 +86,28 @@ pub struct Manifest {
     pub layers: Vec<Layer>,
     /// The manifest's own annotations.
     pub annotations: BTreeMap<String, String>,
+    /// What it is if it is no image.
+    pub artifact: Option<ArtifactKind>,
 }
 
-/// A filesystem layer.
+/// A layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
     /// Where its bytes are.
     pub descriptor: Descriptor,
-    /// The compression that the media type states.
-    pub compression: LayerCompression,
+    /// What they are.
+    pub form: LayerForm,
+}
+
+/// What the bytes of a layer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerForm {
+    /// A tar archive in the compression that the media type states. All layers of images are.
+    Archive(LayerCompression),
+    /// One file, as it is.
+    File,
+    /// A placeholder: the artifact has no layer.
+    Nothing,
 }
 
 /// An index or manifest list.
@@ -111,7 +126,9 @@ pub struct IndexEntry {
     pub descriptor: Descriptor,
     /// The platform it is for.
     pub platform: Option<Platform>,
-    /// Whether the index says that it is no image: an attestation of buildkit, or another artifact.
+    /// Whether it describes another entry, as buildkit's attestations do.
+    pub is_attestation: bool,
+    /// Whether the index gives it the type of an artifact.
     pub is_artifact: bool,
 }
 
@@ -228,30 +245,28 @@ fn document_type(wire: &WireDocument, stated: Option<&str>) -> Result<DocumentTy
 impl Manifest {
     fn from_wire(wire: WireDocument, limits: &ImageLimits) -> Result<Self, ManifestError> {
         let config = wire.config.ok_or(ManifestError::Missing("config"))?;
-        // Artifacts are manifests with another type of config.
-        if config.stated_type().is_some_and(|stated| !is_image_config(stated)) {
-            return Err(ManifestError::NotAnImage {
-                config_media_type: config.media_type,
-                artifact_type: wire.artifact_type,
-            });
-        }
         let layers = wire.layers.unwrap_or_default();
         if layers.len() > limits.layers {
             return Err(Cap::Layers.exceeded(layers.len(), limits.layers).into());
         }
-        let layers = layers.into_iter().enumerate().map(Layer::from_wire);
-        Ok(Self { config, layers: layers.collect::<Result<_, _>>()?, annotations: wire.annotations })
-    }
-}
-
-impl Layer {
-    fn from_wire((index, descriptor): (usize, Descriptor)) -> Result<Self, ManifestError> {
-        // Where nothing is stated the bytes tell, as they do where something else is stated.
-        let compression = match descriptor.stated_type() {
-            Some(stated) => LayerCompression::of(stated, index)?,
-            None => LayerCompression::None,
+        // Artifacts are manifests with another type of config, and some that only their layers give away.
+        let artifact = match config.stated_type() {
+            Some(other) if !is_image_config(other) => {
+                Some(ArtifactKind::of(other, wire.artifact_type.as_deref()))
+            }
+            _ => ArtifactKind::disguised(layers.iter()),
         };
-        Ok(Self { descriptor, compression })
+        let form = |(index, descriptor): (usize, Descriptor)| {
+            let form = match (artifact, descriptor.stated_type()) {
+                (Some(kind), _) => kind.form(&descriptor),
+                (None, Some(stated)) => LayerForm::Archive(LayerCompression::of(stated, index)?),
+                // Where nothing is stated the bytes tell, as they do where something else is stated.
+                (None, None) => LayerForm::Archive(LayerCompression::None),
+            };
+            Ok::<_, ManifestError>(Layer { descriptor, form })
+        };
+        let layers = layers.into_iter().enumerate().map(form).collect::<Result<_, _>>()?;
+        Ok(Self { config, layers, annotations: wire.annotations, artifact })
     }
 }
 
@@ -265,23 +280,28 @@ impl Index {
         Ok(Self { entries, annotations: wire.annotations })
     }
 
-    /// The entry that suits `wanted` best, see [`Platform::choose`]. Artifacts are no candidates.
+    /// The entry that suits `wanted` best, see [`Platform::choose`]. Attestations are no candidates, and artifacts are
+    /// none beside images.
     ///
     /// # Errors
     /// No entry can run on that platform.
     pub fn choose(&self, wanted: &Platform) -> Result<Choice<'_, IndexEntry>, PlatformError> {
-        let images: Vec<&IndexEntry> = self.entries.iter().filter(|entry| !entry.is_artifact).collect();
-        wanted.choose(&images, |entry| entry.platform.as_ref())
+        let mut candidates: Vec<&IndexEntry> = self.entries.iter().filter(|e| !e.is_attestation).collect();
+        if candidates.iter().any(|entry| !entry.is_artifact) {
+            candidates.retain(|entry| !entry.is_artifact);
+        }
+        wanted.choose(&candidates, |entry| entry.platform.as_ref())
     }
 }
 
 impl IndexEntry {
     fn from_wire(entry: WireEntry) -> Self {
         let WireEntry { media_type, digest, size, artifact_type, annotations, platform } = entry;
-        let is_artifact = annotations.contains_key(ATTESTATION)
-            || artifact_type.is_some_and(|kind| !kind.is_empty() && !is_image_config(&kind));
+        let is_attestation = annotations.contains_key(ATTESTATION);
+        let is_artifact = artifact_type.is_some_and(|kind| !kind.is_empty() && !is_image_config(&kind));
         let platform = platform.and_then(|platform| platform.stated());
-        Self { descriptor: Descriptor { media_type, digest, size, annotations }, platform, is_artifact }
+        let descriptor = Descriptor { media_type, digest, size, annotations };
+        Self { descriptor, platform, is_attestation, is_artifact }
     }
 }
 

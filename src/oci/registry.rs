@@ -39,6 +39,7 @@ mod request;
 mod resolve;
 mod retry;
 mod retry_after;
+mod scopes;
 mod token;
 mod transport;
 mod waiting;

@@ -150,12 +150,14 @@ impl Search<'_> {
                     }
                     continue;
                 }
-                // An artifact beside the images.
+                // Something of another kind beside the images.
                 Err(PullError::Manifest { source, .. }) if source.kind() == Kind::Unsupported => continue,
                 Err(error) => return Err(error),
             };
             let platform = match found.stated.clone() {
                 Some(stated) => stated,
+                // Its config says nothing of platforms.
+                None if found.manifest.artifact.is_some() => continue,
                 None => self.config_platform(&found.manifest).await?,
             };
             let score = self.platform.suitability(&platform);

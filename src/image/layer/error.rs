@@ -134,11 +134,6 @@ impl LayerFault {
         }
     }
 
-    /// Whether other bytes came than the descriptor names, so that somebody on the way altered them.
-    pub fn blames_bytes(&self) -> bool {
-        matches!(self, Self::Digest { .. } | Self::Short { .. } | Self::Long { .. })
-    }
-
     /// Whether the blob's content caused the fault, and not this node or a limit. If so, the blob's digest tells
     /// whether the registry altered the content or the builder made it so.
     pub(super) fn blames_content(&self) -> bool {

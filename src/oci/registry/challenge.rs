@@ -40,6 +40,12 @@ fn parse(header: &str) -> Vec<Challenge> {
     let mut challenges: Vec<(String, Vec<(String, String)>)> = Vec::new();
     let mut rest = header;
     while let Some((word, after)) = token(rest) {
+        // Credentials in one piece (token68), such as Negotiate's: padded, and no value follows.
+        let unpadded = after.trim_start_matches('=').trim_start();
+        if after.starts_with('=') && (unpadded.is_empty() || unpadded.starts_with(',')) {
+            rest = unpadded.trim_start_matches([' ', '\t', ',']);
+            continue;
+        }
         // A scheme and a parameter's name differ only in the `=` that follows.
         let value_follows = after.trim_start().strip_prefix('=');
         match (value_follows, challenges.last_mut()) {
@@ -132,6 +138,11 @@ mod tests {
             ),
             (r#"Basic realm="a", Bearer realm="https://x/y""#, bearer("https://x/y", None)),
             (r#"Negotiate, Basic realm="a""#, Some(Challenge::Basic)),
+            (r#"Negotiate YIIabc==, Bearer realm="https://x/y""#, bearer("https://x/y", None)),
+            (r#"Bearer realm= "https://x/y""#, bearer("https://x/y", None)),
+            (r#"Negotiate YII+/=, Basic realm="a""#, Some(Challenge::Basic)),
+            (r#"NTLM TlRMTVNT, Basic realm="a""#, Some(Challenge::Basic)),
+            (r#"Basic realm="a", Negotiate YII="#, Some(Challenge::Basic)),
             (r#"Bearer realm="a\"b\\c""#, bearer("a\"b\\c", None)),
             ("Basic", Some(Challenge::Basic)),
             ("Bearer", None),

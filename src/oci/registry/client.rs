@@ -19,7 +19,7 @@ use super::metrics::RequestKind;
 use super::pace::Pace;
 use super::request::Request;
 use super::retry::RetryPolicy;
-use super::token::Scopes;
+use super::scopes::Scopes;
 use super::{Transport, failure};
 use crate::oci::SourceError;
 use crate::oci::credentials::{Credential, CredentialId, Secret};

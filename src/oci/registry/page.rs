@@ -1,9 +1,11 @@
 //! Tells web pages from documents: what a sign-in page, a portal or a proxy answers in a registry's place. Pure.
 
-use super::failure::printable;
+use crate::text::one_line;
 
 /// The number of characters of a page's title that are repeated.
 const TITLE_MAX: usize = 80;
+/// The same of a storage's error.
+const ERROR_MAX: usize = 300;
 
 /// What is said of a page whose content is not known.
 pub(super) const A_PAGE: &str = "a web page came instead";
@@ -15,14 +17,18 @@ pub(super) fn described(body: &[u8]) -> Option<String> {
     if !text.starts_with('<') {
         return None;
     }
-    let title = element(text, "title").map(|title| title.chars().take(TITLE_MAX).collect::<String>());
-    Some(title.map_or(A_PAGE.to_owned(), |title| format!("{A_PAGE}, titled {:?}", printable(&title))))
+    let title = element(text, "title").map(|title| shown(&title, TITLE_MAX));
+    Some(title.map_or(A_PAGE.to_owned(), |title| format!("{A_PAGE}, titled {title:?}")))
 }
 
 /// The error that an object storage states in XML, as `CODE MESSAGE`.
 pub(super) fn storage_error(body: &str) -> Option<String> {
     let code = element(body, "code")?;
-    Some(printable(format!("{code} {}", element(body, "message").unwrap_or_default()).trim()))
+    Some(shown(format!("{code} {}", element(body, "message").unwrap_or_default()).trim(), ERROR_MAX))
+}
+
+fn shown(text: &str, max: usize) -> String {
+    one_line(&text.chars().take(max).collect::<String>())
 }
 
 /// The text of the first element of that name, in lower case given.
