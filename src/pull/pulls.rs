@@ -264,7 +264,7 @@ impl Pulls {
 
 /// Notes that an image is in use. Blocking.
 pub(super) fn note_used(store: &Store, manifest: &Digest) {
-    if let Err(error) = store.images().touch(manifest) {
+    if let Err(error) = store.images().touch_if_stale(manifest) {
         // The image is only removed earlier than it should.
         tracing::warn!(image.digest = %manifest, "cannot note that an image is used: {error}");
     }

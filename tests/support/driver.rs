@@ -159,7 +159,7 @@ impl Machine {
     }
 
     async fn connect(&self, socket: &Path, ready: bool) -> Channel {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             if let Ok(channel) = try_connect(socket).await {
                 let probed = IdentityClient::new(channel.clone()).probe(ProbeRequest {}).await;

@@ -117,11 +117,12 @@ fn whiteout_devices_of_the_image_are_kept() {
 
 #[test]
 fn many_markers_over_one_large_directory_cost_their_sum() {
-    let mut upper: Vec<LayerEntry> = (0..20_000).map(|at| file(&format!("d/e/{at}"), "x")).collect();
-    for _ in 0..20_000 {
+    let mut upper: Vec<LayerEntry> = (0..60_000).map(|at| file(&format!("d/e/{at}"), "x")).collect();
+    for _ in 0..60_000 {
         upper.extend([opaque("d/e"), whiteout("d"), opaque("")]);
     }
+    // Ten thousand million steps, if each marker looked at every file.
     let started = std::time::Instant::now();
     build(Rules::Faithful, &[vec![file("d/e/low", "x"), dir("d/f")], upper]).unwrap();
-    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(started.elapsed() < std::time::Duration::from_secs(120), "{:?}", started.elapsed());
 }
