@@ -148,7 +148,7 @@ impl LayerFetcher {
                 Err(error) if error.is_damage() => error,
                 outcome => return outcome,
             };
-            if pull.source.try_elsewhere(&layer.blob.digest) {
+            if pull.source.try_elsewhere(&layer.part.blob.digest) {
                 tracing::warn!(image.reference = pull.image, %error, "the layer is fetched from another place");
             } else if once_more {
                 once_more = false;
