@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 mod config;
 mod document;
+mod fallback;
 mod host;
 mod hosts_toml;
 mod memory;
