@@ -2,8 +2,9 @@
 //!
 //! Imports point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and [`controller`] → [`csi`]
 //! → [`volume`] → [`pull`] → [`image`] and [`trust`] → [`oci`]. The last four know nothing of CSI, Kubernetes or mounting. All
-//! layers may use [`metrics`], [`kind`], [`integrity`], [`text`], [`duration`], [`durable_file`], [`fair`], [`program`] and
-//! [`sys`], the system calls that no crate offers. `docs/ARCHITECTURE.md` shows the layers; `tests/pure/architecture.rs` checks them.
+//! layers may use [`metrics`], [`kind`], [`integrity`], [`text`], [`units`], [`duration`], [`durable_file`], [`fair`],
+//! [`program`] and [`sys`], the system calls that no crate offers. `docs/ARCHITECTURE.md` shows the layers;
+//! `tests/pure/architecture.rs` checks them.
 
 mod app;
 pub mod cli;
@@ -24,4 +25,5 @@ pub mod pull;
 pub mod sys;
 pub mod text;
 pub mod trust;
+mod units;
 pub mod volume;

@@ -39,7 +39,7 @@ mod settings;
 mod sources;
 
 pub use credentials::{CredentialId, Credentials};
-pub use error::SourceError;
+pub use error::{RedirectedError, SourceError};
 pub use ranged::Ranged;
 use ranged::without_start;
 pub use read_blob::read_blob;

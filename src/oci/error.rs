@@ -13,6 +13,27 @@ use crate::oci::digest::Digest;
 use crate::oci::limits::Exceeded;
 use crate::oci::manifest::ManifestError;
 
+/// What the server answered to which a registry redirected.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{host} redirected the request for {subject} to {target}, which answered HTTP {status}{}; look at the storage of {host}, and at clock and proxy of this node: such redirects are signed for a short time",
+    in_parentheses(detail)
+)]
+pub struct RedirectedError {
+    /// The requested reference or blob.
+    pub subject: String,
+    /// The registry.
+    pub host: String,
+    /// The host that answered, with its port.
+    pub target: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// The wait that it asks for.
+    pub retry_after: Option<Duration>,
+    /// The server's own message; may be empty.
+    pub detail: String,
+}
+
 /// Why a source returned no bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -82,24 +103,8 @@ pub enum SourceError {
         detail: String,
     },
     /// A failure of the server to which the registry redirected, such as its storage.
-    #[error(
-        "{host} redirected the request for {subject} to {target}, which answered HTTP {status}{}; look at the storage of {host}, and at clock and proxy of this node: such redirects are signed for a short time",
-        in_parentheses(detail)
-    )]
-    Redirected {
-        /// The requested reference or blob.
-        subject: String,
-        /// The registry.
-        host: String,
-        /// The host that answered, with its port.
-        target: String,
-        /// The HTTP status.
-        status: u16,
-        /// The wait that it asks for.
-        retry_after: Option<Duration>,
-        /// The server's own message; may be empty.
-        detail: String,
-    },
+    #[error(transparent)]
+    Redirected(Box<RedirectedError>),
     /// No connection, or one that broke.
     #[error(
         "connection to {host} for {subject} failed: {detail}; check name, network and proxy of this node"
@@ -321,7 +326,7 @@ impl SourceError {
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Redirected { status, .. } => match status {
+            Self::Redirected(error) => match &error.status {
                 401 | 403 => Kind::Denied,
                 404 | 410 => Kind::NotFound,
                 429 => Kind::Transient,
@@ -361,9 +366,11 @@ impl SourceError {
 
     /// The same without the registry's own words, as after a request whose answer has no body.
     pub(super) fn without_detail(mut self) -> Self {
+        if let Self::Redirected(error) = &mut self {
+            error.detail.clear();
+        }
         if let Self::Denied { detail, .. }
         | Self::RateLimited { detail, .. }
-        | Self::Redirected { detail, .. }
         | Self::Unavailable { detail, .. } = &mut self
         {
             detail.clear();
@@ -379,9 +386,8 @@ impl SourceError {
     /// The wait that the server asked for, if it did.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after, .. }
-            | Self::Unavailable { retry_after, .. }
-            | Self::Redirected { retry_after, .. } => *retry_after,
+            Self::RateLimited { retry_after, .. } | Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::Redirected(error) => error.retry_after,
             Self::Unproven { source, .. } => source.retry_after(),
             _ => None,
         }

@@ -20,10 +20,17 @@ use crate::oci::manifest::ManifestError;
 use crate::oci::platform::PlatformError;
 use crate::trust::PolicyRefusal;
 
-/// What is most likely wrong with a zstd:chunked layer that has another DiffID.
-const CHUNKED_REMEDY: &str = "it is compressed as zstd:chunked, and skopeo and podman of before 2024 (skopeo 1.9 of Debian \
-    12 among them) wrote such layers without the end of the archive that the config describes: push the image again with \
-    a newer one, or without zstd:chunked; if it is none of theirs, it is broken or forged";
+/// A layer that is not what the config promises.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("layer {blob} holds {found} but the image's config claims {claimed}")]
+pub struct WrongDiffId {
+    /// The layer's blob.
+    pub blob: Digest,
+    /// The DiffID computed here.
+    pub found: Digest,
+    /// The DiffID that the config lists for this layer.
+    pub claimed: Digest,
+}
 
 /// Why an image could not be made available. Cheap to clone: every caller that waited for the same pull gets the same
 /// error.
@@ -69,8 +76,8 @@ pub enum PullError {
     },
     /// The config promises another layer than the one the manifest names.
     #[error(
-        "{image}: layer {blob} holds {found} but the image's config claims {claimed}; {}",
-        if *chunked { CHUNKED_REMEDY } else { "the image is broken or forged, rebuild and push it again" }
+        "{image}: layer {blob} holds {found} but the image's config claims {claimed}; \
+         the image is broken or forged, rebuild and push it again"
     )]
     DiffId {
         /// The reference asked for.
@@ -81,8 +88,19 @@ pub enum PullError {
         found: Digest,
         /// The DiffID that the config lists for this layer.
         claimed: Digest,
-        /// Whether the layer was written as zstd:chunked.
-        chunked: bool,
+    },
+    /// The same of a layer that is compressed as zstd:chunked.
+    #[error(
+        "{image}: {layer}; it is compressed as zstd:chunked, and \
+         skopeo and podman of before 2024 (skopeo 1.9 of Debian 12 among them) wrote such layers without the end of the \
+         archive: push the image again with a newer one, or without zstd:chunked; if it is none of theirs, it is broken or \
+         forged"
+    )]
+    ChunkedDiffId {
+        /// The reference asked for.
+        image: String,
+        /// As of [`PullError::DiffId`]; boxed, so that errors stay small.
+        layer: Box<WrongDiffId>,
     },
     /// An index that lists an index that lists an index…
     #[error(
@@ -218,7 +236,7 @@ impl PullError {
             Self::Manifest { source, .. } => source.kind(),
             Self::Artifact { source, .. } => source.kind(),
             Self::Layer { source, .. } => source.kind(),
-            Self::DiffId { .. } | Self::NotAsSealed { .. } => Kind::Corrupt,
+            Self::DiffId { .. } | Self::ChunkedDiffId { .. } | Self::NotAsSealed { .. } => Kind::Corrupt,
             Self::Seal { source, .. } => source.kind(),
             Self::Unsealed { .. } => Kind::Denied,
             Self::Excess { source, .. } => source.kind(),

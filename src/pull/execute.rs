@@ -91,14 +91,15 @@ impl<'a> Execution<'a> {
 
     async fn renew(&mut self, record: Arc<ImageRecord>) -> Result<Answer, PullError> {
         let old = Arc::unwrap_or_clone(record);
-        let renewed = self.pulls.renew(old, &self.rights, &self.image).await?;
+        let renewed = self.pulls.renew(old, (&self.rights, &self.request.watch), &self.image).await?;
         self.hold = renewed.hold;
         Ok(Answer::Renewed(Arc::new(renewed.record)))
     }
 
     async fn vary(&mut self, record: Arc<ImageRecord>, rules: Rules) -> Result<Answer, PullError> {
         let record = Arc::unwrap_or_clone(record);
-        let (varied, image) = self.pulls.vary(record, rules, &self.rights, &self.image).await?;
+        let (varied, image) =
+            self.pulls.vary(record, rules, (&self.rights, &self.request.watch), &self.image).await?;
         self.hold = varied.hold;
         Ok(Answer::Varied(Arc::new(varied.record), image))
     }

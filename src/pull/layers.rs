@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
-use super::error::About as _;
+use super::busy::Occupied;
+use super::error::{About as _, WrongDiffId};
 use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::{self, Part};
@@ -75,6 +76,11 @@ impl LayerFetcher {
         Self { store, turns: Turns::new(parallel, rules), parallel, limits, metrics, busy: Mutex::default() }
     }
 
+    /// How many slots are in use, and how many places beside them.
+    pub(super) fn busy(&self) -> (Occupied, Occupied) {
+        self.turns.busy()
+    }
+
     /// Fetches every part into the store, several at a time, and returns their DiffIDs in the same order. The progress
     /// has one counter per part.
     pub(super) async fn fetch_all(
@@ -120,8 +126,14 @@ impl LayerFetcher {
         // A layer that is here is compared too: the config may claim another one for its blob.
         match layer.part.claimed {
             Some(claimed) if found != claimed => {
-                let chunked = layer.part.blob.is_zstd_chunked();
-                Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed, chunked })
+                let image = pull.image.to_owned();
+                Err(match layer.part.blob.is_zstd_chunked() {
+                    true => {
+                        let layer = Box::new(WrongDiffId { blob, found, claimed });
+                        PullError::ChunkedDiffId { image, layer }
+                    }
+                    false => PullError::DiffId { image, blob, found, claimed },
+                })
             }
             _ => Ok(found),
         }
@@ -191,6 +203,7 @@ impl LayerFetcher {
         let fed: Result<(), PullError> = async {
             while let Some(chunk) = turn.during(bytes.next()).await.map_err(gave_way)? {
                 let chunk = chunk.about(pull.image)?;
+                self.metrics.fetched.add(chunk.len() as u64);
                 turn.took(chunk.len()).await.map_err(gave_way)?;
                 if sender.send(chunk).await.is_err() {
                     break; // The pipeline has failed, and its result says why.
@@ -249,7 +262,6 @@ impl LayerPipeline {
         let chunks = std::iter::from_fn(|| chunks.blocking_recv());
         let count = |bytes| {
             self.counter.fetch_add(bytes, Ordering::Relaxed);
-            self.metrics.fetched.add(bytes);
         };
         let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
         let (blob, budget) = (&self.blob, &self.budget);

@@ -20,6 +20,7 @@ mod holds;
 mod hostile;
 mod key_place;
 mod kubernetes;
+mod layers;
 mod levels;
 mod mirrors;
 mod oddities;
@@ -33,6 +34,7 @@ mod seal;
 mod slow_registries;
 mod spellings;
 mod state_directory;
+mod status;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;

@@ -1,7 +1,7 @@
 //! Registries and images that keep to the specifications only in part, from the first request to the mounted file.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use composefs_csi::oci::digest::Digest;
@@ -18,7 +18,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// What an honest registry with the blobs of a layout answers; `tag` names a manifest.
-fn honest(blobs: &PathBuf, asked: &Asked, tag: Digest) -> Answer {
+fn honest(blobs: &Path, asked: &Asked, tag: Digest) -> Answer {
     let name = asked.path.rsplit('/').next().unwrap_or_default();
     let digest = if name == "1" { tag.to_string() } else { name.to_owned() };
     let bytes = digest.strip_prefix("sha256:").map(|hex| std::fs::read(blobs.join(hex)));

@@ -17,8 +17,16 @@ use super::csi::{capability, try_connect};
 use super::registry::Running;
 
 /// Arguments that commands do not know, each with its value behind an equals sign.
-const OF_THE_RUN_MODE: [&str; 6] =
-    ["--layout-dir", "--pull-wait", "--pull-grace", "--require-composefs-digest", "--integrity", "--gc-"];
+const OF_THE_RUN_MODE: [&str; 8] = [
+    "--layout-dir",
+    "--pull-wait",
+    "--pull-grace",
+    "--require-composefs-digest",
+    "--integrity",
+    "--gc-",
+    "--kubernetes-events",
+    "--kubeconfig",
+];
 
 /// A node's directories. Lives through restarts of the plugin.
 #[derive(Debug)]

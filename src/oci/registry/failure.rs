@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::body::{Body, BodyError};
 use super::{page, retry_after};
-use crate::oci::SourceError;
+use crate::oci::{RedirectedError, SourceError};
 use crate::text::one_line;
 
 /// The number of bytes of an error's body that are read; the server may be hostile.
@@ -71,7 +71,8 @@ pub(super) async fn of_response(
     let detail = stated_error(&body);
     if let Some(target) = redirected {
         let status = status.as_u16();
-        return SourceError::Redirected { subject, host, target, status, retry_after, detail };
+        let error = RedirectedError { subject, host, target, status, retry_after, detail };
+        return SourceError::Redirected(Box::new(error));
     }
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {

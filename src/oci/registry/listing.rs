@@ -18,11 +18,7 @@ impl RegistrySource {
                 Ok(page) => page,
                 // The registry has no such API. The specification has a fallback tag for that. Once a page was
                 // read the API exists, and its failures are failures.
-                Err(
-                    SourceError::NotFound { .. }
-                    | SourceError::Protocol { .. }
-                    | SourceError::Redirected { status: 404 | 405 | 501, .. },
-                ) if found.is_empty() => {
+                Err(error) if found.is_empty() && has_no_api(&error) => {
                     return self.tagged_referrers(subject).await;
                 }
                 Err(other) => return Err(other),
@@ -75,5 +71,14 @@ impl RegistrySource {
             Err(SourceError::NotFound { .. }) => Ok(Vec::new()),
             Err(other) => Err(other),
         }
+    }
+}
+
+/// Whether a failure is that of a registry without the API.
+fn has_no_api(error: &SourceError) -> bool {
+    match error {
+        SourceError::NotFound { .. } | SourceError::Protocol { .. } => true,
+        SourceError::Redirected(error) => matches!(error.status, 404 | 405 | 501),
+        _ => false,
     }
 }

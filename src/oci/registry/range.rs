@@ -181,7 +181,7 @@ impl PartOfBlob {
             None => match self.client.send(&self.request).await {
                 Ok(response) => response,
                 // 416, 400, 501 and what else servers answer to ranges that they do not serve.
-                Err(error @ (SourceError::Protocol { .. } | SourceError::Redirected { .. }))
+                Err(error @ (SourceError::Protocol { .. } | SourceError::Redirected(_)))
                     if error.kind() == Kind::Unsupported =>
                 {
                     return Ok(Answer::Refused(error));

@@ -109,7 +109,7 @@ async fn configs_are_read_only_where_the_index_does_not_tell() {
     let error = shelf.follow(&unstated, "linux/s390x").await.0.unwrap_err().to_string();
     assert!(error.contains("linux/s390x") && error.contains("linux/arm64, linux/amd64"), "{error}");
     // The only one needs no platform at all.
-    let only = shelf.index(&[odd.clone()]);
+    let only = shelf.index(std::slice::from_ref(&odd));
     let (path, read) = shelf.follow(&only, "linux/amd64").await;
     let path = path.unwrap();
     assert_eq!((path.digest, read), (digest(&odd), 2));

@@ -86,6 +86,7 @@ fn is_refusal(error: &VolumeError) -> bool {
         | VolumeError::Pulling { .. }
         | VolumeError::CredentialProvider(_)
         | VolumeError::Unknown(_)
+        | VolumeError::NotYet { .. }
         | VolumeError::NotThere { .. }
         | VolumeError::Lost(_) => false,
     }
@@ -109,6 +110,7 @@ fn is_refused_pull(error: &PullError) -> bool {
         PullError::Absent(_)
         | PullError::Limit { .. }
         | PullError::DiffId { .. }
+        | PullError::ChunkedDiffId { .. }
         | PullError::Manifest { .. }
         | PullError::Artifact { .. }
         | PullError::Layer { .. }

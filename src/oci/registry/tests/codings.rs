@@ -52,9 +52,12 @@ async fn none_is_asked_for() {
 
 #[tokio::test]
 async fn a_coded_manifest_is_decoded() {
-    let code: [(&str, fn(&[u8]) -> Vec<u8>); 4] =
-        [("gzip", gzip), ("x-gzip", gzip), ("deflate", deflate), ("zstd", zstd)];
-    for (name, code) in code {
+    for name in ["gzip", "x-gzip", "deflate", "zstd"] {
+        let code: fn(&[u8]) -> Vec<u8> = match name {
+            "deflate" => deflate,
+            "zstd" => zstd,
+            _ => gzip,
+        };
         for ending in [Ending::Whole, Ending::Unannounced] {
             let server = Script::start(move |request, _| {
                 let digest = Digest::of(MANIFEST).to_string();

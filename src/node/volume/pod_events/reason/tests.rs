@@ -86,13 +86,7 @@ fn a_refusal_is_told_apart_from_a_fault() {
         [
             pull(PullError::Absent("x".into())),
             pull(PullError::Limit { image: "x".into(), exceeded }),
-            pull(PullError::DiffId {
-                image: "x".into(),
-                blob: manifest,
-                found: manifest,
-                claimed: manifest,
-                chunked: false,
-            }),
+            pull(PullError::DiffId { image: "x".into(), blob: manifest, found: manifest, claimed: manifest }),
             source(SourceError::NotFound { subject: "s".into() }),
             source(SourceError::PlainHttp { host: "r.io".into() }),
             source(file(std::io::ErrorKind::PermissionDenied)),
