@@ -88,7 +88,7 @@ fn clients_are_a_file_or_one_pair() {
     }
     for many in ["[[\"a\", \"b\"], [\"c\", \"d\"]]", "[\"a\", \"b\"]", "[[]]", "[[\"a\", \"b\", \"c\"]]", "1"]
     {
-        assert_eq!(fault(&format!("\nclient = {many}")).line.is_some(), true, "{many}");
+        assert!(fault(&format!("\nclient = {many}")).line.is_some(), "{many}");
     }
 }
 
