@@ -63,6 +63,7 @@ pub async fn seal(
     let reference: Reference = image.parse()?;
     let (sources, credentials) = (sources(settings)?, Credentials::none());
     let name = new_name(&reference, &options)?;
+    sources.ask_helpers(&reference, &credentials).await;
     let mut sealer = Sealer {
         engine,
         source: sources.open(&reference, &credentials)?,

@@ -55,6 +55,24 @@ pub enum SourceError {
         /// The registry's own message; may be empty.
         detail: String,
     },
+    /// The settings of this node forbid it.
+    #[error("{subject} is blocked by {stated}; take an image that is not, or remove blocked = true there")]
+    Blocked {
+        /// The image's name.
+        subject: String,
+        /// The file and the line that say so.
+        stated: String,
+    },
+    /// The registry cannot be asked whether the caller may read.
+    #[error(
+        "whether {image} may be read is proven by its registry, and no mirror is asked before: {source}; if its mirrors          may say so, start with --mirror-proof=mirror"
+    )]
+    Unproven {
+        /// The image's name.
+        image: String,
+        /// Why the registry cannot be asked.
+        source: Box<SourceError>,
+    },
     /// Too many requests.
     #[error("{host} limits the rate of requests for {subject}{}; {}", in_parentheses(detail), rate_remedy(*retry_after))]
     RateLimited {
@@ -316,7 +334,8 @@ impl SourceError {
                 _ => Kind::Unsupported,
             },
             Self::NotFound { .. } => Kind::NotFound,
-            Self::Denied { .. } => Kind::Denied,
+            Self::Denied { .. } | Self::Blocked { .. } => Kind::Denied,
+            Self::Unproven { source, .. } => source.kind(),
             Self::RateLimited { .. }
             | Self::Unavailable { .. }
             | Self::Unreachable { .. }
@@ -369,6 +388,7 @@ impl SourceError {
         match self {
             Self::RateLimited { retry_after, .. } | Self::Unavailable { retry_after, .. } => *retry_after,
             Self::Redirected(error) => error.retry_after,
+            Self::Unproven { source, .. } => source.retry_after(),
             _ => None,
         }
     }

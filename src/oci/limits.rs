@@ -341,6 +341,11 @@ mod tests {
         assert_eq!(budget.take(40), Ok(()));
         assert_eq!(budget.take(1), Err(Cap::ImageBytes.exceeded(101u64, 100u64)));
         assert!(Budget::of(&limits).take(u64::MAX).is_err());
+        let image = Arc::new(Budget::of(&limits));
+        let first = Budget::attempt(&image);
+        assert_eq!((first.take(90), image.take(20).is_err()), (Ok(()), true), "it counts while it lasts");
+        first.give_back();
+        assert_eq!(Budget::attempt(&image).take(80), Ok(()), "the 20 stay");
         assert_eq!(budget.take_entry(30), Ok(()));
         assert_eq!(budget.take_entry(21), Err(Cap::MetadataBytes.exceeded(51u64, 50u64)));
         assert_eq!(budget.take_entry(0), Err(Cap::Entries.exceeded(3u64, 2u64)));

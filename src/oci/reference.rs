@@ -23,6 +23,7 @@ use crate::text::is_plain;
 mod grammar;
 mod host;
 
+pub(super) use host::api_host;
 pub use host::{canonical_host, is_canonical_host};
 
 /// The tag of a reference without tag and digest.
@@ -214,11 +215,6 @@ impl RegistryReference {
     /// The registry as users and docker config files name it, for example `docker.io`.
     pub fn host(&self) -> &str {
         &self.host
-    }
-
-    /// The host of the registry's API. Docker Hub's differs from its name.
-    pub(super) fn api_host(&self) -> &str {
-        if self.host == "docker.io" { "registry-1.docker.io" } else { &self.host }
     }
 
     /// The repository, for example `library/busybox`.

@@ -32,7 +32,9 @@ mod location;
 mod metrics;
 mod pace;
 mod page;
+mod presence;
 mod range;
+mod redirect;
 mod request;
 mod resolve;
 mod retry;
@@ -44,7 +46,7 @@ mod waiting;
 mod write;
 
 use body::{Body, stated_type};
-pub(super) use client::RegistryClient;
+pub(super) use client::{ApiAddress, RegistryClient};
 pub use documents::DocumentRules;
 use documents::TimeLeft;
 use location::Locations;
@@ -52,7 +54,7 @@ pub use metrics::RegistryMetrics;
 pub use pace::Pace;
 use request::Request;
 pub use retry::RetryPolicy;
-pub(super) use transport::Transport;
+pub(super) use transport::{EndpointTls, Patience, Transport};
 
 /// One repository of a registry.
 #[derive(Debug)]
@@ -72,8 +74,20 @@ pub(super) struct RegistrySource {
 
 impl RegistrySource {
     pub(super) fn new(client: Arc<RegistryClient>, reference: &RegistryReference) -> Self {
-        let (name, repository) = (reference.name(), reference.repository().to_owned());
-        let (tag, named) = (reference.tag_or_default().map(str::to_owned), reference.pinned_digest());
+        let repository = reference.repository().to_owned();
+        Self::at(client, reference, (reference.name(), repository), true)
+    }
+
+    /// The repository of `reference` under another name, which messages use, at another place. `by_tag` says whether the
+    /// tag means the same there.
+    pub(super) fn at(
+        client: Arc<RegistryClient>,
+        reference: &RegistryReference,
+        (name, repository): (String, String),
+        by_tag: bool,
+    ) -> Self {
+        let tag = reference.tag_or_default().map(str::to_owned).filter(|_| by_tag);
+        let named = reference.pinned_digest();
         let (named, kept, locations) = (Mutex::new(named), Mutex::default(), Arc::default());
         Self { client, name, repository, tag, named, kept, locations }
     }

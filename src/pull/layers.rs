@@ -151,16 +151,24 @@ impl LayerFetcher {
         blocking(pull.image, look).await?
     }
 
-    /// Streams one blob, and once more if it was damaged on its way: what comes through another cache, or at another time,
-    /// may be whole. A file is not read twice for that.
+    /// Streams one blob. If it was damaged on its way it comes once more, because what comes through another cache, or at
+    /// another time, may be whole; and then from each other place that there is. A file is not read twice.
     async fn undamaged(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
-        match self.stream(pull, layer).await {
-            Err(error) if error.is_damage() && pull.rights.origin().is_open() => {
+        let mut once_more = pull.rights.origin().is_remote();
+        loop {
+            let error = match self.stream(pull, layer).await {
+                Err(error) if error.is_damage() => error,
+                outcome => return outcome,
+            };
+            if pull.source.try_elsewhere(&layer.part.blob.digest) {
+                tracing::warn!(image.reference = pull.image, %error, "the layer is fetched from another place");
+            } else if once_more {
+                once_more = false;
                 tracing::warn!(image.reference = pull.image, %error, "the layer is fetched once more");
-                layer.progress.restart();
-                self.stream(pull, layer).await
+            } else {
+                return Err(error);
             }
-            outcome => outcome,
+            layer.progress.restart();
         }
     }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header};
 
 use super::authorization::{Authorization, Authorizations, Held};
@@ -23,7 +24,7 @@ use super::{Transport, failure};
 use crate::oci::SourceError;
 use crate::oci::credentials::{Credential, CredentialId, Secret};
 use crate::oci::limits::ImageLimits;
-use crate::oci::reference::RegistryReference;
+use crate::oci::reference::{RegistryReference, api_host};
 
 /// A client of one registry with one credential. Its tokens never leave it.
 pub(crate) struct RegistryClient {
@@ -31,10 +32,26 @@ pub(crate) struct RegistryClient {
     /// The registry as users name it.
     host: String,
     base: Url,
+    /// Headers of every request to it, and of none to another host.
+    pub(super) headers: HeaderMap,
+    /// The registry that a host which serves several is asked for (`?ns=`).
+    namespace: Option<String>,
     credential: Option<Credential>,
     authorizations: Authorizations,
     /// The time before which no request goes out.
     pub(super) hold: Hold,
+}
+
+/// Where a registry's API is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ApiAddress<'a> {
+    pub(crate) scheme: &'static str,
+    /// As references name it.
+    pub(crate) host: &'a str,
+    /// The path of the API, without slashes at its ends.
+    pub(crate) root: &'a str,
+    /// The registry that it is asked for, if it serves several.
+    pub(crate) namespace: Option<&'a str>,
 }
 
 impl fmt::Debug for RegistryClient {
@@ -54,12 +71,25 @@ impl RegistryClient {
         reference: &RegistryReference,
         credential: Option<Credential>,
     ) -> Result<Self, SourceError> {
-        let host = reference.host().to_owned();
-        let scheme = transport.scheme(&host);
-        let base = Url::parse(&format!("{scheme}://{}/v2/", reference.api_host()));
+        let scheme = transport.scheme(reference.host());
+        let address = ApiAddress { scheme, host: reference.host(), root: "v2", namespace: None };
+        Self::at(transport, &address, HeaderMap::new(), credential)
+    }
+
+    /// The same for an API at another address. Does no I/O.
+    pub(crate) fn at(
+        transport: Arc<Transport>,
+        address: &ApiAddress<'_>,
+        headers: HeaderMap,
+        credential: Option<Credential>,
+    ) -> Result<Self, SourceError> {
+        let ApiAddress { scheme, host, root, namespace } = *address;
+        let slash = if root.is_empty() { "" } else { "/" };
+        let base = Url::parse(&format!("{scheme}://{}/{root}{slash}", api_host(host)));
         let base = base.map_err(|e| SourceError::Settings { detail: format!("{host} makes no URL: {e}") })?;
         let (authorizations, hold) = (Authorizations::default(), Hold::default());
-        Ok(Self { transport, host, base, credential, authorizations, hold })
+        let (host, namespace) = (host.to_owned(), namespace.map(str::to_owned));
+        Ok(Self { transport, host, base, headers, namespace, credential, authorizations, hold })
     }
 
     pub(super) fn host(&self) -> &str {
@@ -99,8 +129,12 @@ impl RegistryClient {
             renewed = true;
         }
         loop {
-            let sent = Transport::send(self.authorized(self.build(request)?, &held.authorization)).await;
+            let sent = Transport::send(
+                self.authorized(self.build(request, &held.authorization)?, &held.authorization),
+            )
+            .await;
             let response = sent.map_err(|e| self.broken(e, &request.subject))?;
+            let response = self.redirected(response, request).await?;
             if request.is_answered_by(response.status()) {
                 return Ok(response);
             }
@@ -135,7 +169,9 @@ impl RegistryClient {
         if let Some(known) = self.authorizations.of_root() {
             return known;
         }
-        let response = Transport::send(self.http().get(self.base.clone())).await.ok()?;
+        let url = self.with_namespace(self.base.clone());
+        let request = self.http().get(url).headers(self.headers.clone());
+        let response = Transport::send(request).await.ok()?;
         let headers = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
         let challenge = match response.status() {
             StatusCode::UNAUTHORIZED => challenge::choose(headers.filter_map(|value| value.to_str().ok())),
@@ -300,11 +336,33 @@ impl RegistryClient {
         Ok(self.authorizations.current(repository))
     }
 
-    fn build(&self, request: &Request) -> Result<RequestBuilder, SourceError> {
+    fn build(&self, request: &Request, with: &Authorization) -> Result<RequestBuilder, SourceError> {
         let url = self.base.join(&format!("{}/{}", request.repository, request.path));
         let url = url.map_err(|e| SourceError::Settings {
             detail: format!("{} makes no URL: {e}", request.subject),
         })?;
+        Ok(self.bare(self.with_namespace(url), request).headers(self.own_headers(with)))
+    }
+
+    /// The headers for this host alone. One for the authorization gives way to an answer to its challenge.
+    pub(super) fn own_headers(&self, with: &Authorization) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        if *with != Authorization::None {
+            headers.remove(header::AUTHORIZATION);
+        }
+        headers
+    }
+
+    /// The URL with the registry that this host is asked for, if it serves several.
+    fn with_namespace(&self, mut url: Url) -> Url {
+        if let Some(namespace) = &self.namespace {
+            url.query_pairs_mut().append_pair("ns", namespace);
+        }
+        url
+    }
+
+    /// The request for a URL, with nothing that is meant for this host alone.
+    pub(super) fn bare(&self, url: Url, request: &Request) -> RequestBuilder {
         let mut builder = self.http().request(request.method.clone(), url);
         if let Some(accept) = &request.accept {
             builder = builder.header(header::ACCEPT, accept);
@@ -317,10 +375,23 @@ impl RegistryClient {
         if let Some(body) = &request.body {
             builder = builder.header(header::CONTENT_TYPE, &body.media_type).body(body.bytes.clone());
         }
-        Ok(builder)
+        builder
     }
 
-    fn authorized(&self, builder: RequestBuilder, with: &Authorization) -> RequestBuilder {
+    /// Whether a URL leads to this registry itself.
+    pub(super) fn is_own(&self, url: &Url) -> bool {
+        let place = |url: &Url| {
+            (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port_or_known_default())
+        };
+        place(url) == place(&self.base)
+    }
+
+    /// The authorization for a repository as it is now.
+    pub(super) fn held(&self, repository: &str) -> Authorization {
+        self.authorizations.current(repository).authorization
+    }
+
+    pub(super) fn authorized(&self, builder: RequestBuilder, with: &Authorization) -> RequestBuilder {
         match (with, self.credential.as_ref().map(Credential::secret)) {
             (Authorization::Bearer(token), _) => builder.bearer_auth(token),
             (Authorization::Basic, Some(Secret::Password { user, password })) => {

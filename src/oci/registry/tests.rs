@@ -16,6 +16,7 @@ mod codings;
 mod documents;
 mod hints;
 mod manifest;
+mod mirrors;
 mod range;
 mod referrers;
 mod retry;
