@@ -209,8 +209,8 @@ pub struct Budget {
     unpacked: Share,
     entries: Share,
     record_bytes: Share,
-    /// What is taken here is taken there as well.
-    image: Option<Arc<Budget>>,
+    /// What an attempt takes, it takes of this too.
+    whole: Option<Arc<Budget>>,
 }
 
 /// One limit, and how much of it is used.
@@ -229,31 +229,31 @@ impl Budget {
             unpacked: share(Cap::ImageBytes, limits.image_bytes),
             entries: share(Cap::Entries, limits.entries),
             record_bytes: share(Cap::MetadataBytes, limits.metadata_bytes as u64),
-            image: None,
+            whole: None,
         }
     }
 
-    /// What one attempt at a layer takes of an image's budget, to be given back if it fails.
-    pub fn attempt(image: &Arc<Self>) -> Self {
-        let share = |of: &Share| Share { cap: of.cap, limit: u64::MAX, used: AtomicU64::new(0) };
+    /// A part of this budget for one attempt at a layer, whose use can be given back.
+    pub fn attempt(self: &Arc<Self>) -> Self {
+        let share = |share: &Share| Share { cap: share.cap, limit: u64::MAX, used: AtomicU64::new(0) };
+        let Self { unpacked, entries, record_bytes, .. } = &**self;
         Self {
-            unpacked: share(&image.unpacked),
-            entries: share(&image.entries),
-            record_bytes: share(&image.record_bytes),
-            image: Some(Arc::clone(image)),
+            unpacked: share(unpacked),
+            entries: share(entries),
+            record_bytes: share(record_bytes),
+            whole: Some(Arc::clone(self)),
         }
     }
 
-    /// Gives back all that an attempt has taken, once it takes no more.
-    pub fn give_back(self) {
-        let Some(image) = &self.image else { return };
-        let shares = [
-            (&self.unpacked, &image.unpacked),
-            (&self.entries, &image.entries),
-            (&self.record_bytes, &image.record_bytes),
-        ];
-        for (own, all) in shares {
-            all.used.fetch_sub(own.used.load(Ordering::Relaxed), Ordering::Relaxed);
+    /// Gives back what an attempt that came to nothing has taken. Nobody may take any more of it.
+    pub fn give_back(&self) {
+        let Some(whole) = &self.whole else { return };
+        for (of, own) in [
+            (&whole.unpacked, &self.unpacked),
+            (&whole.entries, &self.entries),
+            (&whole.record_bytes, &self.record_bytes),
+        ] {
+            of.used.fetch_sub(own.used.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
@@ -275,10 +275,10 @@ impl Budget {
         self.spend(|budget| &budget.record_bytes, record_bytes)
     }
 
-    /// Each share of an attempt counts exactly what that of its image does, so that it can be given back.
+    /// Each share of an attempt counts exactly what that of the whole does, so that it can be given back.
     fn spend(&self, share: fn(&Self) -> &Share, amount: u64) -> Result<(), Exceeded> {
         share(self).take(amount)?;
-        self.image.as_ref().map_or(Ok(()), |image| image.spend(share, amount))
+        self.whole.as_ref().map_or(Ok(()), |whole| whole.spend(share, amount))
     }
 }
 
@@ -316,6 +316,27 @@ mod tests {
     }
 
     #[test]
+    fn what_an_attempt_takes_is_given_back_whole() {
+        let limits =
+            ImageLimits { image_bytes: 100, entries: 2, metadata_bytes: 50, ..ImageLimits::default() };
+        let budget = Arc::new(Budget::of(&limits));
+        budget.take(10).unwrap();
+        let attempt = budget.attempt();
+        attempt.take(80).unwrap();
+        attempt.take_entry(40).unwrap();
+        // The one that fails counts as well.
+        assert_eq!(attempt.take(20), Err(Cap::ImageBytes.exceeded(110u64, 100u64)));
+        assert!(attempt.take_entry(20).is_err());
+        attempt.give_back();
+        attempt.give_back();
+        let again = budget.attempt();
+        again.take(90).unwrap();
+        again.take_entry(25).unwrap();
+        again.take_entry(25).unwrap();
+        assert!(budget.take(1).is_err());
+    }
+
+    #[test]
     fn a_budget_is_shared_and_does_not_wrap() {
         let limits =
             ImageLimits { image_bytes: 100, entries: 2, metadata_bytes: 50, ..ImageLimits::default() };
@@ -324,6 +345,11 @@ mod tests {
         assert_eq!(budget.take(40), Ok(()));
         assert_eq!(budget.take(1), Err(Cap::ImageBytes.exceeded(101u64, 100u64)));
         assert!(Budget::of(&limits).take(u64::MAX).is_err());
+        let image = Arc::new(Budget::of(&limits));
+        let first = Budget::attempt(&image);
+        assert_eq!((first.take(90), image.take(20).is_err()), (Ok(()), true), "it counts while it lasts");
+        first.give_back();
+        assert_eq!(Budget::attempt(&image).take(80), Ok(()), "the 20 stay");
         assert_eq!(budget.take_entry(30), Ok(()));
         assert_eq!(budget.take_entry(21), Err(Cap::MetadataBytes.exceeded(51u64, 50u64)));
         assert_eq!(budget.take_entry(0), Err(Cap::Entries.exceeded(3u64, 2u64)));

@@ -14,7 +14,7 @@ use super::chunked::list::list_contents;
 use super::chunked::memory::TableMemory;
 use super::chunked::settings::PartialPulls;
 use super::chunked::words::{Given, Parted, Tables};
-use super::error::About as _;
+use super::error::{About as _, WrongDiffId};
 use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::{self, Part};
@@ -22,7 +22,6 @@ use super::rights::Rights;
 use super::turns::{GaveWay, Turn, TurnRules, Turns};
 use super::{PullError, blocking};
 use crate::image::access::Origin;
-use crate::image::chunked::Positions;
 use crate::image::layer;
 use crate::image::store::{AccessRecord, Held, Hold, Store};
 use crate::oci::Source;
@@ -143,7 +142,7 @@ impl LayerFetcher {
                 diff_id
             }
             None => {
-                let FetchedLayer { diff_id, key } = self.stream(pull, layer).await?;
+                let FetchedLayer { diff_id, key } = self.undamaged(pull, layer).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
                 blocking(pull.image, move || rights.record_fetch(&hold, &key)).await??;
                 progress.set(LayerState::Done);
@@ -153,10 +152,13 @@ impl LayerFetcher {
         // A layer that is here is compared too: the config may claim another one for its blob.
         match layer.part.claimed {
             Some(claimed) if found != claimed => {
-                let error = PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed };
-                Err(match Positions::are_stated(&layer.part.blob) {
-                    true => PullError::ChunkedDiffId(Box::new(error)),
-                    false => error,
+                let image = pull.image.to_owned();
+                Err(match layer.part.blob.is_zstd_chunked() {
+                    true => {
+                        let layer = Box::new(WrongDiffId { blob, found, claimed });
+                        PullError::ChunkedDiffId { image, layer }
+                    }
+                    false => PullError::DiffId { image, blob, found, claimed },
                 })
             }
             _ => Ok(found),
@@ -184,6 +186,31 @@ impl LayerFetcher {
             Ok(None)
         };
         blocking(pull.image, look).await?
+    }
+
+    /// Streams one blob. If it was damaged on its way it comes once more, because what comes through another cache, or at
+    /// another time, may be whole; and then from each other place that there is. A file is not read twice.
+    async fn undamaged(
+        &self,
+        pull: &ImageLayers<'_>,
+        layer: &WantedLayer<'_>,
+    ) -> Result<FetchedLayer, PullError> {
+        let mut once_more = pull.rights.origin().is_remote();
+        loop {
+            let error = match self.stream(pull, layer).await {
+                Err(error) if error.is_damage() => error,
+                outcome => return outcome,
+            };
+            if pull.source.try_elsewhere(&layer.part.blob.digest) {
+                tracing::warn!(image.reference = pull.image, %error, "the layer is fetched from another place");
+            } else if once_more {
+                once_more = false;
+                tracing::warn!(image.reference = pull.image, %error, "the layer is fetched once more");
+            } else {
+                return Err(error);
+            }
+            layer.progress.restart();
+        }
     }
 
     /// Fetches a layer, in parts if it can be.
@@ -220,6 +247,7 @@ impl LayerFetcher {
             }
         };
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        let budget = Arc::new(pull.budget.attempt());
         let compression = match layer.part.form {
             LayerForm::Archive(compression) => compression,
             LayerForm::File | LayerForm::Nothing => LayerCompression::None,
@@ -234,7 +262,7 @@ impl LayerFetcher {
             counter: layer.progress.counter(),
             metrics: self.metrics.clone(),
             limits: self.limits,
-            budget: Arc::clone(&pull.budget),
+            budget: Arc::clone(&budget),
             tables: (given.tables, self.tables.clone()),
         };
         let pipeline = tokio::task::spawn_blocking(move || task.run(receiver));
@@ -256,7 +284,10 @@ impl LayerFetcher {
             .await
             .map_err(|error| PullError::Lost { image: pull.image.to_owned(), why: error.to_string() })?;
         // The error of a broken stream explains more than that of the truncated layer which it causes.
-        fed?;
+        let outcome = fed.and(outcome);
+        if outcome.is_err() {
+            budget.give_back();
+        }
         outcome
     }
 

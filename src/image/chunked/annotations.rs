@@ -58,12 +58,6 @@ impl Positions {
         2 * self.toc.unpacked + self.toc.length + self.tar_split.length
     }
 
-    /// Whether the descriptor says that the layer is zstd:chunked, in these words or in those of old writers.
-    pub fn are_stated(layer: &Descriptor) -> bool {
-        let mut names = layer.annotations.keys();
-        names.any(|name| name == TOC_DIGEST || name.starts_with("io.containers.zstd-chunked."))
-    }
-
     /// Those that the descriptor states; `None` if the layer is not zstd:chunked. An eStargz layer, and one without a
     /// tar-split, is not: its tar cannot be rebuilt.
     ///
