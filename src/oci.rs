@@ -38,7 +38,7 @@ mod sources;
 pub use credentials::{CredentialId, Credentials};
 pub use error::SourceError;
 pub use ranged::Ranged;
-use ranged::without_start;
+pub(crate) use ranged::without_start;
 pub use read_blob::read_blob;
 use read_blob::whole;
 pub use referrers::Referrer;

@@ -1,40 +1,37 @@
 //! Fetching the parts of one image: in parallel, each blob once, each checked as it streams.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::sync::mpsc;
 
 use super::error::About as _;
 use super::metrics::{PullMetrics, Reuse};
+use super::partial::RangeRules;
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::Part;
 use super::rights::Rights;
-use super::turns::{GaveWay, TurnRules, Turns};
-use super::{PullError, blocking};
+use super::turns::{Tenant, Turns};
+use super::{PullError, PullLimits, blocking};
+use crate::fair::Gate;
 use crate::image::access::Origin;
-use crate::image::layer;
 use crate::image::store::{AccessRecord, Held, Hold, Store};
 use crate::oci::Source;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
 use crate::oci::manifest::{Descriptor, LayerCompression};
 
-/// Compressed chunks that wait between the network and the decompressor. A chunk has at most a few hundred KiB, so
-/// this bounds what one layer holds in memory.
-const CHUNKS_IN_FLIGHT: usize = 8;
-
 /// What all pulls of a node share: the store, and the limits on what runs at once.
 #[derive(Debug)]
 pub(super) struct LayerFetcher {
-    store: Arc<Store>,
-    turns: Turns,
+    pub(super) store: Arc<Store>,
+    pub(super) turns: Turns,
     parallel: usize,
-    limits: ImageLimits,
-    metrics: PullMetrics,
+    pub(super) ranges: RangeRules,
+    /// Connections of all blobs beyond the first of each.
+    pub(super) connections: Gate<Tenant>,
+    pub(super) limits: ImageLimits,
+    pub(super) metrics: PullMetrics,
     /// One lock per blob under way and credential. The second caller with the same credential finds the layer in the
     /// store. A caller with another credential may not have it, and must not even notice.
     busy: Mutex<HashMap<LayerKey, Weak<tokio::sync::Mutex<()>>>>,
@@ -44,12 +41,12 @@ pub(super) struct LayerFetcher {
 type LayerKey = (Digest, Origin, AccessRecord);
 
 /// One layer to be fetched.
-struct WantedLayer<'a> {
-    blob: &'a Descriptor,
-    compression: LayerCompression,
+pub(super) struct WantedLayer<'a> {
+    pub(super) blob: &'a Descriptor,
+    pub(super) compression: LayerCompression,
     /// The DiffID that the config claims.
     claimed: Digest,
-    progress: &'a LayerProgress,
+    pub(super) progress: &'a LayerProgress,
 }
 
 /// What fetching the parts of one image needs.
@@ -65,15 +62,19 @@ pub(super) struct ImageLayers<'a> {
 }
 
 impl LayerFetcher {
-    /// At most `parallel` layers are fetched at a time, over all pulls, and each stays within `limits`.
-    pub(super) fn new(
-        store: Arc<Store>,
-        (parallel, rules): (usize, TurnRules),
-        limits: ImageLimits,
-        metrics: PullMetrics,
-    ) -> Self {
-        let parallel = parallel.max(1);
-        Self { store, turns: Turns::new(parallel, rules), parallel, limits, metrics, busy: Mutex::default() }
+    /// What is fetched at a time, over all pulls, and each layer stay within `limits`.
+    pub(super) fn new(store: Arc<Store>, limits: &PullLimits, metrics: PullMetrics) -> Self {
+        let parallel = limits.parallel_layers.max(1);
+        Self {
+            store,
+            turns: Turns::new(parallel, limits.turns),
+            parallel,
+            ranges: limits.ranges,
+            connections: limits.ranges.connections(),
+            limits: limits.image,
+            metrics,
+            busy: Mutex::default(),
+        }
     }
 
     /// Fetches every part into the store, several at a time. The progress has one counter per part.
@@ -141,52 +142,6 @@ impl LayerFetcher {
         blocking(pull.image, look).await?
     }
 
-    /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
-    /// dropped leaves no thread behind.
-    async fn stream(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
-        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
-        let blob = layer.blob.digest;
-        let gave_way = |GaveWay { rate }| PullError::GaveWay { image: pull.image.to_owned(), blob, rate };
-        // A registry that does not answer keeps a slot no longer than one that sends nothing.
-        let opened = turn.during(pull.source.blob(layer.blob)).await.map_err(gave_way)?;
-        let mut bytes = opened.about(pull.image)?;
-        let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        let task = LayerPipeline {
-            store: Arc::clone(&self.store),
-            hold: pull.hold.clone(),
-            image: pull.image.to_owned(),
-            blob: layer::Blob {
-                digest: layer.blob.digest,
-                size: layer.blob.size,
-                compression: layer.compression,
-            },
-            counter: layer.progress.counter(),
-            metrics: self.metrics.clone(),
-            limits: self.limits,
-            budget: Arc::clone(&pull.budget),
-        };
-        let pipeline = tokio::task::spawn_blocking(move || task.run(receiver));
-        let fed: Result<(), PullError> = async {
-            while let Some(chunk) = turn.during(bytes.next()).await.map_err(gave_way)? {
-                let chunk = chunk.about(pull.image)?;
-                turn.took(chunk.len()).await.map_err(gave_way)?;
-                if sender.send(chunk).await.is_err() {
-                    break; // The pipeline has failed, and its result says why.
-                }
-            }
-            Ok(())
-        }
-        .await;
-        // Without this the pipeline would wait for more.
-        drop(sender);
-        let outcome = pipeline
-            .await
-            .map_err(|error| PullError::Lost { image: pull.image.to_owned(), why: error.to_string() })?;
-        // The error of a broken stream explains more than that of the truncated layer which it causes.
-        fed?;
-        outcome
-    }
-
     fn lock_of(&self, layer: LayerKey) -> Arc<tokio::sync::Mutex<()>> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         // Locks that nobody holds are removed here, so the map stays as small as what is under way.
@@ -197,37 +152,5 @@ impl LayerFetcher {
         let lock = Arc::default();
         busy.insert(layer, Arc::downgrade(&lock));
         lock
-    }
-}
-
-/// The blocking half of fetching a layer. It owns everything that it needs.
-struct LayerPipeline {
-    store: Arc<Store>,
-    hold: Hold,
-    image: String,
-    blob: layer::Blob,
-    counter: Arc<AtomicU64>,
-    metrics: PullMetrics,
-    limits: ImageLimits,
-    budget: Arc<Budget>,
-}
-
-impl LayerPipeline {
-    /// Stores the layer and returns the DiffID computed over it.
-    fn run(self, mut chunks: mpsc::Receiver<Bytes>) -> Result<Digest, PullError> {
-        let image = &self.image;
-        let objects = self.store.objects().under(&self.hold).about(image)?;
-        let record = self.store.layers().stage(&self.hold).about(image)?;
-        let chunks = std::iter::from_fn(|| chunks.blocking_recv());
-        let count = |bytes| {
-            self.counter.fetch_add(bytes, Ordering::Relaxed);
-            self.metrics.fetched.add(bytes);
-        };
-        let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
-        let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.budget, &count);
-        let (found, record) = taken.about(image)?;
-        record.finish(&found.diff_id, &found.blob).about(image)?;
-        self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
-        Ok(found.diff_id)
     }
 }

@@ -18,8 +18,8 @@ const FETCHED: Description = Description::new(
 );
 const SAVED: Description = Description::new(
     "saved_bytes_total",
-    "Bytes saved by sharing: of layers that were here and not fetched (compressed), and of files whose content \
-     was here and not stored (those in steps of 64 MiB, hourly)",
+    "Bytes saved: of layers that were here and not fetched and of parts of layers that an interrupted pull had received \
+     (both compressed), and of files whose content was here and not stored (those in steps of 64 MiB, hourly)",
 );
 /// From an image whose layers are all here to tens of gigabytes.
 const BUCKETS: [f64; 11] = [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1200.0];
@@ -41,17 +41,20 @@ pub struct PullMetrics {
 pub(super) enum Reuse {
     /// A layer: its blob was not fetched.
     Layer,
+    /// Some of a layer's blob: an earlier pull had received it.
+    Part,
     /// A file's content: it was not stored.
     Object,
 }
 
 impl Label for Reuse {
     const NAME: &'static str = "shared";
-    const ALL: &'static [Self] = &[Self::Layer, Self::Object];
+    const ALL: &'static [Self] = &[Self::Layer, Self::Part, Self::Object];
 
     fn value(self) -> &'static str {
         match self {
             Self::Layer => "layer",
+            Self::Part => "part",
             Self::Object => "object",
         }
     }
@@ -85,7 +88,7 @@ impl PullMetrics {
     pub(super) fn saved(&self, what: Reuse, bytes: u64) {
         // Layers are used by those only who could fetch them; files are shared by all.
         let shown = match what {
-            Reuse::Layer => bytes,
+            Reuse::Layer | Reuse::Part => bytes,
             Reuse::Object => self.held_back.add(bytes),
         };
         self.saved.add(what, shown);

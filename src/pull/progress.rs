@@ -63,7 +63,8 @@ pub struct LayerProgress {
     pub blob: Digest,
     /// Its size in bytes, as the manifest gives it.
     pub size: u64,
-    fetched: Arc<AtomicU64>,
+    received: AtomicU64,
+    kept: AtomicU64,
     rate: AtomicU64,
     state: AtomicU64,
 }
@@ -99,7 +100,8 @@ impl Progress {
             .map(|(blob, size)| LayerProgress {
                 blob,
                 size,
-                fetched: Arc::default(),
+                received: AtomicU64::new(0),
+                kept: AtomicU64::new(0),
                 rate: AtomicU64::new(0),
                 state: AtomicU64::new(0),
             })
@@ -181,7 +183,7 @@ impl LayerProgress {
     pub fn done(&self) -> u64 {
         match self.state() {
             LayerState::Done | LayerState::Reused => self.size,
-            _ => self.fetched.load(Relaxed).min(self.size),
+            _ => self.kept.load(Relaxed).saturating_add(self.fetched()).min(self.size),
         }
     }
 
@@ -197,7 +199,7 @@ impl LayerProgress {
 
     /// Bytes that came over the wire for this layer in this pull.
     pub fn fetched(&self) -> u64 {
-        self.fetched.load(Relaxed)
+        self.received.load(Relaxed)
     }
 
     /// Bytes per second that arrived lately; 0 until that is known.
@@ -212,9 +214,14 @@ impl LayerProgress {
         self.rate.store(rate, Relaxed);
     }
 
-    /// The counter that the stream adds to.
-    pub(super) fn counter(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.fetched)
+    /// Counts bytes that came over the wire.
+    pub(super) fn receive(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Relaxed);
+    }
+
+    /// Notes how many bytes an earlier attempt had received.
+    pub(super) fn keep(&self, bytes: u64) {
+        self.kept.store(bytes, Relaxed);
     }
 
     pub(super) fn set(&self, state: LayerState) {
@@ -285,7 +292,7 @@ mod tests {
         );
         progress.layers[0].set(LayerState::Reused);
         progress.layers[1].set(LayerState::Fetching);
-        progress.layers[1].counter().fetch_add(200_000, Relaxed);
+        progress.layers[1].receive(200_000);
         assert_eq!((progress.done(), progress.total()), (1_200_000, 1_500_000));
         assert_eq!(progress.to_string(), "1.2 of 1.5 MB, 1 of 2 layers");
         assert_eq!(progress.layers[0].fetched(), 0);
@@ -295,7 +302,7 @@ mod tests {
     fn says_what_happens_after_the_last_byte() {
         let progress = Progress::new("i", Digest::of(b"m"), [(Digest::of(b"a"), 1_000_000)]);
         progress.layers[0].set(LayerState::Fetching);
-        progress.layers[0].counter().fetch_add(1_000_000, Relaxed);
+        progress.layers[0].receive(1_000_000);
         assert_eq!(progress.to_string(), "1.0 of 1.0 MB, 0 of 1 layers");
         progress.layers[0].set(LayerState::Done);
         progress.enter(Phase::Building);
