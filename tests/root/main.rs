@@ -21,6 +21,7 @@ mod key_place;
 mod kubernetes;
 mod levels;
 mod outright;
+mod partial;
 mod powers;
 mod propagation;
 mod pulls;

@@ -124,7 +124,8 @@ impl<'a> PartialFetch<'a> {
                     self.go_on(&crew, &pieces, worker);
                 }
                 Step::Done | Step::GaveWay => crew.leave(worker, &mut pieces),
-                Step::Whole(stream) if crew.working.is_empty() => {
+                // Whoever ignores one range may ignore the next: this answer is as good as another.
+                Step::Whole(stream) => {
                     let reached = pieces.reached();
                     feed.all(reached);
                     return Ok(Rest::Stream(without_start(stream, reached)));
@@ -141,7 +142,6 @@ impl<'a> PartialFetch<'a> {
                     crew.at_once = 1;
                     crew.leave(worker, &mut pieces);
                 }
-                Step::Whole(_) => return Ok(self.without_ranges(&pieces, feed, "it sent all")),
                 Step::Refused(error) => {
                     return Ok(self.without_ranges(&pieces, feed, &error.to_string()));
                 }

@@ -15,7 +15,7 @@ use crate::image::store::space::Spare;
 use crate::oci::digest::Digest;
 
 /// Bytes that are written between two looks at the room that is left.
-const GRAIN: u64 = 64 << 20;
+const GRAIN: u64 = 16 << 20;
 /// What a compressed byte unpacks to, as a rule, and itself.
 const UNPACKED: u64 = 4;
 
