@@ -35,7 +35,7 @@ impl<'a> Report<'a> {
         Ok(self.text)
     }
 
-    fn add(&mut self, line: &str) {
+    pub fn add(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
     }

@@ -112,7 +112,7 @@ impl<'a> PartialFetch<'a> {
             };
             match step {
                 Step::Began => {
-                    crew.at_once = crew.at_most;
+                    crew.at_once = if self.source.takes_extra_ranges() { crew.at_most } else { 1 };
                     self.go_on(&crew, &pieces, worker);
                 }
                 Step::Wrote(bytes) => {

@@ -30,7 +30,9 @@ pub(super) struct Worker<'a> {
     /// The bytes of the blob that are still missing.
     missing: Range<u64>,
     stream: Option<BlobStream>,
-    /// The right to be a connection beyond the first, and since when.
+    /// Whether it is a connection beyond the first.
+    is_extra: bool,
+    /// The right to that, and since when. A step has it while it runs.
     extra: Option<(Pass<Tenant>, Instant)>,
 }
 
@@ -62,11 +64,12 @@ impl<'a> Worker<'a> {
         extra: Option<Pass<Tenant>>,
     ) -> Self {
         let extra = extra.map(|pass| (pass, Instant::now()));
-        Self { source, blob, partial: Arc::clone(partial), piece, missing, stream: None, extra }
+        let (partial, is_extra) = (Arc::clone(partial), extra.is_some());
+        Self { source, blob, partial, piece, missing, stream: None, is_extra, extra }
     }
 
     pub(super) fn is_extra(&self) -> bool {
-        self.extra.is_some()
+        self.is_extra
     }
 
     /// Takes one step. `left` is how many bytes of the blob were missing when it began.
@@ -83,7 +86,12 @@ impl<'a> Worker<'a> {
 
     async fn take_step(&mut self, left: u64) -> Step {
         let Some(stream) = &mut self.stream else {
-            return match self.source.blob_range(self.blob, self.missing.clone()).await {
+            let missing = self.missing.clone();
+            let asked = match self.is_extra {
+                true => self.source.extra_range(self.blob, missing).await,
+                false => self.source.blob_range(self.blob, missing).await,
+            };
+            return match asked {
                 Ok(Ranged::Part(stream)) => {
                     self.stream = Some(stream);
                     Step::Began

@@ -18,7 +18,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::FlockOperation;
 
@@ -35,6 +35,11 @@ use crate::oci::digest::Digest;
 
 /// Percent of the filesystem's bytes that files of blobs which nobody fetches may take. Beyond it the oldest go.
 const IDLE_MAX: u64 = 10;
+
+/// How long the lock of a file is waited for: a pull that has ended needs a moment until its threads have, too.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is tried.
+const POLL: Duration = Duration::from_millis(10);
 
 /// The blob that a file is about, and who receives it from where.
 #[derive(Debug, Clone, Copy)]
@@ -184,8 +189,9 @@ fn name_of(of: PartialOf<'_>) -> String {
     Digest::of(format!("{blob}\0{host}\0{reader:?}").as_bytes()).hex()
 }
 
-/// The file at `path`, made if there is none, and locked; `None` if another one has it.
+/// The file at `path`, made if there is none, and locked; `None` if another one has it and keeps it.
 fn open_locked(path: &Path) -> io::Result<Option<File>> {
+    let end = Instant::now() + PATIENCE;
     loop {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -194,7 +200,11 @@ fn open_locked(path: &Path) -> io::Result<Option<File>> {
             return Err(io::Error::other("it is not a file; remove it"));
         }
         if !try_lock(&file, FlockOperation::NonBlockingLockExclusive)? {
-            return Ok(None);
+            if Instant::now() >= end {
+                return Ok(None);
+            }
+            std::thread::sleep(POLL);
+            continue;
         }
         // A sweep may have removed it between the two.
         if file.metadata()?.nlink() > 0 {
