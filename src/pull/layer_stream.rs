@@ -17,6 +17,7 @@ use crate::image::store::{Hold, Partial, PartialOf, Store};
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
+use crate::oci::manifest::{LayerCompression, LayerForm};
 
 /// Compressed chunks that wait between the network and the decompressor. A chunk has at most a few hundred KiB, so
 /// this bounds what one layer holds in memory.
@@ -65,7 +66,7 @@ impl LayerFetcher {
             }
             match outcome {
                 Err(error) if may_try_again && (unreadable || is_wrong(&error) && bytes > 0) => {
-                    let blob = layer.blob.digest;
+                    let blob = layer.part.blob.digest;
                     tracing::warn!(%blob, %error, "what was received of a layer earlier is wrong; fetching it anew");
                 }
                 Ok(diff_id) => {
@@ -82,7 +83,7 @@ impl LayerFetcher {
     /// What is kept of the blob for this very credential, or a new file; `None` where there is none. Nothing that goes
     /// wrong with it is an error of the pull.
     async fn kept(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Option<Kept>, PullError> {
-        let (digest, size) = (layer.blob.digest, layer.blob.size);
+        let (digest, size) = (layer.part.blob.digest, layer.part.blob.size);
         if !self.ranges.are_for(size) || !pull.source.has_ranges() {
             return Ok(None);
         }
@@ -124,15 +125,17 @@ impl LayerFetcher {
         let feed = kept.as_ref().map(|kept| Feed::new(&kept.partial));
         let (feed, reader) = feed.unzip();
         let damage = feed.as_ref().map(Feed::damage);
+        let compression = match layer.part.form {
+            LayerForm::Archive(compression) => compression,
+            LayerForm::File | LayerForm::Nothing => LayerCompression::None,
+        };
         let task = LayerPipeline {
             store: Arc::clone(&self.store),
             hold: pull.hold.clone(),
             image: pull.image.to_owned(),
-            blob: layer::Blob {
-                digest: layer.blob.digest,
-                size: layer.blob.size,
-                compression: layer.compression,
-            },
+            blob: layer::Blob { digest: layer.part.blob.digest, size: layer.part.blob.size, compression },
+            form: layer.part.form,
+            key: layer.key,
             metrics: self.metrics.clone(),
             limits: self.limits,
             budget: Arc::clone(&pull.budget),
@@ -157,7 +160,7 @@ impl LayerFetcher {
     ) -> Result<(), PullError> {
         let gave_way = |GaveWay { rate }| PullError::GaveWay {
             image: pull.image.to_owned(),
-            blob: layer.blob.digest,
+            blob: layer.part.blob.digest,
             rate,
         };
         let count = |bytes| {
@@ -169,7 +172,7 @@ impl LayerFetcher {
             Some((Kept { partial, have }, feed)) => {
                 let fetch = PartialFetch {
                     source: pull.source,
-                    blob: layer.blob,
+                    blob: &layer.part.blob,
                     partial,
                     have,
                     rules: self.ranges,
@@ -190,7 +193,7 @@ impl LayerFetcher {
             // A registry that does not answer keeps a slot no longer than one that sends nothing.
             Rest::From(offset) => {
                 let opened =
-                    turn.during(pull.source.blob_from(layer.blob, offset)).await.map_err(gave_way)?;
+                    turn.during(pull.source.blob_from(&layer.part.blob, offset)).await.map_err(gave_way)?;
                 opened.about(pull.image)?
             }
         };
@@ -217,6 +220,9 @@ struct LayerPipeline {
     hold: Hold,
     image: String,
     blob: layer::Blob,
+    form: LayerForm,
+    /// By what the store knows the blob.
+    key: Digest,
     metrics: PullMetrics,
     limits: ImageLimits,
     budget: Arc<Budget>,
@@ -236,9 +242,17 @@ impl LayerPipeline {
         let objects = self.store.objects().under(&self.hold).about(image)?;
         let record = self.store.layers().stage(&self.hold).about(image)?;
         let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
-        let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.budget, &|_| {});
+        let (blob, budget) = (&self.blob, &self.budget);
+        // What comes is counted where it comes from: some of it may be here from before.
+        let count = |_| {};
+        let taken = match self.form {
+            LayerForm::Archive(_) => layer::ingest(blob, chunks, &objects, record, &limits, budget, &count),
+            LayerForm::File | LayerForm::Nothing => {
+                layer::ingest_file(blob, chunks, &objects, record, &limits, budget, &count)
+            }
+        };
         let (found, record) = taken.about(image)?;
-        record.finish(&found.diff_id, &found.blob).about(image)?;
+        record.finish(&found.diff_id, &self.key).about(image)?;
         self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
         Ok(found.diff_id)
     }

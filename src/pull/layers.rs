@@ -9,7 +9,7 @@ use super::error::About as _;
 use super::metrics::{PullMetrics, Reuse};
 use super::partial::RangeRules;
 use super::progress::{LayerProgress, LayerState, Progress};
-use super::recipe::Part;
+use super::recipe::{self, Part};
 use super::rights::Rights;
 use super::turns::{Tenant, Turns};
 use super::{PullError, PullLimits, blocking};
@@ -19,7 +19,6 @@ use crate::image::store::{AccessRecord, Held, Hold, Store};
 use crate::oci::Source;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
-use crate::oci::manifest::{Descriptor, LayerCompression};
 
 /// What all pulls of a node share: the store, and the limits on what runs at once.
 #[derive(Debug)]
@@ -42,10 +41,9 @@ type LayerKey = (Digest, Origin, AccessRecord);
 
 /// One layer to be fetched.
 pub(super) struct WantedLayer<'a> {
-    pub(super) blob: &'a Descriptor,
-    pub(super) compression: LayerCompression,
-    /// The DiffID that the config claims.
-    claimed: Digest,
+    pub(super) part: &'a Part,
+    /// By what the store knows its blob.
+    pub(super) key: Digest,
     pub(super) progress: &'a LayerProgress,
 }
 
@@ -77,57 +75,55 @@ impl LayerFetcher {
         }
     }
 
-    /// Fetches every part into the store, several at a time. The progress has one counter per part.
-    pub(super) async fn fetch_all(&self, pull: &ImageLayers<'_>, parts: &[Part]) -> Result<(), PullError> {
-        let counters = &pull.progress.layers;
-        let each = |i: usize| self.fetch(pull, &parts[i], &counters[i]);
-        stream::iter(0..parts.len().min(counters.len()))
-            .map(each)
-            .buffer_unordered(self.parallel)
-            .try_collect::<()>()
-            .await
-    }
-
-    async fn fetch(
+    /// Fetches every part into the store, several at a time, and returns their DiffIDs in the same order. The progress
+    /// has one counter per part.
+    pub(super) async fn fetch_all(
         &self,
         pull: &ImageLayers<'_>,
-        part: &Part,
-        progress: &LayerProgress,
-    ) -> Result<(), PullError> {
-        match part {
-            Part::Layer { blob, compression, diff_id } => {
-                let (compression, claimed) = (*compression, *diff_id);
-                self.layer(pull, &WantedLayer { blob, compression, claimed, progress }).await
-            }
-        }
+        parts: &[Part],
+    ) -> Result<Vec<Digest>, PullError> {
+        let each = async |(index, (part, progress)): (usize, (&Part, &LayerProgress))| {
+            let key = recipe::key(&part.blob.digest, part.form);
+            Ok::<_, PullError>((index, self.layer(pull, &WantedLayer { part, key, progress }).await?))
+        };
+        let mut found: Vec<(usize, Digest)> =
+            stream::iter(parts.iter().zip(&pull.progress.layers).enumerate())
+                .map(each)
+                .buffer_unordered(self.parallel)
+                .try_collect()
+                .await?;
+        found.sort_unstable_by_key(|(index, _)| *index);
+        Ok(found.into_iter().map(|(_, diff_id)| diff_id).collect())
     }
 
-    /// Fetches a layer, unless the caller may use the one that is here.
-    async fn layer(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<(), PullError> {
-        let (blob, claimed, progress) = (layer.blob.digest, layer.claimed, layer.progress);
+    /// Fetches a layer, unless the caller may use the one that is here. Returns its DiffID.
+    async fn layer(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
+        let (key, blob, progress) = (layer.key, layer.part.blob.digest, layer.progress);
         let (origin, reader) = pull.rights.identity();
-        let lock = self.lock_of((blob, origin, reader));
+        let lock = self.lock_of((key, origin, reader));
         // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
         let _locked = lock.lock().await;
-        let found = match self.stored_layer(pull, blob).await? {
+        let found = match self.stored_layer(pull, key).await? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
-                self.metrics.saved(Reuse::Layer, layer.blob.size);
+                self.metrics.saved(Reuse::Layer, layer.part.blob.size);
                 diff_id
             }
             None => {
                 let diff_id = self.stream(pull, layer).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
-                blocking(pull.image, move || rights.record_fetch(&hold, &blob)).await??;
+                blocking(pull.image, move || rights.record_fetch(&hold, &key)).await??;
                 progress.set(LayerState::Done);
                 diff_id
             }
         };
         // A layer that is here is compared too: the config may claim another one for its blob.
-        if found != claimed {
-            return Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed });
+        match layer.part.claimed {
+            Some(claimed) if found != claimed => {
+                Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed })
+            }
+            _ => Ok(found),
         }
-        Ok(())
     }
 
     /// The layer of a blob, if it is here and the caller may use it. It stays as long as the pull.
