@@ -9,6 +9,7 @@ mod compression;
 mod error;
 mod file;
 mod ingest;
+mod members;
 pub(in crate::image) mod record;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Streams one blob through the blocking pipeline: from the registry, and from what an earlier pull has received of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -90,6 +91,7 @@ impl LayerFetcher {
         let (store, (origin, reader)) = (Arc::clone(&self.store), pull.rights.identity());
         let piece = self.ranges.piece();
         let open = move || {
+            let reader = format!("{reader:?}");
             let of = PartialOf { blob: &digest, size, host: origin.host(), reader: &reader };
             store.partials().open(of, piece)
         };
@@ -136,6 +138,7 @@ impl LayerFetcher {
             blob: layer::Blob { digest: layer.part.blob.digest, size: layer.part.blob.size, compression },
             form: layer.part.form,
             key: layer.key,
+            counter: layer.progress.counter(),
             metrics: self.metrics.clone(),
             limits: self.limits,
             budget: Arc::clone(&pull.budget),
@@ -163,10 +166,7 @@ impl LayerFetcher {
             blob: layer.part.blob.digest,
             rate,
         };
-        let count = |bytes| {
-            layer.progress.receive(bytes);
-            self.metrics.fetched.add(bytes);
-        };
+        let count = |bytes| self.metrics.fetched.add(bytes);
         let rest = match kept {
             None => Rest::From(0),
             Some((Kept { partial, have }, feed)) => {
@@ -223,6 +223,8 @@ struct LayerPipeline {
     form: LayerForm,
     /// By what the store knows the blob.
     key: Digest,
+    /// What is unpacked of the blob.
+    counter: Arc<AtomicU64>,
     metrics: PullMetrics,
     limits: ImageLimits,
     budget: Arc<Budget>,
@@ -243,8 +245,10 @@ impl LayerPipeline {
         let record = self.store.layers().stage(&self.hold).about(image)?;
         let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
         let (blob, budget) = (&self.blob, &self.budget);
-        // What comes is counted where it comes from: some of it may be here from before.
-        let count = |_| {};
+        // What comes over the wire is counted where it comes from: some may be here from before.
+        let count = |bytes| {
+            self.counter.fetch_add(bytes, Ordering::Relaxed);
+        };
         let taken = match self.form {
             LayerForm::Archive(_) => layer::ingest(blob, chunks, &objects, record, &limits, budget, &count),
             LayerForm::File | LayerForm::Nothing => {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use super::busy::Occupied;
 use super::error::About as _;
 use super::metrics::{PullMetrics, Reuse};
 use super::partial::RangeRules;
@@ -73,6 +74,11 @@ impl LayerFetcher {
             metrics,
             busy: Mutex::default(),
         }
+    }
+
+    /// How many slots are in use, and how many places beside them.
+    pub(super) fn busy(&self) -> (Occupied, Occupied) {
+        self.turns.busy()
     }
 
     /// Fetches every part into the store, several at a time, and returns their DiffIDs in the same order. The progress

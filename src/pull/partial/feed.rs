@@ -1,5 +1,6 @@
 //! Hands the bytes of a partial blob in order to the pipeline, which waits for them on a thread of its own.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +35,8 @@ struct Shared {
     gone: AtomicBool,
     /// Bytes that are here could not be read.
     unreadable: AtomicBool,
+    /// The room that they take is wanted by others once they are read.
+    given_up: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +65,12 @@ impl Feed {
 
     /// Says that no more come than `bytes`, which are here.
     pub(super) fn all(self, bytes: u64) {
+        self.here(bytes);
+    }
+
+    /// The same, where there is no room for them once they have been read.
+    pub(super) fn give_up(self, bytes: u64) {
+        self.0.given_up.store(true, Ordering::Release);
         self.here(bytes);
     }
 
@@ -123,6 +132,12 @@ impl Iterator for Reader {
         };
         let count = usize::try_from(here.saturating_sub(self.at)).unwrap_or(READ).min(READ);
         if count == 0 {
+            if self.shared.given_up.load(Ordering::Acquire)
+                && let Err(error) =
+                    self.partial.remove().map_err(io::Error::other).and_then(|()| self.partial.empty())
+            {
+                tracing::warn!(%error, "the room of what was received of a layer is not given back yet");
+            }
             return None;
         }
         let mut bytes = vec![0; count];

@@ -147,7 +147,9 @@ impl<'a> PartialFetch<'a> {
                 }
                 Step::NotKept(why) => {
                     tracing::info!(blob = %self.blob.digest, why, "goes on without keeping what comes of the layer");
-                    return Ok(self.without_ranges(&pieces, feed, "nothing can be kept"));
+                    let reached = pieces.reached();
+                    feed.give_up(reached);
+                    return Ok(Rest::From(reached));
                 }
             }
         }

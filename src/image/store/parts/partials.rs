@@ -25,7 +25,6 @@ use rustix::fs::FlockOperation;
 pub(crate) use self::geometry::Geometry;
 use self::partial::allocated;
 pub use self::partial::{NotKept, Partial};
-use super::access::AccessRecord;
 use crate::durable_file::try_lock;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
@@ -50,8 +49,8 @@ pub struct PartialOf<'a> {
     pub size: u64,
     /// The registry's host.
     pub host: &'a str,
-    /// As whom it is read.
-    pub reader: &'a AccessRecord,
+    /// As whom it is read, in any words that tell readers apart.
+    pub reader: &'a str,
 }
 
 /// The partial blobs of a store.
@@ -186,7 +185,7 @@ fn is_partial(name: &OsStr) -> bool {
 /// What the file is called by. A host may be longer than a file name and has colons, so all is hashed.
 fn name_of(of: PartialOf<'_>) -> String {
     let PartialOf { blob, host, reader, .. } = of;
-    Digest::of(format!("{blob}\0{host}\0{reader:?}").as_bytes()).hex()
+    Digest::of(format!("{blob}\0{host}\0{reader}").as_bytes()).hex()
 }
 
 /// The file at `path`, made if there is none, and locked; `None` if another one has it and keeps it.

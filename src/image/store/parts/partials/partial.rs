@@ -109,6 +109,15 @@ impl Partial {
         self.file.read_exact_at(into, self.geometry.data() + offset)
     }
 
+    /// Gives the space of the file back: nothing of it will be read any more.
+    ///
+    /// # Errors
+    /// Those of ftruncate(2).
+    pub fn empty(&self) -> io::Result<()> {
+        assert_may_block();
+        self.file.set_len(0)
+    }
+
     /// Removes the file: the layer is stored, or what is here is of no use. What is open stays readable.
     ///
     /// # Errors
