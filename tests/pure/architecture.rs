@@ -322,6 +322,7 @@ const BELOW_PARTS: &[&str] = &[
     "lock",
     "markers",
     "record",
+    "space",
     "useless",
 ];
 

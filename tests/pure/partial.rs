@@ -134,7 +134,7 @@ async fn what_an_interrupted_pull_has_received_is_not_fetched_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_came_whole_before_the_end_is_not_asked_for() {
-    let layout = layout(&[3]);
+    let layout = layout(&[8]);
     let (root, shelf) = (tempfile::tempdir().unwrap(), Shelf::start(&layout).await);
     shelf.pace(4 << 20);
     interrupted(root.path(), &shelf, 1 << 20).await;
@@ -189,9 +189,9 @@ async fn files_of_another_format_or_of_no_sense_are_begun_anew() {
         |bytes| [bytes, vec![0; 100]].concat(),
     ];
     for make in make {
-        let (root, shelf) = (tempfile::tempdir().unwrap(), Shelf::start(&layout(&[4])).await);
+        let (root, shelf) = (tempfile::tempdir().unwrap(), Shelf::start(&layout(&[12])).await);
         shelf.pace(8 << 20);
-        interrupted(root.path(), &shelf, 2 << 20).await;
+        interrupted(root.path(), &shelf, 3 << 20).await;
         let [file] = &partials(root.path())[..] else { panic!() };
         let bytes = std::fs::read(file).unwrap();
         std::fs::write(file, make(bytes)).unwrap();
