@@ -6,6 +6,7 @@
 //! ([`crate::image::layer`]).
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -26,6 +27,7 @@ mod followed;
 mod layout;
 pub mod limits;
 pub mod manifest;
+pub mod mirrors;
 pub mod platform;
 mod ranged;
 mod read_blob;
@@ -37,7 +39,7 @@ mod settings;
 mod sources;
 
 pub use credentials::{CredentialId, Credentials};
-pub use error::SourceError;
+pub use error::{RedirectedError, SourceError};
 pub use ranged::Ranged;
 pub(crate) use ranged::without_start;
 pub use read_blob::read_blob;
@@ -126,6 +128,19 @@ pub trait Source: Send + Sync + std::fmt::Debug {
 
     /// Lists the manifests that name `subject` as their subject, in no particular order. The number is bounded.
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError>;
+
+    /// Told that the bytes of the last [`Source::blob`] of this digest were not the blob. Whether the next one comes from
+    /// another place, which may have the right ones.
+    fn try_elsewhere(&self, blob: &Digest) -> bool {
+        let _ = blob;
+        false
+    }
+
+    /// The places at which documents about an image may lie, such as signatures: none of them hides what another has. Empty
+    /// if this source is the only one.
+    fn places(&self) -> Vec<Arc<dyn Source>> {
+        Vec::new()
+    }
 
     /// What requests wait for at the moment because the server limits their rate.
     fn waits(&self) -> Option<Wait> {

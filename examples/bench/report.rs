@@ -35,6 +35,7 @@ impl<'a> Report<'a> {
         Ok(self.text)
     }
 
+    /// Appends a line.
     pub fn add(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');

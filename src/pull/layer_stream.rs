@@ -7,6 +7,10 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
+use super::chunked::capture::Capture;
+use super::chunked::list::list_contents;
+use super::chunked::memory::TableMemory;
+use super::chunked::words::{Given, Tables};
 use super::error::About as _;
 use super::layers::{ImageLayers, LayerFetcher, WantedLayer};
 use super::metrics::{PullMetrics, Reuse};
@@ -16,6 +20,7 @@ use super::{PullError, blocking};
 use crate::image::layer;
 use crate::image::store::{Hold, Partial, PartialOf, Store};
 use crate::kind::Kind;
+use crate::oci::BlobStream;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
 use crate::oci::manifest::{LayerCompression, LayerForm};
@@ -37,21 +42,41 @@ impl Kept {
     }
 }
 
+/// What an attempt begins with.
+struct From {
+    kept: Option<Kept>,
+    /// All of the blob's bytes, on an answer that has come already.
+    stream: Option<BlobStream>,
+    tables: Tables,
+}
+
+/// Where the bytes come from.
+enum Begin {
+    /// An answer that has come already.
+    Stream(BlobStream),
+    /// The registry is asked, for what is not kept.
+    Ask(Option<(Kept, Feed)>),
+}
+
 impl LayerFetcher {
     /// Streams one blob through the pipeline, which ends when there is no more, so a pull that is dropped leaves no thread
-    /// behind. Where what was kept proves wrong, all is fetched anew, once.
-    pub(super) async fn stream(
+    /// behind. Where what was kept proves wrong, all is fetched anew, once. `given` is what the layer begins with.
+    pub(super) async fn whole(
         &self,
         pull: &ImageLayers<'_>,
         layer: &WantedLayer<'_>,
+        turn: &mut Turn<'_>,
+        given: Given,
     ) -> Result<Digest, PullError> {
-        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
+        let Given { mut stream, tables } = given;
         for may_try_again in [true, false] {
-            let kept = self.kept(pull, layer).await?;
+            // An answer that has come already is read on.
+            let kept = if stream.is_some() { None } else { self.kept(pull, layer).await? };
             let partial = kept.as_ref().map(|kept| Arc::clone(&kept.partial));
             let bytes = kept.as_ref().map_or(0, Kept::bytes);
             layer.progress.keep(bytes);
-            let (outcome, unreadable) = self.attempt(&mut turn, pull, layer, kept).await?;
+            let from = From { kept, stream: stream.take(), tables: tables.clone() };
+            let (outcome, unreadable) = self.attempt(turn, pull, layer, from).await?;
             let is_worth_keeping = match &outcome {
                 Ok(_) => false,
                 // What ends a pull is no fault of the bytes that came.
@@ -66,9 +91,10 @@ impl LayerFetcher {
                 }
             }
             match outcome {
-                Err(error) if may_try_again && (unreadable || is_wrong(&error) && bytes > 0) => {
+                Err(error) if may_try_again && (unreadable || error.is_damage() && bytes > 0) => {
                     let blob = layer.part.blob.digest;
                     tracing::warn!(%blob, %error, "what was received of a layer earlier is wrong; fetching it anew");
+                    layer.progress.restart();
                 }
                 Ok(diff_id) => {
                     self.metrics.saved(Reuse::Part, bytes);
@@ -121,8 +147,9 @@ impl LayerFetcher {
         turn: &mut Turn<'_>,
         pull: &ImageLayers<'_>,
         layer: &WantedLayer<'_>,
-        kept: Option<Kept>,
+        from: From,
     ) -> Result<(Result<Digest, PullError>, bool), PullError> {
+        let From { kept, stream, tables } = from;
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let feed = kept.as_ref().map(|kept| Feed::new(&kept.partial));
         let (feed, reader) = feed.unzip();
@@ -131,6 +158,7 @@ impl LayerFetcher {
             LayerForm::Archive(compression) => compression,
             LayerForm::File | LayerForm::Nothing => LayerCompression::None,
         };
+        let budget = Arc::new(pull.budget.attempt());
         let task = LayerPipeline {
             store: Arc::clone(&self.store),
             hold: pull.hold.clone(),
@@ -141,15 +169,24 @@ impl LayerFetcher {
             counter: layer.progress.counter(),
             metrics: self.metrics.clone(),
             limits: self.limits,
-            budget: Arc::clone(&pull.budget),
+            budget: Arc::clone(&budget),
+            tables: (tables, self.tables.clone()),
         };
         let pipeline = tokio::task::spawn_blocking(move || task.run(reader, receiver));
-        let fed = self.feed(turn, pull, layer, kept.zip(feed), sender).await;
+        let begin = match stream {
+            Some(stream) => Begin::Stream(stream),
+            None => Begin::Ask(kept.zip(feed)),
+        };
+        let fed = self.feed(turn, pull, layer, begin, sender).await;
         let outcome = pipeline
             .await
             .map_err(|error| PullError::Lost { image: pull.image.to_owned(), why: error.to_string() })?;
         // The error of a broken stream explains more than that of the truncated layer which it causes.
-        Ok((fed.and(outcome), damage.is_some_and(|damage| damage.is_found())))
+        let outcome = fed.and(outcome);
+        if outcome.is_err() {
+            budget.give_back();
+        }
+        Ok((outcome, damage.is_some_and(|damage| damage.is_found())))
     }
 
     /// Feeds the pipeline until all has come, or it has ended. What it is fed through is gone then: it would wait for more.
@@ -158,7 +195,7 @@ impl LayerFetcher {
         turn: &mut Turn<'_>,
         pull: &ImageLayers<'_>,
         layer: &WantedLayer<'_>,
-        kept: Option<(Kept, Feed)>,
+        begin: Begin,
         sender: mpsc::Sender<Bytes>,
     ) -> Result<(), PullError> {
         let gave_way = |GaveWay { rate }| PullError::GaveWay {
@@ -167,9 +204,10 @@ impl LayerFetcher {
             rate,
         };
         let count = |bytes| self.metrics.fetched.add(bytes);
-        let rest = match kept {
-            None => Rest::From(0),
-            Some((Kept { partial, have }, feed)) => {
+        let rest = match begin {
+            Begin::Stream(stream) => Rest::Stream(stream),
+            Begin::Ask(None) => Rest::From(0),
+            Begin::Ask(Some((Kept { partial, have }, feed))) => {
                 let fetch = PartialFetch {
                     source: pull.source,
                     blob: &layer.part.blob,
@@ -209,11 +247,6 @@ impl LayerFetcher {
     }
 }
 
-/// Whether the bytes are not those of the blob.
-fn is_wrong(error: &PullError) -> bool {
-    error.kind() == Kind::Corrupt
-}
-
 /// The blocking half of fetching a layer. It owns everything that it needs.
 struct LayerPipeline {
     store: Arc<Store>,
@@ -228,6 +261,8 @@ struct LayerPipeline {
     metrics: PullMetrics,
     limits: ImageLimits,
     budget: Arc<Budget>,
+    /// What is known of its table of contents, and the memory for it.
+    tables: (Tables, TableMemory),
 }
 
 impl LayerPipeline {
@@ -243,6 +278,8 @@ impl LayerPipeline {
         }
         let objects = self.store.objects().under(&self.hold).about(image)?;
         let record = self.store.layers().stage(&self.hold).about(image)?;
+        let mut capture = Capture::of(&self.tables.0);
+        let chunks = chunks.inspect(|chunk| capture.see(chunk));
         let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
         let (blob, budget) = (&self.blob, &self.budget);
         // What comes over the wire is counted where it comes from: some may be here from before.
@@ -258,6 +295,10 @@ impl LayerPipeline {
         let (found, record) = taken.about(image)?;
         record.finish(&found.diff_id, &self.key).about(image)?;
         self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
+        let (tables, memory) = self.tables;
+        if let Some(toc) = capture.end(tables, &memory, self.limits.entries) {
+            list_contents(&self.store, (&self.key, &found.diff_id), &toc);
+        }
         Ok(found.diff_id)
     }
 }

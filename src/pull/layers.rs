@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::busy::Occupied;
-use super::error::About as _;
+use super::chunked::memory::TableMemory;
+use super::chunked::settings::PartialPulls;
+use super::chunked::words::Parted;
+use super::error::{About as _, WrongDiffId};
 use super::metrics::{PullMetrics, Reuse};
 use super::partial::RangeRules;
 use super::progress::{LayerProgress, LayerState, Progress};
@@ -30,6 +33,8 @@ pub(super) struct LayerFetcher {
     pub(super) ranges: RangeRules,
     /// Connections of all blobs beyond the first of each.
     pub(super) connections: Gate<Tenant>,
+    pub(super) partial: PartialPulls,
+    pub(super) tables: TableMemory,
     pub(super) limits: ImageLimits,
     pub(super) metrics: PullMetrics,
     /// One lock per blob under way and credential. The second caller with the same credential finds the layer in the
@@ -42,10 +47,18 @@ type LayerKey = (Digest, Origin, AccessRecord);
 
 /// One layer to be fetched.
 pub(super) struct WantedLayer<'a> {
-    pub(super) part: &'a Part,
+    pub part: &'a Part,
     /// By what the store knows its blob.
-    pub(super) key: Digest,
-    pub(super) progress: &'a LayerProgress,
+    pub key: Digest,
+    pub progress: &'a LayerProgress,
+}
+
+/// A layer that was fetched.
+struct FetchedLayer {
+    diff_id: Digest,
+    /// By what the store knows the bytes that came and were hashed: the blob, or the DiffID of a layer that was put
+    /// together.
+    key: Digest,
 }
 
 /// What fetching the parts of one image needs.
@@ -70,6 +83,8 @@ impl LayerFetcher {
             parallel,
             ranges: limits.ranges,
             connections: limits.ranges.connections(),
+            partial: limits.partial,
+            tables: TableMemory::default(),
             limits: limits.image,
             metrics,
             busy: Mutex::default(),
@@ -109,14 +124,14 @@ impl LayerFetcher {
         let lock = self.lock_of((key, origin, reader));
         // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
         let _locked = lock.lock().await;
-        let found = match self.stored_layer(pull, key).await? {
+        let found = match self.stored_layer(pull, layer).await? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
                 self.metrics.saved(Reuse::Layer, layer.part.blob.size);
                 diff_id
             }
             None => {
-                let diff_id = self.stream(pull, layer).await?;
+                let FetchedLayer { diff_id, key } = self.undamaged(pull, layer).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
                 blocking(pull.image, move || rights.record_fetch(&hold, &key)).await??;
                 progress.set(LayerState::Done);
@@ -126,22 +141,80 @@ impl LayerFetcher {
         // A layer that is here is compared too: the config may claim another one for its blob.
         match layer.part.claimed {
             Some(claimed) if found != claimed => {
-                Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed })
+                let image = pull.image.to_owned();
+                Err(match layer.part.blob.is_zstd_chunked() {
+                    true => {
+                        let layer = Box::new(WrongDiffId { blob, found, claimed });
+                        PullError::ChunkedDiffId { image, layer }
+                    }
+                    false => PullError::DiffId { image, blob, found, claimed },
+                })
             }
             _ => Ok(found),
         }
     }
 
-    /// The layer of a blob, if it is here and the caller may use it. It stays as long as the pull.
-    async fn stored_layer(&self, pull: &ImageLayers<'_>, blob: Digest) -> Result<Option<Digest>, PullError> {
+    /// The layer of a blob, or the one with the DiffID that is claimed for it, if it is here and the caller may use it: if
+    /// these bytes once came for him. It stays as long as the pull.
+    async fn stored_layer(
+        &self,
+        pull: &ImageLayers<'_>,
+        layer: &WantedLayer<'_>,
+    ) -> Result<Option<Digest>, PullError> {
+        let keys = std::iter::once(layer.key).chain(layer.part.claimed);
         let (rights, hold, image) = (pull.rights.clone(), pull.hold.clone(), pull.image.to_owned());
         let look = move || {
-            let Some(diff_id) = rights.layer(&blob)? else { return Ok(None) };
-            hold.keep_blocking(&[Held::Layer(diff_id)]).about(&image)?;
-            // A collection may have been faster.
-            Ok(rights.layer(&blob)?.filter(|found| *found == diff_id))
+            for key in keys {
+                let Some(diff_id) = rights.layer(&key)? else { continue };
+                hold.keep_blocking(&[Held::Layer(diff_id)]).about(&image)?;
+                // A collection may have been faster.
+                if rights.layer(&key)? == Some(diff_id) {
+                    return Ok(Some(diff_id));
+                }
+            }
+            Ok(None)
         };
         blocking(pull.image, look).await?
+    }
+
+    /// Streams one blob. If it was damaged on its way it comes once more, because what comes through another cache, or at
+    /// another time, may be whole; and then from each other place that there is. A file is not read twice.
+    async fn undamaged(
+        &self,
+        pull: &ImageLayers<'_>,
+        layer: &WantedLayer<'_>,
+    ) -> Result<FetchedLayer, PullError> {
+        let mut once_more = pull.rights.origin().is_remote();
+        loop {
+            let error = match self.stream(pull, layer).await {
+                Err(error) if error.is_damage() => error,
+                outcome => return outcome,
+            };
+            if pull.source.try_elsewhere(&layer.part.blob.digest) {
+                tracing::warn!(image.reference = pull.image, %error, "the layer is fetched from another place");
+            } else if once_more {
+                once_more = false;
+                tracing::warn!(image.reference = pull.image, %error, "the layer is fetched once more");
+            } else {
+                return Err(error);
+            }
+            layer.progress.restart();
+        }
+    }
+
+    /// Fetches a layer, in parts if it can be.
+    async fn stream(
+        &self,
+        pull: &ImageLayers<'_>,
+        layer: &WantedLayer<'_>,
+    ) -> Result<FetchedLayer, PullError> {
+        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
+        let given = match self.in_parts(pull, layer, &mut turn).await? {
+            Parted::Stored(diff_id) => return Ok(FetchedLayer { diff_id, key: diff_id }),
+            Parted::Whole(given) => given,
+        };
+        let diff_id = self.whole(pull, layer, &mut turn, given).await?;
+        Ok(FetchedLayer { diff_id, key: layer.key })
     }
 
     fn lock_of(&self, layer: LayerKey) -> Arc<tokio::sync::Mutex<()>> {

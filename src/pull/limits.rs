@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::chunked::settings::PartialPulls;
 use super::partial::RangeRules;
 use super::turns::TurnRules;
 use crate::image::tree::{Reduction, Rules};
@@ -16,6 +17,8 @@ pub struct PullLimits {
     pub turns: TurnRules,
     /// How large layers are fetched.
     pub ranges: RangeRules,
+    /// How layers are fetched of which files are here.
+    pub partial: PartialPulls,
     /// MiB that builds take together, as estimated.
     pub build_memory: u64,
     /// How long a pull goes on that nobody waits for.
@@ -69,6 +72,7 @@ impl Default for PullLimits {
             parallel_layers: 4,
             turns: TurnRules::default(),
             ranges: RangeRules::default(),
+            partial: PartialPulls::default(),
             build_memory: 1024,
             grace: Duration::from_secs(600),
             image: ImageLimits::DEFAULT,

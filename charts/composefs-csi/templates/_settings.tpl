@@ -29,6 +29,7 @@ RANGE_SIZE: {{ .Values.node.ranges.sizeMiB | int | quote }}
 RANGES: {{ .Values.node.ranges.atOnce | int | quote }}
 RANGE_CONNECTIONS: {{ .Values.node.ranges.connections | int | quote }}
 KEEP_PARTIAL: {{ .Values.node.ranges.keepSeconds | int | quote }}
+PARTIAL_PULLS: {{ .Values.node.partialPulls | quote }}
 BUILD_MEMORY: {{ .Values.node.buildMemoryMiB | int | quote }}
 WITHOUT_POLICY: {{ .Values.policy.withoutPolicy }}
 POLICY_MODE: {{ .Values.policy.mode }}
@@ -41,6 +42,20 @@ POLICY_DIR: /etc/composefs-csi/namespaces
 {{- with .Values.policy.verifierDir }}
 VERIFIER_DIR: {{ . }}
 VERIFIER_TIMEOUT: {{ $.Values.policy.verifierTimeoutSeconds | int | quote }}
+{{- end }}
+{{- with .Values.registries.credentialHelperDir }}
+CREDENTIAL_HELPER_DIR: {{ . }}
+{{- end }}
+{{- with .Values.registries.mirrors }}
+{{- with .hostsDirs }}
+REGISTRY_HOSTS_DIR: {{ join "," . | quote }}
+{{- end }}
+{{- with .registriesConf }}
+REGISTRIES_CONF: {{ . }}
+{{- end }}
+{{- if or .hostsDirs .registriesConf }}
+MIRROR_PROOF: {{ .proof }}
+{{- end }}
 {{- end }}
 {{- with .Values.node.keyDir }}
 NODE_KEY: {{ . }}/node.key

@@ -35,7 +35,7 @@ use super::space::Spare;
 use crate::image::objects::Objects;
 
 /// The directories of a store, besides its root. `objects/xx` and `staging/<boot id>` are made below them.
-pub(super) const DIRECTORIES: [&str; 16] = [
+pub(super) const DIRECTORIES: [&str; 17] = [
     disk::TEMPORARY,
     Markers::DIRECTORY,
     Holds::DIRECTORY,
@@ -44,6 +44,7 @@ pub(super) const DIRECTORIES: [&str; 16] = [
     Layers::STAGING,
     Layers::BLOBS,
     Partials::DIRECTORY,
+    Layers::CONTENTS,
     Access::BLOBS,
     Images::DIRECTORY,
     Access::IMAGES,

@@ -15,6 +15,7 @@ use super::location::Locations;
 use super::pace::Window;
 use super::request::Request;
 use super::timed::timed;
+use crate::kind::Kind;
 use crate::oci::digest::Digest;
 use crate::oci::{BlobStream, Ranged, SourceError};
 
@@ -182,7 +183,11 @@ impl PartOfBlob {
             None => match self.client.send(&self.request).await {
                 Ok(response) => response,
                 // 416, 400, 501 and what else servers answer to ranges that they do not serve.
-                Err(error @ SourceError::Protocol { .. }) => return Ok(Answer::Refused(error)),
+                Err(error @ (SourceError::Protocol { .. } | SourceError::Redirected(_)))
+                    if error.kind() == Kind::Unsupported =>
+                {
+                    return Ok(Answer::Refused(error));
+                }
                 Err(error) => return Err(error),
             },
         };

@@ -23,9 +23,11 @@ impl Seen {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The first byte of a `Range: bytes=N-`.
+    /// The first byte of a `Range: bytes=N-M`. No range without an end is ever asked for.
     pub(super) fn range(&self) -> Option<usize> {
-        self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+        let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        assert!(last.parse::<u64>().is_ok(), "{last:?}");
+        first.parse().ok()
     }
 
     /// The bytes of a `Range: bytes=N-M`.
