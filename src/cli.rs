@@ -18,6 +18,7 @@ mod serve;
 mod status;
 mod store;
 mod stored;
+mod transfer;
 mod trust;
 mod verify;
 
@@ -34,6 +35,7 @@ use crate::app::telemetry::level::LevelFile;
 use crate::app::telemetry::otlp::Export;
 use crate::app::telemetry::{self, Telemetry, TelemetrySettings};
 use crate::oci::RegistryMetrics;
+use crate::pull::PullLimits;
 use crate::trust::metrics::TrustMetrics;
 
 /// Runs the program and returns its exit code: 0 success, 1 failure, 2 wrong usage.
@@ -105,7 +107,8 @@ impl Cli {
             min_transfer_rate: self.limits.min_transfer_rate,
             min_free: self.limits.min_free,
             max_layer_time: Duration::from_secs(self.limits.max_layer_time),
-            limits: self.limits.limits(parallel_layers),
+            keep_partial: self.transfer.keep_partial(),
+            limits: PullLimits { ranges: self.transfer.ranges(), ..self.limits.limits(parallel_layers) },
             registry_metrics: RegistryMetrics::default(),
             trust_metrics: TrustMetrics::default(),
         }

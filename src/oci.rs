@@ -41,7 +41,7 @@ mod sources;
 pub use credentials::{CredentialId, Credentials};
 pub use error::{RedirectedError, SourceError};
 pub use ranged::Ranged;
-use ranged::without_start;
+pub(crate) use ranged::without_start;
 pub use read_blob::read_blob;
 use read_blob::whole;
 pub use referrers::Referrer;
@@ -104,6 +104,21 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     async fn blob_range(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Ranged, SourceError> {
         let _ = range;
         Ok(Ranged::Whole(self.blob(descriptor).await?))
+    }
+
+    /// [`Source::blob_range`] by a connection beside another one of the same blob. A server that does not want it is not
+    /// asked again: any failure to open it is returned at once.
+    ///
+    /// # Errors
+    /// Those of [`Source::blob_range`].
+    async fn extra_range(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Ranged, SourceError> {
+        self.blob_range(descriptor, range).await
+    }
+
+    /// Whether several parts of a blob may be asked for at the same time: not where the server refused that lately. Asks
+    /// nobody.
+    fn takes_extra_ranges(&self) -> bool {
+        self.has_ranges()
     }
 
     /// Reads a small blob, such as a config, whole. The caller has checked that its size is small, and checks the digest.

@@ -6,6 +6,7 @@ mod chunked;
 mod cosign;
 mod counting_proxy;
 mod fixtures;
+mod line;
 mod machine;
 mod packages;
 mod peers;
@@ -20,6 +21,7 @@ mod sharing;
 mod stats;
 #[path = "../support/mod.rs"]
 mod support;
+mod transfer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,9 +49,9 @@ struct Arguments {
     #[arg(long, default_value_t = 50)]
     pods: u32,
     /// Sections to measure.
-    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "chunked", "memory", "publish", "policy", "sharing", "reads"].map(str::to_owned))]
+    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "chunked", "memory", "publish", "policy", "sharing", "reads", "transfer"].map(str::to_owned))]
     only: Vec<String>,
-    /// Where images are made and kept (about 3 GB); ~/.cache/composefs-csi/bench by default.
+    /// Where images are made and kept (about 8 GB); ~/.cache/composefs-csi/bench by default.
     #[arg(long)]
     cache: Option<PathBuf>,
     /// Where stores and mounts of a run are, on a disk; emptied before and after.
@@ -102,6 +104,7 @@ fn run(arguments: &Arguments) -> Result<String> {
             "policy" => bench.policy(&mut report)?,
             "sharing" => bench.sharing(&mut report)?,
             "reads" => bench.reads(&mut report)?,
+            "transfer" => bench.transfer(&mut report)?,
             other => anyhow::bail!("there is no section {other:?}"),
         }
     }
@@ -147,6 +150,13 @@ impl Bench<'_> {
         let fixture = self.fixtures.get("v1")?;
         let rounds = pull::rounds(&peers, &self.registry, fixture, self.arguments.rounds)?;
         report.pull(fixture, &rounds, &[("podman", 0.45), ("cfsctl", 0.75)])
+    }
+
+    fn transfer(&self, report: &mut Report<'_>) -> Result<()> {
+        let (rounds, registry) = (self.arguments.rounds, &self.registry);
+        let measured = transfer::measure(&self.program, registry, &self.cache, self.work(), rounds)?;
+        report.transfer(&measured);
+        Ok(())
     }
 
     fn memory(&self, report: &mut Report<'_>) -> Result<()> {

@@ -77,7 +77,7 @@ impl Registry {
     }
 
     /// Existing blobs are not sent again.
-    fn push(&self, layout: &Path, tag: &str) -> Result<()> {
+    pub fn push(&self, layout: &Path, tag: &str) -> Result<()> {
         let output = Command::new("skopeo")
             .args(["--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"])
             .arg(format!("oci:{}:{tag}", layout.display()))

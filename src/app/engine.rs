@@ -49,6 +49,8 @@ pub struct EngineSettings {
     pub min_free: u8,
     /// The longest time that a layer may take; zero for no limit.
     pub max_layer_time: Duration,
+    /// How long what was received of a layer is kept that nobody goes on with; zero for not at all.
+    pub keep_partial: Duration,
     /// Limits on concurrency and on images.
     pub limits: PullLimits,
     /// Counts requests to registries.
@@ -82,7 +84,8 @@ impl Engine {
             key.display()
         );
         let node_key = NodeKey::load_or_create(&key)?;
-        let options = Options { min_free: settings.min_free, ..Options::new(node_key) };
+        let (min_free, keep_partial) = (settings.min_free, settings.keep_partial);
+        let options = Options { min_free, keep_partial, ..Options::new(node_key) };
         let store = Arc::new(Store::open(&directory, options)?);
         key_place::report(&key, &directory);
         let (sources, rule) = (sources(settings)?, settings.access.clone());

@@ -12,6 +12,7 @@ pub use run_modes::{ControllerArgs, NodeArgs, WatermarkArgs};
 
 use super::access::AccessArgs;
 use super::limits::LimitArgs;
+use super::transfer::TransferArgs;
 use super::trust::TrustArgs;
 use crate::node::mount::SelinuxContext;
 
@@ -61,6 +62,9 @@ pub struct Cli {
     /// Limits on images.
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// How layers are fetched.
+    #[command(flatten)]
+    pub transfer: TransferArgs,
     /// The SELinux label of mounts, as `user:role:type:level`, on nodes where SELinux is on. `auto` selects one that
     /// all containers may read and none may write; `none` leaves it to the node's policy.
     #[arg(

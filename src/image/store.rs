@@ -10,6 +10,7 @@
 //! <store>/objects/xx/<62 hex>         file contents and composefs images, by fs-verity digest
 //! <store>/layers/<diffid hex>         layer metadata, synced
 //! <store>/staging/<boot id>/<diffid hex>   layer metadata of an unfinished pull, valid for this boot only
+//! <store>/partial/<boot id>/<hash>    what has been received of a blob that is not whole yet, valid for this boot only
 //! <store>/blobs/<blob hex>            the DiffID that a compressed blob was found to have
 //! <store>/contents/<blob hex>         the files of a layer by sha256, so that another one need not fetch them
 //! <store>/fetched/<blob hex>/         which credentials have fetched a blob, and from where
@@ -97,6 +98,8 @@ pub use parts::images::{Images, Listing, StoredImage};
 pub use parts::layers::{LayerEntries, LayerSize, Layers, StagedLayer};
 pub use parts::names::Names;
 pub use parts::objects::StoredObjects;
+pub(crate) use parts::partials::Geometry;
+pub use parts::partials::{NotKept, Partial, PartialOf, Partials};
 pub use parts::pins::Pins;
 pub use parts::volumes::Volumes;
 pub use space::{Measure, Space};
@@ -113,6 +116,9 @@ use rounds::Rounds;
 /// containerd's own files, of a large one no room wasted.
 pub const MIN_FREE: u8 = 2;
 
+/// How long a partial blob is kept without a setting: over a night in which a registry is down.
+pub const KEEP_PARTIAL: Duration = Duration::from_secs(24 * 3600);
+
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -128,6 +134,8 @@ pub struct Options {
     pub measure: Measure,
     /// Percent of the filesystem's bytes and of its inodes that pulls leave free.
     pub min_free: u8,
+    /// How long a partial blob is kept that nobody goes on with; zero for not at all.
+    pub keep_partial: Duration,
     /// Called before each step that changes the disk.
     pub steps: Steps,
 }
@@ -144,6 +152,7 @@ impl Options {
             tidy_patience: Duration::from_millis(50),
             measure: Measure::default(),
             min_free: MIN_FREE,
+            keep_partial: KEEP_PARTIAL,
             steps: Steps::default(),
         }
     }
@@ -223,6 +232,11 @@ impl Store {
     /// What the layers of images consist of.
     pub fn layers(&self) -> &Layers {
         &self.parts.layers
+    }
+
+    /// What has been received of blobs that are not whole yet.
+    pub fn partials(&self) -> &Partials {
+        &self.parts.partials
     }
 
     /// The records of images.

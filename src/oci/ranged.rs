@@ -27,7 +27,7 @@ impl std::fmt::Debug for Ranged {
 }
 
 /// A stream without its first `count` bytes.
-pub(super) fn without_start(stream: BlobStream, count: u64) -> BlobStream {
+pub(crate) fn without_start(stream: BlobStream, count: u64) -> BlobStream {
     let mut left = count;
     let cut = move |mut chunk: Bytes| {
         let skip = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());

@@ -40,6 +40,7 @@ mod resolve;
 mod retry;
 mod retry_after;
 mod scopes;
+mod timed;
 mod token;
 mod transport;
 mod waiting;
@@ -104,6 +105,19 @@ impl RegistrySource {
             quiet: false,
             subject: format!("blob {} of {}", descriptor.digest, self.name),
         }
+    }
+
+    async fn part(
+        &self,
+        descriptor: &Descriptor,
+        range: Range<u64>,
+        is_extra: bool,
+    ) -> Result<Ranged, SourceError> {
+        let (offset, end) = (range.start, Some(range.end));
+        let request = Request { offset, end, ..self.blob_request(descriptor) };
+        let (blob, size, locations) = (descriptor.digest, descriptor.size, Arc::clone(&self.locations));
+        let wanted = range::Wanted { blob, size, locations, is_extra };
+        range::open(Arc::clone(&self.client), request, wanted).await
     }
 
     fn manifest_request(&self, method: Method, version: &Version) -> Result<Request, SourceError> {
@@ -216,14 +230,15 @@ impl Source for RegistrySource {
     }
 
     async fn blob_range(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Ranged, SourceError> {
-        let (offset, end) = (range.start, Some(range.end));
-        let request = Request { offset, end, ..self.blob_request(descriptor) };
-        let wanted = range::Wanted {
-            blob: descriptor.digest,
-            size: descriptor.size,
-            locations: Arc::clone(&self.locations),
-        };
-        range::open(Arc::clone(&self.client), request, wanted).await
+        self.part(descriptor, range, false).await
+    }
+
+    async fn extra_range(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Ranged, SourceError> {
+        self.part(descriptor, range, true).await
+    }
+
+    fn takes_extra_ranges(&self) -> bool {
+        self.has_ranges() && self.client.ranges().may_have_more(self.client.host())
     }
 
     async fn small_blob(&self, descriptor: &Descriptor) -> Result<Bytes, SourceError> {

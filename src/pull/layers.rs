@@ -1,44 +1,38 @@
 //! Fetching the parts of one image: in parallel, each blob once, each checked as it streams.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::sync::mpsc;
 
 use super::busy::Occupied;
-use super::chunked::capture::Capture;
-use super::chunked::list::list_contents;
 use super::chunked::memory::TableMemory;
 use super::chunked::settings::PartialPulls;
-use super::chunked::words::{Given, Parted, Tables};
+use super::chunked::words::Parted;
 use super::error::{About as _, WrongDiffId};
 use super::metrics::{PullMetrics, Reuse};
+use super::partial::RangeRules;
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::{self, Part};
 use super::rights::Rights;
-use super::turns::{GaveWay, Turn, TurnRules, Turns};
-use super::{PullError, blocking};
+use super::turns::{Tenant, Turns};
+use super::{PullError, PullLimits, blocking};
+use crate::fair::Gate;
 use crate::image::access::Origin;
-use crate::image::layer;
 use crate::image::store::{AccessRecord, Held, Hold, Store};
 use crate::oci::Source;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
-use crate::oci::manifest::{LayerCompression, LayerForm};
-
-/// Compressed chunks that wait between the network and the decompressor. A chunk has at most a few hundred KiB, so
-/// this bounds what one layer holds in memory.
-const CHUNKS_IN_FLIGHT: usize = 8;
 
 /// What all pulls of a node share: the store, and the limits on what runs at once.
 #[derive(Debug)]
 pub(super) struct LayerFetcher {
     pub(super) store: Arc<Store>,
-    turns: Turns,
+    pub(super) turns: Turns,
     parallel: usize,
+    pub(super) ranges: RangeRules,
+    /// Connections of all blobs beyond the first of each.
+    pub(super) connections: Gate<Tenant>,
     pub(super) partial: PartialPulls,
     pub(super) tables: TableMemory,
     pub(super) limits: ImageLimits,
@@ -55,7 +49,7 @@ type LayerKey = (Digest, Origin, AccessRecord);
 pub(super) struct WantedLayer<'a> {
     pub part: &'a Part,
     /// By what the store knows its blob.
-    key: Digest,
+    pub key: Digest,
     pub progress: &'a LayerProgress,
 }
 
@@ -80,23 +74,18 @@ pub(super) struct ImageLayers<'a> {
 }
 
 impl LayerFetcher {
-    /// At most `parallel` layers are fetched at a time, over all pulls, and each stays within `limits`.
-    pub(super) fn new(
-        store: Arc<Store>,
-        (parallel, rules): (usize, TurnRules),
-        partial: PartialPulls,
-        limits: ImageLimits,
-        metrics: PullMetrics,
-    ) -> Self {
-        let parallel = parallel.max(1);
-        let turns = Turns::new(parallel, rules);
+    /// What is fetched at a time, over all pulls, and each layer stay within `limits`.
+    pub(super) fn new(store: Arc<Store>, limits: &PullLimits, metrics: PullMetrics) -> Self {
+        let parallel = limits.parallel_layers.max(1);
         Self {
             store,
-            turns,
+            turns: Turns::new(parallel, limits.turns),
             parallel,
-            partial,
+            ranges: limits.ranges,
+            connections: limits.ranges.connections(),
+            partial: limits.partial,
             tables: TableMemory::default(),
-            limits,
+            limits: limits.image,
             metrics,
             busy: Mutex::default(),
         }
@@ -228,69 +217,6 @@ impl LayerFetcher {
         Ok(FetchedLayer { diff_id, key: layer.key })
     }
 
-    /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
-    /// dropped leaves no thread behind.
-    async fn whole(
-        &self,
-        pull: &ImageLayers<'_>,
-        layer: &WantedLayer<'_>,
-        turn: &mut Turn<'_>,
-        given: Given,
-    ) -> Result<Digest, PullError> {
-        let blob = layer.part.blob.digest;
-        let gave_way = |GaveWay { rate }| PullError::GaveWay { image: pull.image.to_owned(), blob, rate };
-        let mut bytes = match given.stream {
-            Some(stream) => stream,
-            // A registry that does not answer keeps a slot no longer than one that sends nothing.
-            None => {
-                turn.during(pull.source.blob(&layer.part.blob)).await.map_err(gave_way)?.about(pull.image)?
-            }
-        };
-        let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        let budget = Arc::new(pull.budget.attempt());
-        let compression = match layer.part.form {
-            LayerForm::Archive(compression) => compression,
-            LayerForm::File | LayerForm::Nothing => LayerCompression::None,
-        };
-        let task = LayerPipeline {
-            store: Arc::clone(&self.store),
-            hold: pull.hold.clone(),
-            image: pull.image.to_owned(),
-            blob: layer::Blob { digest: blob, size: layer.part.blob.size, compression },
-            form: layer.part.form,
-            key: layer.key,
-            counter: layer.progress.counter(),
-            metrics: self.metrics.clone(),
-            limits: self.limits,
-            budget: Arc::clone(&budget),
-            tables: (given.tables, self.tables.clone()),
-        };
-        let pipeline = tokio::task::spawn_blocking(move || task.run(receiver));
-        let fed: Result<(), PullError> = async {
-            while let Some(chunk) = turn.during(bytes.next()).await.map_err(gave_way)? {
-                let chunk = chunk.about(pull.image)?;
-                self.metrics.fetched.add(chunk.len() as u64);
-                turn.took(chunk.len()).await.map_err(gave_way)?;
-                if sender.send(chunk).await.is_err() {
-                    break; // The pipeline has failed, and its result says why.
-                }
-            }
-            Ok(())
-        }
-        .await;
-        // Without this the pipeline would wait for more.
-        drop(sender);
-        let outcome = pipeline
-            .await
-            .map_err(|error| PullError::Lost { image: pull.image.to_owned(), why: error.to_string() })?;
-        // The error of a broken stream explains more than that of the truncated layer which it causes.
-        let outcome = fed.and(outcome);
-        if outcome.is_err() {
-            budget.give_back();
-        }
-        outcome
-    }
-
     fn lock_of(&self, layer: LayerKey) -> Arc<tokio::sync::Mutex<()>> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         // Locks that nobody holds are removed here, so the map stays as small as what is under way.
@@ -301,52 +227,5 @@ impl LayerFetcher {
         let lock = Arc::default();
         busy.insert(layer, Arc::downgrade(&lock));
         lock
-    }
-}
-
-/// The blocking half of fetching a layer. It owns everything that it needs.
-struct LayerPipeline {
-    store: Arc<Store>,
-    hold: Hold,
-    image: String,
-    blob: layer::Blob,
-    form: LayerForm,
-    /// By what the store knows the blob.
-    key: Digest,
-    counter: Arc<AtomicU64>,
-    metrics: PullMetrics,
-    limits: ImageLimits,
-    budget: Arc<Budget>,
-    /// What is known of its table of contents, and the memory for it.
-    tables: (Tables, TableMemory),
-}
-
-impl LayerPipeline {
-    /// Stores the layer and returns the DiffID computed over it.
-    fn run(self, mut chunks: mpsc::Receiver<Bytes>) -> Result<Digest, PullError> {
-        let image = &self.image;
-        let objects = self.store.objects().under(&self.hold).about(image)?;
-        let record = self.store.layers().stage(&self.hold).about(image)?;
-        let mut capture = Capture::of(&self.tables.0);
-        let chunks = std::iter::from_fn(|| chunks.blocking_recv()).inspect(|chunk| capture.see(chunk));
-        let count = |bytes| {
-            self.counter.fetch_add(bytes, Ordering::Relaxed);
-        };
-        let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
-        let (blob, budget) = (&self.blob, &self.budget);
-        let taken = match self.form {
-            LayerForm::Archive(_) => layer::ingest(blob, chunks, &objects, record, &limits, budget, &count),
-            LayerForm::File | LayerForm::Nothing => {
-                layer::ingest_file(blob, chunks, &objects, record, &limits, budget, &count)
-            }
-        };
-        let (found, record) = taken.about(image)?;
-        record.finish(&found.diff_id, &self.key).about(image)?;
-        self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
-        let (tables, memory) = self.tables;
-        if let Some(toc) = capture.end(tables, &memory, self.limits.entries) {
-            list_contents(&self.store, (&self.key, &found.diff_id), &toc);
-        }
-        Ok(found.diff_id)
     }
 }

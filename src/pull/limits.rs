@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::chunked::settings::PartialPulls;
+use super::partial::RangeRules;
 use super::turns::TurnRules;
 use crate::image::tree::{Reduction, Rules};
 use crate::oci::limits::ImageLimits;
@@ -14,6 +15,8 @@ pub struct PullLimits {
     pub parallel_layers: usize,
     /// How layers take turns where there are more.
     pub turns: TurnRules,
+    /// How large layers are fetched.
+    pub ranges: RangeRules,
     /// How layers are fetched of which files are here.
     pub partial: PartialPulls,
     /// MiB that builds take together, as estimated.
@@ -68,6 +71,7 @@ impl Default for PullLimits {
         Self {
             parallel_layers: 4,
             turns: TurnRules::default(),
+            ranges: RangeRules::default(),
             partial: PartialPulls::default(),
             build_memory: 1024,
             grace: Duration::from_secs(600),

@@ -19,7 +19,8 @@ const FETCHED: Description = Description::new(
 const SAVED: Description = Description::new(
     "saved_bytes_total",
     "Bytes saved by sharing: of layers that were here and not fetched (compressed), and of files whose content \
-     was here and not stored (those in steps of 64 MiB, hourly); and of layers that were fetched in parts (compressed)",
+     was here and not stored (those in steps of 64 MiB, hourly); and of layers that were fetched in parts or whose \
+     fetch went on where an earlier one was interrupted (compressed)",
 );
 const PARTIAL: Description = Description::new(
     "partial_pulls_total",
@@ -47,6 +48,8 @@ pub struct PullMetrics {
 pub(super) enum Reuse {
     /// A layer: its blob was not fetched.
     Layer,
+    /// Some of a layer's blob: an earlier pull had received it.
+    Part,
     /// Files of a layer, and pieces of them: they were not fetched.
     File,
     /// A file's content: it was not stored.
@@ -89,11 +92,12 @@ impl Label for PartialOutcome {
 
 impl Label for Reuse {
     const NAME: &'static str = "shared";
-    const ALL: &'static [Self] = &[Self::Layer, Self::File, Self::Object];
+    const ALL: &'static [Self] = &[Self::Layer, Self::Part, Self::File, Self::Object];
 
     fn value(self) -> &'static str {
         match self {
             Self::Layer => "layer",
+            Self::Part => "part",
             Self::File => "file",
             Self::Object => "object",
         }
@@ -129,7 +133,7 @@ impl PullMetrics {
     pub(super) fn saved(&self, what: Reuse, bytes: u64) {
         // Layers, and files in place of a fetch, are used by those only who could fetch them; on disk all share.
         let shown = match what {
-            Reuse::Layer | Reuse::File => bytes,
+            Reuse::Layer | Reuse::Part | Reuse::File => bytes,
             Reuse::Object => self.held_back.add(bytes),
         };
         self.saved.add(what, shown);

@@ -309,7 +309,6 @@ impl LayerProgress {
     }
 
     /// Bytes of the blob need not come: they are here from before, or made of what is here.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for pulls that are resumed"))]
     pub(super) fn keep(&self, bytes: u64) {
         self.kept.fetch_add(bytes, Relaxed);
     }

@@ -64,13 +64,7 @@ impl Pulls {
     ) -> Self {
         let control = AdmissionControl { store: Arc::clone(&store), engine, memory: Arc::default() };
         let metrics = PullMetrics::default();
-        let layers = LayerFetcher::new(
-            Arc::clone(&store),
-            (limits.parallel_layers, limits.turns),
-            limits.partial,
-            limits.image,
-            metrics.clone(),
-        );
+        let layers = LayerFetcher::new(Arc::clone(&store), &limits, metrics.clone());
         let builders = Builders::new(Arc::clone(&store), limits.build_memory, limits.image);
         let rule = Arc::new(rule);
         let context = Arc::new(PullContext { store, sources, rule, layers, limits, builders, metrics });

@@ -323,6 +323,7 @@ const BELOW_PARTS: &[&str] = &[
     "lock",
     "markers",
     "record",
+    "space",
     "useless",
 ];
 

@@ -10,6 +10,7 @@ mod modules;
 mod node;
 mod operations;
 mod pages;
+mod partial;
 mod readme;
 mod store;
 #[path = "../support/mod.rs"]

@@ -26,6 +26,7 @@ mod levels;
 mod mirrors;
 mod oddities;
 mod outright;
+mod partial;
 mod powers;
 mod propagation;
 mod pulls;

@@ -28,6 +28,7 @@ pub mod program;
 pub mod proxy;
 pub mod pulling;
 pub mod registry;
+pub mod shelf;
 pub mod sigstore;
 pub mod tools;
 pub mod unpacked;

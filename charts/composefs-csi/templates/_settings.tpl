@@ -25,6 +25,10 @@ SELINUX_CONTEXT: {{ .Values.selinux.context | quote }}
 GC_HIGH: {{ .Values.node.gc.highPercent | int | quote }}
 GC_LOW: {{ .Values.node.gc.lowPercent | int | quote }}
 MIN_FREE: {{ .Values.node.gc.minFreePercent | int | quote }}
+RANGE_SIZE: {{ .Values.node.ranges.sizeMiB | int | quote }}
+RANGES: {{ .Values.node.ranges.atOnce | int | quote }}
+RANGE_CONNECTIONS: {{ .Values.node.ranges.connections | int | quote }}
+KEEP_PARTIAL: {{ .Values.node.ranges.keepSeconds | int | quote }}
 PARTIAL_PULLS: {{ .Values.node.partialPulls | quote }}
 BUILD_MEMORY: {{ .Values.node.buildMemoryMiB | int | quote }}
 WITHOUT_POLICY: {{ .Values.policy.withoutPolicy }}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::gc::{self, CollectionPlan, Inventory, Policy};
 use super::inventory::{self, Needs};
@@ -68,16 +68,20 @@ impl Store {
     }
 
     fn collect_now(&self, request: &CollectRequest<'_>) -> Result<Collected, StoreError> {
+        if !request.dry_run {
+            self.parts.partials.remove_expired()?;
+        }
         match request.policy {
             Policy::Watermarks { high, .. } => self.collect_by_watermarks(request, high),
             Policy::Unneeded { .. } => {
                 let collecting = self.store_lock.collecting(self.patience)?;
                 let images = self.remove_images(&collecting, request, &HashMap::new(), self.space()?)?;
-                let swept = if request.dry_run {
-                    Swept::default()
-                } else {
-                    self.sweep_collecting(&collecting, request.policy.min_age(), request.mounted)?
-                };
+                let mut swept = Swept::default();
+                if !request.dry_run {
+                    let age = request.policy.min_age();
+                    swept = self.sweep_collecting(&collecting, age, request.mounted)?;
+                    swept.bytes += self.parts.partials.remove_idle(age)?;
+                }
                 Ok(Collected { images, swept, above_mark: false })
             }
         }
@@ -85,7 +89,12 @@ impl Store {
 
     fn collect_by_watermarks(&self, request: &CollectRequest<'_>, high: u8) -> Result<Collected, StoreError> {
         let mut done = Collected::default();
-        let before = self.space()?;
+        let mut before = self.space()?;
+        if before.exceeds(high) && !request.dry_run {
+            // What only saves bytes on the wire goes before any image.
+            done.swept.bytes += self.parts.partials.remove_idle(Duration::ZERO)?;
+            before = self.space()?;
+        }
         if !before.exceeds(high) {
             // The usual round: there is room, and nothing is read.
             return Ok(done);

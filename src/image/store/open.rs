@@ -9,6 +9,7 @@ use super::disk::{self, Disk};
 use super::lock::{self, StoreLock};
 use super::parts::objects::UNSEALED;
 use super::parts::{DIRECTORIES, Parts};
+use super::space::Spare;
 use super::{Filesystem, Options, Store, StoreError, StoreMetrics, version};
 use crate::image::objects::{Objects, Room, Sealing};
 
@@ -29,7 +30,7 @@ impl Store {
     /// [`StoreError::Version`] and [`StoreError::NotAStore`] for what cannot be used, [`StoreError::Busy`] if
     /// another process keeps a needed repair from being made, and those of the filesystem.
     pub fn open(root: &Path, options: Options) -> Result<Self, StoreError> {
-        let Options { patience, tidy_patience, measure, min_free, .. } = options;
+        let Options { patience, tidy_patience, measure, min_free, keep_partial, .. } = options;
         let (space, of) = (measure.clone(), root.to_owned());
         // Where it cannot be measured, the write itself tells.
         let room = Room::new(move || space.of(&of).ok().and_then(|space| space.shortage(min_free)));
@@ -57,7 +58,8 @@ impl Store {
         let objects = Objects::open_with(root, sealing, disk.room().clone())?;
         let metrics = StoreMetrics::new(objects.metrics().clone());
         let store_lock = StoreLock::new(&disk);
-        let parts = Parts::new(&disk, &options.key, &boot_id, objects);
+        let spare = Spare::new(measure.clone(), root, min_free);
+        let parts = Parts::new(&disk, &options.key, &boot_id, objects, (spare, keep_partial));
         let rounds = Mutex::default();
         let store =
             Self { disk, store_lock, parts, filesystem, patience, tidy_patience, measure, metrics, rounds };

@@ -10,6 +10,7 @@ pub(super) mod images;
 pub(super) mod layers;
 pub(super) mod names;
 pub(super) mod objects;
+pub(super) mod partials;
 pub(super) mod pins;
 pub(super) mod volumes;
 
@@ -20,17 +21,21 @@ use images::Images;
 use layers::Layers;
 use names::Names;
 use objects::StoredObjects;
+use partials::Partials;
 use pins::Pins;
 use volumes::Volumes;
+
+use std::time::Duration;
 
 use super::NodeKey;
 use super::disk::{self, Disk};
 use super::holds::Holds;
 use super::markers::Markers;
+use super::space::Spare;
 use crate::image::objects::Objects;
 
 /// The directories of a store, besides its root. `objects/xx` and `staging/<boot id>` are made below them.
-pub(super) const DIRECTORIES: [&str; 16] = [
+pub(super) const DIRECTORIES: [&str; 17] = [
     disk::TEMPORARY,
     Markers::DIRECTORY,
     Holds::DIRECTORY,
@@ -38,6 +43,7 @@ pub(super) const DIRECTORIES: [&str; 16] = [
     Layers::DIRECTORY,
     Layers::STAGING,
     Layers::BLOBS,
+    Partials::DIRECTORY,
     Layers::CONTENTS,
     Access::BLOBS,
     Images::DIRECTORY,
@@ -55,6 +61,7 @@ pub(super) struct Parts {
     pub(super) holds: Holds,
     pub(super) objects: StoredObjects,
     pub(super) layers: Layers,
+    pub(super) partials: Partials,
     pub(super) images: Images,
     pub(super) names: Names,
     pub(super) access: Access,
@@ -65,11 +72,19 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn new(disk: &Disk, key: &NodeKey, boot_id: &str, objects: Objects) -> Self {
+    /// `spare` and `keep` are for partial blobs: the room that there is, and how long they are kept.
+    pub(super) fn new(
+        disk: &Disk,
+        key: &NodeKey,
+        boot_id: &str,
+        objects: Objects,
+        (spare, keep): (Spare, Duration),
+    ) -> Self {
         Self {
             holds: Holds::new(disk),
             objects: StoredObjects::new(disk, objects, Markers::new(disk, boot_id)),
             layers: Layers::new(disk, key, boot_id),
+            partials: Partials::new(disk, boot_id, spare, keep),
             images: Images::new(disk, key),
             names: Names::new(disk, key),
             access: Access::new(disk, key),

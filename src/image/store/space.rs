@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::image::objects::Shortage;
@@ -75,6 +75,35 @@ impl Space {
     /// Whether more than `percent` of bytes or inodes are used.
     pub fn exceeds(&self, percent: u8) -> bool {
         self.excess(percent) != Amount::default()
+    }
+}
+
+/// The room that is left on a store's filesystem beyond what pulls leave to others.
+#[derive(Debug, Clone)]
+pub(super) struct Spare {
+    measure: Measure,
+    root: PathBuf,
+    /// Percent that pulls leave free.
+    min_free: u8,
+}
+
+impl Spare {
+    pub(super) fn new(measure: Measure, root: &Path, min_free: u8) -> Self {
+        Self { measure, root: root.to_owned(), min_free }
+    }
+
+    /// Whether so many bytes can be written, and a file be made. Not if the filesystem cannot be measured.
+    pub(super) fn covers(&self, bytes: u64) -> bool {
+        self.measure.of(&self.root).is_ok_and(|space| {
+            let used = space.used.bytes.saturating_add(bytes);
+            let after = Space { used: Amount { bytes: used, ..space.used }, ..space };
+            after.shortage(self.min_free).is_none()
+        })
+    }
+
+    /// Bytes of the filesystem; 0 if it cannot be measured.
+    pub(super) fn total(&self) -> u64 {
+        self.measure.of(&self.root).map_or(0, |space| space.total.bytes)
     }
 }
 
@@ -153,6 +182,18 @@ mod tests {
         assert_eq!(used(0, 99).shortage(2), Some(Shortage { what: "inodes", free: 1, reserve: 2 }));
         assert_eq!(used(1000, 100).shortage(0), None);
         assert_eq!(Space::default().shortage(2), None, "no inodes to run out of");
+    }
+
+    #[test]
+    fn spare_is_what_is_left_beyond_the_reserve() {
+        let total = Amount { bytes: 1000, inodes: 0 };
+        let measure =
+            |used| Measure::new(move |_| Ok(Space { total, used: Amount { bytes: used, inodes: 0 } }));
+        let spare = |used| Spare::new(measure(used), Path::new("/s"), 10);
+        assert!(spare(100).covers(800) && !spare(100).covers(801) && !spare(901).covers(0));
+        assert!(!spare(100).covers(u64::MAX));
+        let unknown = Spare::new(Measure::new(|_| Err(io::ErrorKind::Other.into())), Path::new("/s"), 0);
+        assert!(!unknown.covers(0));
     }
 
     #[test]

@@ -133,10 +133,11 @@ fn sweep_object(objects: &StoredObjects, digest: &VerityDigest, swept: &mut Swep
     Ok(())
 }
 
-/// Removes temporary files of dead writers and the staging of other boots. Needs the store's exclusive lock.
+/// Removes temporary files of dead writers, the staging of other boots and partial blobs that are not kept. Needs the store's exclusive lock.
 pub(super) fn remove_leftovers(disk: &Disk, parts: &Parts) -> Result<(), StoreError> {
     disk.remove_leftovers()?;
     parts.layers.remove_other_boots()?;
+    parts.partials.remove_expired()?;
     // The temporary name of an object says nothing about its writer, who may be about to rename it.
     if parts.holds.any_living()? { Ok(()) } else { Ok(parts.objects.all().remove_temporaries()?) }
 }

@@ -44,28 +44,54 @@ impl Locations {
     }
 }
 
-/// How long a host that refused a range is asked for none: it may be replaced by one that serves them.
+/// How long a refusal counts: the host may be replaced by one that serves ranges.
 const REFUSAL: Duration = Duration::from_secs(3600);
 /// Beyond it all are forgotten. Each costs one refused request.
 const REFUSALS_MAX: usize = 256;
 
-/// The hosts that refused ranges. One that ignores them is not among them: its answer is the whole blob, so asking costs
+/// What hosts refused lately. One that ignores ranges is not among them: its answer is the whole blob, so asking costs
 /// nothing, and a cache that has no copy yet ignores ranges only until it has.
 #[derive(Debug, Default)]
-pub(super) struct RangeHosts(Mutex<HashMap<String, Instant>>);
+pub(super) struct RangeHosts(Mutex<HashMap<(String, Refused), Instant>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Refused {
+    Ranges,
+    SeveralAtOnce,
+}
 
 impl RangeHosts {
+    /// Whether the host may be asked for a range.
     pub(super) fn may_be_asked(&self, host: &str) -> bool {
-        let refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.get(host).is_none_or(|at| at.elapsed() >= REFUSAL)
+        self.has_not(host, Refused::Ranges)
     }
 
+    /// Whether the host may be asked for several ranges at the same time.
+    pub(super) fn may_have_more(&self, host: &str) -> bool {
+        self.has_not(host, Refused::SeveralAtOnce)
+    }
+
+    /// The host serves no ranges.
     pub(super) fn refused(&self, host: &str) {
+        self.note(host, Refused::Ranges);
+    }
+
+    /// The host does not serve several at the same time.
+    pub(super) fn limited(&self, host: &str) {
+        self.note(host, Refused::SeveralAtOnce);
+    }
+
+    fn has_not(&self, host: &str, what: Refused) -> bool {
+        let refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.get(&(host.to_owned(), what)).is_none_or(|at| at.elapsed() >= REFUSAL)
+    }
+
+    fn note(&self, host: &str, what: Refused) {
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if refused.len() >= REFUSALS_MAX {
             refused.clear();
         }
-        refused.insert(host.to_owned(), Instant::now());
+        refused.insert((host.to_owned(), what), Instant::now());
     }
 }
 
@@ -88,6 +114,9 @@ mod tests {
         locations.forget(&last);
         assert_eq!(locations.get(&last), None);
         assert!(!hosts.may_be_asked("999") && hosts.may_be_asked("r.io"));
+        assert!(hosts.may_have_more("999"));
+        hosts.limited("r.io");
+        assert!(hosts.may_be_asked("r.io") && !hosts.may_have_more("r.io"));
         assert!(!format!("{locations:?}").contains("signature"));
     }
 }

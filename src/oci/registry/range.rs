@@ -4,7 +4,6 @@
 //! the whole blob. What is joined wrongly has the wrong digest, which the consumer checks.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -15,6 +14,7 @@ use super::client::RegistryClient;
 use super::location::Locations;
 use super::pace::Window;
 use super::request::Request;
+use super::timed::timed;
 use crate::kind::Kind;
 use crate::oci::digest::Digest;
 use crate::oci::{BlobStream, Ranged, SourceError};
@@ -30,6 +30,8 @@ pub(super) struct Wanted {
     /// Of the whole blob.
     pub(super) size: u64,
     pub(super) locations: Arc<Locations>,
+    /// Whether it comes beside another part of the blob.
+    pub(super) is_extra: bool,
 }
 
 struct PartOfBlob {
@@ -86,6 +88,7 @@ pub(super) async fn open(
                 part.client.ranges().refused(part.client.host());
                 return Ok(Ranged::Refused(error));
             }
+            Err(error) if part.wanted.is_extra => return Err(part.unwanted(error)),
             Err(error) => {
                 part.failures += 1;
                 part.client.pause_or_fail(part.failures, error).await?;
@@ -138,10 +141,9 @@ impl PartOfBlob {
             };
         }
         let Some(Open { response, known, until }) = &mut self.open else { return Ok(Bytes::new()) };
-        let waiting = Instant::now();
-        let chunk = response.chunk().await;
+        let (chunk, waited) = timed(response.chunk()).await;
         let bytes = chunk.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
-        let paced = self.window.count(bytes as u64, waiting.elapsed());
+        let paced = self.window.count(bytes as u64, waited);
         match chunk {
             Ok(Some(mut chunk)) => {
                 let skip = usize::try_from(*known).unwrap_or(usize::MAX).min(chunk.len());
@@ -228,6 +230,20 @@ impl PartOfBlob {
                 None
             }
         }
+    }
+
+    /// Notes that a connection beside another one is not wanted.
+    fn unwanted(&self, error: SourceError) -> SourceError {
+        if let SourceError::RateLimited { host, retry_after, .. }
+        | SourceError::Unavailable { host, retry_after, .. } = &error
+        {
+            self.client.ranges().limited(self.client.host());
+            // Without a time it was a word about this connection; with one about the user.
+            if let Some(wait) = retry_after {
+                self.client.hold.extend(host, *wait);
+            }
+        }
+        error
     }
 
     fn slow(&self, rate: u64) -> SourceError {

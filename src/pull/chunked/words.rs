@@ -25,7 +25,7 @@ pub(in crate::pull) struct Given {
 }
 
 /// What is known of a layer's table of contents.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(in crate::pull) enum Tables {
     /// It has none, or one that is no good.
     #[default]

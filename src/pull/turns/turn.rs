@@ -66,6 +66,11 @@ impl<'a> Turn<'a> {
         Self { turns, tenant, progress, at: At::Slot(pass), since: now, looked: now, seen, rate: 0 }
     }
 
+    /// Whether the layer stands aside.
+    pub(in crate::pull) fn is_aside(&self) -> bool {
+        matches!(self.at, At::Aside { .. })
+    }
+
     /// Waits for the registry.
     ///
     /// # Errors

@@ -179,3 +179,20 @@ async fn where_a_registry_redirects_to_is_asked_until_it_refuses() {
     }
     assert_eq!((registry.seen().len(), storage.seen().len()), (2, 5));
 }
+
+#[tokio::test]
+async fn an_extra_connection_that_is_not_wanted_is_given_up_at_once() {
+    for (status, is_remembered) in [(429, true), (503, true), (404, false)] {
+        let server = Script::start(move |_, _| Reply::new(status, "")).await;
+        let source = anonymous(&server.host);
+        assert!(source.takes_extra_ranges());
+        source.extra_range(&descriptor(), START..END).await.unwrap_err();
+        assert_eq!(server.seen().len(), 1, "{status}");
+        assert_eq!(source.takes_extra_ranges(), !is_remembered, "{status}");
+        assert!(source.has_ranges() && source.waits().is_none(), "{status}");
+    }
+    let server = Script::start(|_, _| Reply::new(429, "").header("Retry-After", "3")).await;
+    let source = anonymous(&server.host);
+    source.extra_range(&descriptor(), START..END).await.unwrap_err();
+    assert!(source.waits().is_some(), "the registry says that this user is to wait");
+}
