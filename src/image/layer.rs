@@ -7,6 +7,8 @@ mod blob_reader;
 mod buffer_pool;
 mod compression;
 mod error;
+mod gzip;
+mod inflate;
 mod ingest;
 pub(in crate::image) mod record;
 #[cfg(test)]

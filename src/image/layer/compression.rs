@@ -2,9 +2,8 @@
 
 use std::io::{self, BufRead, Read};
 
-use flate2::bufread::MultiGzDecoder;
-
 use super::error::LayerFault;
+use super::gzip::GzipReader;
 use crate::oci::manifest::LayerCompression;
 
 /// Largest window that a zstd frame may ask for, as a power of two: 32 MiB. Go's encoder at its best level
@@ -46,7 +45,7 @@ pub(super) fn detect(declared: LayerCompression, start: &[u8]) -> Result<LayerCo
 /// A decoder that gives access to its source.
 pub(super) enum Decoder<R: BufRead> {
     Plain(R),
-    Gzip(Box<MultiGzDecoder<R>>),
+    Gzip(Box<GzipReader<R>>),
     Zstd(zstd::Decoder<'static, R>),
 }
 
@@ -54,7 +53,7 @@ impl<R: BufRead> Decoder<R> {
     pub(super) fn new(compression: LayerCompression, source: R) -> io::Result<Self> {
         Ok(match compression {
             LayerCompression::None => Self::Plain(source),
-            LayerCompression::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(source))),
+            LayerCompression::Gzip => Self::Gzip(Box::new(GzipReader::new(source))),
             LayerCompression::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(source)?;
                 decoder.window_log_max(WINDOW_LOG_MAX)?;
@@ -66,7 +65,7 @@ impl<R: BufRead> Decoder<R> {
     pub(super) fn source(&mut self) -> &mut R {
         match self {
             Self::Plain(source) => source,
-            Self::Gzip(decoder) => decoder.get_mut(),
+            Self::Gzip(decoder) => decoder.source(),
             Self::Zstd(decoder) => decoder.get_mut(),
         }
     }
