@@ -42,18 +42,29 @@ impl Disk {
         let attach = ["--find", "--show", "--direct-io=on"];
         let device = PathBuf::from(run(Command::new("losetup").args(attach).arg(&file))?.trim());
         let disk = Self { point: point.to_owned(), file, device };
+        // What most devices have; a loop device may still have what its last user set.
+        fs::write(disk.queue("read_ahead_kb")?, "128")?;
         run(Command::new("mount").arg(&disk.device).arg(point))?;
         Ok(disk)
     }
 
-    /// Read requests that the device has completed since it is there.
+    /// The device's count of read requests that it has completed; only differences mean something.
     pub fn requests(&self) -> Result<u64> {
-        let name = self.device.file_name().context("a device has a name")?;
-        let path = Path::new("/sys/block").join(name).join("stat");
+        let path = self.sys()?.join("stat");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         // Documentation/block/stat.rst: the first field is that of reads.
         let reads = text.split_whitespace().next().and_then(|field| field.parse().ok());
         reads.with_context(|| format!("{} has no counter of reads", path.display()))
+    }
+}
+
+impl Disk {
+    fn sys(&self) -> Result<PathBuf> {
+        Ok(Path::new("/sys/block").join(self.device.file_name().context("a device has a name")?))
+    }
+
+    fn queue(&self, setting: &str) -> Result<PathBuf> {
+        Ok(self.sys()?.join("queue").join(setting))
     }
 }
 

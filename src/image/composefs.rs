@@ -59,6 +59,7 @@ pub fn write_image(tree: CheckedTree) -> Result<ImageBytes, ImageError> {
         let converted = convert::filesystem(&tree)?;
         // It must not be in memory while the image is written.
         drop(tree);
+        crate::sys::release_free_memory();
         let valid = ValidatedFileSystem::new(converted)
             .map_err(|error| ImageError::Unsupported { reason: format!("{error:#}") })?;
         Ok(mkfs_erofs_versioned(&valid, FormatVersion::V1))

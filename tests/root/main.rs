@@ -24,6 +24,7 @@ mod outright;
 mod powers;
 mod propagation;
 mod pulls;
+mod read_ahead;
 mod requests;
 mod rotation;
 mod seal;
