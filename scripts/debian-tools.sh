@@ -10,6 +10,7 @@
 #   kernel-7      Debian's cloud kernel 7.x and its modules (sid)      -> the same
 #   cosign        cosign 3 (sid)                                       -> bin/cosign
 #   cosign-2      cosign 2.5 (trixie)                                  -> bin/cosign
+#   oras          oras 1.3 (sid)                                       -> bin/oras
 #   notation      the Notary Project's notation (sid)                  -> bin/notation
 #   go            the Go toolchain 1.24 or later (trixie)              -> bin/go
 #   go-1.26       the Go toolchain 1.26 (sid)                          -> bin/go
@@ -45,6 +46,7 @@ describe() {
         kernel-6.12) suite=trixie packages=linux-image-cloud-amd64 keep='^linux-(image|modules|binary)-' programs='' ;;
         kernel-7)    suite=sid packages=linux-image-cloud-amd64 keep='^linux-(image|modules|binary|base-[0-9])' programs='' ;;
         cosign)      suite=sid packages=cosign keep='.' programs='cosign' ;;
+        oras)        suite=sid packages=oras keep='.' programs='oras' ;;
         cosign-2)    suite=trixie packages=cosign keep='.' programs='cosign' ;;
         notation)    suite=sid packages=notation keep='.' programs='notation' ;;
         # Static programs that find their library beside them: no wrapper.

@@ -15,6 +15,7 @@ use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 use crate::oci::reference::Version;
 
+pub mod artifact;
 pub mod credentials;
 pub mod destination;
 pub mod digest;

@@ -22,7 +22,13 @@ const EVERYWHERE: &str = "Options of all commands";
 
 /// Image-backed, read-only volumes for Kubernetes, verified file by file.
 #[derive(Debug, Parser)]
-#[command(name = "composefs-csi", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "composefs-csi",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::args::Output;
-use super::{failure, output, progress};
+use super::{output, progress};
 use crate::app::engine::{Engine, EngineSettings, sources};
 use crate::image::composefs;
 use crate::image::seal::Seal;
@@ -17,7 +17,7 @@ use crate::image::tree::{CheckedTree, Powers, Rules, Stop};
 use crate::image::verity::VerityDigest;
 use crate::oci::destination::{Destination, NewManifest, NewName};
 use crate::oci::digest::Digest;
-use crate::oci::manifest::{Document, Index, Manifest, ManifestError, OCI_INDEX, OCI_MANIFEST};
+use crate::oci::manifest::{Document, Index, Manifest, OCI_INDEX, OCI_MANIFEST};
 use crate::oci::platform::Platform;
 use crate::oci::reference::{Reference, Version};
 use crate::oci::{Credentials, RawManifest, Source};
@@ -136,6 +136,10 @@ impl Sealer<'_> {
         let subject = || format!("manifest {} of {}", raw.digest, self.reference);
         let parsed = Document::parse(&raw.bytes, raw.media_type.as_deref()).with_context(subject)?;
         let (edited, default) = match parsed {
+            Document::Image(Manifest { artifact: Some(kind), .. }) if depth > 0 => {
+                tracing::warn!(manifest = %raw.digest, "kept unchanged: it is no image of the index but a {kind}");
+                return Ok(None);
+            }
             Document::Image(manifest) => (self.manifest(raw, &manifest).await?, OCI_MANIFEST),
             Document::Index(index) => {
                 let replacements = Box::pin(self.entries(&index, depth)).await?;
@@ -163,13 +167,7 @@ impl Sealer<'_> {
             let mut raw = self.source.manifest(&Version::Digest(described.digest)).await?;
             // The index decides: a layout stores no media type with its blobs.
             raw.media_type = Some(described.media_type.clone());
-            let sealed = match Box::pin(self.document(&raw, depth + 1)).await {
-                Err(error) if is_artifact(&error) => {
-                    tracing::warn!(manifest = %described.digest, "kept unchanged: {}", failure::text(&error));
-                    continue;
-                }
-                other => other?,
-            };
+            let sealed = Box::pin(self.document(&raw, depth + 1)).await?;
             // Children first: a registry refuses an index whose manifests it does not have.
             if let Some(new) = sealed {
                 self.destination.put(&new).await?;
@@ -266,9 +264,4 @@ fn warn_of_powers(tree: &CheckedTree) {
             );
         }
     }
-}
-
-/// Whether the error says that the document is not an image. An index may list such artifacts.
-fn is_artifact(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(ManifestError::NotAnImage { .. }))
 }

@@ -182,7 +182,9 @@ pub fn prune(
             text.push_str(&format!("{verb} {} {}\n", image.manifest.short(), image.names.join(" ")));
         }
         // A dry run does not know the sizes: objects are counted when they are removed.
-        if !p.dry_run {
+        if p.dry_run {
+            text.push_str(&format!("{} would be removed\n", count(p.images.len() as u64, "image")));
+        } else {
             text.push_str(&format!(
                 "{}, {} and {} removed, {} freed\n",
                 count(p.images.len() as u64, "image"),

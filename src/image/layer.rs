@@ -1,12 +1,13 @@
 //! Layers: from a compressed blob to objects and a list of entries that name them.
 //!
-//! [`ingest()`] does it all in one pass. It keeps a layer as a record ([`RecordWriter`], [`RecordReader`]) and
+//! [`ingest()`] does it all in one pass, and [`ingest_file()`] for a blob that is one file. A layer is kept as a record ([`RecordWriter`], [`RecordReader`]) and
 //! objects. The tar stream itself is not kept.
 
 mod blob_reader;
 mod buffer_pool;
 mod compression;
 mod error;
+mod file;
 mod gzip;
 mod inflate;
 mod ingest;
@@ -17,6 +18,7 @@ mod unpack;
 
 pub use blob_reader::Blob;
 pub use error::{LayerError, LayerFault};
+pub use file::{file_id, ingest_file};
 pub use ingest::{LayerOutcome, ingest};
 pub use record::{RecordError, RecordReader, RecordWriter};
 pub use unpack::Contents;

@@ -30,6 +30,7 @@ mod error;
 mod hide;
 mod json;
 mod link;
+mod place;
 mod powers;
 mod reduce;
 mod resolve;

@@ -15,10 +15,12 @@ use crate::oci::digest::Digest;
 use crate::oci::limits::{Cap, ImageLimits};
 use crate::oci::platform::{Platform, PlatformError};
 
+mod artifact_kind;
 mod config;
 mod error;
 mod media_type;
 
+pub use artifact_kind::ArtifactKind;
 pub use config::ImageConfig;
 pub use error::ManifestError;
 use media_type::{DocumentType, is_image_config};
@@ -46,7 +48,7 @@ pub struct Descriptor {
 /// A document that a tag or digest can name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
-    /// One image.
+    /// One image or artifact.
     Image(Manifest),
     /// Several images or artifacts, usually one per platform.
     Index(Index),
@@ -61,15 +63,28 @@ pub struct Manifest {
     pub layers: Vec<Layer>,
     /// The manifest's own annotations.
     pub annotations: BTreeMap<String, String>,
+    /// What it is if it is no image.
+    pub artifact: Option<ArtifactKind>,
 }
 
-/// A filesystem layer.
+/// A layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
     /// Where its bytes are.
     pub descriptor: Descriptor,
-    /// The compression that the media type states.
-    pub compression: LayerCompression,
+    /// What they are.
+    pub form: LayerForm,
+}
+
+/// What the bytes of a layer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerForm {
+    /// A tar archive in the compression that the media type states. All layers of images are.
+    Archive(LayerCompression),
+    /// One file, as it is.
+    File,
+    /// A placeholder: the artifact has no layer.
+    Nothing,
 }
 
 /// An index or manifest list.
@@ -183,30 +198,25 @@ fn document_type(wire: &WireDocument, stated: Option<&str>) -> Result<DocumentTy
 impl Manifest {
     fn from_wire(wire: WireDocument, limits: &ImageLimits) -> Result<Self, ManifestError> {
         let config = wire.config.ok_or(ManifestError::Missing("config"))?;
-        // Artifacts are manifests with another type of config.
-        if !is_image_config(&config.media_type) {
-            return Err(ManifestError::NotAnImage {
-                config_media_type: config.media_type,
-                artifact_type: wire.artifact_type,
-            });
-        }
         let layers = wire.layers.ok_or(ManifestError::Missing("layers"))?;
         if layers.len() > limits.layers {
             return Err(Cap::Layers.exceeded(layers.len(), limits.layers).into());
         }
-        let layers = layers.into_iter().enumerate().map(Layer::from_wire);
-        Ok(Self {
-            config,
-            layers: layers.collect::<Result<_, _>>()?,
-            annotations: wire.annotations.unwrap_or_default(),
-        })
-    }
-}
-
-impl Layer {
-    fn from_wire((index, descriptor): (usize, Descriptor)) -> Result<Self, ManifestError> {
-        let compression = LayerCompression::of(&descriptor.media_type, index)?;
-        Ok(Self { descriptor, compression })
+        // Artifacts are manifests with another type of config, and some that only their layers give away.
+        let artifact = if is_image_config(&config.media_type) {
+            ArtifactKind::disguised(layers.iter())
+        } else {
+            Some(ArtifactKind::of(&config.media_type, wire.artifact_type.as_deref()))
+        };
+        let form = |(index, descriptor): (usize, Descriptor)| {
+            let form = match artifact {
+                Some(kind) => kind.form(&descriptor),
+                None => LayerForm::Archive(LayerCompression::of(&descriptor.media_type, index)?),
+            };
+            Ok::<_, ManifestError>(Layer { descriptor, form })
+        };
+        let layers = layers.into_iter().enumerate().map(form).collect::<Result<_, _>>()?;
+        Ok(Self { config, layers, annotations: wire.annotations.unwrap_or_default(), artifact })
     }
 }
 

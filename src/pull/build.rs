@@ -45,6 +45,7 @@ pub(super) fn build(
     let Made { rules, image, powers } =
         make(store, &work, stop).inspect_err(|error| set_bad_parts_aside(store, &work.parts, error))?;
     enter(Phase::Syncing);
+    let (layers, places) = StoredPart::listed(&work.parts);
     // The image is an object before the record names it.
     let (digest, _) = store.objects().under(hold).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
@@ -54,7 +55,8 @@ pub(super) fn build(
         rules,
         builder: ImageRecord::BUILDER,
         sealed: work.seal.is_some(),
-        layers: StoredPart::layers(&work.parts),
+        layers,
+        places,
         platform: work.platform,
         names: vec![work.name.clone()],
         inodes: image.inodes,
@@ -132,7 +134,7 @@ pub(super) fn set_bad_parts_aside(store: &Store, parts: &[StoredPart], error: &P
     if !matches!(error, PullError::Store { source, .. } if source.kind() == Kind::Corrupt) {
         return;
     }
-    for StoredPart::Layer(layer) in parts {
+    for StoredPart { layer, .. } in parts {
         if let Err(error) = store.layers().set_aside_if_bad(layer) {
             // The next pull fails in the same way, and says so.
             tracing::error!(%layer, %error, "a layer's record that is no good stays");
@@ -163,15 +165,16 @@ pub fn fold(
 ) -> Result<CheckedTree, PullError> {
     let mut builder = tree::Builder::with_limits(rules, *limits).until(stop);
     for part in parts {
-        match part {
-            StoredPart::Layer(diff_id) => {
-                let mut layer = builder.layer();
-                for entry in store.layers().entries(diff_id).about(image)? {
-                    layer.apply(entry.about(image)?).about(image)?;
-                }
-                layer.end().about(image)?;
+        let mut layer = builder.layer();
+        for entry in store.layers().entries(&part.layer).about(image)? {
+            let entry = entry.about(image)?;
+            match &part.place {
+                None => layer.apply(entry),
+                Some(place) => layer.place(entry, place),
             }
+            .about(image)?;
         }
+        layer.end().about(image)?;
     }
     let tree = builder.finish().about(image)?;
     // Parts that were here already were not counted when they were fetched.

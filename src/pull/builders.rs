@@ -54,7 +54,7 @@ impl Builders {
         let store = Arc::clone(&self.store);
         let sizes = blocking(image, move || {
             // A part that is lost or no good takes no memory: the build says so, and its caller knows what to do.
-            let size = |StoredPart::Layer(diff_id): &StoredPart| store.layers().size(diff_id).ok();
+            let size = |part: &StoredPart| store.layers().size(&part.layer).ok();
             parts.iter().filter_map(size).collect::<Vec<_>>()
         });
         let needed = memory_for(&sizes.await?, &self.limits);

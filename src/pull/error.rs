@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::excess::Excess;
+use super::recipe::NoRecipe;
 use crate::image::composefs::ImageError;
 use crate::image::layer::LayerError;
 use crate::image::objects::ObjectError;
@@ -12,6 +13,7 @@ use crate::image::tree::{Rules, TreeError};
 use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 use crate::oci::SourceError;
+use crate::oci::artifact::ArtifactError;
 use crate::oci::digest::Digest;
 use crate::oci::limits::Exceeded;
 use crate::oci::manifest::ManifestError;
@@ -43,6 +45,14 @@ pub enum PullError {
         image: String,
         /// What is wrong with it.
         source: Arc<ManifestError>,
+    },
+    /// An artifact that cannot be shown as a tree.
+    #[error("{image}: {source}")]
+    Artifact {
+        /// The reference asked for.
+        image: String,
+        /// What is wrong with it.
+        source: Arc<ArtifactError>,
     },
     /// A layer whose bytes are not right.
     #[error("{image}: {source}")]
@@ -196,6 +206,7 @@ impl PullError {
             Self::Refused(_) => Kind::Unsupported,
             Self::Source { source, .. } => source.kind(),
             Self::Manifest { source, .. } => source.kind(),
+            Self::Artifact { source, .. } => source.kind(),
             Self::Layer { source, .. } => source.kind(),
             Self::DiffId { .. } | Self::NotAsSealed { .. } => Kind::Corrupt,
             Self::Seal { source, .. } => source.kind(),
@@ -244,6 +255,16 @@ macro_rules! about {
 }
 
 about!(
-    SourceError => Source, ManifestError => Manifest, PlatformError => Platform, LayerError => Layer, TreeError => Tree, ImageError => Image, StoreError => Store,
+    SourceError => Source, ManifestError => Manifest, ArtifactError => Artifact, PlatformError => Platform, LayerError => Layer, TreeError => Tree, ImageError => Image, StoreError => Store,
     ObjectError => Object, SealError => Seal,
 );
+
+impl<T> About<T> for Result<T, NoRecipe> {
+    fn about(self, image: &str) -> Result<T, PullError> {
+        match self {
+            Ok(recipe) => Ok(recipe),
+            Err(NoRecipe::Manifest(error)) => Err(error).about(image),
+            Err(NoRecipe::Artifact(error)) => Err(error).about(image),
+        }
+    }
+}

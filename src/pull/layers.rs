@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::error::About as _;
 use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
-use super::recipe::Part;
+use super::recipe::{self, Part};
 use super::rights::Rights;
 use super::turns::{GaveWay, TurnRules, Turns};
 use super::{PullError, blocking};
@@ -21,7 +21,7 @@ use crate::image::store::{AccessRecord, Held, Hold, Store};
 use crate::oci::Source;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
-use crate::oci::manifest::{Descriptor, LayerCompression};
+use crate::oci::manifest::{LayerCompression, LayerForm};
 
 /// Compressed chunks that wait between the network and the decompressor. A chunk has at most a few hundred KiB, so
 /// this bounds what one layer holds in memory.
@@ -45,10 +45,9 @@ type LayerKey = (Digest, Origin, AccessRecord);
 
 /// One layer to be fetched.
 struct WantedLayer<'a> {
-    blob: &'a Descriptor,
-    compression: LayerCompression,
-    /// The DiffID that the config claims.
-    claimed: Digest,
+    part: &'a Part,
+    /// By what the store knows its blob.
+    key: Digest,
     progress: &'a LayerProgress,
 }
 
@@ -76,57 +75,55 @@ impl LayerFetcher {
         Self { store, turns: Turns::new(parallel, rules), parallel, limits, metrics, busy: Mutex::default() }
     }
 
-    /// Fetches every part into the store, several at a time. The progress has one counter per part.
-    pub(super) async fn fetch_all(&self, pull: &ImageLayers<'_>, parts: &[Part]) -> Result<(), PullError> {
-        let counters = &pull.progress.layers;
-        let each = |i: usize| self.fetch(pull, &parts[i], &counters[i]);
-        stream::iter(0..parts.len().min(counters.len()))
-            .map(each)
-            .buffer_unordered(self.parallel)
-            .try_collect::<()>()
-            .await
-    }
-
-    async fn fetch(
+    /// Fetches every part into the store, several at a time, and returns their DiffIDs in the same order. The progress
+    /// has one counter per part.
+    pub(super) async fn fetch_all(
         &self,
         pull: &ImageLayers<'_>,
-        part: &Part,
-        progress: &LayerProgress,
-    ) -> Result<(), PullError> {
-        match part {
-            Part::Layer { blob, compression, diff_id } => {
-                let (compression, claimed) = (*compression, *diff_id);
-                self.layer(pull, &WantedLayer { blob, compression, claimed, progress }).await
-            }
-        }
+        parts: &[Part],
+    ) -> Result<Vec<Digest>, PullError> {
+        let each = async |(index, (part, progress)): (usize, (&Part, &LayerProgress))| {
+            let key = recipe::key(&part.blob.digest, part.form);
+            Ok::<_, PullError>((index, self.layer(pull, &WantedLayer { part, key, progress }).await?))
+        };
+        let mut found: Vec<(usize, Digest)> =
+            stream::iter(parts.iter().zip(&pull.progress.layers).enumerate())
+                .map(each)
+                .buffer_unordered(self.parallel)
+                .try_collect()
+                .await?;
+        found.sort_unstable_by_key(|(index, _)| *index);
+        Ok(found.into_iter().map(|(_, diff_id)| diff_id).collect())
     }
 
-    /// Fetches a layer, unless the caller may use the one that is here.
-    async fn layer(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<(), PullError> {
-        let (blob, claimed, progress) = (layer.blob.digest, layer.claimed, layer.progress);
+    /// Fetches a layer, unless the caller may use the one that is here. Returns its DiffID.
+    async fn layer(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
+        let (key, blob, progress) = (layer.key, layer.part.blob.digest, layer.progress);
         let (origin, reader) = pull.rights.identity();
-        let lock = self.lock_of((blob, origin, reader));
+        let lock = self.lock_of((key, origin, reader));
         // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
         let _locked = lock.lock().await;
-        let found = match self.stored_layer(pull, blob).await? {
+        let found = match self.stored_layer(pull, key).await? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
-                self.metrics.saved(Reuse::Layer, layer.blob.size);
+                self.metrics.saved(Reuse::Layer, layer.part.blob.size);
                 diff_id
             }
             None => {
                 let diff_id = self.stream(pull, layer).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
-                blocking(pull.image, move || rights.record_fetch(&hold, &blob)).await??;
+                blocking(pull.image, move || rights.record_fetch(&hold, &key)).await??;
                 progress.set(LayerState::Done);
                 diff_id
             }
         };
         // A layer that is here is compared too: the config may claim another one for its blob.
-        if found != claimed {
-            return Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed });
+        match layer.part.claimed {
+            Some(claimed) if found != claimed => {
+                Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed })
+            }
+            _ => Ok(found),
         }
-        Ok(())
     }
 
     /// The layer of a blob, if it is here and the caller may use it. It stays as long as the pull.
@@ -145,21 +142,23 @@ impl LayerFetcher {
     /// dropped leaves no thread behind.
     async fn stream(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
         let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
-        let blob = layer.blob.digest;
+        let blob = layer.part.blob.digest;
         let gave_way = |GaveWay { rate }| PullError::GaveWay { image: pull.image.to_owned(), blob, rate };
         // A registry that does not answer keeps a slot no longer than one that sends nothing.
-        let opened = turn.during(pull.source.blob(layer.blob)).await.map_err(gave_way)?;
+        let opened = turn.during(pull.source.blob(&layer.part.blob)).await.map_err(gave_way)?;
         let mut bytes = opened.about(pull.image)?;
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        let compression = match layer.part.form {
+            LayerForm::Archive(compression) => compression,
+            LayerForm::File | LayerForm::Nothing => LayerCompression::None,
+        };
         let task = LayerPipeline {
             store: Arc::clone(&self.store),
             hold: pull.hold.clone(),
             image: pull.image.to_owned(),
-            blob: layer::Blob {
-                digest: layer.blob.digest,
-                size: layer.blob.size,
-                compression: layer.compression,
-            },
+            blob: layer::Blob { digest: blob, size: layer.part.blob.size, compression },
+            form: layer.part.form,
+            key: layer.key,
             counter: layer.progress.counter(),
             metrics: self.metrics.clone(),
             limits: self.limits,
@@ -206,6 +205,9 @@ struct LayerPipeline {
     hold: Hold,
     image: String,
     blob: layer::Blob,
+    form: LayerForm,
+    /// By what the store knows the blob.
+    key: Digest,
     counter: Arc<AtomicU64>,
     metrics: PullMetrics,
     limits: ImageLimits,
@@ -224,9 +226,15 @@ impl LayerPipeline {
             self.metrics.fetched.add(bytes);
         };
         let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
-        let taken = layer::ingest(&self.blob, chunks, &objects, record, &limits, &self.budget, &count);
+        let (blob, budget) = (&self.blob, &self.budget);
+        let taken = match self.form {
+            LayerForm::Archive(_) => layer::ingest(blob, chunks, &objects, record, &limits, budget, &count),
+            LayerForm::File | LayerForm::Nothing => {
+                layer::ingest_file(blob, chunks, &objects, record, &limits, budget, &count)
+            }
+        };
         let (found, record) = taken.about(image)?;
-        record.finish(&found.diff_id, &found.blob).about(image)?;
+        record.finish(&found.diff_id, &self.key).about(image)?;
         self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
         Ok(found.diff_id)
     }

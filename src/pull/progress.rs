@@ -119,7 +119,11 @@ impl Progress {
 
     /// Counters at zero for the parts of the manifest with this digest.
     pub(super) fn of(image: &str, digest: Digest, manifest: &Manifest) -> Self {
-        Self::new(image, digest, recipe::blobs(manifest).map(|blob| (blob.digest, blob.size)))
+        Self::new(
+            image,
+            digest,
+            recipe::layers(manifest).map(|layer| (layer.descriptor.digest, layer.descriptor.size)),
+        )
     }
 
     /// Whether all layers are here and the image is being built of them.

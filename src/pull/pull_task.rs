@@ -138,17 +138,18 @@ impl PullContext {
             progress,
             budget: Arc::new(Budget::of(&self.limits.image)),
         };
-        self.layers.fetch_all(&layers, &recipe.parts).await?;
+        let found = self.layers.fetch_all(&layers, &recipe.parts).await?;
         let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
         let (store, held, asked) = (Arc::clone(&self.store), hold.clone(), Arc::clone(task));
-        let parts = recipe.stored();
+        let parts = recipe.stored(&found);
+        let stored = parts.clone();
         let elsewhere = move || {
             // The evidence comes before the image, so that the image never is without.
             let (origin, image) = (asked.rights.origin().name(), &asked.image);
             stored_evidence::keep(&store, &held, &asked.evidence, origin, image)?;
             // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
             let found = store.images().get_or_set_aside(&manifest).about(image)?;
-            let found = found.filter(|record| StoredPart::of(record) == parts);
+            let found = found.filter(|record| StoredPart::of(record) == stored);
             if let Some(record) = &found {
                 held.keep_blocking(&Held::of(record)).about(image)?;
             }
@@ -156,7 +157,7 @@ impl PullContext {
         };
         let record = match blocking(image, elsewhere).await?? {
             Some(record) => record,
-            None => self.build(task, recipe, &hold, progress).await?,
+            None => self.build(task, (parts, recipe.platform), &hold, progress).await?,
         };
         // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
         let (rights, held) = (task.rights.clone(), hold.clone());
@@ -177,7 +178,8 @@ impl PullContext {
         let (caps, manifest) = (&self.limits.image, &task.path.manifest);
         let exceeds = |exceeded| PullError::Limit { image: task.image.clone(), exceeded };
         // What is larger than the cap before it is unpacked is refused before it is fetched.
-        let announced = recipe::blobs(manifest).map(|blob| blob.size).fold(0, u64::saturating_add);
+        let announced =
+            recipe::layers(manifest).map(|layer| layer.descriptor.size).fold(0, u64::saturating_add);
         if announced > caps.image_bytes {
             return Err(exceeds(Cap::ImageBytes.exceeded(announced, caps.image_bytes)));
         }
@@ -192,17 +194,17 @@ impl PullContext {
     async fn build(
         &self,
         task: &Arc<PullTask>,
-        recipe: Recipe,
+        (parts, platform): (Vec<StoredPart>, Option<String>),
         hold: &Hold,
         progress: &Arc<Progress>,
     ) -> Result<ImageRecord, PullError> {
         progress.enter(Phase::Waiting);
         let (store, hold, image) = (Arc::clone(&self.store), hold.clone(), task.image.clone());
-        let (parts, progress) = (recipe.stored(), Arc::clone(progress));
+        let progress = Arc::clone(progress);
         let work = build::Work {
             manifest: task.path.digest,
             parts: parts.clone(),
-            platform: Some(recipe.platform),
+            platform,
             name: image.clone(),
             seal: Seal::of(&task.path.manifest).about(&image)?,
             rules: self.limits.rules(),

@@ -5,85 +5,114 @@
 //! its content alone. So where a part lies in the tree must not be part of any key: two images may have the same
 //! bytes in different places.
 
+use crate::image::layer::file_id;
 use crate::image::store::ImageRecord;
+use crate::oci::artifact::{self, ArtifactError, Place};
 use crate::oci::digest::Digest;
-use crate::oci::manifest::{Descriptor, ImageConfig, LayerCompression, Manifest, ManifestError};
+use crate::oci::manifest::{Descriptor, ImageConfig, Layer, LayerForm, Manifest, ManifestError};
 
 /// How an image is made of blobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Recipe {
     /// Its parts; later ones lie on top of earlier ones.
     pub parts: Vec<Part>,
-    /// The platform that the config states.
-    pub platform: String,
+    /// The platform that the config of an image states.
+    pub platform: Option<String>,
 }
 
 /// One blob and what it adds to the image's tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
-    /// A tar archive whose entries are applied to the tree.
-    Layer {
-        /// Where its bytes are.
-        blob: Descriptor,
-        /// How they are compressed.
-        compression: LayerCompression,
-        /// The DiffID that the config claims.
-        diff_id: Digest,
-    },
+pub(super) struct Part {
+    /// Where its bytes are.
+    pub blob: Descriptor,
+    /// What they are.
+    pub form: LayerForm,
+    /// The DiffID that the image claims, if it does.
+    pub claimed: Option<Digest>,
+    /// Where it lies, if it is not applied on top of what is there.
+    pub place: Option<Place>,
 }
 
 /// A part whose bytes are in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoredPart {
-    /// The layer with this DiffID, which was computed here.
-    Layer(Digest),
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPart {
+    /// The DiffID of the layer, which was computed here.
+    pub layer: Digest,
+    /// Where it lies, if it is not applied on top of what is there.
+    pub place: Option<Place>,
+}
+
+/// Why a manifest means nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoRecipe {
+    /// The config does not fit.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// An artifact has no tree.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
 }
 
 impl Recipe {
     /// The recipe of an image, from its manifest and the bytes of its config.
     ///
     /// # Errors
-    /// The config is malformed, or it does not belong to the manifest.
-    pub(super) fn parse(manifest: &Manifest, config: &[u8]) -> Result<Self, ManifestError> {
+    /// The config is malformed, or it does not belong to the manifest; an artifact has no tree.
+    pub(super) fn parse(manifest: &Manifest, config: &[u8]) -> Result<Self, NoRecipe> {
+        if let Some(kind) = manifest.artifact {
+            let parts = artifact::parts(kind, manifest, config)?;
+            let parts = parts.into_iter().map(|part| Part {
+                blob: part.blob.clone(),
+                form: part.form,
+                claimed: part.diff_id,
+                place: Some(part.place),
+            });
+            return Ok(Self { parts: parts.collect(), platform: None });
+        }
         let config = ImageConfig::parse(config, manifest.layers.len())?;
         let layers = manifest.layers.iter().zip(config.diff_ids);
-        let parts = layers.map(|(layer, diff_id)| Part::Layer {
+        let parts = layers.map(|(layer, diff_id)| Part {
             blob: layer.descriptor.clone(),
-            compression: layer.compression,
-            diff_id,
+            form: layer.form,
+            claimed: Some(diff_id),
+            place: None,
         });
-        Ok(Self { parts: parts.collect(), platform: config.platform.to_string() })
+        Ok(Self { parts: parts.collect(), platform: Some(config.platform.to_string()) })
     }
 
-    /// Its parts as they are in the store, if every blob is what the config claims.
-    pub(super) fn stored(&self) -> Vec<StoredPart> {
-        self.parts.iter().map(Part::stored).collect()
-    }
-}
-
-impl Part {
-    fn stored(&self) -> StoredPart {
-        match self {
-            Self::Layer { diff_id, .. } => StoredPart::Layer(*diff_id),
-        }
+    /// Its parts as they are in the store, with the DiffIDs that were computed.
+    pub(super) fn stored(&self, found: &[Digest]) -> Vec<StoredPart> {
+        let pair = |(part, layer): (&Part, &Digest)| StoredPart { layer: *layer, place: part.place.clone() };
+        self.parts.iter().zip(found).map(pair).collect()
     }
 }
 
 impl StoredPart {
     /// The parts of an image that is in the store.
     pub fn of(record: &ImageRecord) -> Vec<Self> {
-        record.layers.iter().copied().map(Self::Layer).collect()
+        let places = record.places.iter().cloned().map(Some).chain(std::iter::repeat(None));
+        let pair = |(layer, place): (&Digest, Option<Place>)| Self { layer: *layer, place };
+        record.layers.iter().zip(places).map(pair).collect()
     }
 
-    /// The parts as a record lists them: DiffIDs.
-    pub(super) fn layers(parts: &[Self]) -> Vec<Digest> {
-        parts.iter().map(|Self::Layer(diff_id)| *diff_id).collect()
+    /// The parts as a record lists them: DiffIDs, and places if it is an artifact.
+    pub(super) fn listed(parts: &[Self]) -> (Vec<Digest>, Vec<Place>) {
+        let layers = parts.iter().map(|part| part.layer).collect();
+        (layers, parts.iter().filter_map(|part| part.place.clone()).collect())
     }
 }
 
-/// The blobs of a manifest's parts in their order. They are known before the config is.
-pub(super) fn blobs(manifest: &Manifest) -> impl Iterator<Item = &Descriptor> {
-    manifest.layers.iter().map(|layer| &layer.descriptor)
+/// By what the store knows a blob: the same bytes are another layer where they are one file and no archive.
+pub(super) fn key(blob: &Digest, form: LayerForm) -> Digest {
+    match form {
+        LayerForm::File => file_id(blob),
+        LayerForm::Archive(_) | LayerForm::Nothing => *blob,
+    }
+}
+
+/// The layers of a manifest that are parts, in their order. They are known before the config is.
+pub(super) fn layers(manifest: &Manifest) -> impl Iterator<Item = &Layer> {
+    manifest.layers.iter().filter(|layer| layer.form != LayerForm::Nothing)
 }
 
 #[cfg(test)]
@@ -91,7 +120,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::oci::manifest::Layer;
+    use crate::oci::manifest::LayerCompression;
 
     fn descriptor(of: &[u8]) -> Descriptor {
         let digest = Digest::of(of);
@@ -99,9 +128,10 @@ mod tests {
     }
 
     fn manifest(layers: &[&[u8]]) -> Manifest {
-        let layer = |of: &&[u8]| Layer { descriptor: descriptor(of), compression: LayerCompression::Gzip };
+        let form = LayerForm::Archive(LayerCompression::Gzip);
+        let layer = |of: &&[u8]| Layer { descriptor: descriptor(of), form };
         let layers = layers.iter().map(layer).collect();
-        Manifest { config: descriptor(b"config"), layers, annotations: BTreeMap::new() }
+        Manifest { config: descriptor(b"config"), layers, annotations: BTreeMap::new(), artifact: None }
     }
 
     fn config(diff_ids: &[Digest]) -> Vec<u8> {
@@ -114,18 +144,22 @@ mod tests {
         let manifest = manifest(&[b"low", b"high", b"low"]);
         let ids = [Digest::of(b"1"), Digest::of(b"2"), Digest::of(b"1")];
         let recipe = Recipe::parse(&manifest, &config(&ids)).unwrap();
-        assert_eq!(recipe.platform, "linux/arm64");
-        assert_eq!(StoredPart::layers(&recipe.stored()), ids);
-        for (part, blob) in recipe.parts.iter().zip(blobs(&manifest)) {
-            let Part::Layer { blob: own, compression, .. } = part;
-            assert_eq!((own, *compression), (blob, LayerCompression::Gzip));
+        assert_eq!(recipe.platform.as_deref(), Some("linux/arm64"));
+        for ((part, layer), diff_id) in recipe.parts.iter().zip(layers(&manifest)).zip(ids) {
+            assert_eq!((&part.blob, part.form), (&layer.descriptor, layer.form));
+            assert_eq!((part.claimed, &part.place), (Some(diff_id), &None));
         }
+        assert_eq!(StoredPart::listed(&recipe.stored(&ids)), (ids.to_vec(), Vec::new()));
     }
 
     #[test]
     fn a_config_of_another_manifest_is_refused() {
-        let refused = Recipe::parse(&manifest(&[b"one"]), &config(&[]));
-        assert_eq!(refused, Err(ManifestError::DiffIdCount { diff_ids: 0, layers: 1 }));
-        assert!(matches!(Recipe::parse(&manifest(&[]), b"{"), Err(ManifestError::Syntax(_))));
+        let refused = |manifest: &Manifest, config: &[u8]| match Recipe::parse(manifest, config) {
+            Err(NoRecipe::Manifest(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        let error = refused(&manifest(&[b"one"]), &config(&[]));
+        assert_eq!(error, ManifestError::DiffIdCount { diff_ids: 0, layers: 1 });
+        assert!(matches!(refused(&manifest(&[]), b"{"), ManifestError::Syntax(_)));
     }
 }

@@ -128,14 +128,14 @@ impl Rights {
     }
 
     /// Records that the operator has pulled image and blobs for everybody.
-    pub(super) fn record_preload<'a>(
+    pub(super) fn record_preload(
         &self,
         hold: &Hold,
         manifest: &Digest,
-        blobs: impl IntoIterator<Item = &'a Digest>,
+        blobs: impl IntoIterator<Item = Digest>,
     ) -> Result<(), PullError> {
         for blob in blobs {
-            self.record_blob(hold, blob, "", &AccessRecord::Preloaded)?;
+            self.record_blob(hold, &blob, "", &AccessRecord::Preloaded)?;
         }
         // Every later `pull` of the image would write the same.
         if self.image_time(manifest, &AccessRecord::Preloaded)?.is_none() {

@@ -48,7 +48,7 @@ impl Puller {
             progress: &progress,
             budget: Arc::new(Budget::of(limits)),
         };
-        self.pulls().fetcher().fetch_all(&wanted, &recipe.parts).await?;
-        Ok(Unbuilt { parts: recipe.stored(), _hold: hold })
+        let found = self.pulls().fetcher().fetch_all(&wanted, &recipe.parts).await?;
+        Ok(Unbuilt { parts: recipe.stored(&found), _hold: hold })
     }
 }

@@ -110,6 +110,7 @@ fn image(number: u8) -> ImageRecord {
         builder: ImageRecord::BUILDER,
         sealed: false,
         layers: Vec::new(),
+        places: Vec::new(),
         platform: None,
         names: Vec::new(),
         inodes: 7,

@@ -6,6 +6,7 @@
 
 pub mod again;
 pub mod archive;
+pub mod artifacts;
 pub mod bench;
 pub mod chart;
 pub mod csi;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use composefs_csi::kind::Kind;
 use composefs_csi::oci::digest::Digest;
 use composefs_csi::oci::limits::ImageLimits;
-use composefs_csi::oci::manifest::{ACCEPTED_MEDIA_TYPES, Document, ImageConfig, LayerCompression, Manifest};
+use composefs_csi::oci::manifest::{
+    ACCEPTED_MEDIA_TYPES, Document, ImageConfig, LayerCompression, LayerForm, Manifest,
+};
 use composefs_csi::oci::reference::{Reference, Version};
 use composefs_csi::oci::{Credentials, RetryPolicy, Source, SourceError, SourceSettings, Sources, read_blob};
 use futures_util::TryStreamExt as _;
@@ -87,7 +89,8 @@ async fn check_image(source: &dyn Source, version: &Version, tars: &[&Layer]) {
         let blob = chunks.concat();
         assert_eq!(Digest::of(&blob), layer.descriptor.digest);
         assert_eq!(blob.len() as u64, layer.descriptor.size);
-        let content = match layer.compression {
+        let LayerForm::Archive(compression) = layer.form else { panic!("{:?}", layer.form) };
+        let content = match compression {
             LayerCompression::None => blob,
             LayerCompression::Zstd => zstd::decode_all(&blob[..]).unwrap(),
             LayerCompression::Gzip => {

@@ -1,7 +1,7 @@
 //! gzip (RFC 1952): the members of a blob as one stream, as gzip(1) reads them.
 //!
-//! Neither checksum nor length of a member is looked at: the blob's digest and the DiffID cover every byte that goes in and
-//! comes out, and the checksum would be a tenth of the work.
+//! Neither checksum nor length of a member is looked at: the blob's digest covers every byte that goes in, and a layer's
+//! DiffID every byte that comes out. The checksum would be a tenth of the work.
 
 use std::io::{self, BufRead, Read};
 

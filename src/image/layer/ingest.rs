@@ -226,7 +226,7 @@ fn diff_id(from: &Receiver<Vec<u8>>, to: &SyncSender<Vec<u8>>) -> (Digest, u64) 
     (hasher.finish(), bytes)
 }
 
-fn spawn<'scope, T: Send + 'scope>(
+pub(super) fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'scope,
@@ -238,7 +238,7 @@ fn spawn<'scope, T: Send + 'scope>(
     })
 }
 
-fn join<T>(thread: ScopedJoinHandle<'_, T>, name: &'static str) -> Result<T, LayerFault> {
+pub(super) fn join<T>(thread: ScopedJoinHandle<'_, T>, name: &'static str) -> Result<T, LayerFault> {
     thread.join().map_err(|_| LayerFault::Thread {
         name,
         what: "died; report this with the image's reference".into(),

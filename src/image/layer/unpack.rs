@@ -12,7 +12,7 @@ use crate::oci::limits::Budget;
 
 /// Files up to this many bytes are gathered in memory and hashed first, so that content that the store has
 /// already is never written. Larger ones are written while they are hashed.
-const GATHER_MAX: u64 = 1 << 20;
+pub(super) const GATHER_MAX: u64 = 1 << 20;
 
 /// Counts of what a layer contains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

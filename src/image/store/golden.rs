@@ -108,6 +108,7 @@ fn record() -> ImageRecord {
         builder: 2,
         sealed: true,
         layers: vec![Digest::of(b"layer")],
+        places: Vec::new(),
         platform: Some("linux/amd64".to_owned()),
         names: vec!["registry.example/a:1".to_owned()],
         inodes: 3,

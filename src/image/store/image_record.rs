@@ -10,6 +10,7 @@ use super::key::NodeKey;
 use super::record::{self, Record};
 use crate::image::tree::{Powers, Rules};
 use crate::image::verity::VerityDigest;
+use crate::oci::artifact::Place;
 use crate::oci::digest::Digest;
 
 /// Raised whenever the same layers would give other bytes than before by the same rules: digests of different
@@ -35,6 +36,9 @@ pub struct ImageRecord {
     pub sealed: bool,
     /// DiffIDs computed here, lowest layer first.
     pub layers: Vec<Digest>,
+    /// Of an artifact: where each of the layers lies in the tree. Those of images lie on top of each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<Place>,
     /// Platform as `os/arch[/variant]`, where the image states one.
     pub platform: Option<String>,
     /// The references it was pulled as, for people.
@@ -148,6 +152,7 @@ mod tests {
             builder: BUILDER,
             sealed: false,
             layers: vec![Digest::of(b"l")],
+            places: Vec::new(),
             platform: Some("linux/amd64".to_owned()),
             names: vec!["registry.example/a:1".to_owned()],
             inodes: 3,

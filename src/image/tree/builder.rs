@@ -67,6 +67,11 @@ impl Builder {
         self
     }
 
+    /// The tree so far.
+    pub(super) fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
     /// Starts the next layer, lowest first.
     pub fn layer(&mut self) -> Layer<'_> {
         self.layers += 1;
@@ -216,6 +221,10 @@ impl Layer<'_> {
     /// Every [`TreeError`] but `NoUsr`. The tree must then be dropped.
     pub fn apply(&mut self, entry: LayerEntry) -> Result<(), TreeError> {
         self.builder.apply(entry)
+    }
+
+    pub(super) fn builder(&self) -> &Builder {
+        self.builder
     }
 
     /// The tree so far.

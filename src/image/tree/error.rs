@@ -107,6 +107,32 @@ pub enum TreeError {
         /// One of its names.
         path: String,
     },
+    /// Two parts of an artifact claim one path.
+    #[error(
+        "two parts of the artifact claim {path:?} with different content, or one as a file and one as a directory; push it again with other names"
+    )]
+    Collision {
+        /// The path.
+        path: String,
+    },
+    /// An entry of a packed directory lies elsewhere.
+    #[error(
+        "{path:?} lies outside of {within:?}, the directory that its layer is said to hold; push the artifact again"
+    )]
+    Outside {
+        /// The entry.
+        path: String,
+        /// The directory.
+        within: String,
+    },
+    /// An entry that only images may have.
+    #[error(
+        "{path:?} is a device, a named pipe or a whiteout, which an artifact cannot hold; push it again without"
+    )]
+    NotInArtifacts {
+        /// The entry.
+        path: String,
+    },
     /// Extended attributes that do not fit an inode.
     #[error("the extended attributes of {path:?} do not fit an inode: {reason}")]
     Xattrs {
@@ -145,6 +171,9 @@ impl TreeError {
             | Self::DeviceNumber { .. }
             | Self::FileSize { .. }
             | Self::LinkedWhiteout { .. }
+            | Self::Collision { .. }
+            | Self::Outside { .. }
+            | Self::NotInArtifacts { .. }
             | Self::Xattrs { .. }
             | Self::NoUsr => Kind::Invalid,
         }

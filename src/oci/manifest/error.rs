@@ -50,17 +50,6 @@ pub enum ManifestError {
     /// A document type that is not understood.
     #[error("media type {0} is not one of an OCI or Docker v2 manifest or index")]
     UnknownDocument(String),
-    /// An artifact that is not an image.
-    #[error(
-        "it is not an image: its config has media type {config_media_type}{}; this driver mounts images only",
-        .artifact_type.as_ref().map(|t| format!(" and its artifact type is {t}")).unwrap_or_default()
-    )]
-    NotAnImage {
-        /// The media type of the config.
-        config_media_type: String,
-        /// The manifest's artifact type.
-        artifact_type: Option<String>,
-    },
     /// A layer that is not a tar archive in a known compression.
     #[error(
         "layer {index} has media type {media_type}, which is not a tar layer, plain or compressed by gzip or zstd; convert the image, for example: skopeo copy --format oci SOURCE DESTINATION"
@@ -115,7 +104,6 @@ impl ManifestError {
         match self {
             Self::SchemaOne
             | Self::UnknownDocument(_)
-            | Self::NotAnImage { .. }
             | Self::UnknownLayer { .. }
             | Self::EncryptedLayer { .. }
             | Self::FilesystemLayer { .. }

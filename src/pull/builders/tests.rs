@@ -103,7 +103,7 @@ async fn an_image_that_takes_more_memory_than_there_is_for_all_is_refused() {
     }
     let diff_id = Digest::of(b"a layer");
     writer.finish().unwrap().finish(&diff_id, &Digest::of(b"its blob")).unwrap();
-    let parts = vec![StoredPart::Layer(diff_id)];
+    let parts = vec![StoredPart { layer: diff_id, place: None }];
     let refused = builders.run(tenant("r.io"), parts, "r.io/x:1", |_| Ok(())).await.unwrap_err();
     let said = refused.to_string();
     assert!(said.contains("MiB of memory") && said.contains("raise --build-memory"), "{said}");

@@ -77,8 +77,9 @@ impl Records {
                 stored_evidence::keep(&self.store, &self.hold, evidence, origin, &self.image)?;
             }
             NewRecord::Preloaded { manifest, fetched } => {
-                let blobs = fetched.iter().flat_map(|path| recipe::blobs(&path.manifest));
-                self.rights.record_preload(&self.hold, manifest, blobs.map(|blob| &blob.digest))?;
+                let blobs = fetched.iter().flat_map(|path| recipe::layers(&path.manifest));
+                let blobs = blobs.map(|layer| recipe::key(&layer.descriptor.digest, layer.form));
+                self.rights.record_preload(&self.hold, manifest, blobs)?;
             }
             NewRecord::Used(manifest) => note_used(&self.store, manifest),
         }

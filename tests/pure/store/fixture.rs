@@ -88,6 +88,7 @@ pub fn record(name: &str, layers: &[&[&str]]) -> ImageRecord {
         builder: ImageRecord::BUILDER,
         sealed: false,
         layers: layers.iter().map(|files| diff_id(files)).collect(),
+        places: Vec::new(),
         platform: None,
         names: vec![format!("registry.example/{name}:1")],
         inodes: 1,

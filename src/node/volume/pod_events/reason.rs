@@ -110,6 +110,7 @@ fn is_refused_pull(error: &PullError) -> bool {
         | PullError::Limit { .. }
         | PullError::DiffId { .. }
         | PullError::Manifest { .. }
+        | PullError::Artifact { .. }
         | PullError::Layer { .. }
         | PullError::Nested(_)
         | PullError::Platform { .. }

@@ -165,6 +165,7 @@ pub(super) fn image(manifest: Digest, sealed: bool, builder: u32) -> ImageRecord
         builder,
         sealed,
         layers: Vec::new(),
+        places: Vec::new(),
         platform: None,
         names: Vec::new(),
         inodes: 1,
@@ -180,7 +181,7 @@ pub(super) fn path(digest: Digest, seal: &str) -> ManifestPath {
     let descriptor = Descriptor { media_type: "a/b".to_owned(), digest, size: 1, annotations };
     let sealed = (!seal.is_empty()).then(|| (MERGED.to_owned(), seal.to_owned()));
     let (config, layers) = (descriptor.clone(), Vec::new());
-    let manifest = Manifest { config, layers, annotations: sealed.into_iter().collect() };
+    let manifest = Manifest { config, layers, annotations: sealed.into_iter().collect(), artifact: None };
     ManifestPath { manifest, digest, indexes: Vec::new(), documents: Vec::new(), target: descriptor }
 }
 
