@@ -141,7 +141,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("image::seal", &["image::tree", "image::verity", "oci", "kind"]),
     ("image::access", &["oci", "kind"]),
-    ("image::composefs", &["image::tree", "image::verity", "kind"]),
+    ("image::composefs", &["image::tree", "image::verity", "kind", "sys"]),
     ("image::tree", &["image::entry", "image::verity", "oci", "kind"]),
     ("image::layer", &["image::entry", "image::objects", "image::tar", "image::verity", "oci", "kind"]),
     ("image::tar", &["image::entry", "oci", "kind"]),
