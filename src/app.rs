@@ -13,6 +13,7 @@ pub mod node;
 pub mod plugin_socket;
 mod room;
 mod state_directory;
+pub mod status;
 pub mod supervise;
 pub mod telemetry;
 mod verity;

@@ -14,6 +14,7 @@ mod progress;
 mod pulls;
 mod seal;
 mod serve;
+mod status;
 mod store;
 mod stored;
 mod trust;
@@ -158,6 +159,8 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
             }
             verify::verify(&engine, stored, *repair, output).await
         }
+        Command::Status { watch: false } => status::show(&cli.state_dir, output).await,
+        Command::Status { watch: true } => status::watch(&cli.state_dir, output).await,
         Command::Pulls { command: None } => pulls::list(&cli.state_dir, output).await,
         Command::Pulls { command: Some(PullsCommand::Cancel { image }) } => {
             pulls::cancel(&cli.state_dir, image, output).await

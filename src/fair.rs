@@ -8,4 +8,4 @@ mod gate;
 mod queue;
 
 pub use gate::{Gate, Pass};
-pub use queue::{Queue, Ticket};
+pub use queue::{Occupancy, Queue, Ticket};

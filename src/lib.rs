@@ -2,7 +2,7 @@
 //!
 //! Imports point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and [`controller`] → [`csi`]
 //! → [`volume`] → [`pull`] → [`image`] and [`trust`] → [`oci`]. The last four know nothing of CSI, Kubernetes or mounting. All
-//! layers may use [`metrics`], [`kind`], [`integrity`], [`text`], [`durable_file`], [`fair`] and [`sys`], the system
+//! layers may use [`metrics`], [`kind`], [`integrity`], [`text`], [`units`], [`durable_file`], [`fair`] and [`sys`], the system
 //! calls that no crate offers. `docs/ARCHITECTURE.md` shows the layers; `tests/pure/architecture.rs` checks them.
 
 mod app;
@@ -22,4 +22,5 @@ pub mod pull;
 pub mod sys;
 pub mod text;
 pub mod trust;
+mod units;
 pub mod volume;

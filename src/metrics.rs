@@ -14,9 +14,11 @@ mod family;
 mod label;
 mod outcome;
 mod registry;
+mod sampled;
 
 pub use description::Description;
 pub use family::{Counter, Counters, Durations, Family, Gauge, Gauges, Instruments};
-pub use label::Label;
+pub use label::{Label, Labels};
 pub use outcome::{Outcome, Timing};
 pub use registry::MetricsRegistry;
+pub use sampled::Sampled;

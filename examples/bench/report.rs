@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::fixtures::Fixture;
 use super::plot::{Bar, bars, curve};
 use super::policy::{Judge, Judged};
-use super::publish::Latency;
+use super::publish::{AT_ONCE, Latency};
 use super::pull::Rounds;
 use super::reads::Reads;
 use super::sharing::Sharing;
@@ -160,6 +160,8 @@ impl<'a> Report<'a> {
         let [p50, p90, p99, most] = [50.0, 90.0, 99.0, 100.0].map(|p| latency.publish_percentile(p));
         let target = verdict(p99, 5.0, " ms at p99");
         self.add(&format!("| publish | {p50:.2} | {p90:.2} | {p99:.2} | {most:.2} | {target} |"));
+        let [p50, p90, p99, most] = [50.0, 90.0, 99.0, 100.0].map(|p| latency.at_once_percentile(p));
+        self.add(&format!("| publish, {AT_ONCE} at once | {p50:.2} | {p90:.2} | {p99:.2} | {most:.2} | – |"));
         let [p50, p90, p99, most] = [50.0, 90.0, 99.0, 100.0].map(|p| latency.unpublish_percentile(p));
         self.add(&format!("| unpublish | {p50:.2} | {p90:.2} | {p99:.2} | {most:.2} | – |"));
         let points: Vec<(f64, f64)> =

@@ -95,6 +95,27 @@ impl Node {
 
     /// NodePublishVolume as kubelet calls it; returns the time until the answer.
     pub fn publish(&mut self, volume: &Volume) -> Result<Duration> {
+        let request = self.request(volume)?;
+        let started = Instant::now();
+        let answer = self.runtime.block_on(self.client.node_publish_volume(request));
+        let elapsed = started.elapsed();
+        answer.with_context(|| format!("cannot publish to {}", volume.pod))?;
+        Ok(elapsed)
+    }
+
+    /// The same for all of these at once; returns the time until each answer.
+    pub fn publish_at_once(&mut self, volumes: &[Volume]) -> Result<Vec<Duration>> {
+        let requests = volumes.iter().map(|volume| self.request(volume)).collect::<Result<Vec<_>>>()?;
+        let started = Instant::now();
+        let calls = requests.into_iter().map(|request| {
+            let mut client = self.client.clone();
+            async move { client.node_publish_volume(request).await.map(|_| started.elapsed()) }
+        });
+        let answers = self.runtime.block_on(futures_util::future::join_all(calls));
+        answers.into_iter().map(|answer| answer.context("cannot publish one of many")).collect()
+    }
+
+    fn request(&self, volume: &Volume) -> Result<NodePublishVolumeRequest> {
         let target = self.target(volume);
         fs::create_dir_all(target.parent().context("a target has a parent")?)?;
         let context = [
@@ -105,7 +126,7 @@ impl Node {
             ("csi.storage.k8s.io/pod.uid", &volume.uid),
             ("csi.storage.k8s.io/serviceAccount.name", "default"),
         ];
-        let request = NodePublishVolumeRequest {
+        Ok(NodePublishVolumeRequest {
             volume_id: volume.id(),
             target_path: target.display().to_string(),
             volume_capability: Some(VolumeCapability {
@@ -115,12 +136,7 @@ impl Node {
             volume_context: context.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             secrets: HashMap::new(),
             ..NodePublishVolumeRequest::default()
-        };
-        let started = Instant::now();
-        let answer = self.runtime.block_on(self.client.node_publish_volume(request));
-        let elapsed = started.elapsed();
-        answer.with_context(|| format!("cannot publish to {}", volume.pod))?;
-        Ok(elapsed)
+        })
     }
 
     /// NodeUnpublishVolume, and kubelet's removal of the pod's directories.

@@ -22,7 +22,7 @@ pub fn with_checksums(bytes: &[u8]) -> Vec<u8> {
 /// Limits small enough to be met by the fuzzer, for every second input.
 pub fn limits(choice: u8) -> TarLimits {
     if choice & 1 == 0 {
-        return TarLimits { bytes: 1 << 30, ..TarLimits::default() };
+        return TarLimits { bytes: 1 << 30, bytes_with_holes: 1 << 30, ..TarLimits::default() };
     }
     TarLimits {
         path: 40,
@@ -31,6 +31,7 @@ pub fn limits(choice: u8) -> TarLimits {
         segments: 3,
         headers: 20,
         bytes: 5000,
+        bytes_with_holes: 5000,
         ..TarLimits::default()
     }
 }

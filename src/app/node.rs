@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::sync::Notify;
@@ -19,6 +19,7 @@ use super::kernel_log;
 use super::kubernetes::KubernetesSettings;
 use super::plugin_socket::PluginSocket;
 use super::state_directory::{self, Claim};
+use super::status::StatusSource;
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
 use super::verity;
@@ -42,9 +43,8 @@ use crate::node::volume::levels::Levels;
 use crate::node::volume::metrics::VolumeMetrics;
 use crate::node::volume::pod_events::PodEvents;
 use crate::node::volume::record::Records;
-use crate::node::volume::{Parts, Volumes};
+use crate::node::volume::{Parts, VolumePulls, Volumes};
 use crate::oci::platform::Platform;
-use crate::pull::Puller;
 use crate::volume::layouts::Layouts;
 
 /// How long calls may continue after a signal. The kubelet kills a pod after 30 seconds.
@@ -152,7 +152,7 @@ async fn keep_volumes(
         state_directory::wait(&settings.engine.state_dir, claim, (&node, &ready), &shutdown).await?;
     let Some(state) = claimed.map(Arc::new) else { return Ok(()) };
     let (engine, layouts) = (settings.engine, Layouts::below(settings.layout_dirs));
-    let state_dir = engine.state_dir.clone();
+    let (state_dir, min_free) = (engine.state_dir.clone(), engine.min_free);
     let corrupt_images = CorruptImages::default();
     let noted = corrupt_images.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
@@ -168,6 +168,7 @@ async fn keep_volumes(
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
     metrics.add(engine.store.metrics())?;
     metrics.add(engine.images.metrics())?;
+    metrics.add(&engine.images.gauges())?;
     metrics.add(volumes.metrics())?;
     ready.wait_for("putting volume records in order");
     let found = volumes.recover().await.context("volume records could not be put in order")?;
@@ -181,7 +182,19 @@ async fn keep_volumes(
         unreadable = found.unreadable,
         "ready; serving volumes"
     );
-    let commands = commands(&state_dir, engine.images.clone(), shutdown.clone());
+    let source = StatusSource {
+        node: settings.node.node_id.clone(),
+        since: Instant::now(),
+        ready: ready.clone(),
+        volumes: volumes.clone(),
+        corrupt_images: corrupt_images.clone(),
+        store: Arc::clone(&engine.store),
+        puller: Arc::clone(&engine.images),
+        policy: settings.schedule.policy,
+        min_free,
+        asking: Arc::default(),
+    };
+    let commands = commands(&state_dir, source, shutdown.clone());
     // Only now: a publish during the recovery would meet records that are being repaired.
     node.serve_volumes(volumes.clone());
     ready.check_with(state_directory::check(state));
@@ -198,15 +211,18 @@ async fn keep_volumes(
 /// Listens for the operator's commands, and answers them until the shutdown. Volumes do not depend on it.
 fn commands(
     state_dir: &Path,
-    images: Arc<Puller>,
+    source: StatusSource,
     shutdown: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + use<> {
     let socket = PluginSocket::bind(state_dir).inspect_err(|error| {
-        tracing::warn!("`composefs-csi pulls` does not work: no socket in {}: {error}", state_dir.display());
+        tracing::warn!(
+            "`composefs-csi status` and `pulls` do not work: no socket in {}: {error}",
+            state_dir.display()
+        );
     });
     async move {
         match socket {
-            Ok(socket) => socket.serve(images, shutdown).await,
+            Ok(socket) => socket.serve(source, shutdown).await,
             Err(_) => Ok(()),
         }
     }
@@ -244,6 +260,7 @@ fn open(
         guards: Guards::default(),
         credential_providers,
         pod_events,
+        pulls: VolumePulls::default(),
         state,
         shutdown,
         housekeeping,

@@ -1,13 +1,14 @@
 //! What the operator's commands ask a running node plugin: HTTP and JSON over a Unix socket in the state directory.
 //!
-//! `GET /pulls` answers with the pulls under way, `POST /pulls/cancel` ends those of the image that the body names. Only
-//! root can connect: the socket has the mode 0600, and the kernel says who is at the other end. No answer holds a
-//! credential.
+//! `GET /status` answers with the state of the plugin, `GET /pulls` with the pulls under way, `POST /pulls/cancel` ends
+//! those of the image that the body names. Only root can connect: the socket has the mode 0600, and the kernel says who
+//! is at the other end. Answers name the pods of all tenants. No answer holds a credential.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -16,14 +17,18 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use super::connections::{self, Listener, text};
-use crate::pull::{PullUnderWay, Puller};
+use super::status::{NodeStatus, StatusSource};
+use crate::pull::PullUnderWay;
 
 /// Bytes of a request's body, which is one reference.
 const BODY_MAX: usize = 16 << 10;
+/// How long a command waits for an answer. The plugin has its own within a few seconds, or none.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The socket. It goes with the value.
 #[derive(Debug)]
@@ -54,10 +59,11 @@ impl PluginSocket {
     }
 
     /// Serves until the shutdown.
-    pub(super) async fn serve(self, pulls: Arc<Puller>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    pub(super) async fn serve(self, source: StatusSource, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let source = Arc::new(source);
         let answer = move |request| {
-            let pulls = Arc::clone(&pulls);
-            async move { answer(request, &pulls).await }
+            let source = Arc::clone(&source);
+            async move { answer(request, &source).await }
         };
         connections::serve(self, "commands", answer, shutdown).await
     }
@@ -88,15 +94,19 @@ impl Listener for PluginSocket {
     }
 }
 
-async fn answer(request: Request<Incoming>, pulls: &Puller) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, source: &StatusSource) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/pulls") => json(&pulls.under_way()),
+        (&Method::GET, "/status") => json(&source.status().await),
+        (&Method::GET, "/pulls") => json(&source.puller.under_way()),
         (&Method::POST, "/pulls/cancel") => match Limited::new(request.into_body(), BODY_MAX).collect().await
         {
-            Ok(body) => json(&pulls.cancel(String::from_utf8_lossy(&body.to_bytes()).trim())),
+            Ok(body) => json(&source.puller.cancel(String::from_utf8_lossy(&body.to_bytes()).trim())),
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         },
-        _ => text(StatusCode::NOT_FOUND, "there are GET /pulls and POST /pulls/cancel\n".to_owned()),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there are GET /status, GET /pulls and POST /pulls/cancel\n".to_owned(),
+        ),
     }
 }
 
@@ -105,6 +115,14 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
         Ok(body) => text(StatusCode::OK, body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
+}
+
+/// The state of the plugin that uses this state directory.
+///
+/// # Errors
+/// No plugin is running, or it does not answer.
+pub async fn status(state_dir: &Path) -> anyhow::Result<NodeStatus> {
+    ask(state_dir, Method::GET, "/status", String::new()).await
 }
 
 /// The pulls under way of the plugin that uses this state directory.
@@ -123,12 +141,12 @@ pub async fn cancel(state_dir: &Path, image: &str) -> anyhow::Result<Vec<PullUnd
     ask(state_dir, Method::POST, "/pulls/cancel", image.to_owned()).await
 }
 
-async fn ask(
+async fn ask<T: DeserializeOwned>(
     state_dir: &Path,
     method: Method,
     path: &str,
     body: String,
-) -> anyhow::Result<Vec<PullUnderWay>> {
+) -> anyhow::Result<T> {
     let socket = path_in(state_dir);
     let stream = UnixStream::connect(&socket).await.with_context(|| {
         format!(
@@ -157,5 +175,9 @@ async fn ask(
         biased;
         answered = asking => answered,
         closed = connection => Err(anyhow::anyhow!("the plugin closed the connection: {closed:?}")),
+        () = tokio::time::sleep(PATIENCE) => Err(anyhow::anyhow!(
+            "the plugin did not answer within {} s; `kubectl logs` of it, and the kernel log of the node's disk, say why",
+            PATIENCE.as_secs()
+        )),
     }
 }

@@ -266,7 +266,13 @@ pub enum Command {
         #[arg(long)]
         enable_verity: bool,
     },
-    /// List what the running node plugin is pulling, with rate, age and callers that wait.
+    /// Show the running node plugin on one screen: whether it is ready, room in its store, what is busy, and its pulls.
+    Status {
+        /// Show it again and again: bars on a terminal, else lines, or a JSON document on each line.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// List what the running node plugin is pulling: how far, how fast, until when, and for which pods.
     Pulls {
         /// What to do instead.
         #[command(subcommand)]

@@ -25,7 +25,7 @@ pub struct LimitArgs {
     /// Bytes that one layer may unpack to.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_LAYER_BYTES", value_name = "BYTES", default_value_t = D.layer_bytes)]
     pub max_layer_bytes: u64,
-    /// The largest ratio of a layer's unpacked to its compressed size; 1 GiB is always allowed.
+    /// The largest ratio of a layer's unpacked to its compressed size; holes do not count, and 1 GiB is always allowed.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_RATIO", value_name = "N", default_value_t = D.ratio)]
     pub max_ratio: u64,
     /// Bytes that all layers of an image may unpack to together, and bytes of its files.

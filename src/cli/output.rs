@@ -7,6 +7,7 @@ use console::Term;
 use serde::Serialize;
 
 use super::args::Output;
+pub use crate::units::bytes;
 
 /// Prints `value` as JSON, or as the text that `text` makes of it.
 pub fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
@@ -72,18 +73,6 @@ pub fn wrapped(text: &str, width: usize, indent: &str) -> String {
     out
 }
 
-/// Bytes with a decimal unit, as registries and disks use.
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 999.95 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
 /// Aligns rows in columns; the first row is the heading. Columns in `right` are right-aligned. Where the rows are wider
 /// than `width`, the first column has lines of its own, because it has names, which are long and must stay whole.
 pub fn table(rows: &[Vec<String>], right: &[usize], width: Option<usize>) -> String {
@@ -119,15 +108,6 @@ pub fn table(rows: &[Vec<String>], right: &[usize], width: Option<usize>) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn units_change_where_the_rounded_figure_would_not_fit() {
-        for (count, shown) in
-            [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_960, "1.0 MB")]
-        {
-            assert_eq!(bytes(count), shown);
-        }
-    }
 
     #[test]
     fn columns_line_up() {

@@ -4,8 +4,9 @@
 //! a refusal by the API server is logged once.
 //!
 //! kubelet retries a failed call for as long as the pod exists, and each retry makes an event. There is therefore one
-//! Event per object, volume and reason. Repeated events within [`QUIET`] only increase its count; later ones update the
-//! existing Event with their text.
+//! Event per object, volume and reason, also over restarts of the plugin: its name follows from these. Repeated events
+//! within [`QUIET`] only increase its count; later ones update the existing Event with their text. Updates of the
+//! progress of a pull do so at the pace that their sender chooses.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, ClusterError};
 use crate::node::volume::pod_events::{PodEvent, PodEventRecorder};
+use crate::oci::digest::Digest;
 use crate::volume::attributes::PodInfo;
 
 /// Length of the queue.
@@ -52,6 +54,8 @@ struct Said {
     reason: &'static str,
     is_warning: bool,
     text: String,
+    /// Brings the Event up to date, however soon.
+    is_update: bool,
 }
 
 /// Writes Events until the shutdown.
@@ -72,7 +76,8 @@ type EventKey = (String, String, &'static str);
 #[derive(Debug, Clone)]
 struct WrittenEvent {
     name: String,
-    count: i32,
+    /// `None` of one that an earlier process wrote: how often is not known here.
+    count: Option<i32>,
     written: Instant,
 }
 
@@ -88,6 +93,7 @@ impl PodEventRecorder for Events {
             reason: event.reason.name(),
             is_warning: event.reason.is_warning(),
             text: event.text,
+            is_update: event.is_update,
         });
     }
 }
@@ -106,7 +112,7 @@ impl Events {
         // A node is in no namespace, and its Events are in this one. Its uid in them is its name, as kubelet writes it:
         // `kubectl describe node` looks for that.
         let object = reference("Node", &self.node, "default", &self.node);
-        self.say(Said { object, volume: String::new(), reason, is_warning, text });
+        self.say(Said { object, volume: String::new(), reason, is_warning, text, is_update: false });
     }
 
     fn say(&self, said: Said) {
@@ -142,8 +148,8 @@ impl EventWriter {
         let key = (said.object.uid.clone().unwrap_or_default(), said.volume.clone(), said.reason);
         let now = Instant::now();
         if let Some(known) = self.known.get_mut(&key) {
-            known.count = known.count.saturating_add(1);
-            if now.duration_since(known.written) < QUIET {
+            known.count = known.count.map(|count| count.saturating_add(1));
+            if !said.is_update && now.duration_since(known.written) < QUIET {
                 return Ok(());
             }
             let known = known.clone();
@@ -152,12 +158,18 @@ impl EventWriter {
                 return Ok(());
             }
         }
-        let name = self.create(said).await?;
+        let name = self.name(said);
+        let count = self.create(said, &name).await?.then_some(1);
+        let written = WrittenEvent { name, count, written: now };
+        // An earlier process wrote it.
+        if count.is_none() {
+            self.update(said, &written).await?;
+        }
         if self.known.len() >= KNOWN_MAX {
             let oldest = self.known.iter().min_by_key(|(_, known)| known.written).map(|(key, _)| key.clone());
             oldest.and_then(|key| self.known.remove(&key));
         }
-        self.known.insert(key, WrittenEvent { name, count: 1, written: now });
+        self.known.insert(key, written);
         Ok(())
     }
 
@@ -165,14 +177,21 @@ impl EventWriter {
         Api::namespaced(self.cluster.0.clone(), said.object.namespace.as_deref().unwrap_or_default())
     }
 
-    async fn create(&self, said: &Said) -> Result<String, ClusterError> {
+    /// The Event's name, as client-go forms them: the object's name and a number. Here it says what the Event is about.
+    fn name(&self, said: &Said) -> String {
+        let uid = said.object.uid.as_deref().unwrap_or_default();
+        let about = [self.driver.as_str(), &self.node, uid, &said.volume, said.reason].join("\n");
+        let digest = Digest::of(about.as_bytes()).hex();
+        let (number, _) = digest.split_at(16);
+        format!("{}.{number}", said.object.name.as_deref().unwrap_or_default())
+    }
+
+    /// Creates an Event. Returns false if it is there.
+    async fn create(&self, said: &Said, name: &str) -> Result<bool, ClusterError> {
         let now = Timestamp::now();
-        // As client-go names Events: unique without a request.
-        let about = said.object.name.as_deref().unwrap_or_default();
-        let name = format!("{about}.{:x}", now.as_nanosecond());
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(name.clone()),
+                name: Some(name.to_owned()),
                 namespace: said.object.namespace.clone(),
                 ..ObjectMeta::default()
             },
@@ -188,18 +207,22 @@ impl EventWriter {
             source: Some(EventSource { component: Some(self.driver.clone()), host: Some(self.node.clone()) }),
             ..Event::default()
         };
-        let created = self.api(said).create(&PostParams::default(), &event).await;
-        created.map_err(|error| ClusterError::of("create events".to_owned(), &error))?;
-        Ok(name)
+        match self.api(said).create(&PostParams::default(), &event).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(ClusterError::of("create events".to_owned(), &error)),
+        }
     }
 
     /// Updates an Event. Returns false if it no longer exists.
     async fn update(&self, said: &Said, known: &WrittenEvent) -> Result<bool, ClusterError> {
-        let patch = json!({
-            "count": known.count,
+        let mut patch = json!({
             "lastTimestamp": Time(Timestamp::now()),
             "message": cut(&said.text),
         });
+        if let Some(count) = known.count {
+            patch["count"] = count.into();
+        }
         let patched = self.api(said).patch(&known.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
         match patched.map_err(|error| ClusterError::of("patch events".to_owned(), &error)) {
             Ok(_) => Ok(true),

@@ -1,6 +1,7 @@
 //! Finds files that are read, written or synced where tasks run.
 
 /// The name that the runtime gives to its threads, to those for blocking work as well.
+#[cfg(debug_assertions)]
 const RUNTIME_THREAD: &str = "tokio-rt-worker";
 
 /// Nothing, unless debug assertions are on and this is a thread on which the runtime runs tasks: a file may take as long

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::{Queue, Ticket};
+use super::{Occupancy, Queue, Ticket};
 
 /// Lets tasks in, in the order of a [`Queue`]. Clones share it.
 pub struct Gate<K>(Arc<Mutex<Inner<K>>>);
@@ -44,6 +44,11 @@ impl<K: Eq + Hash + Clone> Gate<K> {
         // The sender is dropped unused only with the pass, which is here.
         let _ = told.await;
         pass
+    }
+
+    /// How much is lent now.
+    pub fn occupancy(&self) -> Occupancy {
+        self.inner().queue.occupancy()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner<K>> {
@@ -117,6 +122,7 @@ mod tests {
         let mut third = gate.enter("c", 1).boxed();
         assert!((&mut second).now_or_never().is_none() && (&mut third).now_or_never().is_none());
         assert!(first.is_wanted());
+        assert_eq!(gate.occupancy(), Occupancy { capacity: 1, used: 1, waiting: 2 });
         drop(second);
         drop(first);
         let third = third.now_or_never().expect("its turn");

@@ -15,6 +15,17 @@ const PATIENCE: u32 = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
+/// How much is lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Units in all.
+    pub capacity: u64,
+    /// Units inside.
+    pub used: u64,
+    /// Things in line.
+    pub waiting: u64,
+}
+
 /// The lines of all tenants, and what is inside.
 #[derive(Debug)]
 pub struct Queue<K> {
@@ -60,6 +71,12 @@ impl<K: Eq + Hash + Clone> Queue<K> {
             tickets: 0,
             turns: 0,
         }
+    }
+
+    /// How much is lent now.
+    pub fn occupancy(&self) -> Occupancy {
+        let waiting = self.tenants.values().map(|tenant| tenant.line.len() as u64).sum();
+        Occupancy { capacity: self.capacity, used: self.used, waiting }
     }
 
     /// Puts something of so many units into its tenant's line. What is more than everything gets everything.

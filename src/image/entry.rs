@@ -67,6 +67,10 @@ pub enum EntryKind {
     Opaque,
 }
 
+/// The directory at the root where Docker's aufs kept the inodes of files with several names: a layer's hard links may
+/// lead into it. Its regular files are entries of the layer, and it is left out of the tree.
+pub const AUFS_LINKS: &[u8] = b".wh..wh.plnk";
+
 /// Files up to this many bytes are in the image itself, larger ones in the object store. The composefs format
 /// sets the bound; a test compares it with the composefs crate's constant.
 pub const INLINE_MAX: usize = 64;

@@ -11,6 +11,7 @@ mod file;
 mod gzip;
 mod inflate;
 mod ingest;
+mod members;
 pub(in crate::image) mod record;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@
 //!   ([`Objects::for_each`], [`Objects::remove`]). Records are written after the `syncfs` that covers what
 //!   they name, so an object that a record names is complete, and the others are not needed. Nothing has to
 //!   be hashed.
+//! * Long runs of zeros are holes: they take no space, and neither the content nor its digest differs.
 //! * Who puts an object can be told to say so first ([`Keep`]): then no sweep removes it before a record names it.
 //!
 //! Cost: one statx for content that is here already; for new content also open, write, link and close, and
@@ -26,6 +27,7 @@ mod keep;
 mod metrics;
 mod publish;
 mod room;
+mod sparse_file;
 mod strangers;
 mod sweep;
 #[cfg(test)]

@@ -7,7 +7,11 @@
 //! Where readers of tar differ, this one does as Go's `archive/tar` and containerd do, because images were
 //! built and tested with them. Where that would lose or invent content, it refuses:
 //! * Links, devices, directories and pipes have no content, whatever their size field says.
-//! * A regular entry whose name ends in a slash is a directory.
+//! * An entry of v7's only type whose name ends in a slash is a directory. Any other keeps its type.
+//! * A directory with an empty name is the root, and so is an empty file whose name is `./` or `/`.
+//! * The last extended header of its type counts. GNU's long name goes before PAX's path, the name of a sparse
+//!   file before both. What a global header says counts for nothing.
+//! * Owners and groups are the 32 bits that chown(2) gets; those of -1 are root's.
 //! * One or two blocks of zeros, or a clean end at a header, end the archive. What follows stays in the
 //!   stream for the caller to drain.
 //! * Absolute names begin at the root of the tree, in names and in hardlink targets (kaniko and ko write
@@ -15,7 +19,10 @@
 //! * Extended attributes outside `user.`, `security.` and `system.posix_acl_` are dropped, because no Linux
 //!   tool could set them. Those of overlayfs are dropped too, because they are not data.
 //! * `.wh.NAME` and `.wh..wh..opq` are whiteouts whatever their type. Other names that begin with
-//!   `.wh..wh.` are bookkeeping of aufs and skipped.
+//!   `.wh..wh.` are bookkeeping of aufs and skipped, but for the files that hard links may lead to
+//!   ([`crate::image::entry::AUFS_LINKS`]).
+//!
+//! `docs/adr/0030-how-layers-are-read.md` has the reasons, and where GNU tar differs.
 
 mod archive;
 mod error;
@@ -38,3 +45,5 @@ pub use archive::{Archive, Piece};
 pub use error::{TarError, TarSubject};
 pub use interpret::{TarEntry, TarKind};
 pub use limits::TarLimits;
+
+pub(in crate::image) use header::is_header;

@@ -8,17 +8,19 @@
 //! * The result depends on the layers' entries alone, not on the machine or the time.
 //!
 //! The semantics are those of the OCI image specification, layer.md ("Applying Changesets" and
-//! "Whiteouts"). Where it is silent, they are those of extractors:
+//! "Whiteouts"). Where it is silent, they are those of containerd and podman on overlayfs: a layer is unpacked
+//! by itself, and the result is laid over the lower layers (`docs/adr/0030-how-layers-are-read.md`):
 //!
 //! * Whiteouts and opaque markers of a layer hide what lower layers hold, never what their own layer
-//!   holds, whatever their position in the tar.
+//!   holds, whatever their position in the tar. They make no directories.
 //! * A directory over a directory replaces its metadata and keeps its children. Anything else replaces what
 //!   was there, children included. The last of several entries for one path wins.
-//! * Missing parents are created: 0755, root:root, mtime 0.
-//! * A path through a symbolic link follows it inside the root, as the tree is at that point of the tar. The
-//!   last component is not followed.
-//! * A hard link names an inode, not a path: it stays when the other name goes. Its target may appear later
-//!   in the same layer.
+//! * Missing parents are created: 0755, root:root, mtime 0. Over a lower layer's directory they change nothing, over
+//!   anything else of a lower layer they replace it.
+//! * A path through a symbolic link of its own layer follows it inside the root, as the layer is at that point of the
+//!   tar. The last component is not followed. Symbolic links of lower layers are replaced by a directory.
+//! * A hard link names an inode, not a path: it stays when the other name goes. Its target is looked for in its layer,
+//!   then in the lower ones as they were, symbolic links included. It may appear later in the same layer.
 //!
 //! This module must not read files, and must not know about images, stores or mounts.
 
@@ -30,6 +32,7 @@ mod error;
 mod hide;
 mod json;
 mod link;
+mod merge;
 mod place;
 mod powers;
 mod reduce;

@@ -4,6 +4,7 @@
 //! (Documentation/filesystems/fsverity.rst, "Merkle tree" and "fs-verity descriptor").
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use sha2::{Digest as _, Sha256};
 
@@ -63,6 +64,18 @@ const BLOCK: usize = 4096;
 const HASHES_PER_BLOCK: u8 = (BLOCK / 32) as u8;
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
+/// Levels of the tree of the largest stream: 2^64 bytes are 128^7 blocks and a few more.
+const LEVELS: usize = 8;
+/// The hash at each level of the tree, from the leaves upwards, of zeros that fill what is below it.
+static ZERO_HASHES: LazyLock<[[u8; 32]; LEVELS]> = LazyLock::new(|| {
+    let mut hashes = [<[u8; 32]>::from(Sha256::digest(ZEROS)); LEVELS];
+    for level in 1..LEVELS {
+        let node = hashes[level - 1].repeat(usize::from(HASHES_PER_BLOCK));
+        hashes[level] = Sha256::digest(node).into();
+    }
+    hashes
+});
+
 /// Computes the fs-verity digest of a stream. Memory is constant except for one hash state per level of the
 /// Merkle tree. A level covers 128 times the data of the one below, so there are at most eight.
 #[derive(Clone, Default)]
@@ -106,6 +119,44 @@ impl VerityHasher {
             if self.filled == BLOCK {
                 self.end_block();
             }
+        }
+    }
+
+    /// Takes `count` zeros. That costs hardly more for many than for few: what a whole subtree of zeros hashes to is
+    /// known.
+    pub fn zeros(&mut self, count: u64) {
+        let to_border = (BLOCK - self.filled) % BLOCK;
+        let head = usize::try_from(count).unwrap_or(usize::MAX).min(to_border);
+        self.update(&ZEROS[..head]);
+        let left = count - head as u64;
+        let blocks = left / BLOCK as u64;
+        self.size += blocks * BLOCK as u64;
+        self.zero_blocks(blocks);
+        self.update(&ZEROS[..(left % BLOCK as u64) as usize]);
+    }
+
+    /// Adds whole blocks of zeros to the tree, as few and as large subtrees as fit.
+    fn zero_blocks(&mut self, mut blocks: u64) {
+        const FANOUT: u64 = HASHES_PER_BLOCK as u64;
+        while blocks > 0 {
+            let (mut level, mut covered) = (0, 1);
+            // A subtree begins where all the nodes below it are empty.
+            while level + 1 < LEVELS
+                && covered * FANOUT <= blocks
+                && self.levels.get(level).is_none_or(|node| node.filled == 0)
+            {
+                level += 1;
+                covered *= FANOUT;
+            }
+            // The levels in between have taken hashes without seeing them, and so none of them is the root.
+            while self.levels.len() < level {
+                self.levels.push(Level::default());
+            }
+            for below in self.levels.iter_mut().take(level) {
+                (below.started, below.single) = (true, None);
+            }
+            self.add(level, ZERO_HASHES[level]);
+            blocks -= covered;
         }
     }
 
@@ -208,6 +259,32 @@ mod tests {
         assert_eq!(VerityDigest::of(&data).hex(), reference(&data));
     }
 
+    #[test]
+    fn zeros_that_are_not_looked_at_count_as_zeros() {
+        const LEVEL: usize = BLOCK * 128;
+        for size in [1, BLOCK - 1, BLOCK, LEVEL, LEVEL + 1, LEVEL + BLOCK, 128 * LEVEL, 129 * LEVEL + 7] {
+            let data = vec![0; size];
+            for before in [0, 1, BLOCK, LEVEL - BLOCK] {
+                let mut hasher = VerityHasher::default();
+                hasher.update(&vec![3; before]);
+                hasher.zeros(size as u64);
+                let mut after = hasher.clone();
+                after.update(b"after");
+                let data = [vec![3; before], data.clone()].concat();
+                assert_eq!(hasher.finish().hex(), reference(&data), "{before} and {size} zeros");
+                assert_eq!(
+                    after.finish().hex(),
+                    reference(&[&data[..], b"after"].concat()),
+                    "{before}, {size}"
+                );
+            }
+        }
+        // As many as a file may have.
+        let mut hasher = VerityHasher::default();
+        hasher.zeros(1 << 43);
+        hasher.finish();
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
         #[test]
@@ -225,6 +302,19 @@ mod tests {
                 let (now, later) = rest.split_at(rest.len().min(*cut));
                 hasher.update(now);
                 rest = later;
+            }
+            prop_assert_eq!(hasher.finish().hex(), reference(&data));
+        }
+
+        #[test]
+        fn zeros_between_data_give_the_same_digest(
+            parts in proptest::collection::vec((any::<bool>(), 0usize..900_000), 1..6),
+        ) {
+            let (mut hasher, mut data) = (VerityHasher::default(), Vec::new());
+            for (is_zero, size) in parts {
+                let part = if is_zero { vec![0; size] } else { content(size) };
+                if is_zero { hasher.zeros(size as u64) } else { hasher.update(&part) }
+                data.extend(part);
             }
             prop_assert_eq!(hasher.finish().hex(), reference(&data));
         }

@@ -20,6 +20,11 @@ pub fn part(used: u64, total: u64) -> u64 {
     used.next_multiple_of((total / 1000).max(1 << 20)).min(total)
 }
 
+/// An amount rounded down to a multiple of `step`.
+pub fn down(amount: u64, step: u64) -> u64 {
+    amount - amount % step.max(1)
+}
+
 /// Holds back what is added to a counter.
 #[derive(Debug)]
 pub struct HeldBack {

@@ -33,7 +33,7 @@ pub trait Instruments {
     fn families(&self) -> Vec<&dyn Family>;
 }
 
-fn options(description: Description) -> Opts {
+pub(super) fn options(description: Description) -> Opts {
     Opts::new(description.name, description.help).namespace(NAMESPACE)
 }
 

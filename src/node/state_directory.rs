@@ -11,12 +11,14 @@ use std::fs::{File, FileTimes, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::kind::Kind;
 
 const LOCK: &str = "plugin.lock";
+/// How long a write that succeeded says that the directory takes writes.
+const TRUSTED: Duration = Duration::from_secs(1);
 
 /// A state directory that this process has claimed. The kernel releases the claim when the process ends.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct StateDirectory {
     claimed: Part,
     /// What the plugin keeps open besides the lock.
     opened: OnceLock<Vec<Part>>,
+    /// When the directory took a write last.
+    written: Mutex<Option<Instant>>,
 }
 
 /// A path, and what was there when it was opened: device and inode.
@@ -108,7 +112,8 @@ impl StateDirectory {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         let claimed = Part::of(path).map_err(failed)?;
-        let claim = Self { path: state.to_owned(), lock, claimed, opened: OnceLock::new() };
+        let (opened, written) = (OnceLock::new(), Mutex::default());
+        let claim = Self { path: state.to_owned(), lock, claimed, opened, written };
         claim.check()?;
         Ok(claim)
     }
@@ -133,6 +138,23 @@ impl StateDirectory {
     /// # Errors
     /// What is wrong with it.
     pub fn check(&self) -> Result<(), StateDirectoryError> {
+        self.check_parts()?;
+        self.check_writes()
+    }
+
+    /// The same for callers who write there next and [`StateDirectory::check`] if that fails. That it takes writes may be
+    /// what was found a second ago: each attempt is a transaction of its filesystem, for which thirty pods that start at
+    /// once would wait one after the other, and longer where others sync.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn check_before_work(&self) -> Result<(), StateDirectoryError> {
+        self.check_parts()?;
+        let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.is_some_and(|at| at.elapsed() < TRUSTED) { Ok(()) } else { self.check_writes() }
+    }
+
+    fn check_parts(&self) -> Result<(), StateDirectoryError> {
         let parts = std::iter::once(&self.claimed).chain(self.opened.get().into_iter().flatten());
         for part in parts {
             if !part.is_there() {
@@ -140,15 +162,22 @@ impl StateDirectory {
                 return Err(StateDirectoryError::Replaced { path, part });
             }
         }
+        Ok(())
+    }
+
+    fn check_writes(&self) -> Result<(), StateDirectoryError> {
         // The cheapest write that a read-only or failed filesystem refuses and a full one takes.
-        match self.lock.set_times(FileTimes::new().set_modified(SystemTime::now())) {
+        let outcome = match self.lock.set_times(FileTimes::new().set_modified(SystemTime::now())) {
             Err(error)
                 if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
             {
                 Err(StateDirectoryError::NotWritable { path: self.path.clone(), error })
             }
             _ => Ok(()),
-        }
+        };
+        let written = outcome.is_ok().then(Instant::now);
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = written;
+        outcome
     }
 }
 
@@ -188,9 +217,11 @@ mod tests {
         claimed.keep([state.join("store")]).unwrap();
         claimed.check().unwrap();
         let problem = |part: &str| {
-            let problem = claimed.check().unwrap_err();
-            assert_eq!(problem.kind(), Kind::Transient);
-            assert!(problem.to_string().contains(part), "{problem}");
+            // Also within the second for which a write is trusted.
+            for problem in [claimed.check().unwrap_err(), claimed.check_before_work().unwrap_err()] {
+                assert_eq!(problem.kind(), Kind::Transient);
+                assert!(problem.to_string().contains(part), "{problem}");
+            }
         };
         std::fs::rename(&state, &aside).unwrap();
         problem(LOCK);

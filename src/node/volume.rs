@@ -27,6 +27,7 @@ mod stage;
 pub(crate) mod statistics;
 pub(crate) mod target;
 mod teardown;
+mod volume_pulls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use tracing::Span;
 pub use error::VolumeError;
 pub(crate) use request::VolumeRequest;
 pub(crate) use teardown::unmount_without_records;
+pub use volume_pulls::VolumePulls;
 
 use self::execute::Io;
 use self::guard::{Guards, VolumeGuard};
@@ -88,6 +90,8 @@ pub struct Parts {
     pub credential_providers: CredentialProviders,
     /// Events about pulls, for pods.
     pub pod_events: PodEvents,
+    /// Pulls of volumes, for their condition. Empty at first.
+    pub pulls: VolumePulls,
     /// Where the records and the store are, and whether they still are.
     pub state: Arc<StateDirectory>,
     /// Cancelled when the plugin is to end: nobody waits for a pull any longer.
@@ -109,6 +113,16 @@ impl Volumes {
     /// The integrity level that every mount on this node reaches.
     pub(crate) fn integrity(&self) -> Integrity {
         self.0.levels.here
+    }
+
+    /// The integrity levels that this node reaches and demands.
+    pub(crate) fn levels(&self) -> &Levels {
+        &self.0.levels
+    }
+
+    /// The number of targets on which a volume is mounted.
+    pub(crate) fn published(&self) -> usize {
+        self.0.metrics.targets()
     }
 
     /// The metrics of these volumes.

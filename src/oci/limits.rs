@@ -22,7 +22,7 @@ pub struct ImageLimits {
     pub layers: usize,
     /// Unpacked bytes of one layer; holes of sparse files count.
     pub layer_bytes: u64,
-    /// Unpacked bytes of a layer per compressed byte, above [`ImageLimits::RATIO_FREE`].
+    /// Unpacked bytes of a layer per compressed byte, above [`ImageLimits::RATIO_FREE`]; holes do not count.
     pub ratio: u64,
     /// Unpacked bytes of all layers together, and bytes of all files of the image.
     pub image_bytes: u64,

@@ -1,7 +1,7 @@
 //! Admission by policy: each caller's own, before bytes are fetched and again at every mount.
 //!
-//! The [`PolicyEngine`] judges an image by its [`Evidence`]. It reads files and verifies signatures, so each
-//! consultation runs on a thread for blocking work.
+//! The [`PolicyEngine`] judges an image by its [`Evidence`]. It reads files and verifies signatures, so every consultation
+//! blocks; one that also needs the registry is async and brings its own threads.
 
 use std::sync::Arc;
 
@@ -24,23 +24,14 @@ pub(super) struct AdmissionControl {
 }
 
 impl AdmissionControl {
-    /// Why no image of the request's reference could be admitted, if that is so.
-    pub(super) async fn refuses_outright(
-        &self,
-        image: &str,
-        request: &ImageRequest,
-    ) -> Result<Option<PolicyRefusal>, PullError> {
-        let (engine, reference, caller) =
-            (Arc::clone(&self.engine), request.reference.clone(), request.caller.clone());
-        blocking(image, move || {
-            let pods = match &caller {
-                // Its pod, and so its namespace, is not known.
-                Caller::Staging => Pods::Any,
-                caller => Pods::Of(caller.namespace()),
-            };
-            engine.refuses_outright(&reference, pods)
-        })
-        .await
+    /// Why no image of the request's reference could be admitted, if that is so. Blocking.
+    pub(super) fn refuses_outright(&self, request: &ImageRequest) -> Option<PolicyRefusal> {
+        let pods = match &request.caller {
+            // Its pod, and so its namespace, is not known.
+            Caller::Staging => Pods::Any,
+            caller => Pods::Of(caller.namespace()),
+        };
+        self.engine.refuses_outright(&request.reference, pods)
     }
 
     /// The claims that the source has about the image: those that help, and a few others.
@@ -64,45 +55,36 @@ impl AdmissionControl {
         found.about(image)
     }
 
-    /// Whether signatures of the image must be looked for.
-    pub(super) async fn wants_signatures(&self, image: &str, subject: Subject) -> Result<bool, PullError> {
-        let engine = Arc::clone(&self.engine);
-        blocking(image, move || engine.wants_signatures(&subject)).await
+    /// Whether signatures of the image must be looked for. Blocking.
+    pub(super) fn wants_signatures(&self, subject: &Subject) -> bool {
+        self.engine.wants_signatures(subject)
     }
 
-    /// Judges an image by this evidence. A refusal is an answer, not a failure.
-    pub(super) async fn judge(
-        &self,
-        image: &str,
-        subject: Subject,
-        evidence: Arc<Evidence>,
-    ) -> Result<Result<Admission, PolicyRefusal>, PullError> {
-        let engine = Arc::clone(&self.engine);
-        blocking(image, move || engine.admit(&subject, &evidence.signatures)).await
+    /// Judges an image by this evidence. A refusal is an answer, not a failure. Blocking.
+    pub(super) fn judge(&self, subject: &Subject, evidence: &Evidence) -> Result<Admission, PolicyRefusal> {
+        self.engine.admit(subject, &evidence.signatures)
     }
 
-    /// Judges an image that is in the store, by the evidence that is stored with it for `origin`.
-    pub(super) async fn judge_stored(
+    /// Judges an image that is in the store, by the evidence that is stored with it for `origin`. `image` is for
+    /// messages. Blocking.
+    ///
+    /// # Errors
+    /// Those of reading a file.
+    pub(super) fn judge_stored(
         &self,
         image: &str,
         request: &ImageRequest,
         origin: &str,
         record: &ImageRecord,
     ) -> Result<StoredVerdict, PullError> {
-        let (control, request, manifest, sealed) =
-            (self.clone(), request.clone(), record.manifest, record.sealed);
-        let (origin, name) = (origin.to_owned(), image.to_owned());
-        blocking(image, move || {
-            let evidence = stored_evidence::read(&control.store, manifest, &origin, &name)?;
-            let subject = evidence.subject(&request, sealed);
-            Ok(match control.engine.admit(&subject, &evidence.signatures) {
-                Ok(admission) => StoredVerdict::Admitted(admission),
-                Err(refusal) => {
-                    let open = !evidence.is_complete() || control.engine.wants_signatures(&subject);
-                    StoredVerdict::Refused { refusal, evidence: Arc::new(evidence), open }
-                }
-            })
+        let evidence = stored_evidence::read(&self.store, record.manifest, origin, image)?;
+        let subject = evidence.subject(request, record.sealed);
+        Ok(match self.judge(&subject, &evidence) {
+            Ok(admission) => StoredVerdict::Admitted(admission),
+            Err(refusal) => {
+                let open = !evidence.is_complete() || self.wants_signatures(&subject);
+                StoredVerdict::Refused { refusal, evidence: Arc::new(evidence), open }
+            }
         })
-        .await?
     }
 }

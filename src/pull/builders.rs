@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::busy::Occupied;
 use super::recipe::StoredPart;
 use super::turns::Tenant;
 use super::{PullError, blocking};
@@ -37,6 +38,11 @@ impl Builders {
     pub(super) fn new(store: Arc<Store>, memory: u64, limits: ImageLimits) -> Self {
         let memory = memory.max(BUILDS_MAX);
         Self { store, gate: Gate::new(memory, memory - memory / BUILDS_MAX), memory, limits }
+    }
+
+    /// How many MiB are in use.
+    pub(super) fn busy(&self) -> Occupied {
+        self.gate.occupancy().into()
     }
 
     /// Builds when there is memory for it. Dropped, the future stops the build, which holds its memory until it has.

@@ -3,21 +3,23 @@
 //! Everything here runs with the caller's own credentials and outside the single flight, so that joining another
 //! caller's pull never replaces being allowed to make one's own. The execution decides nothing: each arm does one
 //! thing and returns one [`Answer`].
+//!
+//! What blocks is [`here`], and all of it in a row is one visit to a thread for blocking work: each visit waits twice for
+//! the scheduler of a busy node, which is more than an image that is here takes otherwise.
 
-mod records;
+mod here;
 mod registry;
 
 use std::sync::Arc;
 
-use self::records::Records;
+use self::here::Here;
 use super::evidence::Evidence;
 use super::manifest_path::ManifestPath;
-use super::plan::{Answer, Case, Facts, Obstacle, Provided, Step, Terms};
+use super::plan::{Answer, Facts, Obstacle, Provided, Step, Terms};
 use super::pull_task::{PullTask, PulledImage};
 use super::pulls::Pulls;
 use super::rights::Rights;
 use super::{ImageRequest, PullError, Ready, blocking};
-use crate::image::seal::{MERGED_SHA512, why_unsealed};
 use crate::image::store::{Hold, ImageRecord};
 use crate::image::tree::Rules;
 use crate::oci::Source;
@@ -57,57 +59,26 @@ impl<'a> Execution<'a> {
         let mut facts = Facts::default();
         loop {
             // Every answer is a fact that was missing, so the loop ends.
-            let (records, terms) = (self.records(), Arc::clone(&terms));
+            let (here, terms) = (self.here(), Arc::clone(&terms));
             let step;
-            (facts, step) = blocking(&self.image, move || records.proceed(&terms, facts)).await??;
+            (facts, step) = blocking(&self.image, move || here.proceed(&terms, facts)).await??;
             let answer = match step {
                 Step::Ask(question) => self.ask(question).await?,
-                Step::Judge(case) => self.judge(case).await?,
                 Step::Fetch(path, evidence) => self.fetch(path, evidence).await?,
                 Step::Renew(record) => self.renew(record).await?,
                 Step::Vary(record, rules) => self.vary(record, rules).await?,
                 Step::Give(provided) => return Ok(self.ready(provided)),
                 Step::Refuse(obstacle) => return Err(self.refusal(obstacle)),
-                // Taken with the records.
-                Step::Read(_) | Step::Record(_) => continue,
+                // Taken there.
+                Step::Read(_) | Step::Record(_) | Step::Judge(_) => continue,
             };
             facts.note(answer);
         }
     }
 
-    /// The store's records, for a thread for blocking work. What is found by them stays as long as the hold of now.
-    fn records(&self) -> Records {
-        Records::of(self.pulls.store(), &self.rights, &self.hold, self.request)
-    }
-
-    async fn judge(&self, case: Case) -> Result<Answer, PullError> {
-        let (control, image) = (self.pulls.control(), self.image.as_str());
-        match case {
-            Case::Outright => Ok(Answer::Outright(control.refuses_outright(image, self.request).await?)),
-            Case::WantsSignatures { path, sealed } => {
-                self.warn_of_uncompared_seal(&path, sealed);
-                let evidence = Arc::new(Evidence::of(&path));
-                let subject = evidence.subject(self.request, sealed);
-                let wants_signatures = control.wants_signatures(image, subject).await?;
-                Ok(Answer::Documents { evidence, wants_signatures })
-            }
-            Case::Stored(record) => {
-                let origin = self.rights.origin().name();
-                let verdict = control.judge_stored(image, self.request, origin, &record).await?;
-                Ok(Answer::StoredVerdict(verdict))
-            }
-            Case::Evidence { evidence, sealed } => {
-                let subject = evidence.subject(self.request, sealed);
-                Ok(Answer::Verdict(control.judge(image, subject, evidence).await?))
-            }
-        }
-    }
-
-    /// A digest that this store cannot compare protects nothing, which the publisher may not expect.
-    fn warn_of_uncompared_seal(&self, path: &ManifestPath, sealed: bool) {
-        if !sealed && path.manifest.annotations.contains_key(MERGED_SHA512) {
-            tracing::warn!(image.reference = self.image, "not compared: {}", why_unsealed(&path.manifest));
-        }
+    /// What is on this node, for a thread for blocking work. What is found there stays as long as the hold of now.
+    fn here(&self) -> Here {
+        Here::of(self.pulls.control(), &self.rights, &self.hold, self.request)
     }
 
     async fn fetch(&mut self, path: Arc<ManifestPath>, evidence: Arc<Evidence>) -> Result<Answer, PullError> {
@@ -120,14 +91,15 @@ impl<'a> Execution<'a> {
 
     async fn renew(&mut self, record: Arc<ImageRecord>) -> Result<Answer, PullError> {
         let old = Arc::unwrap_or_clone(record);
-        let renewed = self.pulls.renew(old, &self.rights, &self.image).await?;
+        let renewed = self.pulls.renew(old, (&self.rights, &self.request.watch), &self.image).await?;
         self.hold = renewed.hold;
         Ok(Answer::Renewed(Arc::new(renewed.record)))
     }
 
     async fn vary(&mut self, record: Arc<ImageRecord>, rules: Rules) -> Result<Answer, PullError> {
         let record = Arc::unwrap_or_clone(record);
-        let (varied, image) = self.pulls.vary(record, rules, &self.rights, &self.image).await?;
+        let (varied, image) =
+            self.pulls.vary(record, rules, (&self.rights, &self.request.watch), &self.image).await?;
         self.hold = varied.hold;
         Ok(Answer::Varied(Arc::new(varied.record), image))
     }

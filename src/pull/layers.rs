@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
+use super::busy::Occupied;
 use super::error::About as _;
 use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
@@ -73,6 +74,11 @@ impl LayerFetcher {
     ) -> Self {
         let parallel = parallel.max(1);
         Self { store, turns: Turns::new(parallel, rules), parallel, limits, metrics, busy: Mutex::default() }
+    }
+
+    /// How many slots are in use, and how many places beside them.
+    pub(super) fn busy(&self) -> (Occupied, Occupied) {
+        self.turns.busy()
     }
 
     /// Fetches every part into the store, several at a time, and returns their DiffIDs in the same order. The progress
@@ -168,6 +174,7 @@ impl LayerFetcher {
         let fed: Result<(), PullError> = async {
             while let Some(chunk) = turn.during(bytes.next()).await.map_err(gave_way)? {
                 let chunk = chunk.about(pull.image)?;
+                self.metrics.fetched.add(chunk.len() as u64);
                 turn.took(chunk.len()).await.map_err(gave_way)?;
                 if sender.send(chunk).await.is_err() {
                     break; // The pipeline has failed, and its result says why.
@@ -223,7 +230,6 @@ impl LayerPipeline {
         let chunks = std::iter::from_fn(|| chunks.blocking_recv());
         let count = |bytes| {
             self.counter.fetch_add(bytes, Ordering::Relaxed);
-            self.metrics.fetched.add(bytes);
         };
         let limits = layer::TarLimits::for_blob(&self.limits, self.blob.size);
         let (blob, budget) = (&self.blob, &self.budget);

@@ -1,17 +1,25 @@
 //! How far a pull has come: counters that the pull writes and every caller may read.
+//!
+//! A layer has three: what came over the wire ([`LayerProgress::receive`]), what an earlier attempt or another layer had
+//! ([`LayerProgress::keep`]), and how far the pipeline has unpacked it ([`LayerProgress::counter`]). All count compressed
+//! bytes, and none ever falls.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::rate::{Meter, Pace};
 use super::recipe;
 use crate::image::store::AccessRecord;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Manifest;
-use crate::oci::{Source, Wait};
+
+mod watch;
+
+pub use watch::Watch;
 
 /// One pull's counters. Written by its layers as they stream, read by progress bars and messages.
 #[derive(Debug)]
@@ -25,14 +33,41 @@ pub struct Progress {
     /// When the pull began.
     pub started: Instant,
     phase: AtomicU64,
+    /// What all layers receive.
+    meter: Arc<ClockedMeter>,
     /// Whose pull it is, if that is known.
     reader: Option<AccessRecord>,
 }
 
-/// What a pull is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A meter with its clock.
+#[derive(Debug)]
+struct ClockedMeter {
+    begun: Instant,
+    meter: Mutex<Meter>,
+}
+
+impl ClockedMeter {
+    fn starting(begun: Instant) -> Self {
+        Self { begun, meter: Mutex::default() }
+    }
+
+    fn add(&self, bytes: u64) {
+        let at = self.begun.elapsed();
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).add(at, bytes);
+    }
+
+    fn pace(&self, left: Option<u64>) -> Pace {
+        let at = self.begun.elapsed();
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).pace(at, left)
+    }
+}
+
+/// What a pull is doing. A later phase never goes back to an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Layers are being fetched.
+    #[default]
     Fetching,
     /// The image waits for another that is being built.
     Waiting,
@@ -63,9 +98,13 @@ pub struct LayerProgress {
     pub blob: Digest,
     /// Its size in bytes, as the manifest gives it.
     pub size: u64,
-    fetched: Arc<AtomicU64>,
-    rate: AtomicU64,
+    received: AtomicU64,
+    kept: AtomicU64,
+    unpacked: Arc<AtomicU64>,
     state: AtomicU64,
+    meter: ClockedMeter,
+    /// That of the whole pull.
+    total: Arc<ClockedMeter>,
 }
 
 /// Where a layer stands.
@@ -94,18 +133,22 @@ impl Progress {
         manifest: Digest,
         layers: impl IntoIterator<Item = (Digest, u64)>,
     ) -> Self {
+        let (image, started) = (image.to_owned(), Instant::now());
+        let meter = Arc::new(ClockedMeter::starting(started));
         let layers = layers
             .into_iter()
             .map(|(blob, size)| LayerProgress {
                 blob,
                 size,
-                fetched: Arc::default(),
-                rate: AtomicU64::new(0),
+                received: AtomicU64::new(0),
+                kept: AtomicU64::new(0),
+                unpacked: Arc::default(),
                 state: AtomicU64::new(0),
+                meter: ClockedMeter::starting(started),
+                total: Arc::clone(&meter),
             })
             .collect();
-        let (image, started) = (image.to_owned(), Instant::now());
-        Self { image, manifest, layers, started, phase: AtomicU64::new(0), reader: None }
+        Self { image, manifest, layers, started, phase: AtomicU64::new(0), meter, reader: None }
     }
 
     /// What the pull is doing now.
@@ -114,7 +157,7 @@ impl Progress {
     }
 
     pub(super) fn enter(&self, phase: Phase) {
-        self.phase.store(PHASES.iter().position(|p| *p == phase).unwrap_or(0) as u64, Relaxed);
+        self.phase.fetch_max(PHASES.iter().position(|p| *p == phase).unwrap_or(0) as u64, Relaxed);
     }
 
     /// Counters at zero for the parts of the manifest with this digest.
@@ -129,6 +172,19 @@ impl Progress {
     /// Whether all layers are here and the image is being built of them.
     pub fn is_building(&self) -> bool {
         self.phase() != Phase::Fetching
+    }
+
+    /// Whether nothing of it is being done: its layers wait for a slot, or it for memory to be built.
+    pub(super) fn is_waiting(&self) -> bool {
+        let any = |states: &[LayerState]| self.layers.iter().any(|layer| states.contains(&layer.state()));
+        match self.phase() {
+            Phase::Fetching => {
+                any(&[LayerState::Waiting]) && !any(&[LayerState::Fetching, LayerState::Aside])
+            }
+            // Of images that are built again nothing else is told.
+            Phase::Waiting => !self.layers.is_empty(),
+            Phase::Building | Phase::Syncing => false,
+        }
     }
 
     /// The same, of a pull that one who reads as `reader` has begun.
@@ -158,7 +214,13 @@ impl Progress {
 
     /// Bytes of all layers together.
     pub fn total(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.size).sum()
+        self.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add)
+    }
+
+    /// How fast bytes come, and when all will be here. Nothing of what is done with them then can be foretold.
+    pub fn pace(&self) -> Pace {
+        let left = self.total().saturating_sub(self.done());
+        if self.is_building() || left == 0 { Pace::default() } else { self.meter.pace(Some(left)) }
     }
 }
 
@@ -175,18 +237,24 @@ impl fmt::Display for Progress {
         )?;
         match self.phase().after_fetching() {
             Some(doing) => write!(f, ", {doing}"),
-            None => Ok(()),
+            None => self.pace().fmt(f),
         }
     }
 }
 
 impl LayerProgress {
-    /// Bytes of this layer that are here.
+    /// Bytes of this layer that are here: received, or kept from before.
     pub fn done(&self) -> u64 {
-        match self.state() {
-            LayerState::Done | LayerState::Reused => self.size,
-            _ => self.fetched.load(Relaxed).min(self.size),
+        if self.is_stored() {
+            return self.size;
         }
+        let here = self.kept.load(Relaxed).saturating_add(self.fetched());
+        here.max(self.unpacked.load(Relaxed)).min(self.size)
+    }
+
+    /// Bytes of this layer that have been unpacked, counted compressed.
+    pub fn unpacked(&self) -> u64 {
+        if self.is_stored() { self.size } else { self.unpacked.load(Relaxed).min(self.size) }
     }
 
     /// Whether everything of it has been checked and stored. Its last byte may have come long before.
@@ -201,60 +269,37 @@ impl LayerProgress {
 
     /// Bytes that came over the wire for this layer in this pull.
     pub fn fetched(&self) -> u64 {
-        self.fetched.load(Relaxed)
+        self.received.load(Relaxed)
     }
 
     /// Bytes per second that arrived lately; 0 until that is known.
     pub fn rate(&self) -> u64 {
         match self.state() {
-            LayerState::Fetching | LayerState::Aside => self.rate.load(Relaxed),
+            LayerState::Fetching | LayerState::Aside => self.meter.pace(None).rate.unwrap_or(0),
             _ => 0,
         }
     }
 
-    pub(super) fn set_rate(&self, rate: u64) {
-        self.rate.store(rate, Relaxed);
+    /// Bytes came over the wire. What comes twice counts twice here, and not in [`LayerProgress::done`].
+    pub(super) fn receive(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Relaxed);
+        self.meter.add(bytes);
+        self.total.add(bytes);
     }
 
-    /// The counter that the stream adds to.
+    /// Bytes of the blob need not come: they are here from before, or made of what is here.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for pulls that are resumed"))]
+    pub(super) fn keep(&self, bytes: u64) {
+        self.kept.fetch_add(bytes, Relaxed);
+    }
+
+    /// The counter that the pipeline adds to as it unpacks.
     pub(super) fn counter(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.fetched)
+        Arc::clone(&self.unpacked)
     }
 
     pub(super) fn set(&self, state: LayerState) {
         self.state.store(STATES.iter().position(|s| *s == state).unwrap_or(0) as u64, Relaxed);
-    }
-}
-
-/// Where a caller that waits for a request sees what the request is doing. Empty at first.
-#[derive(Debug, Clone, Default)]
-pub struct Watch(Arc<Watched>);
-
-#[derive(Debug, Default)]
-struct Watched {
-    pull: OnceLock<Arc<Progress>>,
-    source: OnceLock<Arc<dyn Source>>,
-}
-
-impl Watch {
-    /// The pull's counters, once the request has joined one.
-    pub fn get(&self) -> Option<&Arc<Progress>> {
-        self.0.pull.get()
-    }
-
-    /// What the request waits for because its registry limits the rate, if it does.
-    pub fn waits(&self) -> Option<Wait> {
-        self.0.source.get()?.waits()
-    }
-
-    pub(super) fn set_source(&self, source: &Arc<dyn Source>) {
-        // One request asks one registry with one credential, so the first source is as good as any later one.
-        let _ = self.0.source.set(Arc::clone(source));
-    }
-
-    pub(super) fn set_progress(&self, progress: &Arc<Progress>) {
-        // A request that joins a second pull within one call keeps the counters of the first.
-        let _ = self.0.pull.set(Arc::clone(progress));
     }
 }
 
@@ -289,10 +334,16 @@ mod tests {
         );
         progress.layers[0].set(LayerState::Reused);
         progress.layers[1].set(LayerState::Fetching);
-        progress.layers[1].counter().fetch_add(200_000, Relaxed);
+        progress.layers[1].receive(150_000);
+        progress.layers[1].keep(50_000);
+        progress.layers[1].counter().fetch_add(120_000, Relaxed);
         assert_eq!((progress.done(), progress.total()), (1_200_000, 1_500_000));
         assert_eq!(progress.to_string(), "1.2 of 1.5 MB, 1 of 2 layers");
-        assert_eq!(progress.layers[0].fetched(), 0);
+        assert_eq!((progress.layers[0].fetched(), progress.layers[1].fetched()), (0, 150_000));
+        assert_eq!(progress.layers[1].unpacked(), 120_000);
+        // What came twice is not here twice.
+        progress.layers[1].receive(900_000);
+        assert_eq!((progress.done(), progress.fetched()), (1_500_000, 1_050_000));
     }
 
     #[test]
@@ -306,7 +357,7 @@ mod tests {
         assert_eq!(progress.to_string(), "1.0 of 1.0 MB, 1 of 1 layers, building the image");
         for phase in PHASES {
             progress.enter(phase);
-            assert_eq!(progress.phase(), phase);
+            assert_eq!(progress.phase(), phase.max(Phase::Building), "never back");
         }
     }
 }

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 
 use super::execute::Execution;
 use super::pulls::Pulls;
-use super::{ImageRequest, Images, PullError, PullLimits, PullMetrics, PullUnderWay, Ready};
+use super::{
+    Busy, ImageRequest, Images, PullError, PullGauges, PullLimits, PullMetrics, PullUnderWay, Ready,
+};
 use crate::image::access::AccessRule;
 use crate::image::store::Store;
 use crate::oci::Sources;
@@ -41,6 +43,16 @@ impl Puller {
     /// What is counted of pulls.
     pub fn metrics(&self) -> &PullMetrics {
         self.pulls.metrics()
+    }
+
+    /// Metrics of the pulls under way.
+    pub fn gauges(&self) -> PullGauges {
+        self.pulls.gauges()
+    }
+
+    /// What is lent in turns, and how much of it.
+    pub fn busy(&self) -> Busy {
+        self.pulls.busy()
     }
 
     /// The pulls under way, the oldest first.

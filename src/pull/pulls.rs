@@ -7,13 +7,14 @@ use tracing::Instrument as _;
 
 use super::admission::AdmissionControl;
 use super::builders::Builders;
+use super::gauges::PullGauges;
 use super::layers::LayerFetcher;
 use super::pull_task::{PullContext, PullTask, PulledImage};
 use super::rights::Rights;
 use super::single_flight::{Lost, SingleFlight};
 use super::turns::Tenant;
 use super::under_way::PullUnderWay;
-use super::{ImageRequest, Kept, Phase, Progress, PullError, PullLimits, PullMetrics};
+use super::{Busy, ImageRequest, Kept, Phase, Progress, PullError, PullLimits, PullMetrics, Watch};
 use crate::image::access::{AccessRule, Origin};
 use crate::image::store::{AccessRecord, ImageRecord, Store};
 use crate::image::tree::Rules;
@@ -139,7 +140,7 @@ impl Pulls {
     ) -> (Result<PulledImage, PullError>, bool) {
         loop {
             let (context, starter) = (Arc::clone(&self.context), Arc::clone(task));
-            let joined = self.under_way.join(key.clone(), move |attendance| {
+            let joined = self.under_way.join(key.clone(), request.watch.waiter(), move |attendance| {
                 let (image, manifest) = (&starter.image, starter.path.digest);
                 let (_, reader) = starter.rights.identity();
                 let progress = Progress::of(image, manifest, &starter.path.manifest).begun_by(reader);
@@ -168,7 +169,7 @@ impl Pulls {
     pub(super) async fn renew(
         &self,
         record: ImageRecord,
-        rights: &Rights,
+        (rights, watch): (&Rights, &Watch),
         image: &str,
     ) -> Result<PulledImage, PullError> {
         let key = PullKey::new(record.manifest, rights.origin().clone());
@@ -176,7 +177,7 @@ impl Pulls {
             let record = record.clone();
             async move { context.renew(record, tenant, name).await }
         };
-        self.build_again(key, rights, image, "renew", work).await
+        self.build_again(key, (rights, watch), image, "renew", work).await
     }
 
     /// The image of a record by other rules, in that record. Callers share the work, and it outlives them.
@@ -184,7 +185,7 @@ impl Pulls {
         &self,
         record: ImageRecord,
         rules: Rules,
-        rights: &Rights,
+        (rights, watch): (&Rights, &Watch),
         image: &str,
     ) -> Result<(PulledImage, VerityDigest), PullError> {
         let key = PullKey { rules: Some(rules), ..PullKey::new(record.manifest, rights.origin().clone()) };
@@ -192,7 +193,7 @@ impl Pulls {
             let record = record.clone();
             async move { context.vary(record, rules, tenant, name).await }
         };
-        let varied = self.build_again(key, rights, image, "vary", work).await?;
+        let varied = self.build_again(key, (rights, watch), image, "vary", work).await?;
         let built = varied.record.image_by(rules).ok_or_else(|| PullError::Lost {
             image: image.to_owned(),
             why: format!("the record names no image by the {rules} rules"),
@@ -204,7 +205,7 @@ impl Pulls {
     async fn build_again<F>(
         &self,
         key: PullKey,
-        rights: &Rights,
+        (rights, watch): (&Rights, &Watch),
         image: &str,
         what: &'static str,
         work: impl Fn(Arc<PullContext>, Tenant, String) -> F,
@@ -215,7 +216,7 @@ impl Pulls {
         let manifest = key.manifest;
         loop {
             let (context, name) = (Arc::clone(&self.context), image.to_owned());
-            let joined = self.under_way.join(key.clone(), |attendance| {
+            let joined = self.under_way.join(key.clone(), watch.waiter(), |attendance| {
                 let span =
                     tracing::info_span!("build", what, image.reference = name, image.digest = %manifest);
                 let progress = Arc::new(Progress::new(&name, manifest, []));
@@ -236,18 +237,30 @@ impl Pulls {
         }
     }
 
+    /// What is lent in turns, and how much of it.
+    pub(super) fn busy(&self) -> Busy {
+        let (layers, aside) = self.context.layers.busy();
+        Busy { layers, aside, build_memory: self.context.builders.busy() }
+    }
+
+    /// Metrics of the pulls under way.
+    pub(super) fn gauges(&self) -> PullGauges {
+        let flights = self.under_way.clone();
+        PullGauges::new(move || flights.list().into_iter().map(|(progress, _)| progress).collect())
+    }
+
     /// The pulls under way, the oldest first.
     pub(super) fn list(&self) -> Vec<PullUnderWay> {
         let mut all = self.under_way.list();
         all.sort_by_key(|(progress, _)| progress.started);
-        all.iter().map(|(progress, attendance)| PullUnderWay::of(progress, attendance.count())).collect()
+        all.iter().map(|(progress, attendance)| PullUnderWay::of(progress, attendance)).collect()
     }
 
     /// Ends the pulls of the image that is named by digest or reference, and returns them.
     pub(super) fn cancel(&self, wanted: &str) -> Vec<PullUnderWay> {
         let mut ended = Vec::new();
         for (progress, attendance) in self.under_way.list() {
-            let pull = PullUnderWay::of(&progress, attendance.count());
+            let pull = PullUnderWay::of(&progress, &attendance);
             if pull.is_named(wanted) {
                 attendance.end();
                 ended.push(pull);
@@ -264,7 +277,7 @@ impl Pulls {
 
 /// Notes that an image is in use. Blocking.
 pub(super) fn note_used(store: &Store, manifest: &Digest) {
-    if let Err(error) = store.images().touch(manifest) {
+    if let Err(error) = store.images().touch_if_stale(manifest) {
         // The image is only removed earlier than it should.
         tracing::warn!(image.digest = %manifest, "cannot note that an image is used: {error}");
     }

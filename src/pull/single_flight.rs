@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
-use super::attendance::{Attendance, Attending};
+use super::attendance::{Attendance, Attending, Waiter};
 
 /// The result of a task, for each caller that waits. Dropping it does not stop the task.
 pub(super) type Completion<T> = Shared<BoxFuture<'static, Result<T, Lost>>>;
@@ -49,8 +49,8 @@ impl<I, T: Clone> Joined<I, T> {
     }
 }
 
-/// Tasks under way, by key. `I` is what a caller that joins sees at once.
-#[derive(Debug)]
+/// Tasks under way, by key. `I` is what a caller that joins sees at once. Clones share them.
+#[derive(Debug, Clone)]
 pub(super) struct SingleFlight<K, I, T: Clone> {
     under_way: UnderWay<K, I, T>,
 }
@@ -66,18 +66,23 @@ where
         Self { under_way: Arc::default() }
     }
 
-    /// Joins the task of `key`; `start` makes it if there is none, and is given those who wait for it.
-    pub(super) fn join<F>(&self, key: K, start: impl FnOnce(Attendance) -> (I, F)) -> Joined<I, T>
+    /// Joins the task of `key` for `waiter`; `start` makes it if there is none, and is given those who wait for it.
+    pub(super) fn join<F>(
+        &self,
+        key: K,
+        waiter: Option<&Waiter>,
+        start: impl FnOnce(Attendance) -> (I, F),
+    ) -> Joined<I, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Flight { info, completion, attendance }) = under_way.get(&key) {
-            let (info, completion, attending) = (info.clone(), completion.clone(), attendance.attend());
+            let (info, completion, attending) = (info.clone(), completion.clone(), attendance.attend(waiter));
             return Joined { info, completion, attending, started: false };
         }
         let attendance = Attendance::new();
-        let attending = attendance.attend();
+        let attending = attendance.attend(waiter);
         let (info, work) = start(attendance.clone());
         // A guard removes the entry even if the work panics.
         let removal = Removal { key: key.clone(), under_way: Arc::clone(&self.under_way) };
@@ -152,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn many_join_one() {
         let (tasks, runs) = (Numbers::new(), Arc::new(AtomicUsize::new(0)));
-        let waiting: Vec<_> = (0..10).map(|_| tasks.join(7, counted(&runs))).collect();
+        let waiting: Vec<_> = (0..10).map(|_| tasks.join(7, None, counted(&runs))).collect();
         assert_eq!(waiting.iter().filter(|joined| joined.started).count(), 1);
         assert_eq!(tasks.len(), 1);
         for joined in waiting {
@@ -160,7 +165,7 @@ mod tests {
         }
         assert!(tasks.len() == 0);
         assert_eq!(
-            tasks.join(7, counted(&runs)).completion().await,
+            tasks.join(7, None, counted(&runs)).completion().await,
             Ok(2),
             "a task that has ended is not joined"
         );
@@ -169,8 +174,8 @@ mod tests {
     #[tokio::test]
     async fn goes_on_when_nobody_waits() {
         let (tasks, runs) = (Numbers::new(), Arc::new(AtomicUsize::new(0)));
-        drop(tasks.join(7, counted(&runs)));
-        let retry = tasks.join(7, counted(&runs));
+        drop(tasks.join(7, None, counted(&runs)));
+        let retry = tasks.join(7, None, counted(&runs));
         assert_eq!(tasks.list()[0].1.count(), 1);
         assert_eq!(retry.completion().await, Ok(1));
         assert_eq!(runs.load(SeqCst), 1);
@@ -179,7 +184,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_answer_and_is_forgotten() {
         let tasks = Numbers::new();
-        let lost = tasks.join(7, |_| ((), async { panic!("boom") })).completion().await;
+        let lost = tasks.join(7, None, |_| ((), async { panic!("boom") })).completion().await;
         assert!(matches!(lost, Err(Lost(why)) if why.contains("panic")));
         assert!(tasks.len() == 0);
     }

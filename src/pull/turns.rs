@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use self::aside::Aside;
 pub(super) use self::turn::{GaveWay, Turn};
+use super::busy::Occupied;
 use super::progress::LayerProgress;
 use crate::fair::Gate;
 use crate::image::store::AccessRecord;
@@ -86,6 +87,12 @@ impl Turns {
             aside: Aside::new(rules.places),
             rules,
         }
+    }
+
+    /// How many slots are in use, and how many places beside them.
+    pub(super) fn busy(&self) -> (Occupied, Occupied) {
+        let (places, taken) = self.aside.taken();
+        (self.gate.occupancy().into(), Occupied { total: places as u64, used: taken as u64, waiting: 0 })
     }
 
     /// Waits for the first turn of a layer.

@@ -154,14 +154,15 @@ pub fn program(name: &str) -> PathBuf {
     crate::support::tools::installed(name)
 }
 
-/// Waits until `look` finds something; fails after so many seconds, and says what was awaited.
+/// Waits until `look` finds something; fails after three times so many seconds, which are more than it takes where
+/// nothing else runs, and says what was awaited.
 pub async fn until<T>(what: &str, seconds: u64, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let deadline = Instant::now() + 3 * Duration::from_secs(seconds);
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "{what} is not there after {seconds} s");
+        assert!(Instant::now() < deadline, "{what} is not there after {} s", 3 * seconds);
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
@@ -172,7 +173,7 @@ where
     K: Clone + Debug + DeserializeOwned + Resource,
 {
     let mut left = Vec::new();
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_secs(360);
     while Instant::now() < deadline {
         left = api
             .list(which)
@@ -186,7 +187,7 @@ where
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    panic!("not deleted after 120 s: {left:?}");
+    panic!("not deleted after 360 s: {left:?}");
 }
 
 /// The suite's namespace, fresh: what an earlier run left in it goes.

@@ -29,7 +29,7 @@ pub async fn know_the_settings(cluster: &Cluster) {
     for command in ["inspect", "digest", "verify", "pin", "unpin"] {
         says(&[command, &image]);
     }
-    for command in [&["probe"][..], &["pulls"], &["prune", "--dry-run"]] {
+    for command in [&["probe"][..], &["status"], &["pulls"], &["prune", "--dry-run"]] {
         says(command);
     }
 }

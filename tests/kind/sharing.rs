@@ -1,4 +1,4 @@
-//! Many pods on one image: how long the driver keeps them, and that their pages are the same frames of memory.
+//! Many pods on one image: their pages are the same frames of memory. How long the driver keeps them is printed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,8 @@ use crate::pods::{Reader, inline};
 use crate::support::tools;
 
 const PODS: usize = 30;
-/// The driver's part of the start of a pod, at the 95th percentile: at most the bound of this bucket, in seconds.
+/// Of the driver's part of the start of a pod it is printed how often it takes at most this bucket's bound, in seconds.
+/// They depend on what else the machine does, so they are not judged here: `make bench` measures them.
 const BUCKET: &str = "0.1";
 /// Present, of a page table entry as pagemap shows it, and the bits of its frame's number.
 const PRESENT: u64 = 1 << 63;
@@ -46,10 +47,6 @@ pub async fn thirty_pods(cluster: &Cluster) {
     let publishes = Publishes::read(cluster).await.since(&before);
     println!("kind: {publishes}");
     assert!(publishes.all >= PODS as u64, "only {publishes}");
-    assert!(
-        publishes.quick * 100 >= publishes.all * 95,
-        "more than one publish in twenty took longer: {publishes}"
-    );
 
     cluster.start(&reader("shared-other", &other)).await;
     shared_frames(cluster, PODS + 2);

@@ -229,7 +229,7 @@ fn a_thousand_cycles_leave_nothing() {
 }
 
 #[test]
-fn the_thousandth_volume_costs_what_the_first_does() {
+fn a_thousand_volumes_of_one_image() {
     let bench = bench("thousand");
     let image = small_image(&bench);
     let mounter = start(&bench);
@@ -251,8 +251,8 @@ fn the_thousandth_volume_costs_what_the_first_does() {
     let unmounting = unmounting.elapsed() / 1000;
     times.sort();
     println!("publish: median {:?}, p99 {:?}; unpublish: mean {unmounting:?}", times[500], times[990]);
-    // The machine may be busy; the benchmark holds p99 to 5 ms.
-    assert!(times[500].as_millis() < 5, "median {:?}", times[500]);
+    // `make bench` holds p99 to 5 ms; a test says nothing of times.
+    assert_eq!(mounts_below(&bench.root).len(), 1, "the directory of base mounts alone");
 }
 
 /// Publishes and unpublishes until it is killed.
@@ -294,8 +294,12 @@ fn killed_at_any_instant_the_next_start_repairs() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        // Past the start of the process, then at another instant each time.
-        std::thread::sleep(Duration::from_micros(30_000 + 977 * round));
+        // Past the start of the process, when it has mounted something, then at another instant each time.
+        while mounts_below(&bench.root).len() < 2 {
+            assert!(victim.try_wait().unwrap().is_none(), "the victim ended by itself");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_micros(977 * round));
         assert!(victim.try_wait().unwrap().is_none(), "the victim ended by itself");
         victim.kill().unwrap();
         victim.wait().unwrap();

@@ -25,6 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "integrity",
             "kind",
             "text",
+            "units",
         ],
     ),
     (
@@ -75,6 +76,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "integrity",
             "durable_file",
             "metrics",
+            "text",
+            "units",
             "kind",
         ],
     ),
@@ -119,6 +122,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "fair",
             "metrics",
             "sys",
+            "units",
             "kind",
         ],
     ),
@@ -158,6 +162,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("integrity", &[]),
     ("text", &[]),
+    ("units", &[]),
     ("kind", &[]),
     // The list of modules itself.
     ("lib", &[]),

@@ -61,7 +61,9 @@ fn packed(directory: &str) -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
-        (header.set_uid(1000), header.set_gid(1000), header.set_size(content.len() as u64));
+        header.set_uid(1000);
+        header.set_gid(1000);
+        header.set_size(content.len() as u64);
         match link {
             Some(target) => archive.append_link(&mut header, path, target).unwrap(),
             None => archive.append_data(&mut header, path, content).unwrap(),

@@ -124,7 +124,7 @@ impl Node {
             .unwrap();
         let process = Running(child);
         let socket = self.place("/var/lib/kubelet/plugins/csi.composefs.dev/csi.sock");
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             if let Ok(channel) = try_connect(&socket).await {
                 let probed = IdentityClient::new(channel.clone()).probe(ProbeRequest {}).await;

@@ -34,7 +34,7 @@ fn printed(machine: &Machine, arguments: &[&str]) -> String {
 }
 
 /// What the command shows on a terminal with 80 columns, line by line.
-fn on_a_terminal(machine: &Machine, arguments: &[&str]) -> Vec<String> {
+pub fn on_a_terminal(machine: &Machine, arguments: &[&str]) -> Vec<String> {
     let command = machine.command(arguments);
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let quoted: Vec<_> =

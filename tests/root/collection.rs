@@ -70,7 +70,7 @@ async fn a_repair_and_a_collection_together_leave_a_pod_its_files() {
     // A pull is followed by a round of housekeeping.
     let orphan = orphan(&machine);
     plugin.node.clone().node_publish_volume(machine.publish("b", &other.reference("latest"))).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while orphan.exists() {
         assert!(Instant::now() < deadline, "housekeeping does not come: {}", machine.log());
         tokio::time::sleep(Duration::from_millis(50)).await;

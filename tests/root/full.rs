@@ -134,7 +134,7 @@ async fn pulls_leave_room_to_others_and_make_some() {
         let record = std::fs::File::options().write(true).open(record.unwrap().path()).unwrap();
         record.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(3600)).unwrap();
     }
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
     let served = loop {
         match publish("a", &two[0]).await {
             Ok(answer) => break answer,

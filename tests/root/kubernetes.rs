@@ -5,3 +5,4 @@ pub mod api;
 mod credentials;
 mod events;
 mod objects;
+mod progress;

@@ -20,6 +20,7 @@ mod holds;
 mod hostile;
 mod key_place;
 mod kubernetes;
+mod layers;
 mod levels;
 mod outright;
 mod powers;
@@ -32,6 +33,7 @@ mod seal;
 mod slow_registries;
 mod spellings;
 mod state_directory;
+mod status;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;

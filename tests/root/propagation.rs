@@ -22,7 +22,7 @@ fn a_plugin_whose_mounts_nobody_sees_does_not_serve() {
     for propagation in ["private", "slave"] {
         let machine = Machine::new(&[]);
         let mut process = machine.spawn_by(&container(&machine, propagation));
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(120);
         let status = loop {
             if let Some(status) = process.0.try_wait().unwrap() {
                 break status;

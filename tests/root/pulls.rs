@@ -18,16 +18,16 @@ use crate::support::registry::{Options, Registry};
 const PASSWORD: &str = "correct-horse-battery";
 
 /// A plugin beside a registry that sends 128 KiB/s of an image with a small layer and a large one.
-struct Slow {
-    machine: Machine,
-    plugin: Plugin,
-    proxy: Proxy,
-    image: String,
+pub struct Slow {
+    pub machine: Machine,
+    pub plugin: Plugin,
+    pub proxy: Proxy,
+    pub image: String,
     _registry: Registry,
 }
 
 impl Slow {
-    async fn start(arguments: &[&str]) -> Self {
+    pub async fn start(arguments: &[&str]) -> Self {
         let layer = |name: &str, size| archive(&[(name, &noise(name, size))]);
         let layout = Layout::of(&Image::new(vec![layer("small", 32 << 10), layer("large", 16 << 20)]));
         let registry = Registry::start(Options::default());
@@ -41,7 +41,7 @@ impl Slow {
         Self { machine, plugin, proxy, image, _registry: registry }
     }
 
-    fn publish(&self, pod: &str) -> JoinHandle<Result<(), Status>> {
+    pub fn publish(&self, pod: &str) -> JoinHandle<Result<(), Status>> {
         let auth = base64::engine::general_purpose::STANDARD.encode(format!("user:{PASSWORD}"));
         let config = format!(r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#, self.proxy.address);
         let request = NodePublishVolumeRequest {
@@ -52,12 +52,12 @@ impl Slow {
         tokio::spawn(async move { node.node_publish_volume(request).await.map(drop) })
     }
 
-    fn pulls(&self) -> Vec<Value> {
+    pub fn pulls(&self) -> Vec<Value> {
         self.machine.run(&["pulls"]).as_array().expect("a list").clone()
     }
 
     /// Waits until the list of pulls is as wanted.
-    async fn until(&self, what: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    pub async fn until(&self, what: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         loop {
             let pulls = self.pulls();
             if what(&pulls) {

@@ -55,7 +55,7 @@ async fn publish(plugin: &Plugin, machine: &Machine, image: &str) -> Result<(), 
 
 /// As kubelet tries again. The plugin looks at files once a second, so the first try may come too soon.
 async fn publish_soon(plugin: &Plugin, machine: &Machine, image: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while let Err(status) = publish(plugin, machine, image).await {
         assert!(Instant::now() < deadline, "{status}\n{}", machine.log());
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -196,7 +196,7 @@ async fn read_only_and_writable_again() {
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("cannot be written to"), "{status}");
     remount(&state, MountFlags::empty());
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !node.is_ready().await {
         assert!(Instant::now() < deadline, "{}", node.machine.log());
         tokio::time::sleep(Duration::from_millis(100)).await;

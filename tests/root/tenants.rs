@@ -4,5 +4,6 @@
 mod crashes;
 mod guesses;
 mod pods;
+mod progress;
 mod records;
 mod strangers;

@@ -70,7 +70,7 @@ async fn publishing(
 }
 
 async fn asked(registry: &Impostor, silent: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while registry.asked(silent) == 0 {
         assert!(Instant::now() < deadline, "the registry is not asked");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -93,7 +93,8 @@ async fn a_pod_that_ends_ends_the_waiting_for_its_volume() {
         let mut hasty = tonic::Request::new(machine.publish("a", &image));
         hasty.set_timeout(Duration::from_secs(2));
         let status = plugin.node.clone().node_publish_volume(hasty).await.unwrap_err();
-        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+        // Said by the plugin, or on a busy machine by the client itself.
+        assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status}");
         plugin.node.clone().node_unpublish_volume(machine.unpublish("a")).await.unwrap();
         machine.assert_nothing_published();
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::control::Control;
 use crate::node::Node;
 use crate::registry::Registries;
 
@@ -17,8 +18,14 @@ pub struct Innocent {
     image: String,
 }
 
-/// How long the publishes took.
-pub type Times = Vec<Duration>;
+/// How long it took.
+#[derive(Debug, Default)]
+pub struct Times {
+    /// Each publish.
+    pub publishes: Vec<Duration>,
+    /// What the machine took by itself, right after.
+    pub control: Vec<Duration>,
+}
 
 impl Innocent {
     /// Brings the image onto the node, where an operator keeps it.
@@ -34,7 +41,7 @@ impl Innocent {
     /// A call that the plugin's death has interrupted is no publish, and neither is one on a full disk, which is
     /// refused at once: where a record cannot be written, nothing can be published.
     pub async fn measure(&self, node: &Node, end: Instant) -> Times {
-        let mut times = Times::new();
+        let (mut times, mut control) = (Times::default(), Control::start(&node.machine.state()));
         while Instant::now() < end {
             tokio::time::sleep(EVERY).await;
             let mut client = node.client().await;
@@ -43,13 +50,15 @@ impl Innocent {
             let published = client.node_publish_volume(request).await;
             let took = started.elapsed();
             match published {
-                Ok(_) => times.push(took),
+                Ok(_) => times.publishes.push(took),
                 Err(status) if is_gone(&status) || is_full(&status) => {}
                 Err(status) => panic!("the innocent pod was refused: {status}\n{}", node.machine.log_tail()),
             }
+            times.control.extend(control.measure().await);
             take_down(node, POD).await;
         }
-        assert!(times.len() > 20, "only {} publishes of an innocent pod", times.len());
+        let count = times.publishes.len();
+        assert!(count > 20, "only {count} publishes of an innocent pod");
         times
     }
 }

@@ -1,4 +1,4 @@
-//! The innocent's times, idle and in the storm.
+//! The innocent's times, idle and in the storm, beside what the machine itself took.
 
 use std::time::Duration;
 
@@ -10,21 +10,29 @@ const RATIO: f64 = 3.0;
 const FLOOR: Duration = Duration::from_millis(4);
 
 /// Prints the figures, and fails if the storm's are too far off.
+///
+/// The publish is judged as it is. What the control takes longer in the storm than before says how much of that is the
+/// machine's: other work on its processors, and a disk that others sync, the storm's own pulls among them.
 pub fn compare(idle: &Times, storm: &Times) {
-    let of = |times: &Times, percent: usize| {
-        let mut sorted = times.clone();
+    let publish = ratio("publishes of an innocent pod", &idle.publishes, &storm.publishes);
+    let machine = ratio("times the machine alone", &idle.control, &storm.control).max(1.0);
+    println!(
+        "soak: p99 of a publish in the storm is {publish:.2} of the idle one (floor {FLOOR:?}; at most {RATIO}); that of \
+         the machine alone is {machine:.2}"
+    );
+    assert!(publish <= RATIO, "the innocent pod waited {publish:.2} times as long");
+}
+
+/// Prints times; returns the ratio of their 99th percentiles.
+fn ratio(what: &str, idle: &[Duration], storm: &[Duration]) -> f64 {
+    let of = |times: &[Duration], percent: usize| {
+        let mut sorted = times.to_vec();
         sorted.sort();
         sorted[(sorted.len() - 1) * percent / 100]
     };
     for (name, times) in [("idle", idle), ("storm", storm)] {
         let [median, most, all] = [50, 99, 100].map(|percent| of(times, percent));
-        println!(
-            "soak: {name}: {} publishes of an innocent pod, p50 {median:.1?}, p99 {most:.1?}, longest {all:.1?}",
-            times.len()
-        );
+        println!("soak: {name}: {} {what}, p50 {median:.1?}, p99 {most:.1?}, longest {all:.1?}", times.len());
     }
-    let (quiet, loud) = (of(idle, 99).max(FLOOR), of(storm, 99));
-    let ratio = loud.as_secs_f64() / quiet.as_secs_f64();
-    println!("soak: p99 in the storm is {ratio:.2} of the idle one (floor {FLOOR:?}; at most {RATIO})");
-    assert!(ratio <= RATIO, "the innocent pod waited {ratio:.2} times as long");
+    of(storm, 99).as_secs_f64() / of(idle, 99).max(FLOOR).as_secs_f64()
 }

@@ -9,6 +9,7 @@
 mod support;
 
 mod chaos;
+mod control;
 mod disk;
 mod images;
 mod innocent;

@@ -17,8 +17,16 @@ use super::csi::{capability, try_connect};
 use super::registry::Running;
 
 /// Arguments that commands do not know, each with its value behind an equals sign.
-const OF_THE_RUN_MODE: [&str; 6] =
-    ["--layout-dir", "--pull-wait", "--pull-grace", "--require-composefs-digest", "--integrity", "--gc-"];
+const OF_THE_RUN_MODE: [&str; 8] = [
+    "--layout-dir",
+    "--pull-wait",
+    "--pull-grace",
+    "--require-composefs-digest",
+    "--integrity",
+    "--gc-",
+    "--kubernetes-events",
+    "--kubeconfig",
+];
 
 /// A node's directories. Lives through restarts of the plugin.
 #[derive(Debug)]
@@ -153,7 +161,7 @@ impl Machine {
     }
 
     async fn connect(&self, socket: &Path, ready: bool) -> Channel {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             if let Ok(channel) = try_connect(socket).await {
                 let probed = IdentityClient::new(channel.clone()).probe(ProbeRequest {}).await;

@@ -23,8 +23,12 @@ pub enum Compression {
     Gzip,
     /// Several gzip members, as parallel compressors and eStargz write.
     GzipMembers(usize),
+    /// One gzip member and so many NULs, as tar programs pad their output.
+    GzipPadded(usize),
     /// zstd.
     Zstd,
+    /// zstd and so many NULs.
+    ZstdPadded(usize),
 }
 
 /// Which family of media types an image uses.
@@ -66,16 +70,21 @@ impl Layer {
                 let size = self.tar.len().div_ceil(members.max(1)).max(1);
                 self.tar.chunks(size).flat_map(gzip).collect()
             }
+            Compression::GzipPadded(zeros) => [gzip(&self.tar), vec![0; zeros]].concat(),
             Compression::Zstd => zstd::encode_all(&self.tar[..], 3).expect("zstd compresses"),
+            Compression::ZstdPadded(zeros) => {
+                let blob = self.clone().stored(Compression::Zstd).blob();
+                [blob, vec![0; zeros]].concat()
+            }
         }
     }
 
     fn media_type(&self, flavour: Flavour) -> String {
         let suffix = match (flavour, self.compression) {
             (_, Compression::None) => "",
-            (Flavour::Oci, Compression::Zstd) => "+zstd",
+            (Flavour::Oci, Compression::Zstd | Compression::ZstdPadded(_)) => "+zstd",
             (Flavour::Oci, _) => "+gzip",
-            (Flavour::Docker, Compression::Zstd) => ".zstd",
+            (Flavour::Docker, Compression::Zstd | Compression::ZstdPadded(_)) => ".zstd",
             (Flavour::Docker, _) => ".gzip",
         };
         let base = match flavour {

@@ -166,7 +166,7 @@ fn serve(directory: &Path, port: u16, options: Options) -> Option<Running> {
     let mut command = Command::new(installed("docker-registry"));
     command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let mut process = Running(command.spawn().expect("docker-registry is started"));
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while Instant::now() < deadline {
         // Dead first: another process may be the one that accepts.
         if process.0.try_wait().expect("its state").is_some() {

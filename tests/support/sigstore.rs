@@ -31,7 +31,7 @@ impl Sigstore {
         let mut command = Command::new(sigstore());
         command.arg(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let process = Running(command.spawn().expect("the sigstore is started"));
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(120);
         let url = loop {
             if let Ok(url) = fs::read_to_string(directory.path().join("url")) {
                 break url;

@@ -1,5 +1,6 @@
 //! Layers fold into the tree that Debian's `umoci unpack` makes of the same image: every path with its
-//! type, content, mode, owner, times, extended attributes and hard links. Needs umoci and root.
+//! type, content, mode, owner, times, extended attributes and hard links. Where umoci unpacks a layer into the lower
+//! ones instead of by itself, podman's mount is right, on overlayfs. Needs umoci, podman and root.
 
 use std::path::Path;
 use std::process::Command;
@@ -191,8 +192,8 @@ fn opaque_directories() {
 }
 
 #[test]
-fn paths_through_symbolic_links() {
-    let lower = vec![
+fn paths_through_symbolic_links_of_their_own_layer() {
+    let links = vec![
         dir(""),
         dir("usr"),
         dir("usr/lib"),
@@ -202,16 +203,82 @@ fn paths_through_symbolic_links() {
         symlink("outside", "../../../../usr"),
         symlink("chain", "outside/lib"),
     ];
-    for entries in [
-        vec![file("lib/new", "2")],
-        vec![file("absolute/new", "2")],
-        vec![file("outside/new", "2")],
-        vec![file("chain/deeper/new", "2")],
-        vec![whiteout("lib/old")],
-        vec![link("lib/linked", "absolute/old")],
-        vec![dir("lib"), file("lib/new", "2")],
+    for entry in [
+        file("lib/new", "2"),
+        file("absolute/new", "2"),
+        file("outside/new", "2"),
+        file("chain/deeper/new", "2"),
+        link("lib/linked", "absolute/old"),
     ] {
-        check(&[lower.clone(), entries]);
+        check(&[[links.clone(), vec![entry]].concat()]);
+    }
+    check(&[links, vec![dir("lib"), file("lib/new", "2")]]);
+}
+
+/// What podman shows of an image, on overlayfs, as kubelet's runtimes do: paths with their types and contents. What
+/// metadata a directory has that no entry describes, each runtime decides by itself.
+mod stacked {
+    use super::*;
+    use crate::support::registry::run;
+    use crate::support::tools::installed;
+
+    fn podman(storage: &Path, arguments: &[&str]) -> String {
+        let mut podman = Command::new(installed("podman"));
+        podman.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run"));
+        let output = run(podman.args(["--storage-driver", "overlay"]).args(arguments));
+        String::from_utf8(output).unwrap().trim().to_owned()
+    }
+
+    /// Path, type and content of each line of a dump.
+    fn shapes(lines: &[String]) -> Vec<String> {
+        let shape = |line: &String| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let kind = fields[2].get(..fields[2].len().saturating_sub(4)).unwrap_or(fields[2]);
+            format!("{} {kind} {} {}", fields[0], fields[8], fields[9])
+        };
+        lines.iter().map(shape).collect()
+    }
+
+    #[test]
+    fn what_lies_over_anything_but_directories_is_what_podman_mounts() {
+        // Podman makes a reference of the path, so it must look like one.
+        let name = format!("stacked-{}", std::process::id());
+        let scratch = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in("/var/tmp").unwrap();
+        let lower = vec![
+            dir(""),
+            dir("d"),
+            file("d/keep", "k"),
+            file("f", "old"),
+            symlink("l", "d"),
+            symlink("absolute", "/d"),
+            symlink("dangling", "nowhere"),
+        ];
+        let uppers = [
+            vec![file("f/below", "new")],
+            vec![file("f/deep/below", "new"), file("f/other", "new")],
+            vec![file("l/below", "new")],
+            vec![file("absolute/below", "new")],
+            vec![file("dangling/below", "new")],
+            vec![dir("l"), file("l/below", "new")],
+            vec![opaque("l"), file("l/below", "new")],
+            vec![opaque("d"), file("d/below", "new")],
+            vec![symlink("own", "d"), file("own/below", "new")],
+            vec![symlink("l", "f"), whiteout("d")],
+            vec![whiteout("f"), whiteout("d/keep"), file("d/below", "new")],
+        ];
+        for (number, upper) in uppers.into_iter().enumerate() {
+            let layers = [lower.clone(), upper];
+            let layout = scratch.path().join(format!("layout-{number}"));
+            layout::write(&layout, &layers);
+            let image =
+                podman(scratch.path(), &["pull", "--quiet", &format!("oci:{}:latest", layout.display())]);
+            let mounted = podman(scratch.path(), &["image", "mount", &image]);
+            let theirs = lines(&fold(&[crate::support::unpacked::entries(Path::new(&mounted))]).unwrap());
+            podman(scratch.path(), &["image", "unmount", &image]);
+            let ours = lines(&fold(&layers).unwrap());
+            assert_eq!(shapes(&ours)[1..], shapes(&theirs)[1..], "{:?}", layers[1]);
+        }
+        podman(scratch.path(), &["rmi", "--all", "--force"]);
     }
 }
 
@@ -220,7 +287,7 @@ fn three_layers() {
     check(&[
         vec![dir(""), dir("a"), file("a/1", "1"), file("a/2", "1"), link("one", "a/1")],
         vec![whiteout("a/1"), file("a/3", "2"), symlink("s", "a")],
-        vec![file("s/4", "3"), opaque("none"), dir("a"), link("two", "one"), whiteout("one")],
+        vec![file("a/4", "3"), opaque("none"), dir("a"), link("two", "one"), whiteout("one")],
     ]);
 }
 
@@ -249,22 +316,80 @@ mod random {
         ]
     }
 
-    /// Layers without the entries that our fold refuses, markers first. Where a marker comes after
-    /// what it spares, umoci keeps a lower directory's metadata; ours does not depend on the order.
+    /// Layers without the entries that our fold refuses, and without those that umoci applies to the lower layers in
+    /// turn (`src/image/tree/tests/model.rs` has them). Markers come first: where one comes after what it spares, umoci
+    /// keeps a lower directory's metadata; ours does not depend on the order.
     fn fitting(layers: Vec<Vec<LayerEntry>>) -> Vec<Vec<LayerEntry>> {
         let mut kept = vec![vec![dir("")]];
         for entries in layers {
+            let (markers, others): (Vec<LayerEntry>, Vec<LayerEntry>) =
+                entries.into_iter().partition(is_marker);
+            let lower = without_directories(&lines(&fold(&kept).unwrap()));
             kept.push(vec![]);
-            let marker = |entry: &LayerEntry| matches!(entry.kind, EntryKind::Whiteout | EntryKind::Opaque);
-            let (markers, others): (Vec<LayerEntry>, Vec<LayerEntry>) = entries.into_iter().partition(marker);
             for entry in markers.into_iter().chain(others) {
+                let is_fit = is_fit(&entry, kept.last().unwrap(), &lower);
                 kept.last_mut().unwrap().push(entry);
-                if fold(&kept).is_err() {
+                if !is_fit || fold(&kept).is_err() {
                     kept.last_mut().unwrap().pop();
                 }
             }
         }
         kept
+    }
+
+    fn is_marker(entry: &LayerEntry) -> bool {
+        matches!(entry.kind, EntryKind::Whiteout | EntryKind::Opaque)
+    }
+
+    /// The paths of a dump that are no directories.
+    fn without_directories(lines: &[String]) -> Vec<String> {
+        let no_directory = |line: &&String| !line.split(' ').nth(2).unwrap().starts_with('4');
+        lines
+            .iter()
+            .filter(no_directory)
+            .map(|line| line.split(' ').next().unwrap()[1..].to_owned())
+            .collect()
+    }
+
+    fn text(path: &[u8]) -> &str {
+        std::str::from_utf8(path).unwrap()
+    }
+
+    /// The directories that an entry needs, those of a link's target included.
+    fn needs(entry: &LayerEntry) -> Vec<&str> {
+        let mut paths = vec![text(&entry.path)];
+        if let EntryKind::Hardlink(target) = &entry.kind {
+            paths.push(text(target));
+        }
+        let own = (entry.kind == EntryKind::Opaque).then_some(paths[0]);
+        let parents = paths.iter().flat_map(|path| path.match_indices('/').map(|(at, _)| &path[..at]));
+        parents.chain(own).collect()
+    }
+
+    /// Whether umoci makes the same of an entry, behind `before` of its layer and over what the lower ones have.
+    fn is_fit(entry: &LayerEntry, before: &[LayerEntry], lower: &[String]) -> bool {
+        let is_link = |other: &&LayerEntry| matches!(other.kind, EntryKind::Symlink(_));
+        let links: Vec<&str> = before.iter().filter(is_link).map(|other| text(&other.path)).collect();
+        // A path through something of a lower layer, or through a link.
+        if needs(entry).iter().any(|dir| links.contains(dir) || lower.iter().any(|path| path == dir)) {
+            return false;
+        }
+        before.iter().all(|other| match (&entry.kind, &other.kind) {
+            // A link where a marker needs a directory.
+            (EntryKind::Symlink(_), _) => !needs(other).contains(&text(&entry.path)),
+            // What the layer replaces of its own is gone; what it hid of lower ones meanwhile stays gone in theirs.
+            (EntryKind::Directory, kind) => {
+                is_marker(other) || *kind == EntryKind::Directory || other.path != entry.path
+            }
+            // A link to what its layer hides.
+            (EntryKind::Hardlink(target), EntryKind::Whiteout) => !is_in(text(target), text(&other.path)),
+            (EntryKind::Hardlink(target), EntryKind::Opaque) => !is_in(text(target), text(&other.path)),
+            _ => true,
+        })
+    }
+
+    fn is_in(path: &str, top: &str) -> bool {
+        path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     fn shown(layers: &[Vec<LayerEntry>]) -> String {

@@ -313,11 +313,10 @@ fn verifier_programs_must_agree_with_the_policy() {
     assert_eq!(descriptor["mediaType"], "application/vnd.oci.image.manifest.v1+json");
     assert!(descriptor["size"].as_u64().unwrap() > 100);
 
-    site.verifier("b-looks", "sleep 100");
-    let started = std::time::Instant::now();
+    // Longer than the test suite has.
+    site.verifier("b-looks", "sleep 100000");
     let (admitted, explained) = site.check(&settings);
     assert!(!admitted);
-    assert!(started.elapsed().as_secs() < 30);
     assert_says(&explained, &["b-looks did not answer within 2 seconds"]);
 
     program::write(&directory.join("b-looks"), "not a program");

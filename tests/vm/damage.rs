@@ -23,7 +23,7 @@ fn complaints() -> Vec<KernelReport> {
     runtime.block_on(async {
         let mut log = KernelLog::open().unwrap();
         let mut found = Vec::new();
-        while let Ok(record) = tokio::time::timeout(Duration::from_secs(1), log.next()).await {
+        while let Ok(record) = tokio::time::timeout(Duration::from_secs(5), log.next()).await {
             found.extend(parse(&record.unwrap()));
         }
         found

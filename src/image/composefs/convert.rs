@@ -53,7 +53,7 @@ pub(super) fn filesystem(tree: &CheckedTree) -> Result<FileSystem<Sha256HashValu
 
 fn frame<'a>(tree: &'a CheckedTree, name: &'a [u8], id: NodeId) -> Frame<'a> {
     let children = tree.children(id).into_iter().flatten();
-    let rest = Box::new(children.map(|(name, child)| (&**name, child.node)));
+    let rest = Box::new(children.map(|(name, child)| (&**name, *child)));
     Frame { name, dir: Directory::new(stat(tree, &tree.node(id).stat)), rest }
 }
 

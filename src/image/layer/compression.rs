@@ -4,6 +4,8 @@ use std::io::{self, BufRead, Read};
 
 use super::error::LayerFault;
 use super::gzip::GzipReader;
+use super::members::ZstdFrames;
+use crate::image::tar::is_header;
 use crate::oci::manifest::LayerCompression;
 
 /// Largest window that a zstd frame may ask for, as a power of two: 32 MiB. Go's encoder at its best level
@@ -11,14 +13,31 @@ use crate::oci::manifest::LayerCompression;
 /// `zstd --ultra -22` one image could exhaust the node plugin's memory.
 const WINDOW_LOG_MAX: u32 = 25;
 
-/// Bytes that [`detect`] looks at.
-pub(super) const MAGIC_LENGTH: usize = 262;
+/// Bytes that [`detect`] looks at: a tar header.
+pub(super) const MAGIC_LENGTH: usize = 512;
+
+/// First bytes of what images are not compressed with, for the message.
+const FOREIGN: &[(&[u8], &str)] = &[
+    (b"\xfd7zXZ\0", "xz"),
+    (b"BZh", "bzip2"),
+    (b"LZIP", "lzip"),
+    (b"\x5d\0\0", "lzma"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"\x89LZO\0", "lzop"),
+    (b"\xff\x06\0\0sNaPpY", "snappy"),
+    (b"\x1f\x9d", "compress"),
+    (b"PK\x03\x04", "zip"),
+    (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
+];
 
 /// The compression of a blob, from its media type and its first bytes. Where they differ the bytes count, as
 /// for every container runtime: old exporters label gzip as plain tar and the reverse. The result is compared
 /// with the DiffID in any case.
 ///
+/// A blob without any bytes is an archive without entries, whatever it says.
+///
 /// # Errors
+/// [`LayerFault::ForeignCompression`] if the bytes are of a compression that layers do not have.
 /// [`LayerFault::Compression`] if the media type states a compression, and the bytes are neither of a known
 /// compression nor a tar archive.
 pub(super) fn detect(declared: LayerCompression, start: &[u8]) -> Result<LayerCompression, LayerFault> {
@@ -26,16 +45,20 @@ pub(super) fn detect(declared: LayerCompression, start: &[u8]) -> Result<LayerCo
     let skippable = |start: &[u8]| {
         start.first().is_some_and(|byte| byte & 0xf0 == 0x50) && start.get(1..4) == Some(b"\x2a\x4d\x18")
     };
-    // A plain archive may begin with any name, even with another format's magic number. Its own is at byte 257.
-    let is_tar = start.get(257..262) == Some(b"ustar");
-    if is_tar {
+    // A plain archive may begin with any name, even with another format's magic number. Its own is at byte 257. A v7
+    // archive has none, but a checksum.
+    let is_tar = start.get(257..262) == Some(b"ustar") || is_header(start);
+    let foreign = FOREIGN.iter().find(|(magic, _)| start.starts_with(magic));
+    if is_tar || start.is_empty() {
         Ok(LayerCompression::None)
     } else if start.starts_with(b"\x1f\x8b") {
         Ok(LayerCompression::Gzip)
     } else if start.starts_with(b"\x28\xb5\x2f\xfd") || skippable(start) {
         Ok(LayerCompression::Zstd)
+    } else if let Some((_, name)) = foreign {
+        Err(LayerFault::ForeignCompression(name))
     } else if declared == LayerCompression::None {
-        // A v7 archive has no magic number. If this is none, the tar reader says so.
+        // The tar reader says what is wrong with it.
         Ok(LayerCompression::None)
     } else {
         Err(LayerFault::Compression(declared))
@@ -46,7 +69,7 @@ pub(super) fn detect(declared: LayerCompression, start: &[u8]) -> Result<LayerCo
 pub(super) enum Decoder<R: BufRead> {
     Plain(R),
     Gzip(Box<GzipReader<R>>),
-    Zstd(zstd::Decoder<'static, R>),
+    Zstd(ZstdFrames<R>),
 }
 
 impl<R: BufRead> Decoder<R> {
@@ -54,11 +77,7 @@ impl<R: BufRead> Decoder<R> {
         Ok(match compression {
             LayerCompression::None => Self::Plain(source),
             LayerCompression::Gzip => Self::Gzip(Box::new(GzipReader::new(source))),
-            LayerCompression::Zstd => {
-                let mut decoder = zstd::Decoder::with_buffer(source)?;
-                decoder.window_log_max(WINDOW_LOG_MAX)?;
-                Self::Zstd(decoder)
-            }
+            LayerCompression::Zstd => Self::Zstd(ZstdFrames::new(source, WINDOW_LOG_MAX)?),
         })
     }
 
@@ -66,7 +85,7 @@ impl<R: BufRead> Decoder<R> {
         match self {
             Self::Plain(source) => source,
             Self::Gzip(decoder) => decoder.source(),
-            Self::Zstd(decoder) => decoder.get_mut(),
+            Self::Zstd(decoder) => decoder.source(),
         }
     }
 }

@@ -34,6 +34,11 @@ pub enum LayerFault {
     /// The bytes are not compressed as the descriptor says, nor in any other way we know.
     #[error("its media type says {0}, but its bytes are neither that nor a tar archive; rebuild the image")]
     Compression(LayerCompression),
+    /// The bytes are compressed in a way that layers are not.
+    #[error(
+        "its bytes are {0}, and layers may be plain, gzip or zstd; compress it again with one of these and push it"
+    )]
+    ForeignCompression(&'static str),
     /// Fewer bytes came than the descriptor says.
     #[error("{} bytes short of {size}; the registry or a proxy cut it off, pull again", size - got)]
     Short {
@@ -104,6 +109,7 @@ impl LayerFault {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Compression(_) | Self::Decompress { .. } => Kind::Invalid,
+            Self::ForeignCompression(_) => Kind::Unsupported,
             Self::Short { .. } | Self::Long { .. } | Self::Digest { .. } => Kind::Corrupt,
             Self::Window | Self::TooLong(_) | Self::Entries(_) => Kind::Exhausted,
             Self::Tar(error) => error.kind(),
@@ -127,7 +133,7 @@ impl LayerFault {
     /// whether the registry altered the content or the builder made it so.
     pub(super) fn blames_content(&self) -> bool {
         match self {
-            Self::Compression(_) | Self::Decompress { .. } => true,
+            Self::Compression(_) | Self::ForeignCompression(_) | Self::Decompress { .. } => true,
             Self::Tar(error) => !matches!(error, TarError::Limit(..) | TarError::Read(_)),
             _ => false,
         }

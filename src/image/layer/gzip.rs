@@ -1,4 +1,4 @@
-//! gzip (RFC 1952): the members of a blob as one stream, as gzip(1) reads them.
+//! gzip (RFC 1952): the members of a blob as one stream.
 //!
 //! Neither checksum nor length of a member is looked at: the blob's digest covers every byte that goes in, and a layer's
 //! DiffID every byte that comes out. The checksum would be a tenth of the work.
@@ -71,16 +71,12 @@ impl<R: BufRead> GzipReader<R> {
         if self.place == Place::Behind {
             self.skip(TRAILER)?;
             self.place = Place::End;
-            // Padding: some tools write whole blocks, and gzip(1) ignores NULs as well.
-            let first = loop {
-                match self.byte()? {
-                    Some(0) => {}
-                    Some(first) => break first,
-                    None => return Ok(()),
-                }
-            };
-            if first != 0x1f {
-                return Err(invalid("what follows the compressed data is neither padding nor more of it"));
+            match self.byte()? {
+                None => return Ok(()),
+                // NULs behind the last one are padding: tar programs write their output in blocks, and gzip(1) ignores them.
+                Some(0) => return self.padding(),
+                Some(0x1f) => {}
+                Some(_) => return Err(invalid("no gzip header")),
             }
         } else if self.expect()? != 0x1f {
             return Err(invalid("no gzip header"));
@@ -91,11 +87,25 @@ impl<R: BufRead> GzipReader<R> {
         Ok(())
     }
 
+    fn padding(&mut self) -> io::Result<()> {
+        loop {
+            match self.byte()? {
+                None => return Ok(()),
+                Some(0) => {}
+                // As Go's readers: damage, even if it is another member.
+                Some(_) => return Err(invalid("something follows the zeros behind it")),
+            }
+        }
+    }
+
     /// The rest of a header, behind its first byte.
     fn header(&mut self) -> io::Result<()> {
         let [magic, method, flags] = [self.expect()?, self.expect()?, self.expect()?];
-        if magic != 0x8b || method != 8 || flags & RESERVED != 0 {
-            return Err(invalid("no gzip header, or one of a kind that does not exist"));
+        if magic != 0x8b || method != 8 {
+            return Err(invalid("no gzip header"));
+        }
+        if flags & RESERVED != 0 {
+            return Err(invalid("a gzip header with unknown flags"));
         }
         // Time, level and operating system.
         self.skip(6)?;

@@ -161,8 +161,10 @@ fn damaged_compression_under_the_right_digest_is_the_builders_fault() {
                 &format!("its {compression} data is damaged"),
             );
         }
-        let garbage = [&bytes[..], b"garbage"].concat();
-        refused(&blob_of(&garbage, compression), &garbage, Kind::Invalid, "damaged");
+        for rest in [&b"garbage"[..], b"\0\0garbage", &[&[0; 600], &bytes[..]].concat()] {
+            let garbage = [&bytes[..], rest].concat();
+            refused(&blob_of(&garbage, compression), &garbage, Kind::Invalid, "damaged");
+        }
     }
     let neither = vec![b'?'; 5000];
     refused(&blob_of(&neither, LayerCompression::Zstd), &neither, Kind::Invalid, "media type says zstd");
@@ -182,7 +184,7 @@ fn the_members_of_a_gzip_file_are_read_whatever_their_headers_and_trailers_say()
     // Extra field, name, comment and the header's own checksum.
     let header = b"\x1f\x8b\x08\x1e\0\0\0\0\0\x03\x04\0some\x6eame\0\x63omment\0\x12\x34";
     let full = [header, plain.get(10..).unwrap()].concat();
-    for first in [wrong_sum, full, [&plain[..], &[0; 1000]].concat()] {
+    for first in [wrong_sum, full] {
         let bytes = [&first[..], &gzip(tail), &[0; 3]].concat();
         let blob = blob_of(&bytes, LayerCompression::Gzip);
         for chunk in [1, 10, usize::MAX] {
@@ -194,6 +196,146 @@ fn the_members_of_a_gzip_file_are_read_whatever_their_headers_and_trailers_say()
         let bytes = [&plain[..], header].concat();
         refused(&blob_of(&bytes, LayerCompression::Gzip), &bytes, Kind::Invalid, "damaged");
     }
+}
+
+#[test]
+fn zeros_behind_compressed_data_are_padding() {
+    let (_dir, objects) = store();
+    let tar = archive();
+    for (whole, part) in [(gzip(&tar), gzip as fn(&[u8]) -> Vec<u8>), (zstd(&tar), zstd)] {
+        let (head, tail) = tar.split_at(1000);
+        let in_parts = [part(head), part(b""), part(tail)].concat();
+        for bytes in [whole, in_parts] {
+            for padding in [1, 2, 9, 512, 10_240] {
+                let padded = [&bytes[..], &vec![0; padding]].concat();
+                let blob = blob_of(&padded, LayerCompression::Gzip);
+                for chunk in [1000, bytes.len(), bytes.len() + 1, usize::MAX] {
+                    let (outcome, entries) =
+                        take(&objects, &blob, &padded, chunk, &TarLimits::default()).unwrap();
+                    assert_eq!((outcome.diff_id, entries.len()), (Digest::of(&tar), 6));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gzip_headers_may_have_every_field() {
+    let (_dir, objects) = store();
+    let tar = archive();
+    let builder = flate2::GzBuilder::new().extra(vec![0; 300]).filename("a.tar").comment("b").mtime(7);
+    let mut encoder = builder.write(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &tar).unwrap();
+    let mut bytes = encoder.finish().unwrap();
+    let layer = |bytes: &[u8], chunk| {
+        let blob = blob_of(bytes, LayerCompression::Gzip);
+        take(&objects, &blob, bytes, chunk, &TarLimits::default()).map(|(outcome, _)| outcome.diff_id)
+    };
+    assert_eq!(layer(&bytes, 7).unwrap(), Digest::of(&tar));
+    // With a checksum of the header, which nobody compares.
+    let body = 10 + 2 + 300 + b"a.tar\0b\0".len();
+    bytes[3] |= 2;
+    bytes.splice(body..body, [1, 2]);
+    assert_eq!(layer(&bytes, 7).unwrap(), Digest::of(&tar));
+    for cut in [1, 5, 11, 100, body - 3, body, body + 1] {
+        let cut = &bytes[..cut];
+        refused(&blob_of(cut, LayerCompression::Gzip), cut, Kind::Invalid, "");
+    }
+    bytes[3] |= 0x20;
+    refused(&blob_of(&bytes, LayerCompression::Gzip), &bytes, Kind::Invalid, "unknown flags");
+}
+
+#[test]
+fn a_blob_of_no_bytes_is_a_layer_without_entries() {
+    let (_dir, objects) = store();
+    for compression in [LayerCompression::None, LayerCompression::Gzip, LayerCompression::Zstd] {
+        let blob = blob_of(b"", compression);
+        let (outcome, entries) = take(&objects, &blob, b"", 10, &TarLimits::default()).unwrap();
+        assert_eq!((outcome.diff_id, outcome.tar_bytes, entries.len()), (Digest::of(b""), 0, 0));
+        // Nor is a compressed nothing anything.
+        for bytes in [gzip(b""), zstd(b"")] {
+            let blob = blob_of(&bytes, compression);
+            let (outcome, entries) = take(&objects, &blob, &bytes, 10, &TarLimits::default()).unwrap();
+            assert_eq!((outcome.diff_id, entries.len()), (Digest::of(b""), 0));
+        }
+    }
+}
+
+#[test]
+fn a_compression_that_layers_do_not_have_is_named() {
+    for (start, name) in [
+        (&b"\xfd7zXZ\0\0\x04"[..], "xz"),
+        (b"BZh91AY&SY", "bzip2"),
+        (b"\x5d\0\0\x80\0\xff\xff\xff\xff\xff\xff\xff\xff", "lzma"),
+        (b"\x04\x22\x4d\x18\x64\x40", "lz4"),
+        (b"PK\x03\x04\x14", "zip"),
+    ] {
+        let bytes = [start, &[7; 900]].concat();
+        for compression in [LayerCompression::None, LayerCompression::Gzip, LayerCompression::Zstd] {
+            for bytes in [&bytes[..], start] {
+                let says = format!("its bytes are {name}, and layers may be plain, gzip or zstd");
+                refused(&blob_of(bytes, compression), bytes, Kind::Unsupported, &says);
+            }
+        }
+    }
+    // An archive may begin with a file of such a name, in a format without a magic number.
+    let (_dir, objects) = store();
+    let header =
+        crate::image::tar::testing::Raw::new(b'0', b"BZh91AY&SY", 0).put(257, &[0; 8]).with_checksum();
+    let blob = blob_of(&header, LayerCompression::Gzip);
+    let (_, entries) = take(&objects, &blob, &header, 100, &TarLimits::default()).unwrap();
+    assert_eq!(&*entries[0].path, b"BZh91AY&SY");
+}
+
+/// A sparse file in GNU's old format: data at the beginning and at the end.
+fn sparse(name: &[u8], data: &[u8], size: u64) -> Builder {
+    let mut header = crate::image::tar::testing::Raw::new(b'S', name, 2 * data.len() as u64);
+    header.put(257, b"ustar  \0");
+    let number = |number: u64| [&[0x80, 0, 0, 0][..], &number.to_be_bytes()].concat();
+    for (at, value) in [
+        (386, 0),
+        (398, data.len() as u64),
+        (410, size - data.len() as u64),
+        (422, data.len() as u64),
+        (483, size),
+    ] {
+        header.put(at, &number(value));
+    }
+    Builder::default().raw(&header.with_checksum()).content(&[data, data].concat())
+}
+
+#[test]
+fn holes_are_no_bomb_and_take_no_space() {
+    let (_dir, objects) = store();
+    // More than the blob's ratio and what is free allow.
+    let size = 50 << 30;
+    let tar = sparse(b"disk.img", &[7; 3000], size).end();
+    for bytes in [gzip(&tar), tar.clone()] {
+        let blob = blob_of(&bytes, LayerCompression::Gzip);
+        let limits = TarLimits::for_blob(&ImageLimits::default(), blob.size);
+        assert!(limits.bytes < size);
+        let (outcome, entries) = take(&objects, &blob, &bytes, 1000, &limits).unwrap();
+        assert_eq!(outcome.contents.bytes, size);
+        let EntryKind::Object(digest, found) = &entries[0].kind else { panic!("{:?}", entries[0].kind) };
+        assert_eq!(*found, size);
+        assert!(objects.stat(digest).unwrap().unwrap().allocated < 64 << 10);
+    }
+    // They count for what readers must expect of a layer.
+    let image = ImageLimits { layer_bytes: size - 1, ..ImageLimits::default() };
+    let blob = blob_of(&tar, LayerCompression::None);
+    refused_within(
+        &TarLimits::for_blob(&image, blob.size),
+        &blob,
+        &tar,
+        Kind::Exhausted,
+        "--max-layer-bytes",
+    );
+    // Small ones, too, are as large as they were.
+    let tar = sparse(b"small", b"ab", 100_000).end();
+    let blob = blob_of(&tar, LayerCompression::None);
+    let (_, entries) = take(&objects, &blob, &tar, 1000, &TarLimits::default()).unwrap();
+    let content = [&b"ab"[..], &vec![0; 99_996], b"ab"].concat();
+    assert_eq!(entries[0].kind, EntryKind::Object(VerityDigest::of(&content), 100_000));
 }
 
 #[test]
@@ -368,8 +510,8 @@ impl std::io::Write for &mut Counted {
     }
 }
 
-/// A global header whose attributes each of the entries gets.
-fn global_attributes(entries: usize) -> Vec<u8> {
+/// Entries with a hundred attributes each.
+fn attributes(entries: usize) -> Vec<u8> {
     let mut records = Vec::new();
     for number in 0..100 {
         let record = format!(" SCHILY.xattr.user.{number:03}={}\n", "v".repeat(600));
@@ -377,11 +519,11 @@ fn global_attributes(entries: usize) -> Vec<u8> {
         records.extend(format!("{}{record}", record.len() + 3).into_bytes());
     }
     let mut archive = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_ustar();
-    header.set_entry_type(tar::EntryType::XGlobalHeader);
-    header.set_size(records.len() as u64);
-    archive.append_data(&mut header, "pax", &records[..]).unwrap();
     for number in 0..entries {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::XHeader);
+        header.set_size(records.len() as u64);
+        archive.append_data(&mut header, "pax", &records[..]).unwrap();
         let mut header = tar::Header::new_ustar();
         header.set_size(0);
         header.set_mode(0o644);
@@ -393,7 +535,7 @@ fn global_attributes(entries: usize) -> Vec<u8> {
 #[test]
 fn a_record_is_not_written_beyond_what_its_image_may_have() {
     let (_dir, objects) = store();
-    let tar = global_attributes(2000);
+    let tar = attributes(200);
     let blob = blob_of(&tar, LayerCompression::None);
     let image = Budget::of(&ImageLimits { metadata_bytes: 1 << 20, ..ImageLimits::default() });
     let mut sink = Counted(0);

@@ -11,7 +11,7 @@ use crate::image::verity::VerityDigest;
 use crate::oci::limits::Budget;
 
 /// Files up to this many bytes are gathered in memory and hashed first, so that content that the store has
-/// already is never written. Larger ones are written while they are hashed.
+/// already is never written. Larger ones, and those with holes, are written while they are hashed.
 pub(super) const GATHER_MAX: u64 = 1 << 20;
 
 /// Counts of what a layer contains.
@@ -47,7 +47,7 @@ pub(super) fn unpack<R: BufRead, W: Write>(
                 if size <= INLINE_MAX as u64 {
                     EntryKind::Inline(with_content(archive, size, &mut gathered, |content| content.into())?)
                 } else {
-                    let (digest, put) = if size <= GATHER_MAX {
+                    let (digest, put) = if size <= GATHER_MAX && !archive.has_holes() {
                         with_content(archive, size, &mut gathered, |content| objects.put(content))?
                             .map_err(blame)?
                     } else {
@@ -84,7 +84,7 @@ fn with_content<R: BufRead, T>(
         match piece {
             Piece::Data(bytes) if bytes.len() as u64 == size => return Ok(use_it(bytes)),
             Piece::Data(bytes) => gathered.extend_from_slice(bytes),
-            // Bounded by GATHER_MAX, as the whole file is.
+            // An inline file is short, and longer ones have no holes here.
             Piece::Zeros(count) => gathered.resize(gathered.len() + count as usize, 0),
         }
     }
@@ -100,10 +100,9 @@ fn stream<R: BufRead>(
     let mut writer = objects.writer().map_err(&blame)?;
     while let Some(piece) = archive.data()? {
         match piece {
-            Piece::Data(bytes) => writer.write(bytes),
+            Piece::Data(bytes) => writer.write(bytes).map_err(&blame)?,
             Piece::Zeros(count) => writer.zeros(count),
         }
-        .map_err(&blame)?;
     }
     writer.finish().map_err(&blame)
 }

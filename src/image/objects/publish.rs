@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::directory::{Objects, name};
 use super::error::ObjectError;
+use super::sparse_file::{SparseFile, write_all};
 use super::sweep::TEMPORARY;
 use crate::image::verity::VerityDigest;
 use crate::sys;
@@ -79,10 +80,9 @@ impl Objects {
         if self.contains(&digest, content.len() as u64)? {
             return Ok((digest, Put::Present));
         }
-        self.inner.room.take(content.len() as u64)?;
-        let file = self.unnamed()?;
-        write_all(&file, content).map_err(|errno| self.fail(errno, "write"))?;
-        let put = self.publish(file, &digest, content.len() as u64)?;
+        let mut file = SparseFile::new(self, self.unnamed()?);
+        file.write(content)?;
+        let put = self.publish(file.finish()?, &digest, content.len() as u64)?;
         Ok((digest, put))
     }
 
@@ -171,18 +171,4 @@ impl Objects {
             Err(ObjectError::Mismatch { path: self.path(digest), found: VerityDigest(found) })
         }
     }
-}
-
-/// Writes all of `bytes`, however few of them the kernel takes at a time.
-pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match rustix::io::write(file, bytes) {
-            // Must not happen for a regular file, and would loop forever.
-            Ok(0) => return Err(Errno::IO),
-            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
 }

@@ -115,12 +115,89 @@ fn a_full_filesystem_is_exhausted_and_names_the_store() {
 fn holes_are_content_but_take_no_space() {
     let (_dir, objects) = store();
     let mut writer = objects.writer().unwrap();
-    writer.zeros(1 << 20).unwrap();
+    writer.zeros(1 << 20);
     writer.write(b"middle").unwrap();
-    writer.zeros(3 << 20).unwrap();
+    writer.zeros(3 << 20);
     let (digest, _) = writer.finish().unwrap();
     let content = [vec![0; 1 << 20], b"middle".to_vec(), vec![0; 3 << 20]].concat();
     assert_eq!(digest, VerityDigest::of(&content));
     assert_eq!(read(&objects, &digest), content);
     assert!(objects.stat(&digest).unwrap().unwrap().allocated < 64 << 10);
+}
+
+/// Bytes that a file of this content takes on the disk.
+fn allocated(objects: &Objects, content: &[u8], write: impl FnOnce(&Objects) -> VerityDigest) -> u64 {
+    let digest = write(objects);
+    assert_eq!(digest, VerityDigest::of(content));
+    assert_eq!(read(objects, &digest), content);
+    let allocated = objects.stat(&digest).unwrap().unwrap().allocated;
+    objects.remove(&digest).unwrap();
+    allocated
+}
+
+#[test]
+fn long_runs_of_zeros_become_holes_whichever_way_they_come() {
+    let (_dir, objects) = store();
+    let zeros = |count: usize| vec![0; count];
+    let data = |count: usize| vec![5; count];
+    for (parts, at_most) in [
+        (vec![data(3), zeros(1 << 20), data(3)], 16 << 10),
+        (vec![zeros(1 << 20)], 0),
+        (vec![data(100_000), zeros(300_000), data(100_000), zeros(100_000)], 220_000),
+        (vec![zeros(70_000), data(1), zeros(200_000)], 16 << 10),
+        // Not worth it, except at the end.
+        (vec![data(10_000), zeros(50_000), data(10_000)], 80_000),
+    ] {
+        let content = parts.concat();
+        let whole = allocated(&objects, &content, |objects| objects.put(&content).unwrap().0);
+        assert!(whole <= at_most, "{whole} of at most {at_most}");
+        for size in [999, 4096, 130_000] {
+            let in_pieces = allocated(&objects, &content, |objects| {
+                let mut writer = objects.writer().unwrap();
+                content.chunks(size).for_each(|chunk| writer.write(chunk).unwrap());
+                writer.finish().unwrap().0
+            });
+            assert!(in_pieces <= at_most, "{in_pieces} of at most {at_most} by {size}");
+        }
+    }
+    let dense = [data(10_000), zeros(50_000), data(10_000)].concat();
+    let put = |objects: &Objects| objects.put(&dense).unwrap().0;
+    assert!(allocated(&objects, &dense, put) >= 70_000, "a hole here is not worth its extent");
+}
+
+/// Data, zeros and holes in any order and length, in pieces of any size.
+#[test]
+fn what_is_written_with_holes_is_read() {
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
+
+    let (_dir, objects) = store();
+    let parts = proptest::collection::vec((0..3u8, 0..150_000usize), 0..8);
+    let cuts = proptest::collection::vec(1..140_000usize, 1..4);
+    let config = Config { cases: 64, failure_persistence: None, ..Config::default() };
+    let check = |(parts, cuts): (Vec<(u8, usize)>, Vec<usize>)| {
+        let mut writer = objects.writer().unwrap();
+        let mut content = Vec::new();
+        let mut cuts = cuts.iter().cycle();
+        for (kind, length) in parts {
+            let data = (0..length).map(|at| (at / 999) as u8);
+            let part: Vec<u8> = if kind == 0 { data.collect() } else { vec![0; length] };
+            content.extend_from_slice(&part);
+            if kind == 2 {
+                writer.zeros(length as u64);
+                continue;
+            }
+            let mut rest = &part[..];
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
+                writer.write(now).unwrap();
+                rest = later;
+            }
+        }
+        let (digest, _) = writer.finish().unwrap();
+        prop_assert_eq!(digest, VerityDigest::of(&content));
+        prop_assert_eq!(read(&objects, &digest), content);
+        Ok(())
+    };
+    TestRunner::new(config).run(&(parts, cuts), check).unwrap();
 }

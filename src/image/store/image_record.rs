@@ -16,8 +16,9 @@ use crate::oci::digest::Digest;
 /// Raised whenever the same layers would give other bytes than before by the same rules: digests of different
 /// builders are not compared, and an image of another builder is built anew. 2 leaves out device nodes, named pipes
 /// and the labels of security modules. 3 is the first that makes images without privileges; no digest of the rules
-/// before changed, but what they made is to be replaced.
-const BUILDER: u32 = 3;
+/// before changed, but what they made is to be replaced. 4 unpacks each layer by itself
+/// (`docs/adr/0030-how-layers-are-read.md`).
+const BUILDER: u32 = 4;
 
 /// What is known of an image that is completely in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,6 @@ use super::extension::Extension;
 use super::header::{BLOCK, Header};
 use super::interpret::{Interpreted, TarEntry, TarKind, interpret};
 use super::limits::TarLimits;
-use super::pax::Pax;
 use super::sparse::{self, Segment};
 use super::sparse_map;
 use super::stream::Stream;
@@ -19,10 +18,10 @@ pub struct Archive<R> {
     limits: TarLimits,
     /// Headers read, of any type.
     headers: u64,
-    /// Bytes of file content, holes included, that may still come.
+    /// Bytes of file content that may still come.
     budget: u64,
-    /// What global headers say of all entries.
-    global: Pax,
+    /// The same with holes.
+    budget_with_holes: u64,
     content: Content,
 }
 
@@ -63,7 +62,7 @@ impl<R: BufRead> Archive<R> {
             limits,
             headers: 0,
             budget: limits.bytes,
-            global: Pax::default(),
+            budget_with_holes: limits.bytes_with_holes,
             content: Content::default(),
         }
     }
@@ -83,19 +82,19 @@ impl<R: BufRead> Archive<R> {
             self.skip_content()?;
             let at = self.stream.offset();
             self.stream.set_subject(TarSubject::Header(at));
-            let mut extension = Extension { pax: self.global.clone(), ..Extension::default() };
+            let mut extension = Extension::default();
             let mut extended = false;
             let header = loop {
                 let Some(header) = self.header(extended)? else { return Ok(None) };
-                if !extension.read(&header, &mut self.stream, &mut self.global, &self.limits)? {
-                    break header;
-                }
-                // A global header may stand alone. The other extensions need an entry to follow, and what
-                // they say of it must not be overwritten by a global header behind them.
-                if header.type_flag() != b'g' {
+                if header.type_flag() == b'g' {
+                    // It counts for nothing, and what was said of an entry before it is forgotten.
+                    self.skip_header(&header)?;
+                    (extension, extended) = (Extension::default(), false);
+                } else if extension.read(&header, &mut self.stream, &self.limits)? {
+                    // The archive must not end between what is said of an entry and the entry.
                     extended = true;
-                } else if !extended {
-                    extension.pax = self.global.clone();
+                } else {
+                    break header;
                 }
             };
             // An entry that is no part of an image: go on with the next one.
@@ -156,6 +155,15 @@ impl<R: BufRead> Archive<R> {
         Header::parse(block).map(Some).map_err(|what| self.stream.malformed(what))
     }
 
+    /// Skips the body of an extended header.
+    fn skip_header(&mut self, header: &Header) -> Result<(), TarError> {
+        let size = header.size().map_err(|what| self.stream.malformed(what))?;
+        let size = u64::try_from(size).map_err(|_| self.stream.malformed("its size is negative"))?;
+        // Its padding must be there, as that of the headers that are read.
+        let padded = size.checked_add(padding(size)).ok_or_else(|| self.stream.truncated())?;
+        self.stream.skip(padded, 0)
+    }
+
     /// Interprets an entry's own header and prepares for its content. `None`: the entry is no part of an
     /// image.
     fn begin(
@@ -167,8 +175,7 @@ impl<R: BufRead> Archive<R> {
         let pax_sparse = extension.pax.sparse.clone();
         let Interpreted { entry, subject, stored } = interpret(header, extension, &self.limits, at)?;
         self.stream.set_subject(subject);
-        self.content =
-            Content { stored, padding: stored.next_multiple_of(BLOCK as u64) - stored, ..Content::default() };
+        self.content = Content { stored, padding: padding(stored), ..Content::default() };
         let Some(mut entry) = entry else {
             // More blocks of the map may stand before the content that is to be skipped.
             if header.type_flag() == b'S' {
@@ -200,18 +207,21 @@ impl<R: BufRead> Archive<R> {
         Ok(Some(entry))
     }
 
-    /// Checks a file's segments, counts its size against the budget, and prepares to read it.
+    /// Whether some of the current file is not in the stream, but zeros.
+    pub(in crate::image) fn has_holes(&self) -> bool {
+        self.content.stored < self.content.size
+    }
+
+    /// Checks a file's segments, counts its bytes against the budgets, and prepares to read it.
     fn lay_out(&mut self, entry: &mut TarEntry, segments: Vec<Segment>, size: u64) -> Result<(), TarError> {
         let mut segments =
             sparse::check(segments, size, self.content.stored).map_err(|what| self.stream.malformed(what))?;
         segments.reverse();
-        self.budget = match self.budget.checked_sub(size) {
-            Some(left) => left,
-            None => {
-                let found = (self.limits.bytes - self.budget).saturating_add(size);
-                return Err(self.stream.limit(self.limits.bytes_cap.exceeded(found, self.limits.bytes)));
-            }
-        };
+        let (cap, limit) = (self.limits.bytes_cap, self.limits.bytes);
+        self.take(|own| &mut own.budget, self.content.stored, (cap, limit))?;
+        // Holes take no bytes of the blob and none on the disk, so no ratio counts them. But whoever reads them does.
+        let limit = self.limits.bytes_with_holes;
+        self.take(|own| &mut own.budget_with_holes, size, (Cap::LayerBytes, limit))?;
         // The content of a whiteout or directory, if any, is skipped and not read.
         if let TarKind::File(file) = &mut entry.kind {
             *file = size;
@@ -221,11 +231,31 @@ impl<R: BufRead> Archive<R> {
         Ok(())
     }
 
+    /// Takes `amount` from one of the budgets.
+    fn take(
+        &mut self,
+        budget: impl Fn(&mut Self) -> &mut u64,
+        amount: u64,
+        (cap, limit): (Cap, u64),
+    ) -> Result<(), TarError> {
+        let left = *budget(self);
+        *budget(self) = left.checked_sub(amount).ok_or_else(|| {
+            let found = (limit - left).saturating_add(amount);
+            self.stream.limit(cap.exceeded(found, limit))
+        })?;
+        Ok(())
+    }
+
     fn skip_content(&mut self) -> Result<(), TarError> {
         self.stream.consume_lent();
         let Content { stored, padding, .. } = std::mem::take(&mut self.content);
         self.stream.skip(stored, padding)
     }
+}
+
+/// Bytes of padding behind `size` bytes of content.
+fn padding(size: u64) -> u64 {
+    (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Headers that describe the entry to come: PAX's `x` and `g`, GNU's `L` and `K`.
+//! Headers that describe the entry to come: PAX's `x`, GNU's `L` and `K`.
 
 use std::io::BufRead;
 
@@ -13,36 +13,29 @@ use crate::oci::limits::Cap;
 #[derive(Debug, Default)]
 pub(super) struct Extension {
     pub(super) pax: Pax,
-    /// GNU's `L` and `K`.
+    /// GNU's `L` and `K`, if they are not empty.
     pub(super) long_name: Option<Vec<u8>>,
     pub(super) long_link: Option<Vec<u8>>,
 }
 
 impl Extension {
-    /// If `header` describes the entry to come, reads its body and returns true. A global header goes to
-    /// `global`.
+    /// If `header` describes the entry to come, reads its body and returns true. The last of several headers of one type
+    /// counts, as for Go's reader.
     pub(super) fn read<R: BufRead>(
         &mut self,
         header: &Header,
         stream: &mut Stream<R>,
-        global: &mut Pax,
         limits: &TarLimits,
     ) -> Result<bool, TarError> {
         match header.type_flag() {
             // `X` is Solaris's name for `x`.
             b'x' | b'X' => {
                 let body = body(header, stream, limits)?;
+                self.pax = Pax::default();
                 self.pax.read(&body, limits).map_err(|error| stream.pax_error(error))?;
             }
-            b'g' => {
-                let body = body(header, stream, limits)?;
-                global.read(&body, limits).map_err(|error| stream.pax_error(error))?;
-                if global.is_of_one_entry() {
-                    return Err(stream.malformed("a global header gives all entries the same name or size"));
-                }
-            }
-            b'L' => self.long_name = Some(long_name(header, stream, limits)?),
-            b'K' => self.long_link = Some(long_name(header, stream, limits)?),
+            b'L' => self.long_name = long_name(header, stream, limits)?,
+            b'K' => self.long_link = long_name(header, stream, limits)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -53,12 +46,12 @@ fn long_name<R: BufRead>(
     header: &Header,
     stream: &mut Stream<R>,
     limits: &TarLimits,
-) -> Result<Vec<u8>, TarError> {
+) -> Result<Option<Vec<u8>>, TarError> {
     let mut name = body(header, stream, limits)?;
     // GNU tar ends the name with a NUL.
     let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
     name.truncate(end);
-    Ok(name)
+    Ok((!name.is_empty()).then_some(name))
 }
 
 /// The content of an extended header, which is bounded.

@@ -141,13 +141,21 @@ fn text(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// A number in octal digits, with leading spaces, ended by a space, a NUL or the field's end. If the top
-/// bit is set, the number is in GNU's base-256, in two's complement. An empty field is 0.
+/// Whether these bytes begin with a header.
+pub(in crate::image) fn is_header(start: &[u8]) -> bool {
+    let block = start.get(..BLOCK).and_then(|block| <[u8; BLOCK]>::try_from(block).ok());
+    block.is_some_and(|block| Header::parse(block).is_ok())
+}
+
+/// A number in octal digits, with leading spaces or NULs (old v7 writers), ended by a space, a NUL or the
+/// field's end. If the top bit is set, the number is in GNU's base-256, in two's complement. An empty field is 0.
 fn number(field: &[u8]) -> Result<i64, ()> {
     if field.first().is_some_and(|byte| byte & 0x80 != 0) {
         return base256(field);
     }
-    let digits = field.trim_ascii_start();
+    let is_filler = |byte: &u8| *byte == 0 || byte.is_ascii_whitespace();
+    let start = field.iter().position(|byte| !is_filler(byte)).unwrap_or(field.len());
+    let digits = field.get(start..).unwrap_or_default();
     let end = digits.iter().position(|byte| matches!(byte, 0 | b' ')).unwrap_or(digits.len());
     let digits = digits.get(..end).unwrap_or_default();
     digits.iter().try_fold(0i64, |value, digit| match digit {
@@ -177,6 +185,11 @@ mod tests {
             (&b"0000644\0"[..], 0o644),
             (b"   644 \0", 0o644),
             (b"644\0\0\0\0\0", 0o644),
+            (b"\0\0\0\x000755", 0o755),
+            (b"\0 \0 1750", 0o1750),
+            (b" \x00644 \0", 0o644),
+            (b"\x00644\x00999", 0o644),
+            (b" \0\0 \0 \0 ", 0),
             (b"00000000000\0", 0),
             (b"777777777777", 0o777_777_777_777),
             (b"\0\0\0\0\0\0\0\0", 0),
@@ -197,6 +210,7 @@ mod tests {
             &b"8000000\0"[..],
             b"-0000001",
             b"0x10\0\0\0\0",
+            b"\0\0\0x644\0",
             b"\xbf\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
         ] {
             assert!(number(bad).is_err(), "{}", bad.escape_ascii());

@@ -43,6 +43,15 @@ fn has_content(flag: u8) -> bool {
     !matches!(flag, b'1'..=b'6')
 }
 
+fn is_regular(flag: u8) -> bool {
+    matches!(flag, 0 | b'0' | b'7' | b'S')
+}
+
+/// `D` is GNU's directory in incremental archives. Its content is a list of names.
+fn is_directory(flag: u8) -> bool {
+    matches!(flag, b'5' | b'D')
+}
+
 /// Interprets a header. `at` is its position in the stream, for errors about an entry without a name.
 pub(super) fn interpret(
     header: &Header,
@@ -51,10 +60,11 @@ pub(super) fn interpret(
     at: u64,
 ) -> Result<Interpreted, TarError> {
     let pax = &extension.pax;
-    // In the order of precedence. The header of a sparse file has an invented name, and PAX the real one.
+    // In the order of precedence, which is that of Go's reader. The header of a sparse file has an invented name, and
+    // PAX the real one.
     let name = (pax.sparse.name.clone())
-        .or_else(|| pax.path.clone())
         .or(extension.long_name)
+        .or_else(|| pax.path.clone())
         .unwrap_or_else(|| header.name());
     let subject =
         if name.is_empty() { TarSubject::Header(at) } else { TarSubject::Entry(name.as_slice().into()) };
@@ -70,7 +80,7 @@ pub(super) fn interpret(
         }
     };
     // v7 has no type for directories.
-    if matches!(flag, 0 | b'0' | b'7') && name.ends_with(b"/") {
+    if flag == 0 && name.ends_with(b"/") {
         if size > 0 {
             return Err(malformed("its name is a directory's, but it has content"));
         }
@@ -81,9 +91,16 @@ pub(super) fn interpret(
     if flag == b'V' {
         return Ok(Interpreted { entry: None, subject, stored });
     }
-    let parsed = path::parse(&name).map_err(|why| TarError::Name(subject.clone(), why))?;
+    let parsed = match &*name {
+        // tar-stream and converters from cpio write the root so.
+        b"" if is_directory(flag) => ParsedName::Path(Box::default()),
+        name => path::parse(name).map_err(|why| TarError::Name(subject.clone(), why))?,
+    };
     let (path, hides) = match parsed {
-        ParsedName::Ignored => return Ok(Interpreted { entry: None, subject, stored }),
+        ParsedName::LinkTarget(path) if is_regular(flag) => (path, None),
+        ParsedName::Ignored | ParsedName::LinkTarget(_) => {
+            return Ok(Interpreted { entry: None, subject, stored });
+        }
         ParsedName::Path(path) => (path, None),
         ParsedName::Whiteout(path) => (path, Some(EntryKind::Whiteout)),
         ParsedName::Opaque(path) => (path, Some(EntryKind::Opaque)),
@@ -93,7 +110,12 @@ pub(super) fn interpret(
         let entry = Some(TarEntry { path, meta: Meta::default(), kind: TarKind::Other(kind) });
         return Ok(Interpreted { entry, subject, stored });
     }
-    let link = pax.link_path.clone().or(extension.long_link).unwrap_or_else(|| header.link_name().to_vec());
+    // Nothing but a directory can be meant by a name such as `./`.
+    if path.is_empty() && is_regular(flag) && size == 0 && name.ends_with(b"/") {
+        flag = b'5';
+    }
+    let link = extension.long_link.or_else(|| pax.link_path.clone());
+    let link = link.unwrap_or_else(|| header.link_name().to_vec());
     let kind = kind(header, flag, size, link, pax, &subject, limits)?;
     if path.is_empty() && kind != TarKind::Other(EntryKind::Directory) {
         return Err(TarError::Name(subject, "it is the root of the tree, but no directory"));
@@ -130,7 +152,7 @@ fn kind(
     };
     let device = || device().map_err(|what| TarError::Malformed(subject.clone(), what));
     Ok(TarKind::Other(match flag {
-        0 | b'0' | b'7' | b'S' => return Ok(TarKind::File(size)),
+        _ if is_regular(flag) => return Ok(TarKind::File(size)),
         b'1' => {
             let target = path::clean(&link).map_err(|_| {
                 TarError::Name(subject.clone(), "it is a hardlink to a name that leads out of the tree")
@@ -140,8 +162,7 @@ fn kind(
         b'2' => EntryKind::Symlink(link.into_boxed_slice()),
         b'3' => device().map(|(major, minor)| EntryKind::CharDevice(major, minor))?,
         b'4' => device().map(|(major, minor)| EntryKind::BlockDevice(major, minor))?,
-        // `D` is GNU's directory in incremental archives. Its content is a list of names.
-        b'5' | b'D' => EntryKind::Directory,
+        _ if is_directory(flag) => EntryKind::Directory,
         b'6' => EntryKind::Fifo,
         b'M' | b'N' => return Err(TarError::Unsupported(subject.clone(), "part of a multi-volume archive")),
         _ => return Err(TarError::Unsupported(subject.clone(), "an entry of this type")),
@@ -149,9 +170,9 @@ fn kind(
 }
 
 fn meta(header: &Header, pax: Pax) -> Result<Meta, &'static str> {
-    let id = |pax: Option<u64>, field: Result<i64, &'static str>| match pax {
-        Some(id) => u32::try_from(id).map_err(|_| "its owner or group exceeds 32 bits"),
-        None => u32::try_from(field?).map_err(|_| "its owner or group is negative or exceeds 32 bits"),
+    let id = |pax: Option<i64>, field: Result<i64, &'static str>| match pax {
+        Some(id) => owner(id),
+        None => owner(field?),
     };
     Ok(Meta {
         // Some writers repeat the file type in the upper bits.
@@ -164,4 +185,15 @@ fn meta(header: &Header, pax: Pax) -> Result<Meta, &'static str> {
         },
         xattrs: pax.xattrs.into_iter().collect(),
     })
+}
+
+/// An owner or group as extractors give it to chown(2), which takes 32 bits: a negative number is meant as the unsigned
+/// one of the same bits (macOS's `nobody` is -2). Of -1, chown changes nothing, and root is who unpacks.
+fn owner(id: i64) -> Result<u32, &'static str> {
+    const NO_CHANGE: u32 = u32::MAX;
+    let bits = i32::try_from(id).map(|id| id as u32).or_else(|_| u32::try_from(id));
+    match bits.map_err(|_| "its owner or group does not fit 32 bits")? {
+        NO_CHANGE => Ok(0),
+        bits => Ok(bits),
+    }
 }

@@ -15,11 +15,12 @@ pub struct TarLimits {
     pub segments: usize,
     /// Headers of any type, extended ones included.
     pub headers: u64,
-    /// Bytes of the decompressed stream. The bytes of files, holes included, are counted separately against
-    /// the same bound.
+    /// Bytes of the decompressed stream. The bytes of files are counted separately against the same bound.
     pub bytes: u64,
     /// Which cap `bytes` comes from.
     pub bytes_cap: Cap,
+    /// Bytes of files, with the holes of sparse ones.
+    pub bytes_with_holes: u64,
 }
 
 impl TarLimits {
@@ -35,6 +36,7 @@ impl TarLimits {
             headers: image.entries,
             bytes,
             bytes_cap,
+            bytes_with_holes: image.layer_bytes,
         }
     }
 }

@@ -28,3 +28,17 @@ pub(super) fn decimal(value: &[u8]) -> Result<Option<u64>, &'static str> {
     });
     number.map(|number| Some(number as u64)).ok_or(WRONG)
 }
+
+/// An owner or group, which may have a sign as in Go's reader. `None` for an empty value.
+pub(super) fn id(value: &[u8]) -> Result<Option<i64>, &'static str> {
+    let (is_negative, digits) = match value {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        _ => (false, value),
+    };
+    match decimal(digits)? {
+        None if digits.len() < value.len() => Err("a PAX owner or group is a sign without a number"),
+        // `decimal` allows no number from 2^63 on.
+        number => Ok(number.map(|number| if is_negative { -(number as i64) } else { number as i64 })),
+    }
+}

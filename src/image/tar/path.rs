@@ -1,5 +1,7 @@
 //! Names: from the name in an archive to a path in the tree.
 
+use crate::image::entry::AUFS_LINKS;
+
 /// Longest component of a path on Linux in bytes (NAME_MAX).
 const NAME_MAX: usize = 255;
 
@@ -17,6 +19,8 @@ pub(super) enum ParsedName {
     Opaque(Box<[u8]>),
     /// Bookkeeping of aufs, which is no part of the image.
     Ignored,
+    /// The same, where hard links may lead if it is a regular file ([`AUFS_LINKS`]).
+    LinkTarget(Box<[u8]>),
 }
 
 /// Brings a name into its clean form: no empty and `.` components, no slash at either end. An absolute name
@@ -46,8 +50,10 @@ pub(super) fn clean(name: &[u8]) -> Result<Box<[u8]>, NameError> {
 pub(super) fn parse(name: &[u8]) -> Result<ParsedName, NameError> {
     let path = clean(name)?;
     // In any component: aufs also has directories of its own.
-    if path.split(|byte| *byte == b'/').any(|part| part.starts_with(b".wh..wh.") && part != b".wh..wh..opq") {
-        return Ok(ParsedName::Ignored);
+    let mut parts = path.split(|byte| *byte == b'/');
+    if parts.clone().any(|part| part.starts_with(b".wh..wh.") && part != b".wh..wh..opq") {
+        let holds_links = parts.next() == Some(AUFS_LINKS) && parts.next().is_some();
+        return Ok(if holds_links { ParsedName::LinkTarget(path) } else { ParsedName::Ignored });
     }
     let (parent, base) = match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (path.get(..slash).unwrap_or_default(), path.get(slash + 1..).unwrap_or_default()),
@@ -104,7 +110,10 @@ mod tests {
             (b"a/.wh..hidden", ParsedName::Whiteout(boxed(b"a/.hidden"))),
             (b"a/.wh..wh..opq", ParsedName::Opaque(boxed(b"a"))),
             (b".wh..wh..opq", ParsedName::Opaque(boxed(b""))),
-            (b".wh..wh.plnk/12.34", ParsedName::Ignored),
+            (b"./.wh..wh.plnk/12.34", ParsedName::LinkTarget(boxed(b".wh..wh.plnk/12.34"))),
+            (b".wh..wh.plnk/", ParsedName::Ignored),
+            (b"a/.wh..wh.plnk/12.34", ParsedName::Ignored),
+            (b".wh..wh.orph/1", ParsedName::Ignored),
             (b".wh..wh.aufs", ParsedName::Ignored),
             (b"a/.whx", ParsedName::Path(boxed(b"a/.whx"))),
         ] {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::limits::TarLimits;
-use super::number::{PaxError, decimal};
+use super::number::{PaxError, decimal, id};
 use super::sparse::PaxSparse;
 use crate::image::entry::Mtime;
 use crate::oci::limits::Cap;
@@ -15,8 +15,8 @@ pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
     pub(super) link_path: Option<Vec<u8>>,
     pub(super) size: Option<u64>,
-    pub(super) uid: Option<u64>,
-    pub(super) gid: Option<u64>,
+    pub(super) uid: Option<i64>,
+    pub(super) gid: Option<i64>,
     pub(super) mtime: Option<Mtime>,
     pub(super) device_major: Option<u64>,
     pub(super) device_minor: Option<u64>,
@@ -39,15 +39,6 @@ impl Pax {
         Ok(())
     }
 
-    /// Whether this says something that a *global* header must not say: one name or size for all entries that
-    /// follow.
-    pub(super) fn is_of_one_entry(&self) -> bool {
-        self.path.is_some()
-            || self.link_path.is_some()
-            || self.size.is_some()
-            || self.sparse != PaxSparse::default()
-    }
-
     fn set(&mut self, key: &[u8], value: &[u8], limits: &TarLimits) -> Result<(), PaxError> {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
             return self.set_xattr(name, value, limits);
@@ -59,8 +50,8 @@ impl Pax {
             b"path" => self.path = some(value),
             b"linkpath" => self.link_path = some(value),
             b"size" => self.size = decimal(value)?,
-            b"uid" => self.uid = decimal(value)?,
-            b"gid" => self.gid = decimal(value)?,
+            b"uid" => self.uid = id(value)?,
+            b"gid" => self.gid = id(value)?,
             b"mtime" => self.mtime = time(value)?,
             b"SCHILY.devmajor" => self.device_major = decimal(value)?,
             b"SCHILY.devminor" => self.device_minor = decimal(value)?,
@@ -195,6 +186,18 @@ mod tests {
         let names: Vec<_> = pax.xattrs.keys().map(|name| &name[..]).collect();
         assert_eq!(names, [&b"security.capability"[..], b"user.binary"]);
         assert_eq!(&pax.xattrs[&b"user.binary"[..]][..], b"a=b\n\0\xff");
+    }
+
+    #[test]
+    fn owners_may_be_negative_and_sizes_may_not() {
+        let ids = |value: &[u8]| read(&record(b"uid", value)).map(|pax| pax.uid);
+        assert_eq!(ids(b"-2"), Ok(Some(-2)));
+        assert_eq!(ids(b"+7"), Ok(Some(7)));
+        assert_eq!(ids(b""), Ok(None), "revokes an earlier record");
+        for bad in [&b"-"[..], b"+", b"--2", b"- 2", b"2-", b"9223372036854775808"] {
+            assert!(ids(bad).is_err(), "{}", bad.escape_ascii());
+            assert!(read(&record(b"size", b"-2")).is_err());
+        }
     }
 
     #[test]

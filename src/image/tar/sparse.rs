@@ -31,7 +31,7 @@ impl PaxSparse {
 
     pub(super) fn set(&mut self, key: &[u8], value: &[u8], limits: &TarLimits) -> Result<(), PaxError> {
         match key {
-            b"name" => self.name = Some(value.to_vec()),
+            b"name" => self.name = (!value.is_empty()).then(|| value.to_vec()),
             b"size" | b"realsize" => self.size = decimal(value)?,
             b"major" => self.map_in_content = value == b"1",
             // Marks the file as sparse. The count itself is implied by the map.

@@ -67,7 +67,7 @@ fn extensions_override_the_header_they_precede() {
     let entries = read(&rich()).unwrap();
     let names: Vec<_> = entries.iter().map(|(entry, _)| &entry.path[..]).collect();
     assert_eq!(names, [&b"dir"[..], b"dir/file", b"dir/pax name", &[b'n'; 150], b"hard"]);
-    assert_eq!(entries[1].0.meta.mtime, Mtime { secs: 7, nanos: 500_000_000 }, "global");
+    assert_eq!(entries[1].0.meta.mtime, Mtime::default(), "a global header counts for nothing");
     assert_eq!(entries[2].0.meta.mtime, Mtime { secs: -2, nanos: 750_000_000 }, "its own");
     assert_eq!(&entries[2].0.meta.xattrs[0].1[..], b"\0\n");
     assert_eq!(entries[3].0.kind, TarKind::Other(EntryKind::Symlink([b't'; 150].into())));
@@ -123,14 +123,32 @@ fn what_follows_the_end_is_left_in_the_stream() {
 
 #[test]
 fn directories_in_all_their_guises() {
-    for flag in [b'5', b'0', b'\0', b'D'] {
+    for flag in [b'5', b'\0', b'D'] {
         let (entry, content) = one(&Builder::default().entry(flag, b"./d/", b"").end());
         assert_eq!((&entry.path[..], entry.kind), (&b"d"[..], TarKind::Other(EntryKind::Directory)));
         assert!(content.is_empty());
     }
-    for root in [&b"."[..], b"./", b"/"] {
-        assert_eq!(&one(&Builder::default().entry(b'5', root, b"").end()).0.path[..], b"");
+    for root in [&b"."[..], b"./", b"/", b"", b"//", b"./."] {
+        for flag in [b'5', b'D'] {
+            let (entry, _) = one(&Builder::default().entry(flag, root, b"").end());
+            assert_eq!((&*entry.path, entry.kind), (&b""[..], TarKind::Other(EntryKind::Directory)));
+        }
     }
+    for flag in [b'0', b'\0', b'7'] {
+        let (entry, _) = one(&Builder::default().entry(flag, b"./", b"").end());
+        assert_eq!((&*entry.path, entry.kind), (&b""[..], TarKind::Other(EntryKind::Directory)));
+        refused(&Builder::default().entry(flag, b"", b"").end(), Kind::Invalid, "name is empty");
+    }
+    let root = Builder::default().pax(b'x', &[(b"path", b"")]).entry(b'5', b"./", b"");
+    assert_eq!(&*one(&root.end()).0.path, b"");
+    // Anything else that ends in a slash is what its type says.
+    for (flag, content) in [(b'0', &b""[..]), (b'0', b"content"), (b'7', b"content")] {
+        let (entry, read) = one(&Builder::default().entry(flag, b"./d/", content).end());
+        assert_eq!((&*entry.path, entry.kind), (&b"d"[..], TarKind::File(content.len() as u64)));
+        assert_eq!(read, content);
+    }
+    let (link, _) = one(&Builder::default().link(b'2', b"l/", b"target/").end());
+    assert_eq!(link.kind, TarKind::Other(EntryKind::Symlink((*b"target/").into())));
     // A directory, link or pipe has no content, whatever its size says.
     for flag in b'1'..=b'6' {
         let mut header = Raw::new(flag, b"sized", 5000);
@@ -140,7 +158,7 @@ fn directories_in_all_their_guises() {
         assert_eq!(entries.len(), 2, "type {}", flag as char);
         assert_eq!(entries[1].1, b"n");
     }
-    refused(&Builder::default().file(b"d/", b"content").end(), Kind::Invalid, "entry \"d/\"");
+    refused(&Builder::default().entry(b'\0', b"d/", b"content").end(), Kind::Invalid, "entry \"d/\"");
     refused(&Builder::default().file(b".", b"content").end(), Kind::Invalid, "root");
 }
 
@@ -223,7 +241,10 @@ fn whiteouts_have_no_content_and_aufs_bookkeeping_is_skipped() {
         .file(b"b/.wh..wh..opq", b"")
         .entry(b'5', b".wh..wh.plnk/", b"")
         .file(b".wh..wh.plnk/1.2", b"x")
+        .link(b'2', b".wh..wh.plnk/3.4", b"x")
+        .file(b".wh..wh.orph/5", b"x")
         .link(b'1', b".wh..wh.aufs", b"../x")
+        .link(b'1', b"name", b"./.wh..wh.plnk/1.2")
         .file(b"kept", b"k")
         .end();
     let entries = read(&tar).unwrap();
@@ -233,6 +254,8 @@ fn whiteouts_have_no_content_and_aufs_bookkeeping_is_skipped() {
         [
             (&b"a/gone"[..], TarKind::Other(EntryKind::Whiteout)),
             (b"b", TarKind::Other(EntryKind::Opaque)),
+            (b".wh..wh.plnk/1.2", TarKind::File(1)),
+            (b"name", TarKind::Other(EntryKind::Hardlink((*b".wh..wh.plnk/1.2").into()))),
             (b"kept", TarKind::File(1)),
         ]
     );
@@ -246,6 +269,7 @@ fn impossible_numbers_are_refused() {
     refused(&with(124, b"0000000x000\0"), Kind::Invalid, "size");
     refused(&with(108, b"\x80\0\0\x01\0\0\0\0"), Kind::Invalid, "32 bits");
     refused(&with(100, b"rw-r--r-"), Kind::Invalid, "mode");
+    refused(&with(116, b"\xfe\0\0\x01\0\0\0\0"), Kind::Invalid, "32 bits");
     // 8 EiB, 1 TiB: more than any layer may have, and not a byte of it was there.
     refused(&with(124, b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff"), Kind::Exhausted, "entry \"odd\"");
     refused(&with(124, b"\x80\0\0\0\0\0\x01\0\0\0\0\x01"), Kind::Exhausted, "limit");
@@ -254,6 +278,67 @@ fn impossible_numbers_are_refused() {
     let device =
         Builder::default().raw(&Raw::new(b'3', b"dev", 0).put(329, b"7777777\0").with_checksum()).end();
     assert_eq!(one(&device).0.kind, TarKind::Other(EntryKind::CharDevice(0o7_777_777, 0)));
+}
+
+#[test]
+fn owners_are_the_32_bits_that_chown_gets() {
+    let binary = |id: i64| [&[if id < 0 { 0xff } else { 0x80 }][..], &id.to_be_bytes()[1..]].concat();
+    for (id, owner) in [
+        (-2, u32::MAX - 1),
+        (i64::from(i32::MIN), 1 << 31),
+        (-1, 0),
+        (i64::from(u32::MAX), 0),
+        (i64::from(u32::MAX) - 1, u32::MAX - 1),
+        (3_000_000_000, 3_000_000_000),
+    ] {
+        let header = Raw::new(b'0', b"f", 0).put(108, &binary(id)).put(116, &binary(id)).with_checksum();
+        let pax = Builder::default()
+            .pax(b'x', &[(b"uid", id.to_string().as_bytes()), (b"gid", id.to_string().as_bytes())])
+            .file(b"f", b"");
+        for tar in [header, pax.end()] {
+            let meta = one(&tar).0.meta;
+            assert_eq!((meta.uid, meta.gid), (owner, owner), "{id}");
+        }
+    }
+    for id in [i64::from(i32::MIN) - 1, 1 << 32] {
+        refused(&Raw::new(b'0', b"f", 0).put(108, &binary(id)).with_checksum(), Kind::Invalid, "32 bits");
+    }
+}
+
+#[test]
+fn numbers_may_begin_with_nuls() {
+    let header = Raw::new(b'0', b"f", 0)
+        .put(100, b"\0\0\0\x000755")
+        .put(108, b"\0\0\0\x001750")
+        .put(116, b"\0 1751\0 ")
+        .put(136, b"\0\0\0\0\0\0\0\0\x00017")
+        .with_checksum();
+    let meta = one(&header).0.meta;
+    assert_eq!((meta.mode, meta.uid, meta.gid, meta.mtime.secs), (0o755, 1000, 1001, 15));
+}
+
+#[test]
+fn of_several_names_the_one_counts_that_go_takes() {
+    let name = |tar: Builder| String::from_utf8(one(&tar.end()).0.path.to_vec()).unwrap();
+    let gnu = |tar: Builder, name: &[u8]| tar.entry(b'L', b"././@LongLink", &[name, b"\0"].concat());
+    let pax = |tar: Builder, name: &[u8]| tar.pax(b'x', &[(b"path", name)]);
+    let new = Builder::default;
+    assert_eq!(name(pax(gnu(new(), b"gnul"), b"paxn").file(b"x", b"1")), "gnul");
+    assert_eq!(name(gnu(pax(new(), b"paxn"), b"gnul").file(b"x", b"1")), "gnul");
+    assert_eq!(name(gnu(gnu(new(), b"one"), b"two").file(b"x", b"1")), "two");
+    assert_eq!(name(pax(gnu(new(), b""), b"paxn").file(b"x", b"1")), "paxn");
+    assert_eq!(name(pax(pax(new(), b"one"), b"").file(b"x", b"1")), "x", "the last header counts alone");
+    let both = pax(new(), b"paxn").pax(b'x', &[(b"mtime", b"7")]);
+    assert_eq!(name(both.file(b"x", b"1")), "x");
+    // A global header counts for nothing, and ends what was said before it.
+    assert_eq!(name(new().pax(b'g', &[(b"path", b"all"), (b"size", b"9")]).file(b"x", b"1")), "x");
+    assert_eq!(name(pax(new(), b"paxn").pax(b'g', &[(b"comment", b"c")]).file(b"x", b"1")), "x");
+    assert_eq!(name(new().entry(b'g', b"pax", b"no record at all").file(b"x", b"1")), "x");
+    let target = new()
+        .pax(b'x', &[(b"linkpath", b"paxt")])
+        .entry(b'K', b"././@LongLink", b"gnut\0")
+        .link(b'2', b"l", b"t");
+    assert_eq!(one(&target.end()).0.kind, TarKind::Other(EntryKind::Symlink((*b"gnut").into())));
 }
 
 #[test]
@@ -269,8 +354,6 @@ fn lying_extended_headers_are_refused() {
     refused(&long, Kind::Exhausted, "4095");
     let dangling = Builder::default().pax(b'x', &[(b"path", b"x")]).end();
     refused(&dangling, Kind::Invalid, "cut off");
-    let global = Builder::default().pax(b'g', &[(b"path", b"all")]).file(b"x", b"").end();
-    refused(&global, Kind::Invalid, "global");
     refused(&Builder::default().entry(b'M', b"part", b"").end(), Kind::Unsupported, "multi-volume");
     refused(&Builder::default().entry(b'?', b"odd", b"").end(), Kind::Unsupported, "entry \"odd\"");
     assert_eq!(read(&Builder::default().entry(b'V', b"label", b"").end()).unwrap(), []);
@@ -317,7 +400,7 @@ proptest! {
         if cut_at_all {
             tar.truncate(cut.index(tar.len()));
         }
-        let limits = TarLimits { bytes: 1 << 20, ..TarLimits::default() };
+        let limits = TarLimits { bytes: 1 << 20, bytes_with_holes: 1 << 22, ..TarLimits::default() };
         if let Ok(entries) = read_with(&tar[..], limits, 4096) {
             for (entry, content) in entries {
                 prop_assert!(crate::image::entry::is_clean(&entry.path));

@@ -19,6 +19,8 @@ pub(in crate::image) struct NodeId(u32);
 impl NodeId {
     /// The root directory.
     pub(in crate::image) const ROOT: Self = Self(0);
+    /// The root of what the layer being applied has. It lies over the lower layers when the layer ends.
+    pub(super) const LAYER: Self = Self(1);
 
     /// Position in a table with one slot per inode.
     pub(in crate::image) fn index(self) -> usize {
@@ -27,16 +29,7 @@ impl NodeId {
 }
 
 /// A directory's entries by name, in the bytewise order of the image format.
-pub(in crate::image) type Children = BTreeMap<Box<[u8]>, Child>;
-
-/// One name of an inode.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::image) struct Child {
-    /// The inode.
-    pub(in crate::image) node: NodeId,
-    /// Number of the layer that gave the name this inode. Whiteouts hide only names of lower layers.
-    pub(in crate::image) layer: u32,
-}
+pub(in crate::image) type Children = BTreeMap<Box<[u8]>, NodeId>;
 
 /// Metadata of an inode.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +55,8 @@ pub(in crate::image) struct Node {
     pub(in crate::image) stat: Stat,
     /// Number of its names; always 1 for a directory.
     pub(in crate::image) links: u32,
+    /// A directory that the layer being applied has only in the paths of other entries.
+    pub(super) implied: bool,
     pub(in crate::image) kind: NodeKind,
 }
 
@@ -116,20 +111,53 @@ pub(super) struct Arena {
 /// Paths that are remembered: comparing with each costs less than a step of a walk.
 const REMEMBERED: usize = 4;
 
+/// In what a path is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    /// In what the layer being applied has itself. Its entries go there: a layer is unpacked by itself.
+    Own,
+    /// In that and, where it has nothing, in the lower layers. The targets of its hard links are looked for there.
+    Merged,
+    /// In the same, but without the symbolic links of lower layers. Its markers hide what is there.
+    Hidden,
+}
+
+/// A directory of a view: what the layer being applied has of it, and what the lower layers have. One of them may lack
+/// it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StackedDir {
+    pub(super) own: Option<NodeId>,
+    pub(super) low: Option<NodeId>,
+}
+
+impl StackedDir {
+    /// The root.
+    pub(super) fn top(view: View) -> Self {
+        Self { own: Some(NodeId::LAYER), low: (view != View::Own).then_some(NodeId::ROOT) }
+    }
+}
+
 /// A path of directories, all of which exist, and where it leads.
 #[derive(Debug)]
 struct LastWalk {
     path: Box<[u8]>,
-    dir: NodeId,
+    view: View,
+    place: StackedDir,
     depth: usize,
 }
 
 impl Arena {
     /// A root directory and nothing else.
     pub(super) fn new(limits: ImageLimits) -> Self {
-        let root = Node { stat: Stat::IMPLIED, links: 1, kind: NodeKind::Directory(Children::new()) };
+        let root = || Node {
+            stat: Stat::IMPLIED,
+            links: 1,
+            implied: true,
+            kind: NodeKind::Directory(Children::new()),
+        };
         Self {
-            nodes: vec![root],
+            // In the order of their constants.
+            nodes: vec![root(), root()],
             free: Vec::new(),
             freed: Vec::new(),
             metadata: 0,
@@ -172,15 +200,20 @@ impl Arena {
 
     /// The first path, in order, of an inode for which `wanted` is true.
     pub(super) fn find(&self, wanted: impl Fn(&Node) -> bool) -> Option<Vec<u8>> {
-        let mut todo = vec![(Vec::new(), NodeId::ROOT)];
+        self.search(NodeId::ROOT, |id| wanted(self.node(id)))
+    }
+
+    /// The same below `top`, and relative to it.
+    pub(super) fn search(&self, top: NodeId, wanted: impl Fn(NodeId) -> bool) -> Option<Vec<u8>> {
+        let mut todo = vec![(Vec::new(), top)];
         while let Some((path, id)) = todo.pop() {
-            if wanted(self.node(id)) {
+            if wanted(id) {
                 return Some(path);
             }
             // In reverse, since the stack returns the last one first.
             for (name, child) in self.children(id).into_iter().flatten().rev() {
                 let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-                todo.push(([&path, slash, &**name].concat(), child.node));
+                todo.push(([&path, slash, &**name].concat(), *child));
             }
         }
         None
@@ -213,17 +246,18 @@ impl Arena {
             NodeKind::Inline(bytes) | NodeKind::Symlink(bytes) => bytes.len(),
             _ => 0,
         })?;
-        let node = Node { stat, links: 0, kind };
+        let node = Node { stat, links: 0, implied: false, kind };
         // Reuse bounds the table, however often layers replace files.
         if let Some(id) = self.free.pop() {
             self.nodes[id.index()] = node;
             return Ok(id);
         }
-        if self.nodes.len() >= self.limits.inodes {
-            return Err(Cap::Inodes.exceeded(self.nodes.len() + 1, self.limits.inodes).into());
+        // The layer's root is none of the image's.
+        if self.nodes.len() > self.limits.inodes {
+            return Err(Cap::Inodes.exceeded(self.nodes.len(), self.limits.inodes).into());
         }
         let Ok(next) = u32::try_from(self.nodes.len()) else {
-            return Err(Cap::Inodes.exceeded(self.nodes.len() + 1, u32::MAX).into());
+            return Err(Cap::Inodes.exceeded(self.nodes.len(), u32::MAX).into());
         };
         let id = NodeId(next);
         self.nodes.push(node);
@@ -260,36 +294,41 @@ impl Arena {
     }
 
     /// Where `path` leads, and how deep that is, if it is remembered.
-    pub(super) fn remembered(&self, path: &[u8]) -> Option<(NodeId, usize)> {
-        let found = self.last_walks.iter().find(|last| *last.path == *path);
-        found.map(|last| (last.dir, last.depth))
+    pub(super) fn remembered(&self, path: &[u8], view: View) -> Option<(StackedDir, usize)> {
+        let found = self.last_walks.iter().find(|last| last.view == view && *last.path == *path);
+        found.map(|last| (last.place, last.depth))
     }
 
-    /// Remembers where a path leads on which every name exists. That holds until a directory or a symbolic link loses
-    /// a name: a new name changes no path that does without it.
-    pub(super) fn remember(&mut self, path: &[u8], dir: NodeId, depth: usize) {
+    /// Remembers where a path leads. What the layer being applied gets may not change that: every name on the path is
+    /// there already, and in what the layer has itself unless it gets nothing any more. That holds until a directory or
+    /// a symbolic link loses a name: a new name changes no path that does without it.
+    pub(super) fn remember(&mut self, path: &[u8], view: View, place: StackedDir, depth: usize) {
         if self.last_walks.len() == REMEMBERED {
             self.last_walks.pop_front();
         }
-        self.last_walks.push_back(LastWalk { path: path.into(), dir, depth });
+        self.last_walks.push_back(LastWalk { path: path.into(), view, place, depth });
     }
 
     /// Gives `node` the name `name` in `dir`, and takes it from the inode that had it.
-    pub(super) fn attach(
-        &mut self,
-        dir: NodeId,
-        name: &[u8],
-        node: NodeId,
-        layer: u32,
-    ) -> Result<(), TreeError> {
+    pub(super) fn attach(&mut self, dir: NodeId, name: &[u8], node: NodeId) -> Result<(), TreeError> {
         self.charge(name.len())?;
         // Before the release, so that replacing a directory does not free a link target inside it.
         self.node_mut(node).links += 1;
-        let old = self.children_mut(dir).and_then(|all| all.insert(name.into(), Child { node, layer }));
-        if let Some(old) = old {
-            self.release(old.node);
-        }
+        self.put(dir, name.into(), node);
         Ok(())
+    }
+
+    /// Gives a directory the metadata of its entry.
+    pub(super) fn describe(&mut self, dir: NodeId, stat: Stat) {
+        let node = self.node_mut(dir);
+        (node.stat, node.implied) = (stat, false);
+    }
+
+    /// Gives a name that `node` has elsewhere to `dir`, and takes it from the inode that had it there.
+    pub(super) fn put(&mut self, dir: NodeId, name: Box<[u8]>, node: NodeId) {
+        if let Some(old) = self.children_mut(dir).and_then(|all| all.insert(name, node)) {
+            self.release(old);
+        }
     }
 
     /// Takes one name from an inode. Without any name it is freed and, for a directory, everything below it.
@@ -307,7 +346,7 @@ impl Arena {
             }
             // A list instead of recursion: a hostile layer decides how deep the tree is.
             if let NodeKind::Directory(children) = std::mem::replace(&mut node.kind, NodeKind::Free) {
-                doomed.extend(children.into_values().map(|child| child.node));
+                doomed.extend(children.into_values());
             }
             self.freed.push(id);
         }
@@ -322,9 +361,9 @@ impl Arena {
         }
         for index in 0..self.nodes.len() {
             let NodeKind::Directory(children) = &self.nodes[index].kind else { continue };
-            let names = children.iter().filter(|(_, child)| unwanted(&self.node(child.node).kind));
+            let names = children.iter().filter(|(_, child)| unwanted(&self.node(**child).kind));
             let doomed: Vec<(Box<[u8]>, NodeId)> =
-                names.map(|(name, child)| (name.clone(), child.node)).collect();
+                names.map(|(name, child)| (name.clone(), *child)).collect();
             for (name, node) in doomed {
                 if let NodeKind::Directory(children) = &mut self.nodes[index].kind {
                     children.remove(&name);
@@ -340,13 +379,18 @@ impl Arena {
         self.pruned
     }
 
-    /// Makes the slots that a layer freed available to the next one.
+    /// Begins a new layer: nothing is its own, and the slots that the last one freed are available.
     pub(super) fn recycle(&mut self) {
+        let layer = self.node_mut(NodeId::LAYER);
+        (layer.stat, layer.implied) = (Stat::IMPLIED, true);
+        layer.kind = NodeKind::Directory(Children::new());
+        self.last_walks.clear();
         self.free.append(&mut self.freed);
     }
 
-    /// Frees memory that was reserved for growth.
+    /// Frees memory that was reserved for growth, and what only a layer needs.
     pub(super) fn shrink(&mut self) {
+        self.node_mut(NodeId::LAYER).kind = NodeKind::Free;
         self.nodes.shrink_to_fit();
         self.free = Vec::new();
         self.freed = Vec::new();

@@ -2,17 +2,18 @@
 
 use std::ops::RangeBounds;
 
-use super::arena::{Arena, Child, Node, NodeId, NodeKind, Stat};
+use super::arena::{Arena, Node, NodeId, NodeKind, Stat};
 use super::checked::CheckedTree;
 use super::error::{TreeError, shown};
-use super::hide::{self, Pruned};
+use super::hide::{Hides, Markers};
 use super::link::{self, PendingLinks};
+use super::merge;
 use super::reduce;
 use super::resolve;
 use super::rules::{self, Rules};
 use super::stop::Stop;
 use super::xattrs::{self, XattrTable};
-use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry, Meta};
+use crate::image::entry::{AUFS_LINKS, EntryKind, INLINE_MAX, LayerEntry, Meta};
 use crate::oci::limits::ImageLimits;
 
 /// Longest target of a symbolic link in bytes: `PATH_MAX` less the NUL.
@@ -41,11 +42,10 @@ pub struct Builder {
     rules: Rules,
     arena: Arena,
     xattrs: XattrTable,
-    layers: u32,
     /// Hard links of the current layer without a target so far.
     pending: PendingLinks,
-    /// Directories that the current layer has hidden.
-    pruned: Pruned,
+    /// What the current layer hides of lower ones.
+    markers: Markers,
 }
 
 impl Builder {
@@ -57,7 +57,7 @@ impl Builder {
     /// As [`Builder::new`], with other limits than the default ones.
     pub fn with_limits(rules: Rules, limits: ImageLimits) -> Self {
         let (arena, xattrs) = (Arena::new(limits), XattrTable::new());
-        Self { rules, arena, xattrs, layers: 0, pending: PendingLinks::default(), pruned: Pruned::default() }
+        Self { rules, arena, xattrs, pending: PendingLinks::default(), markers: Markers::default() }
     }
 
     /// The same, until `stop` says that the tree is not wanted any more.
@@ -74,7 +74,6 @@ impl Builder {
 
     /// Starts the next layer, lowest first.
     pub fn layer(&mut self) -> Layer<'_> {
-        self.layers += 1;
         Layer { builder: self }
     }
 
@@ -106,9 +105,14 @@ impl Builder {
     }
 
     fn end_layer(&mut self) -> Result<(), TreeError> {
-        link::resolve_pending(&mut self.arena, std::mem::take(&mut self.pending), self.layers)?;
-        // Only now: both name slots of this layer.
-        self.pruned = Pruned::default();
+        link::resolve_pending(&mut self.arena, std::mem::take(&mut self.pending))?;
+        // Only now: links may lead to what the layer hides, as a file that was renamed does.
+        std::mem::take(&mut self.markers).apply(&mut self.arena)?;
+        let aufs = self.arena.children_mut(NodeId::LAYER).and_then(|all| all.remove(AUFS_LINKS));
+        if let Some(aufs) = aufs {
+            self.arena.release(aufs);
+        }
+        merge::merge(&mut self.arena);
         self.arena.recycle();
         Ok(())
     }
@@ -117,15 +121,15 @@ impl Builder {
         self.arena.check_stop()?;
         let LayerEntry { path, meta, kind } = entry;
         match kind {
-            EntryKind::Whiteout => hide::whiteout(&mut self.arena, &mut self.pruned, &path, self.layers),
-            EntryKind::Opaque => hide::opaque(&mut self.arena, &mut self.pruned, &path, self.layers),
+            EntryKind::Whiteout => self.markers.add(&mut self.arena, path, Hides::Path),
+            EntryKind::Opaque => self.markers.add(&mut self.arena, path, Hides::Content),
             EntryKind::Directory if path.is_empty() => self.root(meta),
             // Markers may name the root; anything else replaces it, which only a directory can.
             _ if path.is_empty() => Err(TreeError::RootNotADirectory),
             EntryKind::Directory => self.directory(&path, meta),
             EntryKind::Hardlink(target) => {
                 let dir = self.parent(&path)?;
-                link::hard_link(&mut self.arena, &mut self.pending, dir, path, target, self.layers)
+                link::hard_link(&mut self.arena, &mut self.pending, dir, path, target)
             }
             EntryKind::Inline(bytes) => {
                 check_size(&path, bytes.len() as u64, ..=INLINE_MAX as u64)?;
@@ -155,12 +159,13 @@ impl Builder {
     fn parent(&mut self, path: &[u8]) -> Result<NodeId, TreeError> {
         let (parent, name) = resolve::split(path);
         resolve::check_name(name, path)?;
-        resolve::make_dir(&mut self.arena, parent, path, self.layers)
+        resolve::make_dir(&mut self.arena, parent, path)
     }
 
     fn root(&mut self, meta: Meta) -> Result<(), TreeError> {
         if self.rules.takes_root_entry() {
-            self.arena.node_mut(NodeId::ROOT).stat = self.stat(b"", meta)?;
+            let stat = self.stat(b"", meta)?;
+            self.arena.describe(NodeId::LAYER, stat);
         }
         Ok(())
     }
@@ -169,7 +174,7 @@ impl Builder {
         let dir = self.parent(path)?;
         let stat = self.stat(path, meta)?;
         let node = self.arena.add(stat, kind)?;
-        self.arena.attach(dir, resolve::split(path).1, node, self.layers)
+        self.arena.attach(dir, resolve::split(path).1, node)
     }
 
     /// A directory over a directory keeps its children. Over anything else it starts empty.
@@ -177,17 +182,13 @@ impl Builder {
         let dir = self.parent(path)?;
         let stat = self.stat(path, meta)?;
         let (_, name) = resolve::split(path);
-        let old = self.arena.children(dir).and_then(|all| all.get(name)).map(|child| child.node);
-        // The inode stays with its children, and the name now belongs to this layer.
+        let old = self.arena.children(dir).and_then(|all| all.get(name)).copied();
         if let Some(old) = old.filter(|old| self.arena.children(*old).is_some()) {
-            self.arena.node_mut(old).stat = stat;
-            if let Some(child) = self.arena.children_mut(dir).and_then(|all| all.get_mut(name)) {
-                *child = Child { node: old, layer: self.layers };
-            }
+            self.arena.describe(old, stat);
             return Ok(());
         }
         let node = self.arena.add(stat, NodeKind::Directory(Default::default()))?;
-        self.arena.attach(dir, name, node, self.layers)
+        self.arena.attach(dir, name, node)
     }
 
     fn stat(&mut self, path: &[u8], meta: Meta) -> Result<Stat, TreeError> {

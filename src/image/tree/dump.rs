@@ -36,9 +36,7 @@ fn inode(tree: &CheckedTree, out: &mut impl Write, name: &Name<'_>) -> io::Resul
     let (kind, size, device) = numbers(&node.kind);
     let links = match &node.kind {
         // As stat(2): `.`, the entry in the parent, and `..` of each subdirectory.
-        NodeKind::Directory(all) => {
-            2 + all.values().filter(|child| tree.children(child.node).is_some()).count()
-        }
+        NodeKind::Directory(all) => 2 + all.values().filter(|child| tree.children(**child).is_some()).count(),
         _ => node.links as usize,
     };
     let stat = &node.stat;

@@ -1,6 +1,6 @@
 //! Hard links, including those that come before their target.
 
-use super::arena::{Arena, NodeId, NodeKind, Stat};
+use super::arena::{Arena, NodeId, NodeKind, Stat, View};
 use super::error::{TreeError, shown};
 use super::resolve;
 
@@ -27,16 +27,15 @@ pub(super) fn hard_link(
     dir: NodeId,
     path: Box<[u8]>,
     target: Box<[u8]>,
-    layer: u32,
 ) -> Result<(), TreeError> {
     let (_, name) = resolve::split(&path);
     match find(arena, &path, &target)? {
-        Some(node) => arena.attach(dir, name, node, layer),
+        Some(node) => arena.attach(dir, name, node),
         None => {
             // A pending link holds both paths, and a layer may have many.
             arena.charge(path.len() + target.len())?;
             let placeholder = arena.add(Stat::IMPLIED, NodeKind::Pending)?;
-            arena.attach(dir, name, placeholder, layer)?;
+            arena.attach(dir, name, placeholder)?;
             pending.0.push(PendingLink { placeholder, dir, path, target });
             Ok(())
         }
@@ -44,14 +43,14 @@ pub(super) fn hard_link(
 }
 
 /// Makes the pending links at the end of their layer.
-pub(super) fn resolve_pending(arena: &mut Arena, pending: PendingLinks, layer: u32) -> Result<(), TreeError> {
+pub(super) fn resolve_pending(arena: &mut Arena, pending: PendingLinks) -> Result<(), TreeError> {
     let mut links = pending.0;
     for _ in 0..MAX_ROUNDS {
         // Drop the links that were replaced since, or went with their directory.
         links.retain(|link| {
             let (_, name) = resolve::split(&link.path);
             let child = arena.children(link.dir).and_then(|all| all.get(name));
-            child.is_some_and(|child| child.node == link.placeholder)
+            child == Some(&link.placeholder)
         });
         let waiting = links.len();
         // Alternate the direction, so that a chain in either order takes one round.
@@ -60,7 +59,7 @@ pub(super) fn resolve_pending(arena: &mut Arena, pending: PendingLinks, layer: u
         for link in links {
             arena.check_stop()?;
             match find(arena, &link.path, &link.target)? {
-                Some(node) => arena.attach(link.dir, resolve::split(&link.path).1, node, layer)?,
+                Some(node) => arena.attach(link.dir, resolve::split(&link.path).1, node)?,
                 None => left.push(link),
             }
         }
@@ -81,8 +80,8 @@ pub(super) fn resolve_pending(arena: &mut Arena, pending: PendingLinks, layer: u
     }
 }
 
-/// The inode at `target`, or `None` if there is nothing yet. The last component is not followed, so a link to
-/// a symbolic link is another name of that link.
+/// The inode at `target` in the layer or else in those below it, as they were before the layer; `None` if there is
+/// nothing yet. The last component is not followed, so a link to a symbolic link is another name of that link.
 fn find(arena: &mut Arena, path: &[u8], target: &[u8]) -> Result<Option<NodeId>, TreeError> {
     let to_directory = || TreeError::LinkToDirectory { path: shown(path), target: shown(target) };
     let (parent, name) = resolve::split(target);
@@ -90,12 +89,13 @@ fn find(arena: &mut Arena, path: &[u8], target: &[u8]) -> Result<Option<NodeId>,
     if name.is_empty() {
         return Err(to_directory());
     }
-    let Some(dir) = resolve::find_dir(arena, parent, path)? else { return Ok(None) };
-    let Some(child) = arena.children(dir).and_then(|all| all.get(name)) else { return Ok(None) };
-    match arena.node(child.node).kind {
+    let Some(place) = resolve::find_dir(arena, View::Merged, parent, path)? else { return Ok(None) };
+    let child = |dir: Option<NodeId>| arena.children(dir?)?.get(name).copied();
+    let Some(child) = child(place.own).or_else(|| child(place.low)) else { return Ok(None) };
+    match arena.node(child).kind {
         NodeKind::Directory(_) => Err(to_directory()),
         // A chain: this link waits for the other one.
         NodeKind::Pending => Ok(None),
-        _ => Ok(Some(child.node)),
+        _ => Ok(Some(child)),
     }
 }

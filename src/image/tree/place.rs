@@ -3,7 +3,7 @@
 //! No two parts may claim one path, unless both say the same. Files belong to root and may be read by everybody, and
 //! executed if somebody could execute them where they were packed: whoever packed them is nobody on the node.
 
-use super::arena::{NodeId, NodeKind};
+use super::arena::{Arena, NodeId, NodeKind};
 use super::builder::{Builder, Layer};
 use super::error::{TreeError, shown};
 use crate::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
@@ -63,15 +63,20 @@ fn lies_within(path: &[u8], within: &str) -> bool {
     path.strip_prefix(within.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// Refuses an entry where something else stands, or on whose way something stands that is no directory.
+/// Refuses an entry where something else stands, of its own part or another, or on whose way something stands that is no
+/// directory.
 fn refuse_collision(builder: &Builder, entry: &LayerEntry) -> Result<(), TreeError> {
     let arena = builder.arena();
-    let mut node = NodeId::ROOT;
+    [NodeId::ROOT, NodeId::LAYER].into_iter().try_for_each(|top| refuse_collision_below(arena, top, entry))
+}
+
+fn refuse_collision_below(arena: &Arena, top: NodeId, entry: &LayerEntry) -> Result<(), TreeError> {
+    let mut node = top;
     let mut names = entry.path.split(|byte| *byte == b'/').peekable();
     while let Some(name) = names.next() {
         let Some(children) = arena.children(node) else { return Err(collision(entry)) };
         let Some(child) = children.get(name) else { return Ok(()) };
-        node = child.node;
+        node = *child;
         if names.peek().is_none() {
             let there = arena.node(node);
             let is_same = match (&there.kind, &entry.kind) {

@@ -3,7 +3,7 @@
 //! As in a chroot, `..` stops at the root and absolute link targets start at the root. Components that do not
 //! exist are taken literally, so that `..` after one of them only removes it.
 
-use super::arena::{Arena, NodeId, NodeKind, Stat};
+use super::arena::{Arena, NodeId, NodeKind, StackedDir, Stat, View};
 use super::error::{TreeError, shown};
 
 /// Symbolic links that one path may go through, as in Linux (MAXSYMLINKS).
@@ -24,13 +24,13 @@ fn components(path: &[u8]) -> Components<'_> {
 #[derive(Debug)]
 struct Walk {
     /// The last directory that exists.
-    at: NodeId,
+    at: StackedDir,
     /// Its depth below the root.
     depth: usize,
     /// Names of the path below it, which do not exist.
     missing: Vec<Box<[u8]>>,
-    /// Whether every name on the way exists, those included that a `..` takes back.
-    is_real: bool,
+    /// Whether more entries of the layer cannot change where the path leads, see [`Arena::remember`].
+    is_lasting: bool,
 }
 
 /// Splits off the last component.
@@ -41,29 +41,31 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The directory `path`, or `None` if it does not exist. Follows symbolic links, the last one too. Errors name
-/// `subject`, the entry that needs the directory.
-pub(super) fn find_dir(arena: &mut Arena, path: &[u8], subject: &[u8]) -> Result<Option<NodeId>, TreeError> {
-    let walk = walk(arena, path, subject)?;
+/// The directory `path` of a view, or `None` if it does not exist. Follows symbolic links, the last one too. Errors
+/// name `subject`, the entry that needs the directory.
+pub(super) fn find_dir(
+    arena: &mut Arena,
+    view: View,
+    path: &[u8],
+    subject: &[u8],
+) -> Result<Option<StackedDir>, TreeError> {
+    let walk = walk(arena, view, path, subject)?;
     Ok(walk.missing.is_empty().then_some(walk.at))
 }
 
-/// The directory `path`, created with its parents if it does not exist.
-pub(super) fn make_dir(
-    arena: &mut Arena,
-    path: &[u8],
-    subject: &[u8],
-    layer: u32,
-) -> Result<NodeId, TreeError> {
-    let Walk { mut at, depth, missing, .. } = walk(arena, path, subject)?;
+/// The directory `path` of the layer being applied, created with its parents if the layer does not have it.
+pub(super) fn make_dir(arena: &mut Arena, path: &[u8], subject: &[u8]) -> Result<NodeId, TreeError> {
+    let Walk { at, depth, missing, .. } = walk(arena, View::Own, path, subject)?;
     // Plus one for the entry itself.
     if depth + missing.len() + 1 > MAX_DEPTH {
         return Err(TreeError::TooDeep { path: shown(subject), limit: MAX_DEPTH });
     }
+    let mut at = at.own.unwrap_or(NodeId::LAYER);
     for name in missing {
         check_name(&name, subject)?;
         let dir = arena.add(Stat::IMPLIED, NodeKind::Directory(Default::default()))?;
-        arena.attach(at, &name, dir, layer)?;
+        arena.node_mut(dir).implied = true;
+        arena.attach(at, &name, dir)?;
         at = dir;
     }
     Ok(at)
@@ -78,35 +80,41 @@ pub(super) fn check_name(name: &[u8], subject: &[u8]) -> Result<(), TreeError> {
 }
 
 /// Where `path` leads: as it is remembered, or by walking it. Counts the steps of a walk.
-fn walk(arena: &mut Arena, path: &[u8], subject: &[u8]) -> Result<Walk, TreeError> {
-    if let Some((at, depth)) = arena.remembered(path) {
-        return Ok(Walk { at, depth, missing: Vec::new(), is_real: true });
+fn walk(arena: &mut Arena, view: View, path: &[u8], subject: &[u8]) -> Result<Walk, TreeError> {
+    if let Some((at, depth)) = arena.remembered(path, view) {
+        return Ok(Walk { at, depth, missing: Vec::new(), is_lasting: true });
     }
     let mut steps = 0;
-    let walked = walk_from_root(arena, path, subject, &mut steps);
+    let walked = walk_from_root(arena, view, path, subject, &mut steps);
     // Also where the walk ends in an error: a whiteout goes on after it.
     arena.charge_steps(steps)?;
     let walk = walked?;
-    if walk.is_real {
-        arena.remember(path, walk.at, walk.depth);
+    if walk.is_lasting {
+        arena.remember(path, view, walk.at, walk.depth);
     }
     Ok(walk)
 }
 
-fn walk_from_root(arena: &Arena, path: &[u8], subject: &[u8], steps: &mut u64) -> Result<Walk, TreeError> {
+fn walk_from_root(
+    arena: &Arena,
+    view: View,
+    path: &[u8],
+    subject: &[u8],
+    steps: &mut u64,
+) -> Result<Walk, TreeError> {
     // Directories from the root to the current one: `..` goes back along them.
-    let mut dirs = vec![NodeId::ROOT];
+    let mut dirs = vec![StackedDir::top(view)];
     let mut missing: Vec<Box<[u8]>> = Vec::new();
     // The rest of the path, below the rests of the targets of the symbolic links that it goes through.
     let mut todo = vec![components(path)];
-    let (mut links, mut is_real) = (0, true);
+    let (mut links, mut is_lasting) = (0, true);
     while let Some(rest) = todo.last_mut() {
         let Some(name) = rest.next() else {
             todo.pop();
             continue;
         };
         *steps += 1;
-        let at = dirs.last().copied().unwrap_or(NodeId::ROOT);
+        let at = dirs.last().copied().unwrap_or(StackedDir::top(view));
         match name {
             b"" | b"." => continue,
             b".." => {
@@ -119,33 +127,84 @@ fn walk_from_root(arena: &Arena, path: &[u8], subject: &[u8], steps: &mut u64) -
             _ => {}
         }
         // Below a name that does not exist, nothing does.
-        let child = if missing.is_empty() { arena.children(at).and_then(|all| all.get(name)) } else { None };
-        let Some(child) = child else {
-            missing.push(name.into());
-            is_real = false;
-            continue;
-        };
-        match &arena.node(child.node).kind {
-            NodeKind::Directory(_) => dirs.push(child.node),
-            NodeKind::Symlink(target) => {
+        let step = if missing.is_empty() { step(arena, view, at, name) } else { Step::Missing };
+        match step {
+            Step::Missing => {
+                missing.push(name.into());
+                is_lasting = false;
+            }
+            Step::Directory(place) => {
+                // What markers hide is looked up when the layer gets nothing more.
+                is_lasting &= place.own.is_some() || view == View::Hidden;
+                dirs.push(place);
+            }
+            Step::Link { target, is_own } => {
                 links += 1;
                 if links > MAX_LINKS {
                     return Err(TreeError::SymlinkLoop { path: shown(subject), limit: MAX_LINKS });
                 }
+                is_lasting &= is_own;
                 // The walk starts again at the root, or goes on in the link's directory.
                 if target.starts_with(b"/") {
                     dirs.truncate(1);
                 }
                 todo.push(components(target));
             }
-            _ => {
-                let blocker = shown(name);
+            Step::Blocked => {
+                let blocker = blocker(arena, at, name);
                 return Err(TreeError::NotADirectory { path: shown(subject), blocker });
             }
         }
     }
-    let at = dirs.last().copied().unwrap_or(NodeId::ROOT);
-    Ok(Walk { at, depth: dirs.len() - 1, missing, is_real })
+    let at = dirs.last().copied().unwrap_or(StackedDir::top(view));
+    Ok(Walk { at, depth: dirs.len() - 1, missing, is_lasting })
+}
+
+/// What a name on a path is.
+enum Step<'a> {
+    Missing,
+    Directory(StackedDir),
+    Link {
+        target: &'a [u8],
+        is_own: bool,
+    },
+    /// Something that has nothing in it.
+    Blocked,
+}
+
+fn step<'a>(arena: &'a Arena, view: View, at: StackedDir, name: &[u8]) -> Step<'a> {
+    let child = |dir: Option<NodeId>| arena.children(dir?)?.get(name).copied();
+    let is_directory = |id: &NodeId| arena.children(*id).is_some();
+    let low = child(at.low);
+    match (child(at.own), low.filter(|low| view == View::Merged || is_directory(low))) {
+        (None, None) => Step::Missing,
+        (Some(own), low) => match &arena.node(own).kind {
+            NodeKind::Directory(_) => {
+                Step::Directory(StackedDir { own: Some(own), low: low.filter(is_directory) })
+            }
+            NodeKind::Symlink(target) => Step::Link { target, is_own: true },
+            _ => Step::Blocked,
+        },
+        (None, Some(low)) => match &arena.node(low).kind {
+            NodeKind::Directory(_) => Step::Directory(StackedDir { own: None, low: Some(low) }),
+            NodeKind::Symlink(target) => Step::Link { target, is_own: false },
+            _ => Step::Blocked,
+        },
+    }
+}
+
+/// The whole path of what stands in the way, for messages.
+fn blocker(arena: &Arena, at: StackedDir, name: &[u8]) -> String {
+    let has = |dir: NodeId| arena.children(dir).is_some_and(|all| all.contains_key(name));
+    let path = match (at.own.filter(|own| has(*own)), at.low) {
+        (Some(own), _) => arena.search(NodeId::LAYER, |id| id == own),
+        (None, Some(low)) => arena.search(NodeId::ROOT, |id| id == low),
+        (None, None) => None,
+    };
+    match path {
+        Some(dir) if !dir.is_empty() => shown(&[&dir, &b"/"[..], name].concat()),
+        _ => shown(name),
+    }
 }
 
 #[cfg(test)]
@@ -196,13 +255,16 @@ mod tests {
                         return Ok(());
                     }
                     let arena = layer.arena();
-                    let remembered = walk(arena, &asked, b"");
-                    let plain = walk_from_root(arena, &asked, b"", &mut 0);
-                    match (remembered, plain) {
-                        (Ok(one), Ok(other)) => {
-                            prop_assert_eq!((one.at, one.depth, one.missing), (other.at, other.depth, other.missing));
+                    for view in [View::Own, View::Merged] {
+                        let remembered = walk(arena, view, &asked, b"");
+                        let plain = walk_from_root(arena, view, &asked, b"", &mut 0);
+                        match (remembered, plain) {
+                            (Ok(one), Ok(other)) => prop_assert_eq!(
+                                (one.at, one.depth, one.missing),
+                                (other.at, other.depth, other.missing)
+                            ),
+                            (one, other) => prop_assert_eq!(one.err(), other.err()),
                         }
-                        (one, other) => prop_assert_eq!(one.err(), other.err()),
                     }
                 }
                 if layer.end().is_err() {

@@ -145,7 +145,7 @@ fn canonicalise(arena: &mut Arena) -> Result<(), TreeError> {
         // Hard links from elsewhere keep their inodes.
         let children = arena.children_mut(run).map(std::mem::take).unwrap_or_default();
         for child in children.into_values() {
-            arena.release(child.node);
+            arena.release(child);
         }
     }
     Ok(())
@@ -153,8 +153,8 @@ fn canonicalise(arena: &mut Arena) -> Result<(), TreeError> {
 
 /// A directory directly below the root.
 fn directory(arena: &Arena, name: &[u8]) -> Option<NodeId> {
-    let child = arena.children(NodeId::ROOT)?.get(name)?;
-    arena.children(child.node).map(|_| child.node)
+    let child = *arena.children(NodeId::ROOT)?.get(name)?;
+    arena.children(child).map(|_| child)
 }
 
 /// Raises times before 1970 to 1970. The format has no such times, and the composefs project's two writers

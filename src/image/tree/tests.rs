@@ -9,6 +9,8 @@ mod fixtures;
 mod hardlinks;
 mod layers;
 mod limits;
+mod model;
+mod parts;
 mod paths;
 mod reduced;
 mod rules;

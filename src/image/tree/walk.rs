@@ -29,7 +29,7 @@ pub(super) fn walk<E>(tree: &CheckedTree, mut visit: impl FnMut(Name<'_>) -> Res
         // In reverse, since the stack returns the last one first.
         for (name, child) in tree.children(node).into_iter().flatten().rev() {
             let slash: &[u8] = if path.ends_with(b"/") { b"" } else { b"/" };
-            todo.push(([&path[..], slash, name].concat(), child.node));
+            todo.push(([&path[..], slash, name].concat(), *child));
         }
     }
     Ok(())

@@ -15,7 +15,8 @@ use crate::kind::Kind;
 use crate::node::credential_providers::{CredentialProviderError, Found};
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
-use crate::pull::{Caller, ImageRequest, PullError, Ready, Watch};
+use crate::pull::{Caller, ImageRequest, PullError, Ready, Waiter, Watch};
+use crate::text;
 
 /// How often a pull is checked for changes. A pull that takes less than this gets no event that it has begun.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -65,7 +66,8 @@ impl Volumes {
         let found = self.0.credential_providers.complete(image, &request.credentials, identity);
         let found = tokio::time::timeout_at(deadline, found).await;
         let Found { credentials, missing } = found.map_err(|_| no_credentials_yet(image))??;
-        let watch = Watch::default();
+        let pod = text::one_line(&identity.pod.to_string());
+        let watch = Watch::of(Waiter { pod, volume: request.volume.to_string() });
         let image_request = ImageRequest {
             reference: request.attributes.image.clone(),
             policy: request.attributes.policy(),
@@ -77,6 +79,7 @@ impl Volumes {
             watch: watch.clone(),
         };
         let begun = Instant::now();
+        let _awaiting = self.0.pulls.await_for(&request.volume, &image.to_string(), &watch);
         let Ok(answer) = self.wait_for_pull(request, deadline, &image_request, &watch).await else {
             // The caller's time is up. The pull goes on, and the retry joins it.
             let progress = watch.get().map_or_else(|| "not begun".to_owned(), ToString::to_string);
@@ -100,6 +103,9 @@ impl Volumes {
         let (pull, image) =
             (watch.get().map(|pull| (pull, begun.elapsed())), image_request.reference.to_string());
         self.0.pod_events.image_ready(&request.volume, &request.identity.pod, &image, &ready, pull);
+        let waited =
+            pull.map_or_else(|| begun.elapsed(), |(pull, waited)| waited.max(pull.started.elapsed()));
+        self.0.pulls.ended(&request.volume, waited);
         let record = &ready.record;
         let (image, composefs) = (record.manifest, ready.image);
         let pinned = PinnedImage { image, composefs, bytes: record.bytes, inodes: record.inodes };

@@ -63,6 +63,14 @@ pub enum VolumeError {
     /// The volume has no record on this node.
     #[error("volume {0} is not in use on this node; publish it first")]
     Unknown(VolumeId),
+    /// The volume is not there yet.
+    #[error("volume {volume} is not there yet: {progress}; ask again when it is published")]
+    NotYet {
+        /// The volume.
+        volume: VolumeId,
+        /// What it waits for.
+        progress: String,
+    },
     /// The volume is not at that path.
     #[error("volume {volume} is not published at {path:?}; ask for one of its own paths")]
     NotThere {
@@ -102,7 +110,7 @@ impl VolumeError {
             Self::CredentialProvider(error) => error.kind(),
             Self::Layout(error) => error.kind(),
             Self::Unreachable(error) => error.kind(),
-            Self::Unknown(_) | Self::NotThere { .. } => Kind::NotFound,
+            Self::Unknown(_) | Self::NotYet { .. } | Self::NotThere { .. } => Kind::NotFound,
             Self::Lost(_) => Kind::Bug,
         }
     }

@@ -80,6 +80,11 @@ impl VolumeMetrics {
         });
     }
 
+    /// The number of targets that count as mounted.
+    pub(super) fn targets(&self) -> usize {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn change(&self, change: impl FnOnce(&mut BTreeMap<PathBuf, Integrity>)) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut targets);

@@ -1,4 +1,4 @@
-//! Events on pods: a pull has begun, that it is done, why a volume is missing.
+//! Events on pods: that a pull has begun, how far it is, that it is done, why a volume is missing.
 //!
 //! kubelet reports the errors of calls itself, all with the reason `FailedMount`. The events here add what no call
 //! returns: that a pull goes on, and that it is done. They also give failures an [`EventReason`] to search for, so
@@ -7,20 +7,25 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::VolumeError;
 use crate::oci::SourceError;
 use crate::pull::{Progress, Ready, Watch};
+use crate::units;
 use crate::volume::attributes::PodInfo;
 use crate::volume::id::VolumeId;
 
+mod pace;
 mod pull_watcher;
 mod reason;
 
 pub(crate) use pull_watcher::PullWatcher;
 pub(crate) use reason::EventReason;
+
+use self::pace::{Budget, Pace};
 
 /// An event on a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub(crate) struct PodEvent {
     pub volume: VolumeId,
     /// One or two sentences. Without secrets.
     pub text: String,
+    /// Whether it only brings what was said before up to date. The pace of that is chosen here.
+    pub is_update: bool,
 }
 
 /// Records events on pods. Never blocks.
@@ -44,18 +51,23 @@ pub(crate) trait PodEventRecorder: Send + Sync + fmt::Debug {
 pub struct PodEvents {
     recorder: Option<Arc<dyn PodEventRecorder>>,
     waiting: Mutex<HashMap<VolumeId, Waiting>>,
+    /// Calls that wait for a pull now.
+    watchers: AtomicUsize,
+    /// Of updates, for all of them.
+    budget: Mutex<Budget>,
 }
 
 #[derive(Debug, Clone)]
 struct Waiting {
     since: Instant,
     pull: Arc<Progress>,
+    pace: Pace,
 }
 
 impl PodEvents {
     /// Events that go to `recorder`.
     pub(crate) fn new(recorder: Arc<dyn PodEventRecorder>) -> Self {
-        Self { recorder: Some(recorder), waiting: Mutex::default() }
+        Self { recorder: Some(recorder), ..Self::default() }
     }
 
     /// Whether events go anywhere.
@@ -71,22 +83,40 @@ impl PodEvents {
         image: &'a str,
         watch: &'a Watch,
     ) -> PullWatcher<'a> {
+        self.watchers.fetch_add(1, Ordering::Relaxed);
         PullWatcher { pod_events: self, volume, pod, image, watch, reported_until: None }
     }
 
-    /// Records that a volume waits for a pull, once per pull.
-    fn pull_started(&self, volume: &VolumeId, pod: &PodInfo, image: &str, pull: &Arc<Progress>) {
-        let waiting = Waiting { since: Instant::now(), pull: Arc::clone(pull) };
+    /// Records that a volume waits for a pull, once per pull, and now and then how far the pull is.
+    fn pull_goes_on(
+        &self,
+        volume: &VolumeId,
+        pod: &PodInfo,
+        image: &str,
+        pull: &Arc<Progress>,
+        now: Instant,
+    ) {
         let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         // A retried call joins the same pull; its event is recorded already.
-        if all.get(volume).is_some_and(|before| before.pull.manifest == pull.manifest) {
-            return;
-        }
-        all.insert(volume.clone(), waiting);
+        let known = all.get_mut(volume).filter(|before| before.pull.manifest == pull.manifest);
+        let (text, is_update) = match known {
+            Some(waiting) => {
+                let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+                if !waiting.pace.tells(now, self.watchers.load(Ordering::Relaxed), &mut budget) {
+                    return;
+                }
+                // The same pull may have been joined anew, with other counters.
+                waiting.pull = Arc::clone(pull);
+                (pulling(image, pull, Some(now.saturating_duration_since(waiting.since))), true)
+            }
+            None => {
+                let waiting = Waiting { since: now, pull: Arc::clone(pull), pace: Pace::new(now) };
+                all.insert(volume.clone(), waiting);
+                (pulling(image, pull, None), false)
+            }
+        };
         drop(all);
-        let megabytes = megabytes(pull.total());
-        let text = format!("pulling image {image} ({megabytes} in {} layers)", pull.layers.len());
-        self.record(pod, volume, EventReason::Pulling, text);
+        self.send(pod, PodEvent { reason: EventReason::Pulling, volume: volume.clone(), text, is_update });
     }
 
     /// Records that a volume has its image. `pull` is the pull that this call waited for, if any.
@@ -140,9 +170,26 @@ impl PodEvents {
     }
 
     fn record(&self, pod: &PodInfo, volume: &VolumeId, reason: EventReason, text: String) {
+        self.send(pod, PodEvent { reason, volume: volume.clone(), text, is_update: false });
+    }
+
+    fn send(&self, pod: &PodInfo, event: PodEvent) {
         if let Some(recorder) = &self.recorder {
-            recorder.record(pod, PodEvent { reason, volume: volume.clone(), text });
+            recorder.record(pod, event);
         }
+    }
+}
+
+/// What is said of a pull for which a pod has waited so long. Where none of its bytes are to be seen, nothing is said of
+/// bytes: it may be another tenant's, or have just begun, and both look alike.
+fn pulling(image: &str, pull: &Progress, waited: Option<Duration>) -> String {
+    let what = format!("pulling image {image} ({} in {} layers)", megabytes(pull.total()), pull.layers.len());
+    let Some(waited) = waited else { return what };
+    let waited = format!("waiting for {}", units::time(waited));
+    match pull.phase().after_fetching() {
+        Some(doing) => format!("{what}: all layers are here, {doing}; {waited}"),
+        None if pull.done() == 0 => format!("{what}; {waited}"),
+        None => format!("{what}: {} here{}; {waited}", megabytes(pull.done()), pull.pace()),
     }
 }
 

@@ -83,7 +83,7 @@ impl Volumes {
     ) -> Result<(VolumeGuard, Observed), VolumeError> {
         let target = target.clone();
         self.blocking(move |io| {
-            io.state.check()?;
+            io.state.check_before_work()?;
             let seen = io.observe(&guard, &target)?;
             Ok((guard, seen))
         })

@@ -31,7 +31,7 @@ impl Volumes {
         let guard = self.guard(&request.volume)?;
         let (guard, seen) = self
             .blocking(move |io| {
-                io.state.check()?;
+                io.state.check_before_work()?;
                 let seen = io.observe_record(&guard)?;
                 Ok((guard, seen))
             })

@@ -1,11 +1,13 @@
 //! The size and the condition of a volume.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::record::VolumeRecord;
 use super::{VolumeError, Volumes};
 use crate::integrity::Integrity;
 use crate::node::mount::{MountError, MountSpec};
+use crate::units;
 use crate::volume::id::VolumeId;
 
 /// The size and the condition of a volume.
@@ -19,12 +21,26 @@ pub(crate) struct Statistics {
     pub integrity: Option<Integrity>,
     /// What is wrong with the volume at the requested path, if anything.
     pub abnormal: Option<String>,
+    /// What the volume waits for, if a call of it does.
+    pub awaited: Option<String>,
+    /// How long the pull of its image took, as far as its call has seen it, if that was long.
+    pub slow: Option<Duration>,
 }
 
 impl Statistics {
     /// The volume's condition, for people.
     pub fn message(&self) -> String {
-        self.abnormal.clone().unwrap_or_else(|| healthy(self.integrity))
+        let state = match (&self.abnormal, self.integrity, &self.awaited) {
+            (Some(problem), ..) => problem.clone(),
+            // Staged, and lost since.
+            (None, None, Some(_)) => "staged".to_owned(),
+            (None, level, _) => healthy(level),
+        };
+        match (&self.awaited, self.slow) {
+            (Some(awaited), _) => format!("{state}; {awaited}"),
+            (None, Some(waited)) => format!("{state}; the pull of its image took {}", units::time(waited)),
+            (None, None) => state,
+        }
     }
 }
 
@@ -43,14 +59,19 @@ impl Volumes {
     /// The statistics of a volume at one of its targets, or at its staging path.
     ///
     /// # Errors
-    /// The volume is not in use on this node, or not at `path`.
+    /// The volume is not in use on this node, or not at `path`. A pull for it is named in the error: CSI has no condition
+    /// for a volume that is not there yet (specification, NodeGetVolumeStats: 5 NOT_FOUND).
     pub(crate) async fn statistics(&self, volume: VolumeId, path: String) -> Result<Statistics, VolumeError> {
-        let corrupt_images = self.0.corrupt_images.clone();
+        let (corrupt_images, pulls) = (self.0.corrupt_images.clone(), self.0.pulls.clone());
         self.blocking(move |io| {
             let Some(record) = io.records.read(&volume)? else {
                 io.state.check()?;
-                return Err(VolumeError::Unknown(volume));
+                return Err(match pulls.awaited(&volume) {
+                    Some(progress) => VolumeError::NotYet { volume, progress },
+                    None => VolumeError::Unknown(volume),
+                });
             };
+            let awaited = pulls.awaited(&volume);
             let at = Path::new(&path);
             let abnormal = if record.target(at).is_some() {
                 mount_problem(&record, at, io.mounter.mounted(at))
@@ -59,11 +80,16 @@ impl Volumes {
                 // Nothing is mounted at a staging path, so nothing can be wrong there.
                 None
             } else {
-                return Err(VolumeError::NotThere { volume, path });
+                return Err(match awaited {
+                    Some(progress) => VolumeError::NotYet { volume, progress },
+                    None => VolumeError::NotThere { volume, path },
+                });
             };
+            let slow = pulls.slow(&volume).filter(|_| record.target(at).is_some());
             let level = io.mounter.level(&record.composefs);
             let integrity = record.target(at).map(|target| level.max(target.least));
-            Ok(Statistics { bytes: record.bytes, inodes: record.inodes, integrity, abnormal })
+            let (bytes, inodes) = (record.bytes, record.inodes);
+            Ok(Statistics { bytes, inodes, integrity, abnormal, awaited, slow })
         })
         .await
     }
@@ -88,5 +114,31 @@ fn mount_problem(
         }
         Ok(None) => Some(format!("nothing is mounted at {} any more; delete the pod", path.display())),
         Err(error) => Some(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_says_what_is_waited_for_and_what_was_slow() {
+        let mounted = Statistics {
+            bytes: 1,
+            inodes: 1,
+            integrity: Some(Integrity::Read),
+            abnormal: None,
+            awaited: None,
+            slow: Some(Duration::from_secs(95)),
+        };
+        assert!(mounted.message().ends_with("(fs-verity); the pull of its image took 1 min 35 s"));
+        let lost = Statistics {
+            abnormal: Some("nothing is mounted".to_owned()),
+            awaited: Some("image x is being pulled".to_owned()),
+            ..mounted.clone()
+        };
+        assert_eq!(lost.message(), "nothing is mounted; image x is being pulled");
+        let staged = Statistics { integrity: None, abnormal: None, ..lost };
+        assert_eq!(staged.message(), "staged; image x is being pulled");
     }
 }

@@ -44,6 +44,7 @@ impl Volumes {
             .await?;
         self.0.metrics.unmounted(unpublished.path());
         self.0.pod_events.forget_volume(&volume);
+        self.0.pulls.forget(&volume);
         if changed {
             tracing::info!(target_path = %unpublished, milliseconds = milliseconds(begun), "unpublished");
         }

@@ -49,6 +49,7 @@ pub(super) async fn open(
             Err(error) => {
                 download.failures += 1;
                 client.pause_or_fail(download.failures, error).await?;
+                client.count_repeat(0);
             }
         }
     }
@@ -72,12 +73,16 @@ impl Download {
                 }
                 Ok(None) => return Ok(None),
                 // New bytes reset `failures`, so slow windows have a count of their own: see `pace`.
-                Err(SourceError::Slow { .. }) if !self.window.is_over() => self.open = None,
+                Err(SourceError::Slow { .. }) if !self.window.is_over() => {
+                    self.open = None;
+                    self.client.count_repeat(self.request.offset);
+                }
                 Err(error @ SourceError::Slow { .. }) => return Err(error),
                 Err(error) => {
                     self.open = None;
                     self.failures += 1;
                     self.client.pause_or_fail(self.failures, error).await?;
+                    self.client.count_repeat(self.request.offset);
                 }
             }
         }

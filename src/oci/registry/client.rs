@@ -11,7 +11,7 @@ use super::authorization::{Authorization, Authorizations, Held};
 use super::challenge::{self, Challenge};
 use super::documents::{DocumentTurns, Tenant};
 use super::hold::Hold;
-use super::metrics::RequestKind;
+use super::metrics::{Repeat, RequestKind};
 use super::pace::Pace;
 use super::request::Request;
 use super::retry::RetryPolicy;
@@ -115,6 +115,12 @@ impl RegistryClient {
                 }
             }
         }
+    }
+
+    /// Counts a request that is sent again, from `offset` of a blob or whole.
+    pub(super) fn count_repeat(&self, offset: u64) {
+        let repeat = if offset > 0 { Repeat::Resumed } else { Repeat::Retried };
+        self.transport.metrics.count_repeat(&self.host, repeat);
     }
 
     /// The failure of a transport error while a response is read.

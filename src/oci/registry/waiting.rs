@@ -36,6 +36,7 @@ impl RegistryClient {
             }
             failed += 1;
             self.pause_or_fail(failed, error).await?;
+            self.count_repeat(0);
         }
     }
 

@@ -20,8 +20,8 @@ impl Execution<'_> {
                 let version = self.request.reference.version();
                 let source = self.source()?;
                 // The content of a known reference is most likely here: a HEAD tells, and registries count no download.
-                let records = self.records();
-                let resolved = if blocking(&self.image, move || records.is_known()).await?? {
+                let here = self.here();
+                let resolved = if blocking(&self.image, move || here.is_known()).await?? {
                     source.resolve(&version).await
                 } else {
                     source.resolve_to_read(&version).await

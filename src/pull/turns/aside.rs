@@ -51,6 +51,12 @@ impl Aside {
         Place { aside: self.clone(), number, given_up }
     }
 
+    /// How many places there are, and how many are taken.
+    pub(super) fn taken(&self) -> (usize, usize) {
+        let places = self.places();
+        (places.capacity, places.taken.len())
+    }
+
     fn places(&self) -> MutexGuard<'_, Places> {
         // No change to the map can panic half-way, so a poisoned one is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -96,6 +96,7 @@ impl<'a> Turn<'a> {
     /// The layer had to give way.
     pub(in crate::pull) async fn took(&mut self, bytes: usize) -> Result<(), GaveWay> {
         self.seen.bytes += bytes as u64;
+        self.progress.receive(bytes as u64);
         self.brake(bytes);
         loop {
             let At::Aside { due, .. } = &self.at else { return Ok(()) };
@@ -151,8 +152,6 @@ impl<'a> Turn<'a> {
     fn look(&mut self) {
         let (seen, rules) = (self.seen, &self.turns.rules);
         self.rate = seen.rate();
-        let elapsed = self.looked.elapsed().max(Duration::from_millis(1));
-        self.progress.set_rate((seen.bytes as f64 / elapsed.as_secs_f64()) as u64);
         match &self.at {
             At::Slot(pass) if rules.is_over(seen, self.since.elapsed()) && pass.is_wanted() => {
                 // The place comes first: the slot's next owner must not find this layer in neither.

@@ -121,18 +121,17 @@ fn a_program_that_hangs_is_ended_with_its_children() {
         ),
     );
     directory.script("b", "echo fine");
-    let verifiers = Verifiers::new(directory.bin(), Duration::from_millis(700));
-    let started = Instant::now();
+    // As long as a busy machine takes to start the other program; without a limit it would be the thousand seconds.
+    let verifiers = Verifiers::new(directory.bin(), Duration::from_millis(5500));
     let answers = answers(&verifiers);
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
-    assert!(answers[0].as_ref().unwrap_err().contains("did not answer within 0.7 seconds"), "{answers:?}");
+    assert!(answers[0].as_ref().unwrap_err().contains("did not answer within 5.5 seconds"), "{answers:?}");
     assert_eq!(answers[1], Ok("fine".to_owned()));
     let child: u32 = fs::read_to_string(child).unwrap().trim().parse().unwrap();
     let gone = || {
         let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
         status.is_empty() || status.contains("State:\tZ")
     };
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !gone() {
         assert!(Instant::now() < deadline, "the child lives on");
         std::thread::sleep(Duration::from_millis(10));
@@ -143,9 +142,8 @@ fn a_program_that_hangs_is_ended_with_its_children() {
 fn a_child_that_stays_behind_holds_up_nothing() {
     let directory = Directory::new();
     directory.script("a", "sleep 1000 & echo fine");
-    let started = Instant::now();
+    // An answer that waited for the child would come too late to be one.
     assert_eq!(answers(&directory.verifiers()), [Ok("fine".to_owned())]);
-    assert!(started.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
@@ -153,7 +151,7 @@ fn output_without_end_is_dropped() {
     let directory = Directory::new();
     directory.script("a", "head -c 3000000 /dev/zero | tr '\\0' x; exit 1");
     directory.script("b", "yes >&2");
-    let verifiers = Verifiers::new(directory.bin(), Duration::from_secs(3));
+    let verifiers = Verifiers::new(directory.bin(), Duration::from_secs(10));
     let answers = answers(&verifiers);
     let reason = answers[0].as_ref().unwrap_err();
     assert!(reason.starts_with("refused: xxx") && reason.len() < 400, "{reason}");

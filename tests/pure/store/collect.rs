@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use composefs_csi::image::store::gc::{Amount, Policy};
 use composefs_csi::image::store::{
@@ -105,6 +105,26 @@ fn recently_used_images_stay_and_a_dry_run_removes_nothing() {
     let gone = collect(&store, policy, &[]).unwrap();
     assert_eq!(gone.images, dry.images);
     assert_eq!(names(&store), [manifest("new")]);
+}
+
+#[test]
+fn a_use_that_was_noted_a_moment_ago_is_not_noted_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    pull(&store, "a", &[&["a"]]).unwrap();
+    let record = dir.path().join("images").join(format!("{}.json", manifest("a").hex()));
+    let modified = || std::fs::metadata(&record).unwrap().modified().unwrap();
+    // So far in the past and in the future, the latter after the clock was set back.
+    let file = std::fs::File::open(&record).unwrap();
+    for at in [SystemTime::now() - HOUR, SystemTime::now() + HOUR] {
+        file.set_modified(at).unwrap();
+        store.images().touch_if_stale(&manifest("a")).unwrap();
+        assert!(modified() > SystemTime::now() - HOUR / 2 && modified() <= SystemTime::now());
+    }
+    let noted = modified();
+    store.images().touch_if_stale(&manifest("a")).unwrap();
+    assert!(modified() == noted || noted.elapsed().unwrap() > Duration::from_secs(9), "written again");
+    assert!(matches!(store.images().touch_if_stale(&manifest("b")), Err(StoreError::NoImage(_))));
 }
 
 /// A filesystem of 100 blocks of which `base` are other people's; the rest is what the store holds.

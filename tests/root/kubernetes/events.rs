@@ -53,11 +53,15 @@ async fn a_pod_hears_of_its_pull() {
         Machine::new(&["--insecure-registry", &proxy.address.to_string(), "--kubernetes-events", &config]);
     let plugin = machine.start().await;
     let mut node = plugin.node.clone();
-    proxy.throttle(256 << 10);
-    let mut hasty = tonic::Request::new(of_pod(&machine, "a", &image));
-    hasty.set_timeout(Duration::from_secs(2));
-    node.node_publish_volume(hasty).await.unwrap_err();
+    // A minute, if nobody lifted it.
+    proxy.throttle(16 << 10);
+    let call = tokio::spawn({
+        let (mut node, request) = (node.clone(), of_pod(&machine, "a", &image));
+        async move { node.node_publish_volume(request).await.map(drop) }
+    });
     eventually("the pod hears that the pull has begun", || written(&server, "POST").len() == 1).await;
+    // Its caller goes, and the next one joins the pull.
+    call.abort();
     let event = written(&server, "POST").remove(0);
     assert_eq!((&event["reason"], &event["type"]), (&json!("Pulling"), &json!("Normal")));
     assert_eq!(event["reportingComponent"], "csi.composefs.dev");
@@ -66,7 +70,7 @@ async fn a_pod_hears_of_its_pull() {
     assert_eq!(event["involvedObject"]["namespace"], "shop");
     assert!(event["message"].as_str().unwrap().contains(&image), "{event}");
     proxy.throttle(0);
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while node.node_publish_volume(of_pod(&machine, "a", &image)).await.is_err() {
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -283,7 +287,7 @@ async fn the_node_hears_once_that_no_room_can_be_made_in_its_store() {
         let pod = ["a", "b"][number];
         let before = rounds().await.0;
         node.node_publish_volume(of_pod(&machine, pod, &layout.reference("latest"))).await.unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while rounds().await.0 <= before {
             assert!(Instant::now() < deadline, "no round of housekeeping: {}", machine.log());
             tokio::time::sleep(Duration::from_millis(50)).await;

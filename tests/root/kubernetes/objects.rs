@@ -93,7 +93,7 @@ async fn a_claim_may_name_its_image() {
         .spawn()
         .unwrap();
     let _running = Running(child);
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     let channel = loop {
         match try_connect(&socket).await {
             Ok(channel) => break channel,

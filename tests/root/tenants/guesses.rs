@@ -43,10 +43,10 @@ async fn a_right_guess_looks_like_a_wrong_one() {
     let pods = Pods::new(&machine, &plugin);
     let (alice, bob) = (secret(&proxy.address, ALICE), secret(&proxy.address, BOB));
     pods.start(&format!("{}/alice/app:1", proxy.address), "IfNotPresent", &alice).await.unwrap();
-    // Of its disk the node hears too, if this machine's is full.
+    // Of its disk the node hears too, if this machine's is full; and of a pull's beginning its pod, if it is slow.
     let heard = || {
         let mut asked = server.asked();
-        asked.retain(|asked| asked.json()["involvedObject"]["kind"] != "Node");
+        asked.retain(|asked| asked.json()["reason"] == "Pulled");
         asked
     };
     eventually("alice hears of her pull", || heard().len() == 1).await;

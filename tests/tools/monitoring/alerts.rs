@@ -13,7 +13,7 @@ use crate::support::tools::debian;
 type Series = (&'static str, &'static str);
 
 /// What makes an alert fire, and what is nearest to that and does not.
-const CASES: [(&str, &[Series], &[Series]); 7] = [
+const CASES: [(&str, &[Series], &[Series]); 8] = [
     (
         "ComposefsCsiDamagedData",
         // The first event begins the series.
@@ -48,6 +48,12 @@ const CASES: [(&str, &[Series], &[Series]); 7] = [
             ("registry_requests_total{node=\"n\",request=\"blob\",outcome=\"transient\"}", "0+2x60"),
             ("registry_requests_total{node=\"n\",request=\"blob\",outcome=\"ok\"}", "0+3x60"),
         ],
+    ),
+    (
+        "ComposefsCsiPullStuck",
+        &[("pull_oldest_seconds{node=\"n\"}", "0+60x60"), ("fetched_bytes_total{node=\"n\"}", "5000000x60")],
+        // As old, and bytes come.
+        &[("pull_oldest_seconds{node=\"n\"}", "0+60x60"), ("fetched_bytes_total{node=\"n\"}", "0+600000x60")],
     ),
     (
         "ComposefsCsiStoreFull",

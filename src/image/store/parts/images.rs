@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 
@@ -18,6 +18,9 @@ use crate::image::store::file_name::{digest_of, is_digest, json_of};
 use crate::image::store::image_record::{ImageRecord, Variant};
 use crate::image::store::key::NodeKey;
 use crate::oci::digest::Digest;
+
+/// Within this time a use of an image is not noted again: a small part of what a collection tells apart.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// An image and when it was last used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub struct Listing {
     pub unreadable: Vec<StoreError>,
 }
 
-/// Which of a file's states was seen: its inode, and when that was changed. Every use of an image changes it.
+/// Which of a file's states was seen: its inode, and when that was changed. Uses of an image change it, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::image::store) struct Stamp(u64, i64, i64);
 
@@ -155,6 +158,18 @@ impl Images {
             io::ErrorKind::NotFound => StoreError::NoImage(*manifest),
             _ => self.disk.error("touch", &path, error),
         })
+    }
+
+    /// [`Images::touch`], unless it was noted in the last seconds: thirty pods that start at once would make as many
+    /// transactions of the filesystem, and the collector read the record anew for each. A record from the future is
+    /// touched: the clock was set back.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn touch_if_stale(&self, manifest: &Digest) -> Result<(), StoreError> {
+        let used = fs::metadata(self.path(manifest)).and_then(|found| found.modified());
+        let age = used.ok().and_then(|used| SystemTime::now().duration_since(used).ok());
+        if age.is_some_and(|age| age < FRESH) { Ok(()) } else { self.touch(manifest) }
     }
 
     /// Removes an image's record, durably: the image is pulled again. The sweep removes what only this image had.

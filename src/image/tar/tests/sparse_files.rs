@@ -122,10 +122,19 @@ fn maps_that_lie_are_refused() {
 }
 
 #[test]
-fn a_hole_of_a_tebibyte_is_refused_before_a_byte_is_made() {
+fn holes_count_for_the_layer_and_not_for_the_ratio() {
     let tar = old_gnu(&[(0, 1)], 1 << 32, b"x");
-    let mut archive = Archive::new(&tar[..], TarLimits::for_blob(&limits::ImageLimits::DEFAULT, 100));
-    let error = archive.next_entry().unwrap_err();
+    let within = |layer_bytes| {
+        let image = limits::ImageLimits { layer_bytes, ..limits::ImageLimits::DEFAULT };
+        let limits = TarLimits::for_blob(&image, 100);
+        assert!(limits.bytes < 1 << 32);
+        let mut archive = Archive::new(&tar[..], limits);
+        archive.next_entry().map(|entry| entry.map(|entry| entry.kind))
+    };
+    assert_eq!(within(1 << 32).unwrap(), Some(TarKind::File(1 << 32)));
+    let error = within((1 << 32) - 1).unwrap_err();
     assert_eq!(error.kind(), Kind::Exhausted);
-    assert!(error.to_string().contains("entry \"sparse\""), "{error}");
+    for part in ["entry \"sparse\"", "--max-layer-bytes"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
 }

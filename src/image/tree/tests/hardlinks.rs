@@ -82,15 +82,53 @@ fn a_long_chain_in_the_worst_order_ends() {
 #[test]
 fn targets_are_found_through_symbolic_links() {
     let lower = vec![dir("usr"), dir("usr/bin"), file("usr/bin/x", "1"), symlink("bin", "usr/bin")];
-    let upper = vec![link("bin/y", "bin/x")];
-    assert_eq!(fold(&[lower, upper]), "bin->usr/bin usr/ usr/bin/ usr/bin/x=1 usr/bin/y==usr/bin/x");
+    let folded = fold(&[[lower.clone(), vec![link("bin/y", "bin/x")]].concat()]);
+    assert_eq!(folded, "bin->usr/bin usr/ usr/bin/ usr/bin/x=1 usr/bin/y==usr/bin/x");
+    let folded = fold(&[lower.clone(), vec![link("y", "bin/x")]]);
+    assert_eq!(folded, "bin->usr/bin usr/ usr/bin/ usr/bin/x=1 y==usr/bin/x");
+    // Through a link of the layer to what only lower layers have.
+    let folded = fold(&[lower, vec![symlink("s", "bin/.."), link("y", "s/bin/x")]]);
+    assert_eq!(folded, "bin->usr/bin s->bin/.. usr/ usr/bin/ usr/bin/x=1 y==usr/bin/x");
+}
+
+#[test]
+fn targets_are_the_layers_own_before_those_of_lower_ones() {
+    let lower = vec![dir("d"), file("d/f", "low"), file("d/g", "low")];
+    let folded = fold(&[lower.clone(), vec![file("d/f", "own"), link("l", "d/f"), link("m", "d/g")]]);
+    assert_eq!(folded, "d/ d/f=own d/g=low l==d/f m==d/g");
+    // What comes after the link does not change where it led.
+    assert_eq!(fold(&[lower, vec![link("l", "d/f"), file("d/f", "own")]]), "d/ d/f=own d/g=low l=low");
+}
+
+#[test]
+fn a_file_that_is_renamed_by_a_link_and_a_whiteout_stays() {
+    let renamed = "b=1";
+    assert_eq!(fold(&[vec![file("a", "1")], vec![link("b", "a"), whiteout("a")]]), renamed);
+    assert_eq!(fold(&[vec![file("a", "1")], vec![whiteout("a"), link("b", "a")]]), renamed);
+    let lower = vec![dir("d"), file("d/f", "1")];
+    assert_eq!(fold(&[lower, vec![opaque("d"), link("g", "d/f")]]), "d/ g=1");
+}
+
+#[test]
+fn links_into_the_files_that_aufs_kept_are_names_of_one_inode() {
+    let kept = file(".wh..wh.plnk/1.2", "1");
+    let links = [link("a", ".wh..wh.plnk/1.2"), link("d/b", ".wh..wh.plnk/1.2")];
+    for at in 0..=links.len() {
+        let mut layer = links.to_vec();
+        layer.insert(at, kept.clone());
+        let folded = fold(&[vec![dir("d")], layer]);
+        assert_eq!(folded, "a=1 d/ d/b==a");
+    }
+    // They belong to their layer.
+    let error = refusal(&[vec![kept], links.to_vec()]);
+    assert!(matches!(error, TreeError::LinkTargetMissing { .. }));
 }
 
 #[test]
 fn a_link_without_a_target_names_both_paths() {
     let error = refusal(&[vec![file("f", "x")], vec![dir("d"), link("d/a", "gone")]]);
     assert_eq!(error, TreeError::LinkTargetMissing { path: "/d/a".into(), target: "/gone".into() });
-    let error = refusal(&[vec![file("f", "x")], vec![whiteout("f"), link("a", "f")]]);
+    let error = refusal(&[vec![file("f", "x")], vec![whiteout("f")], vec![link("a", "f")]]);
     assert_eq!(error, TreeError::LinkTargetMissing { path: "/a".into(), target: "/f".into() });
     // A later layer cannot mend it.
     let error = refusal(&[vec![link("a", "z")], vec![file("z", "1")]]);

@@ -87,11 +87,9 @@ fn directories_nest_as_deep_as_a_path_reaches() {
     assert!(build(Rules::Faithful, &[vec![dir(&deepest)]]).is_ok());
     assert!(matches!(refusal(&[vec![dir(&format!("{deepest}/d"))]]), TreeError::TooDeep { .. }));
     // Nor by way of a symbolic link.
-    let layers = vec![dir(&["d"; 1500].join("/")), symlink("l", &["d"; 1500].join("/"))];
-    assert!(matches!(
-        refusal(&[layers, vec![dir(&format!("l/{}", ["d"; 600].join("/")))]]),
-        TreeError::TooDeep { .. }
-    ));
+    let mut layer = vec![dir(&["d"; 1500].join("/")), symlink("l", &["d"; 1500].join("/"))];
+    layer.push(dir(&format!("l/{}", ["d"; 600].join("/"))));
+    assert!(matches!(refusal(&[layer]), TreeError::TooDeep { .. }));
 }
 
 #[test]
@@ -208,4 +206,32 @@ fn inodes_freed_by_a_layer_are_used_again_by_the_next() {
         layer.end().unwrap();
     }
     assert_eq!(view(&builder.finish().unwrap()), "0=99 1=99 2=99 3=99");
+}
+
+#[test]
+fn markers_count_as_metadata_even_where_they_hide_nothing() {
+    let limits = ImageLimits { metadata_bytes: 10_000, ..ImageLimits::default() };
+    let mut builder = Builder::with_limits(Rules::Verbatim, limits);
+    let mut layer = builder.layer();
+    let refused = (0..1000).try_for_each(|n| layer.apply(whiteout(&format!("{n}")))).unwrap_err();
+    assert!(
+        matches!(&refused, TreeError::Limit(exceeded) if exceeded.cap == Cap::MetadataBytes),
+        "{refused}"
+    );
+}
+
+#[test]
+fn as_many_inodes_as_allowed_fit_whatever_layer_they_come_in() {
+    let limits = ImageLimits { inodes: 4, ..ImageLimits::default() };
+    let fold = |layers: &[Vec<LayerEntry>]| {
+        let mut builder = Builder::with_limits(Rules::Verbatim, limits);
+        for entries in layers {
+            let mut layer = builder.layer();
+            entries.iter().try_for_each(|entry| layer.apply(entry.clone()))?;
+            layer.end()?;
+        }
+        builder.finish()
+    };
+    assert_eq!(fold(&[vec![dir("d"), file("f", "1")], vec![file("g", "1")]]).unwrap().inodes(), 4);
+    assert!(fold(&[vec![dir("d"), file("f", "1")], vec![file("g", "1"), file("h", "1")]]).is_err());
 }

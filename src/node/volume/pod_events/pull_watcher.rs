@@ -1,5 +1,6 @@
 //! Watches the pull that one call waits for, and records its changes as events.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{EventReason, PodEvents};
@@ -24,7 +25,7 @@ impl PullWatcher<'_> {
     /// Records what is new since the last call.
     pub(in crate::node::volume) fn record_changes(&mut self) {
         if let Some(pull) = self.watch.get() {
-            self.pod_events.pull_started(self.volume, self.pod, self.image, pull);
+            self.pod_events.pull_goes_on(self.volume, self.pod, self.image, pull, Instant::now());
         }
         // One event per wait; a registry that extends its limit gets another one.
         if let Some(wait) =
@@ -38,6 +39,12 @@ impl PullWatcher<'_> {
             );
             self.reported_until = Some(wait.until);
         }
+    }
+}
+
+impl Drop for PullWatcher<'_> {
+    fn drop(&mut self) {
+        self.pod_events.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -86,6 +86,7 @@ fn is_refusal(error: &VolumeError) -> bool {
         | VolumeError::Pulling { .. }
         | VolumeError::CredentialProvider(_)
         | VolumeError::Unknown(_)
+        | VolumeError::NotYet { .. }
         | VolumeError::NotThere { .. }
         | VolumeError::Lost(_) => false,
     }

@@ -55,7 +55,7 @@ async fn a_connection_that_breaks_is_resumed_at_the_byte_reached() {
         _ => ranged(request),
     })
     .await;
-    let source = impatient(&server.host, Duration::from_millis(1500));
+    let source = impatient(&server.host, Duration::from_secs(5));
     assert!(read_from(source).await.unwrap() == content());
     let ranges: Vec<_> = server.seen().iter().map(Seen::range).collect();
     assert_eq!(ranges, [None, Some(300_000), Some(300_000), Some(500_000)]);
@@ -199,7 +199,7 @@ async fn a_large_blob_needs_more_than_the_lowest_rate() {
 async fn a_registry_that_trickles_is_given_up() {
     let server =
         Script::start(|request, _| ranged(request).ending(Ending::Trickle(Duration::from_millis(5)))).await;
-    let pace = Pace { minimum: 10_000, window: Duration::from_millis(400), patience: 3, ..Pace::default() };
+    let pace = Pace { minimum: 10_000, window: Duration::from_secs(1), patience: 3, ..Pace::default() };
     let settings = SourceSettings { pace, ..settings(&[&server.host]) };
     let source = open(&Sources::new(&settings).unwrap(), &server.host, &Credentials::none());
     let error = read_from(source).await.unwrap_err();

@@ -75,7 +75,7 @@ async fn all_attempts_together_have_one_time() {
     let long = MANIFEST.repeat(1000);
     let server = Script::start(move |_, _| Reply::new(200, long.clone()).ending(trickle)).await;
     let mut settings =
-        SourceSettings { document_timeout: Duration::from_millis(200), ..settings(&[&server.host]) };
+        SourceSettings { document_timeout: Duration::from_secs(1), ..settings(&[&server.host]) };
     settings.retry.attempts = 10;
     let source = open(&Sources::new(&settings).unwrap(), &server.host, &Credentials::none());
     let blob = Descriptor {

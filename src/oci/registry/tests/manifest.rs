@@ -110,10 +110,10 @@ async fn what_a_registry_says_is_shown_without_control_characters() {
 
 #[tokio::test]
 async fn a_manifest_that_trickles_is_given_up() {
-    let trickle = Ending::Trickle(Duration::from_millis(50));
+    let trickle = Ending::Trickle(Duration::from_millis(250));
     let server = Script::start(move |_, _| Reply::new(200, MANIFEST).ending(trickle)).await;
     let mut settings =
-        SourceSettings { document_timeout: Duration::from_millis(300), ..settings(&[&server.host]) };
+        SourceSettings { document_timeout: Duration::from_millis(1500), ..settings(&[&server.host]) };
     settings.retry.attempts = 2;
     let source = open(&Sources::new(&settings).unwrap(), &server.host, &Credentials::none());
     let error = source.manifest(&v1()).await.unwrap_err();

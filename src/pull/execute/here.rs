@@ -1,51 +1,57 @@
-//! What an execution reads from the store and writes to it. Every access of a request to records is here. Blocking.
+//! What an execution does on this node: it reads records, writes them, and consults the policy. Every access of a request to
+//! records is here. Blocking.
 
 use std::sync::Arc;
 
+use crate::image::seal::{MERGED_SHA512, why_unsealed};
 use crate::image::store::{Held, Hold, ImageRecord, Store, StoreError};
 use crate::oci::digest::Digest;
-use crate::oci::platform::Platform;
-use crate::oci::reference::Reference;
+use crate::pull::admission::AdmissionControl;
 use crate::pull::error::About as _;
-use crate::pull::plan::{self, Answer, Facts, Lookup, NewRecord, Reading, Step, Terms};
+use crate::pull::evidence::Evidence;
+use crate::pull::manifest_path::ManifestPath;
+use crate::pull::plan::{self, Answer, Case, Facts, Lookup, NewRecord, Reading, Step, Terms};
 use crate::pull::pulls::note_used;
 use crate::pull::rights::Rights;
 use crate::pull::{ImageRequest, PullError, PullPolicy, recipe, stored_evidence};
 
-/// The records that concern one request.
+/// What concerns one request.
 #[derive(Debug)]
-pub(super) struct Records {
+pub(super) struct Here {
     store: Arc<Store>,
+    control: AdmissionControl,
     rights: Rights,
     hold: Hold,
-    reference: Reference,
-    platform: Platform,
-    policy: PullPolicy,
-    pinned: Option<Digest>,
+    request: ImageRequest,
     /// The reference as the user wrote it, for messages.
     image: String,
 }
 
-impl Records {
-    pub(super) fn of(store: &Arc<Store>, rights: &Rights, hold: &Hold, request: &ImageRequest) -> Self {
+impl Here {
+    pub(super) fn of(
+        control: &AdmissionControl,
+        rights: &Rights,
+        hold: &Hold,
+        request: &ImageRequest,
+    ) -> Self {
         Self {
-            store: Arc::clone(store),
+            store: Arc::clone(&control.store),
+            control: control.clone(),
             rights: rights.clone(),
             hold: hold.clone(),
-            reference: request.reference.clone(),
-            platform: request.platform.clone(),
-            policy: request.policy,
-            pinned: request.pinned,
+            request: request.clone(),
             image: request.reference.to_string(),
         }
     }
 
-    /// Takes the steps that need records alone, and returns what is known then, and the first step that needs more.
+    /// Takes the steps that need nothing but this node, and returns what is known then, and the first step that needs
+    /// more.
     pub(super) fn proceed(&self, terms: &Terms, mut facts: Facts) -> Result<(Facts, Step), PullError> {
         loop {
             let answer = match plan::next(terms, &facts) {
                 Step::Read(reading) => self.read(reading)?,
                 Step::Record(new) => self.record(new)?,
+                Step::Judge(case) => self.judge(case)?,
                 other => return Ok((facts, other)),
             };
             facts.note(answer);
@@ -69,7 +75,7 @@ impl Records {
                 let names = [self.image.clone(), self.pinned_name(top)];
                 self.store
                     .names()
-                    .remember(&self.hold, &names, &self.platform, *manifest)
+                    .remember(&self.hold, &names, &self.request.platform, *manifest)
                     .about(&self.image)?;
             }
             NewRecord::Evidence(evidence) => {
@@ -86,9 +92,36 @@ impl Records {
         Ok(Answer::Recorded(new))
     }
 
+    fn judge(&self, case: Case) -> Result<Answer, PullError> {
+        let (control, request) = (&self.control, &self.request);
+        match case {
+            Case::Outright => Ok(Answer::Outright(control.refuses_outright(request))),
+            Case::WantsSignatures { path, sealed } => {
+                self.warn_of_uncompared_seal(&path, sealed);
+                let evidence = Arc::new(Evidence::of(&path));
+                let wants_signatures = control.wants_signatures(&evidence.subject(request, sealed));
+                Ok(Answer::Documents { evidence, wants_signatures })
+            }
+            Case::Stored(record) => {
+                let origin = self.rights.origin().name();
+                Ok(Answer::StoredVerdict(control.judge_stored(&self.image, request, origin, &record)?))
+            }
+            Case::Evidence { evidence, sealed } => {
+                Ok(Answer::Verdict(control.judge(&evidence.subject(request, sealed), &evidence)))
+            }
+        }
+    }
+
+    /// A digest that this store cannot compare protects nothing, which the publisher may not expect.
+    fn warn_of_uncompared_seal(&self, path: &ManifestPath, sealed: bool) {
+        if !sealed && path.manifest.annotations.contains_key(MERGED_SHA512) {
+            tracing::warn!(image.reference = self.image, "not compared: {}", why_unsealed(&path.manifest));
+        }
+    }
+
     fn look_up(&self, lookup: Lookup) -> Result<Option<ImageRecord>, PullError> {
         match lookup {
-            Lookup::Request => match &self.pinned {
+            Lookup::Request => match &self.request.pinned {
                 Some(manifest) => self.stored(manifest),
                 None => self.by_name(&self.image),
             },
@@ -99,15 +132,15 @@ impl Records {
 
     /// Whether the reference has led to an image before, or the volume shows one.
     pub(super) fn is_known(&self) -> Result<bool, PullError> {
-        if self.pinned.is_some() {
+        if self.request.pinned.is_some() {
             return Ok(true);
         }
-        let named = self.store.names().resolve(&self.image, &self.platform).about(&self.image)?;
+        let named = self.store.names().resolve(&self.image, &self.request.platform).about(&self.image)?;
         Ok(named.is_some())
     }
 
     fn by_name(&self, name: &str) -> Result<Option<ImageRecord>, PullError> {
-        match self.store.names().resolve(name, &self.platform).about(&self.image)? {
+        match self.store.names().resolve(name, &self.request.platform).about(&self.image)? {
             Some(manifest) => self.stored(&manifest),
             None => Ok(None),
         }
@@ -126,7 +159,7 @@ impl Records {
     }
 
     fn image_record(&self, manifest: &Digest) -> Result<Option<ImageRecord>, StoreError> {
-        match self.policy {
+        match self.request.policy {
             // A record that is not authentic is the answer where the image cannot be pulled again.
             PullPolicy::Never => self.store.images().get(manifest),
             PullPolicy::Always | PullPolicy::IfNotPresent => self.store.images().get_or_set_aside(manifest),
@@ -135,6 +168,6 @@ impl Records {
 
     /// The reference with the digest that it resolves to.
     fn pinned_name(&self, top: &Digest) -> String {
-        self.reference.clone().pinned(*top).to_string()
+        self.request.reference.clone().pinned(*top).to_string()
     }
 }
