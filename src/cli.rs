@@ -96,6 +96,8 @@ impl Cli {
             insecure_registries: self.registry.insecure_registries.clone(),
             insecure_file: self.registry.insecure_registries_file.clone(),
             registry_cas: self.registry.registry_cas.clone(),
+            mirrors: self.registry.mirrors.settings(),
+            credential_helpers: self.registry.mirrors.credential_helper_dir.clone(),
             trust: self.trust.settings(),
             access: self.access.rule(),
             selinux_context: self.selinux_context.clone(),

@@ -2,8 +2,9 @@
 //!
 //! Imports point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and [`controller`] → [`csi`]
 //! → [`volume`] → [`pull`] → [`image`] and [`trust`] → [`oci`]. The last four know nothing of CSI, Kubernetes or mounting. All
-//! layers may use [`metrics`], [`kind`], [`integrity`], [`text`], [`units`], [`durable_file`], [`fair`] and [`sys`], the system
-//! calls that no crate offers. `docs/ARCHITECTURE.md` shows the layers; `tests/pure/architecture.rs` checks them.
+//! layers may use [`metrics`], [`kind`], [`integrity`], [`text`], [`units`], [`duration`], [`durable_file`], [`fair`],
+//! [`program`] and [`sys`], the system calls that no crate offers. `docs/ARCHITECTURE.md` shows the layers;
+//! `tests/pure/architecture.rs` checks them.
 
 mod app;
 pub mod cli;
@@ -11,6 +12,7 @@ mod cluster;
 pub mod controller;
 pub mod csi;
 pub mod durable_file;
+mod duration;
 mod fair;
 pub mod image;
 pub mod integrity;
@@ -18,6 +20,7 @@ pub mod kind;
 mod metrics;
 pub mod node;
 pub mod oci;
+mod program;
 pub mod pull;
 pub mod sys;
 pub mod text;

@@ -5,6 +5,8 @@
 //! [`manifest`] says what the bytes mean. The consumer of a blob checks its digest
 //! ([`crate::image::layer`]).
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -25,7 +27,9 @@ mod followed;
 mod layout;
 pub mod limits;
 pub mod manifest;
+pub mod mirrors;
 pub mod platform;
+mod ranged;
 mod read_blob;
 pub mod reference;
 mod referrers;
@@ -35,7 +39,9 @@ mod settings;
 mod sources;
 
 pub use credentials::{CredentialId, Credentials};
-pub use error::SourceError;
+pub use error::{RedirectedError, SourceError};
+pub use ranged::Ranged;
+use ranged::without_start;
 pub use read_blob::read_blob;
 use read_blob::whole;
 pub use referrers::Referrer;
@@ -78,6 +84,28 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// `descriptor.urls` are never followed.
     async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError>;
 
+    /// [`Source::blob`] without its first `offset` bytes, of which there are at most `descriptor.size`.
+    async fn blob_from(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream, SourceError> {
+        Ok(without_start(self.blob(descriptor).await?, offset))
+    }
+
+    /// Whether parts of blobs are worth asking for: not where a blob is a local file, nor where the server is known to
+    /// refuse them. Asks nobody.
+    fn has_ranges(&self) -> bool {
+        false
+    }
+
+    /// Opens the part of a blob from byte `range.start` to the one before `range.end`. The range is not empty and lies
+    /// within `descriptor.size`. One request for one closed range, so that a server that ignores it costs nothing: its
+    /// answer is the whole blob, as [`Source::blob`] gives it.
+    ///
+    /// # Errors
+    /// Those of [`Source::blob`]. That the server does not serve the range is no error, but [`Ranged::Refused`].
+    async fn blob_range(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Ranged, SourceError> {
+        let _ = range;
+        Ok(Ranged::Whole(self.blob(descriptor).await?))
+    }
+
     /// Reads a small blob, such as a config, whole. The caller has checked that its size is small, and checks the digest.
     async fn small_blob(&self, descriptor: &Descriptor) -> Result<Bytes, SourceError> {
         whole(self.blob(descriptor).await?).await
@@ -85,6 +113,19 @@ pub trait Source: Send + Sync + std::fmt::Debug {
 
     /// Lists the manifests that name `subject` as their subject, in no particular order. The number is bounded.
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, SourceError>;
+
+    /// Told that the bytes of the last [`Source::blob`] of this digest were not the blob. Whether the next one comes from
+    /// another place, which may have the right ones.
+    fn try_elsewhere(&self, blob: &Digest) -> bool {
+        let _ = blob;
+        false
+    }
+
+    /// The places at which documents about an image may lie, such as signatures: none of them hides what another has. Empty
+    /// if this source is the only one.
+    fn places(&self) -> Vec<Arc<dyn Source>> {
+        Vec::new()
+    }
 
     /// What requests wait for at the moment because the server limits their rate.
     fn waits(&self) -> Option<Wait> {

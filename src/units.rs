@@ -38,7 +38,7 @@ pub fn about(duration: Duration) -> String {
     let step = match seconds {
         0..=10 => 1,
         11..=MINUTE => 5,
-        0..=600 => 30,
+        61..=600 => 30,
         _ => MINUTE,
     };
     time(Duration::from_secs(seconds.max(1).div_ceil(step).saturating_mul(step)))

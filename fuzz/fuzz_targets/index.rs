@@ -6,8 +6,8 @@
 #![no_main]
 
 use composefs_csi::oci::limits::ImageLimits;
-use composefs_csi::oci::manifest::{Document, Index};
-use composefs_csi::oci::platform::Platform;
+use composefs_csi::oci::manifest::{Document, Index, IndexEntry};
+use composefs_csi::oci::platform::{Choice, Platform};
 use libfuzzer_sys::fuzz_target;
 
 const STATED: [Option<&str>; 3] = [
@@ -26,18 +26,29 @@ fuzz_target!(|input: &[u8]| {
         let suits = |platform: &Option<Platform>| {
             platform.as_ref().is_some_and(|offered| wanted.suitability(offered).is_some())
         };
-        let Ok(chosen) = index.choose(&wanted) else {
-            assert!(!index.entries.iter().any(|entry| suits(&entry.platform)), "something suits {wanted}");
-            continue;
+        let only_artifacts = index.entries.iter().all(|entry| entry.is_attestation || entry.is_artifact);
+        let is_candidate = |entry: &&IndexEntry| !entry.is_attestation && (only_artifacts || !entry.is_artifact);
+        let images = || index.entries.iter().filter(is_candidate);
+        let chosen = match index.choose(&wanted) {
+            Ok(Choice::Entry(chosen)) => chosen,
+            Ok(Choice::Ask { unstated, otherwise }) => {
+                assert!(unstated.iter().all(|entry| entry.platform.is_none() && index.entries.contains(entry)));
+                assert!(!unstated.is_empty() && otherwise.is_none_or(|entry| suits(&entry.platform)));
+                continue;
+            }
+            Err(_) => {
+                assert!(!images().any(|entry| suits(&entry.platform)), "something suits {wanted}");
+                continue;
+            }
         };
-        assert!(index.entries.contains(chosen));
+        assert!(index.entries.contains(chosen) && is_candidate(&chosen));
         if chosen.platform.is_none() {
-            assert_eq!(index.entries.len(), 1, "only a sole entry needs no platform");
+            assert_eq!(images().count(), 1, "only a sole entry needs no platform");
             continue;
         }
         assert!(suits(&chosen.platform));
-        let fitting = index.entries.iter().filter(|entry| suits(&entry.platform)).cloned().collect();
+        let fitting = images().filter(|entry| suits(&entry.platform)).cloned().collect();
         let fewer = Index { entries: fitting, annotations: Default::default() };
-        assert_eq!(fewer.choose(&wanted).ok(), Some(chosen));
+        assert_eq!(fewer.choose(&wanted), Ok(Choice::Entry(chosen)));
     }
 });

@@ -10,6 +10,7 @@ use crate::image::access::AccessRule;
 use crate::image::store::{Mounted, NodeKey, Options, Store};
 use crate::integrity::Integrity;
 use crate::node::mount::{self, KernelMounter, SelinuxContext};
+use crate::oci::mirrors::MirrorSettings;
 use crate::oci::{Pace, RegistryMetrics, SourceSettings, Sources};
 use crate::pull::{PullLimits, Puller};
 use crate::trust::metrics::TrustMetrics;
@@ -30,6 +31,10 @@ pub struct EngineSettings {
     pub insecure_file: Option<PathBuf>,
     /// PEM files with certificate authorities, in addition to the system's.
     pub registry_cas: Vec<PathBuf>,
+    /// Where the files about mirrors are.
+    pub mirrors: MirrorSettings,
+    /// The directory of credential helpers.
+    pub credential_helpers: Option<PathBuf>,
     /// Which images may be mounted.
     pub trust: TrustSettings,
     /// Who may use the images in the store.
@@ -115,6 +120,8 @@ pub fn sources(settings: &EngineSettings) -> anyhow::Result<Sources> {
         insecure_file: settings.insecure_file.clone(),
         ca_files: settings.registry_cas.clone(),
         auth_file: settings.auth_file.clone(),
+        mirrors: settings.mirrors.clone(),
+        credential_helpers: settings.credential_helpers.clone(),
         metrics: settings.registry_metrics.clone(),
         pace: Pace {
             minimum: settings.min_transfer_rate,

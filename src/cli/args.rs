@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod mirrors;
 mod run_modes;
 
+pub use mirrors::MirrorArgs;
 pub use run_modes::{ControllerArgs, NodeArgs, WatermarkArgs};
 
 use super::access::AccessArgs;
@@ -144,6 +146,9 @@ pub struct RegistryArgs {
         value_delimiter = ','
     )]
     pub registry_cas: Vec<PathBuf>,
+    /// Settings for mirrors.
+    #[command(flatten)]
+    pub mirrors: MirrorArgs,
 }
 
 /// What to do.

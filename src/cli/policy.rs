@@ -62,7 +62,9 @@ pub(super) async fn check(
     output: Output,
 ) -> anyhow::Result<()> {
     let image = wanted.reference.to_string();
-    let source = engine::sources(settings)?.open(&wanted.reference, &Credentials::none())?;
+    let sources = engine::sources(settings)?;
+    sources.ask_helpers(&wanted.reference, &Credentials::none()).await;
+    let source = sources.open(&wanted.reference, &Credentials::none())?;
     let top = source.resolve_to_read(&wanted.reference.version()).await?;
     let path =
         ManifestPath::resolve_platform(&*source, top, &settings.limits.image, &wanted.platform, &image)

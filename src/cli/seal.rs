@@ -63,6 +63,7 @@ pub async fn seal(
     let reference: Reference = image.parse()?;
     let (sources, credentials) = (sources(settings)?, Credentials::none());
     let name = new_name(&reference, &options)?;
+    sources.ask_helpers(&reference, &credentials).await;
     let mut sealer = Sealer {
         engine,
         source: sources.open(&reference, &credentials)?,
@@ -160,13 +161,13 @@ impl Sealer<'_> {
         let mut replacements = BTreeMap::new();
         for entry in &index.entries {
             let described = &entry.descriptor;
-            if described.annotations.contains_key("vnd.docker.reference.type") {
+            if entry.is_attestation {
                 tracing::warn!(manifest = %described.digest, "kept unchanged: it describes the unsealed image");
                 continue;
             }
             let mut raw = self.source.manifest(&Version::Digest(described.digest)).await?;
             // The index decides: a layout stores no media type with its blobs.
-            raw.media_type = Some(described.media_type.clone());
+            raw.media_type = described.stated_type().map(str::to_owned).or(raw.media_type);
             let sealed = Box::pin(self.document(&raw, depth + 1)).await?;
             // Children first: a registry refuses an index whose manifests it does not have.
             if let Some(new) = sealed {

@@ -33,6 +33,7 @@ pub trait Resolver: Send + Sync + std::fmt::Debug {
 #[async_trait]
 impl Resolver for Sources {
     async fn resolve(&self, image: &Reference, credentials: &Credentials) -> Result<Digest, SourceError> {
+        self.ask_helpers(image, credentials).await;
         self.open(image, credentials)?.resolve(&image.version()).await
     }
 }

@@ -14,8 +14,10 @@ use crate::kind::Kind;
 use crate::oci::digest::Hasher;
 use crate::oci::reference::Reference;
 
+mod helper;
 mod pattern;
 
+pub(super) use helper::Helpers;
 pub use pattern::ImageGlob;
 use pattern::Pattern;
 
@@ -23,14 +25,40 @@ use pattern::Pattern;
 #[derive(Clone, Default)]
 pub struct Credentials {
     entries: Vec<(Pattern, AuthEntry)>,
+    /// The helper program for registries without a key (`credsStore`).
+    store: Option<String>,
 }
 
 /// What a key leads to.
 #[derive(Clone)]
 enum AuthEntry {
     Secret(Credential),
-    /// The name of a helper program, which is not run.
-    Helper(String),
+    Helper(HelperEntry),
+}
+
+/// A helper program that has a credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct HelperEntry {
+    /// `docker-credential-` before it is the program's name.
+    helper: String,
+    /// The key in `auths` or `credHelpers` as it is written.
+    key: String,
+}
+
+/// What a docker config has for a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A credential.
+    Secret(Credential),
+    /// A helper program has it.
+    Helper {
+        /// The program's name without `docker-credential-`.
+        helper: String,
+        /// What it is asked for.
+        server: String,
+        /// The key that led to it, for messages.
+        key: String,
+    },
 }
 
 /// One credential for one registry or part of it.
@@ -70,15 +98,27 @@ pub enum CredentialError {
         /// What is wrong, without the value.
         problem: &'static str,
     },
-    /// A helper program has the credential.
+    /// A helper program has the credential, and is not run.
     #[error(
-        "the docker config leaves the credential for {key:?} to the helper program docker-credential-{helper}, which this driver does not run yet; put user and password, or a token, in the entry itself"
+        "the docker config leaves the credential for {key:?} to the helper program docker-credential-{helper}, which is run for the node's own config only (--auth-file with --credential-helper-dir); put user and password, or a token, in the entry itself"
     )]
     Helper {
         /// The key in `auths` or `credHelpers`.
         key: String,
         /// The helper's name.
         helper: String,
+    },
+    /// A helper program did not give the credential.
+    #[error(
+        "the helper program docker-credential-{helper} gives no credential for {key:?}: {why}; run it as the driver does (get, {key} on its standard input), and see --credential-helper-dir"
+    )]
+    HelperFailed {
+        /// What it was asked for.
+        key: String,
+        /// The helper's name.
+        helper: String,
+        /// What happened, without its output.
+        why: String,
     },
 }
 
@@ -88,6 +128,7 @@ impl CredentialError {
         match self {
             Self::Syntax(_) | Self::Entry { .. } => Kind::Invalid,
             Self::Helper { .. } => Kind::Unsupported,
+            Self::HelperFailed { .. } => Kind::Transient,
         }
     }
 }
@@ -157,6 +198,7 @@ impl Credentials {
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {
         self.entries.extend(others.entries);
+        self.store = self.store.or(others.store);
         self.sort();
         self
     }
@@ -172,15 +214,18 @@ impl Credentials {
             let pattern = Pattern::parse(&key)?;
             match (auth.into_credential(&key)?, &config.creds_store) {
                 (Some(credential), _) => entries.push((pattern, AuthEntry::Secret(credential))),
-                (None, Some(helper)) => entries.push((pattern, AuthEntry::Helper(helper.clone()))),
+                (None, Some(helper)) => {
+                    let helper = HelperEntry { helper: helper.clone(), key };
+                    entries.push((pattern, AuthEntry::Helper(helper)));
+                }
                 // An empty entry states nothing, and without a store nothing else does.
                 (None, None) => {}
             }
         }
         for (key, helper) in config.cred_helpers {
-            entries.push((Pattern::parse(&key)?, AuthEntry::Helper(helper)));
+            entries.push((Pattern::parse(&key)?, AuthEntry::Helper(HelperEntry { helper, key })));
         }
-        let mut all = Self { entries };
+        let mut all = Self { entries, store: config.creds_store.filter(|store| !store.is_empty()) };
         all.sort();
         Ok(all)
     }
@@ -196,17 +241,49 @@ impl Credentials {
     /// The credential for a reference; `None` for layouts and if no key matches.
     pub fn for_repository(&self, reference: &Reference) -> Result<Option<Credential>, CredentialError> {
         let Reference::Registry(registry) = reference else { return Ok(None) };
-        let found =
-            self.entries.iter().find(|(pattern, _)| pattern.matches(registry.host(), registry.repository()));
-        match found {
+        self.for_name(registry.host(), registry.repository())
+    }
+
+    /// The credential for a repository at a host; `None` if no key matches.
+    pub(super) fn for_name(
+        &self,
+        host: &str,
+        repository: &str,
+    ) -> Result<Option<Credential>, CredentialError> {
+        match self.find(host, repository) {
             None => Ok(None),
-            Some((_, AuthEntry::Secret(credential))) => Ok(Some(credential.clone())),
+            Some(Found::Secret(credential)) => Ok(Some(credential)),
             // A less specific entry would be another identity than docker uses.
-            Some((pattern, AuthEntry::Helper(helper))) => {
-                Err(CredentialError::Helper { key: pattern.to_string(), helper: helper.clone() })
-            }
+            Some(Found::Helper { helper, key, .. }) => Err(CredentialError::Helper { key, helper }),
         }
     }
+
+    /// What the entries have for a repository at a host.
+    fn find(&self, host: &str, repository: &str) -> Option<Found> {
+        let (_, entry) = self.entries.iter().find(|(pattern, _)| pattern.matches(host, repository))?;
+        Some(match entry {
+            AuthEntry::Secret(credential) => Found::Secret(credential.clone()),
+            AuthEntry::Helper(HelperEntry { helper, key }) => {
+                // A pattern names no registry.
+                let server = if key.contains(['*', '?']) { server_of(host) } else { key.clone() };
+                Found::Helper { helper: helper.clone(), server, key: key.clone() }
+            }
+        })
+    }
+
+    /// The same with the program for registries without an entry, if there is one (`credsStore`). For the node's own config:
+    /// docker asks that program about every registry.
+    pub(super) fn find_or_store(&self, host: &str, repository: &str) -> Option<Found> {
+        self.find(host, repository).or_else(|| {
+            let (helper, server) = (self.store.clone()?, server_of(host));
+            Some(Found::Helper { helper, key: server.clone(), server })
+        })
+    }
+}
+
+/// What helper programs call a registry.
+fn server_of(host: &str) -> String {
+    if host == "docker.io" { "https://index.docker.io/v1/".to_owned() } else { host.to_owned() }
 }
 
 impl DockerAuth {
@@ -263,6 +340,17 @@ impl CredentialId {
     /// The identity of having no credential.
     pub fn anonymous() -> Self {
         Self::of("anonymous", &[])
+    }
+
+    /// The identity of one who shows several credentials at several places.
+    pub(super) fn joined(ids: &[Self]) -> Self {
+        match ids {
+            [] => Self::anonymous(),
+            [first, others @ ..] if others.iter().all(|other| other == first) => *first,
+            _ => {
+                Self::of("joined", &ids.iter().map(Self::hex).collect::<Vec<_>>().iter().collect::<Vec<_>>())
+            }
+        }
     }
 
     /// 64 hexadecimal digits. They must not be logged, see the type.

@@ -13,6 +13,27 @@ use crate::oci::digest::Digest;
 use crate::oci::limits::Exceeded;
 use crate::oci::manifest::ManifestError;
 
+/// What the server answered to which a registry redirected.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{host} redirected the request for {subject} to {target}, which answered HTTP {status}{}; look at the storage of {host}, and at clock and proxy of this node: such redirects are signed for a short time",
+    in_parentheses(detail)
+)]
+pub struct RedirectedError {
+    /// The requested reference or blob.
+    pub subject: String,
+    /// The registry.
+    pub host: String,
+    /// The host that answered, with its port.
+    pub target: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// The wait that it asks for.
+    pub retry_after: Option<Duration>,
+    /// The server's own message; may be empty.
+    pub detail: String,
+}
+
 /// Why a source returned no bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -33,6 +54,24 @@ pub enum SourceError {
         credentials_sent: bool,
         /// The registry's own message; may be empty.
         detail: String,
+    },
+    /// The settings of this node forbid it.
+    #[error("{subject} is blocked by {stated}; take an image that is not, or remove blocked = true there")]
+    Blocked {
+        /// The image's name.
+        subject: String,
+        /// The file and the line that say so.
+        stated: String,
+    },
+    /// The registry cannot be asked whether the caller may read.
+    #[error(
+        "whether {image} may be read is proven by its registry, and no mirror is asked before: {source}; if its mirrors          may say so, start with --mirror-proof=mirror"
+    )]
+    Unproven {
+        /// The image's name.
+        image: String,
+        /// Why the registry cannot be asked.
+        source: Box<SourceError>,
     },
     /// Too many requests.
     #[error("{host} limits the rate of requests for {subject}{}; {}", in_parentheses(detail), rate_remedy(*retry_after))]
@@ -63,6 +102,9 @@ pub enum SourceError {
         /// The registry's own message; may be empty.
         detail: String,
     },
+    /// A failure of the server to which the registry redirected, such as its storage.
+    #[error(transparent)]
+    Redirected(Box<RedirectedError>),
     /// No connection, or one that broke.
     #[error(
         "connection to {host} for {subject} failed: {detail}; check name, network and proxy of this node"
@@ -275,11 +317,25 @@ fn whole_seconds(wait: Duration) -> u64 {
 }
 
 impl SourceError {
+    /// Whether an HTTP status of a server may be another one soon. Other errors of a server repeat themselves. The
+    /// numbers from 520 are those of content delivery networks.
+    pub(super) fn is_passing(status: u16) -> bool {
+        matches!(status, 408 | 425 | 500 | 502..=504 | 507 | 509 | 520..=599)
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
+            Self::Redirected(error) => match &error.status {
+                401 | 403 => Kind::Denied,
+                404 | 410 => Kind::NotFound,
+                429 => Kind::Transient,
+                passing if Self::is_passing(*passing) => Kind::Transient,
+                _ => Kind::Unsupported,
+            },
             Self::NotFound { .. } => Kind::NotFound,
-            Self::Denied { .. } => Kind::Denied,
+            Self::Denied { .. } | Self::Blocked { .. } => Kind::Denied,
+            Self::Unproven { source, .. } => source.kind(),
             Self::RateLimited { .. }
             | Self::Unavailable { .. }
             | Self::Unreachable { .. }
@@ -310,6 +366,9 @@ impl SourceError {
 
     /// The same without the registry's own words, as after a request whose answer has no body.
     pub(super) fn without_detail(mut self) -> Self {
+        if let Self::Redirected(error) = &mut self {
+            error.detail.clear();
+        }
         if let Self::Denied { detail, .. }
         | Self::RateLimited { detail, .. }
         | Self::Unavailable { detail, .. } = &mut self
@@ -319,10 +378,17 @@ impl SourceError {
         self
     }
 
+    /// Whether other bytes came than those that were asked for.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::WrongDigest { .. } | Self::WrongSize { .. })
+    }
+
     /// The wait that the server asked for, if it did.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after, .. } | Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::Redirected(error) => error.retry_after,
+            Self::Unproven { source, .. } => source.retry_after(),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Files that may change: read once, and compared later by `stat`.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -62,6 +63,43 @@ impl Files {
             self.hasher.update(part);
         }
         Ok(bytes)
+    }
+
+    /// The names in a directory, sorted, without those that begin with a dot. A change shows when a name comes or goes.
+    ///
+    /// # Errors
+    /// It cannot be read, or has more than `max` of them.
+    pub(crate) fn list(&mut self, directory: &Path, max: usize) -> io::Result<Vec<OsString>> {
+        self.stamps.push((directory.to_owned(), Stamp::at(directory).ok()));
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let name = entry?.file_name();
+            if name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            if names.len() == max {
+                let why = format!("it has more than {max} entries");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            names.push(name);
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Whether there is a directory at `path`. A change shows when it comes or goes, or a name in it does.
+    ///
+    /// # Errors
+    /// It cannot be told, or there is something else.
+    pub(crate) fn has_directory(&mut self, path: &Path) -> io::Result<bool> {
+        let found = std::fs::metadata(path);
+        self.stamps.push((path.to_owned(), found.as_ref().ok().map(Stamp::of)));
+        match found {
+            Ok(found) if found.is_dir() => Ok(true),
+            Ok(_) => Err(io::ErrorKind::NotADirectory.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether any of the files has changed.

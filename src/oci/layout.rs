@@ -170,7 +170,8 @@ impl Source for LayoutSource {
         if actual != digest {
             return Err(SourceError::WrongDigest { subject, expected: digest, actual });
         }
-        Ok(RawManifest { digest, media_type: descriptor.map(|d| d.media_type), bytes })
+        let media_type = descriptor.and_then(|d| d.stated_type().map(str::to_owned));
+        Ok(RawManifest { digest, media_type, bytes })
     }
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError> {

@@ -6,6 +6,7 @@
 //! [`Kind::Exhausted`](crate::kind::Kind::Exhausted) and an [`Exceeded`] that names cap, number and flag.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Caps on one image.
@@ -208,6 +209,8 @@ pub struct Budget {
     unpacked: Share,
     entries: Share,
     record_bytes: Share,
+    /// What an attempt takes, it takes of this too.
+    whole: Option<Arc<Budget>>,
 }
 
 /// One limit, and how much of it is used.
@@ -226,6 +229,31 @@ impl Budget {
             unpacked: share(Cap::ImageBytes, limits.image_bytes),
             entries: share(Cap::Entries, limits.entries),
             record_bytes: share(Cap::MetadataBytes, limits.metadata_bytes as u64),
+            whole: None,
+        }
+    }
+
+    /// A part of this budget for one attempt at a layer, whose use can be given back.
+    pub fn attempt(self: &Arc<Self>) -> Self {
+        let share = |share: &Share| Share { cap: share.cap, limit: u64::MAX, used: AtomicU64::new(0) };
+        let Self { unpacked, entries, record_bytes, .. } = &**self;
+        Self {
+            unpacked: share(unpacked),
+            entries: share(entries),
+            record_bytes: share(record_bytes),
+            whole: Some(Arc::clone(self)),
+        }
+    }
+
+    /// Gives back what an attempt that came to nothing has taken. Nobody may take any more of it.
+    pub fn give_back(&self) {
+        let Some(whole) = &self.whole else { return };
+        for (of, own) in [
+            (&whole.unpacked, &self.unpacked),
+            (&whole.entries, &self.entries),
+            (&whole.record_bytes, &self.record_bytes),
+        ] {
+            of.used.fetch_sub(own.used.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
@@ -234,7 +262,8 @@ impl Budget {
     /// # Errors
     /// The limit is exceeded.
     pub fn take(&self, bytes: u64) -> Result<(), Exceeded> {
-        self.unpacked.take(bytes)
+        self.unpacked.take(bytes)?;
+        self.whole.as_ref().map_or(Ok(()), |whole| whole.take(bytes))
     }
 
     /// Counts an entry that takes so many bytes in its layer's record. A header for all entries makes each of them
@@ -244,7 +273,8 @@ impl Budget {
     /// A limit is exceeded.
     pub fn take_entry(&self, record_bytes: u64) -> Result<(), Exceeded> {
         self.entries.take(1)?;
-        self.record_bytes.take(record_bytes)
+        self.record_bytes.take(record_bytes)?;
+        self.whole.as_ref().map_or(Ok(()), |whole| whole.take_entry(record_bytes))
     }
 }
 
@@ -282,6 +312,27 @@ mod tests {
     }
 
     #[test]
+    fn what_an_attempt_takes_is_given_back_whole() {
+        let limits =
+            ImageLimits { image_bytes: 100, entries: 2, metadata_bytes: 50, ..ImageLimits::default() };
+        let budget = Arc::new(Budget::of(&limits));
+        budget.take(10).unwrap();
+        let attempt = budget.attempt();
+        attempt.take(80).unwrap();
+        attempt.take_entry(40).unwrap();
+        // The one that fails counts as well.
+        assert_eq!(attempt.take(20), Err(Cap::ImageBytes.exceeded(110u64, 100u64)));
+        assert!(attempt.take_entry(20).is_err());
+        attempt.give_back();
+        attempt.give_back();
+        let again = budget.attempt();
+        again.take(90).unwrap();
+        again.take_entry(25).unwrap();
+        again.take_entry(25).unwrap();
+        assert!(budget.take(1).is_err());
+    }
+
+    #[test]
     fn a_budget_is_shared_and_does_not_wrap() {
         let limits =
             ImageLimits { image_bytes: 100, entries: 2, metadata_bytes: 50, ..ImageLimits::default() };
@@ -290,6 +341,11 @@ mod tests {
         assert_eq!(budget.take(40), Ok(()));
         assert_eq!(budget.take(1), Err(Cap::ImageBytes.exceeded(101u64, 100u64)));
         assert!(Budget::of(&limits).take(u64::MAX).is_err());
+        let image = Arc::new(Budget::of(&limits));
+        let first = Budget::attempt(&image);
+        assert_eq!((first.take(90), image.take(20).is_err()), (Ok(()), true), "it counts while it lasts");
+        first.give_back();
+        assert_eq!(Budget::attempt(&image).take(80), Ok(()), "the 20 stay");
         assert_eq!(budget.take_entry(30), Ok(()));
         assert_eq!(budget.take_entry(21), Err(Cap::MetadataBytes.exceeded(51u64, 50u64)));
         assert_eq!(budget.take_entry(0), Err(Cap::Entries.exceeded(3u64, 2u64)));

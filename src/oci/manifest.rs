@@ -5,6 +5,8 @@
 //! refused: a manifest that is also an index (CVE-2021-41190), a media type that contradicts the
 //! stated one, a config with another number of DiffIDs than the manifest has layers. Nesting is
 //! bounded by `serde_json`'s recursion limit of 128.
+//!
+//! As for readers in Go, null is the same as absent, and what is absent is empty where the specification allows that.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Cap, ImageLimits};
-use crate::oci::platform::{Platform, PlatformError};
+use crate::oci::platform::{Choice, Platform, PlatformError};
 
+mod annotations;
 mod artifact_kind;
 mod config;
 mod error;
@@ -29,20 +32,40 @@ pub use media_type::{LayerCompression, OCI_INDEX, OCI_MANIFEST};
 /// The media types that requests to registries accept.
 pub const ACCEPTED_MEDIA_TYPES: [&str; 4] = media_type::DOCUMENTS;
 
+/// The annotation by which buildkit marks entries that describe other entries.
+const ATTESTATION: &str = "vnd.docker.reference.type";
+
 /// A typed pointer to a blob or manifest (OCI image-spec 1.1, descriptor.md). `urls` and `data`
 /// are not read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// The media type of the bytes pointed at.
+    /// The media type of the bytes pointed at; empty if none is stated.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub media_type: String,
     /// Their digest.
     pub digest: Digest,
     /// Their length in bytes.
     pub size: u64,
-    /// Annotations.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// Annotations, as far as they mean something to this driver.
+    #[serde(default, deserialize_with = "annotations::read", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Descriptor {
+    /// The media type, if one is stated.
+    pub fn stated_type(&self) -> Option<&str> {
+        Some(self.media_type.as_str()).filter(|stated| !stated.is_empty())
+    }
+
+    /// Whether a layer is described as zstd:chunked.
+    pub fn is_zstd_chunked(&self) -> bool {
+        self.annotations.keys().any(|name| name.starts_with(annotations::ZSTD_CHUNKED))
+    }
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A document that a tag or digest can name.
@@ -103,6 +126,10 @@ pub struct IndexEntry {
     pub descriptor: Descriptor,
     /// The platform it is for.
     pub platform: Option<Platform>,
+    /// Whether it describes another entry, as buildkit's attestations do.
+    pub is_attestation: bool,
+    /// Whether the index gives it the type of an artifact.
+    pub is_artifact: bool,
 }
 
 #[derive(Deserialize)]
@@ -115,23 +142,38 @@ struct WireDocument {
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<WireEntry>>,
     fs_layers: Option<IgnoredAny>,
-    annotations: Option<BTreeMap<String, String>>,
+    #[serde(default, deserialize_with = "annotations::read")]
+    annotations: BTreeMap<String, String>,
 }
 
+/// A descriptor in an index. Spelled out, since flattening would hold everything else of it in memory.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct WireEntry {
-    #[serde(flatten)]
-    descriptor: Descriptor,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    media_type: String,
+    digest: Digest,
+    size: u64,
+    artifact_type: Option<String>,
+    #[serde(default, deserialize_with = "annotations::read")]
+    annotations: BTreeMap<String, String>,
     platform: Option<WirePlatform>,
 }
 
 #[derive(Deserialize)]
 struct WirePlatform {
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    architecture: String,
+    os: Option<String>,
+    architecture: Option<String>,
     variant: Option<String>,
+}
+
+impl WirePlatform {
+    /// `None` if nothing is stated.
+    fn stated(&self) -> Option<Platform> {
+        let text = |member: &Option<String>| member.clone().unwrap_or_default();
+        let platform = Platform::new(&text(&self.os), &text(&self.architecture), self.variant.as_deref());
+        (!platform.is_empty()).then_some(platform)
+    }
 }
 
 impl Document {
@@ -161,8 +203,9 @@ impl Document {
         if wire.fs_layers.is_some() || wire.schema_version == Some(1) {
             return Err(ManifestError::SchemaOne);
         }
-        if wire.schema_version != Some(2) {
-            return Err(ManifestError::SchemaVersion(wire.schema_version));
+        // Old tools leave it out of layouts.
+        if let Some(other) = wire.schema_version.filter(|version| *version != 2) {
+            return Err(ManifestError::SchemaVersion(other));
         }
         match document_type(&wire, stated)? {
             DocumentType::Manifest => Manifest::from_wire(wire, limits).map(Self::Image),
@@ -173,15 +216,19 @@ impl Document {
 
 /// Determines the type of a document from its members and the stated media types. Contradictions are refused.
 fn document_type(wire: &WireDocument, stated: Option<&str>) -> Result<DocumentType, ManifestError> {
+    // Both media types are optional; if both are there they must agree.
+    let own = wire.media_type.as_deref().filter(|own| !own.is_empty());
+    let stated = stated.filter(|stated| !stated.is_empty());
+    let is_index = |named: Option<&str>| named.map(DocumentType::of) == Some(Ok(DocumentType::Index));
     // The members decide, since they are what the parser reads.
     let shape = match (wire.config.is_some() || wire.layers.is_some(), wire.manifests.is_some()) {
         (true, true) => return Err(ManifestError::Ambiguous),
         (true, false) => DocumentType::Manifest,
         (false, true) => DocumentType::Index,
+        // An empty list that an encoder has written as null.
+        (false, false) if is_index(own.or(stated)) => DocumentType::Index,
         (false, false) => return Err(ManifestError::Neither),
     };
-    // Both media types are optional; if both are there they must agree.
-    let own = wire.media_type.as_deref();
     if let (Some(own), Some(stated)) = (own, stated)
         && own != stated
     {
@@ -198,47 +245,63 @@ fn document_type(wire: &WireDocument, stated: Option<&str>) -> Result<DocumentTy
 impl Manifest {
     fn from_wire(wire: WireDocument, limits: &ImageLimits) -> Result<Self, ManifestError> {
         let config = wire.config.ok_or(ManifestError::Missing("config"))?;
-        let layers = wire.layers.ok_or(ManifestError::Missing("layers"))?;
+        let layers = wire.layers.unwrap_or_default();
         if layers.len() > limits.layers {
             return Err(Cap::Layers.exceeded(layers.len(), limits.layers).into());
         }
         // Artifacts are manifests with another type of config, and some that only their layers give away.
-        let artifact = if is_image_config(&config.media_type) {
-            ArtifactKind::disguised(layers.iter())
-        } else {
-            Some(ArtifactKind::of(&config.media_type, wire.artifact_type.as_deref()))
+        let artifact = match config.stated_type() {
+            Some(other) if !is_image_config(other) => {
+                Some(ArtifactKind::of(other, wire.artifact_type.as_deref()))
+            }
+            _ => ArtifactKind::disguised(layers.iter()),
         };
         let form = |(index, descriptor): (usize, Descriptor)| {
-            let form = match artifact {
-                Some(kind) => kind.form(&descriptor),
-                None => LayerForm::Archive(LayerCompression::of(&descriptor.media_type, index)?),
+            let form = match (artifact, descriptor.stated_type()) {
+                (Some(kind), _) => kind.form(&descriptor),
+                (None, Some(stated)) => LayerForm::Archive(LayerCompression::of(stated, index)?),
+                // Where nothing is stated the bytes tell, as they do where something else is stated.
+                (None, None) => LayerForm::Archive(LayerCompression::None),
             };
             Ok::<_, ManifestError>(Layer { descriptor, form })
         };
         let layers = layers.into_iter().enumerate().map(form).collect::<Result<_, _>>()?;
-        Ok(Self { config, layers, annotations: wire.annotations.unwrap_or_default(), artifact })
+        Ok(Self { config, layers, annotations: wire.annotations, artifact })
     }
 }
 
 impl Index {
     fn from_wire(wire: WireDocument, limits: &ImageLimits) -> Result<Self, ManifestError> {
-        let entries = wire.manifests.ok_or(ManifestError::Missing("manifests"))?;
+        let entries = wire.manifests.unwrap_or_default();
         if entries.len() > limits.index_entries {
             return Err(Cap::IndexEntries.exceeded(entries.len(), limits.index_entries).into());
         }
-        let entries = entries.into_iter().map(|entry| IndexEntry {
-            descriptor: entry.descriptor,
-            platform: entry.platform.map(|p| Platform::new(&p.os, &p.architecture, p.variant.as_deref())),
-        });
-        Ok(Self { entries: entries.collect(), annotations: wire.annotations.unwrap_or_default() })
+        let entries = entries.into_iter().map(IndexEntry::from_wire).collect();
+        Ok(Self { entries, annotations: wire.annotations })
     }
 
-    /// The entry that suits `wanted` best, see [`Platform::choose`].
+    /// The entry that suits `wanted` best, see [`Platform::choose`]. Attestations are no candidates, and artifacts are
+    /// none beside images.
     ///
     /// # Errors
     /// No entry can run on that platform.
-    pub fn choose(&self, wanted: &Platform) -> Result<&IndexEntry, PlatformError> {
-        wanted.choose(&self.entries, |entry| entry.platform.as_ref())
+    pub fn choose(&self, wanted: &Platform) -> Result<Choice<'_, IndexEntry>, PlatformError> {
+        let mut candidates: Vec<&IndexEntry> = self.entries.iter().filter(|e| !e.is_attestation).collect();
+        if candidates.iter().any(|entry| !entry.is_artifact) {
+            candidates.retain(|entry| !entry.is_artifact);
+        }
+        wanted.choose(&candidates, |entry| entry.platform.as_ref())
+    }
+}
+
+impl IndexEntry {
+    fn from_wire(entry: WireEntry) -> Self {
+        let WireEntry { media_type, digest, size, artifact_type, annotations, platform } = entry;
+        let is_attestation = annotations.contains_key(ATTESTATION);
+        let is_artifact = artifact_type.is_some_and(|kind| !kind.is_empty() && !is_image_config(&kind));
+        let platform = platform.and_then(|platform| platform.stated());
+        let descriptor = Descriptor { media_type, digest, size, annotations };
+        Self { descriptor, platform, is_attestation, is_artifact }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Names are Go's (`amd64`, `arm64`), as in OCI image-spec 1.1, image-index.md. Matching follows
 //! containerd: a variant is a level of capability. A node runs its own level and those below, and
-//! prefers the highest.
+//! prefers the highest. If nothing is for its own architecture, it takes what is for the 32-bit one: 386 on amd64, arm on
+//! arm64.
 
 use std::fmt;
 use std::str::FromStr;
@@ -67,7 +68,18 @@ impl Platform {
             &architecture.to_ascii_lowercase(),
             variant.map(str::to_ascii_lowercase).filter(|variant| !variant.is_empty()),
         );
-        Self { os: os.to_ascii_lowercase(), architecture, variant }
+        // As containerd does: whoever leaves out the system means the one that containers have.
+        let os = if os.is_empty() && !architecture.is_empty() {
+            "linux".to_owned()
+        } else {
+            os.to_ascii_lowercase()
+        };
+        Self { os, architecture, variant }
+    }
+
+    /// Whether nothing is stated at all, as in a config without a platform.
+    pub fn is_empty(&self) -> bool {
+        self.os.is_empty() && self.architecture.is_empty()
     }
 
     /// The platform of this machine's kernel and processor.
@@ -95,45 +107,41 @@ impl Platform {
     }
 
     /// How well an image for `offered` suits this platform. `None` if it cannot run here; a higher
-    /// number is better.
+    /// number is better, and one of at least [`OWN`] means the platform's own architecture.
     pub fn suitability(&self, offered: &Self) -> Option<u8> {
-        if self.os != offered.os || self.architecture != offered.architecture {
-            return None;
-        }
-        let levels = |platform: &Self| match &platform.variant {
+        let level = |platform: &Self| match &platform.variant {
             Some(variant) => variant.strip_prefix('v').and_then(|level| level.parse::<u8>().ok()),
             None => Some(base_level(&platform.architecture)),
         };
-        match (levels(self), levels(offered)) {
-            (Some(here), Some(there)) => (there <= here).then_some(there),
-            // A variant that is not a level is a name, and a name matches only itself.
-            _ => (self.variant == offered.variant).then_some(0),
+        let below_own = |level: u8| level.min(OWN - 1);
+        match (self.architecture.as_str(), offered.architecture.as_str()) {
+            _ if self.os != offered.os => None,
+            (here, there) if here == there => match (level(self), level(offered)) {
+                (Some(here), Some(there)) => (there <= here).then_some(OWN + below_own(there)),
+                // A variant that is not a level is a name, and a name matches only itself.
+                _ => (self.variant == offered.variant).then_some(OWN),
+            },
+            ("amd64", "386") => level(offered).map(below_own),
+            ("arm64", "arm") => level(offered).filter(|level| *level <= base_level("arm64")).map(below_own),
+            _ => None,
         }
     }
 
     /// Chooses the best entry of an index. Of equals the first wins, since the index is ordered.
     ///
-    /// Entries of `unknown/unknown` are attestations and not candidates. An entry without a platform
-    /// is chosen if it is the only entry, because builders of single images leave the platform out.
+    /// An entry without a platform is chosen if it is the only one, because builders of single images leave the platform
+    /// out. Among others it is asked about if none is for the own architecture. `unknown/unknown` is what only a platform
+    /// of that name suits.
     ///
     /// # Errors
     /// No entry can run on this platform.
     pub fn choose<'a, T>(
         &self,
-        entries: &'a [T],
+        entries: &[&'a T],
         platform_of: impl Fn(&T) -> Option<&Self>,
-    ) -> Result<&'a T, PlatformError> {
-        if let [only] = entries
-            && platform_of(only).is_none()
-        {
-            return Ok(only);
-        }
-        let candidates = || {
-            let known = |entry: &&'a T| platform_of(entry).is_some_and(|p| p.os != "unknown");
-            entries.iter().filter(known)
-        };
+    ) -> Result<Choice<'a, T>, PlatformError> {
         let mut best: Option<(u8, &T)> = None;
-        for entry in candidates() {
+        for entry in entries {
             let suits = platform_of(entry).and_then(|offered| self.suitability(offered));
             // `>` and not `>=`: of equals the first wins.
             if let Some(score) = suits
@@ -142,11 +150,41 @@ impl Platform {
                 best = Some((score, entry));
             }
         }
-        best.map(|(_, entry)| entry).ok_or_else(|| PlatformError::NoMatch {
-            wanted: self.clone(),
-            offered: candidates().filter_map(&platform_of).take(50).cloned().collect(),
-        })
+        let unstated: Vec<&T> =
+            entries.iter().copied().filter(|entry| platform_of(entry).is_none()).collect();
+        match (best, &unstated[..]) {
+            (Some((score, entry)), _) if score >= OWN => Ok(Choice::Entry(entry)),
+            (Some((_, entry)), []) => Ok(Choice::Entry(entry)),
+            (None, [only]) if entries.len() == 1 => Ok(Choice::Entry(only)),
+            (None, []) => Err(self.no_match(entries.iter().filter_map(|entry| platform_of(entry)))),
+            (best, _) => Ok(Choice::Ask { unstated, otherwise: best.map(|(_, entry)| entry) }),
+        }
     }
+
+    /// The error where nothing of what is offered suits.
+    pub fn no_match<'a>(&self, offered: impl Iterator<Item = &'a Self>) -> PlatformError {
+        PlatformError::NoMatch { wanted: self.clone(), offered: offered.take(OFFERED_MAX).cloned().collect() }
+    }
+}
+
+/// What [`Platform::suitability`] is at least for an image of the same architecture.
+pub const OWN: u8 = 100;
+
+/// The number of platforms that a message lists.
+const OFFERED_MAX: usize = 50;
+
+/// What an index has for a platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice<'a, T> {
+    /// This entry.
+    Entry(&'a T),
+    /// Nothing is for the own architecture, as far as the index says.
+    Ask {
+        /// Entries without a platform, whose config may state it.
+        unstated: Vec<&'a T>,
+        /// The entry to take if none of them suits.
+        otherwise: Option<&'a T>,
+    },
 }
 
 /// The level of a processor without a variant.

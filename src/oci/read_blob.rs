@@ -7,7 +7,7 @@ use super::{BlobStream, Source, SourceError};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 
-/// Reads a blob of at most `max` bytes and checks its digest.
+/// Reads a blob of at most `max` bytes and checks its digest. One that comes damaged is fetched once more.
 ///
 /// # Errors
 /// It is larger, it cannot be read, or its digest is wrong.
@@ -20,12 +20,24 @@ pub async fn read_blob(
     if descriptor.size > max as u64 {
         return Err(SourceError::TooLarge { subject: subject(), limit: max as u64 });
     }
-    let bytes = source.small_blob(descriptor).await?;
-    let actual = Digest::of(&bytes);
-    if actual == descriptor.digest {
-        return Ok(bytes);
+    match read_once(source, descriptor).await {
+        Err(error) if error.is_damage() => {
+            tracing::warn!(%error, "it is fetched once more");
+            read_once(source, descriptor).await
+        }
+        outcome => outcome,
     }
-    Err(SourceError::WrongDigest { subject: subject(), expected: descriptor.digest, actual })
+}
+
+async fn read_once(source: &dyn Source, descriptor: &Descriptor) -> Result<Bytes, SourceError> {
+    let bytes = source.small_blob(descriptor).await?;
+    let (expected, actual) = (descriptor.digest, Digest::of(&bytes));
+    let subject = || format!("blob {expected}");
+    if actual == expected {
+        Ok(bytes)
+    } else {
+        Err(SourceError::WrongDigest { subject: subject(), expected, actual })
+    }
 }
 
 /// All bytes of a stream. It ends at the descriptor's size, so the memory is bounded.

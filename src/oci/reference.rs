@@ -23,7 +23,11 @@ use crate::text::is_plain;
 mod grammar;
 mod host;
 
+pub(super) use host::api_host;
 pub use host::{canonical_host, is_canonical_host};
+
+/// The tag of a reference without tag and digest.
+const DEFAULT_TAG: &str = "latest";
 
 /// The version of an image: a tag, which can move, or a digest, which cannot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -162,7 +166,7 @@ impl Reference {
     /// The version to use: the digest if there is one, else the tag.
     pub fn version(&self) -> Version {
         let (tag, digest, none) = match self {
-            Self::Registry(r) => (&r.tag, r.digest, Version::Tag("latest".to_owned())),
+            Self::Registry(r) => (&r.tag, r.digest, Version::Tag(DEFAULT_TAG.to_owned())),
             Self::Layout(l) => (&l.tag, l.digest, Version::Sole),
         };
         match (digest, tag) {
@@ -213,14 +217,22 @@ impl RegistryReference {
         &self.host
     }
 
-    /// The host of the registry's API. Docker Hub's differs from its name.
-    pub(super) fn api_host(&self) -> &str {
-        if self.host == "docker.io" { "registry-1.docker.io" } else { &self.host }
-    }
-
     /// The repository, for example `library/busybox`.
     pub(super) fn repository(&self) -> &str {
         &self.repository
+    }
+
+    /// The tag; `latest` if there is neither tag nor digest.
+    pub(super) fn tag_or_default(&self) -> Option<&str> {
+        match (&self.tag, self.digest) {
+            (None, None) => Some(DEFAULT_TAG),
+            (tag, _) => tag.as_deref(),
+        }
+    }
+
+    /// The digest, if the reference is pinned to one.
+    pub(super) fn pinned_digest(&self) -> Option<Digest> {
+        self.digest
     }
 
     /// `HOST/REPOSITORY`.

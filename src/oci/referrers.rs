@@ -43,7 +43,7 @@ pub(super) fn parse(bytes: &Bytes) -> Option<Vec<Referrer>> {
         let artifact_type = entry.artifact_type.filter(|name| name.len() <= ARTIFACT_TYPE_MAX);
         Some(Referrer { digest, artifact_type })
     };
-    Some(list.manifests.0.into_iter().filter_map(referrer).collect())
+    Some(list.manifests.into_iter().flat_map(|entries| entries.0).filter_map(referrer).collect())
 }
 
 /// The tag that holds the list in registries without a referrers API.
@@ -89,6 +89,7 @@ mod tests {
         );
         let found = parse(&Bytes::from(list)).unwrap();
         assert_eq!(found, [Referrer { digest, artifact_type: Some("t".into()) }]);
+        assert_eq!(parse(&Bytes::from_static(b"{\"manifests\":null}")), Some(Vec::new()));
         assert_eq!(parse(&Bytes::from_static(b"{}")), None);
         assert_eq!(parse(&Bytes::from_static(b"{\"manifests\":7}")), None);
     }

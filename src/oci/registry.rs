@@ -4,13 +4,15 @@
 //! [`Transport`], whose connections carry no identity. `docs/adr/0015-where-oci-client-is-used.md` says why
 //! this is not the client of `oci-client`.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use reqwest::{Method, Response, header};
+use reqwest::{Method, Response};
 
 use super::{BlobStream, RawManifest, Referrer, Source, SourceError, Wait, whole};
+use crate::oci::Ranged;
 use crate::oci::digest::Digest;
 use crate::oci::limits::Cap;
 use crate::oci::manifest::{ACCEPTED_MEDIA_TYPES, Descriptor};
@@ -18,29 +20,41 @@ use crate::oci::reference::{RegistryReference, Version};
 
 mod authorization;
 mod blob;
+mod body;
 pub mod challenge;
 mod client;
+mod coding;
 mod documents;
 mod failure;
 mod hold;
 mod listing;
+mod location;
 mod metrics;
 mod pace;
+mod page;
+mod presence;
+mod range;
+mod redirect;
 mod request;
+mod resolve;
 mod retry;
+mod retry_after;
+mod scopes;
 mod token;
 mod transport;
 mod waiting;
 mod write;
 
-pub(super) use client::RegistryClient;
+use body::{Body, stated_type};
+pub(super) use client::{ApiAddress, RegistryClient};
 pub use documents::DocumentRules;
 use documents::TimeLeft;
+use location::Locations;
 pub use metrics::RegistryMetrics;
 pub use pace::Pace;
 use request::Request;
 pub use retry::RetryPolicy;
-pub(super) use transport::Transport;
+pub(super) use transport::{EndpointTls, Patience, Transport};
 
 /// One repository of a registry.
 #[derive(Debug)]
@@ -49,26 +63,47 @@ pub(super) struct RegistrySource {
     /// `HOST/REPOSITORY`, for messages.
     name: String,
     repository: String,
+    /// The tag of the reference, and what it names: the reference's digest, or what the tag was resolved to here.
+    tag: Option<String>,
+    named: Mutex<Option<Digest>>,
     /// The last manifest that came with an answer to what a version names, until it is read.
     kept: Mutex<Option<RawManifest>>,
+    /// Where parts of blobs were found.
+    locations: Arc<Locations>,
 }
 
 impl RegistrySource {
     pub(super) fn new(client: Arc<RegistryClient>, reference: &RegistryReference) -> Self {
-        let (name, repository) = (reference.name(), reference.repository().to_owned());
-        Self { client, name, repository, kept: Mutex::default() }
+        let repository = reference.repository().to_owned();
+        Self::at(client, reference, (reference.name(), repository), true)
     }
 
-    /// Fetches a manifest to learn its digest, and keeps it to be read.
-    async fn keep(&self, request: &Request, version: &Version) -> Result<Digest, SourceError> {
-        let raw = self.fetched(request, version).await?;
-        let digest = raw.digest;
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(raw);
-        Ok(digest)
+    /// The repository of `reference` under another name, which messages use, at another place. `by_tag` says whether the
+    /// tag means the same there.
+    pub(super) fn at(
+        client: Arc<RegistryClient>,
+        reference: &RegistryReference,
+        (name, repository): (String, String),
+        by_tag: bool,
+    ) -> Self {
+        let tag = reference.tag_or_default().map(str::to_owned).filter(|_| by_tag);
+        let named = reference.pinned_digest();
+        let (named, kept, locations) = (Mutex::new(named), Mutex::default(), Arc::default());
+        Self { client, name, repository, tag, named, kept, locations }
     }
 
-    async fn fetched(&self, request: &Request, version: &Version) -> Result<RawManifest, SourceError> {
-        self.client.retrying(request, || self.fetch_manifest(request, version)).await
+    fn blob_request(&self, descriptor: &Descriptor) -> Request {
+        Request {
+            method: Method::GET,
+            repository: self.repository.clone(),
+            path: format!("blobs/{}", descriptor.digest),
+            accept: None,
+            offset: 0,
+            end: None,
+            body: None,
+            quiet: false,
+            subject: format!("blob {} of {}", descriptor.digest, self.name),
+        }
     }
 
     fn manifest_request(&self, method: Method, version: &Version) -> Result<Request, SourceError> {
@@ -83,6 +118,7 @@ impl RegistrySource {
             path: format!("manifests/{name}"),
             accept: Some(ACCEPTED_MEDIA_TYPES.join(", ")),
             offset: 0,
+            end: None,
             body: None,
             quiet: false,
             subject,
@@ -93,7 +129,12 @@ impl RegistrySource {
         let response = self.client.send(request).await?;
         let media_type = stated_media_type(&response);
         let stated = stated_digest(&response);
+        let answered = response.url().clone();
         let bytes = self.read_bounded(request, response).await?;
+        // A page has whatever digest; that nobody asked for one is what matters.
+        if let Some(page) = page::described(&bytes) {
+            return Err(self.client.protocol(&request.subject, page, Some(&answered)));
+        }
         let digest = Digest::of(&bytes);
         let expected = match version {
             // The caller's digest decides; what the server states about it proves nothing.
@@ -108,7 +149,7 @@ impl RegistrySource {
         }
     }
 
-    async fn read_bounded(&self, request: &Request, mut response: Response) -> Result<Bytes, SourceError> {
+    async fn read_bounded(&self, request: &Request, response: Response) -> Result<Bytes, SourceError> {
         let max = self.client.limits().manifest_bytes;
         let too_large = |found: u64| SourceError::Limit {
             subject: format!("manifest {}", request.subject),
@@ -117,9 +158,10 @@ impl RegistrySource {
         if let Some(length) = response.content_length().filter(|length| *length > max as u64) {
             return Err(too_large(length));
         }
-        // The length may be absent or a lie, so the limit holds for what arrives as well.
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| self.client.broken(e, &request.subject))? {
+        // The length may be absent or a lie, so the limit holds for what arrives and what it expands to as well.
+        let unreadable = |error| self.client.unreadable(error, &request.subject);
+        let (mut bytes, mut body) = (BytesMut::new(), Body::of(response).map_err(unreadable)?);
+        while let Some(chunk) = body.chunk().await.map_err(unreadable)? {
             if bytes.len() + chunk.len() > max {
                 return Err(too_large((bytes.len() + chunk.len()) as u64));
             }
@@ -129,15 +171,10 @@ impl RegistrySource {
     }
 }
 
-/// The media type that the registry states, without parameters; `None` for types that servers
-/// give to any file.
+/// The media type that the registry states, where it is one of a document. Servers give others to any file (storage,
+/// proxies), or several at once: then the document itself tells what it is.
 fn stated_media_type(response: &Response) -> Option<String> {
-    let value = response.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let bare = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match bare.as_str() {
-        "" | "application/json" | "application/octet-stream" | "text/plain" => None,
-        _ => Some(bare),
-    }
+    stated_type(response).filter(|stated| stated.starts_with("application/vnd.") && !stated.contains(','))
 }
 
 /// The digest that the registry states, if it is one that this driver can verify.
@@ -148,28 +185,11 @@ fn stated_digest(response: &Response) -> Option<Digest> {
 #[async_trait]
 impl Source for RegistrySource {
     async fn resolve(&self, version: &Version) -> Result<Digest, SourceError> {
-        let request = self.manifest_request(Method::HEAD, version)?;
-        let answer = self.client.retrying(&request, || self.client.send(&request)).await;
-        let stated = match answer {
-            Ok(response) => stated_digest(&response),
-            // Some proxies in front of registries do not support HEAD.
-            Err(SourceError::Protocol { .. }) => None,
-            Err(other) => return Err(other),
-        };
-        match (stated, version) {
-            (Some(actual), Version::Digest(expected)) if actual != *expected => {
-                let subject = request.subject;
-                Err(SourceError::WrongDigest { subject, expected: *expected, actual })
-            }
-            (Some(digest), _) => Ok(digest),
-            // Without a stated digest only the content tells.
-            (None, _) => self.keep(&self.manifest_request(Method::GET, version)?, version).await,
-        }
+        self.resolve_by(Method::HEAD, version).await
     }
 
     async fn resolve_to_read(&self, version: &Version) -> Result<Digest, SourceError> {
-        let request = Request { quiet: true, ..self.manifest_request(Method::GET, version)? };
-        self.keep(&request, version).await
+        self.resolve_by(Method::GET, version).await
     }
 
     async fn manifest(&self, version: &Version) -> Result<RawManifest, SourceError> {
@@ -179,21 +199,31 @@ impl Source for RegistrySource {
                 return Ok(raw);
             }
         }
-        self.fetched(&self.manifest_request(Method::GET, version)?, version).await
+        self.fetched(version, false).await
     }
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError> {
-        let request = Request {
-            method: Method::GET,
-            repository: self.repository.clone(),
-            path: format!("blobs/{}", descriptor.digest),
-            accept: None,
-            offset: 0,
-            body: None,
-            quiet: false,
-            subject: format!("blob {} of {}", descriptor.digest, self.name),
-        };
+        self.blob_from(descriptor, 0).await
+    }
+
+    async fn blob_from(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream, SourceError> {
+        let request = Request { offset, ..self.blob_request(descriptor) };
         blob::open(Arc::clone(&self.client), request, descriptor.size).await
+    }
+
+    fn has_ranges(&self) -> bool {
+        self.client.ranges().may_be_asked(self.client.host())
+    }
+
+    async fn blob_range(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Ranged, SourceError> {
+        let (offset, end) = (range.start, Some(range.end));
+        let request = Request { offset, end, ..self.blob_request(descriptor) };
+        let wanted = range::Wanted {
+            blob: descriptor.digest,
+            size: descriptor.size,
+            locations: Arc::clone(&self.locations),
+        };
+        range::open(Arc::clone(&self.client), request, wanted).await
     }
 
     async fn small_blob(&self, descriptor: &Descriptor) -> Result<Bytes, SourceError> {

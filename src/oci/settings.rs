@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::credentials::Credentials;
 use super::limits::ImageLimits;
+use super::mirrors::MirrorSettings;
 use super::registry::{DocumentRules, Pace, RegistryMetrics, RetryPolicy};
 
 /// How registries are reached, and the caps on images.
@@ -17,10 +18,14 @@ pub struct SourceSettings {
     pub insecure_file: Option<PathBuf>,
     /// PEM files with certificate authorities trusted in addition to the system's. They are read again when they change.
     pub ca_files: Vec<PathBuf>,
+    /// Where the files about mirrors are.
+    pub mirrors: MirrorSettings,
     /// The node's own credentials, used for a repository that the caller's do not cover.
     pub default_credentials: Credentials,
     /// A docker config.json with more of them, which go before. It is read again when it changes.
     pub auth_file: Option<PathBuf>,
+    /// The directory of the helper programs that the auth file may name; none are run without it.
+    pub credential_helpers: Option<PathBuf>,
     /// Time limit for connecting, TLS included.
     pub connect_timeout: Duration,
     /// Time limit for the next bytes, of headers or content.
@@ -47,8 +52,10 @@ impl Default for SourceSettings {
             insecure_registries: BTreeSet::new(),
             insecure_file: None,
             ca_files: Vec::new(),
+            mirrors: MirrorSettings::default(),
             default_credentials: Credentials::none(),
             auth_file: None,
+            credential_helpers: None,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
             document_timeout: Duration::from_secs(120),

@@ -20,6 +20,18 @@ use crate::oci::manifest::ManifestError;
 use crate::oci::platform::PlatformError;
 use crate::trust::PolicyRefusal;
 
+/// A layer that is not what the config promises.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("layer {blob} holds {found} but the image's config claims {claimed}")]
+pub struct WrongDiffId {
+    /// The layer's blob.
+    pub blob: Digest,
+    /// The DiffID computed here.
+    pub found: Digest,
+    /// The DiffID that the config lists for this layer.
+    pub claimed: Digest,
+}
+
 /// Why an image could not be made available. Cheap to clone: every caller that waited for the same pull gets the same
 /// error.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -77,8 +89,24 @@ pub enum PullError {
         /// The DiffID that the config lists for this layer.
         claimed: Digest,
     },
+    /// The same of a layer that is compressed as zstd:chunked.
+    #[error(
+        "{image}: {layer}; it is compressed as zstd:chunked, and \
+         skopeo and podman of before 2024 (skopeo 1.9 of Debian 12 among them) wrote such layers without the end of the \
+         archive: push the image again with a newer one, or without zstd:chunked; if it is none of theirs, it is broken or \
+         forged"
+    )]
+    ChunkedDiffId {
+        /// The reference asked for.
+        image: String,
+        /// As of [`PullError::DiffId`]; boxed, so that errors stay small.
+        layer: Box<WrongDiffId>,
+    },
     /// An index that lists an index that lists an index…
-    #[error("{0}: indexes are nested too deeply to be an image; name the manifest's digest instead")]
+    #[error(
+        "{0}: its indexes are nested too deeply, or say of too many entries not for which platform they are; name the \
+         manifest's digest instead"
+    )]
     Nested(String),
     /// The image as a whole is more than this node takes.
     #[error("{image}: {exceeded}")]
@@ -208,7 +236,7 @@ impl PullError {
             Self::Manifest { source, .. } => source.kind(),
             Self::Artifact { source, .. } => source.kind(),
             Self::Layer { source, .. } => source.kind(),
-            Self::DiffId { .. } | Self::NotAsSealed { .. } => Kind::Corrupt,
+            Self::DiffId { .. } | Self::ChunkedDiffId { .. } | Self::NotAsSealed { .. } => Kind::Corrupt,
             Self::Seal { source, .. } => source.kind(),
             Self::Unsealed { .. } => Kind::Denied,
             Self::Excess { source, .. } => source.kind(),
@@ -226,6 +254,15 @@ impl PullError {
 }
 
 impl PullError {
+    /// Whether other bytes came than those that were asked for.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Source { source, .. } => source.is_damage(),
+            Self::Layer { source, .. } => source.fault.is_damage(),
+            _ => false,
+        }
+    }
+
     /// Whether a source refused or hid what was asked for. That concerns one credential only.
     pub(super) fn is_refused_by_source(&self) -> bool {
         matches!(self, Self::Source { source, .. } if matches!(source.kind(), Kind::Denied | Kind::NotFound))

@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
 use super::busy::Occupied;
-use super::error::About as _;
+use super::error::{About as _, WrongDiffId};
 use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::{self, Part};
@@ -116,7 +116,7 @@ impl LayerFetcher {
                 diff_id
             }
             None => {
-                let diff_id = self.stream(pull, layer).await?;
+                let diff_id = self.undamaged(pull, layer).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
                 blocking(pull.image, move || rights.record_fetch(&hold, &key)).await??;
                 progress.set(LayerState::Done);
@@ -126,7 +126,14 @@ impl LayerFetcher {
         // A layer that is here is compared too: the config may claim another one for its blob.
         match layer.part.claimed {
             Some(claimed) if found != claimed => {
-                Err(PullError::DiffId { image: pull.image.to_owned(), blob, found, claimed })
+                let image = pull.image.to_owned();
+                Err(match layer.part.blob.is_zstd_chunked() {
+                    true => {
+                        let layer = Box::new(WrongDiffId { blob, found, claimed });
+                        PullError::ChunkedDiffId { image, layer }
+                    }
+                    false => PullError::DiffId { image, blob, found, claimed },
+                })
             }
             _ => Ok(found),
         }
@@ -144,6 +151,27 @@ impl LayerFetcher {
         blocking(pull.image, look).await?
     }
 
+    /// Streams one blob. If it was damaged on its way it comes once more, because what comes through another cache, or at
+    /// another time, may be whole; and then from each other place that there is. A file is not read twice.
+    async fn undamaged(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
+        let mut once_more = pull.rights.origin().is_remote();
+        loop {
+            let error = match self.stream(pull, layer).await {
+                Err(error) if error.is_damage() => error,
+                outcome => return outcome,
+            };
+            if pull.source.try_elsewhere(&layer.part.blob.digest) {
+                tracing::warn!(image.reference = pull.image, %error, "the layer is fetched from another place");
+            } else if once_more {
+                once_more = false;
+                tracing::warn!(image.reference = pull.image, %error, "the layer is fetched once more");
+            } else {
+                return Err(error);
+            }
+            layer.progress.restart();
+        }
+    }
+
     /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
     /// dropped leaves no thread behind.
     async fn stream(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
@@ -154,6 +182,7 @@ impl LayerFetcher {
         let opened = turn.during(pull.source.blob(&layer.part.blob)).await.map_err(gave_way)?;
         let mut bytes = opened.about(pull.image)?;
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        let budget = Arc::new(pull.budget.attempt());
         let compression = match layer.part.form {
             LayerForm::Archive(compression) => compression,
             LayerForm::File | LayerForm::Nothing => LayerCompression::None,
@@ -168,7 +197,7 @@ impl LayerFetcher {
             counter: layer.progress.counter(),
             metrics: self.metrics.clone(),
             limits: self.limits,
-            budget: Arc::clone(&pull.budget),
+            budget: Arc::clone(&budget),
         };
         let pipeline = tokio::task::spawn_blocking(move || task.run(receiver));
         let fed: Result<(), PullError> = async {
@@ -189,7 +218,10 @@ impl LayerFetcher {
             .await
             .map_err(|error| PullError::Lost { image: pull.image.to_owned(), why: error.to_string() })?;
         // The error of a broken stream explains more than that of the truncated layer which it causes.
-        fed?;
+        let outcome = fed.and(outcome);
+        if outcome.is_err() {
+            budget.give_back();
+        }
         outcome
     }
 

@@ -287,6 +287,11 @@ impl LayerProgress {
         self.total.add(bytes);
     }
 
+    /// Begins to count what is unpacked from the first byte again.
+    pub(super) fn restart(&self) {
+        self.unpacked.store(0, Relaxed);
+    }
+
     /// Bytes of the blob need not come: they are here from before, or made of what is here.
     #[cfg_attr(not(test), expect(dead_code, reason = "for pulls that are resumed"))]
     pub(super) fn keep(&self, bytes: u64) {

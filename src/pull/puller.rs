@@ -74,6 +74,7 @@ impl Puller {
 #[async_trait]
 impl Images for Puller {
     async fn ensure(&self, request: &ImageRequest) -> Result<Ready, PullError> {
+        self.pulls.sources().ask_helpers(&request.reference, &request.credentials).await;
         Execution::new(&self.pulls, request)?.run(self.require_digest).await
     }
 

@@ -159,7 +159,9 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let error = refused(&manifest(&[b"one"]), &config(&[]));
-        assert_eq!(error, ManifestError::DiffIdCount { diff_ids: 0, layers: 1 });
+        assert_eq!(error, ManifestError::NoDiffIds { layers: 1 });
+        let error = refused(&manifest(&[b"one", b"two"]), &config(&[Digest::of(b"1")]));
+        assert_eq!(error, ManifestError::DiffIdCount { diff_ids: 1, layers: 2 });
         assert!(matches!(refused(&manifest(&[]), b"{"), ManifestError::Syntax(_)));
     }
 }

@@ -44,11 +44,13 @@ impl Rights {
         let image = request.reference.to_string();
         let id = sources.identity(&request.reference, &request.credentials).about(&image)?;
         let anonymous = id == CredentialId::anonymous();
+        let origin = Origin::of(&request.reference);
+        let by_mirrors = sources.is_proven_by_mirrors(&request.reference);
         Ok(Self {
             store: Arc::clone(store),
             rule: Arc::clone(rule),
             caller: request.caller.clone(),
-            origin: Origin::of(&request.reference),
+            origin: if by_mirrors { origin.by_mirrors() } else { origin },
             reader: if anonymous { AccessRecord::Anonymous } else { store.access().reader(&id) },
             image,
         })

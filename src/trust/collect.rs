@@ -9,6 +9,7 @@
 //! image can be judged without its registry when the policy changes. The rest goes at once: what a search holds is
 //! counted ([`ClaimMemory`]). It ends when the policy has what it needs, or at a limit, and then the claims say so.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use super::admission::Hearing;
 use super::memory::{ClaimMemory, Held, Share, Spent};
 use super::signature::{BUNDLE_MEDIA_TYPE, CLAIM_MAX, Claim};
 use super::subject::{Claims, SPARE_MAX, Subject};
+use crate::kind::Kind;
 use crate::oci::digest::Digest;
 use crate::oci::reference::{Reference, Version};
 use crate::oci::{Referrer, Source, SourceError};
@@ -53,8 +55,10 @@ pub async fn collect(
     let share = memory.share(registry).await;
     let until = Instant::now() + TIME_MAX;
     let (helpful, others) = (Vec::new(), Vec::new());
+    let places = source.places();
+    let source = places.first().map_or(source, |first| &**first);
     let mut search = Search { source, share, hearing, asked: 0, until, found: 0, helpful, others };
-    let is_cut = match search.all(&subject.digests).await {
+    let is_cut = match search.everywhere(&places, &subject.digests).await {
         Ok(()) | Err(End::Decided) => false,
         Err(End::Limit) => true,
         // What is needed is here; the rest would only have been kept for later.
@@ -104,6 +108,41 @@ struct Search<'a> {
     found: usize,
     helpful: Vec<Held<Claim>>,
     others: Vec<Held<Claim>>,
+}
+
+impl<'a> Search<'a> {
+    /// Searches the places one after another, or else the one that there is. One that fails does not hide what another
+    /// has; if that is not enough, its failure is the outcome, because something may be missing.
+    async fn everywhere(&mut self, places: &'a [Arc<dyn Source>], digests: &[Digest]) -> Result<(), End> {
+        if places.is_empty() {
+            return self.all(digests).await;
+        }
+        let mut failure = None;
+        for (at, place) in places.iter().enumerate() {
+            let is_last = at + 1 == places.len();
+            self.source = &**place;
+            match self.all(digests).await {
+                // A mirror that gives this node nothing has nothing for it.
+                Err(End::Failed(error))
+                    if !is_last && matches!(error.kind(), Kind::Denied | Kind::Unsupported) =>
+                {
+                    tracing::debug!(%error, "a mirror was not searched for an image's signatures");
+                }
+                Err(End::Failed(error)) => failure = Some((is_last, error)),
+                Err(end) => return Err(end),
+                Ok(()) => {}
+            }
+            if !self.helpful.is_empty() && self.is_decided() {
+                return Ok(());
+            }
+        }
+        match failure {
+            // What a mirror could have had is needed by nobody.
+            Some((false, _)) if self.is_decided() => Ok(()),
+            Some((_, error)) => Err(End::Failed(error)),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Search<'_> {

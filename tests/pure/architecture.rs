@@ -96,7 +96,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("node::corruption", &["image::objects", "image::store", "image::verity"]),
-    ("node::credential_providers", &["volume", "oci", "kind"]),
+    ("node::credential_providers", &["volume", "oci", "duration", "kind", "program"]),
     ("node::state_directory", &["kind"]),
     ("controller", &[]),
     ("controller::service", &["csi", "controller::provision", "volume", "kind"]),
@@ -155,10 +155,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("trust", &["trust::verifier", "oci", "fair", "integrity", "metrics", "text", "kind"]),
     // Knows only the protocol: strings in, verdicts out.
     ("trust::verifier", &["text"]),
-    ("oci", &["durable_file", "fair", "metrics", "text", "kind"]),
+    ("oci", &["duration", "durable_file", "fair", "metrics", "program", "text", "kind"]),
     ("metrics", &["kind"]),
+    ("duration", &[]),
     ("durable_file", &[]),
     ("fair", &[]),
+    ("program", &[]),
     ("sys", &[]),
     ("integrity", &[]),
     ("text", &[]),
@@ -179,11 +181,7 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("rustix::mount", &["node::mount", "sys"], "mounting happens in one place"),
     ("anyhow::", &["main", "cli", "app"], "everybody else has errors with kinds"),
     ("std::process::Command", &["trust::verifier"], "the driver runs no program but verifiers"),
-    (
-        "tokio::process",
-        &["node::credential_providers"],
-        "only kubelet's credential providers are run and waited for so",
-    ),
+    ("tokio::process", &["program"], "only programs that give credentials are run and waited for so"),
 ];
 
 struct Source {

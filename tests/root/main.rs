@@ -22,6 +22,8 @@ mod key_place;
 mod kubernetes;
 mod layers;
 mod levels;
+mod mirrors;
+mod oddities;
 mod outright;
 mod powers;
 mod propagation;

@@ -73,6 +73,12 @@ impl Machine {
         self.arguments.push(argument.to_owned());
     }
 
+    /// From now on with another argument in the place of one.
+    pub fn replace(&mut self, argument: &str, other: &str) {
+        let at = self.arguments.iter().position(|known| known == argument);
+        self.arguments[at.expect("an argument of this node")] = other.to_owned();
+    }
+
     /// Everything of this node is below.
     pub fn path(&self) -> &Path {
         self.directory.path()

@@ -21,6 +21,15 @@ pub struct Options {
     pub user: Option<(&'static str, &'static str)>,
 }
 
+/// What few registries do.
+#[derive(Debug)]
+enum More {
+    Nothing,
+    ClientCertificates,
+    /// It caches the registry at this URL.
+    Upstream(String),
+}
+
 /// A running registry.
 #[derive(Debug)]
 pub struct Registry {
@@ -45,6 +54,20 @@ impl Drop for Running {
 impl Registry {
     /// Starts a registry and waits until it accepts connections.
     pub fn start(options: Options) -> Self {
+        Self::start_with(options, &More::Nothing)
+    }
+
+    /// Starts a registry with TLS that asks clients for a certificate, such as [`Registry::client_files`].
+    pub fn start_for_certified() -> Self {
+        Self::start_with(Options { tls: true, user: None }, &More::ClientCertificates)
+    }
+
+    /// Starts a pull-through cache of the registry at `upstream` (`HOST:PORT`, without TLS).
+    pub fn mirror_of(upstream: &str) -> Self {
+        Self::start_with(Options::default(), &More::Upstream(format!("http://{upstream}")))
+    }
+
+    fn start_with(options: Options, more: &More) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         if options.tls {
             make_certificates(directory.path());
@@ -55,7 +78,7 @@ impl Registry {
         for _ in 0..5 {
             let port = free_port();
             // Somebody else may take the port between its choice and its use.
-            if let Some(process) = serve(directory.path(), port, options) {
+            if let Some(process) = serve(directory.path(), port, (options, more)) {
                 return Self { options, port, _process: process, directory };
             }
         }
@@ -85,6 +108,12 @@ impl Registry {
     pub fn ca_file(&self) -> PathBuf {
         assert!(self.options.tls, "this registry has no TLS");
         self.directory.path().join("trust/ca.crt")
+    }
+
+    /// A certificate that this registry takes from clients, and its key.
+    pub fn client_files(&self) -> (PathBuf, PathBuf) {
+        let keys = self.directory.path().join("keys");
+        (keys.join("server.crt"), keys.join("server.key"))
     }
 
     /// The directory to give to podman, skopeo or buildah as `--cert-dir`.
@@ -159,9 +188,9 @@ pub fn free_port() -> u16 {
     candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
-fn serve(directory: &Path, port: u16, options: Options) -> Option<Running> {
+fn serve(directory: &Path, port: u16, (options, more): (Options, &More)) -> Option<Running> {
     let config = directory.join("config.yml");
-    fs::write(&config, configuration(directory, port, options)).expect("config.yml is written");
+    fs::write(&config, configuration(directory, port, (options, more))).expect("config.yml is written");
     let log = fs::File::create(directory.join("log")).expect("a log file");
     let mut command = Command::new(installed("docker-registry"));
     command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -180,7 +209,7 @@ fn serve(directory: &Path, port: u16, options: Options) -> Option<Running> {
     None
 }
 
-fn configuration(directory: &Path, port: u16, options: Options) -> String {
+fn configuration(directory: &Path, port: u16, (options, more): (Options, &More)) -> String {
     let at = directory.display();
     let mut text = format!(
         "version: 0.1\n\
@@ -190,10 +219,17 @@ fn configuration(directory: &Path, port: u16, options: Options) -> String {
     );
     if options.tls {
         let keys = format!("{at}/keys");
-        text += &format!("  tls: {{certificate: {keys}/server.crt, key: {keys}/server.key}}\n");
+        let clients = match more {
+            More::ClientCertificates => format!(", clientcas: [{keys}/ca.crt]"),
+            _ => String::new(),
+        };
+        text += &format!("  tls: {{certificate: {keys}/server.crt, key: {keys}/server.key{clients}}}\n");
     }
     if options.user.is_some() {
         text += &format!("auth: {{htpasswd: {{realm: tests, path: {at}/htpasswd}}}}\n");
+    }
+    if let More::Upstream(url) = more {
+        text += &format!("proxy: {{remoteurl: \"{url}\"}}\n");
     }
     text
 }
@@ -205,7 +241,7 @@ pub fn make_certificates(directory: &Path) {
     for path in [&at, &trust] {
         fs::create_dir(path).expect("a directory for certificates");
     }
-    let extensions = "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n";
+    let extensions = "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n";
     fs::write(at.join("extensions"), extensions).expect("extensions are written");
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
     let openssl = |arguments: &[&str]| {

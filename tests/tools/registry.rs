@@ -10,6 +10,7 @@ use composefs_csi::oci::limits::ImageLimits;
 use composefs_csi::oci::manifest::{
     ACCEPTED_MEDIA_TYPES, Document, ImageConfig, LayerCompression, LayerForm, Manifest,
 };
+use composefs_csi::oci::platform::Choice;
 use composefs_csi::oci::reference::{Reference, Version};
 use composefs_csi::oci::{Credentials, RetryPolicy, Source, SourceError, SourceSettings, Sources, read_blob};
 use futures_util::TryStreamExt as _;
@@ -199,7 +200,7 @@ async fn an_index_of_platforms() {
         let parsed = Document::parse(&raw.bytes, raw.media_type.as_deref());
         let Ok(Document::Index(index)) = parsed else { panic!("{parsed:?}") };
         for (wanted, at) in [("linux/arm64", 1), ("linux/arm/v7", 2), ("linux/arm/v6", 3)] {
-            let entry = index.choose(&wanted.parse().unwrap()).unwrap();
+            let Ok(Choice::Entry(entry)) = index.choose(&wanted.parse().unwrap()) else { panic!("{wanted}") };
             let version = Version::Digest(entry.descriptor.digest);
             check_image(&*source, &version, &[&images[at].layers[0]]).await;
         }

@@ -41,6 +41,9 @@ the value to change.
 {{- fail "credentialProviders.configFile and credentialProviders.binDir belong together: give both or neither" }}
 {{- end }}
 {{- end }}
+{{- if and .Values.registries.credentialHelperDir (not .Values.registries.authSecret) }}
+{{- fail "registries.credentialHelperDir needs registries.authSecret: the docker config in it names the helper programs" }}
+{{- end }}
 {{- with .Values.metrics }}
 {{- if and (not .enabled) (or .podMonitor.enabled .serviceMonitor.enabled .prometheusRule.enabled) }}
 {{- fail "metrics.enabled is false, and podMonitor, serviceMonitor or prometheusRule would watch metrics that nobody serves: enable it, or disable them" }}
@@ -94,7 +97,7 @@ the value to change.
 {{- end }}
 {{- end }}
 {{- if hasKey $taken .mountPath }}
-{{- fail (printf "%s is wanted for two volumes of the node plugin's container, %s and %s: each of stateDir, node.layoutDirs, node.keyDir, node.extraVolumeMounts, policy.verifierDir and credentialProviders needs a path of its own" .mountPath (get $taken .mountPath) .name) }}
+{{- fail (printf "%s is wanted for two volumes of the node plugin's container, %s and %s: each of stateDir, node.layoutDirs, node.keyDir, node.extraVolumeMounts, policy.verifierDir, registries.credentialHelperDir, registries.mirrors and credentialProviders needs a path of its own" .mountPath (get $taken .mountPath) .name) }}
 {{- end }}
 {{- $_ := set $taken .mountPath .name }}
 {{- end }}
@@ -180,7 +183,7 @@ the value to change.
 {{- range .own }}
 {{- $_ := set $own (first (splitList "=" .)) . }}
 {{- end }}
-{{- $repeated := list "--layout-dir" "--insecure-registry" "--registry-ca" "--image-credential-allow" }}
+{{- $repeated := list "--layout-dir" "--insecure-registry" "--registry-ca" "--registry-hosts-dir" "--image-credential-allow" }}
 {{- $seen := dict }}
 {{- range .more }}
 {{- $flag := first (splitList "=" .) }}

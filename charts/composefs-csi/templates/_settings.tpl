@@ -38,6 +38,20 @@ POLICY_DIR: /etc/composefs-csi/namespaces
 VERIFIER_DIR: {{ . }}
 VERIFIER_TIMEOUT: {{ $.Values.policy.verifierTimeoutSeconds | int | quote }}
 {{- end }}
+{{- with .Values.registries.credentialHelperDir }}
+CREDENTIAL_HELPER_DIR: {{ . }}
+{{- end }}
+{{- with .Values.registries.mirrors }}
+{{- with .hostsDirs }}
+REGISTRY_HOSTS_DIR: {{ join "," . | quote }}
+{{- end }}
+{{- with .registriesConf }}
+REGISTRIES_CONF: {{ . }}
+{{- end }}
+{{- if or .hostsDirs .registriesConf }}
+MIRROR_PROOF: {{ .proof }}
+{{- end }}
+{{- end }}
 {{- with .Values.node.keyDir }}
 NODE_KEY: {{ . }}/node.key
 {{- end }}

@@ -10,6 +10,16 @@
 - {name: credential-provider-config, path: {{ . }}, type: File, readOnly: true}
 - {name: credential-provider-bin, path: {{ $.Values.credentialProviders.binDir }}, type: Directory, readOnly: true}
 {{- end }}
+{{- with .Values.registries.credentialHelperDir }}
+- {name: credential-helpers, path: {{ . }}, type: Directory, readOnly: true}
+{{- end }}
+{{- range $index, $dir := .Values.registries.mirrors.hostsDirs }}
+- {name: registry-hosts-{{ $index }}, path: {{ $dir }}, type: Directory, readOnly: true}
+{{- end }}
+{{- with .Values.registries.mirrors.registriesConf }}
+{{- /* A single file would not follow one that is written anew, and there are drop-ins beside it. */}}
+- {name: registries-conf, path: {{ dir . }}, type: Directory, readOnly: true}
+{{- end }}
 {{- with .Values.node.keyDir }}
 - {name: node-key, path: {{ . }}, type: DirectoryOrCreate, readOnly: false}
 {{- end }}

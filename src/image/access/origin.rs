@@ -9,6 +9,8 @@ use crate::oci::reference::Reference;
 pub struct Origin {
     host: String,
     name: String,
+    /// The name without what tells the places apart.
+    image: String,
     open: bool,
 }
 
@@ -17,10 +19,20 @@ impl Origin {
     pub fn of(reference: &Reference) -> Self {
         let name = reference.name();
         match reference {
-            Reference::Registry(registry) => Self { host: registry.host().to_owned(), name, open: true },
+            Reference::Registry(registry) => {
+                Self { host: registry.host().to_owned(), image: name.clone(), name, open: true }
+            }
             // Pods may read layouts directory by directory, so what is known about one says nothing about another.
-            Reference::Layout(_) => Self { host: name.clone(), name, open: false },
+            Reference::Layout(_) => Self { host: name.clone(), image: name.clone(), name, open: false },
         }
+    }
+
+    /// The mirrors of a registry, where their word counts instead of the registry's own. They are a place of their own:
+    /// what they gave to somebody says nothing about the registry, and what they give without credentials is not public.
+    #[must_use]
+    pub fn by_mirrors(self) -> Self {
+        let mark = |name: String| format!("{name} by mirrors");
+        Self { host: mark(self.host), name: mark(self.name), image: self.image, open: false }
     }
 
     /// The registry's host, or the layout's directory: a credential means the same everywhere below it.
@@ -28,9 +40,19 @@ impl Origin {
         &self.host
     }
 
-    /// `HOST/REPOSITORY` or `oci:DIR`.
+    /// `HOST/REPOSITORY` or `oci:DIR`, as the operator names images.
+    pub(super) fn image(&self) -> &str {
+        &self.image
+    }
+
+    /// `HOST/REPOSITORY` or `oci:DIR`; of mirrors with a mark.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it is reached over the network.
+    pub(crate) fn is_remote(&self) -> bool {
+        !self.image.starts_with("oci:")
     }
 
     /// Whether what this origin gives without credentials counts as public.
@@ -56,8 +78,12 @@ mod tests {
         assert_eq!((a.host(), a.name(), a.is_open()), ("r.io:5000", "r.io:5000/team/a", true));
         assert_eq!(a.host(), b.host());
         assert_ne!(a, b);
+        let by_mirrors = a.clone().by_mirrors();
+        assert_ne!((a.host(), a.name()), (by_mirrors.host(), by_mirrors.name()));
+        assert_eq!((by_mirrors.image(), by_mirrors.is_open()), ("r.io:5000/team/a", false));
         let (c, d) = (origin("oci:/srv/a:1"), origin("oci:/srv/b"));
         assert_eq!((c.host(), c.is_open()), ("oci:/srv/a", false));
         assert_ne!(c.host(), d.host());
+        assert!(a.is_remote() && by_mirrors.is_remote() && !c.is_remote());
     }
 }

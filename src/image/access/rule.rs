@@ -112,7 +112,7 @@ impl AccessRule {
             Verification::NeverVerifyPreloadedImages => facts.preloaded,
             // The list opens a registry to all pods. It proves nothing about images that the registry never had.
             Verification::NeverVerifyAllowlistedImages => {
-                facts.from_here && self.allow.iter().any(|pattern| pattern.matches(origin.name()))
+                facts.from_here && self.allow.iter().any(|pattern| pattern.matches(origin.image()))
             }
             Verification::AlwaysVerify => false,
         }

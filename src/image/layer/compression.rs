@@ -28,6 +28,11 @@ const FOREIGN: &[(&[u8], &str)] = &[
     (b"\x1f\x9d", "compress"),
     (b"PK\x03\x04", "zip"),
     (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
+    (b"LRZI", "lrzip"),
+    (b"\x02\x21\x4c\x18", "lz4"),
+    (b"hsqs", "a squashfs"),
+    (b"070701", "a cpio archive"),
+    (b"<", "a web page or XML"),
 ];
 
 /// The compression of a blob, from its media type and its first bytes. Where they differ the bytes count, as
@@ -115,6 +120,19 @@ mod tests {
             assert_eq!(detect(declared, b"\x5a\x2a\x4d\x18").unwrap(), Zstd);
             assert_eq!(detect(declared, &tar).unwrap(), None);
             assert_eq!(detect(declared, &[0; 262]).is_ok(), declared == None);
+        }
+    }
+
+    #[test]
+    fn formats_that_are_no_layers_are_named() {
+        for (magic, name) in FOREIGN {
+            for length in [0, 60, 600] {
+                let blob = [magic, &vec![0xa5; length][..]].concat();
+                for declared in [LayerCompression::None, LayerCompression::Gzip] {
+                    let error = detect(declared, &blob).unwrap_err().to_string();
+                    assert!(error.contains(name), "{name}: {error}");
+                }
+            }
         }
     }
 }

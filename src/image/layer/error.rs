@@ -120,6 +120,11 @@ impl LayerFault {
         }
     }
 
+    /// Whether other bytes came than those that the descriptor names.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Short { .. } | Self::Long { .. } | Self::Digest { .. })
+    }
+
     /// The fault behind a decoder's error.
     pub(super) fn decompress(compression: LayerCompression, error: io::Error) -> Self {
         // libzstd's text for ZSTD_error_frameParameter_windowTooLarge. Its crate passes on no code.

@@ -108,7 +108,10 @@ pub fn seal_manifest(
     if document.get("mediaType").is_some_and(|value| !oci(value)) {
         return Err(EditError::Docker);
     }
-    let annotations = document.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
+    let annotations = document.entry("annotations").or_insert(Value::Null);
+    if annotations.is_null() {
+        *annotations = Value::Object(Map::new());
+    }
     let annotations = annotations.as_object_mut().ok_or(EditError::Shape("annotations"))?;
     // Only one annotation is compared. The other one would stay with a digest that nobody checks.
     for annotation in [MERGED, FAITHFUL] {

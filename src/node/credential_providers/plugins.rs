@@ -15,7 +15,6 @@ use tokio::sync::Semaphore;
 
 mod cache;
 mod config;
-mod duration;
 mod exec;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use crate::kind::Kind;
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// The sub-directory is not in the image.
-    #[error("path {path:?} does not exist in image {image}; check the volume attribute `path`")]
+    #[error("path {path:?} does not exist in image {image}; name a directory that the image has")]
     NoSuchPath {
         /// The attribute's value.
         path: PathBuf,
@@ -20,7 +20,7 @@ pub enum MountError {
         image: VerityDigest,
     },
     /// The sub-path is a file or a device, goes through one, or its links form a loop.
-    #[error("path {path:?} of image {image} is not a directory; the volume attribute `path` must name one")]
+    #[error("path {path:?} of image {image} is not a directory; name one")]
     PathNotDirectory {
         /// The attribute's value.
         path: PathBuf,
@@ -28,7 +28,7 @@ pub enum MountError {
         image: VerityDigest,
     },
     /// The sub-path could leave the image, or is not a path.
-    #[error("path {path:?} is not a relative path without `.` and `..`; correct the volume attribute `path`")]
+    #[error("path {path:?} is not a relative path without `.` and `..`; write it as it is in the image")]
     BadPath {
         /// The attribute's value.
         path: PathBuf,

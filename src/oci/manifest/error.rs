@@ -15,11 +15,8 @@ pub enum ManifestError {
     )]
     SchemaOne,
     /// Any other schema version.
-    #[error(
-        "its schemaVersion is {}, expected 2; push the image again with a current tool",
-        .0.map_or("missing".to_owned(), |v| v.to_string())
-    )]
-    SchemaVersion(Option<u32>),
+    #[error("its schemaVersion is {0}, expected 2; push the image again with a current tool")]
+    SchemaVersion(u32),
     /// Manifest and index at once (CVE-2021-41190).
     #[error(
         "it is both a manifest and an index, so that two readers would see two images; do not trust where it comes from, and build the image again"
@@ -93,6 +90,15 @@ pub enum ManifestError {
         /// How many layers the manifest has.
         layers: usize,
     },
+    /// A config that is one by its media type only.
+    #[error(
+        "its config names no DiffIDs for {layers} layers, so that it is no image but most likely an artifact in an image's \
+         dress; push it with a config that lists the digests of its unpacked layers (rootfs.diff_ids)"
+    )]
+    NoDiffIds {
+        /// How many layers the manifest has.
+        layers: usize,
+    },
     /// A root filesystem that is not made of layers.
     #[error("its config has a root filesystem of type {0:?}, expected \"layers\"")]
     RootfsType(String),
@@ -107,6 +113,7 @@ impl ManifestError {
             | Self::UnknownLayer { .. }
             | Self::EncryptedLayer { .. }
             | Self::FilesystemLayer { .. }
+            | Self::NoDiffIds { .. }
             | Self::SchemaVersion(_) => Kind::Unsupported,
             Self::Limit(_) => Kind::Exhausted,
             Self::Syntax(_)

@@ -85,7 +85,7 @@ fn docker_documents_are_understood() {
     entry["platform"] = json!({"os": "linux", "architecture": "arm64", "variant": "v8"});
     let list = json!({"schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": [entry]});
     let Ok(Document::Index(index)) = parse(&list, Some(DOCKER_LIST)) else { panic!() };
-    let chosen = index.choose(&"linux/arm64".parse().unwrap()).unwrap();
+    let Ok(Choice::Entry(chosen)) = index.choose(&"linux/arm64".parse().unwrap()) else { panic!() };
     assert_eq!(chosen.descriptor.digest, Digest::of(b"x"));
     assert!(index.choose(&"linux/amd64".parse().unwrap()).is_err());
 }
@@ -129,7 +129,8 @@ fn old_schemas_are_refused_with_the_remedy() {
     silent.as_object_mut().unwrap().remove("mediaType");
     assert_eq!(parse(&silent, typed), Err(ManifestError::SchemaOne));
     assert!(ManifestError::SchemaOne.to_string().contains("skopeo copy"));
-    assert_eq!(parse(&json!({"layers": []}), None), Err(ManifestError::SchemaVersion(None)));
+    let three = json!({"schemaVersion": 3, "config": descriptor(CONFIG), "layers": []});
+    assert_eq!(parse(&three, None), Err(ManifestError::SchemaVersion(3)));
 }
 
 #[test]
@@ -187,7 +188,129 @@ fn configs_claim_one_diff_id_per_layer() {
     assert!(ImageConfig::parse(config(Value::Null).to_string().as_bytes(), 0).is_ok());
     let odd = json!({"rootfs": {"type": "ostree", "diff_ids": []}}).to_string();
     assert!(matches!(ImageConfig::parse(odd.as_bytes(), 0), Err(ManifestError::RootfsType(_))));
-    assert!(ImageConfig::parse(b"{}", 0).is_err());
+    for empty in ["{}", r#"{"os":null,"rootfs":null}"#, r#"{"rootfs":{}}"#, r#"{"rootfs":{"type":null}}"#] {
+        assert_eq!(ImageConfig::parse(empty.as_bytes(), 0).unwrap().diff_ids, [], "{empty}");
+        // An artifact in an image's dress, as some tools push it.
+        let error = ImageConfig::parse(empty.as_bytes(), 1).unwrap_err();
+        assert_eq!(error, ManifestError::NoDiffIds { layers: 1 });
+        assert!(error.to_string().contains("no image"), "{error}");
+    }
+    for malformed in ["null", "[]", "7", r#"{"rootfs":[]}"#] {
+        assert!(ImageConfig::parse(malformed.as_bytes(), 0).is_err(), "{malformed}");
+    }
+}
+
+#[test]
+fn null_is_the_same_as_absent() {
+    let nothing = json!({
+        "schemaVersion": null, "mediaType": null, "artifactType": null, "config": descriptor(CONFIG),
+        "layers": null, "manifests": null, "fsLayers": null, "annotations": null, "subject": null,
+    });
+    let Ok(Document::Image(manifest)) = parse(&nothing, None) else { panic!() };
+    assert!(manifest.layers.is_empty() && manifest.annotations.is_empty());
+    let mut without = nothing.clone();
+    without.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    assert_eq!(parse(&nothing, None), parse(&without, None));
+
+    let mut layer = descriptor("application/vnd.oci.image.layer.v1.tar+gzip");
+    (layer["annotations"], layer["urls"], layer["data"]) = (Value::Null, Value::Null, Value::Null);
+    let mut one = nothing.clone();
+    one["layers"] = json!([layer]);
+    assert_eq!(compressions(&one), [LayerCompression::Gzip]);
+    // Neither layer nor config need a media type; their bytes tell.
+    one["layers"][0]["mediaType"] = Value::Null;
+    one["config"]["mediaType"] = Value::Null;
+    assert_eq!(compressions(&one), [LayerCompression::None]);
+    for needed in ["digest", "size"] {
+        let mut one = one.clone();
+        one["layers"][0][needed] = Value::Null;
+        assert!(matches!(parse(&one, None), Err(ManifestError::Syntax(_))), "{needed}");
+    }
+
+    let entry = |platform: Value| {
+        let mut entry = descriptor(OCI);
+        (entry["platform"], entry["annotations"], entry["artifactType"]) =
+            (platform, Value::Null, Value::Null);
+        entry
+    };
+    let entries =
+        [Value::Null, json!({}), json!({"os": null, "architecture": "", "variant": null})].map(entry);
+    let index = json!({"mediaType": null, "manifests": entries, "config": null, "layers": null});
+    let Ok(Document::Index(index)) = parse(&index, None) else { panic!() };
+    assert!(index.entries.iter().all(|entry| entry.platform.is_none() && !entry.is_artifact));
+    // An index without entries, as Go writes it.
+    let empty = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": null});
+    let Ok(Document::Index(index)) = parse(&empty, None) else { panic!() };
+    assert!(index.entries.is_empty());
+    assert_eq!(parse(&json!({"mediaType": null, "manifests": null}), None), Err(ManifestError::Neither));
+    assert_eq!(parse(&json!({"config": null, "layers": []}), None), Err(ManifestError::Missing("config")));
+}
+
+#[test]
+fn only_annotations_that_mean_something_are_kept() {
+    let read = |annotations: Value| {
+        let mut one = manifest(&[]);
+        one["annotations"] = annotations;
+        parse(&one, None).map(|document| match document {
+            Document::Image(manifest) => manifest.annotations,
+            Document::Index(_) => panic!(),
+        })
+    };
+    let (title, metadata) = ("org.opencontainers.image.title", "org.cncf.model.file.metadata+json");
+    let kept = read(json!({"a": "1", "b": 5, "c": {"d": null}, title: "2", metadata: null}));
+    assert_eq!(kept, Ok([(title.to_owned(), "2".to_owned())].into()));
+    assert!(matches!(read(json!({title: 5})), Err(ManifestError::Syntax(_))));
+    assert!(matches!(read(json!([])), Err(ManifestError::Syntax(_))));
+    let many: serde_json::Map<_, _> = (0..100_000).map(|i| (format!("a{i}"), json!("x"))).collect();
+    assert_eq!(read(many.into()), Ok(BTreeMap::new()));
+    let chunked = json!({"io.github.containers.zstd-chunked.manifest-checksum": "sha256:x"});
+    let mut layer = descriptor("application/vnd.oci.image.layer.v1.tar+zstd");
+    layer["annotations"] = chunked;
+    let mut one = manifest(&[]);
+    one["layers"] = json!([layer, descriptor("application/vnd.oci.image.layer.v1.tar+zstd")]);
+    let Ok(Document::Image(one)) = parse(&one, None) else { panic!() };
+    assert_eq!(one.layers.iter().map(|l| l.descriptor.is_zstd_chunked()).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn what_describes_others_is_no_candidate() {
+    let amd64: Platform = "linux/amd64".parse().unwrap();
+    let unknown = json!({"os": "unknown", "architecture": "unknown"});
+    let entry = |name: &[u8], platform: &Value, more: Value| {
+        let mut entry = json!({"mediaType": OCI, "digest": Digest::of(name).to_string(), "size": 1, "platform": platform});
+        entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        entry
+    };
+    let attestation = entry(
+        b"att",
+        &unknown,
+        json!({"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}),
+    );
+    let artifact = entry(b"art", &Value::Null, json!({"artifactType": "application/vnd.example"}));
+    let chosen = |wanted: &Platform, entries: &[&Value]| {
+        let index = json!({"schemaVersion": 2, "manifests": entries});
+        let Ok(Document::Index(index)) = parse(&index, None) else { panic!() };
+        match index.choose(wanted) {
+            Ok(Choice::Entry(entry)) => Ok(Some(entry.descriptor.digest)),
+            Ok(Choice::Ask { .. }) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let plain = entry(b"plain", &Value::Null, json!({}));
+    let image = entry(b"image", &Value::Null, json!({"artifactType": CONFIG}));
+    for only in [&plain, &image] {
+        let digest = only["digest"].as_str().unwrap().parse().unwrap();
+        assert_eq!(chosen(&amd64, &[only, &attestation, &artifact]), Ok(Some(digest)));
+    }
+    assert_eq!(chosen(&amd64, &[&plain, &image, &attestation]), Ok(None), "their configs tell");
+    assert!(chosen(&amd64, &[&attestation]).unwrap_err().contains("no platform at all"));
+    assert_eq!(chosen(&amd64, &[&attestation, &artifact]), Ok(Some(Digest::of(b"art"))), "there is no image");
+    // An image for an unknown platform is offered, and taken by who asks for it.
+    let odd = entry(b"odd", &unknown, json!({}));
+    let error = chosen(&amd64, &[&odd, &attestation]).unwrap_err();
+    assert!(error.contains("offers unknown/unknown;"), "{error}");
+    let wanted = "unknown/unknown".parse().unwrap();
+    assert_eq!(chosen(&wanted, &[&attestation, &odd]), Ok(Some(Digest::of(b"odd"))));
 }
 
 /// JSON made of the words that the parsers look for, so that random documents get far.

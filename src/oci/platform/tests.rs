@@ -7,7 +7,11 @@ fn p(text: &str) -> Platform {
 fn chosen<'a>(wanted: &str, offers: &[&'a str]) -> Option<&'a str> {
     let entries: Vec<(Option<Platform>, &str)> =
         offers.iter().map(|offer| ((!offer.is_empty()).then(|| p(offer)), *offer)).collect();
-    p(wanted).choose(&entries, |entry| entry.0.as_ref()).ok().map(|entry| entry.1)
+    let entries: Vec<_> = entries.iter().collect();
+    match p(wanted).choose(&entries, |entry| entry.0.as_ref()).ok()? {
+        Choice::Entry(entry) => Some(entry.1),
+        Choice::Ask { otherwise, .. } => Some(otherwise.map_or("?", |entry| entry.1)),
+    }
 }
 
 #[test]
@@ -27,6 +31,8 @@ fn spellings_have_one_form() {
         assert_eq!(p(given).to_string(), shown);
         assert_eq!(p(shown), p(given));
     }
+    assert_eq!(Platform::new("", "amd64", None), p("linux/amd64"));
+    assert!(Platform::new("", "", None).is_empty());
     for bad in ["", "linux", "linux/", "/amd64", "linux/amd64/v2/x", "linux/am d64", "a/b\n"] {
         assert!(bad.parse::<Platform>().is_err(), "{bad:?}");
     }
@@ -60,20 +66,37 @@ fn named_variants_match_themselves_only() {
 }
 
 #[test]
-fn attestations_and_bare_entries_are_skipped() {
+fn entries_that_do_not_say_for_what_they_are_come_second() {
     assert_eq!(chosen("linux/amd64", &["", "unknown/unknown", "linux/amd64"]), Some("linux/amd64"));
-    let error = p("linux/s390x")
-        .choose(&[Some(p("linux/amd64")), None, Some(p("unknown/unknown"))], Option::as_ref)
-        .unwrap_err();
+    assert_eq!(chosen("linux/amd64", &["", "linux/386"]), Some("linux/386"), "if its config says otherwise");
+    assert_eq!(chosen("linux/amd64", &["", "linux/arm64"]), Some("?"));
+    assert_eq!(chosen("linux/amd64", &["", ""]), Some("?"));
+    assert_eq!(chosen("unknown/unknown", &["linux/amd64", "unknown/unknown"]), Some("unknown/unknown"));
+    let (here, unknown) = (Some(p("linux/amd64")), Some(p("unknown/unknown")));
+    let error = p("linux/s390x").choose(&[&here, &unknown], Option::as_ref).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("linux/s390x") && text.contains("offers linux/amd64;"), "{text}");
+    assert!(text.contains("linux/s390x") && text.contains("offers linux/amd64, unknown/unknown;"), "{text}");
     assert_eq!(error.kind(), Kind::NotFound);
 }
 
 #[test]
+fn what_is_32_bit_runs_where_nothing_else_does() {
+    assert_eq!(chosen("linux/amd64/v3", &["linux/386"]), Some("linux/386"));
+    assert_eq!(chosen("linux/amd64", &["linux/386", "linux/amd64"]), Some("linux/amd64"));
+    assert_eq!(chosen("linux/amd64/v2", &["linux/386", "linux/amd64/v4"]), Some("linux/386"));
+    assert_eq!(chosen("linux/arm64", &["linux/arm/v6", "linux/arm/v7"]), Some("linux/arm/v7"));
+    assert_eq!(chosen("linux/arm64/v9", &["linux/arm/v8"]), Some("linux/arm/v8"));
+    for (wanted, offered) in
+        [("linux/386", "linux/amd64"), ("linux/arm", "linux/arm64"), ("windows/amd64", "linux/386")]
+    {
+        assert_eq!(chosen(wanted, &[offered]), None, "{wanted}");
+    }
+}
+
+#[test]
 fn the_first_of_equals_wins() {
-    let entries = [(p("linux/amd64"), 1), (p("linux/amd64"), 2)];
-    assert_eq!(p("linux/amd64").choose(&entries, |e| Some(&e.0)).map(|e| e.1), Ok(1));
+    let entries = [&(p("linux/amd64"), 1), &(p("linux/amd64"), 2)];
+    assert_eq!(p("linux/amd64").choose(&entries, |e| Some(&e.0)), Ok(Choice::Entry(entries[0])));
 }
 
 #[test]
@@ -98,9 +121,7 @@ fn machines_have_platforms() {
 
 #[test]
 fn the_only_entry_needs_no_platform() {
-    let wanted: Platform = "linux/amd64".parse().unwrap();
-    assert!(wanted.choose(&[None], |p: &Option<Platform>| p.as_ref()).is_ok());
-    assert!(wanted.choose(&[None, None], |p: &Option<Platform>| p.as_ref()).is_err());
-    let other: Option<Platform> = Some("linux/s390x".parse().unwrap());
-    assert!(wanted.choose(&[other], |p: &Option<Platform>| p.as_ref()).is_err());
+    assert_eq!(chosen("linux/amd64", &[""]), Some(""));
+    assert_eq!(chosen("linux/amd64", &["linux/s390x"]), None);
+    assert_eq!(chosen("linux/amd64", &[]), None);
 }

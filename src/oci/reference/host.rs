@@ -37,6 +37,11 @@ pub fn is_canonical_host(text: &str) -> bool {
     canonical_host(text).is_some_and(|canonical| canonical == text)
 }
 
+/// The host of a registry's API. Docker Hub's differs from its name.
+pub(in crate::oci) fn api_host(host: &str) -> &str {
+    if host == "docker.io" { "registry-1.docker.io" } else { host }
+}
+
 fn port_number(text: &str) -> Option<u16> {
     let is_canonical = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
     text.parse().ok().filter(|_| is_canonical)

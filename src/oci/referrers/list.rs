@@ -10,7 +10,9 @@ use super::REFERRERS_MAX;
 
 #[derive(Deserialize)]
 pub(super) struct ReferrerList {
-    pub manifests: Entries,
+    /// Needed, but null where an encoder of Go had an empty list.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub manifests: Option<Entries>,
 }
 
 /// The first entries that name a digest.

@@ -49,10 +49,15 @@ impl Held {
 /// The number of repositories whose tokens are kept. Beyond it all are dropped and fetched again.
 const HELD_MAX: usize = 512;
 
+/// How long it is remembered how the root of the API is answered.
+const ROOT_KNOWN: Duration = Duration::from_secs(300);
+
 /// The authorizations of one client.
 #[derive(Debug, Default)]
 pub(super) struct Authorizations {
     held: Mutex<(HashMap<String, Held>, u64)>,
+    /// When the root of the API was asked, and its challenge, if it has one.
+    root: Mutex<Option<(Instant, Option<Challenge>)>>,
 }
 
 impl Authorizations {
@@ -65,6 +70,19 @@ impl Authorizations {
             serial: 0,
             expires: None,
         })
+    }
+
+    /// The challenge of the API's root, or that it has none; the outer `None` if that is not known.
+    pub(super) fn of_root(&self) -> Option<Option<Challenge>> {
+        let root = self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        root.as_ref()
+            .filter(|(asked, _)| asked.elapsed() < ROOT_KNOWN)
+            .map(|(_, challenge)| challenge.clone())
+    }
+
+    /// Remembers it.
+    pub(super) fn keep_root(&self, challenge: Option<Challenge>) {
+        *self.root.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), challenge));
     }
 
     /// Replaces the authorization for a repository.

@@ -3,6 +3,10 @@
 //! A blob is named by its digest, so every server that has it has the same bytes. A stream can
 //! therefore resume at the byte it reached on any connection, without `If-Range`. Wrongly joined
 //! bytes have the wrong digest, which the consumer checks.
+//!
+//! Ranges are an optimisation. A server that refuses the one for the rest, or answers it with something else, is asked
+//! for all bytes, and those that were received before are dropped
+//! ([ADR 0028](../../../docs/adr/0028-what-a-digest-proves-may-come-any-way.md)).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,9 +15,12 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use reqwest::{Response, StatusCode, header};
 
+use super::body::{Body, stated_type};
 use super::client::RegistryClient;
 use super::pace::{Pace, Window};
+use super::page::A_PAGE;
 use super::request::Request;
+use crate::kind::Kind;
 use crate::oci::{BlobStream, SourceError};
 
 /// The maximum number of connections for one blob, however many bytes each of them brought.
@@ -21,10 +28,13 @@ const CONNECTIONS_MAX: u32 = 100;
 
 struct Download {
     client: Arc<RegistryClient>,
+    /// Its offset is the byte reached.
     request: Request,
     size: u64,
+    /// Whether the rest is asked for alone.
+    takes_ranges: bool,
     /// The connection in use, and how many of its next bytes were received before.
-    open: Option<(Response, u64)>,
+    open: Option<(Body, u64)>,
     connections: u32,
     pace: Pace,
     window: Window,
@@ -32,16 +42,17 @@ struct Download {
     failures: u32,
 }
 
-/// Opens a blob of `size` bytes. The first connection is made here, so that a refusal is this call's error.
+/// Opens a blob of `size` bytes at the request's offset. The first connection is made here, so that a refusal is this
+/// call's error.
 pub(super) async fn open(
     client: Arc<RegistryClient>,
     request: Request,
     size: u64,
 ) -> Result<BlobStream, SourceError> {
-    let pace = client.pace().for_size(size);
-    let window = Window::new(pace);
-    let mut download =
-        Download { client, request, size, open: None, connections: 0, pace, window, failures: 0 };
+    let mut download = Download::new(client, request, size);
+    if size > 0 && download.request.offset >= size {
+        return Ok(download.into_stream());
+    }
     let client = Arc::clone(&download.client);
     loop {
         match download.connect().await {
@@ -53,13 +64,37 @@ pub(super) async fn open(
             }
         }
     }
-    let chunks = stream::try_unfold(download, |mut download| async move {
-        Ok(download.next().await?.map(|chunk| (chunk, download)))
-    });
-    Ok(chunks.boxed())
+    Ok(download.into_stream())
+}
+
+/// Goes on with a response that holds the whole blob although a part of it was asked for.
+pub(super) fn adopt(
+    client: Arc<RegistryClient>,
+    request: Request,
+    size: u64,
+    response: Response,
+) -> Result<BlobStream, SourceError> {
+    let mut download = Download::new(client, Request { offset: 0, end: None, ..request }, size);
+    download.connections = 1;
+    download.accept(response)?;
+    Ok(download.into_stream())
 }
 
 impl Download {
+    fn new(client: Arc<RegistryClient>, request: Request, size: u64) -> Self {
+        let pace = client.pace().for_size(size);
+        let window = Window::new(pace);
+        let (takes_ranges, open) = (true, None);
+        Self { client, request, size, takes_ranges, open, connections: 0, pace, window, failures: 0 }
+    }
+
+    fn into_stream(self) -> BlobStream {
+        let chunks = stream::try_unfold(self, |mut download| async move {
+            Ok(download.next().await?.map(|chunk| (chunk, download)))
+        });
+        chunks.boxed()
+    }
+
     /// The next new bytes, or `None` after the last.
     async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         loop {
@@ -96,10 +131,10 @@ impl Download {
             }
             self.connect().await?;
         }
-        let Some((response, known)) = &mut self.open else { return Ok(None) };
+        let Some((body, known)) = &mut self.open else { return Ok(None) };
         let left = self.size - self.request.offset;
         let waiting = Instant::now();
-        let chunk = response.chunk().await;
+        let chunk = body.chunk().await;
         let bytes = chunk.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
         let paced = self.window.count(bytes as u64, waiting.elapsed());
         match chunk {
@@ -120,36 +155,104 @@ impl Download {
             // After the last byte a broken connection does not matter.
             Err(_) if left == 0 => Ok(None),
             Ok(None) => Err(self.cut("the connection ended early".to_owned())),
-            Err(error) if error.is_timeout() => Err(self.client.stalled(&self.request.subject)),
-            Err(error) => Err(self.client.broken(error, &self.request.subject)),
+            Err(error) => Err(self.client.unreadable(error, &self.request.subject)),
         }
     }
 
-    /// Requests the bytes from the offset reached.
+    /// Requests the bytes from the offset reached, alone or among all.
     async fn connect(&mut self) -> Result<(), SourceError> {
         self.connections += 1;
         if self.connections > CONNECTIONS_MAX {
             return Err(self.protocol(format!("it took more than {CONNECTIONS_MAX} connections")));
         }
         self.client.wait_for_hold(&self.request.subject).await?;
-        let response = self.client.send(&self.request).await?;
-        let offset = self.request.offset;
-        let starts = match (response.status(), offset) {
-            // The server ignored the range, or none was requested.
-            (StatusCode::OK, _) => 0,
-            (_, 0) => return Err(self.protocol("partial content that was not requested".into())),
-            (_, _) => range_start(&response)
-                .ok_or_else(|| self.protocol("partial content that does not say which part".to_owned()))?,
-        };
+        if self.request.offset > 0 && self.takes_ranges {
+            // Some registries refuse a range without an end.
+            let end = Some(self.size);
+            let why = match self.client.send(&Request { end, ..self.request.clone() }).await {
+                Ok(response) => match self.begins(&response) {
+                    Ok(starts) => return self.begin(response, starts),
+                    Err(why) => why,
+                },
+                // It may pass. The last attempt is one without a range, which may be what fails.
+                Err(error) if error.kind() == Kind::Transient && !self.is_last_attempt(&error) => {
+                    return Err(error);
+                }
+                Err(error) => error.to_string(),
+            };
+            tracing::debug!(
+                registry = self.client.host(),
+                subject = self.request.subject,
+                why,
+                "starting over"
+            );
+            self.takes_ranges = false;
+        }
+        let response = self.client.send(&Request { offset: 0, end: None, ..self.request.clone() }).await?;
+        self.accept(response)
+    }
+
+    /// Reads on from an answer to a request for all bytes.
+    fn accept(&mut self, response: Response) -> Result<(), SourceError> {
+        match response.status() {
+            // Some caches answer so to whoever asks for all.
+            StatusCode::PARTIAL_CONTENT if range_start(&response).unwrap_or(0) != 0 => {
+                Err(self.protocol("partial content that was not requested".to_owned()))
+            }
+            _ => self.begin(response, 0),
+        }
+    }
+
+    fn is_last_attempt(&self, error: &SourceError) -> bool {
+        !matches!(error, SourceError::RateLimited { .. })
+            && self.failures + 1 >= self.client.retry_policy().attempts
+    }
+
+    /// The first byte of an answer to a request for the rest.
+    ///
+    /// # Errors
+    /// It does not lead to the rest; the error says why.
+    fn begins(&self, response: &Response) -> Result<u64, String> {
+        let is_coded = response.headers().contains_key(header::CONTENT_ENCODING);
+        if response.status() == StatusCode::OK {
+            // The range was ignored. Some answer so with the rest alone.
+            let is_all = response.content_length().is_none_or(|length| length == self.size);
+            return if is_all || is_coded { Ok(0) } else { Err("content of another length".to_owned()) };
+        }
+        if is_coded {
+            return Err("a part of other bytes than the blob's".to_owned());
+        }
+        let starts = range_start(response).ok_or("partial content that does not say which part")?;
         // Bytes in between would be missing.
-        if starts > offset {
-            return Err(self.protocol(format!("content from byte {starts} instead of {offset}")));
+        if starts > self.request.offset {
+            return Err(format!("content from byte {starts} instead of {}", self.request.offset));
         }
+        let end = response.content_length().map(|length| starts.saturating_add(length));
+        if let Some(end) = end.filter(|end| *end <= self.request.offset || *end > self.size) {
+            return Err(format!("content up to byte {end} instead of {}", self.size));
+        }
+        Ok(starts)
+    }
+
+    /// Reads on from a response whose content begins at byte `starts`.
+    fn begin(&mut self, response: Response, starts: u64) -> Result<(), SourceError> {
         let announced = response.content_length().map(|length| starts.saturating_add(length));
-        if let Some(end) = announced.filter(|end| *end != self.size) {
-            return Err(self.wrong_size(end));
-        }
-        self.open = Some((response, offset - starts));
+        let is_part = response.status() == StatusCode::PARTIAL_CONTENT;
+        let body = match announced {
+            Some(end) if end == self.size => Body::raw(response),
+            // A part ends where it likes; the next request goes on from there.
+            Some(end) if is_part && end < self.size => Body::raw(response),
+            Some(end) if !response.headers().contains_key(header::CONTENT_ENCODING) => {
+                let is_page = stated_type(&response).is_some_and(|stated| stated == "text/html");
+                let page =
+                    || self.client.protocol(&self.request.subject, A_PAGE.to_owned(), Some(response.url()));
+                return Err(if is_page { page() } else { self.wrong_size(end) });
+            }
+            _ => Body::of(response).map_err(|error| self.client.unreadable(error, &self.request.subject))?,
+        };
+        // A range would be one of the coded bytes.
+        self.takes_ranges &= !body.is_coded();
+        self.open = Some((body, self.request.offset - starts));
         Ok(())
     }
 
@@ -164,8 +267,7 @@ impl Download {
     }
 
     fn protocol(&self, detail: String) -> SourceError {
-        let (subject, host) = (self.request.subject.clone(), self.client.host().to_owned());
-        SourceError::Protocol { subject, host, detail }
+        self.client.protocol(&self.request.subject, detail, None)
     }
 
     fn cut(&self, detail: String) -> SourceError {

@@ -10,6 +10,8 @@ pub enum Challenge {
         realm: String,
         /// The service to name there.
         service: Option<String>,
+        /// The scopes to ask for, separated by blanks. A proxy that rewrites paths has other names than its users.
+        scope: Option<String>,
     },
     /// User and password.
     Basic,
@@ -38,6 +40,12 @@ fn parse(header: &str) -> Vec<Challenge> {
     let mut challenges: Vec<(String, Vec<(String, String)>)> = Vec::new();
     let mut rest = header;
     while let Some((word, after)) = token(rest) {
+        // Credentials in one piece (token68), such as Negotiate's: padded, and no value follows.
+        let unpadded = after.trim_start_matches('=').trim_start();
+        if after.starts_with('=') && (unpadded.is_empty() || unpadded.starts_with(',')) {
+            rest = unpadded.trim_start_matches([' ', '\t', ',']);
+            continue;
+        }
         // A scheme and a parameter's name differ only in the `=` that follows.
         let value_follows = after.trim_start().strip_prefix('=');
         match (value_follows, challenges.last_mut()) {
@@ -65,7 +73,9 @@ fn known(scheme: &str, mut parameters: Vec<(String, String)>) -> Option<Challeng
     };
     match scheme {
         "basic" => Some(Challenge::Basic),
-        "bearer" => Some(Challenge::Bearer { realm: take("realm")?, service: take("service") }),
+        "bearer" => {
+            Some(Challenge::Bearer { realm: take("realm")?, service: take("service"), scope: take("scope") })
+        }
         _ => None,
     }
 }
@@ -101,14 +111,22 @@ mod tests {
     use super::*;
 
     fn bearer(realm: &str, service: Option<&str>) -> Option<Challenge> {
-        Some(Challenge::Bearer { realm: realm.into(), service: service.map(str::to_owned) })
+        let (realm, service) = (realm.to_owned(), service.map(str::to_owned));
+        Some(Challenge::Bearer { realm, service, scope: None })
+    }
+
+    #[test]
+    fn the_scope_is_read() {
+        let header = r#"Bearer realm="https://x/y",scope="repository:a/b:pull,push repository:c:pull""#;
+        let Some(Challenge::Bearer { scope, .. }) = choose(std::iter::once(header)) else { panic!() };
+        assert_eq!(scope.as_deref(), Some("repository:a/b:pull,push repository:c:pull"));
     }
 
     #[test]
     fn headers_of_real_registries() {
         for (header, expected) in [
             (
-                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull""#,
+                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io""#,
                 bearer("https://auth.docker.io/token", Some("registry.docker.io")),
             ),
             (r#"Bearer realm="https://g.io/t",error="invalid_token""#, bearer("https://g.io/t", None)),
@@ -120,6 +138,11 @@ mod tests {
             ),
             (r#"Basic realm="a", Bearer realm="https://x/y""#, bearer("https://x/y", None)),
             (r#"Negotiate, Basic realm="a""#, Some(Challenge::Basic)),
+            (r#"Negotiate YIIabc==, Bearer realm="https://x/y""#, bearer("https://x/y", None)),
+            (r#"Bearer realm= "https://x/y""#, bearer("https://x/y", None)),
+            (r#"Negotiate YII+/=, Basic realm="a""#, Some(Challenge::Basic)),
+            (r#"NTLM TlRMTVNT, Basic realm="a""#, Some(Challenge::Basic)),
+            (r#"Basic realm="a", Negotiate YII="#, Some(Challenge::Basic)),
             (r#"Bearer realm="a\"b\\c""#, bearer("a\"b\\c", None)),
             ("Basic", Some(Challenge::Basic)),
             ("Bearer", None),

@@ -1,13 +1,15 @@
 //! Turns failures of HTTP and TLS into errors that a person can act on.
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Response, StatusCode, header};
+use reqwest::{Response, StatusCode, Url, header};
 use serde::Deserialize;
 
-use crate::oci::SourceError;
+use super::body::{Body, BodyError};
+use super::{page, retry_after};
+use crate::oci::{RedirectedError, SourceError};
 use crate::text::one_line;
 
 /// The number of bytes of an error's body that are read; the server may be hostile.
@@ -16,46 +18,69 @@ const ERROR_BODY_MAX: usize = 8 << 10;
 /// The number of characters of a registry's message that are repeated.
 const DETAIL_MAX: usize = 300;
 
-/// The longest `Retry-After` that is honoured.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-
 #[derive(Deserialize)]
 struct Envelope {
-    errors: Vec<EnvelopeError>,
+    errors: Option<Vec<EnvelopeError>>,
 }
 
 #[derive(Deserialize)]
 struct EnvelopeError {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
+    code: Option<String>,
+    message: Option<String>,
+}
+
+/// The server that was asked: its name for users, and the URL.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) host: &'a str,
+    pub(super) url: &'a Url,
+}
+
+impl Asked<'_> {
+    /// The host that answered in the place of the one that was asked.
+    fn redirected_to(&self, answered: &Url) -> Option<String> {
+        let of = |url: &Url| (url.host_str().map(str::to_owned), url.port_or_known_default());
+        if of(answered) == of(self.url) {
+            return None;
+        }
+        let host = answered.host_str().unwrap_or_default();
+        Some(printable(&answered.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))))
+    }
+
+    /// The host for messages, with the one that it redirected to.
+    pub(super) fn named(&self, answered: Option<&Url>) -> String {
+        match answered.and_then(|answered| self.redirected_to(answered)) {
+            Some(target) => format!("{target} (to which {} redirects)", self.host),
+            None => self.host.to_owned(),
+        }
+    }
 }
 
 /// The failure that a response other than success means.
 pub(super) async fn of_response(
     response: Response,
-    host: &str,
+    asked: Asked<'_>,
     subject: &str,
     credentials_sent: bool,
 ) -> SourceError {
     let status = response.status();
     let retry_after = retry_after(&response);
+    let redirected = asked.redirected_to(response.url());
     let body = read_prefix(response).await;
-    let (subject, host) = (subject.to_owned(), host.to_owned());
+    let (subject, host) = (subject.to_owned(), asked.host.to_owned());
     let detail = stated_error(&body);
+    if let Some(target) = redirected {
+        let status = status.as_u16();
+        let error = RedirectedError { subject, host, target, status, retry_after, detail };
+        return SourceError::Redirected(Box::new(error));
+    }
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             SourceError::Denied { subject, host, credentials_sent, detail }
         }
         StatusCode::NOT_FOUND => SourceError::NotFound { subject },
         StatusCode::TOO_MANY_REQUESTS => SourceError::RateLimited { subject, host, retry_after, detail },
-        // These are worth a retry; other errors of a server repeat themselves.
-        StatusCode::REQUEST_TIMEOUT
-        | StatusCode::INTERNAL_SERVER_ERROR
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => {
+        status if SourceError::is_passing(status.as_u16()) => {
             let status = status.as_u16();
             SourceError::Unavailable { subject, host, status, retry_after, detail }
         }
@@ -76,17 +101,22 @@ fn names_tls(body: &[u8]) -> bool {
         .any(|phrase| text.contains(phrase))
 }
 
-/// The value of `Retry-After`, at most [`RETRY_AFTER_MAX`]. Only seconds are understood; registries do not send dates.
 fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
-    value.trim().parse().ok().map(Duration::from_secs).map(|wait| wait.min(RETRY_AFTER_MAX))
+    let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    retry_after::wait(text(header::RETRY_AFTER)?, text(header::DATE), SystemTime::now())
 }
 
-/// The message of a registry's error document (distribution-spec 1.1, "Error Codes").
+/// What a server says about its refusal: in a registry's error document (distribution-spec 1.1, "Error Codes"), in a
+/// storage's XML, or that it is a page for people.
 fn stated_error(body: &[u8]) -> String {
-    let Ok(envelope) = serde_json::from_slice::<Envelope>(body) else { return String::new() };
-    let first = envelope.errors.into_iter().next();
-    first.map(|error| printable(format!("{} {}", error.code, error.message).trim())).unwrap_or_default()
+    let Ok(envelope) = serde_json::from_slice::<Envelope>(body) else {
+        let stated = page::storage_error(&String::from_utf8_lossy(body));
+        return stated.or_else(|| page::described(body)).unwrap_or_default();
+    };
+    let first = envelope.errors.into_iter().flatten().next();
+    let words =
+        first.map(|error| [error.code, error.message].into_iter().flatten().collect::<Vec<_>>().join(" "));
+    printable(words.unwrap_or_default().trim())
 }
 
 /// Text from a server, fit for a log line.
@@ -96,9 +126,10 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// As much of an error's body as is read. A body that breaks off still helps the message.
-async fn read_prefix(mut response: Response) -> Bytes {
+async fn read_prefix(response: Response) -> Bytes {
     let mut bytes = BytesMut::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    let Ok(mut body) = Body::of(response) else { return Bytes::new() };
+    while let Ok(Some(chunk)) = body.chunk().await {
         let room = ERROR_BODY_MAX - bytes.len();
         bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
         if bytes.len() == ERROR_BODY_MAX {
@@ -109,9 +140,10 @@ async fn read_prefix(mut response: Response) -> Bytes {
 }
 
 /// Reads a body. One beyond `max` bytes is cut there, and then does not parse.
-pub(super) async fn read_bounded(mut response: Response, max: usize) -> reqwest::Result<Bytes> {
+pub(super) async fn read_bounded(response: Response, max: usize) -> Result<Bytes, BodyError> {
     let mut bytes = BytesMut::new();
-    while let Some(chunk) = response.chunk().await? {
+    let mut body = Body::of(response)?;
+    while let Some(chunk) = body.chunk().await? {
         let room = max - bytes.len();
         bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
         if bytes.len() == max {
@@ -125,13 +157,14 @@ pub(super) async fn read_bounded(mut response: Response, max: usize) -> reqwest:
 /// ends put signatures into theirs.
 pub(super) fn of_transport(
     error: reqwest::Error,
-    host: &str,
+    asked: Asked<'_>,
     subject: &str,
     read_timeout: Duration,
 ) -> SourceError {
+    let host = asked.named(error.url());
     let error = error.without_url();
     let detail = chain(&error);
-    let (subject, host) = (subject.to_owned(), host.to_owned());
+    let subject = subject.to_owned();
     let lower = detail.to_ascii_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
     // OpenSSL's reasons are available as text only. A timeout while connecting is an unreachable host and no stall.

@@ -18,7 +18,7 @@ impl RegistrySource {
                 Ok(page) => page,
                 // The registry has no such API. The specification has a fallback tag for that. Once a page was
                 // read the API exists, and its failures are failures.
-                Err(SourceError::NotFound { .. } | SourceError::Protocol { .. }) if found.is_empty() => {
+                Err(error) if found.is_empty() && has_no_api(&error) => {
                     return self.tagged_referrers(subject).await;
                 }
                 Err(other) => return Err(other),
@@ -46,6 +46,7 @@ impl RegistrySource {
             path: format!("referrers/{subject}{query}"),
             accept: Some(OCI_INDEX.to_owned()),
             offset: 0,
+            end: None,
             body: None,
             quiet: false,
             subject: format!("the referrers of {}@{subject}", self.name),
@@ -58,11 +59,8 @@ impl RegistrySource {
         let links = response.headers().get_all(header::LINK);
         let next = next_page(links.iter().filter_map(|value| value.to_str().ok()));
         let bytes = self.read_bounded(request, response).await?;
-        let referrers = parse(&bytes).ok_or_else(|| SourceError::Protocol {
-            subject: request.subject.clone(),
-            host: self.client.host().to_owned(),
-            detail: "it is not an index".to_owned(),
-        })?;
+        let referrers = parse(&bytes)
+            .ok_or_else(|| self.client.protocol(&request.subject, "it is not an index".to_owned(), None))?;
         Ok((referrers, next))
     }
 
@@ -73,5 +71,14 @@ impl RegistrySource {
             Err(SourceError::NotFound { .. }) => Ok(Vec::new()),
             Err(other) => Err(other),
         }
+    }
+}
+
+/// Whether a failure is that of a registry without the API.
+fn has_no_api(error: &SourceError) -> bool {
+    match error {
+        SourceError::NotFound { .. } | SourceError::Protocol { .. } => true,
+        SourceError::Redirected(error) => matches!(error.status, 404 | 405 | 501),
+        _ => false,
     }
 }

@@ -13,6 +13,8 @@ pub(super) struct Request {
     pub(super) accept: Option<String>,
     /// The first byte to fetch.
     pub(super) offset: u64,
+    /// The byte after the last one to fetch; `None` for all to the end.
+    pub(super) end: Option<u64>,
     /// The content to write; `None` for a read.
     pub(super) body: Option<Body>,
     /// Whether a refusal is reported without the registry's own words, as after a HEAD.
@@ -32,6 +34,15 @@ impl Request {
     /// The actions that a token for it must allow (distribution's token scopes).
     pub(super) fn actions(&self) -> &'static str {
         if self.body.is_some() { "pull,push" } else { "pull" }
+    }
+
+    /// The value of the header `Range`, if the request is for a part (RFC 9110, section 14.1.2).
+    pub(super) fn range(&self) -> Option<String> {
+        match (self.offset, self.end) {
+            (first, Some(end)) => Some(format!("bytes={first}-{}", end.saturating_sub(1))),
+            (0, None) => None,
+            (first, None) => Some(format!("bytes={first}-")),
+        }
     }
 
     pub(super) fn is_answered_by(&self, status: StatusCode) -> bool {

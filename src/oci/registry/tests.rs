@@ -11,8 +11,13 @@ use crate::oci::{Credentials, RetryPolicy, Source, SourceSettings, Sources};
 
 mod authorization;
 mod blob;
+mod challenges;
+mod codings;
 mod documents;
+mod hints;
 mod manifest;
+mod mirrors;
+mod range;
 mod referrers;
 mod retry;
 mod script;

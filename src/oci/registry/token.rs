@@ -6,8 +6,14 @@ use std::time::Duration;
 use reqwest::{RequestBuilder, StatusCode, Url, header};
 use serde::Deserialize;
 
+use super::Transport;
+use super::body::BodyError;
 use super::client::RegistryClient;
-use super::failure;
+use super::failure::{self, Asked};
+use super::page;
+use super::scopes::Scopes;
+
+use crate::kind::Kind;
 use crate::oci::SourceError;
 use crate::oci::credentials::Secret;
 
@@ -21,7 +27,20 @@ pub(super) struct Token {
 struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+}
+
+/// Read apart from the token, which is good whatever is said of its lifetime.
+#[derive(Deserialize)]
+struct StatedLifetime {
+    expires_in: Option<Seconds>,
+}
+
+/// Services write numbers of every kind, and some write them as text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Seconds {
+    Number(f64),
+    Text(String),
 }
 
 /// The maximum size of a token service's answer, in bytes.
@@ -33,31 +52,56 @@ const LIFETIME_MIN: Duration = Duration::from_secs(60);
 const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl RegistryClient {
-    /// Fetches a token that allows `actions` on `repository` from `realm`, with this client's credential.
+    /// Fetches a token for `scopes` from `realm`, with this client's credential.
     pub(super) async fn fetch_token(
         &self,
         realm: &str,
         service: Option<&str>,
-        repository: &str,
-        actions: &str,
+        scopes: &Scopes,
         subject: &str,
     ) -> Result<Token, SourceError> {
         let url = self.check_realm(realm, subject)?;
+        let named: Vec<&str> = scopes.named.iter().map(String::as_str).collect();
+        let all: Vec<&str> = std::iter::once(scopes.ours.as_str()).chain(named.iter().copied()).collect();
+        match self.ask_for_token(url.clone(), service, &all, subject).await {
+            // Where the names of a proxy's users mean nothing, its own may still do.
+            Err(error) if error.kind() != Kind::Transient && !named.is_empty() => {
+                self.ask_for_token(url, service, &named, subject).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn ask_for_token(
+        &self,
+        url: Url,
+        service: Option<&str>,
+        scopes: &[&str],
+        subject: &str,
+    ) -> Result<Token, SourceError> {
         let service_host = url.host_str().unwrap_or(self.host()).to_owned();
-        let request = self.token_request(url, service, &format!("repository:{repository}:{actions}"));
-        let outcome = request.send().await;
-        let response = outcome.map_err(|e| self.failed_at(&service_host, e, subject))?;
+        let asked_url = url.clone();
+        let asked = Asked { host: &service_host, url: &asked_url };
+        let request = self.token_request(url, service, scopes);
+        let outcome = Transport::send(request).await;
+        let response = outcome.map_err(|e| self.failed_at(asked, e, subject))?;
         if response.status() != StatusCode::OK {
             let sent = self.credential().is_some();
-            return Err(failure::of_response(response, &service_host, subject, sent).await);
+            return Err(failure::of_response(response, asked, subject, sent).await);
         }
         let read = failure::read_bounded(response, ANSWER_MAX).await;
-        let bytes = read.map_err(|e| self.failed_at(&service_host, e, subject))?;
         let protocol = |detail: &str| SourceError::Protocol {
             subject: subject.to_owned(),
             host: service_host.clone(),
             detail: detail.to_owned(),
         };
+        let bytes = read.map_err(|e| match e {
+            BodyError::Transport(e) => self.failed_at(asked, e, subject),
+            BodyError::Coding(detail) => protocol(&detail),
+        })?;
+        if page::described(&bytes).is_some() {
+            return Err(protocol("its token service answered with a web page"));
+        }
         // The answer is a secret: no part of it goes into a message.
         let answer: TokenAnswer = serde_json::from_slice(&bytes)
             .map_err(|_| protocol("its token service did not answer with a token"))?;
@@ -67,8 +111,7 @@ impl RegistryClient {
             // Anything else could not stand in a header.
             .filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic()))
             .ok_or_else(|| protocol("its token service answered without a token"))?;
-        let lifetime = answer.expires_in.map_or(LIFETIME_MIN, Duration::from_secs);
-        Ok(Token { value, lifetime: lifetime.clamp(LIFETIME_MIN, LIFETIME_MAX) })
+        Ok(Token { value, lifetime: lifetime(&bytes) })
     }
 
     /// Checks the URL that the credential goes to. The registry chooses it, so it must use TLS, unless
@@ -93,15 +136,16 @@ impl RegistryClient {
         Err(SourceError::InsecureRealm { host: self.host().to_owned(), target })
     }
 
-    fn token_request(&self, mut url: Url, service: Option<&str>, scope: &str) -> RequestBuilder {
+    fn token_request(&self, mut url: Url, service: Option<&str>, scopes: &[&str]) -> RequestBuilder {
         let secret = self.credential().map(|credential| credential.secret());
         // Only the OAuth2 variant exchanges identity tokens.
         if let Some(Secret::IdentityToken(token)) = secret {
+            let scope = scopes.join(" ");
             let pairs = [
                 ("grant_type", "refresh_token"),
                 ("client_id", "composefs-csi"),
                 ("service", service.unwrap_or_default()),
-                ("scope", scope),
+                ("scope", &scope),
                 ("refresh_token", token),
             ];
             return self
@@ -116,7 +160,9 @@ impl RegistryClient {
             if let Some(service) = service {
                 query.append_pair("service", service);
             }
-            query.append_pair("scope", scope);
+            for scope in scopes {
+                query.append_pair("scope", scope);
+            }
         }
         match secret {
             Some(Secret::Password { user, password }) => {
@@ -126,6 +172,18 @@ impl RegistryClient {
             _ => self.http().get(url),
         }
     }
+}
+
+/// How long a token is used. Services that state nothing, too little or nonsense mean the specification's default.
+fn lifetime(answer: &[u8]) -> Duration {
+    let stated = serde_json::from_slice::<StatedLifetime>(answer).ok().and_then(|stated| stated.expires_in);
+    let seconds = match stated {
+        Some(Seconds::Number(seconds)) => Some(seconds),
+        Some(Seconds::Text(text)) => text.trim().parse::<f64>().ok(),
+        None => None,
+    };
+    let seconds = seconds.filter(|seconds| !seconds.is_nan()).unwrap_or_default();
+    Duration::from_secs_f64(seconds.clamp(LIFETIME_MIN.as_secs_f64(), LIFETIME_MAX.as_secs_f64()))
 }
 
 /// Encodes a form. Percent-encoding all but unreserved bytes is valid for any value.
@@ -143,8 +201,37 @@ fn form(pairs: &[(&str, &str)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lifetime_is_within_bounds() {
+        for (stated, seconds) in [
+            ("300", 300),
+            ("300.0", 300),
+            ("\"300\"", 300),
+            ("0", 60),
+            ("-1", 60),
+            ("null", 60),
+            ("\"soon\"", 60),
+            ("[]", 60),
+            ("{\"a\":1}", 60),
+            ("true", 60),
+            ("1893456000", 86_400),
+            ("100000000000000000000", 86_400),
+            ("1e400", 60),
+        ] {
+            let answer = format!("{{\"token\":\"t\",\"expires_in\":{stated}}}");
+            assert_eq!(lifetime(answer.as_bytes()).as_secs(), seconds, "{stated}");
+            assert!(
+                serde_json::from_str::<TokenAnswer>(&answer).is_ok_and(|a| a.token.is_some()),
+                "{stated}"
+            );
+        }
+        assert_eq!(lifetime(b"{}"), LIFETIME_MIN);
+    }
+
     #[test]
     fn forms_are_encoded() {
-        assert_eq!(super::form(&[("a", "b c&d=é"), ("e", "-._~9Z")]), "a=b%20c%26d%3D%C3%A9&e=-._~9Z");
+        assert_eq!(form(&[("a", "b c&d=é"), ("e", "-._~9Z")]), "a=b%20c%26d%3D%C3%A9&e=-._~9Z");
     }
 }

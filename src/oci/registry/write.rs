@@ -17,6 +17,7 @@ impl RegistrySource {
             path: format!("manifests/{name}"),
             accept: None,
             offset: 0,
+            end: None,
             body: Some(Body { media_type: manifest.media_type.clone(), bytes: manifest.bytes.clone() }),
             quiet: false,
             subject: format!("{}{separator}{name}", self.name),

@@ -1,7 +1,7 @@
 //! Finding claims among honest, wrong, hostile and missing things.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,6 +21,8 @@ struct Repository {
     blobs: BTreeMap<Digest, Bytes>,
     referrers: Vec<Referrer>,
     broken: bool,
+    /// Refuses everything.
+    closed: bool,
     lists_no_referrers: bool,
     opened: Mutex<usize>,
 }
@@ -107,6 +109,15 @@ impl Source for Repository {
         *self.opened.lock().unwrap() += 1;
         if self.broken {
             return Err(unavailable());
+        }
+        if self.closed {
+            let (subject, host) = (version.to_string(), "m.io".to_owned());
+            return Err(SourceError::Denied {
+                subject,
+                host,
+                credentials_sent: false,
+                detail: String::new(),
+            });
         }
         let digest = match version {
             Version::Tag(tag) => self.tags.get(tag).copied(),
@@ -309,4 +320,76 @@ async fn a_source_that_fails_later_does_not_matter() {
         let claims = collect(&repository, &subject(), Some(hearing), &memory).await;
         assert_eq!(claims.is_ok(), is_found, "{claims:?}");
     }
+}
+
+/// Several places that may have claims about one image.
+#[derive(Debug)]
+struct Places(Vec<Arc<Repository>>);
+
+#[async_trait]
+impl Source for Places {
+    async fn resolve(&self, _: &Version) -> Result<Digest, SourceError> {
+        Err(unavailable())
+    }
+
+    async fn manifest(&self, _: &Version) -> Result<RawManifest, SourceError> {
+        Err(unavailable())
+    }
+
+    async fn blob(&self, _: &Descriptor) -> Result<BlobStream, SourceError> {
+        Err(unavailable())
+    }
+
+    async fn referrers(&self, _: &Digest) -> Result<Vec<Referrer>, SourceError> {
+        Err(unavailable())
+    }
+
+    fn places(&self) -> Vec<Arc<dyn Source>> {
+        self.0.iter().map(|place| Arc::clone(place) as Arc<dyn Source>).collect()
+    }
+}
+
+fn signed(payload: &str) -> Arc<Repository> {
+    let mut repository = Repository::default();
+    let layer = repository.simple(payload);
+    repository.sig(&[layer]);
+    Arc::new(repository)
+}
+
+#[tokio::test]
+async fn every_place_is_searched_and_none_hides_another() {
+    let lacking = || Arc::new(Repository::default());
+    let broken = || Arc::new(Repository { broken: true, ..Repository::default() });
+    let closed = || Arc::new(Repository { closed: true, ..Repository::default() });
+    let search = async |places: Vec<Arc<Repository>>| {
+        let (hearing, memory) = (Box::new(Waiting(vec!["good"])), ClaimMemory::default());
+        let found = collect(&Places(places), &subject(), Some(hearing), &memory).await;
+        found.map(|claims| claims.claims.iter().any(|claim| *claim == claim_of("good"))).map_err(|e| e.kind())
+    };
+    for (places, outcome) in [
+        (vec![lacking(), signed("good")], Ok(true)),
+        (vec![signed("old"), signed("good")], Ok(true)),
+        (vec![signed("good"), lacking()], Ok(true)),
+        (vec![closed(), signed("good")], Ok(true)),
+        (vec![broken(), signed("good")], Ok(true)),
+        (vec![signed("good"), broken()], Ok(true)),
+        (vec![lacking(), signed("other")], Ok(false)),
+        (vec![closed(), signed("other")], Ok(false)),
+        // Something may be missing.
+        (vec![broken(), signed("other")], Err(Kind::Transient)),
+        (vec![signed("other"), broken()], Err(Kind::Transient)),
+        (vec![signed("other"), closed()], Err(Kind::Denied)),
+    ] {
+        let what = format!("{places:?}");
+        assert_eq!(search(places).await, outcome, "{what}");
+    }
+    // Whoever needs nothing needs nothing of a mirror that is away.
+    let places = Places(vec![broken(), signed("any")]);
+    let found = collect(&places, &subject(), None, &ClaimMemory::default()).await.unwrap();
+    assert_eq!(found.claims, [claim_of("any")]);
+}
+
+fn claim_of(payload: &str) -> Claim {
+    let (certificate, chain, bundle, timestamp) = Default::default();
+    Claim::Simple { payload: payload.into(), signature: "c2ln".into(), certificate, chain, bundle, timestamp }
 }

@@ -40,6 +40,10 @@ const REFUSED: [(&[&str], &str); 37] = [
         "nodeDriverRegistrar.extraArgs has --csi",
     ),
     (
+        &["registries.credentialHelperDir=/opt/helpers"],
+        "registries.credentialHelperDir needs registries.authSecret",
+    ),
+    (
         &["credentialProviders.binDir=/opt/bin"],
         "credentialProviders.configFile and credentialProviders.binDir belong",
     ),

@@ -52,7 +52,7 @@ fn every_switch_renders_soundly_on_and_off() {
 }
 
 /// Lists and texts that switch something on.
-pub const LISTS: [&str; 33] = [
+pub const LISTS: [&str; 37] = [
     "commonLabels.team=storage",
     "global.imageRegistry=mirror.example.com",
     "storageClasses[0].name=models",
@@ -63,6 +63,10 @@ pub const LISTS: [&str; 33] = [
     "registries.insecure={localhost:5000,mirror:80}",
     "registries.certificateAuthorities.own\\.pem=-----BEGIN CERTIFICATE-----",
     "registries.authSecret=credentials",
+    "registries.credentialHelperDir=/opt/credential-helpers",
+    "registries.mirrors.hostsDirs={/etc/containerd/certs.d}",
+    "registries.mirrors.registriesConf=/etc/containers/registries.conf",
+    "registries.mirrors.proof=mirror",
     "tokenRequests[0].audience=registry",
     "node.layoutDirs={/srv/images,/srv/more}",
     "sidecars.seLinuxType=spc_t",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::duration;
+use crate::duration;
 use crate::oci::credentials::ImageGlob;
 
 /// The supported version of the exec protocol.

@@ -110,6 +110,7 @@ fn is_refused_pull(error: &PullError) -> bool {
         PullError::Absent(_)
         | PullError::Limit { .. }
         | PullError::DiffId { .. }
+        | PullError::ChunkedDiffId { .. }
         | PullError::Manifest { .. }
         | PullError::Artifact { .. }
         | PullError::Layer { .. }

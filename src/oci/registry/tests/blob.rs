@@ -10,11 +10,11 @@ use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 use crate::oci::{Pace, SourceError};
 
-fn content() -> Vec<u8> {
+pub(super) fn content() -> Vec<u8> {
     (0..1_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-fn descriptor() -> Descriptor {
+pub(super) fn descriptor() -> Descriptor {
     let content = content();
     Descriptor {
         media_type: "application/vnd.oci.image.layer.v1.tar".into(),
@@ -97,20 +97,91 @@ async fn a_range_from_an_earlier_byte_is_used_from_the_right_one() {
     assert!(read(&server.host).await.unwrap() == content());
 }
 
+/// A server that breaks off after 300,000 bytes, and answers a range by `answer`.
+async fn with_range(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Script {
+    Script::start(move |request, before| match (before, request.range()) {
+        (0, _) => ranged(request).ending(Ending::Cut(300_000)),
+        (_, Some(_)) => answer(request),
+        (_, None) => Reply::new(200, content()),
+    })
+    .await
+}
+
 #[tokio::test]
-async fn a_range_that_leaves_a_gap_or_says_nothing_is_refused() {
-    for range in [Some("bytes 300001-999999/1000000"), Some("nonsense"), None] {
-        let server = Script::start(move |request, before| {
-            if before == 0 {
-                return ranged(request).ending(Ending::Cut(300_000));
-            }
-            let reply = Reply::new(206, &content()[300_001..]);
+async fn where_a_range_is_refused_all_is_asked_for() {
+    for status in [400, 401, 403, 404, 405, 416, 501] {
+        let server = with_range(move |_| Reply::new(status, "no")).await;
+        assert!(read(&server.host).await.unwrap() == content(), "{status}");
+        let asked: Vec<_> =
+            server.seen().iter().filter(|r| r.target.contains("/blobs/")).map(Seen::range).collect();
+        assert_eq!(asked, [None, Some(300_000), None], "{status}");
+    }
+    // What may pass is asked for again; the last attempt is one without.
+    let server = with_range(|_| Reply::new(500, "")).await;
+    assert!(read(&server.host).await.unwrap() == content());
+    let asked: Vec<_> = server.seen().iter().map(Seen::range).collect();
+    assert_eq!(asked, [None, Some(300_000), Some(300_000), None]);
+}
+
+#[tokio::test]
+async fn a_range_that_leads_nowhere_is_not_used() {
+    let ranges = [
+        Some("bytes 300001-999999/1000000"),
+        Some("bytes 300000-1000000/1000001"),
+        Some("bytes 0-99999/1000000"),
+        Some("nonsense"),
+        None,
+    ];
+    for (range, length) in ranges.into_iter().zip([699_999, 700_001, 100_000, 700_000, 700_000]) {
+        let server = with_range(move |_| {
+            let reply = Reply::new(206, vec![b'x'; length]);
             range.into_iter().fold(reply, |reply, range| reply.header("Content-Range", range))
         })
         .await;
-        let error = read(&server.host).await.unwrap_err();
-        assert!(matches!(error, SourceError::Protocol { .. }), "{error}");
+        assert!(read(&server.host).await.unwrap() == content(), "{range:?}");
+        assert_eq!(server.seen().len(), 3, "{range:?}");
     }
+}
+
+#[tokio::test]
+async fn the_rest_that_is_called_all_is_not_used() {
+    let server = with_range(|request| Reply::new(200, &content()[request.range().unwrap()..])).await;
+    assert!(read(&server.host).await.unwrap() == content());
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_part_may_end_before_the_blob_does() {
+    let server = Script::start(|request, before| {
+        if before == 0 {
+            return ranged(request).ending(Ending::Cut(300_000));
+        }
+        let (first, content) = (request.range().unwrap(), content());
+        let last = content.len().min(first + 256 * 1024) - 1;
+        let range = format!("bytes {first}-{last}/*");
+        Reply::new(206, &content[first..=last]).header("Content-Range", range)
+    })
+    .await;
+    assert!(read(&server.host).await.unwrap() == content());
+    assert_eq!(server.seen().len(), 4);
+}
+
+#[tokio::test]
+async fn all_may_come_as_a_part() {
+    for range in [Some("bytes 0-999999/1000000"), None] {
+        let server = Script::start(move |_, _| {
+            let reply = Reply::new(206, content());
+            range.into_iter().fold(reply, |reply, range| reply.header("Content-Range", range))
+        })
+        .await;
+        assert!(read(&server.host).await.unwrap() == content());
+    }
+    let server = Script::start(|_, _| {
+        Reply::new(206, &content()[1..]).header("Content-Range", "bytes 1-999999/1000000")
+    })
+    .await;
+    let error = read(&server.host).await.unwrap_err();
+    assert!(matches!(error, SourceError::Protocol { .. }), "{error}");
 }
 
 #[tokio::test]

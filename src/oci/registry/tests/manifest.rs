@@ -29,18 +29,6 @@ async fn head_is_enough_to_resolve() {
 }
 
 #[tokio::test]
-async fn without_head_or_its_digest_the_content_is_read() {
-    for status in [200, 405] {
-        let server = Script::start(move |request, _| match request.method.as_str() {
-            "HEAD" => Reply::new(status, ""),
-            _ => Reply::new(200, MANIFEST),
-        })
-        .await;
-        assert_eq!(anonymous(&server.host).resolve(&v1()).await.unwrap(), Digest::of(MANIFEST));
-    }
-}
-
-#[tokio::test]
 async fn other_content_than_asked_for_is_refused() {
     let server = Script::start(|_, _| Reply::new(200, MANIFEST)).await;
     let wanted = Version::Digest(Digest::of(b"wanted"));
@@ -89,13 +77,53 @@ async fn a_manifest_under_the_type_of_an_index_is_refused() {
     assert!(matches!(error, ManifestError::Syntax(_) | ManifestError::WrongShape { .. }), "{error}");
     for (given, stated) in [
         ("Application/Vnd.OCI.image.index.v1+json; charset=utf-8", Some(INDEX)),
-        ("text/html", Some("text/html")),
+        ("application/vnd.example.manifest", Some("application/vnd.example.manifest")),
+        ("text/html", None),
+        ("text/json", None),
+        ("text/plain", None),
         ("application/json", None),
         ("application/octet-stream", None),
+        ("binary/octet-stream", None),
+        ("", None),
+        ("application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json", None),
     ] {
         let server = Script::start(move |_, _| Reply::new(200, MANIFEST).header("Content-Type", given)).await;
         let raw = anonymous(&server.host).manifest(&v1()).await.unwrap();
         assert_eq!(raw.media_type.as_deref(), stated, "{given}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_was_damaged_once_is_fetched_again() {
+    let server = Script::start(|_, before| match before {
+        0 => Reply::new(200, "{\"schemaVersion\": damaged"),
+        _ => Reply::new(200, MANIFEST),
+    })
+    .await;
+    let wanted = Version::Digest(Digest::of(MANIFEST));
+    assert_eq!(anonymous(&server.host).manifest(&wanted).await.unwrap().bytes, MANIFEST);
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_page_for_people_is_named() {
+    let page = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>";
+    let portal = Script::start(move |_, _| Reply::new(200, page).header("Content-Type", "text/html")).await;
+    let error = anonymous(&portal.host).manifest(&v1()).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("a web page came instead, titled \"Sign in\""), "{text}");
+    assert!(text.contains("no proxy answers for it"), "{text}");
+    assert_eq!(error.kind(), Kind::Unsupported);
+    // A registry that redirects to the page is not the one that showed it.
+    let elsewhere = format!("http://{}/login", portal.host);
+    let server = Script::start(move |_, _| Reply::new(302, "").header("Location", elsewhere.clone())).await;
+    let text = anonymous(&server.host).manifest(&v1()).await.unwrap_err().to_string();
+    assert!(text.contains(&format!("{} (to which {} redirects)", portal.host, server.host)), "{text}");
+    // One with an error status is named as well.
+    for (status, says) in [(403, "denied access"), (502, "answered HTTP 502")] {
+        let server = Script::start(move |_, _| Reply::new(status, page)).await;
+        let text = anonymous(&server.host).manifest(&v1()).await.unwrap_err().to_string();
+        assert!(text.contains(says) && text.contains("titled \"Sign in\""), "{text}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! A server that answers as a test tells it, and remembers what it was asked.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,9 +23,17 @@ impl Seen {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The first byte of a `Range: bytes=N-`.
+    /// The first byte of a `Range: bytes=N-M`. No range without an end is ever asked for.
     pub(super) fn range(&self) -> Option<usize> {
-        self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+        let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        assert!(last.parse::<u64>().is_ok(), "{last:?}");
+        first.parse().ok()
+    }
+
+    /// The bytes of a `Range: bytes=N-M`.
+    pub(super) fn part(&self) -> Option<Range<usize>> {
+        let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        Some(first.parse().ok()?..last.parse::<usize>().ok()? + 1)
     }
 }
 

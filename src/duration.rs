@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Parses a duration; `None` if it is malformed or negative.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
