@@ -21,6 +21,7 @@
 #   registry      docker-registry with its libraries, busybox (bookworm) -> root/
 #   secilc        the compiler of SELinux policies (bookworm)          -> bin/secilc
 #   prometheus    Prometheus and promtool 2.42 (bookworm)              -> bin/prometheus, bin/promtool
+#   containers    skopeo and podman that write sound zstd:chunked layers (sid) -> bin/skopeo, bin/podman
 #
 # DIR defaults to ${XDG_CACHE_HOME:-~/.cache}/composefs-csi/tools. Packages come from the mirror that the
 # machine's own apt sources name (DEBIAN_MIRROR overrides it; where apt is not Debian's, cosign 3 and a static busybox
@@ -60,6 +61,8 @@ describe() {
         registry)    suite=bookworm packages='docker-registry busybox-static' keep='.' programs='' ;;
         secilc)      suite=bookworm packages=secilc keep='.' programs=secilc ;;
         prometheus)  suite=bookworm packages=prometheus keep='^(prometheus|libc6)$' programs='prometheus promtool' ;;
+        # Bookworm's write zstd:chunked layers whose tar is not that of the DiffID.
+        containers)  suite=sid packages='skopeo podman' keep='.' programs='skopeo podman' ;;
         kubernetes)  suite=bookworm packages=kubernetes source=Sources keep='' programs='' ;;
         *)           say "unknown set '$1'"; usage ;;
     esac

@@ -9,6 +9,7 @@ mod inspect;
 mod limits;
 mod mounts;
 mod output;
+mod parts;
 mod policy;
 mod progress;
 mod pulls;

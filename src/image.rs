@@ -4,12 +4,14 @@
 //! * [`verity`] and [`entry`]: the names of objects, and the metadata of a path.
 //! * [`objects`]: file contents by their digest.
 //! * [`tar`] and [`layer`]: a layer's bytes as a stream, and what is kept of it.
+//! * [`chunked`]: a layer's tar from what is here and what is fetched.
 //! * [`tree`]: the layers folded into one.
 //! * [`composefs`]: the image that the kernel mounts.
 //! * [`seal`] and [`access`]: the digest that a manifest carries, and who may have an image.
 //! * [`store`]: what the node keeps.
 
 pub mod access;
+pub mod chunked;
 pub mod composefs;
 pub mod entry;
 pub mod layer;

@@ -2,8 +2,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 #![allow(missing_docs, reason = "not a library")]
 
+mod chunked;
 mod containerd;
 mod cosign;
+mod counting_proxy;
 mod disk;
 mod fixtures;
 mod machine;
@@ -49,7 +51,7 @@ struct Arguments {
     #[arg(long, default_value_t = 50)]
     pods: u32,
     /// Sections to measure.
-    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "memory", "publish", "policy", "sharing", "reads"].map(str::to_owned))]
+    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "chunked", "memory", "publish", "policy", "sharing", "reads"].map(str::to_owned))]
     only: Vec<String>,
     /// Where images are made and kept (about 3 GB); ~/.cache/composefs-csi/bench by default.
     #[arg(long)]
@@ -92,6 +94,10 @@ fn run(arguments: &Arguments) -> Result<String> {
     for section in &arguments.only {
         match section.as_str() {
             "pull" => bench.pull(&mut report)?,
+            "chunked" => {
+                let (places, rounds) = ((bench.work(), bench.cache.as_path()), arguments.rounds);
+                chunked::measure(&bench.program, places, &bench.registry, rounds, &mut report)?;
+            }
             "memory" => bench.memory(&mut report)?,
             "publish" => bench.publish(&mut report)?,
             "policy" => bench.policy(&mut report)?,

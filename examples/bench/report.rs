@@ -35,7 +35,8 @@ impl<'a> Report<'a> {
         Ok(self.text)
     }
 
-    fn add(&mut self, line: &str) {
+    /// Appends a line.
+    pub fn add(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
     }

@@ -64,7 +64,17 @@ impl Wanted {
         policy: PullPolicy,
         output: Output,
     ) -> anyhow::Result<Ready> {
-        let watch = Watch::default();
+        self.ensure_watched(caller, engine, policy, output, Watch::default()).await
+    }
+
+    async fn ensure_watched(
+        self,
+        caller: Caller,
+        engine: &Engine,
+        policy: PullPolicy,
+        output: Output,
+        watch: Watch,
+    ) -> anyhow::Result<Ready> {
         let request = ImageRequest {
             credentials: Credentials::none(),
             caller,
@@ -91,16 +101,26 @@ pub async fn pull(engine: &Engine, wanted: Wanted, policy: PullPolicy, output: O
         #[serde(flatten)]
         record: ImageRecord,
         fetched_bytes: u64,
+        /// Compressed, of layers that were fetched in parts.
+        here_bytes: u64,
         seconds: f64,
     }
     let started = std::time::Instant::now();
-    let ready = wanted.ensure_for(Caller::Preload, engine, policy, output).await?;
+    let watch = Watch::default();
+    let ready = wanted.ensure_watched(Caller::Preload, engine, policy, output, watch.clone()).await?;
     let seconds = started.elapsed().as_secs_f64();
-    let pulled = Pulled { record: ready.record, fetched_bytes: ready.fetched, seconds };
+    let here_bytes = watch.get().map_or(0, |progress| progress.here());
+    let pulled = Pulled { record: ready.record, fetched_bytes: ready.fetched, here_bytes, seconds };
     output::show(output, &pulled, |p| {
-        let origin = match p.fetched_bytes {
-            0 => "already here".to_owned(),
-            fetched => format!("{} fetched in {:.1} s", output::bytes(fetched), p.seconds),
+        let origin = match (p.fetched_bytes, p.here_bytes) {
+            (0, _) => "already here".to_owned(),
+            (fetched, 0) => format!("{} fetched in {:.1} s", output::bytes(fetched), p.seconds),
+            (fetched, here) => format!(
+                "{} fetched in {:.1} s, {} less than the layers have: their files were here",
+                output::bytes(fetched),
+                p.seconds,
+                output::bytes(here)
+            ),
         };
         format!(
             "{}\n  manifest   {}\n  composefs  {}\n  content    {} in {}, {origin}",

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::parts::PartsArgs;
 use crate::image::store::MIN_FREE;
 use crate::oci::limits::ImageLimits;
 use crate::pull::PullLimits;
@@ -79,6 +80,9 @@ pub struct LimitArgs {
     /// again without `nosuid`, and then such a program gives its owner's rights.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_KEEP_PRIVILEGES")]
     pub keep_privileges: bool,
+    /// How layers are fetched of which files are here.
+    #[command(flatten)]
+    pub parts: PartsArgs,
 }
 
 const D: ImageLimits = ImageLimits::DEFAULT;
@@ -93,6 +97,7 @@ impl LimitArgs {
             image: self.image(),
             keep_special_files,
             keep_privileges,
+            partial: self.parts.partial_pulls(),
             ..PullLimits::default()
         }
     }

@@ -11,6 +11,7 @@
 //! <store>/layers/<diffid hex>         layer metadata, synced
 //! <store>/staging/<boot id>/<diffid hex>   layer metadata of an unfinished pull, valid for this boot only
 //! <store>/blobs/<blob hex>            the DiffID that a compressed blob was found to have
+//! <store>/contents/<blob hex>         the files of a layer by sha256, so that another one need not fetch them
 //! <store>/fetched/<blob hex>/         which credentials have fetched a blob, and from where
 //! <store>/images/<manifest hex>.json  one record per image; its mtime is when it was last used
 //! <store>/access/<manifest hex>/      where an image came from, and who could read it there

@@ -262,8 +262,7 @@ impl Budget {
     /// # Errors
     /// The limit is exceeded.
     pub fn take(&self, bytes: u64) -> Result<(), Exceeded> {
-        self.unpacked.take(bytes)?;
-        self.whole.as_ref().map_or(Ok(()), |whole| whole.take(bytes))
+        self.spend(|budget| &budget.unpacked, bytes)
     }
 
     /// Counts an entry that takes so many bytes in its layer's record. A header for all entries makes each of them
@@ -272,9 +271,14 @@ impl Budget {
     /// # Errors
     /// A limit is exceeded.
     pub fn take_entry(&self, record_bytes: u64) -> Result<(), Exceeded> {
-        self.entries.take(1)?;
-        self.record_bytes.take(record_bytes)?;
-        self.whole.as_ref().map_or(Ok(()), |whole| whole.take_entry(record_bytes))
+        self.spend(|budget| &budget.entries, 1)?;
+        self.spend(|budget| &budget.record_bytes, record_bytes)
+    }
+
+    /// Each share of an attempt counts exactly what that of the whole does, so that it can be given back.
+    fn spend(&self, share: fn(&Self) -> &Share, amount: u64) -> Result<(), Exceeded> {
+        share(self).take(amount)?;
+        self.whole.as_ref().map_or(Ok(()), |whole| whole.spend(share, amount))
     }
 }
 
@@ -349,5 +353,18 @@ mod tests {
         assert_eq!(budget.take_entry(30), Ok(()));
         assert_eq!(budget.take_entry(21), Err(Cap::MetadataBytes.exceeded(51u64, 50u64)));
         assert_eq!(budget.take_entry(0), Err(Cap::Entries.exceeded(3u64, 2u64)));
+    }
+
+    #[test]
+    fn an_attempt_that_fails_has_taken_nothing() {
+        let image =
+            Arc::new(Budget::of(&ImageLimits { image_bytes: 100, entries: 2, ..ImageLimits::default() }));
+        assert_eq!(image.take(30), Ok(()));
+        let attempt = Budget::attempt(&image);
+        assert_eq!((attempt.take(60), attempt.take_entry(5)), (Ok(()), Ok(())));
+        assert_eq!(attempt.take(11), Err(Cap::ImageBytes.exceeded(101u64, 100u64)));
+        attempt.give_back();
+        assert_eq!(image.take(70), Ok(()));
+        assert_eq!((image.take_entry(1), image.take_entry(1)), (Ok(()), Ok(())));
     }
 }

@@ -9,12 +9,17 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
 use super::busy::Occupied;
+use super::chunked::capture::Capture;
+use super::chunked::list::list_contents;
+use super::chunked::memory::TableMemory;
+use super::chunked::settings::PartialPulls;
+use super::chunked::words::{Given, Parted, Tables};
 use super::error::{About as _, WrongDiffId};
 use super::metrics::{PullMetrics, Reuse};
 use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::{self, Part};
 use super::rights::Rights;
-use super::turns::{GaveWay, TurnRules, Turns};
+use super::turns::{GaveWay, Turn, TurnRules, Turns};
 use super::{PullError, blocking};
 use crate::image::access::Origin;
 use crate::image::layer;
@@ -31,11 +36,13 @@ const CHUNKS_IN_FLIGHT: usize = 8;
 /// What all pulls of a node share: the store, and the limits on what runs at once.
 #[derive(Debug)]
 pub(super) struct LayerFetcher {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     turns: Turns,
     parallel: usize,
-    limits: ImageLimits,
-    metrics: PullMetrics,
+    pub(super) partial: PartialPulls,
+    pub(super) tables: TableMemory,
+    pub(super) limits: ImageLimits,
+    pub(super) metrics: PullMetrics,
     /// One lock per blob under way and credential. The second caller with the same credential finds the layer in the
     /// store. A caller with another credential may not have it, and must not even notice.
     busy: Mutex<HashMap<LayerKey, Weak<tokio::sync::Mutex<()>>>>,
@@ -45,11 +52,19 @@ pub(super) struct LayerFetcher {
 type LayerKey = (Digest, Origin, AccessRecord);
 
 /// One layer to be fetched.
-struct WantedLayer<'a> {
-    part: &'a Part,
+pub(super) struct WantedLayer<'a> {
+    pub part: &'a Part,
     /// By what the store knows its blob.
     key: Digest,
-    progress: &'a LayerProgress,
+    pub progress: &'a LayerProgress,
+}
+
+/// A layer that was fetched.
+struct FetchedLayer {
+    diff_id: Digest,
+    /// By what the store knows the bytes that came and were hashed: the blob, or the DiffID of a layer that was put
+    /// together.
+    key: Digest,
 }
 
 /// What fetching the parts of one image needs.
@@ -69,11 +84,22 @@ impl LayerFetcher {
     pub(super) fn new(
         store: Arc<Store>,
         (parallel, rules): (usize, TurnRules),
+        partial: PartialPulls,
         limits: ImageLimits,
         metrics: PullMetrics,
     ) -> Self {
         let parallel = parallel.max(1);
-        Self { store, turns: Turns::new(parallel, rules), parallel, limits, metrics, busy: Mutex::default() }
+        let turns = Turns::new(parallel, rules);
+        Self {
+            store,
+            turns,
+            parallel,
+            partial,
+            tables: TableMemory::default(),
+            limits,
+            metrics,
+            busy: Mutex::default(),
+        }
     }
 
     /// How many slots are in use, and how many places beside them.
@@ -109,14 +135,14 @@ impl LayerFetcher {
         let lock = self.lock_of((key, origin, reader));
         // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
         let _locked = lock.lock().await;
-        let found = match self.stored_layer(pull, key).await? {
+        let found = match self.stored_layer(pull, layer).await? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
                 self.metrics.saved(Reuse::Layer, layer.part.blob.size);
                 diff_id
             }
             None => {
-                let diff_id = self.undamaged(pull, layer).await?;
+                let FetchedLayer { diff_id, key } = self.undamaged(pull, layer).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
                 blocking(pull.image, move || rights.record_fetch(&hold, &key)).await??;
                 progress.set(LayerState::Done);
@@ -139,21 +165,36 @@ impl LayerFetcher {
         }
     }
 
-    /// The layer of a blob, if it is here and the caller may use it. It stays as long as the pull.
-    async fn stored_layer(&self, pull: &ImageLayers<'_>, blob: Digest) -> Result<Option<Digest>, PullError> {
+    /// The layer of a blob, or the one with the DiffID that is claimed for it, if it is here and the caller may use it: if
+    /// these bytes once came for him. It stays as long as the pull.
+    async fn stored_layer(
+        &self,
+        pull: &ImageLayers<'_>,
+        layer: &WantedLayer<'_>,
+    ) -> Result<Option<Digest>, PullError> {
+        let keys = std::iter::once(layer.key).chain(layer.part.claimed);
         let (rights, hold, image) = (pull.rights.clone(), pull.hold.clone(), pull.image.to_owned());
         let look = move || {
-            let Some(diff_id) = rights.layer(&blob)? else { return Ok(None) };
-            hold.keep_blocking(&[Held::Layer(diff_id)]).about(&image)?;
-            // A collection may have been faster.
-            Ok(rights.layer(&blob)?.filter(|found| *found == diff_id))
+            for key in keys {
+                let Some(diff_id) = rights.layer(&key)? else { continue };
+                hold.keep_blocking(&[Held::Layer(diff_id)]).about(&image)?;
+                // A collection may have been faster.
+                if rights.layer(&key)? == Some(diff_id) {
+                    return Ok(Some(diff_id));
+                }
+            }
+            Ok(None)
         };
         blocking(pull.image, look).await?
     }
 
     /// Streams one blob. If it was damaged on its way it comes once more, because what comes through another cache, or at
     /// another time, may be whole; and then from each other place that there is. A file is not read twice.
-    async fn undamaged(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
+    async fn undamaged(
+        &self,
+        pull: &ImageLayers<'_>,
+        layer: &WantedLayer<'_>,
+    ) -> Result<FetchedLayer, PullError> {
         let mut once_more = pull.rights.origin().is_remote();
         loop {
             let error = match self.stream(pull, layer).await {
@@ -172,15 +213,39 @@ impl LayerFetcher {
         }
     }
 
+    /// Fetches a layer, in parts if it can be.
+    async fn stream(
+        &self,
+        pull: &ImageLayers<'_>,
+        layer: &WantedLayer<'_>,
+    ) -> Result<FetchedLayer, PullError> {
+        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
+        let given = match self.in_parts(pull, layer, &mut turn).await? {
+            Parted::Stored(diff_id) => return Ok(FetchedLayer { diff_id, key: diff_id }),
+            Parted::Whole(given) => given,
+        };
+        let diff_id = self.whole(pull, layer, &mut turn, given).await?;
+        Ok(FetchedLayer { diff_id, key: layer.key })
+    }
+
     /// Streams one blob through the blocking pipeline. The pipeline ends when the channel closes, so a pull that is
     /// dropped leaves no thread behind.
-    async fn stream(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
-        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
+    async fn whole(
+        &self,
+        pull: &ImageLayers<'_>,
+        layer: &WantedLayer<'_>,
+        turn: &mut Turn<'_>,
+        given: Given,
+    ) -> Result<Digest, PullError> {
         let blob = layer.part.blob.digest;
         let gave_way = |GaveWay { rate }| PullError::GaveWay { image: pull.image.to_owned(), blob, rate };
-        // A registry that does not answer keeps a slot no longer than one that sends nothing.
-        let opened = turn.during(pull.source.blob(&layer.part.blob)).await.map_err(gave_way)?;
-        let mut bytes = opened.about(pull.image)?;
+        let mut bytes = match given.stream {
+            Some(stream) => stream,
+            // A registry that does not answer keeps a slot no longer than one that sends nothing.
+            None => {
+                turn.during(pull.source.blob(&layer.part.blob)).await.map_err(gave_way)?.about(pull.image)?
+            }
+        };
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let budget = Arc::new(pull.budget.attempt());
         let compression = match layer.part.form {
@@ -198,6 +263,7 @@ impl LayerFetcher {
             metrics: self.metrics.clone(),
             limits: self.limits,
             budget: Arc::clone(&budget),
+            tables: (given.tables, self.tables.clone()),
         };
         let pipeline = tokio::task::spawn_blocking(move || task.run(receiver));
         let fed: Result<(), PullError> = async {
@@ -251,6 +317,8 @@ struct LayerPipeline {
     metrics: PullMetrics,
     limits: ImageLimits,
     budget: Arc<Budget>,
+    /// What is known of its table of contents, and the memory for it.
+    tables: (Tables, TableMemory),
 }
 
 impl LayerPipeline {
@@ -259,7 +327,8 @@ impl LayerPipeline {
         let image = &self.image;
         let objects = self.store.objects().under(&self.hold).about(image)?;
         let record = self.store.layers().stage(&self.hold).about(image)?;
-        let chunks = std::iter::from_fn(|| chunks.blocking_recv());
+        let mut capture = Capture::of(&self.tables.0);
+        let chunks = std::iter::from_fn(|| chunks.blocking_recv()).inspect(|chunk| capture.see(chunk));
         let count = |bytes| {
             self.counter.fetch_add(bytes, Ordering::Relaxed);
         };
@@ -274,6 +343,10 @@ impl LayerPipeline {
         let (found, record) = taken.about(image)?;
         record.finish(&found.diff_id, &self.key).about(image)?;
         self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
+        let (tables, memory) = self.tables;
+        if let Some(toc) = capture.end(tables, &memory, self.limits.entries) {
+            list_contents(&self.store, (&self.key, &found.diff_id), &toc);
+        }
         Ok(found.diff_id)
     }
 }

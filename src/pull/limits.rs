@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::chunked::settings::PartialPulls;
 use super::turns::TurnRules;
 use crate::image::tree::{Reduction, Rules};
 use crate::oci::limits::ImageLimits;
@@ -13,6 +14,8 @@ pub struct PullLimits {
     pub parallel_layers: usize,
     /// How layers take turns where there are more.
     pub turns: TurnRules,
+    /// How layers are fetched of which files are here.
+    pub partial: PartialPulls,
     /// MiB that builds take together, as estimated.
     pub build_memory: u64,
     /// How long a pull goes on that nobody waits for.
@@ -65,6 +68,7 @@ impl Default for PullLimits {
         Self {
             parallel_layers: 4,
             turns: TurnRules::default(),
+            partial: PartialPulls::default(),
             build_memory: 1024,
             grace: Duration::from_secs(600),
             image: ImageLimits::DEFAULT,

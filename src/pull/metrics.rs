@@ -19,7 +19,12 @@ const FETCHED: Description = Description::new(
 const SAVED: Description = Description::new(
     "saved_bytes_total",
     "Bytes saved by sharing: of layers that were here and not fetched (compressed), and of files whose content \
-     was here and not stored (those in steps of 64 MiB, hourly)",
+     was here and not stored (those in steps of 64 MiB, hourly); and of layers that were fetched in parts (compressed)",
+);
+const PARTIAL: Description = Description::new(
+    "partial_pulls_total",
+    "Layers that were tried to be fetched in parts, by what came of it; all but `done` were fetched whole: the registry \
+     does not serve ranges, the layer's tables or contents are no good, little of it was here, or others took the memory",
 );
 /// From an image whose layers are all here to tens of gigabytes.
 const BUCKETS: [f64; 11] = [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1200.0];
@@ -32,6 +37,7 @@ pub struct PullMetrics {
     /// Compressed bytes as they arrive.
     pub(super) fetched: Counter,
     saved: Counters<Reuse>,
+    partial: Counters<PartialOutcome>,
     /// Bytes of files that are not shown yet.
     held_back: Arc<HeldBack>,
 }
@@ -41,17 +47,54 @@ pub struct PullMetrics {
 pub(super) enum Reuse {
     /// A layer: its blob was not fetched.
     Layer,
+    /// Files of a layer, and pieces of them: they were not fetched.
+    File,
     /// A file's content: it was not stored.
     Object,
 }
 
+/// What came of fetching a layer in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PartialOutcome {
+    /// The layer was put together.
+    Done,
+    /// The registry does not serve ranges.
+    Ranges,
+    /// What the layer says of itself is no good.
+    Tables,
+    /// What was put together is not the layer.
+    Content,
+    /// Little of it was here.
+    NotWorth,
+    /// Too many other layers were being put together.
+    Busy,
+}
+
+impl Label for PartialOutcome {
+    const NAME: &'static str = "result";
+    const ALL: &'static [Self] =
+        &[Self::Done, Self::Ranges, Self::Tables, Self::Content, Self::NotWorth, Self::Busy];
+
+    fn value(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Ranges => "ranges",
+            Self::Tables => "tables",
+            Self::Content => "content",
+            Self::NotWorth => "not_worth",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 impl Label for Reuse {
     const NAME: &'static str = "shared";
-    const ALL: &'static [Self] = &[Self::Layer, Self::Object];
+    const ALL: &'static [Self] = &[Self::Layer, Self::File, Self::Object];
 
     fn value(self) -> &'static str {
         match self {
             Self::Layer => "layer",
+            Self::File => "file",
             Self::Object => "object",
         }
     }
@@ -64,6 +107,7 @@ impl Default for PullMetrics {
             under_way: Gauge::new(UNDER_WAY),
             fetched: Counter::new(FETCHED),
             saved: Counters::new(SAVED),
+            partial: Counters::new(PARTIAL),
             held_back: Arc::new(HeldBack::new(coarse::BYTES)),
         }
     }
@@ -71,7 +115,7 @@ impl Default for PullMetrics {
 
 impl Instruments for PullMetrics {
     fn families(&self) -> Vec<&dyn Family> {
-        vec![&self.duration, &self.under_way, &self.fetched, &self.saved]
+        vec![&self.duration, &self.under_way, &self.fetched, &self.saved, &self.partial]
     }
 }
 
@@ -83,11 +127,16 @@ impl PullMetrics {
 
     /// Counts bytes that sharing has saved.
     pub(super) fn saved(&self, what: Reuse, bytes: u64) {
-        // Layers are used by those only who could fetch them; files are shared by all.
+        // Layers, and files in place of a fetch, are used by those only who could fetch them; on disk all share.
         let shown = match what {
-            Reuse::Layer => bytes,
+            Reuse::Layer | Reuse::File => bytes,
             Reuse::Object => self.held_back.add(bytes),
         };
         self.saved.add(what, shown);
+    }
+
+    /// Counts a layer that was tried to be fetched in parts.
+    pub(super) fn partial(&self, outcome: PartialOutcome) {
+        self.partial.add(outcome, 1);
     }
 }

@@ -98,6 +98,7 @@ pub struct LayerProgress {
     pub blob: Digest,
     /// Its size in bytes, as the manifest gives it.
     pub size: u64,
+    here: AtomicU64,
     received: AtomicU64,
     kept: AtomicU64,
     unpacked: Arc<AtomicU64>,
@@ -140,6 +141,7 @@ impl Progress {
             .map(|(blob, size)| LayerProgress {
                 blob,
                 size,
+                here: AtomicU64::new(0),
                 received: AtomicU64::new(0),
                 kept: AtomicU64::new(0),
                 unpacked: Arc::default(),
@@ -212,6 +214,11 @@ impl Progress {
         self.layers.iter().map(LayerProgress::fetched).sum()
     }
 
+    /// Bytes of layers that were fetched in parts which need not be fetched, because their files were here.
+    pub fn here(&self) -> u64 {
+        self.layers.iter().map(LayerProgress::here).sum()
+    }
+
     /// Bytes of all layers together.
     pub fn total(&self) -> u64 {
         self.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add)
@@ -248,7 +255,7 @@ impl LayerProgress {
         if self.is_stored() {
             return self.size;
         }
-        let here = self.kept.load(Relaxed).saturating_add(self.fetched());
+        let here = self.kept.load(Relaxed).saturating_add(self.here()).saturating_add(self.fetched());
         here.max(self.unpacked.load(Relaxed)).min(self.size)
     }
 
@@ -270,6 +277,15 @@ impl LayerProgress {
     /// Bytes that came over the wire for this layer in this pull.
     pub fn fetched(&self) -> u64 {
         self.received.load(Relaxed)
+    }
+
+    /// Bytes of it that need not be fetched, because its files are here.
+    pub fn here(&self) -> u64 {
+        self.here.load(Relaxed)
+    }
+
+    pub(super) fn set_here(&self, bytes: u64) {
+        self.here.store(bytes, Relaxed);
     }
 
     /// Bytes per second that arrived lately; 0 until that is known.

@@ -67,6 +67,7 @@ impl Pulls {
         let layers = LayerFetcher::new(
             Arc::clone(&store),
             (limits.parallel_layers, limits.turns),
+            limits.partial,
             limits.image,
             metrics.clone(),
         );

@@ -61,6 +61,11 @@ impl Rights {
         &self.origin
     }
 
+    /// The reference, for messages.
+    pub(super) fn image(&self) -> &str {
+        &self.image
+    }
+
     /// Tells pulls of the same image apart: by origin and credential.
     pub(super) fn identity(&self) -> (Origin, AccessRecord) {
         (self.origin.clone(), self.reader.clone())
@@ -129,15 +134,18 @@ impl Rights {
         self.record_image(hold, manifest, &AccessRecord::Origin, now())
     }
 
-    /// Records that the operator has pulled image and blobs for everybody.
+    /// Records that the operator has pulled the image for everybody, and of `bytes`, its blobs and layers, those that have
+    /// come. What a manifest only names has not: a layer that was put together from parts proves nothing about its blob.
     pub(super) fn record_preload(
         &self,
         hold: &Hold,
         manifest: &Digest,
-        blobs: impl IntoIterator<Item = Digest>,
+        bytes: impl IntoIterator<Item = Digest>,
     ) -> Result<(), PullError> {
-        for blob in blobs {
-            self.record_blob(hold, &blob, "", &AccessRecord::Preloaded)?;
+        for fetched in bytes {
+            if self.layer_facts(&fetched)? != LayerFacts::default() {
+                self.record_blob(hold, &fetched, "", &AccessRecord::Preloaded)?;
+            }
         }
         // Every later `pull` of the image would write the same.
         if self.image_time(manifest, &AccessRecord::Preloaded)?.is_none() {
@@ -149,20 +157,23 @@ impl Rights {
     /// The DiffID of a blob whose layer is here, if the caller may use it instead of fetching it.
     pub(super) fn layer(&self, blob: &Digest) -> Result<Option<Digest>, PullError> {
         let Some(diff_id) = self.store.layers().of_blob(blob).about(&self.image)? else { return Ok(None) };
+        Ok(self.rule.layer(&self.layer_facts(blob)?).then_some(diff_id))
+    }
+
+    fn layer_facts(&self, blob: &Digest) -> Result<LayerFacts, PullError> {
         let access = self.store.access();
         let is_recorded = |host: &str, record: &AccessRecord| {
             let at = access.time_of(AccessSubject::Blob(blob), host, record).about(&self.image)?;
             Ok::<_, PullError>(at.is_some())
         };
-        let facts = LayerFacts {
+        Ok(LayerFacts {
             preloaded: is_recorded("", &AccessRecord::Preloaded)?,
             anonymous: is_recorded("", &AccessRecord::Anonymous)?,
             own: is_recorded(self.origin.host(), &self.reader)?,
-        };
-        Ok(self.rule.layer(&facts).then_some(diff_id))
+        })
     }
 
-    /// Records that this request's credential has fetched the blob.
+    /// Records that this request's credential has fetched these bytes: a blob, or a layer that was put together.
     pub(super) fn record_fetch(&self, hold: &Hold, blob: &Digest) -> Result<(), PullError> {
         // What a registry gives without credentials counts at all hosts. What a layout gives is not public.
         let public = self.reader == AccessRecord::Anonymous && self.origin.is_open();

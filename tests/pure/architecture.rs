@@ -110,6 +110,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "pull",
         &[
             "image::access",
+            "image::chunked",
             "image::composefs",
             "image::layer",
             "image::objects",
@@ -129,6 +130,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "image::store",
         &[
+            "image::chunked",
             "image::composefs",
             "image::entry",
             "image::layer",
@@ -146,6 +148,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("image::seal", &["image::tree", "image::verity", "oci", "kind"]),
     ("image::access", &["oci", "kind"]),
     ("image::composefs", &["image::tree", "image::verity", "kind", "sys"]),
+    ("image::chunked", &["image::entry", "image::objects", "image::verity", "oci"]),
     ("image::tree", &["image::entry", "image::verity", "oci", "kind"]),
     ("image::layer", &["image::entry", "image::objects", "image::tar", "image::verity", "oci", "kind"]),
     ("image::tar", &["image::entry", "oci", "kind"]),

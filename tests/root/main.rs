@@ -9,6 +9,7 @@ mod admission;
 mod artifacts;
 mod builds;
 mod chart_mounts;
+mod chunked;
 mod claims;
 mod cli;
 mod collection;

@@ -3,7 +3,7 @@
 
 mod crashes;
 mod guesses;
-mod pods;
+pub mod pods;
 mod progress;
 mod records;
 mod strangers;

@@ -15,6 +15,8 @@ pub struct Asked {
     pub path: String,
     /// The user who says so by HTTP Basic.
     pub user: Option<String>,
+    /// The first and the last byte of a closed range.
+    pub range: Option<(usize, usize)>,
 }
 
 /// What to answer.
@@ -81,6 +83,11 @@ impl Impostor {
         named.map(|asked| format!("{} {}", asked.method, asked.path)).collect()
     }
 
+    /// The requests so far, and forgotten.
+    pub fn take_all(&self) -> Vec<Asked> {
+        std::mem::take(&mut *self.log.lock().expect("the log"))
+    }
+
     /// Paths asked for so far that hold `word`.
     pub fn asked(&self, word: &str) -> usize {
         self.log.lock().expect("the log").iter().filter(|asked| asked.path.contains(word)).count()
@@ -99,13 +106,17 @@ async fn serve(
         let Some(asked) = &mut asked else {
             let mut words = line.split(' ').map(str::to_owned);
             let mut next = || words.next().unwrap_or_default();
-            asked = Some(Asked { method: next(), path: next(), user: None });
+            asked = Some(Asked { method: next(), path: next(), user: None, range: None });
             continue;
         };
         if let Some(basic) = line.strip_prefix("authorization: Basic ") {
             let decoded = base64::engine::general_purpose::STANDARD.decode(basic).unwrap_or_default();
             let text = String::from_utf8_lossy(&decoded).into_owned();
             asked.user = text.split_once(':').map(|(user, _)| user.to_owned());
+        }
+        if let Some(range) = line.strip_prefix("range: bytes=") {
+            let ends = range.split_once('-').map(|(first, last)| (first.parse(), last.parse()));
+            asked.range = ends.and_then(|(first, last)| Some((first.ok()?, last.ok()?)));
         }
         if line.is_empty() {
             log.lock().expect("the log").push(asked.clone());

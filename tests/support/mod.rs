@@ -9,6 +9,7 @@ pub mod archive;
 pub mod artifacts;
 pub mod bench;
 pub mod chart;
+pub mod chunked;
 pub mod csi;
 pub mod dialects;
 pub mod disk;

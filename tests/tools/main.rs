@@ -6,6 +6,7 @@
 mod artifacts;
 mod canonical;
 mod chart;
+mod chunked;
 mod faithful;
 mod fold;
 mod golden;

@@ -25,6 +25,7 @@ SELINUX_CONTEXT: {{ .Values.selinux.context | quote }}
 GC_HIGH: {{ .Values.node.gc.highPercent | int | quote }}
 GC_LOW: {{ .Values.node.gc.lowPercent | int | quote }}
 MIN_FREE: {{ .Values.node.gc.minFreePercent | int | quote }}
+PARTIAL_PULLS: {{ .Values.node.partialPulls | quote }}
 BUILD_MEMORY: {{ .Values.node.buildMemoryMiB | int | quote }}
 WITHOUT_POLICY: {{ .Values.policy.withoutPolicy }}
 POLICY_MODE: {{ .Values.policy.mode }}

@@ -69,6 +69,9 @@ pub enum LayerFault {
         /// What the decoder says.
         error: io::Error,
     },
+    /// A tar stream that is put together from parts ended with an error.
+    #[error("its tar could not be put together: {0}; pull again")]
+    Source(io::Error),
     /// A zstd frame needs more memory to decode than a layer may have.
     #[error("its zstd window exceeds 32 MiB; recompress the image with a window log of at most 25")]
     Window,
@@ -110,7 +113,7 @@ impl LayerFault {
         match self {
             Self::Compression(_) | Self::Decompress { .. } => Kind::Invalid,
             Self::ForeignCompression(_) => Kind::Unsupported,
-            Self::Short { .. } | Self::Long { .. } | Self::Digest { .. } => Kind::Corrupt,
+            Self::Short { .. } | Self::Long { .. } | Self::Digest { .. } | Self::Source(_) => Kind::Corrupt,
             Self::Window | Self::TooLong(_) | Self::Entries(_) => Kind::Exhausted,
             Self::Tar(error) => error.kind(),
             Self::Object { error, .. } => error.kind(),

@@ -4,7 +4,8 @@
 //! chunks ─> [decompress: count, blob digest, inflate] ─> [hash: DiffID] ─> [caller: tar, fs-verity, objects, record]
 //!                 ^──────────────────── empty buffers ─────────────────────────────┘
 //! ```
-//! Three threads keep two or three cores busy with one layer. They share 1 MiB of buffers.
+//! Three threads keep two or three cores busy with one layer. They share 1 MiB of buffers. A tar that is put together
+//! from parts ([`ingest_tar()`]) takes the same way from the second thread on.
 //!
 //! Invariants:
 //! * An outcome is returned only when every byte of the blob was read, its size and digest are those of
@@ -16,7 +17,7 @@
 //! * If one thread ends, all end: each stops when its neighbour is gone. To cancel, end the chunks: the
 //!   blob is then too short.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread::{self, ScopedJoinHandle};
@@ -37,7 +38,8 @@ use crate::oci::limits::{Budget, Exceeded};
 /// A layer that was taken in completely, with its size and digest checked against the descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerOutcome {
-    /// The digest of the compressed bytes. It is the descriptor's, and was checked.
+    /// The digest of the bytes that came: of the compressed ones, which is the descriptor's and was checked, or of the
+    /// tar stream itself where it was put together from parts.
     pub blob: Digest,
     /// The digest of the decompressed stream. The caller compares it with the one in the config.
     pub diff_id: Digest,
@@ -65,13 +67,38 @@ pub fn ingest<W: Write>(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(LayerOutcome, W), LayerError> {
     let reader = BlobReader::new(chunks, blob, progress);
-    pipeline(blob, reader, objects, record, (limits, image))
-        .map_err(|fault| LayerError { blob: blob.digest, fault })
+    let source =
+        |pool: &Filling, give_up: &AtomicBool| decompress(blob, reader, (limits, image), pool, give_up);
+    let taken = pipeline(source, objects, record, (limits, image));
+    let (outcome, record) = taken.map_err(|fault| LayerError { blob: blob.digest, fault })?;
+    Ok((LayerOutcome { blob: blob.digest, ..outcome }, record))
+}
+
+/// Takes in the tar stream of a layer whose blob was not read; `blob` is its name in errors. Whether the stream is the
+/// layer's, its DiffID alone tells, which the caller must compare.
+///
+/// # Errors
+/// Those of [`ingest`], and [`LayerFault::Source`] where `tar` fails.
+pub fn ingest_tar<W: Write>(
+    blob: &Digest,
+    tar: impl Read + Send,
+    objects: &Objects,
+    record: W,
+    limits: &TarLimits,
+    image: &Budget,
+) -> Result<(LayerOutcome, W), LayerError> {
+    let mut tar = tar;
+    let source = |pool: &Filling, _: &AtomicBool| match pump(&mut tar, (limits, image), pool) {
+        Pumped::All => Ok(()),
+        Pumped::Failed(error) => Err(Stopped::Fault(LayerFault::Source(error))),
+        Pumped::TooLong(exceeded) => Err(Stopped::Fault(LayerFault::TooLong(exceeded))),
+        Pumped::NeighbourGone => Err(Stopped::NeighbourGone),
+    };
+    pipeline(source, objects, record, (limits, image)).map_err(|fault| LayerError { blob: *blob, fault })
 }
 
 fn pipeline<W: Write>(
-    blob: &Blob,
-    reader: BlobReader<'_, impl Iterator<Item = Bytes> + Send>,
+    source: impl FnOnce(&Filling, &AtomicBool) -> Result<(), Stopped> + Send,
     objects: &Objects,
     record: W,
     (limits, image): (&TarLimits, &Budget),
@@ -82,9 +109,9 @@ fn pipeline<W: Write>(
     let (hashed, to_unpack) = sync_channel(BUFFERS);
     let (empty, to_fill) = channel();
     thread::scope(|scope| {
-        let decompress = spawn(scope, "layer-inflate", || {
-            decompress(blob, reader, (limits, image), &Filling { full, to_fill }, &give_up)
-        })?;
+        let pool = Filling { full, to_fill };
+        let give_up_flag = &give_up;
+        let inflate = spawn(scope, "layer-inflate", move || source(&pool, give_up_flag))?;
         let hash = spawn(scope, "layer-diffid", move || diff_id(&to_hash, &hashed))?;
 
         let mut archive = Archive::new(PoolReader::new(to_unpack, empty), *limits);
@@ -99,9 +126,9 @@ fn pipeline<W: Write>(
             }
         }
         let (diff_id, tar_bytes) = join(hash, "layer-diffid")?;
-        match (join(decompress, "layer-inflate")?, unpacked) {
+        match (join(inflate, "layer-inflate")?, unpacked) {
             (Ok(()), Ok(contents)) => {
-                let outcome = LayerOutcome { blob: blob.digest, diff_id, tar_bytes, contents };
+                let outcome = LayerOutcome { blob: diff_id, diff_id, tar_bytes, contents };
                 Ok((outcome, record.finish()?))
             }
             // The stream was cut short under the archive, whose error is only a consequence.
@@ -178,7 +205,7 @@ enum Pumped {
 }
 
 /// Decompresses into the buffers of the pool, within the bounds.
-fn pump(decoder: &mut impl std::io::Read, (limits, image): (&TarLimits, &Budget), pool: &Filling) -> Pumped {
+fn pump(decoder: &mut impl Read, (limits, image): (&TarLimits, &Budget), pool: &Filling) -> Pumped {
     let mut total = 0u64;
     // Buffers are created on first use: a small layer needs few.
     let mut made = 0;

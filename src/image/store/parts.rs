@@ -30,7 +30,7 @@ use super::markers::Markers;
 use crate::image::objects::Objects;
 
 /// The directories of a store, besides its root. `objects/xx` and `staging/<boot id>` are made below them.
-pub(super) const DIRECTORIES: [&str; 15] = [
+pub(super) const DIRECTORIES: [&str; 16] = [
     disk::TEMPORARY,
     Markers::DIRECTORY,
     Holds::DIRECTORY,
@@ -38,6 +38,7 @@ pub(super) const DIRECTORIES: [&str; 15] = [
     Layers::DIRECTORY,
     Layers::STAGING,
     Layers::BLOBS,
+    Layers::CONTENTS,
     Access::BLOBS,
     Images::DIRECTORY,
     Access::IMAGES,

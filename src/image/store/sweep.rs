@@ -118,6 +118,7 @@ pub(super) fn sweep_records(parts: &Parts, marked: &Marked, useless: &mut Useles
         Ok(layers.of_blob(blob)?.is_some_and(|diff_id| !looking || marked.has_layer(&diff_id)))
     };
     layers.sweep_blobs(useless, has_layer)?;
+    layers.sweep_contents(useless, has_layer)?;
     parts.access.sweep_images(useless, known)?;
     parts.evidence.sweep(useless, known)?;
     parts.access.sweep_blobs(useless, has_layer)

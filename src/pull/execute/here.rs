@@ -85,7 +85,12 @@ impl Here {
             NewRecord::Preloaded { manifest, fetched } => {
                 let blobs = fetched.iter().flat_map(|path| recipe::layers(&path.manifest));
                 let blobs = blobs.map(|layer| recipe::key(&layer.descriptor.digest, layer.form));
-                self.rights.record_preload(&self.hold, manifest, blobs)?;
+                let record = match fetched {
+                    Some(_) => self.stored(manifest)?,
+                    None => None,
+                };
+                let layers = record.iter().flat_map(|record| record.layers.iter().copied());
+                self.rights.record_preload(&self.hold, manifest, blobs.chain(layers))?;
             }
             NewRecord::Used(manifest) => note_used(&self.store, manifest),
         }

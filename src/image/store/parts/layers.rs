@@ -4,11 +4,13 @@
 //! <store>/layers/<diffid hex>                synced
 //! <store>/staging/<boot id>/<diffid hex>     of an unfinished pull: no sync of this boot has covered it yet
 //! <store>/blobs/<blob hex>                   the DiffID that a compressed blob was found to have
+//! <store>/contents/<blob hex>                its files by the sha256 of their content, of zstd:chunked layers
 //! ```
 //! A file is a record ([`crate::image::layer::record`]) and the node key's code over its DiffID and its checksum: a
 //! record that was altered, or put in the place of another layer's, ends in an error and not in an image.
 
 mod blobs;
+mod contents;
 mod entries;
 mod staged;
 
@@ -46,12 +48,14 @@ pub struct Layers {
     /// This boot's.
     staging: PathBuf,
     blobs: BlobLinks,
+    contents: PathBuf,
 }
 
 impl Layers {
     pub(in crate::image::store) const DIRECTORY: &str = "layers";
     pub(in crate::image::store) const STAGING: &str = "staging";
     pub(in crate::image::store) const BLOBS: &str = "blobs";
+    pub(in crate::image::store) const CONTENTS: &str = "contents";
 
     pub(in crate::image::store) fn new(disk: &Disk, key: &NodeKey, boot_id: &str) -> Self {
         let root = disk.root();
@@ -62,6 +66,7 @@ impl Layers {
             kept: root.join(Self::DIRECTORY),
             staging: root.join(Self::STAGING).join(boot_id),
             blobs: BlobLinks::new(disk, key, root.join(Self::BLOBS)),
+            contents: root.join(Self::CONTENTS),
         }
     }
 
