@@ -75,7 +75,7 @@ fuzz: ## the parsers of foreign bytes, each for ten minutes ([FUZZ="tar index"] 
 	@scripts/setup.sh fuzz
 	scripts/fuzz.sh $(or $(SECONDS_EACH),600) $(FUZZ)
 
-bench: ## the figures beside podman, umoci and cfsctl; rewrites docs/benchmarks.md (half an hour)
+bench: ## the figures beside containerd, podman, umoci and cfsctl; rewrites docs/benchmarks.md (half an hour)
 	@scripts/setup.sh bench
 	$(CARGO) build --locked --release --bin composefs-csi --example bench
 	$(CARGO) run --quiet --locked --release --example bench -- $(BENCH)

@@ -17,6 +17,7 @@
 #   go-1.19       the Go toolchain 1.19, for kubernetes 1.20 (bookworm) -> bin/go
 #   kubernetes    Debian's source of Kubernetes 1.20 (bookworm)        -> source/, patched
 #   node          a root filesystem for a Kubernetes node: etcd, containerd, runc, CNI plugins (bookworm) -> root/
+#   containerd    containerd 2.1 or later, to measure beside (sid)     -> bin/containerd, bin/ctr
 #   registry      docker-registry with its libraries, busybox (bookworm) -> root/
 #   secilc        the compiler of SELinux policies (bookworm)          -> bin/secilc
 #   prometheus    Prometheus and promtool 2.42 (bookworm)              -> bin/prometheus, bin/promtool
@@ -56,6 +57,7 @@ describe() {
         node)        suite=bookworm keep='.' programs=''
                      packages='etcd-server containerd runc containernetworking-plugins iptables iproute2 conntrack
                          mount util-linux coreutils findutils bash grep sed procps ca-certificates' ;;
+        containerd)  suite=sid packages=containerd keep='^(containerd|lib)' programs='containerd ctr' ;;
         registry)    suite=bookworm packages='docker-registry busybox-static' keep='.' programs='' ;;
         secilc)      suite=bookworm packages=secilc keep='.' programs=secilc ;;
         prometheus)  suite=bookworm packages=prometheus keep='^(prometheus|libc6)$' programs='prometheus promtool' ;;

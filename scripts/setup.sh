@@ -111,6 +111,7 @@ main() {
         [ -z "$packages" ] || die "apt has done its work and these are still missing: ${packages//$'\n'/ }"
     fi
     case " $* " in *' test '*|*' bench '*) fetch_tools ;; esac
+    case " $* " in *' bench '*) scripts/debian-tools.sh containerd >/dev/null ;; esac
     say "all that '$*' needs is here"
 }
 

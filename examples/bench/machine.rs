@@ -7,17 +7,19 @@ use std::process::Command;
 pub fn introduction() -> String {
     let date = first_line("date", &["-u", "+%Y-%m-%d"]);
     let kernel = first_line("uname", &["-sr"]);
-    let filesystem = first_line("findmnt", &["-n", "-o", "FSTYPE", "--target", "/var/tmp"]);
     let tools: Vec<String> =
         ["podman", "skopeo", "umoci"].map(|tool| first_line(tool, &["--version"])).into_iter().collect();
     format!(
         "# Benchmarks\n\nWritten by `make bench`, which measures this driver and its peers in one run, in turn, on one \
          machine. Times of different machines cannot be compared; the ratios can.\n\nMeasured {date}: {}, {} \
-         processors, {} memory, {kernel}, {filesystem}; {}, cfsctl 0.9.4. No fs-verity, which \
+         processors, {} memory, {kernel}, load {} when it began; {}, {}, cfsctl 0.9.4. All of them store on one ext4 with a journal, on a loop \
+         device with direct I/O; their order alternates from round to round. No fs-verity, which \
          this kernel lacks: neither we nor cfsctl pay for it.\n",
         field("/proc/cpuinfo", "model name"),
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         gigabytes(&field("/proc/meminfo", "MemTotal")),
+        fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or("unknown"),
+        super::containerd::version(),
         tools.join(", "),
     )
 }

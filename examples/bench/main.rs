@@ -3,8 +3,10 @@
 #![allow(missing_docs, reason = "not a library")]
 
 mod chunked;
+mod containerd;
 mod cosign;
 mod counting_proxy;
+mod disk;
 mod fixtures;
 mod line;
 mod machine;
@@ -30,13 +32,15 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
+use containerd::Containerd;
+use disk::Disk;
 use fixtures::Fixtures;
 use peers::{Cfsctl, Ours, Peer, Podman, Umoci};
 use registry::Registry;
 use report::Report;
 use support::mounts::{remove, unmount_below};
 
-/// Measures composefs-csi beside podman, umoci and cfsctl, and writes docs/benchmarks.md.
+/// Measures composefs-csi beside containerd, podman, umoci and cfsctl, and writes docs/benchmarks.md.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Rounds of each peer, taken in turn.
@@ -54,7 +58,7 @@ struct Arguments {
     /// Where images are made and kept (about 8 GB); ~/.cache/composefs-csi/bench by default.
     #[arg(long)]
     cache: Option<PathBuf>,
-    /// Where stores and mounts of a run are, on a disk; emptied before and after.
+    /// Where the disk of a run is mounted, whose file lies beside it; both are removed before and after.
     #[arg(long, default_value = "/var/tmp/composefs-csi-bench")]
     work: PathBuf,
     /// Where to write the report.
@@ -64,9 +68,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let measured = run(&arguments);
-    let swept = unmount_below(&arguments.work).and_then(|()| remove(&arguments.work));
-    match measured.and_then(|report| swept.map(|()| report)) {
+    match run(&arguments) {
         Ok(report) => {
             println!("{report}");
             ExitCode::SUCCESS
@@ -85,13 +87,12 @@ fn run(arguments: &Arguments) -> Result<String> {
         None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?)
             .join(".cache/composefs-csi/bench"),
     };
-    unmount_below(&arguments.work)?;
-    remove(&arguments.work)?;
     let fixtures = Fixtures::prepare(&cache)?;
     let registry = Registry::start(&cache)?;
     fs::create_dir_all(&arguments.docs)?;
     let mut report = Report::new(&arguments.docs, &machine::introduction());
-    let bench = Bench { arguments, cache, fixtures, registry, program: program()? };
+    let disk = Disk::mount(&arguments.work)?;
+    let bench = Bench { arguments, cache, fixtures, registry, disk, program: program()? };
     for section in &arguments.only {
         match section.as_str() {
             "pull" => bench.pull(&mut report)?,
@@ -132,6 +133,8 @@ struct Bench<'a> {
     cache: PathBuf,
     fixtures: Fixtures,
     registry: Registry,
+    /// Where stores and mounts are.
+    disk: Disk,
     program: PathBuf,
 }
 
@@ -141,15 +144,27 @@ impl Bench<'_> {
     }
 
     fn pull(&self, report: &mut Report<'_>) -> Result<()> {
-        let peers: [Box<dyn Peer>; 4] = [
+        let peers: [Box<dyn Peer>; 5] = [
             Box::new(Ours::new(self.program.clone(), self.work())),
+            Box::new(Containerd::new(self.work())?),
             Box::new(Podman::new(self.work())?),
             Box::new(Umoci::new(self.work())),
             Box::new(Cfsctl::new(cfsctl()?, self.work(), &self.registry.home)),
         ];
         let fixture = self.fixtures.get("v1")?;
         let rounds = pull::rounds(&peers, &self.registry, fixture, self.arguments.rounds)?;
-        report.pull(fixture, &rounds, &[("podman", 0.45), ("cfsctl", 0.75)])
+        report.pull(fixture, &rounds, &[("podman", 0.45), ("cfsctl", 0.75)])?;
+        self.beside_containerd(report)
+    }
+
+    /// A smaller image, and more rounds: what a node does without us.
+    fn beside_containerd(&self, report: &mut Report<'_>) -> Result<()> {
+        let pair: [Box<dyn Peer>; 2] =
+            [Box::new(Ours::new(self.program.clone(), self.work())), Box::new(Containerd::new(self.work())?)];
+        let fixture = self.fixtures.get("middle")?;
+        let rounds = pull::rounds(&pair, &self.registry, fixture, self.arguments.rounds)?;
+        report.beside_containerd(fixture, &rounds);
+        Ok(())
     }
 
     fn transfer(&self, report: &mut Report<'_>) -> Result<()> {
@@ -207,7 +222,7 @@ impl Bench<'_> {
         let ours = Ours::new(self.program.clone(), self.work());
         let podman = Podman::new(self.work())?;
         let reference = self.registry.reference("v1");
-        report.reads(&reads::measure(&ours, &podman, &reference, self.arguments.rounds)?)
+        report.reads(&reads::measure(&ours, &podman, &reference, self.arguments.rounds, &self.disk)?)
     }
 
     /// An empty directory for one node plugin.

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::support::layout::architecture;
 
-/// Three layers as a builder would make them.
-pub const LAYERS: [(&str, &[&str]); 3] = [
+/// Layers as a builder would make them.
+pub const LAYERS: [(&str, &[&str]); 4] = [
     (
         "system",
         &[
@@ -47,15 +47,28 @@ pub const LAYERS: [(&str, &[&str]); 3] = [
             "python3-sympy",
         ],
     ),
+    (
+        "libraries",
+        &[
+            "libllvm14",
+            "node-typescript",
+            "python3-django",
+            "python3-matplotlib",
+            "python3-numpy",
+            "python3-pandas",
+            "python3-scipy",
+        ],
+    ),
 ];
 
 /// Stands for the package of the current kernel's common headers, whose name has a version.
 const KERNEL_HEADERS: &str = "linux-headers-common";
 
-/// Unpacks the packages of every layer below `cache`; returns the layers' directories in order.
-pub fn unpack(cache: &Path) -> Result<Vec<PathBuf>> {
-    LAYERS
+/// Unpacks the packages of these layers below `cache`; returns the layers' directories in order.
+pub fn unpack(cache: &Path, layers: &[&str]) -> Result<Vec<PathBuf>> {
+    layers
         .iter()
+        .filter_map(|wanted| LAYERS.iter().find(|(layer, _)| layer == wanted))
         .map(|(layer, packages)| {
             let directory = cache.join("layers").join(layer);
             if !directory.exists() {

@@ -41,6 +41,12 @@ impl Podman {
         Ok(Self { work })
     }
 
+    /// Makes the mount of an image that is there anew; returns where it is.
+    pub fn remount(&self, reference: &str) -> Result<PathBuf> {
+        run(&self.command(&["image", "unmount", reference]))?;
+        Ok(PathBuf::from(run(&self.command(&["image", "mount", reference]))?.1.trim()))
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("podman");
         command.env("CONTAINERS_STORAGE_CONF", self.work.join("storage.conf"));
@@ -159,6 +165,23 @@ impl Ours {
     pub fn new(program: PathBuf, work: &Path) -> Self {
         Self { program, work: work.join("ours") }
     }
+
+    /// Makes the mount of an image that is there anew; returns where it is.
+    pub fn remount(&self, reference: &str) -> Result<PathBuf> {
+        let mounted = self.work.join("mounted");
+        unmount_below(&self.work)?;
+        run(&self.mount(reference, &mounted))?;
+        Ok(mounted)
+    }
+
+    fn mount(&self, reference: &str, target: &Path) -> Command {
+        let registry = reference.split('/').next().unwrap_or_default();
+        let mut mount = Command::new(&self.program);
+        mount.arg("--state-dir").arg(self.work.join("state")).args(["--insecure-registry", registry]);
+        mount.args(["--without-policy", "accept"]);
+        mount.args(["--output", "json", "mount", reference]).arg(target);
+        mount
+    }
 }
 
 impl Peer for Ours {
@@ -169,12 +192,7 @@ impl Peer for Ours {
     fn fetch(&self, reference: &str) -> Result<(Cost, PathBuf)> {
         let mounted = self.work.join("mounted");
         fs::create_dir_all(&mounted)?;
-        let registry = reference.split('/').next().unwrap_or_default();
-        let mut mount = Command::new(&self.program);
-        mount.arg("--state-dir").arg(self.work.join("state")).args(["--insecure-registry", registry]);
-        mount.args(["--without-policy", "accept"]);
-        mount.args(["--output", "json", "mount", reference]).arg(&mounted);
-        Ok((run(&mount)?.0, mounted))
+        Ok((run(&self.mount(reference, &mounted))?.0, mounted))
     }
 
     fn clean(&self) -> Result<()> {

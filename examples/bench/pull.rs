@@ -37,7 +37,8 @@ impl Rounds {
     }
 }
 
-/// Fetches `fixture` with every peer, A B C A B C, each time from nothing and with cold caches.
+/// Fetches `fixture` with every peer, A B C C B A A B C, each time from nothing and with cold caches: none always finds
+/// disk and machine as the same other one left them.
 pub fn rounds(
     peers: &[Box<dyn Peer>],
     registry: &Registry,
@@ -48,7 +49,11 @@ pub fn rounds(
     let mut all: Vec<Rounds> =
         peers.iter().map(|peer| Rounds { peer: peer.name(), costs: Vec::new() }).collect();
     for round in 0..count {
-        for (peer, rounds) in peers.iter().zip(&mut all) {
+        let mut turns: Vec<_> = peers.iter().zip(&mut all).collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (peer, rounds) in turns {
             peer.clean()?;
             cold()?;
             let (cost, directory) = peer.fetch(&reference).with_context(|| peer.name())?;
@@ -65,17 +70,30 @@ pub fn rounds(
             }
             peer.clean()?;
             eprintln!(
-                "bench: {} {}/{count} {}: {:.2} s, {:.0} MiB",
+                "bench: {} {}/{count} {}: {:.2} s, {:.2} s of CPU, {:.0} MiB",
                 fixture.tag,
                 round + 1,
                 peer.name(),
                 cost.wall.as_secs_f64(),
+                cost.cpu,
                 cost.peak as f64 / 1_048_576.0
             );
             rounds.costs.push(cost);
         }
+        report_ratios(&fixture.tag, &all);
     }
     Ok(all)
+}
+
+/// What the first peer took of the others' time and processor time in the round that has just ended.
+fn report_ratios(tag: &str, all: &[Rounds]) {
+    let Some((ours, others)) = all.split_first() else { return };
+    for other in others {
+        let last = ours.costs.last().zip(other.costs.last());
+        let Some((ours, theirs)) = last else { continue };
+        let (time, cpu) = (ours.wall.as_secs_f64() / theirs.wall.as_secs_f64(), ours.cpu / theirs.cpu);
+        eprintln!("bench: {tag}: ours takes {time:.2} of the time of {}, {cpu:.2} of its CPU", other.peer);
+    }
 }
 
 /// Regular files below `directory`; a file with several names counts once.

@@ -21,6 +21,7 @@ pub use error::ImageError;
 
 use crate::image::tree::{self, CheckedTree};
 use crate::image::verity::VerityDigest;
+use crate::sys;
 
 /// An image, and figures of its tree.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,6 +60,7 @@ pub fn write_image(tree: CheckedTree) -> Result<ImageBytes, ImageError> {
         let converted = convert::filesystem(&tree)?;
         // It must not be in memory while the image is written.
         drop(tree);
+        sys::release_free_memory();
         let valid = ValidatedFileSystem::new(converted)
             .map_err(|error| ImageError::Unsupported { reason: format!("{error:#}") })?;
         Ok(mkfs_erofs_versioned(&valid, FormatVersion::V1))

@@ -8,6 +8,8 @@ mod buffer_pool;
 mod compression;
 mod error;
 mod file;
+mod gzip;
+mod inflate;
 mod ingest;
 mod members;
 pub(in crate::image) mod record;

@@ -25,6 +25,7 @@ mod object;
 mod probe;
 mod propagation;
 mod publish;
+mod read_ahead;
 mod relabel;
 mod selinux;
 mod store_mount;

@@ -39,6 +39,8 @@ pub(super) fn build(
     stop: &Stop,
     enter: &dyn Fn(Phase),
 ) -> Result<ImageRecord, PullError> {
+    // What the layers' threads have freed would otherwise count beside what this one takes.
+    crate::sys::release_free_memory();
     enter(Phase::Building);
     let Made { rules, image, powers } =
         make(store, &work, stop).inspect_err(|error| set_bad_parts_aside(store, &work.parts, error))?;

@@ -3,7 +3,8 @@
 use std::io::{self, BufRead, Read};
 
 use super::error::LayerFault;
-use super::members::{GzipMembers, ZstdFrames};
+use super::gzip::GzipReader;
+use super::members::ZstdFrames;
 use crate::image::tar::is_header;
 use crate::oci::manifest::LayerCompression;
 
@@ -72,7 +73,7 @@ pub(super) fn detect(declared: LayerCompression, start: &[u8]) -> Result<LayerCo
 /// A decoder that gives access to its source.
 pub(super) enum Decoder<R: BufRead> {
     Plain(R),
-    Gzip(GzipMembers<R>),
+    Gzip(Box<GzipReader<R>>),
     Zstd(ZstdFrames<R>),
 }
 
@@ -80,7 +81,7 @@ impl<R: BufRead> Decoder<R> {
     pub(super) fn new(compression: LayerCompression, source: R) -> io::Result<Self> {
         Ok(match compression {
             LayerCompression::None => Self::Plain(source),
-            LayerCompression::Gzip => Self::Gzip(GzipMembers::new(source)),
+            LayerCompression::Gzip => Self::Gzip(Box::new(GzipReader::new(source))),
             LayerCompression::Zstd => Self::Zstd(ZstdFrames::new(source, WINDOW_LOG_MAX)?),
         })
     }

@@ -13,6 +13,7 @@ use rustix::mount::MountAttrFlags;
 use super::base::{BaseMounts, PATH_DIRECTORY, unmount_lazily};
 use super::object::ImageFile;
 use super::publish::{MountTarget, clone_mount, restrict};
+use super::read_ahead::ReadAhead;
 use super::store_mount::{Mount, StoreId};
 use super::{
     Capabilities, MountError, MountSpec, Mounter, SelinuxContext, Verity, check, probe, relabel, selinux,
@@ -42,6 +43,7 @@ pub struct KernelMounter {
     contents: Objects,
     /// Base mounts that were checked, by the device of their overlay.
     checked: Mutex<BTreeMap<VerityDigest, u64>>,
+    read_ahead: ReadAhead,
 }
 
 impl KernelMounter {
@@ -105,7 +107,8 @@ impl KernelMounter {
             relabel::relabel(&objects, label);
         }
         let (recognised, checked) = (Mutex::default(), Mutex::default());
-        Ok(Self { objects, store, bases, capabilities, sealed, recognised, contents, checked })
+        let read_ahead = ReadAhead::default();
+        Ok(Self { objects, store, bases, capabilities, sealed, recognised, contents, checked, read_ahead })
     }
 
     /// What the self-test found.
@@ -146,7 +149,9 @@ impl KernelMounter {
                 if self.sealed {
                     image.measure()?;
                 }
-                self.capabilities.method().mount(image, self.objects.as_fd(), &self.bases)?
+                let mount = self.capabilities.method().mount(image, self.objects.as_fd(), &self.bases)?;
+                self.read_ahead.begin(image);
+                mount
             }
         };
         if check {
