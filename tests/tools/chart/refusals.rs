@@ -5,7 +5,7 @@ use crate::support::chart::{VERSIONS, render, render_command, try_render};
 use crate::support::objects::check;
 
 /// Values, and what the message says.
-const REFUSED: [(&[&str], &str); 37] = [
+const REFUSED: [(&[&str], &str); 38] = [
     // the program refuses its arguments
     (&["node.gc.highPercent=70"], "node.gc.lowPercent (80) is above node.gc.highPercent (70)"),
     (
