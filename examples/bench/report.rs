@@ -106,13 +106,12 @@ impl<'a> Report<'a> {
             ours.costs.len()
         ));
         self.add("| | composefs-csi | containerd | ratio | target |\n|---|---|---|---|---|");
-        let rows: [(&str, &dyn Fn(&Rounds) -> f64, usize, f64); 3] = [
-            ("seconds", &Rounds::median_seconds, 2, 0.25),
-            ("CPU seconds", &Rounds::median_cpu, 2, 0.30),
-            ("peak memory, MiB", &|rounds| rounds.median_peak() / MIB, 0, 1.0),
-        ];
-        for (what, value, digits, limit) in rows {
-            let (ours, theirs) = (value(ours), value(theirs));
+        let peak = |rounds: &Rounds| rounds.median_peak() / MIB;
+        for (what, ours, theirs, digits, limit) in [
+            ("seconds", ours.median_seconds(), theirs.median_seconds(), 2, 0.25),
+            ("CPU seconds", ours.median_cpu(), theirs.median_cpu(), 2, 0.30),
+            ("peak memory, MiB", peak(ours), peak(theirs), 0, 1.0),
+        ] {
             let target = verdict(ours / theirs, limit, "");
             self.add(&format!(
                 "| {what} | {ours:.digits$} | {theirs:.digits$} | {:.2} | {target} |",
