@@ -29,7 +29,8 @@ pub fn version_two() -> Files {
 
 pub fn machine(registry: &ChunkedRegistry, extra: &[&str]) -> Machine {
     let host = registry.host();
-    Machine::new(&[&["--insecure-registry", &host], extra].concat())
+    // A range is a part of a layer that is put together here, and not of one that is fetched whole.
+    Machine::new(&[&["--insecure-registry", &host, "--keep-partial=0"], extra].concat())
 }
 
 /// The composefs digest of an image that was pulled.
