@@ -12,7 +12,7 @@ use crate::support::driver::Machine;
 use crate::tenants::pods::{ALICE, BOB, Pods, machine, secret};
 
 async fn node(registry: &ChunkedRegistry, extra: &[&str]) -> Machine {
-    machine(&[&registry.host()], extra)
+    machine(&[&registry.host()], &[&["--keep-partial=0"], extra].concat())
 }
 
 #[tokio::test(flavor = "multi_thread")]
