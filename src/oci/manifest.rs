@@ -60,7 +60,8 @@ impl Descriptor {
 
     /// Whether a layer is described as zstd:chunked.
     pub fn is_zstd_chunked(&self) -> bool {
-        self.annotations.keys().any(|name| name.starts_with(annotations::ZSTD_CHUNKED))
+        let begins = [annotations::ZSTD_CHUNKED, annotations::OLD_ZSTD_CHUNKED];
+        self.annotations.keys().any(|name| begins.iter().any(|prefix| name.starts_with(prefix)))
     }
 }
 

@@ -25,11 +25,12 @@ const KEPT: [&str; 12] = [
 ];
 
 /// Beginnings of names that describe how a layer is compressed. They are long, so that many of them need many bytes.
-const KEPT_BEGINNINGS: [&str; 3] =
-    [ZSTD_CHUNKED, "io.containers.zstd-chunked.", "containerd.io/snapshot/stargz/"];
+const KEPT_BEGINNINGS: [&str; 3] = [ZSTD_CHUNKED, OLD_ZSTD_CHUNKED, "containerd.io/snapshot/stargz/"];
 
 /// The beginning of the names by which zstd:chunked layers are described.
 pub(super) const ZSTD_CHUNKED: &str = "io.github.containers.zstd-chunked.";
+/// The same, by older tools such as Debian 12's.
+pub(super) const OLD_ZSTD_CHUNKED: &str = "io.containers.zstd-chunked.";
 
 /// Reads annotations. As in Go, null is the same as none.
 ///
