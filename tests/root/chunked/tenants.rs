@@ -65,7 +65,7 @@ async fn a_blob_that_a_manifest_only_names_is_not_proven() {
     let (one, two) = (layer(&version_one()), layer(&version_two()));
     let private = alices.offer("private", &[&secret_layer]);
     let blob = Digest::of(&secret_layer.blob);
-    let node = machine(&[&alices.host(), &bobs.host()], &[]);
+    let node = machine(&[&alices.host(), &bobs.host()], &["--keep-partial=0"]);
     let plugin = node.start().await;
     let pods = Pods::new(&node, &plugin);
     let alice = secret(&alices.host(), ALICE);
