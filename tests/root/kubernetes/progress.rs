@@ -59,7 +59,8 @@ async fn one_event_tells_how_far_a_pull_is_also_after_a_crash() {
         let mut node = plugin.node.clone();
         tokio::spawn(async move { node.node_publish_volume(request).await.map(drop) })
     };
-    proxy.throttle(256 << 10);
+    // On each of several connections.
+    proxy.throttle(64 << 10);
     let waiting = publish(&plugin);
     eventually("the pull is said", || of_pulls(&server, "POST").len() == 1).await;
     let said = Instant::now();
