@@ -119,7 +119,7 @@ async fn ranges_that_fail_are_no_failure_of_the_pull() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_interrupted_pull_has_received_is_not_fetched_again() {
     let (root, shelf) = (tempfile::tempdir().unwrap(), Shelf::start(&layout(&[12, 5])).await);
-    shelf.pace(8 << 20);
+    shelf.pace(1 << 20);
     for _ in 0..3 {
         interrupted(root.path(), &shelf, 4 << 20).await;
         assert!(!partials(root.path()).is_empty());
@@ -136,7 +136,7 @@ async fn what_an_interrupted_pull_has_received_is_not_fetched_again() {
 async fn a_blob_that_came_whole_before_the_end_is_not_asked_for() {
     let layout = layout(&[8]);
     let (root, shelf) = (tempfile::tempdir().unwrap(), Shelf::start(&layout).await);
-    shelf.pace(4 << 20);
+    shelf.pace(1 << 20);
     interrupted(root.path(), &shelf, 1 << 20).await;
     let [file] = &partials(root.path())[..] else { panic!() };
     // As if the process had lived until the last byte was written.
@@ -158,7 +158,7 @@ async fn a_blob_that_came_whole_before_the_end_is_not_asked_for() {
 async fn damage_in_what_was_received_is_found_and_all_fetched_anew() {
     for place in [0, 70_000, 2 << 20] {
         let (root, shelf) = (tempfile::tempdir().unwrap(), Shelf::start(&layout(&[12])).await);
-        shelf.pace(8 << 20);
+        shelf.pace(1 << 20);
         interrupted(root.path(), &shelf, 6 << 20).await;
         let [file] = &partials(root.path())[..] else { panic!() };
         let mut bytes = std::fs::read(file).unwrap();
@@ -190,7 +190,7 @@ async fn files_of_another_format_or_of_no_sense_are_begun_anew() {
     ];
     for make in make {
         let (root, shelf) = (tempfile::tempdir().unwrap(), Shelf::start(&layout(&[12])).await);
-        shelf.pace(8 << 20);
+        shelf.pace(1 << 20);
         interrupted(root.path(), &shelf, 3 << 20).await;
         let [file] = &partials(root.path())[..] else { panic!() };
         let bytes = std::fs::read(file).unwrap();
@@ -238,7 +238,7 @@ async fn one_after_another_where_that_is_set() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_connections_of_all_layers_together_are_bounded() {
     let (root, shelf) = (tempfile::tempdir().unwrap(), Shelf::start(&layout(&[6, 6, 6])).await);
-    shelf.pace(8 << 20);
+    shelf.pace(1 << 20);
     let ranges = RangeRules { size: MIB as u64, at_once: 8, connections: 4 };
     pull(&with(store(root.path()), &shelf, ranges), &shelf).await.unwrap();
     // Three layers have a first connection each, and one tenant has three quarters of the others.
@@ -249,7 +249,7 @@ async fn the_connections_of_all_layers_together_are_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_leaves_what_is_being_fetched_and_takes_what_is_idle() {
     let (root, shelf) = (tempfile::tempdir().unwrap(), Shelf::start(&layout(&[12])).await);
-    shelf.pace(4 << 20);
+    shelf.pace(1 << 20);
     let (store, path) = (store(root.path()), root.path().to_owned());
     let ranges = RangeRules { size: MIB as u64, ..RangeRules::default() };
     let puller = Arc::new(with(Arc::clone(&store), &shelf, ranges));
@@ -276,7 +276,7 @@ async fn a_collection_leaves_what_is_being_fetched_and_takes_what_is_idle() {
     assert!(shelf.sent() < 13 << 20, "nothing was lost");
     // Another image, left in the middle.
     let shelf = Shelf::start(&layout(&[11])).await;
-    shelf.pace(8 << 20);
+    shelf.pace(1 << 20);
     interrupted(&path, &shelf, 3 << 20).await;
     let freed = tokio::task::spawn_blocking(move || {
         assert_eq!(partials(&path).len(), 1);
@@ -290,7 +290,7 @@ async fn a_collection_leaves_what_is_being_fetched_and_takes_what_is_idle() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_goes_on_with_is_removed_after_its_time_and_after_a_reboot() {
     let (root, shelf) = (tempfile::tempdir().unwrap(), Shelf::start(&layout(&[12])).await);
-    shelf.pace(8 << 20);
+    shelf.pace(1 << 20);
     let path = root.path().to_owned();
     let reopened = async |options: Options| {
         let path = path.clone();

@@ -85,7 +85,7 @@ async fn a_blob_that_a_manifest_only_names_is_not_proven() {
     let theft = bobs.offer_as("3", &[&claim], |_| blob);
     let (code, message) = pods.refusal(&theft, "IfNotPresent", &HashMap::new()).await;
     assert_ne!(code, Code::Ok, "{message}");
-    assert_eq!(bobs.cost().whole, 1, "it is fetched from him, who does not have it");
+    assert_eq!(bobs.cost().whole, 2, "it is fetched from him, who does not have it, and once more");
     // The operator's pull of his image does not make her layer everybody's either.
     node.run(&["pull", &lie]);
     let (code, message) = pods.refusal(&theft, "Always", &HashMap::new()).await;
