@@ -144,7 +144,7 @@ impl Podman {
         fs::File::create(&disk)?.set_len(DISK)?;
         run(Command::new("mkfs.xfs").arg("-q").arg(&disk)).context("run: apt-get install xfsprogs")?;
         run(Command::new("mount").args(["-o", "loop"]).arg(&disk).arg(&mounted))?;
-        let settings = "[storage]\ndriver = \"overlay\"\ngraphroot = \"/work/root\"\nrunroot = \"/work/run\"\n\
+        let settings = "[storage]\ndriver = \"overlay\"\ngraphroot = \"/bench/root\"\nrunroot = \"/bench/run\"\n\
                         [storage.options]\npull_options = {enable_partial_images = \"true\"}\n";
         fs::write(mounted.join("storage.conf"), settings)?;
         let policy = mounted.join(".config/containers");
@@ -162,13 +162,13 @@ impl Way for Podman {
     fn pull(&self, reference: &str) -> Result<Cost> {
         // It starts itself again by /proc/self/exe, so it must be a program and no argument of a loader.
         let script = "for dir in proc sys dev; do mkdir -p $1/$dir; mount --rbind /$dir $1/$dir; done; \
-                      mkdir -p $1/work $1/tmp $1/var/tmp $1/run; mount --bind $2 $1/work; \
+                      mkdir -p $1/bench $1/tmp $1/var/tmp $1/run; mount --bind $2 $1/bench; \
                       for dir in tmp var/tmp run; do mount -t tmpfs none $1/$dir; done; \
                       root=$1; shift 2; exec chroot $root /usr/bin/podman \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-ec", script, "sh"]);
         command.arg(&self.root).arg(&self.mounted);
-        command.env("CONTAINERS_STORAGE_CONF", "/work/storage.conf").env("HOME", "/work");
+        command.env("CONTAINERS_STORAGE_CONF", "/bench/storage.conf").env("HOME", "/bench");
         command.args(["--events-backend", "none", "pull", "--quiet", "--tls-verify=false", reference]);
         Ok(run(&command)?.0)
     }
