@@ -135,7 +135,7 @@ fn a_path_is_resolved_inside_the_image() {
     ] {
         let error = mounter.mount(&below(image, path), &target).unwrap_err();
         assert_eq!(error.kind(), kind, "{path}: {error}");
-        assert!(error.to_string().contains(path) && error.to_string().contains("`path`"), "{error}");
+        assert!(error.to_string().contains(path), "{error}");
         assert_eq!(mounter.mounted(&target).unwrap(), None, "{path}");
     }
     mounter.release(&image).unwrap();
