@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tonic::Code;
@@ -54,16 +53,6 @@ fn publish(
     tokio::spawn(async move { node.node_publish_volume(request).await.map(drop) })
 }
 
-/// Waits until so many bytes more have come through the proxy.
-async fn passes(proxy: &Proxy, bytes: u64) {
-    let end = proxy.passed() + bytes;
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while proxy.passed() < end {
-        assert!(Instant::now() < deadline, "{} of {end} bytes", proxy.passed());
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
 /// kill -9.
 fn kill(plugin: &mut Plugin) {
     plugin.process.0.kill().unwrap();
@@ -87,7 +76,7 @@ async fn killed_again_and_again_hardly_a_byte_is_fetched_twice() {
     for round in 0..KILLS {
         let mut plugin = machine.start().await;
         let waiting = publish((&plugin, &machine), "a", &reference, None);
-        passes(&proxy, 7 * MIB).await;
+        proxy.pass(7 * MIB).await;
         kill(&mut plugin);
         assert!(waiting.await.unwrap().is_err());
         assert!(machine.published().is_empty(), "{round}");
@@ -109,7 +98,7 @@ async fn a_restart_with_a_collection_in_between_goes_on() {
     proxy.throttle(4 * MIB);
     let mut plugin = machine.start().await;
     let waiting = publish((&plugin, &machine), "a", &reference, None);
-    passes(&proxy, 12 * MIB).await;
+    proxy.pass(12 * MIB).await;
     // SIGTERM, as the kubelet ends a plugin.
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(plugin.process.0.id().cast_signed()).unwrap(),
@@ -138,7 +127,7 @@ async fn what_one_tenant_has_received_serves_no_other() {
     proxy.throttle(4 * MIB);
     let mut plugin = machine.start().await;
     let alices = publish((&plugin, &machine), "a", &reference, Some(ALICE));
-    passes(&proxy, 12 * MIB).await;
+    proxy.pass(12 * MIB).await;
     kill(&mut plugin);
     assert!(alices.await.unwrap().is_err());
     let plugin = machine.start().await;
@@ -167,7 +156,7 @@ async fn revoked_credentials_get_nothing_of_what_they_had_received() {
     proxy.throttle(4 * MIB);
     let mut plugin = machine.start().await;
     let alices = publish((&plugin, &machine), "a", &reference, Some(ALICE));
-    passes(&proxy, 12 * MIB).await;
+    proxy.pass(12 * MIB).await;
     kill(&mut plugin);
     assert!(alices.await.unwrap().is_err());
     registry.set_user(BOB);
@@ -184,11 +173,11 @@ async fn a_command_and_the_plugin_go_on_with_each_others_layers() {
     let machine = machine(&proxy);
     proxy.throttle(4 * MIB);
     let mut command = machine.command(&["pull", &reference]).spawn().unwrap();
-    passes(&proxy, 12 * MIB).await;
+    proxy.pass(12 * MIB).await;
     // While the command has the file, the plugin fetches without.
     let plugin = machine.start().await;
     let beside = publish((&plugin, &machine), "a", &reference, None);
-    passes(&proxy, 4 * MIB).await;
+    proxy.pass(4 * MIB).await;
     command.kill().unwrap();
     command.wait().unwrap();
     proxy.throttle(0);
@@ -201,7 +190,7 @@ async fn a_command_and_the_plugin_go_on_with_each_others_layers() {
     let machine = self::machine(&proxy);
     proxy.throttle(4 * MIB);
     let mut command = machine.command(&["pull", &reference]).spawn().unwrap();
-    passes(&proxy, 15 * MIB).await;
+    proxy.pass(15 * MIB).await;
     command.kill().unwrap();
     command.wait().unwrap();
     proxy.throttle(0);
@@ -220,7 +209,7 @@ async fn where_there_is_little_room_layers_come_without_being_kept() {
     let plugin = machine.start().await;
     proxy.throttle(8 * MIB);
     let waiting = publish((&plugin, &machine), "a", &reference, None);
-    passes(&proxy, 8 * MIB).await;
+    proxy.pass(8 * MIB).await;
     assert_eq!(partials(&machine), Vec::<PathBuf>::new());
     proxy.throttle(0);
     waiting.await.unwrap().unwrap();
@@ -234,7 +223,7 @@ async fn a_disk_that_fills_up_ends_the_keeping_and_not_the_pull() {
     let plugin = machine.start().await;
     proxy.throttle(2 * MIB);
     let waiting = publish((&plugin, &machine), "a", &reference, None);
-    passes(&proxy, 4 * MIB).await;
+    proxy.pass(4 * MIB).await;
     assert_eq!(partials(&machine).len(), 1);
     // Somebody else leaves room for the layer's files, and none for its blob beside them.
     let free = rustix::fs::statvfs(machine.state()).map(|stat| stat.f_bavail * stat.f_frsize).unwrap();

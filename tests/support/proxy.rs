@@ -1,10 +1,10 @@
-//! A TCP proxy that counts what comes back through it, and lets it through no faster than told: to see how
-//! often something is fetched, and to be in the middle of a pull for certain.
+//! A TCP proxy that counts what comes back through it, and lets it through no faster or further than told: to see
+//! how often something is fetched, and to be in the middle of a pull for certain.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,9 +14,17 @@ use tokio::net::{TcpListener, TcpStream};
 pub struct Proxy {
     /// Where it listens.
     pub address: SocketAddr,
-    passed: Arc<AtomicU64>,
+    flow: Arc<Flow>,
+}
+
+/// What has come back and what may, over all connections.
+#[derive(Debug)]
+struct Flow {
+    passed: AtomicU64,
     /// Bytes per second that come back through each connection; 0 for no limit.
-    rate: Arc<AtomicU64>,
+    rate: AtomicU64,
+    /// How many bytes may have passed.
+    until: AtomicU64,
 }
 
 impl Proxy {
@@ -24,52 +32,72 @@ impl Proxy {
     pub async fn start(upstream: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (passed, rate) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-        let (upstream, count, limit) = (upstream.to_owned(), Arc::clone(&passed), Arc::clone(&rate));
+        let flow =
+            Flow { passed: AtomicU64::new(0), rate: AtomicU64::new(0), until: AtomicU64::new(u64::MAX) };
+        let flow = Arc::new(flow);
+        let (upstream, shared) = (upstream.to_owned(), Arc::clone(&flow));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (upstream, count, limit) = (upstream.clone(), Arc::clone(&count), Arc::clone(&limit));
+                let (upstream, flow) = (upstream.clone(), Arc::clone(&shared));
                 tokio::spawn(async move {
                     if let Ok(server) = TcpStream::connect(upstream).await {
-                        relay(client, server, &count, &limit).await;
+                        flow.relay(client, server).await;
                     }
                 });
             }
         });
-        Self { address, passed, rate }
+        Self { address, flow }
     }
 
     /// Bytes that have come back through it.
     pub fn passed(&self) -> u64 {
-        self.passed.load(SeqCst)
+        self.flow.passed.load(SeqCst)
     }
 
-    /// From now on no more than `rate` bytes per second and connection; 0 lifts the limit.
+    /// From now on no more than `rate` bytes per second and connection; 0 lifts the limit. What was held goes on.
     pub fn throttle(&self, rate: u64) {
-        self.rate.store(rate, SeqCst);
+        self.flow.rate.store(rate, SeqCst);
+        self.flow.until.store(u64::MAX, SeqCst);
+    }
+
+    /// Lets so many bytes more through, and holds everything then, however slow the test is: until it is throttled
+    /// anew.
+    pub async fn pass(&self, bytes: u64) {
+        let end = self.passed() + bytes;
+        self.flow.until.store(end, SeqCst);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.passed() < end {
+            assert!(Instant::now() < deadline, "{} of {end} bytes", self.passed());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 }
 
-async fn relay(client: TcpStream, server: TcpStream, count: &AtomicU64, limit: &AtomicU64) {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let up = async {
-        let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
-        let _ = to_server.shutdown().await;
-    };
-    let down = async {
-        let mut buffer = vec![0; 16 << 10];
-        while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
-            if to_client.write_all(&buffer[..read]).await.is_err() {
-                break;
+impl Flow {
+    async fn relay(&self, client: TcpStream, server: TcpStream) {
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        let up = async {
+            let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+            let _ = to_server.shutdown().await;
+        };
+        let down = async {
+            let mut buffer = vec![0; 16 << 10];
+            while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+                while self.passed.load(SeqCst) >= self.until.load(SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                if to_client.write_all(&buffer[..read]).await.is_err() {
+                    break;
+                }
+                self.passed.fetch_add(read as u64, SeqCst);
+                let rate = self.rate.load(SeqCst);
+                if rate > 0 {
+                    tokio::time::sleep(Duration::from_secs_f64(read as f64 / rate as f64)).await;
+                }
             }
-            count.fetch_add(read as u64, SeqCst);
-            let rate = limit.load(SeqCst);
-            if rate > 0 {
-                tokio::time::sleep(Duration::from_secs_f64(read as f64 / rate as f64)).await;
-            }
-        }
-        let _ = to_client.shutdown().await;
-    };
-    tokio::join!(up, down);
+            let _ = to_client.shutdown().await;
+        };
+        tokio::join!(up, down);
+    }
 }
