@@ -33,13 +33,6 @@ pub enum Shape {
     Files(String),
 }
 
-impl Shape {
-    /// Whether it holds files alone, each a blob.
-    pub(super) fn is_artifact(&self) -> bool {
-        !matches!(self, Self::Image { .. })
-    }
-}
-
 /// A manifest, and the config that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Documents {

@@ -4,11 +4,11 @@
 //! is sent again. Pieces get smaller where the network is too slow for them: the time limit is for the answer, which comes
 //! when all of a piece is there.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::{Method, Response, Url, header};
-
-use std::sync::Arc;
 
 use super::client::RegistryClient;
 use super::request::{Body, Upload};

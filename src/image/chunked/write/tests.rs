@@ -11,7 +11,7 @@ use crate::oci::manifest::Descriptor;
 /// Files as an archive of ours has them: a header of a block, the content, padding.
 fn written(files: &[(String, Vec<u8>)]) -> (Vec<u8>, Vec<u8>, BTreeMap<String, String>) {
     let (mut writer, mut tar) = (ChunkedWriter::new(Vec::new(), 3).unwrap(), Vec::new());
-    let mut raw = |writer: &mut ChunkedWriter<Vec<u8>>, tar: &mut Vec<u8>, bytes: &[u8]| {
+    let raw = |writer: &mut ChunkedWriter<Vec<u8>>, tar: &mut Vec<u8>, bytes: &[u8]| {
         writer.raw(bytes).unwrap();
         tar.extend_from_slice(bytes);
     };
