@@ -216,7 +216,8 @@ fn field(json: &str, path: &[&str]) -> Result<String> {
 
 /// Bytes that a directory takes of the disk.
 fn used(directory: &Path) -> Result<u64> {
-    let (_, printed) = run(Command::new("du").args(["--summarize", "--one-file-system", "--block-size=1"]).arg(directory))?;
+    let (_, printed) =
+        run(Command::new("du").args(["--summarize", "--one-file-system", "--block-size=1"]).arg(directory))?;
     printed.split_whitespace().next().context("du says nothing")?.parse().context("du says something else")
 }
 

@@ -43,7 +43,7 @@ pub(super) fn write_layer(
     };
     // The table of contents is JSON.
     let compression = match compression {
-        Compression::Chunked if !items.iter().all(|item| is_text(item)) => Compression::Zstd,
+        Compression::Chunked if !items.iter().all(is_text) => Compression::Zstd,
         other => other,
     };
     let mut hasher = Hasher::default();

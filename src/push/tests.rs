@@ -42,8 +42,11 @@ fn unpacked(blob: &[u8], compression: Compression) -> Vec<u8> {
     }
 }
 
-/// What the reader finds: entries, files with their content.
-fn read(tar: &[u8]) -> Vec<(Box<[u8]>, Meta, Result<Vec<u8>, EntryKind>)> {
+/// A path, its metadata, and the content of a file or what else stands there.
+type Found = (Box<[u8]>, Meta, Result<Vec<u8>, EntryKind>);
+
+/// What the reader finds.
+fn read(tar: &[u8]) -> Vec<Found> {
     let mut archive = Archive::new(tar, TarLimits::default());
     let mut found = Vec::new();
     while let Some(TarEntry { path, meta, kind }) = archive.next_entry().unwrap() {
@@ -65,7 +68,7 @@ fn read(tar: &[u8]) -> Vec<(Box<[u8]>, Meta, Result<Vec<u8>, EntryKind>)> {
     found
 }
 
-fn expected(item: &Item) -> (Box<[u8]>, Meta, Result<Vec<u8>, EntryKind>) {
+fn expected(item: &Item) -> Found {
     let kind = match &item.kind {
         ItemKind::Directory => Err(EntryKind::Directory),
         ItemKind::File(file) => Ok(fs::read(&file.path).unwrap()),

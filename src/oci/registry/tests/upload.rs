@@ -40,7 +40,9 @@ fn registry(
             }
             "GET" => at(204).header("Range", format!("0-{}", got.len().saturating_sub(1))),
             "PUT" => {
-                assert!(request.target.ends_with(&format!("?state=x&digest=sha256%3A{}", blob().digest.hex())));
+                assert!(
+                    request.target.ends_with(&format!("?state=x&digest=sha256%3A{}", blob().digest.hex()))
+                );
                 Reply::new(if *got == CONTENT { 201 } else { 400 }, "")
             }
             other => panic!("{other}"),
