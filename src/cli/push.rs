@@ -24,7 +24,7 @@ use crate::push::{
     Watch,
 };
 
-/// Blobs that are read or sent at the same time, at most: each has up to 24 MiB in memory.
+/// Blobs that are read or sent at the same time, at most: each has up to 12 MiB in memory.
 const PARALLEL_MAX: usize = 2;
 /// How often a terminal is redrawn, and how often a line is written without one.
 const REDRAW: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use crate::oci::digest::{Digest, Hasher};
 
 /// Bytes of a piece. Up to three are in memory for each blob that is being sent: one that grows, one that waits, one on
 /// its way.
-pub(super) const PIECE: usize = 8 << 20;
+pub(super) const PIECE: usize = 4 << 20;
 
 /// Gathers bytes into pieces, and hashes them.
 pub(super) struct Pieces {
@@ -43,6 +43,10 @@ impl Pieces {
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.piece.capacity() == 0 {
+            // All at once: a piece that grows would be in memory twice.
+            self.piece.reserve_exact(PIECE);
+        }
         let count = bytes.len().min(PIECE - self.piece.len());
         self.hasher.update(&bytes[..count]);
         self.piece.extend_from_slice(&bytes[..count]);
