@@ -94,7 +94,14 @@ fn options(arguments: &PushArgs, limits: ImageLimits) -> anyhow::Result<Options>
     let shape = match arguments.artifact {
         None => Shape::Image { compression, platform: platform(arguments.platform.as_deref())? },
         Some(ArtifactArg::Modelpack) => Shape::ModelPack,
-        Some(ArtifactArg::Files) => Shape::Files(arguments.artifact_type.clone()),
+        Some(ArtifactArg::Files) => {
+            let kind = &arguments.artifact_type;
+            anyhow::ensure!(
+                is_media_type(kind),
+                "--artifact-type {kind:?} is not a media type, as text/plain is"
+            );
+            Shape::Files(kind.clone())
+        }
     };
     let mut annotations = BTreeMap::new();
     for text in &arguments.annotations {
@@ -122,6 +129,15 @@ fn options(arguments: &PushArgs, limits: ImageLimits) -> anyhow::Result<Options>
     let seal = arguments.seal.then(|| arguments.rules.into());
     let mount_from = arguments.mount_from.clone();
     Ok(Options { shape, scan, annotations, seal, mount_from, parallel, limits })
+}
+
+/// Whether a text is a type and a subtype (RFC 6838, section 4.2).
+fn is_media_type(text: &str) -> bool {
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "!#$&-^_.+".contains(c))
+    };
+    text.split_once('/').is_some_and(|(kind, subtype)| is_name(kind) && is_name(subtype))
 }
 
 /// The platform of an image: the machine's without its variant, so that machines of one architecture push the same.

@@ -315,6 +315,7 @@ async fn what_cannot_be_pushed_is_named() {
     let missing = root.path().join("missing").display().to_string();
     assert!(refused(&[&missing, &to]).contains("missing cannot be read"));
     assert!(refused(&[at, &to, "--mount-from=UPPER"]).contains("--mount-from"));
+    assert!(refused(&[at, &to, "--artifact=files", "--artifact-type=model"]).contains("is not a media type"));
     assert!(refused(&[at, &to, "--seal", "--rules=canonical"]).contains("/usr"));
     fs::write(root.path().join(".wh.gone"), b"").unwrap();
     assert!(refused(&[at, &to]).contains(".wh.gone begins with .wh."));
