@@ -208,7 +208,7 @@ impl LayerFetcher {
         pull: &ImageLayers<'_>,
         layer: &WantedLayer<'_>,
     ) -> Result<FetchedLayer, PullError> {
-        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
+        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress, pull.progress.urgency()).await;
         let given = match self.in_parts(pull, layer, &mut turn).await? {
             Parted::Stored(diff_id) => return Ok(FetchedLayer { diff_id, key: diff_id }),
             Parted::Whole(given) => given,
