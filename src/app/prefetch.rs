@@ -50,6 +50,8 @@ pub(super) fn on_node(
     let (store, images) = (Arc::clone(&engine.store), Arc::clone(&engine.images));
     async move {
         let enabled = settings.kubernetes.image_prefetch;
+        let metrics = PrefetchMetrics::default();
+        settings.metrics.add(&metrics)?;
         let Some(cluster) = settings.cluster.filter(|_| enabled) else {
             let gone = tokio::task::spawn_blocking(move || agent::let_all_go(&store)).await?;
             match gone {
@@ -60,8 +62,6 @@ pub(super) fn on_node(
             return Ok(());
         };
         let watching = Cluster::connect_to_watch(settings.kubernetes.kubeconfig.as_deref()).await?;
-        let metrics = PrefetchMetrics::default();
-        settings.metrics.add(&metrics)?;
         let (sender, changes) = mpsc::channel::<Change>(QUEUE);
         let parts = Parts {
             images,

@@ -33,6 +33,8 @@ use metrics::PrefetchMetrics;
 
 /// How old a node's labels may be where they matter.
 const LABELS_AGE: Duration = Duration::from_secs(300);
+/// The pause after they could not be had.
+const LABELS_PAUSE: Duration = Duration::from_secs(10);
 
 /// What the API server says and is told.
 #[async_trait]
@@ -96,7 +98,8 @@ struct Agent {
     pace: Pace,
     /// What was written last.
     said: Option<Vec<Entry>>,
-    labels_asked: Option<Instant>,
+    /// When the labels are asked for next; `None` if they have not been needed yet.
+    labels_due: Option<Instant>,
     /// Whether records may have to go.
     dirty: bool,
     started: Instant,
@@ -149,7 +152,7 @@ impl Agent {
         let desk = Desk::new(parts.node.clone());
         let pace = Pace::new(waves::place("report", &parts.node));
         let started = Instant::now();
-        Self { parts, desk, work: None, pace, said: None, labels_asked: None, dirty: true, started }
+        Self { parts, desk, work: None, pace, said: None, labels_due: None, dirty: true, started }
     }
 
     fn apply(&mut self, change: Change) {
@@ -190,34 +193,34 @@ impl Agent {
         }
         self.parts.metrics.show(&self.desk);
         let report = self.report().await;
-        let labels = self.desk.wants_labels().then(|| self.labels_due()).flatten();
+        let labels = self.labels_due.filter(|_| self.desk.wants_labels());
         [self.desk.due(), report, labels].into_iter().flatten().min()
     }
 
-    fn labels_due(&self) -> Option<Instant> {
-        let spread = Duration::from_millis(waves::place("labels", &self.parts.node).into());
-        self.labels_asked.map(|asked| asked + LABELS_AGE + spread)
-    }
-
     async fn ask_labels(&mut self) {
-        let is_due = self.labels_due().is_none_or(|due| Instant::now() >= due);
-        if !is_due || !self.desk.wants_labels() {
+        if !self.desk.wants_labels() {
             return;
         }
-        match self.parts.api.labels().await {
+        // Nodes of a wave ask at different times.
+        let spread = Duration::from_millis(waves::place("labels", &self.parts.node).into());
+        let due = *self.labels_due.get_or_insert_with(|| Instant::now() + spread);
+        if Instant::now() < due {
+            return;
+        }
+        let pause = match self.parts.api.labels().await {
             Ok(labels) => {
                 self.desk.set_labels(labels);
-                self.labels_asked = Some(Instant::now());
                 self.dirty = true;
+                LABELS_AGE + spread
             }
             Err(why) => {
                 tracing::warn!(
                     "this node's labels are not known, so that prefetches with a nodeSelector wait: {why}"
                 );
-                // In ten seconds again.
-                self.labels_asked = (Instant::now() + Duration::from_secs(10)).checked_sub(LABELS_AGE);
+                LABELS_PAUSE
             }
-        }
+        };
+        self.labels_due = Some(Instant::now() + pause);
     }
 
     /// Writes what this node does if that is due, and says when it will be.

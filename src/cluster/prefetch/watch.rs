@@ -16,6 +16,9 @@ use super::{image_prefetches, prefetch};
 use crate::cluster::{Cluster, chain};
 use crate::prefetch::Change;
 
+/// Objects of a kind that are known at the most.
+const MOST: usize = 50_000;
+
 /// What a watch tells of objects that became `T`.
 #[derive(Debug)]
 pub(super) enum Told<T> {
@@ -73,7 +76,8 @@ pub(super) async fn follow<K, T, C>(
                 continue;
             }
             Some(Ok(Event::InitApply(object))) => {
-                all.extend(read(object));
+                let is_room = all.len() < MOST;
+                all.extend(read(object).filter(|_| is_room));
                 continue;
             }
             Some(Ok(Event::InitDone)) => Some(Told::All(std::mem::take(&mut all))),

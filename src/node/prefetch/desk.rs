@@ -118,9 +118,10 @@ impl Desk {
         }
     }
 
-    /// Whether some prefetch is for certain nodes.
+    /// Whether some prefetch is for certain nodes, and this one's turn has come if it is one of them.
     pub(super) fn wants_labels(&self) -> bool {
-        self.prefetches.values().any(|prefetch| !prefetch.spec.node_selector.is_empty())
+        let selects = |prefetch: &Prefetch| !prefetch.spec.node_selector.is_empty();
+        self.prefetches.values().any(|prefetch| selects(prefetch) && self.is_admitted(prefetch))
     }
 
     pub(super) fn set_labels(&mut self, labels: Labels) {
