@@ -66,10 +66,10 @@ impl Simulation {
             let inside = waves::place("uid", name) < status.admitted;
             match report.entries.first_mut() {
                 None if inside => report.entries.push(entry(State::Pulling)),
-                Some(entry) if entry.state == State::Pulling => entry.state = end(name),
-                _ => {}
+                Some(before) if before.state == State::Pulling => *before = entry(end(name)),
+                _ => continue,
             }
-            working += usize::from(report.entries.first().is_some_and(|e| e.state == State::Pulling));
+            working += 1;
         }
         self.most = self.most.max(working);
         self.prefetch.status = status;
