@@ -52,7 +52,7 @@ mod urgency;
 mod vary;
 
 pub use attendance::Waiter;
-use blocking::blocking;
+use blocking::{background, blocking};
 pub use build::{fold, write};
 pub use busy::{Busy, Occupied};
 pub use chunked::settings::{PartialPulls, PlanRules, ReuseFrom};
