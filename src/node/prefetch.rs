@@ -102,6 +102,8 @@ struct Agent {
     labels_due: Option<Instant>,
     /// Whether records may have to go.
     dirty: bool,
+    /// When they were looked at last. One may come late, from a job that was given up.
+    looked: Instant,
     started: Instant,
 }
 
@@ -152,7 +154,8 @@ impl Agent {
         let desk = Desk::new(parts.node.clone());
         let pace = Pace::new(waves::place("report", &parts.node));
         let started = Instant::now();
-        Self { parts, desk, work: None, pace, said: None, labels_due: None, dirty: true, started }
+        let (said, labels_due) = (None, None);
+        Self { parts, desk, work: None, pace, said, labels_due, dirty: true, looked: started, started }
     }
 
     fn apply(&mut self, change: Change) {
@@ -180,7 +183,8 @@ impl Agent {
         if self.work.as_ref().is_some_and(|work| !self.desk.still_wants(&work.job)) {
             self.work = None;
         }
-        if self.dirty {
+        if self.dirty || self.looked.elapsed() >= LABELS_AGE {
+            self.looked = Instant::now();
             let kept = self.desk.kept();
             self.dirty = !let_go(&self.parts, kept).await;
         }

@@ -144,7 +144,8 @@ impl LayerFetcher {
                 diff_id
             }
             None => {
-                let FetchedLayer { diff_id, key } = urgency.hurried_by(&lock.wanted, self.undamaged(pull, layer)).await?;
+                let FetchedLayer { diff_id, key } =
+                    urgency.hurried_by(&lock.wanted, self.undamaged(pull, layer)).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
                 blocking(pull.image, move || rights.record_fetch(&hold, &key)).await??;
                 progress.set(LayerState::Done);

@@ -256,9 +256,11 @@ impl Desk {
 
     /// When [`Desk::tidy`] or [`Desk::next`] find something new by themselves.
     pub(super) fn due(&self) -> Option<Instant> {
+        // While one is worked on, the others wait for its end.
+        let is_busy = self.count(State::Pulling) > 0;
         let times = self.items.iter().flat_map(|((uid, _), item)| {
             let Some(prefetch) = self.prefetches.get(uid) else { return [None, None] };
-            let waits = item.state == State::Waiting && !prefetch.spec.paused;
+            let waits = item.state == State::Waiting && !prefetch.spec.paused && !is_busy;
             let deadline = prefetch.spec.active_deadline_seconds.map(Duration::from_secs);
             let ends = matches!(item.state, State::Waiting | State::Pulling);
             [

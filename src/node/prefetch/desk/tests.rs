@@ -66,6 +66,7 @@ fn one_image_after_the_other_and_the_oldest_prefetch_first() {
     assert_eq!(desk.kept().unwrap().len(), 3);
     let first = desk.next(now).unwrap();
     assert_eq!(first.key, ("old".to_owned(), "r.io/a:1".to_owned()));
+    assert_eq!(desk.due(), None, "the others wait for its end, which comes by itself");
     assert_eq!((first.pull_secrets.as_slice(), first.target), (&["pull".to_owned()][..], None));
     desk.progress(&first, (3, 7));
     assert_eq!(states(&desk), [State::Pulling, State::Waiting, State::Waiting]);
