@@ -6,8 +6,9 @@
 //! | [`events`] | create, patch events | `--kubernetes-events` |
 //! | [`taint`] | get, patch its node; get csinodes | `--startup-taint` |
 //! | [`claims`] | get persistentvolumeclaims | the controller's `--pvc-annotations` |
+//! | [`prefetch`] | imageprefetches, nodeimagecaches; get its node, or list nodes | `--image-prefetch` |
 //!
-//! Every request ends within [`TIMEOUT`]. The text of an API server's error may be shown; the contents of an object never
+//! Every request ends within [`TIMEOUT`], and every watch is begun anew after [`WATCH_TIMEOUT`] of silence. The text of an API server's error may be shown; the contents of an object never
 //! are.
 
 use std::path::{Path, PathBuf};
@@ -20,11 +21,14 @@ use crate::kind::Kind;
 
 pub(crate) mod claims;
 pub(crate) mod events;
+pub(crate) mod prefetch;
 pub(crate) mod pull_secrets;
 pub(crate) mod taint;
 
 /// Timeout of a connection attempt and of each answer.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a watch may say nothing. API servers end watches within five minutes by themselves.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(330);
 
 /// A client of the API server. Clones share the connections.
 #[derive(Clone)]
@@ -118,6 +122,18 @@ impl Cluster {
     /// # Errors
     /// The settings are missing or malformed.
     pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Self, ClusterError> {
+        Self::connect_for(kubeconfig, TIMEOUT).await
+    }
+
+    /// The same for watches, which say nothing while nothing changes.
+    ///
+    /// # Errors
+    /// The settings are missing or malformed.
+    pub(crate) async fn connect_to_watch(kubeconfig: Option<&Path>) -> Result<Self, ClusterError> {
+        Self::connect_for(kubeconfig, WATCH_TIMEOUT).await
+    }
+
+    async fn connect_for(kubeconfig: Option<&Path>, silence: Duration) -> Result<Self, ClusterError> {
         let how =
             kubeconfig.map_or_else(|| "from inside a pod".to_owned(), |p| format!("by {}", p.display()));
         let failed = |why: String| ClusterError::Settings { how: how.clone(), why };
@@ -126,7 +142,7 @@ impl Cluster {
             None => Config::incluster().map_err(|error| failed(error.to_string()))?,
         };
         config.connect_timeout = Some(TIMEOUT);
-        config.read_timeout = Some(TIMEOUT);
+        config.read_timeout = Some(silence);
         config.write_timeout = Some(TIMEOUT);
         // The idle time of a connection must not count against the next answer.
         config.reset_reader_on_write = true;

@@ -21,6 +21,7 @@ pub mod kind;
 mod metrics;
 pub mod node;
 pub mod oci;
+pub mod prefetch;
 mod program;
 pub mod pull;
 pub mod push;

@@ -3,6 +3,7 @@
 pub mod corruption;
 pub mod credential_providers;
 pub mod mount;
+pub mod prefetch;
 pub mod service;
 pub mod state_directory;
 pub mod volume;

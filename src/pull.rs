@@ -48,6 +48,7 @@ mod stored_evidence;
 mod turns;
 mod unbuilt;
 mod under_way;
+mod urgency;
 mod vary;
 
 pub use attendance::Waiter;
@@ -125,6 +126,13 @@ pub enum Caller {
     },
     /// The kubelet, before the pod that will mount it exists.
     Staging,
+    /// A namespace, for pods of it that may come. All others go first, and it must not fill the disk.
+    Prefetch {
+        /// Its Kubernetes namespace.
+        namespace: String,
+        /// The percentage of the store's filesystem that may be in use when the image has come.
+        up_to: u8,
+    },
     /// The operator, for all pods of the node.
     Preload,
     /// The operator, to mount it.
@@ -152,13 +160,19 @@ impl Caller {
 
     /// Whether the caller mounts the image, now or soon.
     pub(super) fn mounts(&self) -> bool {
-        matches!(self, Self::Pod { .. } | Self::Staging | Self::Mount)
+        matches!(self, Self::Pod { .. } | Self::Staging | Self::Prefetch { .. } | Self::Mount)
+    }
+
+    /// Whether nobody waits for the image yet.
+    pub(super) fn is_patient(&self) -> bool {
+        matches!(self, Self::Prefetch { .. })
     }
 
     /// The namespace whose policy decides.
     pub fn namespace(&self) -> Option<&str> {
         match self {
             Self::Pod { namespace } => namespace.as_deref(),
+            Self::Prefetch { namespace, .. } => Some(namespace),
             _ => None,
         }
     }

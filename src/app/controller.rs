@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::{self, EngineSettings};
 use super::http::{self, Monitored};
+use super::prefetch;
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
 use crate::cluster::Cluster;
@@ -40,6 +41,8 @@ pub struct ControllerSettings {
     pub layout_dirs: Vec<PathBuf>,
     /// Also take attributes from annotations of claims.
     pub pvc_annotations: bool,
+    /// Keep the statuses of ImagePrefetches.
+    pub image_prefetch: bool,
     /// The kubeconfig for running outside a pod.
     pub kubeconfig: Option<PathBuf>,
     /// Where to serve metrics and probes.
@@ -69,6 +72,9 @@ pub async fn run(settings: ControllerSettings) -> anyhow::Result<()> {
         Services::default().with(IdentityServer::new(identity)).with(ControllerServer::new(controller));
     tracing::info!(endpoint = %settings.endpoint.path().display(), "serving the controller");
     let mut supervisor = Supervisor::new(shutdown.clone());
+    if settings.image_prefetch {
+        prefetch::keep_statuses(settings.kubeconfig.as_deref(), &mut supervisor, &shutdown).await?;
+    }
     metrics.add(services.metrics())?;
     metrics.add(&settings.engine.registry_metrics)?;
     if let Some(address) = settings.metrics_listen {

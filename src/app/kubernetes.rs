@@ -22,6 +22,8 @@ pub struct KubernetesSettings {
     pub events: bool,
     /// Remove the startup taint of the node.
     pub startup_taint: bool,
+    /// Bring images here before pods ask for them, as ImagePrefetches say.
+    pub image_prefetch: bool,
 }
 
 impl KubernetesSettings {
@@ -30,7 +32,7 @@ impl KubernetesSettings {
     /// # Errors
     /// No client can be made from the settings.
     pub async fn cluster(&self, others: bool) -> anyhow::Result<Option<Cluster>> {
-        if !(self.events || self.startup_taint || others) {
+        if !(self.events || self.startup_taint || self.image_prefetch || others) {
             return Ok(None);
         }
         Ok(Some(Cluster::connect(self.kubeconfig.as_deref()).await?))

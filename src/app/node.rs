@@ -18,11 +18,13 @@ use super::http::{self, Monitored};
 use super::kernel_log;
 use super::kubernetes::KubernetesSettings;
 use super::plugin_socket::PluginSocket;
+use super::prefetch::{self, NodePrefetching};
 use super::state_directory::{self, Claim};
 use super::status::StatusSource;
 use super::supervise::Supervisor;
 use super::telemetry::level::LevelFile;
 use super::verity;
+use crate::cluster::Cluster;
 use crate::cluster::events::Events;
 use crate::csi::endpoint::Endpoint;
 use crate::csi::identity::{DriverName, IdentityService};
@@ -126,7 +128,7 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
             settings,
             claim,
             node,
-            (credential_providers, pod_events, node_events),
+            (credential_providers, pod_events, node_events, cluster),
             ready,
             metrics,
             shutdown,
@@ -136,12 +138,15 @@ pub async fn run(mut settings: NodeRun) -> anyhow::Result<()> {
     supervisor.run(DRAIN + Duration::from_secs(1)).await
 }
 
+/// What volumes get from the cluster, and the cluster itself.
+type ForVolumes = (CredentialProviders, PodEvents, Option<Arc<Events>>, Option<Cluster>);
+
 /// Opens the store, tests the kernel and recovers the volumes. Then it runs housekeeping until the shutdown.
 async fn keep_volumes(
     settings: NodeRun,
     claim: Claim,
     node: NodeService,
-    (credential_providers, pod_events, node_events): (CredentialProviders, PodEvents, Option<Arc<Events>>),
+    (credential_providers, pod_events, node_events, cluster): ForVolumes,
     ready: Readiness,
     metrics: MetricsRegistry,
     shutdown: CancellationToken,
@@ -152,6 +157,7 @@ async fn keep_volumes(
         state_directory::wait(&settings.engine.state_dir, claim, (&node, &ready), &shutdown).await?;
     let Some(state) = claimed.map(Arc::new) else { return Ok(()) };
     let (engine, layouts) = (settings.engine, Layouts::below(settings.layout_dirs));
+    let (own_credentials, own_layouts) = (credential_providers.clone(), layouts.clone());
     let (state_dir, min_free) = (engine.state_dir.clone(), engine.min_free);
     let corrupt_images = CorruptImages::default();
     let noted = corrupt_images.clone();
@@ -170,6 +176,17 @@ async fn keep_volumes(
     metrics.add(engine.images.metrics())?;
     metrics.add(&engine.images.gauges())?;
     metrics.add(volumes.metrics())?;
+    let prefetching = NodePrefetching {
+        cluster,
+        kubernetes: settings.kubernetes,
+        node: settings.node.node_id.clone(),
+        credential_providers: own_credentials,
+        layouts: own_layouts,
+        policy: settings.schedule.policy,
+        housekeeping: Arc::clone(&housekeeping),
+        metrics: metrics.clone(),
+    };
+    let prefetching = prefetch::on_node(prefetching, &engine, shutdown.clone());
     ready.wait_for("putting volume records in order");
     let found = volumes.recover().await.context("volume records could not be put in order")?;
     tracing::info!(
@@ -205,7 +222,7 @@ async fn keep_volumes(
     let sealing = verity::keep(Arc::clone(&store), least == Integrity::Read, shutdown.clone());
     let house = House { store, mounter, volumes, node_events };
     let house = housekeeping::keep(house, settings.schedule, housekeeping, shutdown);
-    tokio::try_join!(damage, commands, sealing, house).map(|_| ())
+    tokio::try_join!(damage, commands, sealing, prefetching, house).map(|_| ())
 }
 
 /// Listens for the operator's commands, and answers them until the shutdown. Volumes do not depend on it.

@@ -33,9 +33,18 @@ impl<K: Eq + Hash + Clone> Gate<K> {
 
     /// Waits until `tenant` is let in with so many units. Dropped, the future leaves the line.
     pub async fn enter(&self, tenant: K, units: u64) -> Pass<K> {
+        self.wait(|queue| queue.enter(tenant, units)).await
+    }
+
+    /// The same, behind all that enter so; see [`Queue::enter_behind`].
+    pub async fn enter_behind(&self, tenant: K, units: u64) -> Pass<K> {
+        self.wait(|queue| queue.enter_behind(tenant, units)).await
+    }
+
+    async fn wait(&self, line_up: impl FnOnce(&mut Queue<K>) -> Ticket) -> Pass<K> {
         let (pass, told) = {
             let mut inner = self.inner();
-            let ticket = inner.queue.enter(tenant, units);
+            let ticket = line_up(&mut inner.queue);
             let (tell, told) = oneshot::channel();
             inner.waiting.insert(ticket, tell);
             inner.admit();
@@ -72,6 +81,11 @@ impl<K: Eq + Hash + Clone> Pass<K> {
     /// Whether somebody would be let in if this left.
     pub fn is_wanted(&self) -> bool {
         self.gate.inner().queue.is_wanted(self.ticket)
+    }
+
+    /// The same of something that does not stand behind, as this does.
+    pub fn is_wanted_in_front(&self) -> bool {
+        self.gate.inner().queue.is_wanted_in_front(self.ticket)
     }
 
     /// The same of another tenant.

@@ -4,6 +4,9 @@
 //! the least inside is next; of equals, the one whose last turn is longest ago. What is asked for may not fit: then
 //! others go first, but no tenant is passed by more than [`PATIENCE`] times. After that nobody is let in before it, so
 //! that what it needs comes together. A tenant never holds more than its share, unless that one thing alone is more.
+//!
+//! Some stand behind the others ([`Queue::enter_behind`]): nothing of theirs is let in while anything of the others waits
+//! that may have room.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -48,6 +51,8 @@ struct Tenant {
     last: u64,
     /// Turns of others since then, while it could have been let in if there had been room.
     passed: u32,
+    /// It stands behind those that do not.
+    behind: bool,
 }
 
 impl Tenant {
@@ -81,10 +86,21 @@ impl<K: Eq + Hash + Clone> Queue<K> {
 
     /// Puts something of so many units into its tenant's line. What is more than everything gets everything.
     pub fn enter(&mut self, tenant: K, units: u64) -> Ticket {
+        self.line_up(tenant, units, false)
+    }
+
+    /// The same, behind all that enter so. A tenant either does or does not: who may do both has two names.
+    pub fn enter_behind(&mut self, tenant: K, units: u64) -> Ticket {
+        self.line_up(tenant, units, true)
+    }
+
+    fn line_up(&mut self, tenant: K, units: u64, behind: bool) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let units = units.clamp(1, self.capacity);
-        self.tenants.entry(tenant).or_default().line.push_back((ticket, units));
+        let tenant = self.tenants.entry(tenant).or_default();
+        tenant.behind = behind;
+        tenant.line.push_back((ticket, units));
         ticket
     }
 
@@ -130,9 +146,11 @@ impl<K: Eq + Hash + Clone> Queue<K> {
 
     /// The tenant whose turn it is, if what it wants fits.
     fn next(&self) -> Option<K> {
-        let wishes = || {
+        let all = || {
             self.tenants.iter().filter_map(|(name, tenant)| Some((name, tenant, tenant.wish(self.share)?)))
         };
+        let in_front = all().any(|(_, tenant, _)| !tenant.behind);
+        let wishes = || all().filter(|(_, tenant, _)| !(in_front && tenant.behind));
         let fits = |units: u64| self.used.saturating_add(units) <= self.capacity;
         let overdue = wishes().filter(|(_, tenant, _)| tenant.passed >= PATIENCE);
         // Of several, the one that has waited for the most turns; `last` tells equals apart.
@@ -149,17 +167,27 @@ impl<K: Eq + Hash + Clone> Queue<K> {
 
     /// Whether something would be let in if `ticket`, which is inside, left.
     pub fn is_wanted(&self, ticket: Ticket) -> bool {
-        self.is_wanted_by(ticket, |_, _| true)
+        self.is_wanted_by(ticket, |_, _, _| true)
+    }
+
+    /// The same of something that does not stand behind, as `ticket` does.
+    pub fn is_wanted_in_front(&self, ticket: Ticket) -> bool {
+        let is_behind = |owner: &K| self.tenants.get(owner).is_some_and(|tenant| tenant.behind);
+        self.is_wanted_by(ticket, |_, tenant, owner| !tenant.behind && is_behind(owner))
     }
 
     /// The same of something of another tenant.
     pub fn is_wanted_by_others(&self, ticket: Ticket) -> bool {
-        self.is_wanted_by(ticket, |waiting, owner| waiting != owner)
+        self.is_wanted_by(ticket, |waiting, _, owner| waiting != owner)
     }
 
-    fn is_wanted_by(&self, ticket: Ticket, counts: impl Fn(&K, &K) -> bool) -> bool {
+    fn is_wanted_by(&self, ticket: Ticket, counts: impl Fn(&K, &Tenant, &K) -> bool) -> bool {
         let Some((owner, given)) = self.inside.get(&ticket) else { return false };
-        self.tenants.iter().filter(|(name, _)| counts(name, owner)).any(|(name, tenant)| {
+        // Nobody makes room for those behind.
+        let gives_way =
+            |tenant: &Tenant| !tenant.behind || self.tenants.get(owner).is_some_and(|holder| holder.behind);
+        let counted = |name: &K, tenant: &Tenant| gives_way(tenant) && counts(name, tenant, owner);
+        self.tenants.iter().filter(|(name, tenant)| counted(name, tenant)).any(|(name, tenant)| {
             let Some((_, units)) = tenant.line.front() else { return false };
             let held = if name == owner { tenant.held - given } else { tenant.held };
             (held == 0 || held.saturating_add(*units) <= self.share)

@@ -20,6 +20,7 @@
 //! <store>/names/<hash>.json           what a reference and platform resolved to
 //! <store>/digests/<manifest hex>.json what composefs digest a manifest had when it was first built; outlives the image
 //! <store>/pins/<manifest hex>         images that the operator keeps
+//! <store>/prefetched/<owner>.<wish>.<manifest>   images that prefetches keep
 //! <store>/volumes/                    volume records, see crate::node::volume
 //! <store>/unsealed                    some objects may lack fs-verity (made where there was none, enable_verity.rs)
 //! ```
@@ -101,6 +102,7 @@ pub use parts::objects::StoredObjects;
 pub(crate) use parts::partials::Geometry;
 pub use parts::partials::{NotKept, Partial, PartialOf, Partials};
 pub use parts::pins::Pins;
+pub use parts::prefetched::{PrefetchPin, Prefetched};
 pub use parts::volumes::Volumes;
 pub use space::{Measure, Space};
 pub use sweep::Swept;
@@ -262,6 +264,11 @@ impl Store {
     /// The images that the operator keeps.
     pub fn pins(&self) -> &Pins {
         &self.parts.pins
+    }
+
+    /// The images that prefetches keep.
+    pub fn prefetched(&self) -> &Prefetched {
+        &self.parts.prefetched
     }
 
     /// The volumes that show images.

@@ -197,6 +197,19 @@ pub enum PullError {
         /// What the store said.
         source: Arc<ObjectError>,
     },
+    /// Prefetched, it would leave too little room to others.
+    #[error(
+        "{image}: it has {mib} MiB to fetch, and with them more than {up_to} % of the store's filesystem would be in use; a \
+         prefetch removes no other image: make room, or a smaller wish"
+    )]
+    WouldFill {
+        /// The reference asked for.
+        image: String,
+        /// MiB of its layers, as its manifest says.
+        mib: u64,
+        /// The percentage up to which prefetches may fill it.
+        up_to: u8,
+    },
     /// A layer was the slowest of those that made room for others, and there was no room for it any more.
     #[error(
         "{image}: layer {blob} made room for other pulls: its registry sent {rate} bytes a second, and too many are that \
@@ -241,7 +254,7 @@ impl PullError {
             Self::Unsealed { .. } => Kind::Denied,
             Self::Excess { source, .. } => source.kind(),
             Self::Nested(_) => Kind::Invalid,
-            Self::Limit { .. } => Kind::Exhausted,
+            Self::Limit { .. } | Self::WouldFill { .. } => Kind::Exhausted,
             Self::Platform { source, .. } => source.kind(),
             Self::Tree { source, .. } => source.kind(),
             Self::Image { source, .. } => source.kind(),

@@ -13,13 +13,14 @@ mod registry;
 use std::sync::Arc;
 
 use self::here::Here;
+use super::error::About as _;
 use super::evidence::Evidence;
 use super::manifest_path::ManifestPath;
 use super::plan::{Answer, Facts, Obstacle, Provided, Step, Terms};
 use super::pull_task::{PullTask, PulledImage};
 use super::pulls::Pulls;
 use super::rights::Rights;
-use super::{ImageRequest, PullError, Ready, blocking};
+use super::{Caller, ImageRequest, PullError, Ready, blocking, recipe};
 use crate::image::store::{Hold, ImageRecord};
 use crate::image::tree::Rules;
 use crate::oci::Source;
@@ -82,11 +83,25 @@ impl<'a> Execution<'a> {
     }
 
     async fn fetch(&mut self, path: Arc<ManifestPath>, evidence: Arc<Evidence>) -> Result<Answer, PullError> {
+        self.check_room(&path).await?;
         let (source, rights) = (self.source()?, self.rights.clone());
         let task = PullTask { image: self.image.clone(), path, evidence, source, rights };
         let PulledImage { record, fetched, hold } = self.pulls.pull(&Arc::new(task), self.request).await?;
         self.hold = hold;
         Ok(Answer::Fetched(Arc::new(record), fetched))
+    }
+
+    /// Refuses what only may be wanted, and would fill the disk. What others wait for goes on until the disk is full.
+    async fn check_room(&self, path: &ManifestPath) -> Result<(), PullError> {
+        let Caller::Prefetch { up_to, .. } = self.request.caller else { return Ok(()) };
+        let sizes = recipe::layers(&path.manifest).map(|layer| layer.descriptor.size);
+        let bytes = sizes.fold(0, u64::saturating_add);
+        let store = Arc::clone(self.pulls.store());
+        let space = blocking(&self.image, move || store.space()).await?.about(&self.image)?;
+        if space.with(bytes).exceeds(up_to) {
+            return Err(PullError::WouldFill { image: self.image.clone(), mib: bytes >> 20, up_to });
+        }
+        Ok(())
     }
 
     async fn renew(&mut self, record: Arc<ImageRecord>) -> Result<Answer, PullError> {

@@ -16,6 +16,7 @@ use super::progress::{LayerProgress, LayerState, Progress};
 use super::recipe::{self, Part};
 use super::rights::Rights;
 use super::turns::{Tenant, Turns};
+use super::urgency::Urgency;
 use super::{PullError, PullLimits, blocking};
 use crate::fair::Gate;
 use crate::image::access::Origin;
@@ -39,7 +40,15 @@ pub(super) struct LayerFetcher {
     pub(super) metrics: PullMetrics,
     /// One lock per blob under way and credential. The second caller with the same credential finds the layer in the
     /// store. A caller with another credential may not have it, and must not even notice.
-    busy: Mutex<HashMap<LayerKey, Weak<tokio::sync::Mutex<()>>>>,
+    busy: Mutex<HashMap<LayerKey, Weak<LayerLock>>>,
+}
+
+/// The right to fetch a layer.
+#[derive(Debug)]
+struct LayerLock {
+    turn: tokio::sync::Mutex<()>,
+    /// Whether one who waits for the layer is waited for.
+    wanted: Urgency,
 }
 
 /// The blob, and who fetches it from where. Where a layer lies in an image is no part of it.
@@ -122,8 +131,12 @@ impl LayerFetcher {
         let (key, blob, progress) = (layer.key, layer.part.blob.digest, layer.progress);
         let (origin, reader) = pull.rights.identity();
         let lock = self.lock_of((key, origin, reader));
+        let urgency = pull.progress.urgency();
+        if urgency.is_urgent() {
+            lock.wanted.hurry();
+        }
         // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
-        let _locked = lock.lock().await;
+        let _locked = lock.turn.lock().await;
         let found = match self.stored_layer(pull, layer).await? {
             Some(diff_id) => {
                 progress.set(LayerState::Reused);
@@ -131,7 +144,8 @@ impl LayerFetcher {
                 diff_id
             }
             None => {
-                let FetchedLayer { diff_id, key } = self.undamaged(pull, layer).await?;
+                let FetchedLayer { diff_id, key } =
+                    urgency.hurried_by(&lock.wanted, self.undamaged(pull, layer)).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
                 blocking(pull.image, move || rights.record_fetch(&hold, &key)).await??;
                 progress.set(LayerState::Done);
@@ -208,7 +222,7 @@ impl LayerFetcher {
         pull: &ImageLayers<'_>,
         layer: &WantedLayer<'_>,
     ) -> Result<FetchedLayer, PullError> {
-        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress).await;
+        let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress, pull.progress.urgency()).await;
         let given = match self.in_parts(pull, layer, &mut turn).await? {
             Parted::Stored(diff_id) => return Ok(FetchedLayer { diff_id, key: diff_id }),
             Parted::Whole(given) => given,
@@ -217,14 +231,14 @@ impl LayerFetcher {
         Ok(FetchedLayer { diff_id, key: layer.key })
     }
 
-    fn lock_of(&self, layer: LayerKey) -> Arc<tokio::sync::Mutex<()>> {
+    fn lock_of(&self, layer: LayerKey) -> Arc<LayerLock> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         // Locks that nobody holds are removed here, so the map stays as small as what is under way.
         busy.retain(|_, lock| lock.strong_count() > 0);
         if let Some(lock) = busy.get(&layer).and_then(Weak::upgrade) {
             return lock;
         }
-        let lock = Arc::default();
+        let lock = Arc::new(LayerLock { turn: tokio::sync::Mutex::default(), wanted: Urgency::patient() });
         busy.insert(layer, Arc::downgrade(&lock));
         lock
     }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rate::{Meter, Pace};
 use super::recipe;
+use super::urgency::Urgency;
 use crate::image::store::AccessRecord;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Manifest;
@@ -37,6 +38,8 @@ pub struct Progress {
     meter: Arc<ClockedMeter>,
     /// Whose pull it is, if that is known.
     reader: Option<AccessRecord>,
+    /// Whether anybody waits for it.
+    urgency: Urgency,
 }
 
 /// A meter with its clock.
@@ -150,7 +153,8 @@ impl Progress {
                 total: Arc::clone(&meter),
             })
             .collect();
-        Self { image, manifest, layers, started, phase: AtomicU64::new(0), meter, reader: None }
+        let (phase, urgency) = (AtomicU64::new(0), Urgency::urgent());
+        Self { image, manifest, layers, started, phase, meter, reader: None, urgency }
     }
 
     /// What the pull is doing now.
@@ -192,6 +196,16 @@ impl Progress {
     /// The same, of a pull that one who reads as `reader` has begun.
     pub(super) fn begun_by(self, reader: AccessRecord) -> Self {
         Self { reader: Some(reader), ..self }
+    }
+
+    /// The same, of a pull that nobody waits for yet if it is `patient`.
+    pub(super) fn patient_if(self, patient: bool) -> Self {
+        if patient { Self { urgency: Urgency::patient(), ..self } } else { self }
+    }
+
+    /// Whether anybody waits for the pull.
+    pub(super) fn urgency(&self) -> &Urgency {
+        &self.urgency
     }
 
     /// The counters as a caller that reads as `reader` may see them. Those of another one's pull stay at zero: they would

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::attendance::{Attendance, Ended};
 use super::builders::Builders;
@@ -83,8 +83,11 @@ impl PullContext {
         progress: &Progress,
         work: impl Future<Output = Result<PulledImage, PullError>>,
     ) -> Option<Result<PulledImage, PullError>> {
-        let (mut work, grace) = (pin!(work), self.limits.grace);
+        let mut work = pin!(work);
         loop {
+            // A prefetch that has gone does not come back as a kubelet does.
+            let urgent = progress.urgency().is_urgent();
+            let grace = if urgent { self.limits.grace } else { Duration::ZERO };
             let ended = tokio::select! {
                 done = &mut work => return Some(done),
                 ended = attendance.ended(grace) => ended,
@@ -92,6 +95,10 @@ impl PullContext {
             if ended == Ended::Told {
                 tracing::warn!("the pull is ended by the operator; what is complete stays for the next");
                 return Some(Err(PullError::Cancelled(progress.image.clone())));
+            }
+            if progress.urgency().is_urgent() != urgent {
+                // A pod has come and gone meanwhile, and has its own patience.
+                continue;
             }
             // Somebody may come back while the pins are read.
             if !self.is_pinned(&progress.manifest).await && attendance.count() == 0 {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::error::About as _;
 use super::execute::Execution;
 use super::pulls::Pulls;
 use super::{
@@ -11,8 +12,9 @@ use super::{
 };
 use crate::image::access::AccessRule;
 use crate::image::store::Store;
-use crate::oci::Sources;
 use crate::oci::digest::Digest;
+use crate::oci::reference::Reference;
+use crate::oci::{Credentials, Sources};
 use crate::trust::PolicyEngine;
 
 /// Makes images available: the one implementation of [`Images`].
@@ -64,6 +66,24 @@ impl Puller {
     /// callers get [`PullError::Cancelled`]; what is complete stays for the next pull.
     pub fn cancel(&self, wanted: &str) -> Vec<PullUnderWay> {
         self.pulls.cancel(wanted)
+    }
+
+    /// What a reference means now: the digest of its manifest or index. Its own, if it has one.
+    ///
+    /// # Errors
+    /// The registry has no answer, or the credentials cannot be used.
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Digest, PullError> {
+        if let Some(digest) = reference.digest() {
+            return Ok(digest);
+        }
+        let sources = self.pulls.sources();
+        sources.ask_helpers(reference, credentials).await;
+        let resolve = async || sources.open(reference, credentials)?.resolve(&reference.version()).await;
+        resolve().await.about(&reference.to_string())
     }
 
     pub(super) fn pulls(&self) -> &Pulls {

@@ -133,12 +133,15 @@ impl Pulls {
         task: &Arc<PullTask>,
         request: &ImageRequest,
     ) -> (Result<PulledImage, PullError>, bool) {
+        let patient = request.caller.is_patient();
         loop {
             let (context, starter) = (Arc::clone(&self.context), Arc::clone(task));
             let joined = self.under_way.join(key.clone(), request.watch.waiter(), move |attendance| {
                 let (image, manifest) = (&starter.image, starter.path.digest);
                 let (_, reader) = starter.rights.identity();
-                let progress = Progress::of(image, manifest, &starter.path.manifest).begun_by(reader);
+                let progress = Progress::of(image, manifest, &starter.path.manifest)
+                    .begun_by(reader)
+                    .patient_if(patient);
                 let progress = Arc::new(progress);
                 let span = tracing::info_span!("pull", image.reference = %image, image.digest = %manifest);
                 let seen = Arc::clone(&progress);
@@ -148,6 +151,9 @@ impl Pulls {
                 };
                 (progress, work.instrument(span))
             });
+            if !patient {
+                joined.info.urgency().hurry();
+            }
             let (_, reader) = task.rights.identity();
             request.watch.set_progress(&joined.info.seen_by(&reader, &task.image));
             let (image, started) = (task.image.clone(), joined.started);

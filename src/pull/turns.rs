@@ -17,11 +17,19 @@ use self::aside::Aside;
 pub(super) use self::turn::{GaveWay, Turn};
 use super::busy::Occupied;
 use super::progress::LayerProgress;
-use crate::fair::Gate;
+use super::urgency::Urgency;
+use crate::fair::{Gate, Pass};
 use crate::image::store::AccessRecord;
 
 /// A registry's host and who reads there: what shares are for.
 pub(super) type Tenant = (String, AccessRecord);
+
+/// Where a tenant's layers wait for slots. Those that nobody waits for yet have a line, and a share, of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Lane {
+    tenant: Tenant,
+    behind: bool,
+}
 
 /// How long turns are, and what is beside the slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +81,7 @@ impl TurnRules {
 /// The slots of a node, and the places beside them.
 #[derive(Debug)]
 pub(super) struct Turns {
-    gate: Gate<Tenant>,
+    gate: Gate<Lane>,
     aside: Aside,
     rules: TurnRules,
 }
@@ -96,10 +104,28 @@ impl Turns {
     }
 
     /// Waits for the first turn of a layer.
-    pub(super) async fn begin<'a>(&'a self, tenant: Tenant, progress: &'a LayerProgress) -> Turn<'a> {
-        let pass = self.gate.enter(tenant.clone(), 1).await;
-        Turn::new(self, tenant, pass, progress)
+    pub(super) async fn begin<'a>(
+        &'a self,
+        tenant: Tenant,
+        progress: &'a LayerProgress,
+        urgency: &Urgency,
+    ) -> Turn<'a> {
+        let pass = enter(self.gate.clone(), tenant.clone(), urgency.clone()).await;
+        Turn::new(self, tenant, pass, progress, urgency.clone())
     }
+}
+
+/// Waits for a slot: behind all others, unless and until the pull is urgent.
+async fn enter(gate: Gate<Lane>, tenant: Tenant, urgency: Urgency) -> Pass<Lane> {
+    if !urgency.is_urgent() {
+        let lane = Lane { tenant: tenant.clone(), behind: true };
+        tokio::select! {
+            biased;
+            pass = gate.enter_behind(lane, 1) => return pass,
+            () = urgency.becomes_urgent() => {}
+        }
+    }
+    gate.enter(Lane { tenant, behind: false }, 1).await
 }
 
 #[cfg(test)]

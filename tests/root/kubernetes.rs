@@ -5,4 +5,6 @@ pub mod api;
 mod credentials;
 mod events;
 mod objects;
+mod prefetch;
 mod progress;
+mod stand_in;

@@ -22,6 +22,7 @@ pub mod impostor;
 pub mod layout;
 pub mod mount;
 pub mod objects;
+pub mod own;
 pub mod pages;
 pub mod process;
 pub mod program;

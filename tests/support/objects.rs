@@ -1,5 +1,8 @@
 //! What must be true of the rendered objects, whatever the values.
 
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
@@ -8,20 +11,25 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::chart::{items, text, title};
 use super::foreign::unknown;
+use super::own;
 
-const CLUSTER_WIDE: [&str; 6] = [
+const CLUSTER_WIDE: [&str; 9] = [
     "CSIDriver",
     "ClusterRole",
     "ClusterRoleBinding",
+    "CustomResourceDefinition",
     "Namespace",
     "SecurityContextConstraints",
     "StorageClass",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
 ];
 
 /// The containers of a workload.
@@ -182,6 +190,11 @@ pub fn unknown_fields(object: &Value) -> Vec<String> {
         "PersistentVolume" => round_trip::<PersistentVolume>(object),
         "PersistentVolumeClaim" => round_trip::<PersistentVolumeClaim>(object),
         "Secret" => round_trip::<Secret>(object),
+        "CustomResourceDefinition" => round_trip::<CustomResourceDefinition>(object),
+        "ValidatingAdmissionPolicy" => round_trip::<ValidatingAdmissionPolicy>(object),
+        "ValidatingAdmissionPolicyBinding" => round_trip::<ValidatingAdmissionPolicyBinding>(object),
+        // Our own, by the schema that the chart gives to the API server.
+        "ImagePrefetch" => return own::undefined(object),
         other => return unknown(object).unwrap_or_else(|| panic!("{other} is a new kind: add its type")),
     };
     let mut lost = Vec::new();

@@ -55,6 +55,9 @@ the value to change.
 {{- if and .Values.storageClasses (not .Values.controller.enabled) }}
 {{- fail "storageClasses needs controller.enabled: without the controller nobody provisions their volumes" }}
 {{- end }}
+{{- if and .Values.prefetch.enabled (not .Values.controller.enabled) }}
+{{- fail "prefetch.enabled needs controller.enabled: without the controller no node is ever let to begin" }}
+{{- end }}
 {{- with .Values.serviceAccount }}
 {{- if and $.Values.controller.enabled .node.create .controller.create (eq (include "composefs-csi.serviceAccount" (dict "root" $ "component" "node")) (include "composefs-csi.serviceAccount" (dict "root" $ "component" "controller"))) }}
 {{- fail (printf "serviceAccount.node.name and serviceAccount.controller.name are both %s: each needs an account of its own" .node.name) }}

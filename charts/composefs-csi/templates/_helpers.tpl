@@ -64,7 +64,7 @@ refuses others in their place.
 
 {{/* Whether the node plugin talks to the API server: "true" or nothing. */}}
 {{- define "composefs-csi.nodeUsesApi" -}}
-{{- if or .Values.events.enabled .Values.startupTaint.enabled .Values.pullSecrets.enabled -}}
+{{- if or .Values.events.enabled .Values.startupTaint.enabled .Values.pullSecrets.enabled .Values.prefetch.enabled -}}
 true
 {{- end -}}
 {{- end -}}

@@ -122,6 +122,9 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 {{- if .Values.startupTaint.enabled }}
 - --startup-taint
 {{- end }}
+{{- if .Values.prefetch.enabled }}
+- --image-prefetch
+{{- end }}
 {{- end -}}
 
 {{/* The controller's arguments, without the operator's. */}}
@@ -133,6 +136,9 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 {{- end }}
 {{- if .Values.controller.claimAnnotations }}
 - --pvc-annotations
+{{- end }}
+{{- if .Values.prefetch.enabled }}
+- --image-prefetch
 {{- end }}
 {{- end -}}
 

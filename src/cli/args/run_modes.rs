@@ -63,6 +63,10 @@ pub struct NodeArgs {
     /// permission to get and patch its node, and to get csinodes.
     #[arg(long)]
     pub startup_taint: bool,
+    /// Bring images to this node before pods ask for them, as ImagePrefetches say. The plugin needs permission to watch
+    /// imageprefetches, to write nodeimagecaches, and to get its node.
+    #[arg(long, env = "COMPOSEFS_CSI_IMAGE_PREFETCH")]
+    pub image_prefetch: bool,
     /// How the API server is reached.
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,
@@ -117,6 +121,10 @@ pub struct ControllerArgs {
     /// --extra-create-metadata.
     #[arg(long)]
     pub pvc_annotations: bool,
+    /// Let nodes begin with ImagePrefetches in waves, and write what they report. The controller needs permission to watch
+    /// imageprefetches, nodeimagecaches and nodes, and to write and delete imageprefetches.
+    #[arg(long, env = "COMPOSEFS_CSI_IMAGE_PREFETCH")]
+    pub image_prefetch: bool,
     /// How the API server is reached.
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,

@@ -71,6 +71,33 @@ fn a_giant_waits_for_its_room_and_gets_it() {
 }
 
 #[test]
+fn those_behind_wait_for_all_others_and_nobody_makes_room_for_them() {
+    let mut queue = Queue::new(1, 1);
+    let pod = queue.enter("a", 1);
+    queue.admit();
+    let patient = queue.enter_behind("z", 1);
+    assert!(!queue.is_wanted(pod), "not for one behind");
+    let others = enter(&mut queue, &["a", "b", "c", "a", "b", "c", "a", "b", "c", "a", "b", "c"]);
+    let mut leaving = pod;
+    for _ in &others {
+        queue.leave(leaving);
+        let admitted = queue.admit();
+        assert!(admitted.len() == 1 && others.contains(&admitted[0]), "however often it is passed by");
+        leaving = admitted[0];
+    }
+    queue.leave(leaving);
+    assert_eq!(queue.admit(), [patient]);
+    let next = queue.enter_behind("y", 1);
+    assert!(queue.is_wanted(patient) && !queue.is_wanted_in_front(patient));
+    let pod = queue.enter("a", 1);
+    assert!(queue.is_wanted_in_front(patient));
+    queue.leave(patient);
+    assert_eq!(queue.admit(), [pod]);
+    queue.leave(pod);
+    assert_eq!(queue.admit(), [next]);
+}
+
+#[test]
 fn what_would_let_nobody_in_need_not_leave() {
     let mut queue = Queue::new(2, 1);
     let (a, b) = (queue.enter("a", 1), queue.enter("b", 1));

@@ -1,6 +1,6 @@
 //! Which images go: the decision, without any I/O.
 //!
-//! An image stays if a volume record, a mount, a pin or a hold needs it, or if it was used less than the
+//! An image stays if a volume record, a mount, a pin, a prefetch or a hold needs it, or if it was used less than the
 //! minimum age ago. As long as it is unknown what is needed, everything stays. By watermarks no more goes than is needed,
 //! and what was used of late only if that ends the want.
 
@@ -44,6 +44,8 @@ pub(super) enum Need {
     Mount,
     /// The operator.
     Pin,
+    /// A prefetch.
+    Prefetch,
     /// A pull or publish under way.
     Hold,
 }

@@ -24,6 +24,7 @@ pub(super) struct Needs {
     shown: BTreeSet<VerityDigest>,
     volumes: HashSet<Digest>,
     pins: HashSet<Digest>,
+    prefetched: HashSet<Digest>,
     /// Why it is not known what is needed; empty if it is.
     pub(super) unknown: Vec<String>,
 }
@@ -44,6 +45,7 @@ impl Needs {
         add_missing(parts, &volumes, &mut needs.unknown)?;
         needs.volumes = volumes.into_iter().map(|volume| volume.image).collect();
         needs.pins = parts.pins.list()?.into_iter().collect();
+        needs.prefetched = parts.prefetched.list()?.into_iter().map(|pin| pin.manifest).collect();
         Ok(needs)
     }
 
@@ -56,8 +58,10 @@ impl Needs {
             Some(Need::Volume)
         } else if self.held.contains(manifest) || image.is_any_of(&self.held_images) {
             Some(Need::Hold)
+        } else if self.pins.contains(manifest) {
+            Some(Need::Pin)
         } else {
-            self.pins.contains(manifest).then_some(Need::Pin)
+            self.prefetched.contains(manifest).then_some(Need::Prefetch)
         }
     }
 

@@ -171,7 +171,7 @@ impl Marked {
         Ok(())
     }
 
-    /// Marks what volume records and pins need of images that have no record.
+    /// Marks what volume records, pins and prefetches need of images that have no record.
     ///
     /// # Errors
     /// [`StoreError::Blocked`] if a volume record cannot be read, since it might name any image, or if the image that a
@@ -184,7 +184,8 @@ impl Marked {
             return Err(StoreError::Blocked(unknown.join("; ")));
         }
         let mut kept: BTreeSet<_> = volumes.iter().filter_map(|volume| volume.composefs).collect();
-        for pin in parts.pins.list()? {
+        let prefetched = parts.prefetched.list()?.into_iter().map(|pin| pin.manifest);
+        for pin in parts.pins.list()?.into_iter().chain(prefetched) {
             kept.extend(parts.first_digests.images_of(&pin)?);
         }
         for image in kept {

@@ -12,6 +12,7 @@ pub(super) mod names;
 pub(super) mod objects;
 pub(super) mod partials;
 pub(super) mod pins;
+pub(super) mod prefetched;
 pub(super) mod volumes;
 
 use access::Access;
@@ -23,6 +24,7 @@ use names::Names;
 use objects::StoredObjects;
 use partials::Partials;
 use pins::Pins;
+use prefetched::Prefetched;
 use volumes::Volumes;
 
 use std::time::Duration;
@@ -35,7 +37,7 @@ use super::space::Spare;
 use crate::image::objects::Objects;
 
 /// The directories of a store, besides its root. `objects/xx` and `staging/<boot id>` are made below them.
-pub(super) const DIRECTORIES: [&str; 17] = [
+pub(super) const DIRECTORIES: [&str; 18] = [
     disk::TEMPORARY,
     Markers::DIRECTORY,
     Holds::DIRECTORY,
@@ -52,6 +54,7 @@ pub(super) const DIRECTORIES: [&str; 17] = [
     Names::DIRECTORY,
     FirstDigests::DIRECTORY,
     Pins::DIRECTORY,
+    Prefetched::DIRECTORY,
     Volumes::DIRECTORY,
 ];
 
@@ -68,6 +71,7 @@ pub(super) struct Parts {
     pub(super) evidence: EvidenceStore,
     pub(super) first_digests: FirstDigests,
     pub(super) pins: Pins,
+    pub(super) prefetched: Prefetched,
     pub(super) volumes: Volumes,
 }
 
@@ -91,6 +95,7 @@ impl Parts {
             evidence: EvidenceStore::new(disk),
             first_digests: FirstDigests::new(disk, key),
             pins: Pins::new(disk),
+            prefetched: Prefetched::new(disk),
             volumes: Volumes::new(disk, boot_id),
         }
     }

@@ -14,4 +14,25 @@ impl Store {
         let image = self.parts.images.get(manifest)?.ok_or(StoreError::NoImage(*manifest))?;
         self.parts.pins.add(&hold, &image)
     }
+
+    /// Keeps the image for a wish of a prefetch, which was resolved to `target`, until that is removed
+    /// ([`super::Prefetched::remove`]); durably. An image that was kept for the same wish before is kept no longer.
+    ///
+    /// # Errors
+    /// [`StoreError::NoImage`], and those of writing a file.
+    pub fn keep_prefetched(
+        &self,
+        (owner, wish, target): (&str, Digest, Digest),
+        manifest: &Digest,
+    ) -> Result<(), StoreError> {
+        let hold = self.hold();
+        hold.keep_blocking(&[Held::Manifest(*manifest)])?;
+        let image = self.parts.images.get(manifest)?.ok_or(StoreError::NoImage(*manifest))?;
+        let prefetched = &self.parts.prefetched;
+        prefetched.add(&hold, (owner, wish, target), &image)?;
+        let before = prefetched.list()?.into_iter();
+        let mut before =
+            before.filter(|pin| pin.owner == owner && pin.wish == wish && pin.manifest != *manifest);
+        before.try_for_each(|pin| prefetched.remove(&pin))
+    }
 }

@@ -72,6 +72,18 @@ impl Space {
             .or_else(|| short("inodes", total.inodes, used.inodes, excess.inodes))
     }
 
+    /// The same with so many bytes more in use.
+    #[must_use]
+    pub fn with(self, bytes: u64) -> Self {
+        let used = Amount { bytes: self.used.bytes.saturating_add(bytes), ..self.used };
+        Self { used, ..self }
+    }
+
+    /// The bytes that are left.
+    pub fn free(&self) -> u64 {
+        self.total.bytes.saturating_sub(self.used.bytes)
+    }
+
     /// Whether more than `percent` of bytes or inodes are used.
     pub fn exceeds(&self, percent: u8) -> bool {
         self.excess(percent) != Amount::default()

@@ -33,7 +33,7 @@ fn silent(
     let (release, released) = oneshot::channel::<()>();
     let seen = Arc::clone(&progress);
     let task = tokio::spawn(async move {
-        let mut turn = turns.begin(tenant(&host), &seen.layers[0]).await;
+        let mut turn = turns.begin(tenant(&host), &seen.layers[0], &Urgency::urgent()).await;
         turn.during(released).await.map(drop)
     });
     (progress, release, task)
@@ -54,7 +54,7 @@ async fn silent_registries_keep_nobody_out() {
     let turns = quick(2, 16);
     let attackers: Vec<_> = (0..6).map(|n| silent(&turns, &format!("evil-{n}"))).collect();
     let good = progress();
-    let mut turn = turns.begin(tenant("good"), &good.layers[0]).await;
+    let mut turn = turns.begin(tenant("good"), &good.layers[0], &Urgency::urgent()).await;
     turn.during(async {}).await.unwrap();
     // They all go on, beside the slots.
     for (progress, release, task) in attackers {
@@ -84,7 +84,7 @@ async fn a_long_layer_of_a_fast_registry_takes_turns_with_another() {
         let (turns, progress) = (Arc::clone(&turns), progress());
         let seen = Arc::clone(&progress);
         let task = tokio::spawn(async move {
-            let mut turn = turns.begin(tenant(host), &seen.layers[0]).await;
+            let mut turn = turns.begin(tenant(host), &seen.layers[0], &Urgency::urgent()).await;
             loop {
                 turn.during(async {}).await.unwrap();
                 turn.took(1 << 20).await.unwrap();
@@ -130,4 +130,45 @@ fn only_the_registrys_own_slowness_counts() {
     assert!(!over(seen(1 << 20, 4)), "fast enough");
     assert!(!over(seen(0, 1)), "the disk was waited for, or our own brake");
     assert!(rules.is_over(seen(1 << 30, 1), rules.turn), "a turn is over for the fastest");
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_stands_behind_and_gives_way() {
+    let turns = quick(2, 16);
+    let (patient, progress_of_it) = (Urgency::patient(), progress());
+    let begin = |turns: &Arc<Turns>, urgency: &Urgency| {
+        let (turns, urgency, seen) = (Arc::clone(turns), urgency.clone(), Arc::clone(&progress_of_it));
+        tokio::spawn(async move {
+            let mut turn = turns.begin(tenant("a"), &seen.layers[0], &urgency).await;
+            let _ = turn.during(std::future::pending::<()>()).await;
+        })
+    };
+    // It has a slot as long as nobody else wants it.
+    let first = begin(&turns, &patient);
+    until(|| state(&progress_of_it) == LayerState::Fetching).await;
+    // Two pods' layers, of the same tenant and another: the second one gets the prefetch's slot.
+    let (one, two) = (progress(), progress());
+    let _one = turns.begin(tenant("a"), &one.layers[0], &Urgency::urgent()).await;
+    let _two = turns.begin(tenant("b"), &two.layers[0], &Urgency::urgent()).await;
+    until(|| state(&progress_of_it) == LayerState::Aside).await;
+    first.abort();
+}
+
+#[tokio::test]
+async fn a_pull_that_somebody_joins_leaves_the_line_behind() {
+    let gate = Gate::new(1, 1);
+    let lane = |host: &str, behind| Lane { tenant: tenant(host), behind };
+    let held = gate.enter(lane("x", false), 1).await;
+    let urgency = Urgency::patient();
+    let waiting = tokio::spawn(enter(gate.clone(), tenant("a"), urgency.clone()));
+    let behind = gate.enter_behind(lane("b", true), 1);
+    tokio::pin!(behind);
+    assert!(futures_util::FutureExt::now_or_never(&mut behind).is_none());
+    until(|| gate.occupancy().waiting == 2).await;
+    urgency.hurry();
+    // It has changed lines when the one in the slot would make room for it.
+    until(|| held.is_wanted()).await;
+    drop(held);
+    let _pass = waiting.await.unwrap();
+    assert!(futures_util::FutureExt::now_or_never(&mut behind).is_none());
 }

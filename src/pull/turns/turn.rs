@@ -9,9 +9,10 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
 use super::aside::Place;
-use super::{Seen, Tenant, Turns};
+use super::{Lane, Seen, Tenant, Turns};
 use crate::fair::Pass;
 use crate::pull::progress::{LayerProgress, LayerState};
+use crate::pull::urgency::Urgency;
 
 /// A layer that streams. It must read through [`Turn::during`] and report to [`Turn::took`].
 pub(in crate::pull) struct Turn<'a> {
@@ -25,17 +26,19 @@ pub(in crate::pull) struct Turn<'a> {
     seen: Seen,
     /// What its registry sent before the last look, in bytes per second.
     rate: u64,
+    /// Whether anybody waits for its pull.
+    urgency: Urgency,
 }
 
 /// Where a layer is.
 enum At {
-    Slot(Pass<Tenant>),
+    Slot(Pass<Lane>),
     Aside {
         place: Place,
         /// When the next bytes may come.
         due: Instant,
         /// Waits for the next turn, if a slot would help.
-        back: Option<BoxFuture<'static, Pass<Tenant>>>,
+        back: Option<BoxFuture<'static, Pass<Lane>>>,
     },
 }
 
@@ -49,7 +52,7 @@ pub(in crate::pull) struct GaveWay {
 /// What can happen to a layer while something else is waited for.
 enum Event {
     Look,
-    Back(Pass<Tenant>),
+    Back(Pass<Lane>),
     GivenUp,
 }
 
@@ -57,13 +60,15 @@ impl<'a> Turn<'a> {
     pub(super) fn new(
         turns: &'a Turns,
         tenant: Tenant,
-        pass: Pass<Tenant>,
+        pass: Pass<Lane>,
         progress: &'a LayerProgress,
+        urgency: Urgency,
     ) -> Self {
         let now = Instant::now();
         progress.set(LayerState::Fetching);
         let seen = Seen::default();
-        Self { turns, tenant, progress, at: At::Slot(pass), since: now, looked: now, seen, rate: 0 }
+        let at = At::Slot(pass);
+        Self { turns, tenant, progress, at, since: now, looked: now, seen, rate: 0, urgency }
     }
 
     /// Whether the layer stands aside.
@@ -124,8 +129,7 @@ impl<'a> Turn<'a> {
         let from = (*due).max(now.checked_sub(Duration::from_secs(1)).unwrap_or(now));
         *due = from + Duration::from_secs_f64(bytes as f64 / rules.trickle.max(1) as f64);
         if *due > now && back.is_none() {
-            let (gate, tenant) = (gate.clone(), tenant.clone());
-            *back = Some(async move { gate.enter(tenant, 1).await }.boxed());
+            *back = Some(super::enter(gate.clone(), tenant.clone(), self.urgency.clone()).boxed());
         }
     }
 
@@ -155,10 +159,10 @@ impl<'a> Turn<'a> {
     }
 
     fn look(&mut self) {
-        let (seen, rules) = (self.seen, &self.turns.rules);
+        let seen = self.seen;
         self.rate = seen.rate();
         match &self.at {
-            At::Slot(pass) if rules.is_over(seen, self.since.elapsed()) && pass.is_wanted() => {
+            At::Slot(pass) if self.is_over(pass) && pass.is_wanted() => {
                 // The place comes first: the slot's next owner must not find this layer in neither.
                 let place = self.turns.aside.take(self.tenant.clone(), seen.rate());
                 self.go(At::Aside { place, due: Instant::now(), back: None }, LayerState::Aside);
@@ -169,6 +173,12 @@ impl<'a> Turn<'a> {
         (self.looked, self.seen) = (Instant::now(), Seen::default());
     }
 
+    /// Whether the slot is given back if somebody wants it. What nobody waits for gives way at once to what somebody does.
+    fn is_over(&self, pass: &Pass<Lane>) -> bool {
+        let gives_way = !self.urgency.is_urgent() && pass.is_wanted_in_front();
+        gives_way || self.turns.rules.is_over(self.seen, self.since.elapsed())
+    }
+
     fn go(&mut self, at: At, state: LayerState) {
         (self.at, self.since) = (at, Instant::now());
         self.progress.set(state);
@@ -176,7 +186,7 @@ impl<'a> Turn<'a> {
 }
 
 /// The pass of one who waits; nothing ever, for one who does not.
-async fn returning(back: &mut Option<BoxFuture<'static, Pass<Tenant>>>) -> Pass<Tenant> {
+async fn returning(back: &mut Option<BoxFuture<'static, Pass<Lane>>>) -> Pass<Lane> {
     match back {
         Some(waiting) => waiting.await,
         None => std::future::pending().await,

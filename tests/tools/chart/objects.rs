@@ -40,6 +40,23 @@ fn the_csi_driver_fits_the_release() {
 }
 
 #[test]
+fn a_node_plugin_is_kept_to_its_own_object_where_the_release_can() {
+    for (kubernetes, there) in [("1.20.0", false), ("1.29.9", false), ("1.30.0", true), (VERSIONS[1], true)] {
+        let objects = render(kubernetes, &["prefetch.enabled=true"]);
+        let kinds: Vec<&str> = objects.iter().map(|object| text(object, "/kind")).collect();
+        assert_eq!(kinds.iter().filter(|kind| **kind == "CustomResourceDefinition").count(), 2);
+        for kind in ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"] {
+            assert_eq!(kinds.contains(&kind), there, "{kubernetes}");
+        }
+        if there {
+            let policy = only(&objects, "ValidatingAdmissionPolicy", "-node-image-caches");
+            let who = text(policy, "/spec/matchConditions/0/expression");
+            assert!(who.contains(":somewhere:test-composefs-csi-node\""), "{who}");
+        }
+    }
+}
+
+#[test]
 fn openshift_is_told_what_inline_volumes_may_give_to_pods() {
     let label = "/metadata/labels/security.openshift.io~1csi-ephemeral-volume-profile";
     for (set, expected) in [

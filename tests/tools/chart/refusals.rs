@@ -5,7 +5,7 @@ use crate::support::chart::{VERSIONS, render, render_command, try_render};
 use crate::support::objects::check;
 
 /// Values, and what the message says.
-const REFUSED: [(&[&str], &str); 38] = [
+const REFUSED: [(&[&str], &str); 39] = [
     // the program refuses its arguments
     (&["node.gc.highPercent=70"], "node.gc.lowPercent (80) is above node.gc.highPercent (70)"),
     (
@@ -105,6 +105,7 @@ const REFUSED: [(&[&str], &str); 38] = [
     ),
     // objects that nobody would serve, or twice
     (&["storageClasses[0].name=a", "controller.enabled=false"], "storageClasses needs controller.enabled"),
+    (&["prefetch.enabled=true", "controller.enabled=false"], "prefetch.enabled needs controller.enabled"),
     (
         &["metrics.podMonitor.enabled=true", "metrics.serviceMonitor.enabled=true"],
         "metrics.podMonitor.enabled and metrics.serviceMonitor.enabled are both true",

@@ -35,6 +35,16 @@ fn rights_follow_the_switches() {
     let sets = ["pullSecrets.enabled=true", "pullSecrets.namespaces={a,b}"];
     assert_eq!(rules(&sets), [cluster, node, lease, a, b]);
 
+    // Prefetching has no right to Secrets: namespaces give them, one by one.
+    assert_eq!(rules(&["prefetch.enabled=true"]), [cluster, node, lease]);
+    let resources = |sets: &[&str]| {
+        let objects = render(VERSIONS[1], sets);
+        let role = only(&objects, "ClusterRole", "-node");
+        role["rules"].as_array().unwrap().iter().map(|rule| rule["resources"][0].clone()).collect::<Vec<_>>()
+    };
+    let prefetching = ["imageprefetches", "nodeimagecaches", "nodeimagecaches/status", "nodes"];
+    assert_eq!(resources(&["prefetch.enabled=true", "events.enabled=false"]), prefetching);
+
     // Who has no rights has no token either.
     for (sets, token) in [(&none[..], false), (&taint[..], true), (&[][..], true)] {
         let objects = render(VERSIONS[1], sets);

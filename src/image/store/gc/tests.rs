@@ -10,6 +10,7 @@ fn candidate() -> impl Strategy<Value = Candidate> {
         1 => Just(Some(Need::Volume)),
         1 => Just(Some(Need::Mount)),
         1 => Just(Some(Need::Pin)),
+        1 => Just(Some(Need::Prefetch)),
         1 => Just(Some(Need::Hold)),
     ];
     (any::<[u8; 32]>(), 0u64..200, need, 0u64..50, 0u64..50).prop_map(

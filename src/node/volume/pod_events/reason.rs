@@ -109,6 +109,7 @@ fn is_refused_pull(error: &PullError) -> bool {
         // The image is absent and the policy forbids a pull, exceeds a limit, arrived corrupt, or is unusable.
         PullError::Absent(_)
         | PullError::Limit { .. }
+        | PullError::WouldFill { .. }
         | PullError::DiffId { .. }
         | PullError::ChunkedDiffId { .. }
         | PullError::Manifest { .. }

@@ -1,0 +1,169 @@
+//! One attempt to bring an image here: the namespace's Secrets, what the reference means, the pull, and the record that
+//! keeps the image.
+
+use super::desk::{Job, Outcome};
+use super::{Parts, Refusal};
+use crate::image::store::{Store, StoreError};
+use crate::kind::Kind;
+use crate::node::credential_providers::PodIdentity;
+use crate::oci::Credentials;
+use crate::oci::digest::Digest;
+use crate::oci::reference::Reference;
+use crate::pull::{Caller, ImageRequest, Images as _, PullError, PullPolicy, Waiter, Watch};
+
+/// Why an attempt failed.
+struct Failed {
+    refusal: Refusal,
+    for_good: bool,
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, for_good: false }
+    }
+}
+
+impl From<PullError> for Failed {
+    fn from(error: PullError) -> Self {
+        Refusal { reason: reason(&error), message: error.to_string() }.into()
+    }
+}
+
+fn failed(reason: &'static str, error: impl std::fmt::Display) -> Failed {
+    Refusal { reason, message: error.to_string() }.into()
+}
+
+fn reason(error: &PullError) -> &'static str {
+    match (error, error.kind()) {
+        (PullError::Refused(_) | PullError::Unsealed { .. }, _) => "RefusedByPolicy",
+        (PullError::Limit { .. }, _) => "TooLarge",
+        (_, Kind::Exhausted) => "NoSpace",
+        (_, Kind::Denied) => "Denied",
+        (_, Kind::NotFound) => "NotFound",
+        (_, Kind::Corrupt | Kind::Invalid | Kind::Unsupported) => "Unusable",
+        _ => "Unavailable",
+    }
+}
+
+/// Works on a job to its end. Dropped, it leaves nothing half done.
+pub(super) async fn run(parts: Parts, job: Job, watch: Watch) -> Outcome {
+    let mut target = job.target;
+    match attempt(&parts, &job, &watch, &mut target).await {
+        Ok(target) => Outcome::Ready { target },
+        Err(Failed { refusal: Refusal { reason, message }, for_good }) => {
+            tracing::warn!(
+                prefetch = format!("{}/{}", job.namespace, job.name),
+                image.reference = job.key.1,
+                reason,
+                "an image was not prefetched: {message}"
+            );
+            Outcome::Failed { reason, message, for_good, target }
+        }
+    }
+}
+
+async fn attempt(
+    parts: &Parts,
+    job: &Job,
+    watch: &Watch,
+    target: &mut Option<Digest>,
+) -> Result<Digest, Failed> {
+    let for_good = |refusal: Failed| Failed { for_good: true, ..refusal };
+    let reference: Reference =
+        job.key.1.parse().map_err(|error| for_good(failed("InvalidReference", error_text(&error))))?;
+    parts.layouts.check(&reference).map_err(|error| for_good(failed("Denied", error)))?;
+    if let Some(known) = *target
+        && is_kept(parts, job, known).await?
+    {
+        return Ok(known);
+    }
+    let credentials = credentials(parts, job, &reference).await?;
+    let meant = match *target {
+        Some(known) => known,
+        None => parts.images.resolve(&reference, &credentials).await?,
+    };
+    *target = Some(meant);
+    let request = ImageRequest {
+        reference: reference.pinned(meant),
+        policy: PullPolicy::IfNotPresent,
+        platform: parts.platform.clone(),
+        caller: Caller::Prefetch { namespace: job.namespace.clone(), up_to: parts.up_to },
+        pinned: None,
+        noexec: false,
+        credentials,
+        watch: watch.clone(),
+    };
+    let ready = parts.images.ensure(&request).await;
+    // Housekeeping looks whether there is still room.
+    parts.housekeeping.notify_one();
+    let ready = ready?;
+    if job.keeps {
+        let (owner, wish, manifest) = (job.key.0.clone(), job.wish, ready.record.manifest);
+        // The hold goes along until the record keeps the image.
+        let hold = ready.hold;
+        on_disk(parts, move |store| {
+            let _hold = hold;
+            store.keep_prefetched((&owner, wish, meant), &manifest)
+        })
+        .await?;
+    }
+    tracing::info!(
+        prefetch = format!("{}/{}", job.namespace, job.name),
+        image.reference = job.key.1,
+        image.digest = %ready.record.manifest,
+        fetched_bytes = ready.fetched,
+        "an image was prefetched"
+    );
+    Ok(meant)
+}
+
+fn error_text(error: &crate::oci::reference::ReferenceError) -> String {
+    error.to_string()
+}
+
+/// Whether an earlier process has brought the image here and kept it, by the same meaning of its reference.
+async fn is_kept(parts: &Parts, job: &Job, target: Digest) -> Result<bool, Refusal> {
+    let (owner, wish) = (job.key.0.clone(), job.wish);
+    on_disk(parts, move |store| {
+        for pin in store.prefetched().list()? {
+            if pin.owner == owner && pin.wish == wish {
+                let same = store.prefetched().target(&pin)? == Some(target);
+                return Ok(same && store.images().get(&pin.manifest)?.is_some());
+            }
+        }
+        Ok(false)
+    })
+    .await
+}
+
+/// Those of the prefetch's Secrets, or else what the node's own providers have for the image.
+async fn credentials(parts: &Parts, job: &Job, reference: &Reference) -> Result<Credentials, Failed> {
+    let mut own = Credentials::none();
+    for name in &job.pull_secrets {
+        own = own.and(parts.api.secret(&job.namespace, name).await?);
+    }
+    // There is no pod, so nothing of a pod's is asked for.
+    let found = parts.credential_providers.complete(reference, &own, &PodIdentity::default()).await;
+    Ok(found.map_err(|error| failed("NoCredentials", error))?.credentials)
+}
+
+pub(super) async fn on_disk<T: Send + 'static>(
+    parts: &Parts,
+    work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Refusal> {
+    let store = std::sync::Arc::clone(&parts.store);
+    let done = tokio::task::spawn_blocking(move || work(&store)).await;
+    let failed = |error: &dyn std::fmt::Display, full| Refusal {
+        reason: if full { "NoSpace" } else { "StoreFailed" },
+        message: error.to_string(),
+    };
+    match done {
+        Ok(done) => done.map_err(|error| failed(&error, error.kind() == Kind::Exhausted)),
+        Err(lost) => Err(failed(&lost, false)),
+    }
+}
+
+/// The one that waits, as the operator sees it among the pulls.
+pub(super) fn waiter(job: &Job) -> Waiter {
+    Waiter { pod: String::new(), volume: format!("prefetch {}/{}", job.namespace, job.name) }
+}
