@@ -13,6 +13,7 @@ mod parts;
 mod policy;
 mod progress;
 mod pulls;
+mod push;
 mod seal;
 mod serve;
 mod status;
@@ -151,6 +152,8 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
             let options = seal::Options { rules: (*rules).into(), tag: tag.clone(), force: *force };
             seal::seal(&engine()?, &cli.engine(PARALLEL_LAYERS), image, options, output).await
         }
+        // Needs no store: a machine that builds has none.
+        Command::Push(arguments) => push::push(&cli.engine(PARALLEL_LAYERS), arguments, output).await,
         Command::Pin { image } => store::pin(&engine()?, Stored::parse(image, None)?, true, output).await,
         Command::Unpin { image } => store::pin(&engine()?, Stored::parse(image, None)?, false, output).await,
         Command::Prune { watermark, watermarks, dry_run } => {

@@ -1,7 +1,8 @@
 //! composefs-csi: image-backed, read-only volumes for Kubernetes.
 //!
 //! Imports point downwards only: `main` → [`cli`] → [`app`] → the services of [`node`] and [`controller`] → [`csi`]
-//! → [`volume`] → [`pull`] → [`image`] and [`trust`] → [`oci`]. The last four know nothing of CSI, Kubernetes or mounting. All
+//! → [`volume`] → [`pull`] → [`image`] and [`trust`] → [`oci`]. The last four know nothing of CSI, Kubernetes or mounting,
+//! nor does [`push`], which [`cli`] uses beside [`app`]. All
 //! layers may use [`metrics`], [`kind`], [`integrity`], [`text`], [`units`], [`duration`], [`durable_file`], [`fair`],
 //! [`program`] and [`sys`], the system calls that no crate offers. `docs/ARCHITECTURE.md` shows the layers;
 //! `tests/pure/architecture.rs` checks them.
@@ -22,6 +23,7 @@ pub mod node;
 pub mod oci;
 mod program;
 pub mod pull;
+pub mod push;
 pub mod sys;
 pub mod text;
 pub mod trust;

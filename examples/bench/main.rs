@@ -10,6 +10,7 @@ mod disk;
 mod fixtures;
 mod line;
 mod machine;
+mod model;
 mod packages;
 mod peers;
 mod plot;
@@ -53,9 +54,12 @@ struct Arguments {
     #[arg(long, default_value_t = 50)]
     pods: u32,
     /// Sections to measure.
-    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "chunked", "memory", "publish", "policy", "sharing", "reads", "transfer"].map(str::to_owned))]
+    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "chunked", "memory", "publish", "policy", "sharing", "reads", "transfer", "model"].map(str::to_owned))]
     only: Vec<String>,
-    /// Where images are made and kept (about 8 GB); ~/.cache/composefs-csi/bench by default.
+    /// Bytes of the file of a model.
+    #[arg(long, default_value_t = 4 << 30)]
+    model_bytes: u64,
+    /// Where images are made and kept (about 16 GB); ~/.cache/composefs-csi/bench by default.
     #[arg(long)]
     cache: Option<PathBuf>,
     /// Where the disk of a run is mounted, whose file lies beside it; both are removed before and after.
@@ -106,6 +110,11 @@ fn run(arguments: &Arguments) -> Result<String> {
             "sharing" => bench.sharing(&mut report)?,
             "reads" => bench.reads(&mut report)?,
             "transfer" => bench.transfer(&mut report)?,
+            "model" => {
+                let places = (bench.cache.as_path(), bench.work());
+                let much = (arguments.model_bytes, arguments.rounds);
+                report.model(&model::measure(&bench.program, &bench.registry, places, much)?);
+            }
             other => anyhow::bail!("there is no section {other:?}"),
         }
     }

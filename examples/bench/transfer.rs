@@ -197,7 +197,7 @@ fn fixture(registry: &Registry, cache: &Path) -> Result<(String, u64)> {
 }
 
 /// An endless stream of bytes that differs for each seed and that nothing compresses.
-struct Noise(u64);
+pub struct Noise(pub u64);
 
 impl Read for Noise {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

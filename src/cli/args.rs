@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod mirrors;
+mod push;
 mod run_modes;
 
 pub use mirrors::MirrorArgs;
+pub use push::{ArtifactArg, CompressionArg, PushArgs};
 pub use run_modes::{ControllerArgs, NodeArgs, WatermarkArgs};
 
 use super::access::AccessArgs;
@@ -240,6 +242,9 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Push a directory as an image or an artifact. The same files give the same digest, and what the registry has is not
+    /// sent again.
+    Push(PushArgs),
     /// Keep an image from being removed.
     Pin {
         /// The image, as for `inspect`.

@@ -21,6 +21,7 @@ use crate::oci::manifest::ManifestError;
 use crate::oci::platform::PlatformError;
 use crate::oci::reference::ReferenceError;
 use crate::pull::PullError;
+use crate::push::PushError;
 use crate::text::Escaping;
 
 /// A failure as a program reads it, in one line.
@@ -98,7 +99,7 @@ fn kind(error: &anyhow::Error) -> Option<Kind> {
         };
     }
     error.chain().find_map(|cause| {
-        kind_of!(cause: StoredError, PullError, SourceError, StoreError, MountError, ImageError, ManifestError, ReferenceError,
+        kind_of!(cause: StoredError, PullError, PushError, SourceError, StoreError, MountError, ImageError, ManifestError, ReferenceError,
                  DigestError, PlatformError);
         None
     })

@@ -76,7 +76,7 @@ pub(super) fn message(state: LayerState, complete: bool, rate: u64) -> String {
     }
 }
 
-fn style() -> ProgressStyle {
+pub(super) fn style() -> ProgressStyle {
     ProgressStyle::with_template(
         // The bar takes what the terminal has left.
         "{prefix} {wide_bar} {decimal_bytes:>9}/{decimal_total_bytes:<9} {msg:<12}",
@@ -85,7 +85,7 @@ fn style() -> ProgressStyle {
 }
 
 /// A line with seconds, for the whole, and for what has no end that could be seen coming.
-fn spinner() -> ProgressBar {
+pub(super) fn spinner() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}");
     ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }

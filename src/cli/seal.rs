@@ -13,7 +13,7 @@ use crate::app::engine::{Engine, EngineSettings, sources};
 use crate::image::composefs;
 use crate::image::seal::Seal;
 use crate::image::seal::document::{Edited, replace_manifests, seal_manifest};
-use crate::image::tree::{CheckedTree, Powers, Rules, Stop};
+use crate::image::tree::{Powers, Rules, Stop};
 use crate::image::verity::VerityDigest;
 use crate::oci::destination::{Destination, NewManifest, NewName};
 use crate::oci::digest::Digest;
@@ -186,7 +186,7 @@ impl Sealer<'_> {
                 let limits = (&self.engine.limits.image, &Stop::default());
                 let tree = pull::fold(&self.engine.store, &unbuilt.parts, rules, limits, &name)?;
                 if rules == self.options.rules {
-                    warn_of_powers(&tree);
+                    warn_of_powers(&tree.powers());
                 }
                 let written = composefs::write_image(tree);
                 let image =
@@ -251,8 +251,8 @@ impl Sealer<'_> {
 }
 
 /// Says what nodes will want a verified signature for, before the image is signed.
-fn warn_of_powers(tree: &CheckedTree) {
-    let Powers { special_file, privileged_file, .. } = tree.powers();
+pub(super) fn warn_of_powers(powers: &Powers) {
+    let Powers { special_file, privileged_file, .. } = powers;
     for (path, what) in [
         (special_file, "device nodes or named pipes"),
         (privileged_file, "set-user-ID or set-group-ID bits or file capabilities"),

@@ -25,6 +25,7 @@ mod tar_split;
 pub(crate) mod testing;
 mod toc;
 mod wire;
+mod write;
 
 pub use annotations::{Positions, Section};
 pub use compare::compare;
@@ -38,3 +39,4 @@ pub use runs::{Run, cut};
 pub use tar_split::{Segment, TarSplit};
 pub use toc::{Chunk, Toc, TocFile};
 pub use wire::{Part, Wire};
+pub use write::{ChunkedWriter, Described};

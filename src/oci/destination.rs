@@ -1,7 +1,7 @@
-//! Writes manifests to the repository or layout that an image came from.
+//! Writes manifests to a repository or layout, and blobs to a repository.
 //!
-//! Only `composefs-csi seal` does this; the node plugin never writes to a registry. Layers and configs are not
-//! written: the repository or layout has them already.
+//! Only `composefs-csi seal` and `push` do this; the node plugin never writes to a registry. `seal` writes no layers and
+//! configs: the repository or layout has them already.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,4 +42,54 @@ pub trait Destination: Send + Sync + std::fmt::Debug {
 
     /// Stores a manifest and gives it a name.
     async fn put_as(&self, manifest: &NewManifest, name: &NewName) -> Result<(), SourceError>;
+}
+
+/// A blob to write, whose bytes are known before they are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// A repository that takes blobs (distribution-spec 1.1, "Push").
+#[async_trait]
+pub trait Repository: Destination {
+    /// Whether the repository has a blob. A registry that does not say so to this credential is taken to have none.
+    ///
+    /// # Errors
+    /// The registry cannot be asked.
+    async fn has_blob(&self, blob: &NewBlob) -> Result<bool, SourceError>;
+
+    /// Begins to write a blob. `from` is another repository of the registry, which may have it.
+    ///
+    /// # Errors
+    /// The registry refuses.
+    async fn begin(&self, blob: &NewBlob, from: Option<&str>) -> Result<Begun, SourceError>;
+}
+
+/// How a blob begins.
+#[derive(Debug)]
+pub enum Begun {
+    /// The registry has taken it from the other repository.
+    Mounted,
+    /// Its bytes are wanted.
+    Open(Box<dyn BlobUpload>),
+}
+
+/// A blob that is being written. If it is dropped, the registry forgets it in time.
+#[async_trait]
+pub trait BlobUpload: Send + std::fmt::Debug {
+    /// Sends the next bytes, at most a few MiB: they are sent again from memory if the connection breaks.
+    ///
+    /// # Errors
+    /// They could not be sent, also not by further attempts.
+    async fn append(&mut self, bytes: Bytes) -> Result<(), SourceError>;
+
+    /// Ends the blob. The registry compares its digest.
+    ///
+    /// # Errors
+    /// The registry has not all bytes, or others.
+    async fn finish(self: Box<Self>) -> Result<(), SourceError>;
 }

@@ -1,4 +1,4 @@
-//! A client of OCI distribution-spec 1.1 that withstands failing and hostile servers. It pulls, and pushes manifests.
+//! A client of OCI distribution-spec 1.1 that withstands failing and hostile servers. It pulls and pushes.
 //!
 //! One [`RegistryClient`] per registry and credential holds the tokens. All clients share one
 //! [`Transport`], whose connections carry no identity. `docs/adr/0015-where-oci-client-is-used.md` says why
@@ -43,6 +43,7 @@ mod scopes;
 mod timed;
 mod token;
 mod transport;
+mod upload;
 mod waiting;
 mod write;
 
@@ -102,6 +103,7 @@ impl RegistrySource {
             offset: 0,
             end: None,
             body: None,
+            upload: None,
             quiet: false,
             subject: format!("blob {} of {}", descriptor.digest, self.name),
         }
@@ -134,6 +136,7 @@ impl RegistrySource {
             offset: 0,
             end: None,
             body: None,
+            upload: None,
             quiet: false,
             subject,
         })

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::credentials::{Credential, CredentialError, CredentialId, Credentials, Found, Helpers};
-use super::destination::Destination;
+use super::destination::{Destination, Repository};
 use super::files::Files;
 use super::followed::Followed;
 use super::layout::LayoutSource;
@@ -183,20 +183,39 @@ impl Sources {
             Reference::Layout(layout) => {
                 Ok(Arc::new(LayoutSource::new(layout).with_limits(self.settings.limits)))
             }
-            Reference::Registry(registry) => {
-                let registries = self.registries();
-                match registries.route(reference)? {
-                    Some(route) => {
-                        let place = route.writable(&registry.name())?;
-                        let place =
-                            self.place(&registries, registry, (place, true), Patience::Settings, credentials);
-                        Ok(Arc::new(place?))
-                    }
-                    None => {
-                        let client = self.client(&registries, registry, reference, credentials)?;
-                        Ok(Arc::new(RegistrySource::new(client, registry)))
-                    }
-                }
+            Reference::Registry(registry) => Ok(Arc::new(self.written(registry, reference, credentials)?)),
+        }
+    }
+
+    /// Opens the repository of `registry` to push to, as [`Sources::destination`].
+    ///
+    /// # Errors
+    /// The credential for the repository cannot be used.
+    pub fn repository(
+        &self,
+        registry: &RegistryReference,
+        credentials: &Credentials,
+    ) -> Result<Arc<dyn Repository>, SourceError> {
+        let reference = Reference::Registry(registry.clone());
+        Ok(Arc::new(self.written(registry, &reference, credentials)?))
+    }
+
+    /// The repository that is written to: the registry's own place, never a mirror.
+    fn written(
+        &self,
+        registry: &RegistryReference,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<RegistrySource, SourceError> {
+        let registries = self.registries();
+        match registries.route(reference)? {
+            Some(route) => {
+                let place = (route.writable(&registry.name())?, true);
+                self.place(&registries, registry, place, Patience::Settings, credentials)
+            }
+            None => {
+                let client = self.client(&registries, registry, reference, credentials)?;
+                Ok(RegistrySource::new(client, registry))
             }
         }
     }

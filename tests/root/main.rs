@@ -30,6 +30,7 @@ mod partial;
 mod powers;
 mod propagation;
 mod pulls;
+mod push;
 mod read_ahead;
 mod requests;
 mod rotation;

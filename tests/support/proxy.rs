@@ -1,5 +1,5 @@
-//! A TCP proxy that counts what comes back through it, and lets it through no faster or further than told: to see
-//! how often something is fetched, and to be in the middle of a pull for certain.
+//! A TCP proxy that counts what goes through it, and lets it through no faster or further than told: to see how often
+//! something is fetched or sent, and to be in the middle of a pull or push for certain.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +25,9 @@ struct Flow {
     rate: AtomicU64,
     /// How many bytes may have passed.
     until: AtomicU64,
+    /// The same of what clients send.
+    sent: AtomicU64,
+    sent_until: AtomicU64,
 }
 
 impl Proxy {
@@ -32,8 +35,13 @@ impl Proxy {
     pub async fn start(upstream: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let flow =
-            Flow { passed: AtomicU64::new(0), rate: AtomicU64::new(0), until: AtomicU64::new(u64::MAX) };
+        let flow = Flow {
+            passed: AtomicU64::new(0),
+            rate: AtomicU64::new(0),
+            until: AtomicU64::new(u64::MAX),
+            sent: AtomicU64::new(0),
+            sent_until: AtomicU64::new(u64::MAX),
+        };
         let flow = Arc::new(flow);
         let (upstream, shared) = (upstream.to_owned(), Arc::clone(&flow));
         tokio::spawn(async move {
@@ -52,6 +60,27 @@ impl Proxy {
     /// Bytes that have come back through it.
     pub fn passed(&self) -> u64 {
         self.flow.passed.load(SeqCst)
+    }
+
+    /// Bytes that clients have sent through it.
+    pub fn sent(&self) -> u64 {
+        self.flow.sent.load(SeqCst)
+    }
+
+    /// Lets clients send so many bytes more, and holds what they send then, until [`Proxy::take_all`].
+    pub async fn take(&self, bytes: u64) {
+        let end = self.sent() + bytes;
+        self.flow.sent_until.store(end, SeqCst);
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while self.sent() < end {
+            assert!(Instant::now() < deadline, "{} of {end} bytes", self.sent());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Clients may send what they like again.
+    pub fn take_all(&self) {
+        self.flow.sent_until.store(u64::MAX, SeqCst);
     }
 
     /// From now on no more than `rate` bytes per second and connection; 0 lifts the limit. What was held goes on.
@@ -78,7 +107,16 @@ impl Flow {
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_server, mut to_server) = server.into_split();
         let up = async {
-            let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+            let mut buffer = vec![0; 16 << 10];
+            while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+                while self.sent.load(SeqCst) >= self.sent_until.load(SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                if to_server.write_all(&buffer[..read]).await.is_err() {
+                    break;
+                }
+                self.sent.fetch_add(read as u64, SeqCst);
+            }
             let _ = to_server.shutdown().await;
         };
         let down = async {

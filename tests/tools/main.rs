@@ -15,6 +15,7 @@ mod manifests;
 mod monitoring;
 mod notation;
 mod policy;
+mod push;
 mod registry;
 mod runc;
 mod signatures;

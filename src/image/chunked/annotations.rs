@@ -7,9 +7,9 @@ use super::doubt::Doubt;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 
-const TOC_DIGEST: &str = "io.github.containers.zstd-chunked.manifest-checksum";
-const TOC_POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
-const TAR_SPLIT_POSITION: &str = "io.github.containers.zstd-chunked.tarsplit-position";
+pub(super) const TOC_DIGEST: &str = "io.github.containers.zstd-chunked.manifest-checksum";
+pub(super) const TOC_POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
+pub(super) const TAR_SPLIT_POSITION: &str = "io.github.containers.zstd-chunked.tarsplit-position";
 
 /// Compressed bytes of a table that are taken, which are held in memory: some 150,000 files.
 const PACKED_MAX: u64 = 16 << 20;

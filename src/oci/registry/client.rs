@@ -129,10 +129,7 @@ impl RegistryClient {
             renewed = true;
         }
         loop {
-            let sent = Transport::send(
-                self.authorized(self.build(request, &held.authorization)?, &held.authorization),
-            )
-            .await;
+            let sent = Transport::send(self.build(request, &held.authorization)?).await;
             let response = sent.map_err(|e| self.broken(e, &request.subject))?;
             let response = self.redirected(response, request).await?;
             if request.is_answered_by(response.status()) {
@@ -337,11 +334,18 @@ impl RegistryClient {
     }
 
     fn build(&self, request: &Request, with: &Authorization) -> Result<RequestBuilder, SourceError> {
-        let url = self.base.join(&format!("{}/{}", request.repository, request.path));
-        let url = url.map_err(|e| SourceError::Settings {
-            detail: format!("{} makes no URL: {e}", request.subject),
-        })?;
-        Ok(self.bare(self.with_namespace(url), request).headers(self.own_headers(with)))
+        let url = match request.upload.as_ref().and_then(|upload| upload.at.clone()) {
+            // Another host, a storage's, takes what its URL allows, and is shown nothing that is meant for this one.
+            Some(url) if !self.is_own(&url) => return Ok(self.bare(url, request)),
+            Some(url) => url,
+            None => {
+                let url = self.base.join(&format!("{}/{}", request.repository, request.path));
+                self.with_namespace(url.map_err(|e| SourceError::Settings {
+                    detail: format!("{} makes no URL: {e}", request.subject),
+                })?)
+            }
+        };
+        Ok(self.authorized(self.bare(url, request).headers(self.own_headers(with)), with))
     }
 
     /// The headers for this host alone. One for the authorization gives way to an answer to its challenge.
@@ -371,6 +375,9 @@ impl RegistryClient {
         builder = builder.header(header::ACCEPT_ENCODING, "identity");
         if let Some(range) = request.range() {
             builder = builder.header(header::RANGE, range);
+        }
+        if let Some(range) = request.upload.as_ref().and_then(|upload| upload.range.as_ref()) {
+            builder = builder.header(header::CONTENT_RANGE, range);
         }
         if let Some(body) = &request.body {
             builder = builder.header(header::CONTENT_TYPE, &body.media_type).body(body.bytes.clone());

@@ -48,6 +48,7 @@ impl RegistrySource {
             offset: 0,
             end: None,
             body: None,
+            upload: None,
             quiet: false,
             subject: format!("the referrers of {}@{subject}", self.name),
         };

@@ -21,6 +21,7 @@ mod range;
 mod referrers;
 mod retry;
 mod script;
+mod upload;
 
 const MANIFEST: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
 

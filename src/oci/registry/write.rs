@@ -19,6 +19,7 @@ impl RegistrySource {
             offset: 0,
             end: None,
             body: Some(Body { media_type: manifest.media_type.clone(), bytes: manifest.bytes.clone() }),
+            upload: None,
             quiet: false,
             subject: format!("{}{separator}{name}", self.name),
         };

@@ -1,0 +1,187 @@
+//! What `push` writes, read by other people's tools: podman and skopeo unpack the image, oras the artifact, and cosign's
+//! signature of a sealed one is what a node's policy asks for.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::archive::noise;
+use crate::support::driver::Machine;
+use crate::support::registry::{Options, Registry, run};
+use crate::support::tools::{debian, debian_set, installed};
+use crate::support::unpacked;
+
+fn tree(root: &Path) {
+    fs::create_dir_all(root.join("usr/share/日本語")).unwrap();
+    fs::create_dir(root.join("empty")).unwrap();
+    fs::write(root.join("usr/share/日本語/f"), noise("f", 70_000)).unwrap();
+    fs::write(root.join("large"), noise("large", 40 << 20)).unwrap();
+    fs::write(root.join("holes"), [noise("1", 5000), vec![0; 2 << 20], noise("2", 5000)].concat()).unwrap();
+    fs::write(root.join("n".repeat(220)), b"long").unwrap();
+    fs::write(root.join("none"), b"").unwrap();
+    fs::hard_link(root.join("large"), root.join("same")).unwrap();
+    symlink("usr/share", root.join("link")).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(root.join("none"), "user.colour", b"blue\0\xff", flags).unwrap();
+}
+
+fn machine(registry: &Registry, extra: &[&str]) -> Machine {
+    let host = format!("--insecure-registry={}", registry.host());
+    Machine::new(&[&[host.as_str()], extra].concat())
+}
+
+/// Both trees, without the root: what it is depends on the tool.
+fn assert_same(found: &Path, wanted: &Path) {
+    let entries = |root: &Path| {
+        let mut all = unpacked::entries(root);
+        all.retain(|entry| !entry.path.is_empty());
+        all
+    };
+    let (found, wanted) = (entries(found), entries(wanted));
+    for (found, wanted) in found.iter().zip(&wanted) {
+        assert_eq!(found, wanted, "{}", String::from_utf8_lossy(&wanted.path));
+    }
+    assert_eq!(found.len(), wanted.len());
+}
+
+/// umoci reads layers as the specification says, after skopeo has compared every digest.
+#[test]
+fn skopeo_and_umoci_unpack_what_was_pushed() {
+    let registry = Registry::start(Options::default());
+    let (root, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    tree(root.path());
+    for compression in ["gzip", "zstd", "zstd-chunked"] {
+        let to = format!("{}/data:{compression}", registry.host());
+        let option = format!("--compression={compression}");
+        let keep = ["--keep-times", "--keep-owners"];
+        machine(&registry, &[])
+            .run(&[&["push", root.path().to_str().unwrap(), &to, &option], &keep[..]].concat());
+        let (layout, bundle) =
+            (out.path().join(compression), out.path().join(format!("{compression}-bundle")));
+        let mut skopeo = Command::new(debian("containers", "skopeo"));
+        skopeo.args(["copy", "--quiet", "--insecure-policy", "--src-tls-verify=false"]);
+        // Bookworm's umoci knows no zstd.
+        skopeo.args(["--dest-compress-format=gzip", "--dest-force-compress-format"]);
+        run(skopeo.arg(format!("docker://{to}")).arg(format!("oci:{}:x", layout.display())));
+        let image = format!("{}:x", layout.display());
+        run(Command::new(installed("umoci")).args(["raw", "unpack", "--image", &image]).arg(&bundle));
+        assert_same(&bundle, root.path());
+    }
+}
+
+/// podman fetches a zstd:chunked image file by file, by our tables: positions, table of contents, tar-split with its
+/// checksums, and what it compares between them.
+#[test]
+fn podman_pulls_by_the_table_of_contents() {
+    let registry = Registry::start(Options::default());
+    let (root, at) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/var/tmp").unwrap());
+    tree(root.path());
+    let push = |tag: &str| {
+        let to = format!("{}/data:{tag}", registry.host());
+        machine(&registry, &[]).run(&[
+            "push",
+            root.path().to_str().unwrap(),
+            &to,
+            "--keep-times",
+            "--keep-owners",
+        ]);
+        format!("{}/data:{tag}", registry.host())
+    };
+    let first = push("1");
+    let mut large = noise("large", 40 << 20);
+    large.splice(9 << 20..9 << 20, *b"fourteen bytes");
+    fs::write(root.path().join("large"), &large).unwrap();
+    let second = push("2");
+    let configuration = at.path().join("storage.conf");
+    let options = "[storage]\ndriver = \"overlay\"\n[storage.options]\npull_options = {enable_partial_images = \"true\", use_hard_links = \"false\"}\n";
+    fs::write(&configuration, options).unwrap();
+    let policy = at.path().join("policy.json");
+    fs::write(&policy, r#"{"default": [{"type": "insecureAcceptAnything"}]}"#).unwrap();
+    // It looks for its helpers at its start, whatever it is to do.
+    let (engine, helpers) =
+        (at.path().join("containers.conf"), debian_set("containers").join("root/usr/lib/podman"));
+    fs::write(&engine, format!("[engine]\nhelper_binaries_dir = [{helpers:?}]\n")).unwrap();
+    let podman = |arguments: &[&str]| {
+        let mut podman = Command::new(debian("containers", "podman"));
+        podman.env("CONTAINERS_STORAGE_CONF", &configuration).env("CONTAINERS_CONF", &engine);
+        podman.arg("--root").arg(at.path().join("root")).arg("--runroot").arg(at.path().join("run"));
+        let output = podman.args(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    for (image, same) in [(&first, noise("large", 40 << 20)), (&second, large)] {
+        let policy = format!("--signature-policy={}", policy.display());
+        let said = podman(&["--log-level=debug", "pull", "--tls-verify=false", &policy, image]).1;
+        assert!(said.contains("Retrieved partial blob"), "it fetched the layers whole:\n{said}");
+        let mounted = PathBuf::from(podman(&["image", "mount", image]).0.trim());
+        let read = fs::read(mounted.join("same"));
+        podman(&["image", "unmount", image]);
+        assert!(read.unwrap() == same, "{image}");
+    }
+}
+
+#[test]
+fn oras_gets_the_files_of_an_artifact_back() {
+    let registry = Registry::start(Options::default());
+    let (root, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(root.path().join("sub")).unwrap();
+    fs::write(root.path().join("model.safetensors"), noise("m", 9 << 20)).unwrap();
+    fs::write(root.path().join("sub/é.txt"), b"text").unwrap();
+    for kind in ["files", "modelpack"] {
+        let to = format!("{}/model:{kind}", registry.host());
+        let option = format!("--artifact={kind}");
+        machine(&registry, &[]).run(&["push", root.path().to_str().unwrap(), &to, &option]);
+        let at = out.path().join(kind);
+        run(Command::new(debian("oras", "oras")).args(["pull", "--plain-http", &to, "--output"]).arg(&at));
+        assert_eq!(fs::read(at.join("model.safetensors")).unwrap(), noise("m", 9 << 20));
+        assert_eq!(fs::read(at.join("sub/é.txt")).unwrap(), b"text");
+    }
+}
+
+/// Two commands of a team, push and sign, and one of a node.
+#[test]
+fn a_signed_seal_is_what_a_policy_asks_for() {
+    let registry = Registry::start(Options::default());
+    let (root, at) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/var/tmp").unwrap());
+    fs::write(root.path().join("weights.gguf"), noise("w", 100_000)).unwrap();
+    let to = format!("{}/team/model:1", registry.host());
+    let policy = at.path().join("policy.json");
+    let requirement = json!([
+        {"type": "sigstoreSigned", "keyPath": at.path().join("cosign.pub"), "signedIdentity": {"type": "matchRepository"}},
+        {"type": "composefs", "requireDigest": true},
+    ]);
+    let scopes =
+        json!({"default": [{"type": "reject"}], "transports": {"docker": {(registry.host()): requirement}}});
+    fs::write(&policy, scopes.to_string()).unwrap();
+    let cosign = |arguments: &[&str]| {
+        let mut cosign = Command::new(debian("cosign", "cosign"));
+        run(cosign.current_dir(at.path()).env("COSIGN_PASSWORD", "").args(arguments));
+    };
+    cosign(&["generate-key-pair"]);
+    let node = machine(&registry, &["--policy", policy.to_str().unwrap()]);
+    let target = at.path().join("mnt");
+    fs::create_dir(&target).unwrap();
+    let mount = |image: &str| node.command(&["mount", image, target.to_str().unwrap()]).output().unwrap();
+    let push = ["push", root.path().to_str().unwrap(), &to, "--artifact=modelpack"];
+    let sign = |image: &str| {
+        let options =
+            ["sign", "--yes", "--allow-http-registry", "--use-signing-config=false", "--tlog-upload=false"];
+        cosign(&[&options[..], &["--new-bundle-format=false", "--key=cosign.key", image]].concat());
+    };
+    let desk = machine(&registry, &[]);
+    let unsealed = desk.run(&push)["image"].as_str().unwrap().to_owned();
+    sign(&unsealed);
+    assert!(!mount(&unsealed).status.success(), "signed, but not sealed");
+    let sealed = desk.run(&[&push[..], &["--seal"]].concat())["image"].as_str().unwrap().to_owned();
+    assert!(!mount(&sealed).status.success(), "sealed, but not signed");
+    sign(&sealed);
+    let mounted = mount(&sealed);
+    assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
+    let read = fs::read(target.join("weights.gguf"));
+    run(&mut node.command(&["unmount", target.to_str().unwrap()]));
+    assert_eq!(read.unwrap(), noise("w", 100_000));
+}
