@@ -18,6 +18,7 @@
 #   kubernetes    Debian's source of Kubernetes 1.20 (bookworm)        -> source/, patched
 #   node          a root filesystem for a Kubernetes node: etcd, containerd, runc, CNI plugins (bookworm) -> root/
 #   containerd    containerd 2.1 or later, to measure beside (sid)     -> bin/containerd, bin/ctr
+#   runtimes      runc 1.3 and crun 1.20 or later (sid)                -> root/usr/sbin/runc, root/usr/bin/crun
 #   registry      docker-registry with its libraries, busybox (bookworm) -> root/
 #   secilc        the compiler of SELinux policies (bookworm)          -> bin/secilc
 #   prometheus    Prometheus and promtool 2.42 (bookworm)              -> bin/prometheus, bin/promtool
@@ -58,6 +59,8 @@ describe() {
                      packages='etcd-server containerd runc containernetworking-plugins iptables iproute2 conntrack
                          mount util-linux coreutils findutils bash grep sed procps ca-certificates' ;;
         containerd)  suite=sid packages=containerd keep='^(containerd|lib)' programs='containerd ctr' ;;
+        # Not by wrappers: both start themselves anew by /proc/self/exe.
+        runtimes)    suite=sid packages='runc crun' keep='^(runc|crun|lib)' programs='' ;;
         registry)    suite=bookworm packages='docker-registry busybox-static' keep='.' programs='' ;;
         secilc)      suite=bookworm packages=secilc keep='.' programs=secilc ;;
         prometheus)  suite=bookworm packages=prometheus keep='^(prometheus|libc6)$' programs='prometheus promtool' ;;

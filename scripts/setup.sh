@@ -87,7 +87,7 @@ install_packages() {
 # What no package of this machine's suite brings; the tests would fetch it as well, but silently.
 fetch_tools() {
     local set
-    for set in mkcomposefs qemu kernel-6.12 kernel-7 secilc prometheus node cosign cosign-2; do scripts/debian-tools.sh "$set" >/dev/null; done
+    for set in mkcomposefs qemu kernel-6.12 kernel-7 secilc prometheus node runtimes cosign cosign-2; do scripts/debian-tools.sh "$set" >/dev/null; done
 }
 
 check_rust() {

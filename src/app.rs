@@ -11,6 +11,7 @@ mod key_place;
 pub mod kubernetes;
 pub mod node;
 pub mod plugin_socket;
+mod pod_users;
 mod prefetch;
 mod room;
 mod state_directory;

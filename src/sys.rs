@@ -5,10 +5,12 @@
 
 #![allow(unsafe_code)]
 
+pub mod directory_watch;
 pub mod kernel_log;
 pub mod loop_device;
 pub mod mount_attr;
 pub mod statmount;
+pub mod user_namespace;
 pub mod verity;
 
 /// Returns freed memory to the kernel (malloc_trim(3)): after an image was built, the allocator would keep tens of MiB.

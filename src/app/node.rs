@@ -18,6 +18,7 @@ use super::http::{self, Monitored};
 use super::kernel_log;
 use super::kubernetes::KubernetesSettings;
 use super::plugin_socket::PluginSocket;
+use super::pod_users;
 use super::prefetch::{self, NodePrefetching};
 use super::state_directory::{self, Claim};
 use super::status::StatusSource;
@@ -45,7 +46,7 @@ use crate::node::volume::levels::Levels;
 use crate::node::volume::metrics::VolumeMetrics;
 use crate::node::volume::pod_events::PodEvents;
 use crate::node::volume::record::Records;
-use crate::node::volume::{Parts, VolumePulls, Volumes};
+use crate::node::volume::{Parts, PodDirectories, VolumePulls, Volumes};
 use crate::oci::platform::Platform;
 use crate::volume::layouts::Layouts;
 
@@ -165,10 +166,11 @@ async fn keep_volumes(
     let least = settings.integrity;
     let (opened, token) = (Arc::clone(&state), shutdown.clone());
     let kubelet = settings.node.kubelet_dir.clone();
+    let (pod_directories, pods) = PodDirectories::new();
     let open = move || {
         // Before anything is mounted where nobody else sees it.
         mount::reaches_kubelet(&kubelet)?;
-        let (directories, waiting) = ((opened, kubelet), (wanted, token));
+        let (directories, waiting) = ((opened, kubelet, pod_directories), (wanted, token));
         open(&engine, directories, (credential_providers, pod_events), layouts, waiting, noted, least)
     };
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
@@ -220,9 +222,10 @@ async fn keep_volumes(
     let watcher = CorruptionWatcher::new(Arc::clone(&store), corrupt_images);
     let damage = kernel_log::follow(watcher, shutdown.clone());
     let sealing = verity::keep(Arc::clone(&store), least == Integrity::Read, shutdown.clone());
+    let users = pod_users::follow(pods, volumes.clone(), shutdown.clone());
     let house = House { store, mounter, volumes, node_events };
     let house = housekeeping::keep(house, settings.schedule, housekeeping, shutdown);
-    tokio::try_join!(damage, commands, sealing, prefetching, house).map(|_| ())
+    tokio::try_join!(damage, commands, sealing, prefetching, users, house).map(|_| ())
 }
 
 /// Listens for the operator's commands, and answers them until the shutdown. Volumes do not depend on it.
@@ -247,7 +250,7 @@ fn commands(
 
 fn open(
     settings: &EngineSettings,
-    (state, kubelet): (Arc<StateDirectory>, PathBuf),
+    (state, kubelet, pod_directories): (Arc<StateDirectory>, PathBuf, PodDirectories),
     (credential_providers, pod_events): (CredentialProviders, PodEvents),
     layouts: Layouts,
     (housekeeping, shutdown): (Arc<Notify>, CancellationToken),
@@ -277,6 +280,7 @@ fn open(
         guards: Guards::default(),
         credential_providers,
         pod_events,
+        pod_directories,
         pulls: VolumePulls::default(),
         state,
         shutdown,

@@ -8,6 +8,7 @@
 //! <state>/mounts/               a mount of its own, unbindable: mounts below it reach no other namespace
 //! <state>/mounts/<64 hex>       the base mount of an image: EROFS below an overlay, read-only
 //! <state>/mounts/<64 hex>.lower the EROFS mount alone, for a moment, on kernels before 6.15
+//! <state>/mounts/<64 hex>.mapped, .top  what a pod with a user namespace gets, while it is put together
 //! ```
 //!
 //! All work on an image's base mount is done under an exclusive flock on the image's object. The lock works between
@@ -19,6 +20,7 @@ mod check;
 mod context;
 mod error;
 pub mod fake;
+mod id_map;
 mod kernel;
 mod mountinfo;
 mod object;
@@ -31,6 +33,8 @@ mod selinux;
 mod store_mount;
 mod superblock;
 mod table;
+mod top;
+mod users;
 
 use std::path::{Path, PathBuf};
 
@@ -45,6 +49,7 @@ pub use table::mounted_images;
 use crate::image::store::Mounted;
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
+pub use crate::sys::user_namespace::IdRange;
 
 /// What to mount on a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +96,20 @@ pub trait Mounter: Send + Sync + std::fmt::Debug {
     /// The kernel reports `path` with symbolic links resolved, so it may differ from the requested path. Compare the
     /// image and the flags, and take the path from the volume's record.
     fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError>;
+
+    /// Lets a pod with these users have the image mount on `target`, at the integrity level `least`: covers it with one that
+    /// a container runtime can idmap, in which `spec` is seen with the owners that the pod should see. Returns whether there
+    /// was anything to do.
+    ///
+    /// # Errors
+    /// As [`Mounter::mount_at_least`]; also if `target` does not show the image. It then shows what it did before.
+    fn map(
+        &self,
+        spec: &MountSpec,
+        least: Integrity,
+        users: IdRange,
+        target: &Path,
+    ) -> Result<bool, MountError>;
 
     /// Removes every image mount stacked on `target`. Succeeds if there is none. Refuses to remove a foreign mount. The
     /// directory stays.

@@ -16,9 +16,11 @@ mod error;
 mod execute;
 pub mod guard;
 pub mod levels;
+mod map_users;
 pub mod metrics;
 mod plan;
 pub mod pod_events;
+pub(crate) mod pod_users;
 mod publish;
 pub mod record;
 mod recover;
@@ -38,6 +40,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 pub use error::VolumeError;
+pub use map_users::PodDirectories;
+pub(crate) use map_users::PodVolumes;
 pub(crate) use request::VolumeRequest;
 pub(crate) use teardown::unmount_without_records;
 pub use volume_pulls::VolumePulls;
@@ -90,6 +94,8 @@ pub struct Parts {
     pub credential_providers: CredentialProviders,
     /// Events about pulls, for pods.
     pub pod_events: PodEvents,
+    /// Where to say which pods have volumes.
+    pub pod_directories: PodDirectories,
     /// Pulls of volumes, for their condition. Empty at first.
     pub pulls: VolumePulls,
     /// Where the records and the store are, and whether they still are.

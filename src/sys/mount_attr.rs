@@ -1,4 +1,4 @@
-//! `mount_setattr(2)`: flags and propagation of a mount.
+//! `mount_setattr(2)`: flags, propagation and users of a mount.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -55,7 +55,22 @@ pub fn mount_setattr(mount: impl AsFd, attr: &MountAttr) -> Result<(), Errno> {
         }),
         userns: 0,
     };
-    // SAFETY: the descriptor is open for the call; the path is a NUL-terminated literal; the kernel
+    set(mount, &raw)
+}
+
+/// Makes the owners of `mount` those that the user namespace `users` maps them to (mount_setattr(2), idmapped mounts).
+/// `mount` is detached and has not been given users before.
+///
+/// # Errors
+/// `EINVAL`: the filesystem has no idmapped mounts (overlayfs), or `users` is not a user namespace. `EPERM`: the mount is
+/// attached or idmapped already, or no CAP_SYS_ADMIN.
+pub fn map_users(mount: impl AsFd, users: impl AsFd) -> Result<(), Errno> {
+    let users = u64::from(users.as_fd().as_raw_fd().unsigned_abs());
+    set(mount, &RawAttr { set: libc::MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns: users })
+}
+
+fn set(mount: impl AsFd, raw: &RawAttr) -> Result<(), Errno> {
+    // SAFETY: the descriptors are open for the call; the path is a NUL-terminated literal; the kernel
     // reads `size_of::<RawAttr>()` bytes of `raw`, which has the layout of version 0 of mount_attr.
     let result = unsafe {
         libc::syscall(
@@ -63,7 +78,7 @@ pub fn mount_setattr(mount: impl AsFd, attr: &MountAttr) -> Result<(), Errno> {
             mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            &raw const raw,
+            std::ptr::from_ref(raw),
             size_of::<RawAttr>(),
         )
     };

@@ -23,6 +23,8 @@ pub struct MountDetails {
     pub attributes: u64,
     /// Major and minor number of the filesystem (`st_dev` of its directories).
     pub device: (u32, u32),
+    /// Whether the filesystem itself is read-only, not only this mount of it.
+    pub read_only: bool,
 }
 
 /// `struct mnt_id_req`, version 0.
@@ -108,6 +110,8 @@ fn parse(buffer: &[u8]) -> Option<MountDetails> {
         point: string_at(buffer, 108)?,
         attributes: u64_at(buffer, 64)?,
         device: (u32_at(buffer, 16)?, u32_at(buffer, 20)?),
+        // SB_RDONLY
+        read_only: u32_at(buffer, 32)? & 1 != 0,
     })
 }
 

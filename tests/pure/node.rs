@@ -7,6 +7,7 @@ mod interrupted;
 mod refusals;
 mod restarts;
 mod slow;
+mod users;
 
 use composefs_csi::csi::proto::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use tonic::Code;

@@ -43,4 +43,5 @@ mod status;
 mod support;
 mod telemetry;
 mod tenants;
+mod user_namespaces;
 mod waiting;

@@ -194,6 +194,7 @@ impl Node {
             guards: Guards::default(),
             credential_providers: composefs_csi::node::credential_providers::CredentialProviders::default(),
             pod_events: composefs_csi::node::volume::pod_events::PodEvents::default(),
+            pod_directories: composefs_csi::node::volume::PodDirectories::default(),
             pulls: composefs_csi::node::volume::VolumePulls::default(),
             state: Arc::new(state),
             shutdown: shutdown.clone(),

@@ -1,71 +1,14 @@
-//! Volumes in containers of Debian's runc: what its mounts keep of a volume's flags, as docs/SECURITY.md says, and that
-//! nothing depends on it. Needs root.
+//! Volumes in containers of Debian's runc 1.1 and 1.3 and of crun: what their mounts keep of a volume's flags, as
+//! docs/SECURITY.md says, that nothing depends on it, and pods with a user namespace. Needs root.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use serde_json::json;
+use std::time::{Duration, Instant};
 
 use crate::support::driver::Machine;
 use crate::support::images::layout_from_dirs;
-use crate::support::tools::debian_set;
-
-/// A container without a file of its own but links into this machine's /usr.
-struct Container {
-    runc: PathBuf,
-    bundle: tempfile::TempDir,
-}
-
-impl Container {
-    fn new() -> Self {
-        let bundle = tempfile::tempdir().unwrap();
-        let root = bundle.path().join("rootfs");
-        for directory in ["usr", "proc", "volume"] {
-            fs::create_dir_all(root.join(directory)).unwrap();
-        }
-        for link in ["bin", "lib", "lib64"] {
-            std::os::unix::fs::symlink(Path::new("usr").join(link), root.join(link)).unwrap();
-        }
-        Self { runc: debian_set("node").join("root/usr/sbin/runc"), bundle }
-    }
-
-    /// Runs a shell script as nobody, with `volume` bound to /volume by these options; returns what it printed.
-    fn run(&self, volume: &Path, options: &[&str], script: &str) -> String {
-        let bind = |from: &Path, to: &str, options: &[&str]| {
-            let options = [&["rbind", "rprivate"], options].concat();
-            json!({"type": "bind", "source": from, "destination": to, "options": options})
-        };
-        let config = json!({
-            "ociVersion": "1.0.2",
-            "process": {
-                "user": {"uid": 65534, "gid": 65534}, "cwd": "/", "env": ["PATH=/usr/bin"],
-                "args": ["/usr/bin/sh", "-c", script], "noNewPrivileges": false,
-            },
-            "root": {"path": "rootfs"},
-            "mounts": [
-                {"type": "proc", "source": "proc", "destination": "/proc"},
-                bind(Path::new("/usr"), "/usr", &["ro"]),
-                bind(volume, "/volume", options),
-            ],
-            "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]},
-        });
-        fs::write(self.bundle.path().join("config.json"), config.to_string()).unwrap();
-        let name = format!("composefs-csi-{}", std::process::id());
-        let mut command = Command::new(&self.runc);
-        command.arg("--root").arg(self.bundle.path().join("state"));
-        command.args(["run", "--no-pivot", "--bundle"]).arg(self.bundle.path()).arg(name);
-        let output = command.output().unwrap();
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-    }
-
-    fn flags(&self, volume: &Path, options: &[&str]) -> Vec<String> {
-        let line = self.run(volume, options, "grep ' /volume ' /proc/self/mountinfo");
-        let flags = line.split(' ').nth(5).unwrap_or_else(|| panic!("{line}"));
-        flags.split(',').filter(|flag| *flag != "relatime").map(str::to_owned).collect()
-    }
-}
+use crate::support::pod_users::write_users;
+use crate::support::runtimes::{Container, Runtime};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_gives_no_rights_whatever_its_container_s_mount_keeps() {
@@ -75,7 +18,6 @@ async fn a_volume_gives_no_rights_whatever_its_container_s_mount_keeps() {
     fs::set_permissions(source.path().join("id"), fs::Permissions::from_mode(0o4755)).unwrap();
     let layout = layout_from_dirs(&[source.path()]);
     let layouts = format!("--layout-dir={}", layout.path().display());
-    let container = Container::new();
     for (arguments, noexec, user) in [
         // As it was, and as it is where the operator keeps them.
         (&["--keep-privileges"][..], false, "0"),
@@ -90,15 +32,79 @@ async fn a_volume_gives_no_rights_whatever_its_container_s_mount_keeps() {
         let volume = machine.target("pod");
         let all: &[&str] =
             if noexec { &["ro", "nosuid", "nodev", "noexec"] } else { &["ro", "nosuid", "nodev"] };
-        // What kubelet's `readOnly: true` becomes.
-        assert_eq!(container.flags(&volume, &["ro"]), ["ro"], "the claim of docs/SECURITY.md");
-        let said = container.run(&volume, &["ro"], "/volume/id -u");
-        assert!(said.contains(user), "{arguments:?}, noexec {noexec}: {said}");
-        assert!(user != "65534" || said.trim() == user, "{said}");
-        // Without it, and with `recursiveReadOnly`.
-        for options in [&[][..], &["rro"]] {
-            assert_eq!(container.flags(&volume, options), all, "{options:?}");
+        for runtime in Runtime::ALL {
+            let container = Container::new(runtime, None);
+            // What kubelet's `readOnly: true` becomes.
+            let is_crun = runtime == Runtime::Crun;
+            let kept = if is_crun { all } else { &["ro"] };
+            let flags = container.flags(&volume, &["ro"]);
+            assert_eq!(flags, kept, "{runtime:?}: the claim of docs/SECURITY.md");
+            let user = if is_crun && user == "0" { "65534" } else { user };
+            let (_, said) = container.run(&volume, &["ro"], "/volume/id -u");
+            assert!(said.contains(user), "{runtime:?}, {arguments:?}, noexec {noexec}: {said}");
+            assert!(user != "65534" || said.trim() == user, "{said}");
+            // Without it, and with `recursiveReadOnly`.
+            if is_crun {
+                // The filesystem is read-only all the same.
+                assert_eq!(container.flags(&volume, &[]), ["rw"], "{runtime:?}");
+                continue;
+            }
+            for options in [&[][..], &["rro"]] {
+                assert_eq!(container.flags(&volume, options), all, "{runtime:?} {options:?}");
+            }
         }
         plugin.node.clone().node_unpublish_volume(machine.unpublish("pod")).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_with_a_user_namespace_start_and_see_their_own_owners() {
+    const FIRST: u32 = 131_072;
+    let source = tempfile::tempdir().unwrap();
+    fs::create_dir_all(source.path().join("secret")).unwrap();
+    fs::write(source.path().join("secret/key"), "k".repeat(5000)).unwrap();
+    fs::write(source.path().join("file"), "text").unwrap();
+    std::os::unix::fs::chown(source.path().join("file"), Some(1000), Some(1001)).unwrap();
+    std::os::unix::fs::symlink("secret/key", source.path().join("link")).unwrap();
+    for (name, mode) in [("", 0o755), ("secret", 0o700), ("secret/key", 0o600), ("file", 0o644)] {
+        fs::set_permissions(source.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let layout = layout_from_dirs(&[source.path()]);
+    let machine = Machine::new(&[&format!("--layout-dir={}", layout.path().display())]);
+    let plugin = machine.start().await;
+    let script = "stat -c %u:%g:%a /volume /volume/secret/key /volume/file; wc -c </volume/link; \
+                  touch /volume/new || touch /volume/secret/new || echo read-only";
+    for (number, runtime) in [Runtime::Runc, Runtime::Crun].into_iter().enumerate() {
+        let (pod, first) = (format!("pod-{number}"), FIRST << number);
+        plugin
+            .node
+            .clone()
+            .node_publish_volume(machine.publish(&pod, &layout.reference("latest")))
+            .await
+            .unwrap();
+        let (container, volume) = (Container::new(runtime, Some(first)), machine.target(&pod));
+        // Before kubelet has chosen users, which it does before it starts anything.
+        let (started, said) = container.run(&volume, &["ro"], "echo started");
+        assert!(!started && said.to_lowercase().contains("invalid argument"), "{runtime:?}: {said}");
+        write_users(&machine.path().join("kubelet/pods").join(&pod), first);
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while !container.run(&volume, &["ro"], "echo started").0 {
+            assert!(Instant::now() < deadline, "{runtime:?}: no container starts\n{}", machine.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // Without `readOnly` in the pod, with it, and with `recursiveReadOnly`; each is a container that starts again.
+        for options in [&["rw"][..], &["ro"], &["rro"], &[]] {
+            let (started, said) = container.run(&volume, options, script);
+            assert!(started, "{runtime:?} {options:?}: {said}");
+            let lines: Vec<&str> = said.lines().collect();
+            assert_eq!(
+                lines[..4],
+                ["0:0:755", "0:0:600", "1000:1001:644", "5000"],
+                "{runtime:?} {options:?}: {said}"
+            );
+            assert!(said.contains("read-only\n") && said.contains("Read-only file system"), "{said}");
+        }
+        plugin.node.clone().node_unpublish_volume(machine.unpublish(&pod)).await.unwrap();
+    }
+    machine.assert_nothing_published();
 }

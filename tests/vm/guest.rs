@@ -56,6 +56,7 @@ pub const ROWS: &[(&str, Test)] = &[
     ("every way of mounting that this kernel should know works", mounts::ways),
     ("a store on tmpfs is mounted through loop devices", mounts::without_verity),
     ("a restart finds base and published mounts", mounts::restart),
+    ("a pod with a user namespace has its owners, and every read is verified", mounts::users),
     ("publishing does not slow down with the number of volumes", mounts::many),
 ];
 

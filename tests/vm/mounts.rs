@@ -1,14 +1,18 @@
 //! Mounting itself: the ways that a kernel knows, restarts, and many volumes.
 
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use composefs_csi::image::verity::VerityDigest;
+use composefs_csi::integrity::Integrity;
 use composefs_csi::node::mount::{
-    Backing, Capabilities, KernelMounter, Labelling, Layers, MountSpec, Mounter as _, Verity,
+    Backing, Capabilities, IdRange, KernelMounter, Labelling, Layers, MountSpec, Mounter as _, Verity,
 };
 
 use crate::guest::{LENGTH, bench, is_6_12, start, whole};
 use crate::support::mount::{Bench, Node, content, mounts_below};
+use crate::support::pod_users::idmap_as_runtimes_do;
 
 pub fn ways() -> String {
     let bench = bench("ways");
@@ -72,6 +76,57 @@ pub fn restart() -> String {
         mounter.release(&image).unwrap();
     }
     assert_eq!(mounts_below(&bench.root).len(), 1);
+    String::new()
+}
+
+/// By every way of stacking, on top of what is published already.
+pub fn users() -> String {
+    const FIRST: u32 = 131_072;
+    let bench = bench("users");
+    let nodes = [("d/file", Node::File(content(34, LENGTH))), ("f", Node::File(content(35, LENGTH)))];
+    let image = bench.image(&nodes);
+    let users = IdRange { first: FIRST, length: 65_536 };
+    for layers in [Layers::Descriptors, Layers::Paths, Layers::Classic] {
+        if is_6_12() && layers == Layers::Descriptors {
+            continue;
+        }
+        let (kernel, backing, verity) = (String::new(), Backing::File, Verity::Required);
+        let (selinux, failed) = (Labelling::default(), Vec::new());
+        let forced = Capabilities { kernel, backing, layers, verity, selinux, failed };
+        let mounter = KernelMounter::with_capabilities(&bench.store(), &bench.state(), true, forced).unwrap();
+        let (with, without) = (bench.target("with"), bench.target("without"));
+        mounter.mount(&whole(image), &with).unwrap();
+        mounter.mount(&whole(image), &without).unwrap();
+        assert_eq!(idmap_as_runtimes_do(&with, FIRST).unwrap_err(), rustix::io::Errno::INVAL);
+        assert!(mounter.map(&whole(image), Integrity::Read, users, &with).unwrap());
+        assert!(!mounter.map(&whole(image), Integrity::Read, users, &with).unwrap(), "once is enough");
+        let tree = idmap_as_runtimes_do(&with, FIRST).unwrap();
+        let inside = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
+        for name in ["", "d", "d/file", "f"] {
+            assert_eq!(std::fs::metadata(inside.join(name)).unwrap().uid(), FIRST, "{layers}: {name}");
+            assert_eq!(std::fs::metadata(without.join(name)).unwrap().uid(), 0, "{layers}: {name}");
+        }
+        assert_eq!(std::fs::read(inside.join("d/file")).unwrap(), content(34, LENGTH));
+        assert_eq!(mounter.mounted(&with).unwrap(), Some(whole(image)));
+        assert!(std::fs::write(inside.join("new"), "x").is_err());
+        if layers == Layers::Classic {
+            // The last one: another object in the place of one is refused here too.
+            let digest = VerityDigest::of(&content(35, LENGTH));
+            bench.write_object(&digest, &content(36, LENGTH), true);
+            let fresh = bench.target("fresh");
+            mounter.mount(&whole(image), &fresh).unwrap();
+            mounter.map(&whole(image), Integrity::Read, users, &fresh).unwrap();
+            let refused = std::fs::read(fresh.join("f")).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{refused}");
+            mounter.unmount(&fresh).unwrap();
+        }
+        drop(tree);
+        for target in [&with, &without] {
+            mounter.unmount(target).unwrap();
+        }
+        mounter.release(&image).unwrap();
+        assert_eq!(mounts_below(&bench.root).len(), 1, "{layers}");
+    }
     String::new()
 }
 

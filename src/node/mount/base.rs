@@ -18,6 +18,11 @@ pub(super) const PATH_DIRECTORY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 const LOWER: &str = ".lower";
+/// The overlay for a pod's users, and the top over it, while that is put together.
+pub(super) const MAPPED: &str = ".mapped";
+pub(super) const TOP: &str = ".top";
+/// What is attached for a moment only.
+const TEMPORARY: [&str; 3] = [LOWER, MAPPED, TOP];
 /// Where the self-test attaches its EROFS mount.
 const SELF_TEST: &str = ".self-test";
 
@@ -120,15 +125,33 @@ impl BaseMounts {
         &self,
         erofs: &OwnedFd,
         image: &ImageFile,
-    ) -> Result<AttachedLower<'_>, MountError> {
-        let name = match self.is_for_self_test {
-            true => SELF_TEST.to_owned(),
-            false => format!("{}{LOWER}", image.digest()),
-        };
+    ) -> Result<Attached<'_>, MountError> {
+        match self.is_for_self_test {
+            true => self.attach_for_now(erofs, SELF_TEST.to_owned(), image),
+            false => self.attach_aside(erofs, LOWER, image),
+        }
+    }
+
+    /// Attaches a mount beside the base mount of `image`, for a moment.
+    pub(super) fn attach_aside(
+        &self,
+        mount: &OwnedFd,
+        suffix: &str,
+        image: &ImageFile,
+    ) -> Result<Attached<'_>, MountError> {
+        self.attach_for_now(mount, format!("{}{suffix}", image.digest()), image)
+    }
+
+    fn attach_for_now(
+        &self,
+        mount: &OwnedFd,
+        name: String,
+        image: &ImageFile,
+    ) -> Result<Attached<'_>, MountError> {
         // The caller holds the image's lock, so an existing one is a crashed process's.
         self.remove(&name)?;
-        self.attach_as(erofs, &name, image)?;
-        Ok(AttachedLower { bases: self, name })
+        self.attach_as(mount, &name, image)?;
+        Ok(Attached { bases: self, name })
     }
 
     fn attach_as(&self, mount: &OwnedFd, name: &str, image: &ImageFile) -> Result<(), MountError> {
@@ -162,7 +185,9 @@ impl BaseMounts {
                 Ok(place) if !is_mount_root(&place).map_err(|errno| failed("statx", errno))? => break,
                 Ok(_) => {}
             }
-            unmount_lazily(&path).map_err(|errno| failed("umount", errno))?;
+            // A top is always busy with what is mounted in it.
+            let unmounted = if name.ends_with(TOP) { unmount_tree(&path) } else { unmount_lazily(&path) };
+            unmounted.map_err(|errno| failed("umount", errno))?;
         }
         if self.is_for_self_test {
             return Ok(());
@@ -173,7 +198,7 @@ impl BaseMounts {
         }
     }
 
-    /// Removes what a killed process left: temporary EROFS mounts, and directories without a mount. Skips an image that
+    /// Removes what a killed process left: temporary mounts, and directories without a mount. Skips an image that
     /// another process has locked.
     pub(super) fn sweep(&self, objects: impl AsFd) -> Result<(), MountError> {
         let failed = |error: std::io::Error| {
@@ -186,13 +211,14 @@ impl BaseMounts {
         for entry in std::fs::read_dir(&self.path).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             let Some(name) = name.to_str() else { continue };
-            let Some(image) = VerityDigest::from_hex(name.trim_end_matches(LOWER)) else { continue };
+            let of = TEMPORARY.iter().find_map(|suffix| name.strip_suffix(suffix));
+            let Some(image) = VerityDigest::from_hex(of.unwrap_or(name)) else { continue };
             let lock = ImageFile::try_lock(&objects, &image);
             // Other errors are no obstacle: an image that was collected cannot be locked.
             if matches!(&lock, Err(MountError::Kernel { errno: Errno::WOULDBLOCK, .. })) {
                 continue;
             }
-            if name.ends_with(LOWER) {
+            if of.is_some() {
                 self.remove(name)?;
             } else if self.find(&image)?.is_none() {
                 // Fails with EBUSY if a mount was attached meanwhile, which is right.
@@ -203,14 +229,20 @@ impl BaseMounts {
     }
 }
 
-/// An EROFS mount that is attached only while an overlay is stacked on it.
+/// A mount that is attached only while something is made of it.
 #[derive(Debug)]
-pub(super) struct AttachedLower<'a> {
+pub(super) struct Attached<'a> {
     bases: &'a BaseMounts,
     name: String,
 }
 
-impl AttachedLower<'_> {
+impl Attached<'_> {
+    /// Its root.
+    pub(super) fn root(&self) -> Result<OwnedFd, MountError> {
+        rustix::fs::openat(&self.bases.directory, &self.name, PATH_DIRECTORY, Mode::empty())
+            .map_err(|errno| MountError::kernel("open", self.bases.path.join(&self.name).display(), errno))
+    }
+
     /// Detaches it. After a crash, [`BaseMounts::sweep`] does this.
     pub(super) fn remove(self) -> Result<(), MountError> {
         self.bases.remove(&self.name)
@@ -227,6 +259,11 @@ pub(super) fn unmount_lazily(path: &Path) -> Result<(), Errno> {
         }
         other => other,
     }
+}
+
+/// Unmounts the topmost mount on `path` with all that is mounted in it, whoever uses it.
+pub(super) fn unmount_tree(path: &Path) -> Result<(), Errno> {
+    rustix::mount::unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
 }
 
 fn make_directory(path: &Path) -> Result<(), Errno> {

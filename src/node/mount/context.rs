@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags};
 
 use super::MountError;
 use super::store_mount::CONFINED;
@@ -24,6 +24,18 @@ impl<'a> Context<'a> {
         Ok(Self { fd, filesystem, subject })
     }
 
+    /// Opens a context to reconfigure the filesystem that is mounted at `root`.
+    pub(super) fn of_mounted(
+        root: impl AsFd,
+        filesystem: &'static str,
+        subject: &'a str,
+    ) -> Result<Self, MountError> {
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        let fd = rustix::mount::fspick(root.as_fd(), "", flags)
+            .map_err(|errno| MountError::kernel(format!("fspick({filesystem})"), subject, errno))?;
+        Ok(Self { fd, filesystem, subject })
+    }
+
     pub(super) fn flag(&self, key: &str) -> Result<(), MountError> {
         self.check(key, rustix::mount::fsconfig_set_flag(self.fd.as_fd(), key))
     }
@@ -39,9 +51,19 @@ impl<'a> Context<'a> {
 
     /// Makes a superblock and a detached mount of it. The mount ends when its descriptor is closed.
     pub(super) fn mount(self) -> Result<OwnedFd, MountError> {
+        self.mount_with(CONFINED)
+    }
+
+    /// As [`Context::mount`], with these flags.
+    pub(super) fn mount_with(self, flags: MountAttrFlags) -> Result<OwnedFd, MountError> {
         self.check("create", rustix::mount::fsconfig_create(self.fd.as_fd()))?;
-        let result = rustix::mount::fsmount(self.fd.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, CONFINED);
+        let result = rustix::mount::fsmount(self.fd.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags);
         result.map_err(|errno| self.error(format!("fsmount({})", self.filesystem), errno))
+    }
+
+    /// Changes the mounted filesystem.
+    pub(super) fn reconfigure(self) -> Result<(), MountError> {
+        self.check("reconfigure", rustix::mount::fsconfig_reconfigure(self.fd.as_fd()))
     }
 
     fn check(&self, what: &str, result: Result<(), Errno>) -> Result<(), MountError> {

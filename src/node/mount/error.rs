@@ -33,6 +33,19 @@ pub enum MountError {
         /// The attribute's value.
         path: PathBuf,
     },
+    /// A pod with a user namespace gets a link or a mount for each entry of the volume's root.
+    #[error(
+        "path {path:?} of image {image} has more than {most} entries, which a pod with a user namespace (hostUsers: false) \
+         cannot have in a volume's root; put them into a directory, or name a smaller one by `path`"
+    )]
+    TooManyEntries {
+        /// The attribute's value.
+        path: PathBuf,
+        /// The image.
+        image: VerityDigest,
+        /// The limit.
+        most: usize,
+    },
     /// Nothing can be mounted on this target.
     #[error("target {} {problem}; it must be an existing directory, not a symbolic link", target.display())]
     BadTarget {
@@ -165,7 +178,10 @@ impl MountError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NoSuchPath { .. } | Self::NoSuchImage { .. } => Kind::NotFound,
-            Self::PathNotDirectory { .. } | Self::BadPath { .. } | Self::BadTarget { .. } => Kind::Invalid,
+            Self::PathNotDirectory { .. }
+            | Self::BadPath { .. }
+            | Self::BadTarget { .. }
+            | Self::TooManyEntries { .. } => Kind::Invalid,
             Self::Occupied { .. } | Self::Foreign { .. } => Kind::Conflict,
             Self::NotSealed { .. }
             | Self::WrongDigest { .. }

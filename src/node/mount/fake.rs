@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{MountError, MountSpec, Mounter, table};
+use super::{IdRange, MountError, MountSpec, Mounter, table};
 use crate::image::store::Mounted;
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
@@ -29,6 +29,7 @@ struct State {
     images: BTreeMap<VerityDigest, BTreeSet<PathBuf>>,
     bases: BTreeMap<VerityDigest, Integrity>,
     mounts: BTreeMap<PathBuf, Vec<Stacked>>,
+    users: BTreeMap<PathBuf, IdRange>,
     faults: BTreeMap<&'static str, Errno>,
     calls: Vec<&'static str>,
 }
@@ -50,7 +51,7 @@ impl FakeMounter {
         self.lock().images.insert(image, directories.iter().map(PathBuf::from).collect());
     }
 
-    /// Makes the next call of `operation` (`mount`, `mounted`, `unmount`, `release`) fail with `errno`, before it does
+    /// Makes the next call of `operation` (`mount`, `mounted`, `map`, `unmount`, `release`) fail with `errno`, before it does
     /// anything.
     pub fn fail_next(&self, operation: &'static str, errno: Errno) {
         self.lock().faults.insert(operation, errno);
@@ -68,11 +69,17 @@ impl FakeMounter {
             let _ = std::fs::remove_file(target.join(MARKER));
         }
         state.bases.clear();
+        state.users.clear();
     }
 
     /// The targets with a mount.
     pub fn targets(&self) -> Vec<PathBuf> {
         self.lock().mounts.keys().cloned().collect()
+    }
+
+    /// The users that `target` was mapped for.
+    pub fn users(&self, target: &Path) -> Option<IdRange> {
+        self.lock().users.get(target).copied()
     }
 
     /// The images with a base mount.
@@ -157,9 +164,34 @@ impl Mounter for FakeMounter {
         Ok(state.topmost(target)?.cloned())
     }
 
+    fn map(
+        &self,
+        spec: &MountSpec,
+        _least: Integrity,
+        users: IdRange,
+        target: &Path,
+    ) -> Result<bool, MountError> {
+        let mut state = self.lock();
+        state.enter("map", target.display())?;
+        if state.topmost(target)?.is_none_or(|found| found.image != spec.image) {
+            let problem = "shows another image or none";
+            return Err(MountError::BadTarget { target: target.to_owned(), problem });
+        }
+        if state.users.insert(target.to_owned(), users) == Some(users) {
+            return Ok(false);
+        }
+        // A top has no path.
+        let top = MountSpec { path: PathBuf::new(), ..spec.clone() };
+        state.mounts.entry(target.to_owned()).or_default().push(Stacked::Ours(top));
+        Ok(true)
+    }
+
     fn unmount(&self, target: &Path) -> Result<(), MountError> {
         let mut state = self.lock();
         state.enter("unmount", target.display())?;
+        if state.topmost(target)?.is_some() {
+            state.users.remove(target);
+        }
         while state.topmost(target)?.is_some() {
             let stack = state.mounts.entry(target.to_owned()).or_default();
             stack.pop();

@@ -10,14 +10,16 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::base::{BaseMounts, PATH_DIRECTORY, unmount_lazily};
+use super::base::{BaseMounts, PATH_DIRECTORY, unmount_lazily, unmount_tree};
+use super::id_map::Users;
 use super::object::ImageFile;
 use super::publish::{MountTarget, clone_mount, restrict};
 use super::read_ahead::ReadAhead;
 use super::store_mount::{Mount, StoreId};
+use super::users::{Maker, Published};
 use super::{
-    Capabilities, MountError, MountSpec, Mounter, SelinuxContext, Verity, check, probe, relabel, selinux,
-    table,
+    Capabilities, IdRange, MountError, MountSpec, Mounter, SelinuxContext, Verity, check, probe, relabel,
+    selinux, table,
 };
 use crate::image::objects::Objects;
 use crate::image::store::Mounted;
@@ -282,7 +284,9 @@ pub fn unmount(target: &Path) -> Result<(), MountError> {
         if mount.image().is_none() {
             return Err(mount.foreign(target));
         }
-        match unmount_lazily(target) {
+        // What is mounted in a top keeps it busy.
+        let unmounted = if mount.users().is_some() { unmount_tree(target) } else { unmount_lazily(target) };
+        match unmounted {
             // EINVAL and ENOENT: unmounted meanwhile.
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
             Err(errno) => return Err(MountError::kernel("umount", target.display(), errno)),
@@ -320,6 +324,39 @@ impl Mounter for KernelMounter {
             None => Ok(None),
             Some((_, mount)) => mount.spec().map(Some).ok_or_else(|| mount.foreign(target)),
         }
+    }
+
+    fn map(
+        &self,
+        spec: &MountSpec,
+        least: Integrity,
+        users: IdRange,
+        target: &Path,
+    ) -> Result<bool, MountError> {
+        let published = Published::open(target, spec)?;
+        if published.users == Some(users) {
+            return Ok(false);
+        }
+        let image = ImageFile::lock(&self.objects, &spec.image)?;
+        let here = self.capabilities.integrity();
+        if least > here.max(Integrity::Mount) {
+            return Err(MountError::Unreachable { image: spec.image });
+        }
+        // A superblock of its own is not covered by the check of another.
+        if least > here {
+            check::check(&image, &self.contents)?;
+        }
+        if self.sealed {
+            image.measure()?;
+        }
+        let maker = Maker {
+            method: self.capabilities.method(),
+            objects: &self.objects,
+            store: self.store,
+            bases: &self.bases,
+        };
+        published.cover(&maker.tree(&image, spec, &Users::new(users)?)?)?;
+        Ok(true)
     }
 
     fn unmount(&self, target: &Path) -> Result<(), MountError> {

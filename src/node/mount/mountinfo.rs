@@ -40,14 +40,12 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     })?;
     let fs_type = unescape(fields.next()?);
     let source = unescape(fields.next()?);
-    let verity = fields
-        .next()
-        .is_some_and(|options| options.split(|byte| *byte == b',').any(|o| o == b"verity=require"));
+    let of_filesystem: Vec<&[u8]> = fields.next().unwrap_or_default().split(|byte| *byte == b',').collect();
     let has = |option: &[u8]| options.contains(&option);
     Some(Line {
         id,
         shared,
-        verity,
+        verity: of_filesystem.contains(&b"verity=require".as_slice()),
         mount: Mount {
             device,
             fs_type,
@@ -56,6 +54,7 @@ fn parse_line(line: &[u8]) -> Option<Line> {
             point: PathBuf::from(point),
             confined: has(b"ro") && has(b"nosuid") && has(b"nodev"),
             noexec: has(b"noexec"),
+            read_only: of_filesystem.contains(&b"ro".as_slice()),
         },
     })
 }
@@ -97,6 +96,7 @@ mod tests {
         assert_eq!((lines[0].verity, lines[1].verity), (true, false));
         assert_eq!(lines[1].mount.source, "");
         assert!(!lines[1].mount.confined && !lines[1].mount.noexec);
+        assert_eq!((lines[0].mount.read_only, lines[1].mount.read_only), (true, false));
     }
 
     #[test]

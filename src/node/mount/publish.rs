@@ -77,7 +77,7 @@ pub(super) fn restrict(clone: &OwnedFd, noexec: MountAttrFlags) -> Result<(), Er
 ///
 /// The kernel resolves the path with `base` as the root: absolute links and `..` in the image's links cannot leave it
 /// (openat2(2), RESOLVE_IN_ROOT).
-fn resolve(base: &OwnedFd, spec: &MountSpec) -> Result<Option<OwnedFd>, MountError> {
+pub(super) fn resolve(base: &OwnedFd, spec: &MountSpec) -> Result<Option<OwnedFd>, MountError> {
     let (image, path) = (spec.image, &spec.path);
     if !table::is_plain_descent(path) {
         return Err(MountError::BadPath { path: path.clone() });

@@ -11,6 +11,7 @@ use rustix::mount::MountAttrFlags;
 use super::{MountError, MountSpec};
 use crate::image::verity::VerityDigest;
 use crate::sys::statmount::MountDetails;
+use crate::sys::user_namespace::IdRange;
 
 /// The flags that every image mount has.
 pub(super) const CONFINED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
@@ -19,6 +20,8 @@ pub(super) const CONFINED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
 
 /// The prefix of the digest in the source of an image's overlay.
 const PREFIX: &str = "composefs:";
+/// What follows the users in the source of a top (`mapped`) where nothing may be executed.
+const NOEXEC: &str = ",noexec";
 
 /// A mount: the fields of the mount table that matter here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub(super) struct Mount {
     /// Whether it has the flags [`CONFINED`].
     pub(super) confined: bool,
     pub(super) noexec: bool,
+    /// Whether the filesystem is read-only, whatever the mount's flags are.
+    pub(super) read_only: bool,
 }
 
 /// The identity of a store: device and inode of its directory of objects, the same in every mount namespace. Two stores
@@ -56,28 +61,52 @@ pub(super) fn source_of(image: &VerityDigest, store: StoreId) -> String {
     format!("{PREFIX}{image}@{:x}.{:x}", store.device, store.inode)
 }
 
+/// The same of what only a pod with these users sees: `composefs:<image digest>@<store>+<first>:<length>`.
+pub(super) fn mapped_source_of(image: &VerityDigest, store: StoreId, users: IdRange) -> String {
+    format!("{}+{}:{}", source_of(image, store), users.first, users.length)
+}
+
+/// The source of a top, which has no flags of its own to say `noexec` by (`mapped`).
+pub(super) fn top_source_of(image: &VerityDigest, store: StoreId, users: IdRange, noexec: bool) -> String {
+    format!("{}{}", mapped_source_of(image, store, users), if noexec { NOEXEC } else { "" })
+}
+
 impl Mount {
-    /// The image, if this is an image mount.
+    /// The image, if this is an image mount: of an overlay, or the top over several mounts of one.
     pub(super) fn image(&self) -> Option<VerityDigest> {
         let (digest, _store) = self.source.to_str()?.strip_prefix(PREFIX)?.split_once('@')?;
         // The source alone proves nothing: any mount can have that string.
-        if self.fs_type == "overlay" && self.confined { VerityDigest::from_hex(digest) } else { None }
+        let is_overlay = self.fs_type == "overlay" && self.confined;
+        if is_overlay || self.is_top() { VerityDigest::from_hex(digest) } else { None }
     }
 
-    /// The mount's specification, if this is an image mount.
+    fn is_top(&self) -> bool {
+        self.fs_type == "tmpfs" && self.read_only && self.users().is_some()
+    }
+
+    /// The mount's specification, if this is an image mount. That of a top has no path.
     pub(super) fn spec(&self) -> Option<MountSpec> {
         let path = self.root.strip_prefix("/").unwrap_or(&self.root).to_owned();
-        Some(MountSpec { image: self.image()?, path, noexec: self.noexec })
+        let noexec = self.noexec || self.is_top() && self.source.to_str()?.ends_with(NOEXEC);
+        Some(MountSpec { image: self.image()?, path, noexec })
     }
 
-    /// Whether this is a mount of `image` from `store`.
+    /// The users that its owners are for, if they are not the node's own.
+    pub(super) fn users(&self) -> Option<IdRange> {
+        let (_, users) = self.source.to_str()?.split_once('+')?;
+        let (first, length) = users.strip_suffix(NOEXEC).unwrap_or(users).split_once(':')?;
+        Some(IdRange { first: first.parse().ok()?, length: length.parse().ok()? })
+    }
+
+    /// Whether this is a mount of `image` from `store`, for whatever users.
     pub(super) fn is_of(&self, image: &VerityDigest, store: StoreId) -> bool {
-        self.image().is_some() && self.source.to_str() == Some(&source_of(image, store))
+        let source = self.source.to_str().map(|source| source.split_once('+').map_or(source, |(of, _)| of));
+        self.image().is_some() && source == Some(&source_of(image, store))
     }
 
-    /// Whether this is a mount of the root of `image` from `store`, not of a directory in it.
+    /// Whether this is a mount of the root of `image` from `store`, not of a directory in it, for the node's own users.
     pub(super) fn is_whole_image(&self, image: &VerityDigest, store: StoreId) -> bool {
-        self.is_of(image, store) && self.root == Path::new("/")
+        self.is_of(image, store) && self.root == Path::new("/") && self.users().is_none()
     }
 
     /// The error for this mount at a path where only an image mount may be.
@@ -98,6 +127,7 @@ impl Mount {
             root: PathBuf::from(details.root),
             point: PathBuf::from(details.point),
             device: details.device,
+            read_only: details.read_only,
         })
     }
 }
@@ -123,6 +153,36 @@ mod tests {
             device: (0, 99),
             confined: true,
             noexec: true,
+            read_only: true,
+        }
+    }
+
+    #[test]
+    fn a_top_is_known_by_type_source_and_its_filesystem() {
+        let (image, users) = (VerityDigest([0xab; 32]), IdRange { first: 131_072, length: 65_536 });
+        let top = |noexec| Mount {
+            fs_type: "tmpfs".into(),
+            source: top_source_of(&image, STORE, users, noexec).into(),
+            root: "/".into(),
+            confined: false,
+            noexec: false,
+            ..ours()
+        };
+        for noexec in [false, true] {
+            assert_eq!(top(noexec).spec(), Some(MountSpec { image, path: PathBuf::new(), noexec }));
+            assert_eq!(top(noexec).users(), Some(users));
+            assert!(top(noexec).is_of(&image, STORE));
+            assert!(!top(noexec).is_whole_image(&image, STORE), "no base mount can be a copy of it");
+        }
+        let below = Mount { source: mapped_source_of(&image, STORE, users).into(), ..ours() };
+        assert!(below.is_of(&image, STORE) && below.users() == Some(users));
+        assert_eq!(ours().users(), None);
+        for other in [
+            Mount { read_only: false, ..top(false) },
+            Mount { source: source_of(&image, STORE).into(), ..top(false) },
+            Mount { fs_type: "ramfs".into(), ..top(false) },
+        ] {
+            assert_eq!(other.spec(), None, "{other:?}");
         }
     }
 

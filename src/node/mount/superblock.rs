@@ -11,9 +11,11 @@ use rustix::io::Errno;
 use super::MountError;
 use super::base::BaseMounts;
 use super::context::Context;
+use super::id_map::Users;
 use super::object::ImageFile;
-use super::store_mount::{StoreId, source_of};
+use super::store_mount::{StoreId, mapped_source_of, source_of};
 use crate::sys::loop_device;
+use crate::sys::mount_attr::map_users;
 
 /// What EROFS reads an image from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +58,35 @@ impl MountMethod {
         objects: BorrowedFd<'_>,
         bases: &BaseMounts,
     ) -> Result<OwnedFd, MountError> {
+        self.mount_for(image, objects, bases, None)
+    }
+
+    /// As [`MountMethod::mount`], with the owners of files as they are for `users`.
+    ///
+    /// overlayfs has no idmapped mounts, but takes a layer that is one. Objects need no owners: those are the image's.
+    pub(super) fn mount_for(
+        &self,
+        image: &ImageFile,
+        objects: BorrowedFd<'_>,
+        bases: &BaseMounts,
+        users: Option<&Users>,
+    ) -> Result<OwnedFd, MountError> {
         let subject = format!("image {}", image.digest());
         let erofs = self.erofs(image, &subject, bases)?;
+        if let Some(users) = users {
+            map_users(&erofs, &users.namespace)
+                .map_err(|errno| MountError::kernel("mount_setattr(erofs, idmap)", &subject, errno))?;
+        }
+        let store = StoreId::of(objects).map_err(|errno| MountError::kernel("fstat", &subject, errno))?;
+        let source = match users {
+            None => source_of(&image.digest(), store),
+            Some(users) => mapped_source_of(&image.digest(), store, users.range),
+        };
         if self.layers == Layers::Descriptors {
-            return self.overlay(image, &erofs, objects, &subject);
+            return self.overlay(&source, &erofs, objects, &subject);
         }
         let lower = bases.attach_lower(&erofs, image)?;
-        let overlay = self.overlay(image, &erofs, objects, &subject);
+        let overlay = self.overlay(&source, &erofs, objects, &subject);
         // The overlay has its own clones of the layers' mounts. An open descriptor would keep the lower mount busy.
         drop(erofs);
         lower.remove()?;
@@ -101,14 +125,13 @@ impl MountMethod {
 
     fn overlay(
         &self,
-        image: &ImageFile,
+        source: &str,
         erofs: &OwnedFd,
         objects: BorrowedFd<'_>,
         subject: &str,
     ) -> Result<OwnedFd, MountError> {
         let context = Context::open("overlay", subject)?;
-        let store = StoreId::of(objects).map_err(|errno| MountError::kernel("fstat", subject, errno))?;
-        context.string("source", &source_of(&image.digest(), store))?;
+        context.string("source", source)?;
         context.flag("ro")?;
         context.string("metacopy", "on")?;
         context.string("redirect_dir", "on")?;
@@ -134,7 +157,7 @@ impl MountMethod {
     }
 
     /// Sets the label. EROFS needs it as well: SELinux checks the mapping of an inline file against EROFS's inode.
-    fn label(&self, context: &Context<'_>) -> Result<(), MountError> {
+    pub(super) fn label(&self, context: &Context<'_>) -> Result<(), MountError> {
         self.context.as_deref().map_or(Ok(()), |label| context.string("context", label))
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::guard::VolumeGuard;
 use super::plan::{Observed, Step};
+use super::pod_users::PodUsersError;
 use super::record::{RecordError, Records, VolumeRecord};
 use super::target::{TargetPath, TargetState};
 use crate::kind::Kind;
@@ -27,6 +28,9 @@ pub enum StepError {
     /// The mount failed.
     #[error(transparent)]
     Mount(#[from] MountError),
+    /// The users of a pod are not known.
+    #[error(transparent)]
+    PodUsers(#[from] PodUsersError),
     /// The target directory failed.
     #[error("cannot {step} target {}: {error}; {remedy}", path.display())]
     Directory {
@@ -47,6 +51,7 @@ impl StepError {
         match self {
             Self::Record(error) => error.kind(),
             Self::Mount(error) => error.kind(),
+            Self::PodUsers(error) => error.kind(),
             Self::Directory { error, .. } => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Kind::Invalid,
                 io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => Kind::Conflict,

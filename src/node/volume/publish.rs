@@ -41,7 +41,8 @@ impl Volumes {
         let Some(chosen) =
             self.ensure_chosen(&request, caller, plan::image_to_publish(&wanted, &seen), &guard).await?
         else {
-            return Ok(());
+            // It is there. What is left of an earlier call is done.
+            return self.map_published(guard, request.target).await;
         };
         let (image, fetched) = (chosen.pinned, chosen.fetched);
         let admission = chosen.ready.admission.as_ref();
@@ -50,6 +51,7 @@ impl Volumes {
         wanted.least = self.0.levels.demand(request.attributes.verify, demanded)?;
         let admitted = admission.map(|admission| admission.by.clone()).unwrap_or_default();
         Span::current().record("image.digest", tracing::field::display(image.image));
+        let metrics = self.0.metrics.clone();
         let level = self
             .blocking(move |io| {
                 // The hold lasts until the record keeps the image.
@@ -57,11 +59,13 @@ impl Volumes {
                 // Observed again: the pull may have taken minutes.
                 let seen = io.observe(&guard, &wanted.target)?;
                 execute_plan(io, &guard, &wanted.target, &seen, plan::publish(&wanted, image, &seen))?;
+                io.map_published(&guard, &wanted.target, &metrics)?;
                 let shown = plan::shown(&wanted, image, &seen);
                 Ok(io.mounter.level(&shown.composefs).max(wanted.least))
             })
             .await?;
         self.0.metrics.mounted(request.target.path(), level);
+        self.0.pod_directories.watch(&self.0.kubelet, request.target.path());
         tracing::info!(
             target_path = %request.target,
             pod = %request.identity.pod,

@@ -37,6 +37,7 @@ impl Volumes {
     pub async fn recover(&self) -> Result<Recovered, VolumeError> {
         let (guards, metrics, integrity) =
             (self.0.guards.clone(), self.0.metrics.clone(), self.0.levels.here);
+        let pods = self.0.pod_directories.clone();
         self.blocking(move |io| {
             // The records of another directory say nothing about these mounts.
             io.state.check()?;
@@ -44,6 +45,7 @@ impl Volumes {
             let images = io.mounter.mounted_images()?.all();
             let rebooted = io.records.boot().as_deref() != Some(io.boot);
             let mut found = Recovered::default();
+            let watch = |target: &PublishedTarget| pods.watch(io.kubelet, &target.path);
             let mut needed = BTreeSet::new();
             let count = |target: &PublishedTarget, mounted: bool| match mounted {
                 true => metrics.mounted(&target.path, integrity.max(target.least)),
@@ -54,6 +56,8 @@ impl Volumes {
                     Ok(record) => {
                         needed.insert(record.composefs);
                         recover_record(io, &guards, &record, &count, &mut found);
+                        // The users of a pod may have come while nobody watched.
+                        record.targets.iter().for_each(watch);
                     }
                     Err(error) => drop_or_report(io, &file, &error, rebooted, &mut found),
                 }

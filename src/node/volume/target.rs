@@ -106,6 +106,13 @@ impl TargetPath {
         directory.is_some_and(|directory| directory.as_os_str() == uid)
     }
 
+    /// The directory of the pod that the path is of: `<kubelet>/pods/<uid>`.
+    pub(super) fn pod_directory(&self, kubelet: &Path) -> Option<PathBuf> {
+        let pods = kubelet.join("pods");
+        let uid = self.0.strip_prefix(&pods).ok()?.components().next()?;
+        Some(pods.join(uid))
+    }
+
     /// What is at the path now.
     ///
     /// # Errors
@@ -208,6 +215,12 @@ mod tests {
         ] {
             assert!(!is_of(path, uid), "{path} {uid}");
         }
+        let directory = |path: &str| parse(path).unwrap().pod_directory(kubelet);
+        assert_eq!(
+            directory("/var/lib/kubelet/pods/u1/volumes/v/mount"),
+            Some("/var/lib/kubelet/pods/u1".into())
+        );
+        assert_eq!(directory("/var/lib/kubelet/plugins/u1/mount"), None);
     }
 
     #[test]

@@ -144,6 +144,7 @@ fn is_refused_mount(error: &MountError) -> bool {
         | MountError::BadTarget { .. }
         | MountError::Occupied { .. }
         | MountError::Foreign { .. }
+        | MountError::TooManyEntries { .. }
         | MountError::NoSuchImage { .. } => false,
     }
 }

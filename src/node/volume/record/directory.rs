@@ -3,7 +3,7 @@
 //! An index in memory says which volume claims which target, so that a publish does not read every record. It stays
 //! correct because no other process writes here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,13 @@ impl Records {
     pub(crate) fn claimant(&self, target: &Path, boot: &str) -> Option<String> {
         let claims = self.claims();
         claims.get(target).filter(|claim| claim.boot == boot).map(|claim| claim.volume.clone())
+    }
+
+    /// The volumes that claim a target below `directory`.
+    pub(crate) fn claimants_below(&self, directory: &Path) -> BTreeSet<VolumeId> {
+        let claims = self.claims();
+        let below = claims.iter().filter(|(target, _)| target.starts_with(directory));
+        below.filter_map(|(_, claim)| claim.volume.parse().ok()).collect()
     }
 
     /// Whether the volume is known to claim another target than `path`.
