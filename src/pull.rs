@@ -23,6 +23,7 @@ mod build;
 mod builders;
 mod busy;
 mod chunked;
+mod combine;
 mod error;
 mod evidence;
 mod excess;
@@ -56,6 +57,7 @@ use blocking::{background, blocking};
 pub use build::{fold, write};
 pub use busy::{Busy, Occupied};
 pub use chunked::settings::{PartialPulls, PlanRules, ReuseFrom};
+pub use combine::{Combination, tree_of};
 pub use error::PullError;
 pub use excess::Excess;
 pub use gauges::PullGauges;
@@ -89,6 +91,10 @@ pub trait Images: Send + Sync + std::fmt::Debug {
     /// Waits until the image is in the store. Dropping the future does not stop a pull that has
     /// begun; the next request joins it.
     async fn ensure(&self, request: &ImageRequest) -> Result<Ready, PullError>;
+
+    /// Waits until images that are in the store, and that the caller keeps, are one in the store. `first` is what the first
+    /// of them was asked for by: in its turn this is done. Dropping the future does not stop a build that has begun.
+    async fn combine(&self, first: &ImageRequest, wanted: Combination) -> Result<Ready, PullError>;
 
     /// Notes that an image is in use, or was until now: when room is short, the least recently used images are
     /// removed first. Blocking, but short.

@@ -5,7 +5,7 @@ use super::output;
 use super::stored::Stored;
 use crate::app::engine::Engine;
 use crate::image::composefs::{self, ImageError};
-use crate::image::store::Variant;
+use crate::image::store::{Member, Variant};
 use crate::image::tree::Stop;
 use crate::pull::{self, StoredPart};
 
@@ -15,8 +15,13 @@ pub async fn inspect(engine: &Engine, stored: Stored, files: bool, output: Outpu
     // Written directly, because a tree may have millions of lines.
     if files {
         let name = ready.record.manifest.to_string();
-        let (rules, limits) = (ready.record.rules, (&engine.limits.image, &Stop::default()));
-        let tree = pull::fold(&engine.store, &StoredPart::of(&ready.record), rules, limits, &name)?;
+        let (record, limits) = (&ready.record, &engine.limits.image);
+        let tree = if record.is_combined() {
+            pull::tree_of(&engine.store, record, limits, &name)?
+        } else {
+            let parts = StoredPart::of(record);
+            pull::fold(&engine.store, &parts, record.rules, (limits, &Stop::default()), &name)?
+        };
         let mut out = std::io::stdout().lock();
         let written = match output {
             Output::Text => composefs::dump(&tree, &mut out),
@@ -30,9 +35,10 @@ pub async fn inspect(engine: &Engine, stored: Stored, files: bool, output: Outpu
     output::show(output, &ready.record, |r| {
         let variant = |v: &Variant| format!("  variant    {} ({} rules)\n", v.image, v.rules);
         let variants: String = r.variants.iter().map(variant).collect();
+        let members: String = r.members.iter().map(member).collect();
         let layers: String = r.layers.iter().map(|l| format!("  layer      {l}\n")).collect();
         format!(
-            "{}\n  manifest   {}\n  platform   {}\n  composefs  {}\n             {} image, {} rules, {}\n  content    {} in {}\n{variants}{layers}",
+            "{}\n  manifest   {}\n  platform   {}\n  composefs  {}\n             {} image, {} rules, {}\n  content    {} in {}\n{variants}{members}{layers}",
             r.names.join("\n"),
             r.manifest,
             r.platform.as_deref().unwrap_or("not stated"),
@@ -44,4 +50,9 @@ pub async fn inspect(engine: &Engine, stored: Stored, files: bool, output: Outpu
             output::count(r.inodes, "inode"),
         )
     })
+}
+
+fn member(member: &Member) -> String {
+    let Member { name, manifest, image, path, at } = member;
+    format!("  member     {name} at /{at}\n             /{path} of {image}, manifest {manifest}\n")
 }

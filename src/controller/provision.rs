@@ -13,7 +13,8 @@ use super::states::{State, StateError, States};
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
 use crate::oci::{Credentials, SourceError, Sources};
-use crate::volume::attributes::{AttributeError, Attributes};
+use crate::volume::attributes::AttributeError;
+use crate::volume::content::Content;
 use crate::volume::id::VolumeId;
 use crate::volume::layouts::Layouts;
 
@@ -79,20 +80,20 @@ impl Provisioner {
         Self { claims: Some((driver, claims)), ..self }
     }
 
-    /// The class's parameters, completed by the claim's annotations.
-    async fn attributes(
+    /// What the class's parameters, completed by the claim's annotations, want to be shown.
+    async fn content(
         &self,
         parameters: &HashMap<String, String>,
         waiting: &Waiting,
-    ) -> Result<Attributes, ProvisionError> {
+    ) -> Result<Content, ProvisionError> {
         let mut all = parameters.clone();
         if let (Some((driver, claims)), Some((namespace, name))) = (&self.claims, claim::of(parameters)) {
             let what = || format!("the annotations of claim {namespace}/{name} from the API server");
             let annotations = self.wait(waiting, what, claims.annotations(namespace, name)).await??;
             all = claim::merged(driver, parameters, &annotations)?;
         }
-        match Attributes::parse(&all) {
-            Ok((attributes, _)) => Ok(attributes),
+        match Content::parse(&all) {
+            Ok((content, _)) => Ok(content),
             Err(AttributeError::NoImage) => Err(ProvisionError::NoImage),
             Err(error) => Err(ProvisionError::Parameters(error)),
         }
@@ -128,10 +129,11 @@ impl Provisioner {
         let id = id_for(name)?;
         let waiting = Waiting { deadline: Instant::now() + patience, patience };
         // Before the guard, so that a malformed request does not make another call fail as busy.
-        let attributes = self.attributes(parameters, &waiting).await?;
-        self.layouts.check(&attributes.image)?;
+        let content = self.content(parameters, &waiting).await?;
+        let images: Vec<&Reference> = content.images().iter().map(|attributes| &attributes.image).collect();
+        images.iter().try_for_each(|image| self.layouts.check(image))?;
         let guard = self.guard(&id, name)?;
-        let requested: BTreeMap<_, _> = attributes.context_with(&attributes.image).into_iter().collect();
+        let requested: BTreeMap<_, _> = content.context().into_iter().collect();
         // A retry gets the digest of the first call, even if the tag has moved.
         let wanted = id.clone();
         if let Some(known) = self.on_disk(move |states| states.read(&wanted)).await? {
@@ -141,16 +143,19 @@ impl Provisioner {
             }
             return Ok(Provisioned { id, context: known.context.into_iter().collect() });
         }
-        let digest = match attributes.image.digest() {
-            Some(digest) => digest,
-            None => {
-                let image = &attributes.image;
-                let what = || format!("the digest of image {image} from its registry");
-                let resolved = self.wait(&waiting, what, self.resolver.resolve(image, credentials)).await?;
-                resolved.map_err(|error| ProvisionError::Source { image: image.to_string(), error })?
-            }
-        };
-        let context = attributes.context_with(&attributes.image.clone().pinned(digest));
+        // One after the other: a claim waits for few images, and their registries for many claims.
+        let mut digests = Vec::new();
+        for image in images {
+            digests.push(match image.digest() {
+                Some(digest) => digest,
+                None => {
+                    let what = || format!("the digest of image {image} from its registry");
+                    let found = self.wait(&waiting, what, self.resolver.resolve(image, credentials)).await?;
+                    found.map_err(|error| ProvisionError::Source { image: image.to_string(), error })?
+                }
+            });
+        }
+        let context = content.pinned(&digests).context();
         let state = State::new(name, requested, context.clone().into_iter().collect());
         // Durable before the answer: the next call must get the same digest. The guard goes along, since a call whose
         // caller has gone ends before its write does.
@@ -160,7 +165,8 @@ impl Provisioner {
             states.write(&written, &state)
         })
         .await?;
-        tracing::info!(image.digest = %digest, image = %attributes.image, "volume created");
+        let digests = digests.iter().map(Digest::to_string).collect::<Vec<_>>().join(" ");
+        tracing::info!(image.digest = digests, image = %content, "volume created");
         Ok(Provisioned { id, context })
     }
 

@@ -27,6 +27,7 @@
 mod arena;
 mod builder;
 mod checked;
+mod combine;
 mod dump;
 mod error;
 mod hide;
@@ -47,6 +48,7 @@ mod tests;
 
 pub use builder::{Builder, Layer};
 pub use checked::CheckedTree;
+pub use combine::Combiner;
 pub use error::TreeError;
 pub use powers::Powers;
 pub use rules::{Reduction, Rules, XattrRule};

@@ -12,6 +12,7 @@
 //! This module does not know gRPC.
 
 mod ensure_image;
+mod ensure_many;
 mod error;
 mod execute;
 pub mod guard;

@@ -64,6 +64,7 @@ pub(super) fn build(
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
         powers,
         variants: Vec::new(),
+        members: Vec::new(),
     };
     // The commit syncs, which may take long.
     drop(image);

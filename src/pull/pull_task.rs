@@ -15,7 +15,8 @@ use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
 use super::turns::Tenant;
 use super::{
-    Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, renew, stored_evidence, vary,
+    Combination, Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, combine, renew,
+    stored_evidence, vary,
 };
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
@@ -235,6 +236,22 @@ impl PullContext {
         let parts = StoredPart::of(&record);
         let build = move |stop: &Stop| {
             let record = vary::vary(&store, &hold, &record, rules, (&limits, stop), &name)?;
+            Ok(PulledImage { record, fetched: 0, hold })
+        };
+        self.builders.run(tenant, parts, &image, build).await
+    }
+
+    /// Puts images that are here into one.
+    pub(super) async fn combine(
+        &self,
+        wanted: Arc<Combination>,
+        tenant: Tenant,
+    ) -> Result<PulledImage, PullError> {
+        let hold = self.store.hold();
+        let (store, limits, parts) = (Arc::clone(&self.store), self.limits.image, wanted.parts());
+        let image = wanted.name.clone();
+        let build = move |stop: &Stop| {
+            let record = combine::combine(&store, &hold, &wanted, (&limits, stop))?;
             Ok(PulledImage { record, fetched: 0, hold })
         };
         self.builders.run(tenant, parts, &image, build).await

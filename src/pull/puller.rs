@@ -8,7 +8,8 @@ use super::error::About as _;
 use super::execute::Execution;
 use super::pulls::Pulls;
 use super::{
-    Busy, ImageRequest, Images, PullError, PullGauges, PullLimits, PullMetrics, PullUnderWay, Ready,
+    Busy, Combination, ImageRequest, Images, PullError, PullGauges, PullLimits, PullMetrics, PullUnderWay,
+    Ready,
 };
 use crate::image::access::AccessRule;
 use crate::image::store::Store;
@@ -96,6 +97,12 @@ impl Images for Puller {
     async fn ensure(&self, request: &ImageRequest) -> Result<Ready, PullError> {
         self.pulls.sources().ask_helpers(&request.reference, &request.credentials).await;
         Execution::new(&self.pulls, request)?.run(self.require_digest).await
+    }
+
+    async fn combine(&self, first: &ImageRequest, wanted: Combination) -> Result<Ready, PullError> {
+        let combined = self.pulls.combine(first, wanted).await?;
+        let (record, hold) = (combined.record, combined.hold);
+        Ok(Ready { image: record.image, record, hold, fetched: 0, admission: None })
     }
 
     fn used(&self, manifest: &Digest) {

@@ -14,7 +14,10 @@ use super::rights::Rights;
 use super::single_flight::{Lost, SingleFlight};
 use super::turns::Tenant;
 use super::under_way::PullUnderWay;
-use super::{Busy, ImageRequest, Kept, Phase, Progress, PullError, PullLimits, PullMetrics, Watch};
+use super::{
+    Busy, Combination, ImageRequest, Kept, Phase, Progress, PullError, PullLimits, PullMetrics, Watch,
+    blocking, combine,
+};
 use crate::image::access::{AccessRule, Origin};
 use crate::image::store::{AccessRecord, ImageRecord, Store};
 use crate::image::tree::Rules;
@@ -45,11 +48,13 @@ struct PullKey {
     reader: Option<AccessRecord>,
     /// Another image of layers that are here is built, by these rules.
     rules: Option<Rules>,
+    /// Images that are here become one, by these names: an error of the work says them, so nobody shares it who has others.
+    names: Vec<String>,
 }
 
 impl PullKey {
     fn new(manifest: Digest, origin: Origin) -> Self {
-        Self { manifest, origin, reader: None, rules: None }
+        Self { manifest, origin, reader: None, rules: None, names: Vec::new() }
     }
 }
 
@@ -200,6 +205,34 @@ impl Pulls {
             why: format!("the record names no image by the {rules} rules"),
         })?;
         Ok((varied, built))
+    }
+
+    /// Images that are here as one. Callers share the work, and it outlives them.
+    pub(super) async fn combine(
+        &self,
+        first: &ImageRequest,
+        wanted: Combination,
+    ) -> Result<PulledImage, PullError> {
+        let (store, hold, wanted) = (Arc::clone(self.store()), self.store().hold(), Arc::new(wanted));
+        let (kept, looked_for) = (hold.clone(), Arc::clone(&wanted));
+        let found = move || {
+            let found = combine::stored(&store, &kept, &looked_for)?;
+            if let Some(record) = &found {
+                note_used(&store, &record.manifest);
+            }
+            Ok::<_, PullError>(found)
+        };
+        if let Some(record) = blocking(&wanted.name, found).await?? {
+            return Ok(PulledImage { record, fetched: 0, hold });
+        }
+        let rights = self.rights(first)?;
+        let names = wanted.members.iter().map(|(member, _)| member.name.clone()).collect();
+        let key = PullKey { names, ..PullKey::new(wanted.key(), rights.origin().clone()) };
+        let work = |context: Arc<PullContext>, tenant: Tenant, _| {
+            let wanted = Arc::clone(&wanted);
+            async move { context.combine(wanted, tenant).await }
+        };
+        self.build_again(key, (&rights, &first.watch), &wanted.name, "combine", work).await
     }
 
     /// Builds an image of layers that are here, or joins a caller that does. `what` names the span.

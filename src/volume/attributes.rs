@@ -15,10 +15,12 @@ use crate::oci::reference::{Reference, ReferenceError, Version};
 use crate::pull::PullPolicy;
 
 /// The known attributes; `reference` is an alias of `image`.
-pub(crate) const KEYS: [&str; 7] =
-    ["image", "reference", "pullPolicy", "path", "platform", "noexec", "verify"];
+pub(crate) const KEYS: [&str; 8] =
+    ["image", IMAGES, "reference", "pullPolicy", "path", "platform", "noexec", "verify"];
+/// The list of several images ([`super::members`]), in the place of `image`.
+pub(super) const IMAGES: &str = "images";
 
-/// The parsed attributes of a volume.
+/// The parsed attributes of a volume of one image, or of one of its images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attributes {
     /// The image.
@@ -74,6 +76,33 @@ pub(crate) enum AttributeError {
     /// There are two images.
     #[error("volume attributes `image` and `reference` mean the same; give only `image`")]
     TwoImages,
+    /// There are an image and a list of images, or a list in a list.
+    #[error(
+        "volume attribute `images` is a list of images and stands alone; write every image as an entry of that list"
+    )]
+    ListAndImage,
+    /// The list of images is none.
+    #[error(
+        "volume attribute `images` {problem}; write a YAML or JSON list of 1 to {most} entries such as \
+             {{image: registry.example.com/models/base:1, at: base}}"
+    )]
+    List {
+        /// What is wrong, a predicate.
+        problem: String,
+        /// The most entries.
+        most: usize,
+    },
+    /// An entry of the list does not say where its image is shown.
+    #[error("`at` is missing; write the directory of the volume that shows the image, or / for its root")]
+    NoPlace,
+    /// An entry of the list is malformed.
+    #[error("volume attribute `images`, entry {number}: {error}")]
+    Member {
+        /// Its number, from 1.
+        number: usize,
+        /// What is wrong with it.
+        error: Box<AttributeError>,
+    },
     /// The image reference is malformed.
     #[error("volume attribute `image`: {0}")]
     Image(#[from] ReferenceError),
@@ -113,6 +142,9 @@ impl Attributes {
         if let Some(unknown) = given.keys().find(|key| !KEYS.contains(key)) {
             return Err(AttributeError::Unknown(shortened(unknown)));
         }
+        if given.contains_key(IMAGES) {
+            return Err(AttributeError::ListAndImage);
+        }
         let image = match (given.get("image"), given.get("reference")) {
             (Some(_), Some(_)) => return Err(AttributeError::TwoImages),
             (Some(image), None) | (None, Some(image)) => Reference::from_str(image)?,
@@ -120,7 +152,7 @@ impl Attributes {
         };
         let attributes = Self {
             pull_policy: given.get("pullPolicy").map(|text| policy(text)).transpose()?,
-            path: given.get("path").map_or_else(|| Ok(PathBuf::new()), |text| sub_path(text))?,
+            path: given.get("path").map_or_else(|| Ok(PathBuf::new()), |text| sub_path("path", text))?,
             platform: given.get("platform").map(|text| Platform::from_str(text)).transpose()?,
             noexec: given.get("noexec").map_or(Ok(false), |text| flag("noexec", text))?,
             verify: given.get("verify").map(|text| level(text)).transpose()?,
@@ -200,9 +232,14 @@ fn level(text: &str) -> Result<Integrity, AttributeError> {
     }
 }
 
-/// Parses `path`. Paths are relative to the image's root, so a leading slash is ignored.
-fn sub_path(text: &str) -> Result<PathBuf, AttributeError> {
-    let refused = || malformed("path", text, "it must be a directory inside the image, without `..`");
+/// Parses a path in the attribute `key`. Paths are relative to the image's or the volume's root, so a leading slash is
+/// ignored.
+pub(super) fn sub_path(key: &'static str, text: &str) -> Result<PathBuf, AttributeError> {
+    let rule = match key {
+        "at" => "it must be a directory inside the volume, without `..`",
+        _ => "it must be a directory inside the image, without `..`",
+    };
+    let refused = || malformed(key, text, rule);
     if text.chars().any(char::is_control) {
         return Err(refused());
     }
@@ -276,7 +313,8 @@ mod tests {
         for (bad, word) in [
             (vec![], "`image` is missing"),
             (vec![IMAGE, ("reference", "r.example/a")], "only `image`"),
-            (vec![IMAGE, ("pullpolicy", "Always")], "known are image, reference, pullPolicy"),
+            (vec![IMAGE, ("pullpolicy", "Always")], "known are image, images, reference, pullPolicy"),
+            (vec![IMAGE, ("images", "[]")], "stands alone"),
             (vec![IMAGE, ("pullPolicy", "always")], "Always, IfNotPresent or Never"),
             (vec![IMAGE, ("path", "../x")], "`path`"),
             (vec![IMAGE, ("path", "a/../../x")], "`path`"),

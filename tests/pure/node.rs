@@ -4,6 +4,7 @@
 mod authority;
 mod calls;
 mod interrupted;
+mod many;
 mod refusals;
 mod restarts;
 mod slow;

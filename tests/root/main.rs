@@ -23,6 +23,7 @@ mod key_place;
 mod kubernetes;
 mod layers;
 mod levels;
+mod many;
 mod mirrors;
 mod oddities;
 mod outright;

@@ -33,7 +33,7 @@ use composefs_csi::node::volume::record::Records;
 use composefs_csi::node::volume::{Parts, Volumes};
 use composefs_csi::oci::digest::Digest;
 use composefs_csi::oci::platform::Platform;
-use composefs_csi::pull::{ImageRequest, Images, PullError, Ready};
+use composefs_csi::pull::{Combination, ImageRequest, Images, PullError, Ready};
 use composefs_csi::volume::layouts::Layouts;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -98,6 +98,15 @@ impl Images for FakeImages {
         Ok(Ready { record, image, hold, fetched: 0, admission: None })
     }
 
+    async fn combine(&self, _: &ImageRequest, wanted: Combination) -> Result<Ready, PullError> {
+        // As many as they are: a test has few.
+        let number =
+            wanted.members.iter().fold(100, |sum: u8, (member, _)| sum.wrapping_add(member.image.0[0]));
+        let members = wanted.members.iter().map(|(member, _)| member.clone()).collect();
+        let record = ImageRecord { manifest: wanted.key(), members, ..image(number) };
+        Ok(Ready { image: record.image, record, hold: self.store.hold(), fetched: 0, admission: None })
+    }
+
     fn used(&self, _: &Digest) {}
 }
 
@@ -118,6 +127,7 @@ fn image(number: u8) -> ImageRecord {
         created: 0,
         powers: None,
         variants: Vec::new(),
+        members: Vec::new(),
     }
 }
 

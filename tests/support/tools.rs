@@ -23,6 +23,11 @@ pub fn helm() -> PathBuf {
     script("helm.sh", &[])
 }
 
+/// KServe's definitions of its kinds, see `scripts/kserve-crds.sh`.
+pub fn kserve_definitions() -> PathBuf {
+    script("kserve-crds.sh", &[])
+}
+
 /// The sigstore for tests, see `scripts/sigstore.sh`.
 pub fn sigstore() -> PathBuf {
     script("sigstore.sh", &[])

@@ -11,6 +11,7 @@ mod faithful;
 mod fold;
 mod golden;
 mod grpc;
+mod kserve;
 mod manifests;
 mod monitoring;
 mod notation;

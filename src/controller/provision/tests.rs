@@ -42,7 +42,31 @@ async fn a_name_keeps_its_digest() {
     assert_eq!(first.context["image"], format!("r.example/a:1@sha256:{}", "01".repeat(32)));
     assert_eq!(first.context["path"], "etc");
     assert!(!first.context.contains_key("pullPolicy"));
-    Attributes::parse(&first.context).unwrap();
+    Content::parse(&first.context).unwrap();
+}
+
+#[tokio::test]
+async fn each_of_several_images_is_pinned() {
+    let directory = tempfile::tempdir().unwrap();
+    let none = Credentials::none();
+    let pinned = format!("r.example/c@sha256:{}", "0".repeat(64));
+    let list = format!(
+        "[{{image: r.example/a:1, at: a}}, {{image: r.example/b:1, at: b, path: x}}, {{image: '{pinned}', at: c}}]"
+    );
+    let requested = parameters(&[("images", &list), ("noexec", "true")]);
+    let first = provisioner(&directory).create("pvc-1", &requested, &none, PATIENCE).await.unwrap();
+    let again = provisioner(&directory).create("pvc-1", &requested, &none, PATIENCE).await.unwrap();
+    assert_eq!(first, again, "across a restart");
+    let content = Content::parse(&first.context).unwrap().0;
+    let digests: Vec<_> = content.images().iter().map(|image| image.image.digest().unwrap()).collect();
+    assert_eq!(digests, [1, 2, 0].map(|number| Digest::from_bytes([number; 32])));
+    assert!(content.noexec() && content.images()[1].path.ends_with("x"));
+    let absent =
+        parameters(&[("images", "[{image: r.example/a:1, at: a}, {image: r.example/absent:1, at: b}]")]);
+    let error = provisioner(&directory).create("pvc-2", &absent, &none, PATIENCE).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert!(error.to_string().contains("r.example/absent:1"), "{error}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left of the second");
 }
 
 #[tokio::test]

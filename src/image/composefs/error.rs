@@ -19,6 +19,14 @@ pub enum ImageError {
         /// What is wrong.
         reason: String,
     },
+    /// A directory of the image that is wanted is none.
+    #[error("`path` {path:?} {problem} in the image; name a directory of it, or leave `path` out")]
+    NoDirectory {
+        /// The path.
+        path: String,
+        /// What is wrong, a predicate.
+        problem: &'static str,
+    },
     /// Writing a dump failed.
     #[error("cannot write the dump of a composefs image: {source}")]
     Write {
@@ -43,7 +51,7 @@ impl ImageError {
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Unsupported { .. } => Kind::Invalid,
+            Self::Unsupported { .. } | Self::NoDirectory { .. } => Kind::Invalid,
             Self::Corrupt { .. } => Kind::Corrupt,
             Self::Write { source } if source.kind() == io::ErrorKind::StorageFull => Kind::Exhausted,
             Self::Write { .. } => Kind::Transient,

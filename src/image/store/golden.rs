@@ -116,6 +116,7 @@ fn record() -> ImageRecord {
         created: 1_700_000_000,
         powers: None,
         variants: Vec::new(),
+        members: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
 use super::key::NodeKey;
+use super::member::Member;
 use super::record::{self, Record};
 use crate::image::tree::{Powers, Rules};
 use crate::image::verity::VerityDigest;
@@ -57,6 +58,10 @@ pub struct ImageRecord {
     /// Images of the same layers by other rules, which some volumes show. They have no objects of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub variants: Vec<Variant>,
+    /// Of a combined image: the images that it is made of, in their order. Its `manifest` is then [`Member::key`], its
+    /// layers are all of theirs, and its tree is made of their trees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Member>,
 }
 
 /// Another composefs image of the same layers.
@@ -91,6 +96,11 @@ impl ImageRecord {
     /// says what it is, and so does the record. But what it gives to pods must have been looked for.
     pub fn is_outdated(&self) -> bool {
         if self.sealed { self.powers.is_none() } else { self.builder != BUILDER }
+    }
+
+    /// Whether it is put together of other images. No registry has such an image, and no reference names one.
+    pub fn is_combined(&self) -> bool {
+        !self.members.is_empty()
     }
 
     /// Every composefs image of these layers that is in the store; the record's own comes first.
@@ -161,6 +171,7 @@ mod tests {
             created: 1,
             powers: None,
             variants: Vec::new(),
+            members: Vec::new(),
         }
     }
 
@@ -176,6 +187,17 @@ mod tests {
     fn round_trips() {
         let bytes = record().render(&key(1)).unwrap();
         assert_eq!(parse(&record().manifest, &bytes).unwrap(), record());
+    }
+
+    #[test]
+    fn members_are_kept_and_absent_where_there_are_none() {
+        let (manifest, image) = (Digest::of(b"1"), VerityDigest([1; 32]));
+        let (path, at) = ("models".to_owned(), "base".to_owned());
+        let members = vec![Member { name: "r.io/a:1".to_owned(), manifest, image, path, at }];
+        let combined = ImageRecord { manifest: Member::key(&members), members, ..record() };
+        let read = parse(&combined.manifest, &combined.render(&key(1)).unwrap()).unwrap();
+        assert_eq!((read.is_combined(), &read), (true, &combined));
+        assert!(!String::from_utf8(record().render(&key(1)).unwrap()).unwrap().contains("members"));
     }
 
     #[test]

@@ -43,7 +43,10 @@ impl Needs {
         needs.shown = needs.mounted.all();
         let volumes = parts.volumes.list(&mut needs.unknown)?;
         add_missing(parts, &volumes, &mut needs.unknown)?;
-        needs.volumes = volumes.into_iter().map(|volume| volume.image).collect();
+        for volume in volumes {
+            needs.volumes.insert(volume.image);
+            needs.volumes.extend(volume.members.into_iter().map(|member| member.image));
+        }
         needs.pins = parts.pins.list()?.into_iter().collect();
         needs.prefetched = parts.prefetched.list()?.into_iter().map(|pin| pin.manifest).collect();
         Ok(needs)

@@ -258,7 +258,7 @@ fn check_size(path: &[u8], size: u64, allowed: impl RangeBounds<u64>) -> Result<
 
 /// A device number as the kernel keeps it on disk: 12 bits of major, 20 of minor
 /// (`new_encode_dev`, include/linux/kdev_t.h).
-fn device(path: &[u8], major: u32, minor: u32) -> Result<u32, TreeError> {
+pub(super) fn device(path: &[u8], major: u32, minor: u32) -> Result<u32, TreeError> {
     if major > 0xfff || minor > 0xf_ffff {
         return Err(TreeError::DeviceNumber { path: shown(path), major, minor });
     }

@@ -115,6 +115,18 @@ pub enum TreeError {
         /// The path.
         path: String,
     },
+    /// Two images of one volume have different things at one path.
+    #[error(
+        "{path:?} of the volume is in {first} and in {second}, and they differ; give one of these images another directory by `at`"
+    )]
+    Meeting {
+        /// The path in the volume.
+        path: String,
+        /// The earlier image.
+        first: String,
+        /// The later one.
+        second: String,
+    },
     /// An entry of a packed directory lies elsewhere.
     #[error(
         "{path:?} lies outside of {within:?}, the directory that its layer is said to hold; push the artifact again"
@@ -172,6 +184,7 @@ impl TreeError {
             | Self::FileSize { .. }
             | Self::LinkedWhiteout { .. }
             | Self::Collision { .. }
+            | Self::Meeting { .. }
             | Self::Outside { .. }
             | Self::NotInArtifacts { .. }
             | Self::Xattrs { .. }

@@ -9,7 +9,7 @@ use super::error::{TreeError, shown};
 /// Symbolic links that one path may go through, as in Linux (MAXSYMLINKS).
 const MAX_LINKS: usize = 40;
 /// Deepest nesting of directories: a path of 4096 bytes cannot name a deeper one.
-const MAX_DEPTH: usize = 2047;
+pub(super) const MAX_DEPTH: usize = 2047;
 /// Longest name in bytes (`EROFS_NAME_LEN`).
 const MAX_NAME: usize = 255;
 

@@ -14,7 +14,8 @@ use crate::csi::status::status;
 use crate::node::credential_providers::PodIdentity;
 use crate::node::volume::VolumeRequest;
 use crate::node::volume::target::TargetPath;
-use crate::volume::attributes::{Attributes, PodInfo};
+use crate::volume::attributes::PodInfo;
+use crate::volume::content::Content;
 use crate::volume::id::{VolumeId, VolumeIdError};
 use crate::volume::secrets::{self, Tokens};
 
@@ -65,11 +66,11 @@ pub(super) fn request(kubelet: &Path, raw: RawVolumeRequest) -> Result<VolumeReq
     let target = path(kubelet, raw.field, &raw.path)?;
     Span::current().record("target_path", tracing::field::display(&target));
     let access = access(raw.capability.as_ref()).map_err(|error| status(error.kind(), &error))?;
-    let (attributes, pod) = Attributes::parse(&raw.context).map_err(|error| status(error.kind(), &error))?;
+    let (content, pod) = Content::parse(&raw.context).map_err(|error| status(error.kind(), &error))?;
     let credentials = secrets::credentials(&raw.secrets).map_err(|error| status(error.kind(), &error))?;
     let identity =
         if raw.for_pod { identity(kubelet, pod, &target, &raw.secrets)? } else { PodIdentity::default() };
-    Ok(VolumeRequest { volume, target, attributes, access, identity, credentials, wait: raw.wait })
+    Ok(VolumeRequest { volume, target, content, access, identity, credentials, wait: raw.wait })
 }
 
 /// Parses a volume's id.

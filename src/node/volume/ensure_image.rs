@@ -1,4 +1,5 @@
 //! Ensures that a volume's image is on this node: which credentials to use, how long to wait, which events to record.
+//! Of several images each one comes this way ([`super::ensure_many`]).
 //!
 //! A call waits for a pull but does not own it: the pull goes on without the call, and the next call joins it.
 
@@ -11,21 +12,53 @@ use super::plan::ImageChoice;
 use super::record::PinnedImage;
 use super::request::VolumeRequest;
 use super::{VolumeError, Volumes};
+use crate::integrity::Integrity;
 use crate::kind::Kind;
 use crate::node::credential_providers::{CredentialProviderError, Found};
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
 use crate::pull::{Caller, ImageRequest, PullError, Ready, Waiter, Watch};
 use crate::text;
+use crate::volume::attributes::Attributes;
+use crate::volume::content::Content;
 
 /// How often a pull is checked for changes. A pull that takes less than this gets no event that it has begun.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// An image to publish. Its hold keeps it from garbage collection until a record does.
+/// An image to publish. Holds keep it, and those that it is made of, from garbage collection until a record does.
 pub(super) struct ChosenImage {
     pub pinned: PinnedImage,
     pub fetched: u64,
+    /// The image, or each of several in their order and then what they are together.
+    pub ready: Vec<Ready>,
+}
+
+/// One image that is here.
+pub(super) struct Ensured {
+    pub request: ImageRequest,
     pub ready: Ready,
+    /// How long the volume has waited for it.
+    pub waited: Duration,
+}
+
+impl ChosenImage {
+    fn one(ready: Ready) -> Self {
+        let (record, composefs) = (&ready.record, ready.image);
+        let (bytes, inodes, members) = (record.bytes, record.inodes, Vec::new());
+        let pinned = PinnedImage { image: record.manifest, composefs, bytes, inodes, members };
+        Self { pinned, fetched: ready.fetched, ready: vec![ready] }
+    }
+
+    /// The lowest integrity level that the policies which admit the images demand.
+    pub(super) fn integrity(&self) -> Option<Integrity> {
+        self.ready.iter().filter_map(|ready| ready.admission.as_ref()?.integrity).max()
+    }
+
+    /// What admits the images, for the log.
+    pub(super) fn admitted(&self) -> String {
+        let by = self.ready.iter().filter_map(|ready| Some(ready.admission.as_ref()?.by.as_str()));
+        by.collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl Volumes {
@@ -41,45 +74,64 @@ impl Volumes {
             ImageChoice::Done => return Ok(None),
             ImageChoice::Refuse(refusal) => return Err(refusal.into()),
             // Every caller must be authorised, even if the volume is already in use.
-            ImageChoice::Pinned(pinned) => Some(pinned.image),
+            ImageChoice::Pinned(pinned) => Some(pinned),
             ImageChoice::Resolve => None,
         };
         tokio::select! {
             // In this order, so that what need not wait is not given up.
             biased;
-            chosen = self.ensure_image(request, caller, pinned) => chosen.map(Some),
+            chosen = self.ensure_content(request, caller, pinned) => chosen.map(Some),
             () = guard.withdrawn() => Err(VolumeError::Withdrawn(request.volume.clone())),
             () = self.0.shutdown.cancelled() => {
-                Err(VolumeError::Stopping { image: request.attributes.image.to_string() })
+                Err(VolumeError::Stopping { image: request.content.to_string() })
             }
         }
     }
 
-    async fn ensure_image(
+    async fn ensure_content(
         &self,
         request: &VolumeRequest,
         caller: Caller,
-        pinned: Option<Digest>,
+        pinned: Option<PinnedImage>,
     ) -> Result<ChosenImage, VolumeError> {
-        let (image, identity) = (&request.attributes.image, &request.identity);
         let deadline = tokio::time::Instant::now() + request.wait;
+        let attributes = match &request.content {
+            Content::One(attributes) => attributes,
+            Content::Many(many) => return self.ensure_many(request, many, (caller, pinned), deadline).await,
+        };
+        let pinned = pinned.map(|pinned| pinned.image);
+        let Ensured { ready, waited, .. } =
+            self.ensure_image(request, (0, attributes), (caller, pinned), deadline).await?;
+        self.0.pulls.ended(&request.volume, waited);
+        Ok(ChosenImage::one(ready))
+    }
+
+    /// Makes available the volume's image with this number and these attributes.
+    pub(super) async fn ensure_image(
+        &self,
+        request: &VolumeRequest,
+        (number, attributes): (usize, &Attributes),
+        (caller, pinned): (Caller, Option<Digest>),
+        deadline: tokio::time::Instant,
+    ) -> Result<Ensured, VolumeError> {
+        let (image, identity) = (&attributes.image, &request.identity);
         let found = self.0.credential_providers.complete(image, &request.credentials, identity);
         let found = tokio::time::timeout_at(deadline, found).await;
         let Found { credentials, missing } = found.map_err(|_| no_credentials_yet(image))??;
         let pod = text::one_line(&identity.pod.to_string());
         let watch = Watch::of(Waiter { pod, volume: request.volume.to_string() });
         let image_request = ImageRequest {
-            reference: request.attributes.image.clone(),
-            policy: request.attributes.policy(),
-            platform: request.attributes.platform.clone().unwrap_or_else(|| self.0.platform.clone()),
+            reference: image.clone(),
+            policy: attributes.policy(),
+            platform: attributes.platform.clone().unwrap_or_else(|| self.0.platform.clone()),
             caller,
             pinned,
-            noexec: request.noexec(),
+            noexec: request.noexec() || attributes.noexec,
             credentials,
             watch: watch.clone(),
         };
         let begun = Instant::now();
-        let _awaiting = self.0.pulls.await_for(&request.volume, &image.to_string(), &watch);
+        let _awaiting = self.0.pulls.await_for(&request.volume, number, &image.to_string(), &watch);
         let Ok(answer) = self.wait_for_pull(request, deadline, &image_request, &watch).await else {
             // The caller's time is up. The pull goes on, and the retry joins it.
             let progress = watch.get().map_or_else(|| "not begun".to_owned(), ToString::to_string);
@@ -105,11 +157,7 @@ impl Volumes {
         self.0.pod_events.image_ready(&request.volume, &request.identity.pod, &image, &ready, pull);
         let waited =
             pull.map_or_else(|| begun.elapsed(), |(pull, waited)| waited.max(pull.started.elapsed()));
-        self.0.pulls.ended(&request.volume, waited);
-        let record = &ready.record;
-        let (image, composefs) = (record.manifest, ready.image);
-        let pinned = PinnedImage { image, composefs, bytes: record.bytes, inodes: record.inodes };
-        Ok(ChosenImage { pinned, fetched: ready.fetched, ready })
+        Ok(Ensured { request: image_request, ready, waited })
     }
 
     /// Waits for an image as long as the caller does, and records events of the pull meanwhile.

@@ -35,6 +35,16 @@ pub enum VolumeError {
         /// How far it has come.
         progress: String,
     },
+    /// One of several images could not be made available, and so none is shown.
+    #[error("of the volume's `images`, entry {number} ({image}): {error}")]
+    Member {
+        /// Its number in the list, from 1.
+        number: usize,
+        /// The image as the user wrote it.
+        image: String,
+        /// What is wrong with it.
+        error: Box<VolumeError>,
+    },
     /// The volume was unpublished or unstaged while the call waited for its image.
     #[error(
         "volume {0} was taken down while this call waited for its image; ask again if it is still wanted"
@@ -97,6 +107,14 @@ impl From<MountError> for VolumeError {
 }
 
 impl VolumeError {
+    /// The error itself, without which of several images it concerns.
+    pub(super) fn cause(&self) -> &Self {
+        match self {
+            Self::Member { error, .. } => error.cause(),
+            other => other,
+        }
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
@@ -107,6 +125,7 @@ impl VolumeError {
             Self::Step(error) => error.kind(),
             Self::Pull(error) => error.kind(),
             Self::Pulling { .. } => Kind::Pending,
+            Self::Member { error, .. } => error.kind(),
             Self::CredentialProvider(error) => error.kind(),
             Self::Layout(error) => error.kind(),
             Self::Unreachable(error) => error.kind(),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::VolumeError;
 use crate::oci::SourceError;
+use crate::oci::digest::Digest;
 use crate::pull::{Progress, Ready, Watch};
 use crate::units;
 use crate::volume::attributes::PodInfo;
@@ -26,6 +27,9 @@ pub(crate) use pull_watcher::PullWatcher;
 pub(crate) use reason::EventReason;
 
 use self::pace::{Budget, Pace};
+
+/// Pulls of one volume that are remembered: more than a volume has images.
+const PULLS_MAX: usize = 64;
 
 /// An event on a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +54,8 @@ pub(crate) trait PodEventRecorder: Send + Sync + fmt::Debug {
 #[derive(Debug, Default)]
 pub struct PodEvents {
     recorder: Option<Arc<dyn PodEventRecorder>>,
-    waiting: Mutex<HashMap<VolumeId, Waiting>>,
+    /// By volume, and by the manifest of each of its images.
+    waiting: Mutex<HashMap<VolumeId, HashMap<Digest, Waiting>>>,
     /// Calls that wait for a pull now.
     watchers: AtomicUsize,
     /// Of updates, for all of them.
@@ -98,8 +103,7 @@ impl PodEvents {
     ) {
         let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         // A retried call joins the same pull; its event is recorded already.
-        let known = all.get_mut(volume).filter(|before| before.pull.manifest == pull.manifest);
-        let (text, is_update) = match known {
+        let (text, is_update) = match all.get_mut(volume).and_then(|pulls| pulls.get_mut(&pull.manifest)) {
             Some(waiting) => {
                 let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
                 if !waiting.pace.tells(now, self.watchers.load(Ordering::Relaxed), &mut budget) {
@@ -111,7 +115,12 @@ impl PodEvents {
             }
             None => {
                 let waiting = Waiting { since: now, pull: Arc::clone(pull), pace: Pace::new(now) };
-                all.insert(volume.clone(), waiting);
+                let pulls = all.entry(volume.clone()).or_default();
+                // A tag may move at every retry.
+                if pulls.len() >= PULLS_MAX {
+                    pulls.clear();
+                }
+                pulls.insert(pull.manifest, waiting);
                 (pulling(image, pull, None), false)
             }
         };
@@ -129,7 +138,8 @@ impl PodEvents {
         pull: Option<(&Arc<Progress>, Duration)>,
     ) {
         // The wait began with the first call that saw the pull, if there were several.
-        let before = self.forget(volume).map(|waiting| (waiting.since.elapsed(), waiting.pull));
+        let before = self.forget_pull(volume, &ready.record.manifest);
+        let before = before.map(|waiting| (waiting.since.elapsed(), waiting.pull));
         let Some((waited, pull)) = before.or_else(|| pull.map(|(pull, waited)| (waited, Arc::clone(pull))))
         else {
             // The image was here already: no event.
@@ -150,12 +160,13 @@ impl PodEvents {
     pub(super) fn publish_failed(&self, volume: &VolumeId, pod: &PodInfo, image: &str, error: &VolumeError) {
         let Some(reason) = EventReason::of(error) else { return };
         self.forget(volume);
-        let text = match error {
-            VolumeError::Pull(pull) => match reason::rate_limit(pull) {
-                Some(limit) => format!("{pull}{}", next_try(limit)),
-                None => pull.to_string(),
+        let text = match (error, error.cause()) {
+            (_, VolumeError::Pull(pull)) => match reason::rate_limit(pull) {
+                Some(limit) => format!("{error}{}", next_try(limit)),
+                None => error.to_string(),
             },
-            error => format!("image {image}: {error}"),
+            (VolumeError::Member { .. }, _) => error.to_string(),
+            _ => format!("image {image}: {error}"),
         };
         self.record(pod, volume, reason, text);
     }
@@ -165,8 +176,18 @@ impl PodEvents {
         self.forget(volume);
     }
 
-    fn forget(&self, volume: &VolumeId) -> Option<Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(volume)
+    fn forget(&self, volume: &VolumeId) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(volume);
+    }
+
+    fn forget_pull(&self, volume: &VolumeId, manifest: &Digest) -> Option<Waiting> {
+        let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let pulls = all.get_mut(volume)?;
+        let waiting = pulls.remove(manifest);
+        if pulls.is_empty() {
+            all.remove(volume);
+        }
+        waiting
     }
 
     fn record(&self, pod: &PodInfo, volume: &VolumeId, reason: EventReason, text: String) {

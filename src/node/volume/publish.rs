@@ -20,7 +20,7 @@ impl Volumes {
     pub(crate) async fn publish(&self, request: VolumeRequest) -> Result<(), VolumeError> {
         let timing = self.0.metrics.publish();
         let (volume, pod) = (request.volume.clone(), request.identity.pod.clone());
-        let image = request.attributes.image.to_string();
+        let image = request.content.to_string();
         let outcome = self.publish_now(request).await;
         let outcome = self.blame_state_directory(outcome).await;
         if let Err(error) = &outcome {
@@ -33,8 +33,8 @@ impl Volumes {
     async fn publish_now(&self, request: VolumeRequest) -> Result<(), VolumeError> {
         let begun = Instant::now();
         // Refusals that need neither disk nor network come first.
-        self.0.layouts.check(&request.attributes.image)?;
-        let least = self.0.levels.demand(request.attributes.verify, None)?;
+        self.check_content(&request)?;
+        let least = self.0.levels.demand(request.content.verify(), None)?;
         let mut wanted = request.publish_spec(least);
         let (guard, seen) = self.observe(self.guard(&request.volume)?, &request.target).await?;
         let caller = Caller::Pod { namespace: request.identity.pod.namespace() };
@@ -44,12 +44,11 @@ impl Volumes {
             // It is there. What is left of an earlier call is done.
             return self.map_published(guard, request.target).await;
         };
-        let (image, fetched) = (chosen.pinned, chosen.fetched);
-        let admission = chosen.ready.admission.as_ref();
-        // The policy may demand a higher level than the node and the volume do.
-        let demanded = admission.and_then(|admission| admission.integrity);
-        wanted.least = self.0.levels.demand(request.attributes.verify, demanded)?;
-        let admitted = admission.map(|admission| admission.by.clone()).unwrap_or_default();
+        let (image, fetched) = (chosen.pinned.clone(), chosen.fetched);
+        let bytes = image.bytes;
+        // A policy may demand a higher level than the node and the volume do.
+        wanted.least = self.0.levels.demand(request.content.verify(), chosen.integrity())?;
+        let admitted = chosen.admitted();
         Span::current().record("image.digest", tracing::field::display(image.image));
         let metrics = self.0.metrics.clone();
         let level = self
@@ -58,7 +57,8 @@ impl Volumes {
                 let _chosen = chosen;
                 // Observed again: the pull may have taken minutes.
                 let seen = io.observe(&guard, &wanted.target)?;
-                execute_plan(io, &guard, &wanted.target, &seen, plan::publish(&wanted, image, &seen))?;
+                let plan = plan::publish(&wanted, image.clone(), &seen);
+                execute_plan(io, &guard, &wanted.target, &seen, plan)?;
                 io.map_published(&guard, &wanted.target, &metrics)?;
                 let shown = plan::shown(&wanted, image, &seen);
                 Ok(io.mounter.level(&shown.composefs).max(wanted.least))
@@ -69,10 +69,10 @@ impl Volumes {
         tracing::info!(
             target_path = %request.target,
             pod = %request.identity.pod,
-            image = request.attributes.image.to_string(),
+            image = request.content.to_string(),
             integrity = %level,
             admitted,
-            bytes = image.bytes,
+            bytes,
             fetched,
             milliseconds = milliseconds(begun),
             "published"

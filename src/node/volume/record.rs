@@ -41,6 +41,9 @@ pub struct VolumeRecord {
     pub bytes: u64,
     /// Inodes of the image.
     pub inodes: u64,
+    /// The images that it is made of, if there are several. Garbage collection keeps them, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<PinnedMember>,
     /// The request for which the image was resolved.
     pub request: Requested,
     /// The boot during which the image was resolved.
@@ -55,7 +58,7 @@ pub struct VolumeRecord {
 /// The part of a volume's attributes that determines its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requested {
-    /// The image as the user wrote it.
+    /// The image as the user wrote it, or the list of several.
     pub image: String,
     /// The sub-directory, empty for the root.
     pub path: PathBuf,
@@ -78,9 +81,9 @@ pub struct PublishedTarget {
 }
 
 /// The image to which a volume is pinned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PinnedImage {
-    /// Digest of the manifest.
+    /// Digest of the manifest, or what stands for it where several images are one.
     pub image: Digest,
     /// The composefs image.
     pub composefs: VerityDigest,
@@ -88,12 +91,21 @@ pub(crate) struct PinnedImage {
     pub bytes: u64,
     /// Inodes of the image.
     pub inodes: u64,
+    /// The images that it is made of, if there are several.
+    pub members: Vec<PinnedMember>,
+}
+
+/// One of several images to which a volume is pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedMember {
+    /// By what the store knows it: digest of the manifest.
+    pub image: Digest,
 }
 
 impl VolumeRecord {
     /// The record of a volume that is not in use yet.
     pub(crate) fn new(id: &VolumeId, request: Requested, image: PinnedImage, boot: &str) -> Self {
-        let PinnedImage { image, composefs, bytes, inodes } = image;
+        let PinnedImage { image, composefs, bytes, inodes, members } = image;
         let volume_id = id.as_str().to_owned();
         let boot = boot.to_owned();
         let targets = Vec::new();
@@ -104,6 +116,7 @@ impl VolumeRecord {
             composefs,
             bytes,
             inodes,
+            members,
             request,
             boot,
             staged: None,
@@ -132,7 +145,16 @@ impl VolumeRecord {
 
     /// The image of this volume.
     pub(crate) fn pinned(&self) -> PinnedImage {
-        PinnedImage { image: self.image, composefs: self.composefs, bytes: self.bytes, inodes: self.inodes }
+        let Self { image, composefs, bytes, inodes, .. } = *self;
+        PinnedImage { image, composefs, bytes, inodes, members: self.members.clone() }
+    }
+
+    /// Whether `image`, which the same request got, is another form of the volume's own: what all targets show then.
+    /// The forms of a single image have one manifest. What several images are called by differs for each form, so there
+    /// the images are compared.
+    pub(crate) fn is_form_of(&self, request: &Requested, image: &PinnedImage) -> bool {
+        let is_same_list = !self.members.is_empty() && self.members == image.members;
+        self.image == image.image || (is_same_list && self.request == *request)
     }
 
     /// The entry for `path`.

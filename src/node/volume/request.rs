@@ -10,9 +10,8 @@ use crate::integrity::Integrity;
 use crate::kind::Kind;
 use crate::node::credential_providers::PodIdentity;
 use crate::oci::Credentials;
-use crate::oci::platform::Platform;
 use crate::volume::access::Access;
-use crate::volume::attributes::Attributes;
+use crate::volume::content::Content;
 use crate::volume::id::VolumeId;
 
 /// A request for a volume: what it shows, where, and for which pod.
@@ -23,7 +22,7 @@ pub(crate) struct VolumeRequest {
     /// Where to publish or stage it.
     pub target: TargetPath,
     /// What it shows.
-    pub attributes: Attributes,
+    pub content: Content,
     /// The access mode and mount options.
     pub access: Access,
     /// The pod, and the tokens of its ServiceAccount.
@@ -37,24 +36,25 @@ pub(crate) struct VolumeRequest {
 impl VolumeRequest {
     pub(super) fn requested(&self) -> Requested {
         Requested {
-            image: self.attributes.image.to_string(),
-            path: self.attributes.path.clone(),
-            platform: self.attributes.platform.as_ref().map(Platform::to_string),
+            image: self.content.text(),
+            path: self.content.path().to_owned(),
+            platform: self.content.platform(),
         }
     }
 
     /// Whether nothing in the volume may be executed, by its attributes or its mount options.
     pub(super) fn noexec(&self) -> bool {
-        self.attributes.noexec || self.access.noexec
+        self.content.noexec() || self.access.noexec
     }
 
     /// Whether an error may be due to missing credentials that only the pod has.
     ///
-    /// Registries also answer "not found" for private images. If the staging Secret covers the image, its credentials
+    /// Registries also answer "not found" for private images. If the staging Secret covers every image, its credentials
     /// are the right ones, and the error stands.
     pub(super) fn may_need_pod_credentials(&self, error: &VolumeError) -> bool {
-        matches!(error, VolumeError::Pull(error) if matches!(error.kind(), Kind::Denied | Kind::NotFound))
-            && !self.credentials.cover(&self.attributes.image)
+        let cause = error.cause();
+        matches!(cause, VolumeError::Pull(error) if matches!(error.kind(), Kind::Denied | Kind::NotFound))
+            && self.content.images().iter().any(|image| !self.credentials.cover(&image.image))
     }
 
     pub(super) fn publish_spec(&self, least: Integrity) -> PublishSpec {

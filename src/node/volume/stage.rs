@@ -25,8 +25,8 @@ impl Volumes {
 
     async fn stage_now(&self, request: VolumeRequest) -> Result<(), VolumeError> {
         let begun = Instant::now();
-        self.0.layouts.check(&request.attributes.image)?;
-        self.0.levels.demand(request.attributes.verify, None)?;
+        self.check_content(&request)?;
+        self.0.levels.demand(request.content.verify(), None)?;
         let wanted = request.requested();
         let guard = self.guard(&request.volume)?;
         let (guard, seen) = self
@@ -47,7 +47,8 @@ impl Volumes {
         let Some(chosen) = chosen else {
             return Ok(());
         };
-        let (image, fetched, path) = (chosen.pinned, chosen.fetched, request.target.clone());
+        let (image, fetched, path) = (chosen.pinned.clone(), chosen.fetched, request.target.clone());
+        let bytes = image.bytes;
         Span::current().record("image.digest", tracing::field::display(image.image));
         self.blocking(move |io| {
             // The hold lasts until the record keeps the image.
@@ -59,8 +60,8 @@ impl Volumes {
         })
         .await?;
         tracing::info!(
-            image = request.attributes.image.to_string(),
-            bytes = image.bytes,
+            image = request.content.to_string(),
+            bytes,
             fetched,
             milliseconds = milliseconds(begun),
             "staged"

@@ -37,7 +37,8 @@ impl Volumes {
                 let changed = io.tear_down(&guard, &target, plan::unpublish(&target, &seen), damaged)?;
                 // The image counts as used until the unpublish, not only until the publish.
                 if let (true, Some(record)) = (changed, &seen.record) {
-                    images.used(&record.image);
+                    let members = record.members.iter().map(|member| &member.image);
+                    members.chain([&record.image]).for_each(|image| images.used(image));
                 }
                 Ok(changed)
             })

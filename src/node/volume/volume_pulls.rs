@@ -2,7 +2,7 @@
 //!
 //! Only what the volume's own call may see is here ([`Watch`]), because the condition is shown to the pod's owner.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,29 +20,43 @@ pub struct VolumePulls(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
-    awaited: HashMap<VolumeId, (String, Watch)>,
+    /// By the number of each of the volume's images.
+    awaited: HashMap<VolumeId, BTreeMap<usize, (String, Watch)>>,
     slow: HashMap<VolumeId, Duration>,
 }
 
-/// A call that waits for a volume's image. Dropped, it does not any more.
+/// A call that waits for one of a volume's images. Dropped, it does not any more.
 #[derive(Debug)]
 pub(super) struct Awaiting<'a> {
     pulls: &'a VolumePulls,
     volume: &'a VolumeId,
+    number: usize,
 }
 
 impl VolumePulls {
-    /// A call waits for `image`. There is one call per volume at a time.
-    pub(super) fn await_for<'a>(&'a self, volume: &'a VolumeId, image: &str, watch: &Watch) -> Awaiting<'a> {
-        self.known().awaited.insert(volume.clone(), (image.to_owned(), watch.clone()));
-        Awaiting { pulls: self, volume }
+    /// A call waits for `image`, the volume's image with this number. There is one call per volume at a time.
+    pub(super) fn await_for<'a>(
+        &'a self,
+        volume: &'a VolumeId,
+        number: usize,
+        image: &str,
+        watch: &Watch,
+    ) -> Awaiting<'a> {
+        let awaited = (image.to_owned(), watch.clone());
+        self.known().awaited.entry(volume.clone()).or_default().insert(number, awaited);
+        Awaiting { pulls: self, volume, number }
     }
 
-    /// What the volume waits for, if a call of it does: `image … is being pulled (…)`.
+    /// What the volume waits for, if a call of it does: `image … is being pulled (…)`, of several the first one.
     pub(super) fn awaited(&self, volume: &VolumeId) -> Option<String> {
-        let (image, watch) = self.known().awaited.get(volume).cloned()?;
+        let (count, (image, watch)) = {
+            let known = self.known();
+            let all = known.awaited.get(volume)?;
+            (all.len(), all.values().next()?.clone())
+        };
         let progress = watch.get().map_or_else(|| "not begun".to_owned(), ToString::to_string);
-        Some(format!("image {image} is being pulled ({progress})"))
+        let others = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
+        Some(format!("image {image} is being pulled ({progress}){others}"))
     }
 
     /// The volume's image is here, after the call has waited so long.
@@ -73,7 +87,13 @@ impl VolumePulls {
 
 impl Drop for Awaiting<'_> {
     fn drop(&mut self) {
-        self.pulls.known().awaited.remove(self.volume);
+        let mut known = self.pulls.known();
+        if let Some(all) = known.awaited.get_mut(self.volume) {
+            all.remove(&self.number);
+            if all.is_empty() {
+                known.awaited.remove(self.volume);
+            }
+        }
     }
 }
 
@@ -84,9 +104,12 @@ mod tests {
     #[test]
     fn a_pull_is_said_while_it_is_awaited_and_afterwards_if_it_was_slow() {
         let (pulls, volume) = (VolumePulls::default(), "a".parse::<VolumeId>().unwrap());
-        let awaiting = pulls.await_for(&volume, "r.io/x:1", &Watch::default());
-        assert_eq!(pulls.awaited(&volume).unwrap(), "image r.io/x:1 is being pulled (not begun)");
-        drop(awaiting);
+        let second = pulls.await_for(&volume, 1, "r.io/y:1", &Watch::default());
+        let first = pulls.await_for(&volume, 0, "r.io/x:1", &Watch::default());
+        assert_eq!(pulls.awaited(&volume).unwrap(), "image r.io/x:1 is being pulled (not begun), and 1 more");
+        drop(first);
+        assert_eq!(pulls.awaited(&volume).unwrap(), "image r.io/y:1 is being pulled (not begun)");
+        drop(second);
         assert_eq!(pulls.awaited(&volume), None);
         pulls.ended(&volume, Duration::from_secs(59));
         assert_eq!(pulls.slow(&volume), None);

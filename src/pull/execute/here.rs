@@ -154,7 +154,9 @@ impl Here {
     /// The image's record, which stays with all that it names for as long as the request does.
     fn stored(&self, manifest: &Digest) -> Result<Option<ImageRecord>, PullError> {
         loop {
-            let Some(record) = self.image_record(manifest).about(&self.image)? else { return Ok(None) };
+            // A combined image is nobody's to name: each of its members is asked for.
+            let found = self.image_record(manifest).about(&self.image)?;
+            let Some(record) = found.filter(|record| !record.is_combined()) else { return Ok(None) };
             // Read after it was noted: no collection has taken it in between.
             if self.hold.keeps(&record) {
                 return Ok(Some(record));

@@ -96,6 +96,7 @@ pub fn record(name: &str, layers: &[&[&str]]) -> ImageRecord {
         created: 1,
         powers: None,
         variants: Vec::new(),
+        members: Vec::new(),
     }
 }
 

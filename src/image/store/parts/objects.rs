@@ -55,6 +55,21 @@ impl StoredObjects {
         self.objects.path(digest)
     }
 
+    /// All bytes of an object, for what is held in memory whole: composefs images. Whether they are the right ones is for
+    /// the caller to see. Blocking.
+    ///
+    /// # Errors
+    /// The object is not here, and those of reading it.
+    pub fn read_whole(&self, digest: &VerityDigest) -> Result<Vec<u8>, StoreError> {
+        let path = self.path(digest);
+        let mut bytes = Vec::new();
+        let mut file = fs::File::from(self.objects.get(digest)?);
+        let size = file.metadata().map_or(0, |metadata| metadata.len());
+        bytes.reserve_exact(usize::try_from(size).unwrap_or(0));
+        file.read_to_end(&mut bytes).map_err(|error| self.error("read", &path, error))?;
+        Ok(bytes)
+    }
+
     /// Objects whose file has this inode number: one, or none. Blocking; reads all directories.
     ///
     /// # Errors

@@ -15,7 +15,16 @@ pub(in crate::image::store) struct VolumeImage {
     pub(in crate::image::store) image: Digest,
     /// The composefs image that the volume shows.
     pub(in crate::image::store) composefs: Option<VerityDigest>,
+    /// The images that this one is made of: they are asked for again whenever the volume is published.
+    #[serde(default)]
+    pub(in crate::image::store) members: Vec<VolumeMember>,
     boot: Option<String>,
+}
+
+/// One of the images that a volume's image is made of.
+#[derive(Deserialize)]
+pub(in crate::image::store) struct VolumeMember {
+    pub(in crate::image::store) image: Digest,
 }
 
 /// The volume records of a store.

@@ -46,7 +46,7 @@ pub(crate) fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -
         mode: want.mode,
         least: want.least,
     });
-    let mut steps = vec![Step::Record(record)];
+    let mut steps = vec![Step::Record(Box::new(record))];
     match (&seen.mounted, seen.directory) {
         // A mount without a record is adopted if it is what the request wants.
         (Some(found), _) if found.image == spec.image && found.noexec == spec.noexec => {
@@ -108,7 +108,8 @@ pub(crate) fn unpublish(target: &TargetPath, seen: &Observed) -> VolumePlan {
 pub(crate) fn shown(want: &PublishSpec, image: PinnedImage, seen: &Observed) -> PinnedImage {
     let record = seen.record.as_ref().filter(|record| record.boot == seen.boot);
     let elsewhere = record.filter(|record| {
-        record.image == image.image && record.targets.iter().any(|target| target.path != want.target.path())
+        record.is_form_of(&want.request, &image)
+            && record.targets.iter().any(|target| target.path != want.target.path())
     });
     elsewhere.map_or(image, VolumeRecord::pinned)
 }

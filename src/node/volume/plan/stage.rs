@@ -39,12 +39,12 @@ pub(crate) fn stage(
         ImageChoice::Pinned(_) | ImageChoice::Resolve => {
             // Targets that are there already show the form of the image that the record names.
             let shown = seen.record.as_ref().filter(|record| {
-                record.boot == seen.boot && record.image == image.image && !record.targets.is_empty()
+                record.boot == seen.boot && record.is_form_of(request, &image) && !record.targets.is_empty()
             });
             let image = shown.map_or(image, VolumeRecord::pinned);
             let mut record = record_with_image(seen, volume, request, image);
             record.staged = Some(path.path().to_owned());
-            VolumePlan::Run(vec![Step::Record(record)])
+            VolumePlan::Run(vec![Step::Record(Box::new(record))])
         }
     }
 }

@@ -29,7 +29,13 @@ struct Node {
 /// Two images in two forms: 2 and 3 are of the same manifests as 0 and 1.
 fn image(number: u8) -> PinnedImage {
     let composefs = VerityDigest([number; 32]);
-    PinnedImage { image: Digest::from_bytes([number % 2; 32]), composefs, bytes: 1, inodes: 1 }
+    PinnedImage {
+        image: Digest::from_bytes([number % 2; 32]),
+        composefs,
+        bytes: 1,
+        inodes: 1,
+        members: Vec::new(),
+    }
 }
 
 /// What a request for the manifest of `pinned` gets when the registry, the policy and the release say `tag`.

@@ -54,8 +54,10 @@ impl EventReason {
             _ if matches!(error.kind(), Kind::Pending | Kind::Busy) => None,
             VolumeError::Stopping { .. } => None,
             _ if is_refusal(error) => Some(Self::Refused),
-            VolumeError::Pull(error) if rate_limit(error).is_some() => Some(Self::RateLimited),
-            _ => Some(Self::Failed),
+            _ => match error.cause() {
+                VolumeError::Pull(error) if rate_limit(error).is_some() => Some(Self::RateLimited),
+                _ => Some(Self::Failed),
+            },
         }
     }
 }
@@ -71,7 +73,7 @@ pub(super) fn rate_limit(error: &PullError) -> Option<&SourceError> {
 }
 
 fn is_refusal(error: &VolumeError) -> bool {
-    match error {
+    match error.cause() {
         // The operator demands a level of integrity, or has not allowed the directory.
         VolumeError::Unreachable(_) | VolumeError::Layout(_) => true,
         VolumeError::Pull(error) => is_refused_pull(error),
@@ -84,6 +86,7 @@ fn is_refusal(error: &VolumeError) -> bool {
         | VolumeError::Stopping { .. }
         | VolumeError::StateDirectory(_)
         | VolumeError::Pulling { .. }
+        | VolumeError::Member { .. }
         | VolumeError::CredentialProvider(_)
         | VolumeError::Unknown(_)
         | VolumeError::NotYet { .. }

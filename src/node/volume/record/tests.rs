@@ -7,8 +7,13 @@ use crate::kind::Kind;
 
 fn record(id: &VolumeId) -> VolumeRecord {
     let request = Requested { image: "r.example/a:1".into(), path: "".into(), platform: None };
-    let pinned =
-        PinnedImage { image: Digest::of(b"m"), composefs: VerityDigest([3; 32]), bytes: 10, inodes: 2 };
+    let pinned = PinnedImage {
+        image: Digest::of(b"m"),
+        composefs: VerityDigest([3; 32]),
+        bytes: 10,
+        inodes: 2,
+        members: vec![PinnedMember { image: Digest::of(b"n") }],
+    };
     let mut record = VolumeRecord::new(id, request, pinned, "boot-1");
     let mode = AccessMode::SingleNodeWriter;
     record.targets.push(PublishedTarget {

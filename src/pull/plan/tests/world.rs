@@ -173,6 +173,7 @@ pub(super) fn image(manifest: Digest, sealed: bool, builder: u32) -> ImageRecord
         created: 1,
         powers: None,
         variants: Vec::new(),
+        members: Vec::new(),
     }
 }
 
