@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use crate::image::store::{Hold, ImageRecord};
 use crate::image::verity::VerityDigest;
 use crate::oci::Credentials;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
 use crate::oci::reference::Reference;
@@ -33,6 +34,7 @@ mod layers;
 mod limits;
 mod manifest_path;
 mod metrics;
+mod outline;
 mod partial;
 mod plan;
 mod progress;
@@ -61,6 +63,7 @@ pub use gauges::PullGauges;
 pub use limits::{Kept, PullLimits};
 pub use manifest_path::ManifestPath;
 pub use metrics::PullMetrics;
+pub use outline::{Outline, OutlinedPart, outline};
 pub use partial::RangeRules;
 pub use progress::{LayerProgress, LayerState, Phase, Progress, Watch};
 pub use puller::Puller;
@@ -89,9 +92,9 @@ pub trait Images: Send + Sync + std::fmt::Debug {
     /// begun; the next request joins it.
     async fn ensure(&self, request: &ImageRequest) -> Result<Ready, PullError>;
 
-    /// Notes that an image is in use, or was until now: when room is short, the least recently used images are
-    /// removed first. Blocking, but short.
-    fn used(&self, manifest: &Digest);
+    /// Notes that an image, by its [`ImageRecord::key`], is in use, or was until now: when room is short, the least recently
+    /// used images are removed first. Blocking, but short.
+    fn used(&self, image: &Digest);
 }
 
 /// An image to be made available.
@@ -99,6 +102,8 @@ pub trait Images: Send + Sync + std::fmt::Debug {
 pub struct ImageRequest {
     /// Which image.
     pub reference: Reference,
+    /// What of it is wanted.
+    pub choice: Choice,
     /// Whether to ask the registry.
     pub policy: PullPolicy,
     /// Which manifest of an index.

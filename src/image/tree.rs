@@ -27,6 +27,7 @@
 mod arena;
 mod builder;
 mod checked;
+mod choose;
 mod dump;
 mod error;
 mod hide;

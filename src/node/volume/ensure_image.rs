@@ -41,7 +41,7 @@ impl Volumes {
             ImageChoice::Done => return Ok(None),
             ImageChoice::Refuse(refusal) => return Err(refusal.into()),
             // Every caller must be authorised, even if the volume is already in use.
-            ImageChoice::Pinned(pinned) => Some(pinned.image),
+            ImageChoice::Pinned(pinned) => Some(pinned.manifest),
             ImageChoice::Resolve => None,
         };
         tokio::select! {
@@ -70,6 +70,7 @@ impl Volumes {
         let watch = Watch::of(Waiter { pod, volume: request.volume.to_string() });
         let image_request = ImageRequest {
             reference: request.attributes.image.clone(),
+            choice: request.attributes.choice.clone(),
             policy: request.attributes.policy(),
             platform: request.attributes.platform.clone().unwrap_or_else(|| self.0.platform.clone()),
             caller,
@@ -107,8 +108,8 @@ impl Volumes {
             pull.map_or_else(|| begun.elapsed(), |(pull, waited)| waited.max(pull.started.elapsed()));
         self.0.pulls.ended(&request.volume, waited);
         let record = &ready.record;
-        let (image, composefs) = (record.manifest, ready.image);
-        let pinned = PinnedImage { image, composefs, bytes: record.bytes, inodes: record.inodes };
+        let (image, manifest, composefs) = (record.key(), record.manifest, ready.image);
+        let pinned = PinnedImage { image, manifest, composefs, bytes: record.bytes, inodes: record.inodes };
         Ok(ChosenImage { pinned, fetched: ready.fetched, ready })
     }
 

@@ -40,6 +40,7 @@ impl VolumeRequest {
             image: self.attributes.image.to_string(),
             path: self.attributes.path.clone(),
             platform: self.attributes.platform.as_ref().map(Platform::to_string),
+            choice: self.attributes.choice.clone(),
         }
     }
 

@@ -6,9 +6,15 @@ use super::*;
 use crate::kind::Kind;
 
 fn record(id: &VolumeId) -> VolumeRecord {
-    let request = Requested { image: "r.example/a:1".into(), path: "".into(), platform: None };
-    let pinned =
-        PinnedImage { image: Digest::of(b"m"), composefs: VerityDigest([3; 32]), bytes: 10, inodes: 2 };
+    let request = Requested {
+        image: "r.example/a:1".into(),
+        path: "".into(),
+        platform: None,
+        choice: Choice::new(["a/*"], ["a/b"]).unwrap(),
+    };
+    let (manifest, composefs) = (Digest::of(b"m"), VerityDigest([3; 32]));
+    let image = request.choice.key(&manifest);
+    let pinned = PinnedImage { image, manifest, composefs, bytes: 10, inodes: 2 };
     let mut record = VolumeRecord::new(id, request, pinned, "boot-1");
     let mode = AccessMode::SingleNodeWriter;
     record.targets.push(PublishedTarget {
