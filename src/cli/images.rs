@@ -165,7 +165,8 @@ pub async fn digest(
         None => record.image,
         Some(rules) => {
             let (limits, name) = ((&engine.limits.image, &Stop::default()), record.manifest.to_string());
-            pull::write(&engine.store, (&StoredPart::of(&record), &record.choice), rules, limits, &name)?.digest()
+            pull::write(&engine.store, (&StoredPart::of(&record), &record.choice), rules, limits, &name)?
+                .digest()
         }
     };
     let digests = Digests { manifest: record.manifest, composefs: composefs.hex() };

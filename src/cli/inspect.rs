@@ -22,7 +22,13 @@ pub async fn inspect(engine: &Engine, stored: Stored, files: bool, output: Outpu
     if files {
         let name = ready.record.manifest.to_string();
         let (rules, limits) = (ready.record.rules, (&engine.limits.image, &Stop::default()));
-        let tree = pull::fold(&engine.store, (&StoredPart::of(&ready.record), &ready.record.choice), rules, limits, &name)?;
+        let tree = pull::fold(
+            &engine.store,
+            (&StoredPart::of(&ready.record), &ready.record.choice),
+            rules,
+            limits,
+            &name,
+        )?;
         let mut out = std::io::stdout().lock();
         let written = match output {
             Output::Text => composefs::dump(&tree, &mut out),

@@ -27,7 +27,9 @@ pub fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce(&T) -> St
 pub fn chosen(record: &ImageRecord) -> String {
     match &record.choice {
         all if all.is_all() => String::new(),
-        choice => format!("  choice     {}\n  taken      {}\n", record.key(), text::one_line(&choice.to_string())),
+        choice => {
+            format!("  choice     {}\n  taken      {}\n", record.key(), text::one_line(&choice.to_string()))
+        }
     }
 }
 

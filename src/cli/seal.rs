@@ -15,8 +15,8 @@ use crate::image::seal::Seal;
 use crate::image::seal::document::{Edited, replace_manifests, seal_manifest};
 use crate::image::tree::{CheckedTree, Powers, Rules, Stop};
 use crate::image::verity::VerityDigest;
-use crate::oci::destination::{Destination, NewManifest, NewName};
 use crate::oci::choice::Choice;
+use crate::oci::destination::{Destination, NewManifest, NewName};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{Document, Index, Manifest, OCI_INDEX, OCI_MANIFEST};
 use crate::oci::platform::Platform;
@@ -185,7 +185,13 @@ impl Sealer<'_> {
             let name = self.reference.to_string();
             tokio::task::block_in_place(|| {
                 let limits = (&self.engine.limits.image, &Stop::default());
-                let tree = pull::fold(&self.engine.store, (&unbuilt.parts, &Choice::default()), rules, limits, &name)?;
+                let tree = pull::fold(
+                    &self.engine.store,
+                    (&unbuilt.parts, &Choice::default()),
+                    rules,
+                    limits,
+                    &name,
+                )?;
                 if rules == self.options.rules {
                     warn_of_powers(&tree);
                 }

@@ -135,7 +135,8 @@ impl Choice {
         if count > PATTERNS_MAX || bytes > BYTES_MAX {
             return Err(ChoiceError::TooMany { count, bytes });
         }
-        let patterns = Written { include: cleaned("include", include)?, exclude: cleaned("exclude", exclude)? };
+        let patterns =
+            Written { include: cleaned("include", include)?, exclude: cleaned("exclude", exclude)? };
         if count == 0 {
             return Ok(Self::default());
         }

@@ -270,7 +270,7 @@ struct LayerPipeline {
 }
 
 impl LayerPipeline {
-    /// Stores the layer and returns the DiffID computed over it, or the key of a choice of it. The blob is what `kept` gives, and then `chunks`.
+    /// Stores the layer, under the key of its choice, and returns the DiffID computed over it. The blob is what `kept` gives, and then `chunks`.
     fn run(self, kept: Option<Reader>, mut chunks: mpsc::Receiver<Bytes>) -> Result<Digest, PullError> {
         let image = &self.image;
         let received = std::iter::from_fn(|| chunks.blocking_recv());
@@ -307,6 +307,6 @@ impl LayerPipeline {
         if let Some(toc) = capture.end(tables, &memory, self.limits.entries) {
             list_contents(&self.store, (&self.key, &id), &toc);
         }
-        Ok(id)
+        Ok(found.diff_id)
     }
 }

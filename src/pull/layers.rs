@@ -58,6 +58,8 @@ pub(super) struct WantedLayer<'a> {
 struct FetchedLayer {
     /// Its DiffID, or the key of a choice of it.
     id: Digest,
+    /// The DiffID.
+    diff_id: Digest,
     /// By what the store knows the bytes that came and were hashed: the blob, or the DiffID of a layer that was put
     /// together.
     key: Digest,
@@ -113,8 +115,11 @@ impl LayerFetcher {
             let key = recipe::key((&part.blob.digest, part.form), &part.choice);
             Ok::<_, PullError>((index, self.layer(pull, &WantedLayer { part, key, progress }).await?))
         };
-        let mut found: Vec<(usize, Digest)> =
-            stream::iter(parts.iter().enumerate()).map(each).buffer_unordered(self.parallel).try_collect().await?;
+        let mut found: Vec<(usize, Digest)> = stream::iter(parts.iter().enumerate())
+            .map(each)
+            .buffer_unordered(self.parallel)
+            .try_collect()
+            .await?;
         found.sort_unstable_by_key(|(index, _)| *index);
         Ok(found.into_iter().map(|(_, id)| id).collect())
     }
@@ -126,23 +131,23 @@ impl LayerFetcher {
         let lock = self.lock_of((key, origin, reader));
         // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
         let _locked = lock.lock().await;
-        let found = match self.stored_layer(pull, layer).await? {
+        let (id, found) = match self.stored_layer(pull, layer).await? {
             Some(id) => {
                 progress.set(LayerState::Reused);
                 self.metrics.saved(Reuse::Layer, layer.part.blob.size);
-                id
+                (id, id)
             }
             None => {
-                let FetchedLayer { id, key } = self.undamaged(pull, layer).await?;
+                let FetchedLayer { id, diff_id, key } = self.undamaged(pull, layer).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
                 blocking(pull.image, move || rights.record_fetch(&hold, &key)).await??;
                 progress.set(LayerState::Done);
-                id
+                (id, diff_id)
             }
         };
         // A layer that is here is compared too: the config may claim another one for its blob.
         match layer.part.claimed {
-            Some(claimed) if found != claimed && found != layer.part.choice.key(&claimed) => {
+            Some(claimed) if id != claimed && id != layer.part.choice.key(&claimed) => {
                 let image = pull.image.to_owned();
                 Err(match layer.part.blob.is_zstd_chunked() {
                     true => {
@@ -152,7 +157,7 @@ impl LayerFetcher {
                     false => PullError::DiffId { image, blob, found, claimed },
                 })
             }
-            _ => Ok(found),
+            _ => Ok(id),
         }
     }
 
@@ -220,11 +225,11 @@ impl LayerFetcher {
             false => Parted::Whole(Given::default()),
         };
         let given = match parted {
-            Parted::Stored(diff_id) => return Ok(FetchedLayer { id: diff_id, key: diff_id }),
+            Parted::Stored(diff_id) => return Ok(FetchedLayer { id: diff_id, diff_id, key: diff_id }),
             Parted::Whole(given) => given,
         };
-        let id = self.whole(pull, layer, &mut turn, given).await?;
-        Ok(FetchedLayer { id, key: layer.key })
+        let diff_id = self.whole(pull, layer, &mut turn, given).await?;
+        Ok(FetchedLayer { id: layer.part.choice.key(&diff_id), diff_id, key: layer.key })
     }
 
     fn lock_of(&self, layer: LayerKey) -> Arc<tokio::sync::Mutex<()>> {

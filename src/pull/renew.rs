@@ -45,7 +45,8 @@ pub(super) fn renew(
     }
     let (was, builder) = (old.image, old.builder);
     let (name, parts, platform) = (image.to_owned(), StoredPart::of(&old), old.platform);
-    let work = Work { manifest: old.manifest, choice: old.choice, platform, name, parts, seal, rules, limits };
+    let work =
+        Work { manifest: old.manifest, choice: old.choice, platform, name, parts, seal, rules, limits };
     let built = build::build(store, hold, work, stop, &|_| ())
         .inspect_err(|error| build::forget_without_layers(store, &key, error))?;
     tracing::info!(composefs = %built.image, %was, builder, "built anew: another release had built it");

@@ -291,7 +291,10 @@ mod tests {
         for (bad, word) in [
             (vec![], "`image` is missing"),
             (vec![IMAGE, ("reference", "r.example/a")], "only `image`"),
-            (vec![IMAGE, ("pullpolicy", "Always")], "known are image, reference, pullPolicy"),
+            (
+                vec![IMAGE, ("pullpolicy", "Always")],
+                "known are image, reference, include, exclude, pullPolicy",
+            ),
             (vec![IMAGE, ("pullPolicy", "always")], "Always, IfNotPresent or Never"),
             (vec![IMAGE, ("path", "../x")], "`path`"),
             (vec![IMAGE, ("path", "a/../../x")], "`path`"),

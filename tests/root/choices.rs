@@ -153,7 +153,8 @@ fn tree() -> Vec<u8> {
 async fn of_a_layer_only_what_is_taken_is_stored() {
     for compression in [Compression::Gzip, Compression::Zstd, Compression::None] {
         let mut layout = Layout::new();
-        let upper = Layer::new(archive(&[("usr/share/.wh.other", b""), ("usr/share/more", &noise("more", 5_000))]));
+        let upper =
+            Layer::new(archive(&[("usr/share/.wh.other", b""), ("usr/share/more", &noise("more", 5_000))]));
         let layers = vec![Layer::new(tree()).stored(compression), upper.stored(compression)];
         layout.add(&Image { layers, ..Image::new(Vec::new()) }, "image");
         let image = layout.reference("image");
@@ -214,7 +215,8 @@ async fn a_choice_that_takes_nothing_is_refused_by_its_pattern() {
     let node = Node::start(&[]).await;
     let bad = Code::InvalidArgument;
     for image in [&files, &image] {
-        node.refuses(image, &[("include", "*.gguf")], bad, &["*.gguf", "`include`", "nothing", "inspect"]).await;
+        node.refuses(image, &[("include", "*.gguf")], bad, &["*.gguf", "`include`", "nothing", "inspect"])
+            .await;
         node.refuses(image, &[("exclude", "*")], bad, &["exclude \"*\"", "nothing"]).await;
         node.refuses(image, &[("include", "a[")], bad, &["\"a[\"", "`include`"]).await;
         node.refuses(image, &[("exclude", "../x")], bad, &["\"../x\"", "`exclude`"]).await;
@@ -276,7 +278,8 @@ fn commands_take_and_name_choices() {
     let parts = remote["parts"].as_array().unwrap();
     assert_eq!((&remote["kind"], parts.len()), (&json!("ModelPack artifact"), 4));
     assert_eq!((&remote["total_bytes"], &remote["wanted_bytes"]), (&json!(4_003_000), &json!(1_000_000)));
-    let wanted: Vec<_> = parts.iter().filter(|part| part["wanted"] == true).map(|part| &part["path"]).collect();
+    let wanted: Vec<_> =
+        parts.iter().filter(|part| part["wanted"] == true).map(|part| &part["path"]).collect();
     assert_eq!(wanted, ["int4/model.safetensors"]);
     assert_eq!((&parts[0]["size"], &parts[0]["mode"]), (&json!(3_000_000), &json!(0o444)));
     let text = machine.command(&["--output", "text", "inspect", "--remote", &image]).output().unwrap();

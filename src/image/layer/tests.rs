@@ -581,7 +581,8 @@ fn what_a_layer_may_unpack_to_is_told_by_the_cap_that_counts() {
 #[test]
 fn files_that_a_choice_leaves_out_are_not_stored() {
     let (dir, objects) = store();
-    let tar = Builder::default().file(b"in/a", &[1; 5_000]).file(b"out/b", &[2; 7_000]).file(b"out/c", b"3").end();
+    let tar =
+        Builder::default().file(b"in/a", &[1; 5_000]).file(b"out/b", &[2; 7_000]).file(b"out/c", b"3").end();
     let blob = blob_of(&tar, LayerCompression::None);
     let choice = crate::oci::choice::Choice::new(["in"], [""; 0]).unwrap();
     let chunks = || [Bytes::from(tar.clone())].into_iter();

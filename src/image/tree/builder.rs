@@ -61,7 +61,14 @@ impl Builder {
     /// As [`Builder::new`], with other limits than the default ones.
     pub fn with_limits(rules: Rules, limits: ImageLimits) -> Self {
         let (arena, xattrs) = (Arena::new(limits), XattrTable::new());
-        Self { rules, arena, xattrs, pending: PendingLinks::default(), markers: Markers::default(), choice: Choice::default() }
+        Self {
+            rules,
+            arena,
+            xattrs,
+            pending: PendingLinks::default(),
+            markers: Markers::default(),
+            choice: Choice::default(),
+        }
     }
 
     /// The same, of what `choice` takes of the whole tree.

@@ -54,10 +54,7 @@ fn what_is_excluded_is_not_included_again() {
     for left in ["models/old/a", "models/x.bak", "readme"] {
         assert!(!choice.takes(left.as_bytes()), "{left}");
     }
-    assert_eq!(
-        choice.to_string(),
-        r#"include "models/**" and exclude "**/*.bak", "models/old""#
-    );
+    assert_eq!(choice.to_string(), r#"include "models/**" and exclude "**/*.bak", "models/old""#);
 }
 
 #[test]

@@ -143,7 +143,8 @@ impl Here {
         if self.request.pinned.is_some() {
             return Ok(true);
         }
-        let named = self.store.names().resolve(&self.name(&self.image), &self.request.platform).about(&self.image)?;
+        let named =
+            self.store.names().resolve(&self.name(&self.image), &self.request.platform).about(&self.image)?;
         Ok(named.is_some())
     }
 

@@ -41,6 +41,7 @@ fn terms() -> impl Strategy<Value = Terms> {
             is_preload,
             require_digest,
             is_mounted,
+            is_partial: false,
             noexec,
             kept,
         }

@@ -38,7 +38,13 @@ fn round_trip_and_the_field_that_the_sweep_reads() {
     assert_eq!(all.len(), 1);
     let json: serde_json::Value = serde_json::from_slice(&fs::read(&all[0].0).unwrap()).unwrap();
     assert_eq!(json["format"], 1);
-    assert_eq!(json["image"], Digest::of(b"m").to_string());
+    let chosen = record(&id);
+    assert_eq!(json["image"], chosen.request.choice.key(&Digest::of(b"m")).to_string());
+    assert_eq!(
+        (json["manifest"].as_str(), chosen.pinned().manifest),
+        (Some(&*Digest::of(b"m").to_string()), Digest::of(b"m"))
+    );
+    assert_eq!(json["request"]["choice"], serde_json::json!({"include": ["a/*"], "exclude": ["a/b"]}));
     assert_eq!(json["composefs"], "03".repeat(32));
     records.remove(&id).unwrap();
     records.remove(&id).unwrap();
