@@ -53,7 +53,7 @@ mod under_way;
 mod vary;
 
 pub use attendance::Waiter;
-use blocking::blocking;
+use blocking::{background, blocking};
 pub use build::{fold, write};
 pub use busy::{Busy, Occupied};
 pub use chunked::settings::{PartialPulls, PlanRules, ReuseFrom};

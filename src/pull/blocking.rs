@@ -1,6 +1,13 @@
 //! Files and signatures are not for the threads of the runtime.
 
+use tokio::sync::oneshot;
+
 use super::PullError;
+
+/// How far the threads of a pull stand back, as nice(2) counts: a thread of the usual niceness that wakes up beside one
+/// need not wait for the end of its turn. Kubernetes gives each container its own share of the processors, within which
+/// this counts: other pods take no more from a pull than before.
+const NICENESS: i32 = 10;
 
 /// Runs `work`, which may read and sync files and verify signatures, on a thread for blocking work. `image` is for
 /// messages.
@@ -14,4 +21,66 @@ pub(super) async fn blocking<T: Send + 'static>(
     let span = tracing::Span::current();
     let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
     done.map_err(|error| PullError::Lost { image: image.to_owned(), why: error.to_string() })
+}
+
+/// Work that has begun in a thread of its own.
+#[derive(Debug)]
+pub(super) struct Background<T> {
+    image: String,
+    outcome: oneshot::Receiver<T>,
+}
+
+/// Starts `work`, which takes a processor for long: inflating, hashing, building. Pods that wait for their mount go
+/// first, so it is done by a thread that gives way to all others of this process, and so are those that it starts.
+///
+/// # Errors
+/// [`PullError::Lost`] if there is no thread to be had.
+pub(super) fn background<T: Send + 'static>(
+    image: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<Background<T>, PullError> {
+    let (sender, outcome) = oneshot::channel();
+    let span = tracing::Span::current();
+    let run = move || {
+        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+            tracing::debug!(%error, "a thread does not give way");
+        }
+        // Nobody waits any more if this fails.
+        let _ = sender.send(span.in_scope(work));
+    };
+    let thread = std::thread::Builder::new().name("pull".to_owned()).spawn(run);
+    thread.map_err(|error| PullError::Lost { image: image.to_owned(), why: error.to_string() })?;
+    Ok(Background { image: image.to_owned(), outcome })
+}
+
+impl<T> Background<T> {
+    /// Waits for the end of the work, which goes on if nobody does.
+    ///
+    /// # Errors
+    /// [`PullError::Lost`] if it panicked.
+    pub(super) async fn outcome(self) -> Result<T, PullError> {
+        let Self { image, outcome } = self;
+        outcome.await.map_err(|_| PullError::Lost { image, why: "its thread panicked".to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_in_the_background_gives_way_and_the_runtime_does_not() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let usual = niceness();
+        let there = background("image", move || (niceness(), std::thread::spawn(niceness).join().unwrap()));
+        assert_eq!(there.unwrap().outcome().await.unwrap(), (NICENESS, NICENESS));
+        assert_eq!(niceness(), usual);
+        assert_eq!(blocking("image", niceness).await.unwrap(), usual);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error() {
+        let lost = background("image", || panic!("for a test")).unwrap().outcome().await;
+        assert!(matches!(lost, Err::<(), _>(PullError::Lost { image, .. }) if image == "image"));
+    }
 }

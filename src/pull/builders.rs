@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::busy::Occupied;
 use super::recipe::StoredPart;
 use super::turns::Tenant;
-use super::{PullError, blocking};
+use super::{PullError, background, blocking};
 use crate::fair::Gate;
 use crate::image::store::{LayerSize, Store};
 use crate::image::tree::Stop;
@@ -71,11 +71,11 @@ impl Builders {
         let pass = self.gate.enter(tenant, needed.max(self.memory / BUILDS_MAX)).await;
         let stop = StopOnDrop(Stop::default());
         let flag = stop.0.clone();
-        blocking(image, move || {
+        let work = move || {
             let _pass = pass;
             build(&flag)
-        })
-        .await?
+        };
+        background(image, work)?.outcome().await?
     }
 }
 

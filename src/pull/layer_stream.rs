@@ -16,7 +16,7 @@ use super::layers::{ImageLayers, LayerFetcher, WantedLayer};
 use super::metrics::{PullMetrics, Reuse};
 use super::partial::{Feed, PartialFetch, Reader, Rest, Stopped};
 use super::turns::{GaveWay, Turn};
-use super::{PullError, blocking};
+use super::{PullError, background, blocking};
 use crate::image::layer;
 use crate::image::store::{Hold, Partial, PartialOf, Store};
 use crate::kind::Kind;
@@ -174,15 +174,13 @@ impl LayerFetcher {
             budget: Arc::clone(&budget),
             tables: (tables, self.tables.clone()),
         };
-        let pipeline = tokio::task::spawn_blocking(move || task.run(reader, receiver));
+        let pipeline = background(pull.image, move || task.run(reader, receiver))?;
         let begin = match stream {
             Some(stream) => Begin::Stream(stream),
             None => Begin::Ask(kept.zip(feed)),
         };
         let fed = self.feed(turn, pull, layer, begin, sender).await;
-        let outcome = pipeline
-            .await
-            .map_err(|error| PullError::Lost { image: pull.image.to_owned(), why: error.to_string() })?;
+        let outcome = pipeline.outcome().await?;
         // The error of a broken stream explains more than that of the truncated layer which it causes.
         let outcome = fed.and(outcome);
         if outcome.is_err() {

@@ -16,7 +16,7 @@ use crate::image::layer::{self, LayerError, LayerFault};
 use crate::image::store::{Hold, Store};
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
-use crate::pull::blocking::blocking;
+use crate::pull::blocking::{background, blocking};
 use crate::pull::error::{About as _, PullError};
 use crate::pull::layers::{ImageLayers, LayerFetcher, WantedLayer};
 use crate::pull::metrics::{PartialOutcome, Reuse};
@@ -148,12 +148,10 @@ impl<'a> Attempt<'a> {
             limits: self.fetcher.limits,
             budget: Arc::clone(&self.pull.budget),
         };
-        let pipeline = tokio::task::spawn_blocking(move || task.run(receiver));
+        let pipeline = background(image, move || task.run(receiver))?;
         // The sender goes with the call, which ends the pipeline.
         let fed = self.ranges().feed(runs, self.fetcher.partial.connections, sender, turn).await;
-        let outcome = pipeline
-            .await
-            .map_err(|error| PullError::Lost { image: image.to_owned(), why: error.to_string() })?;
+        let outcome = pipeline.outcome().await?;
         // The error of a range explains more than that of the tar which it cuts short.
         fed?;
         outcome
