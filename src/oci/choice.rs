@@ -28,11 +28,10 @@ const DEPTH_MAX: usize = 4096;
 /// What is wanted of a tree; by default all of it. Two choices are equal if they have the same patterns, in any order.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
-pub struct Choice {
-    patterns: Written,
-    /// `None` if there are no patterns.
-    globs: Option<Arc<Globs>>,
-}
+pub struct Choice(
+    /// `None` if there are no patterns. Shared: it is carried beside every reference.
+    Option<Arc<Globs>>,
+);
 
 /// The patterns as records and attributes have them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,6 +45,7 @@ struct Written {
 
 #[derive(Debug)]
 struct Globs {
+    patterns: Written,
     include: GlobSet,
     exclude: GlobSet,
 }
@@ -140,11 +140,9 @@ impl Choice {
         if count == 0 {
             return Ok(Self::default());
         }
-        let globs = Globs {
-            include: compiled("include", &patterns.include)?,
-            exclude: compiled("exclude", &patterns.exclude)?,
-        };
-        Ok(Self { patterns, globs: Some(Arc::new(globs)) })
+        let include = compiled("include", &patterns.include)?;
+        let exclude = compiled("exclude", &patterns.exclude)?;
+        Ok(Self(Some(Arc::new(Globs { patterns, include, exclude }))))
     }
 
     /// Parses two attributes, each a list of patterns with one on each line.
@@ -163,17 +161,17 @@ impl Choice {
 
     /// Whether everything is wanted: there are no patterns.
     pub fn is_all(&self) -> bool {
-        self.globs.is_none()
+        self.0.is_none()
     }
 
     /// The patterns of `include`, sorted.
     pub fn include(&self) -> &[String] {
-        &self.patterns.include
+        self.0.as_ref().map_or(&[], |globs| &globs.patterns.include)
     }
 
     /// The patterns of `exclude`, sorted.
     pub fn exclude(&self) -> &[String] {
-        &self.patterns.exclude
+        self.0.as_ref().map_or(&[], |globs| &globs.patterns.exclude)
     }
 
     /// By what this choice of the thing with digest `of` is known: that digest itself, if everything is wanted. Otherwise it
@@ -185,7 +183,7 @@ impl Choice {
         let mut hasher = Hasher::default();
         hasher.update(b"composefs-csi: a choice of\0");
         hasher.update(of.to_string().as_bytes());
-        for (sign, patterns) in [(b"\0+", &self.patterns.include), (b"\0-", &self.patterns.exclude)] {
+        for (sign, patterns) in [(b"\0+", self.include()), (b"\0-", self.exclude())] {
             for pattern in patterns {
                 hasher.update(sign);
                 hasher.update(pattern.as_bytes());
@@ -196,18 +194,18 @@ impl Choice {
 
     /// What is taken of which nothing is said: all, unless something is to be included.
     pub fn takes_by_default(&self) -> bool {
-        self.patterns.include.is_empty()
+        self.include().is_empty()
     }
 
     /// No pattern has matched anything.
     pub fn unused(&self) -> Used {
-        Used(vec![false; self.patterns.include.len()])
+        Used(vec![false; self.include().len()])
     }
 
     /// What becomes of a path, given whether the directory that it is in is taken. It is relative, and in the form of
     /// [`crate::image::entry::LayerEntry::path`]. Patterns that match it are marked in `used`.
     pub fn verdict(&self, path: &[u8], taken: bool, used: &mut Used) -> Verdict {
-        let Some(globs) = &self.globs else { return Verdict::Taken };
+        let Some(globs) = &self.0 else { return Verdict::Taken };
         let candidate = Candidate::new(Path::new(OsStr::from_bytes(path)));
         if globs.exclude.is_match_candidate(&candidate) {
             return Verdict::Left;
@@ -245,7 +243,7 @@ impl Choice {
 
     /// Whether something below the directory may be taken. What is said to be may still not be.
     pub fn may_take_below(&self, directory: &str) -> bool {
-        let Some(globs) = &self.globs else { return true };
+        let Some(globs) = &self.0 else { return true };
         let inside = |end: usize| directory.get(..end).unwrap_or(directory);
         let ends: Vec<usize> =
             directory.match_indices('/').map(|(end, _)| end).chain([directory.len()]).collect();
@@ -258,7 +256,7 @@ impl Choice {
                 pattern.split('/').take_while(|name| !name.contains(['*', '?', '[', '{', '\\'])).collect();
             fixed.iter().zip(directory.split('/')).all(|(fixed, name)| *fixed == name)
         };
-        self.takes_by_default() || self.patterns.include.iter().any(is_below)
+        self.takes_by_default() || self.include().iter().any(is_below)
     }
 
     /// That every pattern of `include` has matched something.
@@ -266,7 +264,7 @@ impl Choice {
     /// # Errors
     /// One has not.
     pub fn check_used(&self, used: &Used) -> Result<(), ChoiceError> {
-        let unused = self.patterns.include.iter().zip(&used.0).find(|(_, used)| !**used);
+        let unused = self.include().iter().zip(&used.0).find(|(_, used)| !**used);
         unused.map_or(Ok(()), |(pattern, _)| Err(ChoiceError::Unmatched { pattern: pattern.clone() }))
     }
 }
@@ -321,13 +319,13 @@ impl TryFrom<Written> for Choice {
 
 impl From<Choice> for Written {
     fn from(choice: Choice) -> Self {
-        choice.patterns
+        choice.0.map_or_else(Self::default, |globs| globs.patterns.clone())
     }
 }
 
 impl PartialEq for Choice {
     fn eq(&self, other: &Self) -> bool {
-        self.patterns == other.patterns
+        (self.include(), self.exclude()) == (other.include(), other.exclude())
     }
 }
 
@@ -335,7 +333,7 @@ impl Eq for Choice {}
 
 impl fmt::Debug for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.patterns.fmt(f)
+        f.debug_tuple("Choice").field(&self.include()).field(&self.exclude()).finish()
     }
 }
 

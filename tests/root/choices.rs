@@ -285,7 +285,11 @@ fn commands_take_and_name_choices() {
     let text = machine.command(&["--output", "text", "inspect", "--remote", &image]).output().unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.contains("fp16/model.safetensors") && text.contains("0444"), "{text}");
-    assert!(text.lines().all(|line| line.chars().count() <= 80 || line.contains("oci:")), "{text}");
+    assert!(
+        text.lines()
+            .all(|line| line.chars().count() <= 80 || line.contains("oci:") || line.contains("sha256:")),
+        "{text}"
+    );
     assert!(!machine.state().join("store/images").exists(), "nothing is kept");
 
     let pulled = machine.run(&["pull", "--include", "int4", "--exclude", "**/*.md", &image]);

@@ -175,7 +175,7 @@ impl Io<'_> {
             Step::CreateDirectory => self.step(guard, target, &Step::RemoveDirectory),
             Step::Record(new) if new.targets.len() > before.map_or(0, |old| old.targets.len()) => {
                 match before {
-                    Some(old) => self.step(guard, target, &Step::Record(old.clone())),
+                    Some(old) => self.step(guard, target, &Step::Record(Box::new(old.clone()))),
                     None => self.step(guard, target, &Step::Forget),
                 }
             }

@@ -60,7 +60,7 @@ pub(crate) struct PublishSpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Write this record.
-    Record(VolumeRecord),
+    Record(Box<VolumeRecord>),
     /// Remove the volume's record.
     Forget,
     /// Create the target directory; its parent exists.
@@ -124,7 +124,7 @@ fn record_with_image(
 
 /// Keeps a record only while the volume is in use: it would protect the image for ever.
 fn record_or_forget(record: VolumeRecord) -> Step {
-    if record.is_idle() { Step::Forget } else { Step::Record(record) }
+    if record.is_idle() { Step::Forget } else { Step::Record(Box::new(record)) }
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub(crate) fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -
         mode: want.mode,
         least: want.least,
     });
-    let mut steps = vec![Step::Record(record)];
+    let mut steps = vec![Step::Record(Box::new(record))];
     match (&seen.mounted, seen.directory) {
         // A mount without a record is adopted if it is what the request wants.
         (Some(found), _) if found.image == spec.image && found.noexec == spec.noexec => {

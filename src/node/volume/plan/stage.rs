@@ -44,7 +44,7 @@ pub(crate) fn stage(
             let image = shown.map_or(image, VolumeRecord::pinned);
             let mut record = record_with_image(seen, volume, request, image);
             record.staged = Some(path.path().to_owned());
-            VolumePlan::Run(vec![Step::Record(record)])
+            VolumePlan::Run(vec![Step::Record(Box::new(record))])
         }
     }
 }
