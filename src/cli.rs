@@ -126,23 +126,23 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
             serve::node(args, engine, level).await
         }
         Command::Controller(args) => serve::controller(args, cli.engine(PARALLEL_LAYERS), level).await,
-        Command::Pull { image, platform, pull_policy } => {
-            images::pull(
-                &engine()?,
-                Wanted::parse(image, platform.as_deref())?,
-                (*pull_policy).into(),
-                output,
-            )
-            .await
+        Command::Pull { image, platform, choice, pull_policy } => {
+            let wanted = Wanted::parse(image, platform.as_deref())?.choosing(choice.parse()?);
+            images::pull(&engine()?, wanted, (*pull_policy).into(), output).await
         }
-        Command::Mount { image, target, path, noexec, verify, platform, pull_policy } => {
-            let wanted = Wanted::parse(image, platform.as_deref())?;
+        Command::Mount { image, target, path, noexec, verify, platform, choice, pull_policy } => {
+            let wanted = Wanted::parse(image, platform.as_deref())?.choosing(choice.parse()?);
             let options = mounts::Options { path: path.clone(), noexec: *noexec, least: (*verify).into() };
             mounts::mount(&engine()?, wanted, (*pull_policy).into(), target, options, output).await
         }
         Command::Unmount { target } => mounts::unmount(&engine()?, target, output),
-        Command::Inspect { image, files, platform } => {
-            inspect::inspect(&engine()?, Stored::parse(image, platform.as_deref())?, *files, output).await
+        Command::Inspect { image, remote: true, platform, choice, .. } => {
+            let wanted = Wanted::parse(image, platform.as_deref())?.choosing(choice.parse()?);
+            inspect::remote(&cli.engine(PARALLEL_LAYERS), wanted, output).await
+        }
+        Command::Inspect { image, files, platform, choice, .. } => {
+            let stored = Stored::parse(image, platform.as_deref())?.choosing(choice.parse()?)?;
+            inspect::inspect(&engine()?, stored, *files, output).await
         }
         Command::Ls => store::ls(&engine()?, output),
         Command::Digest { image, rules, platform } => {

@@ -18,6 +18,7 @@ use crate::oci::manifest::Descriptor;
 use crate::oci::reference::Version;
 
 pub mod artifact;
+pub mod choice;
 pub mod credentials;
 pub mod destination;
 pub mod digest;

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use crate::image::store::{Hold, ImageRecord};
 use crate::image::verity::VerityDigest;
 use crate::oci::Credentials;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
 use crate::oci::reference::Reference;
@@ -34,6 +35,7 @@ mod layers;
 mod limits;
 mod manifest_path;
 mod metrics;
+mod outline;
 mod partial;
 mod plan;
 mod progress;
@@ -64,6 +66,7 @@ pub use gauges::PullGauges;
 pub use limits::{Kept, PullLimits};
 pub use manifest_path::ManifestPath;
 pub use metrics::PullMetrics;
+pub use outline::{Outline, OutlinedPart, outline};
 pub use partial::RangeRules;
 pub use progress::{LayerProgress, LayerState, Phase, Progress, Watch};
 pub use puller::Puller;
@@ -96,9 +99,9 @@ pub trait Images: Send + Sync + std::fmt::Debug {
     /// of them was asked for by: in its turn this is done. Dropping the future does not stop a build that has begun.
     async fn combine(&self, first: &ImageRequest, wanted: Combination) -> Result<Ready, PullError>;
 
-    /// Notes that an image is in use, or was until now: when room is short, the least recently used images are
-    /// removed first. Blocking, but short.
-    fn used(&self, manifest: &Digest);
+    /// Notes that an image, by its [`ImageRecord::key`], is in use, or was until now: when room is short, the least recently
+    /// used images are removed first. Blocking, but short.
+    fn used(&self, image: &Digest);
 }
 
 /// An image to be made available.
@@ -106,6 +109,8 @@ pub trait Images: Send + Sync + std::fmt::Debug {
 pub struct ImageRequest {
     /// Which image.
     pub reference: Reference,
+    /// What of it is wanted.
+    pub choice: Choice,
     /// Whether to ask the registry.
     pub policy: PullPolicy,
     /// Which manifest of an index.

@@ -17,6 +17,7 @@ use super::limits::LimitArgs;
 use super::transfer::TransferArgs;
 use super::trust::TrustArgs;
 use crate::node::mount::SelinuxContext;
+use crate::oci::choice::{Choice, ChoiceError};
 
 /// Layers fetched at the same time by a command, and by a node plugin without --parallel-layers.
 pub(super) const PARALLEL_LAYERS: usize = 4;
@@ -171,6 +172,9 @@ pub enum Command {
         /// The platform to select from an index, as `os/arch[/variant]`; the machine's by default.
         #[arg(long)]
         platform: Option<String>,
+        /// What of it.
+        #[command(flatten)]
+        choice: ChoiceArgs,
         /// When to ask the registry.
         #[arg(long, value_enum, default_value_t = Policy::Always)]
         pull_policy: Policy,
@@ -193,6 +197,9 @@ pub enum Command {
         /// The platform, as for `pull`.
         #[arg(long)]
         platform: Option<String>,
+        /// What of it.
+        #[command(flatten)]
+        choice: ChoiceArgs,
         /// When to ask the registry.
         #[arg(long, value_enum, default_value_t = Policy::IfNotPresent)]
         pull_policy: Policy,
@@ -202,16 +209,23 @@ pub enum Command {
         /// The directory it is mounted on.
         target: PathBuf,
     },
-    /// Show details of an image in the store.
+    /// Show details of an image in the store, or what an image or artifact in a registry holds.
     Inspect {
         /// The image, by reference or by the digest that `ls` shows; its beginning is enough.
         image: String,
         /// Print every path in the composefs dump format instead.
         #[arg(long)]
         files: bool,
+        /// Ask the registry instead, and list what would be fetched: layers, and the files of an artifact. Nothing but
+        /// manifest and config is.
+        #[arg(long, conflicts_with = "files")]
+        remote: bool,
         /// The platform, as for `pull`. A digest needs none.
         #[arg(long)]
         platform: Option<String>,
+        /// What of it, as for `pull`.
+        #[command(flatten)]
+        choice: ChoiceArgs,
     },
     /// List the images in the store with their exclusive and shared sizes.
     Ls,
@@ -302,6 +316,25 @@ pub enum Command {
         /// The shell: `source <(composefs-csi completions bash)`.
         shell: Shell,
     },
+}
+
+/// What of an image or artifact is wanted.
+#[derive(Debug, Clone, Args)]
+pub struct ChoiceArgs {
+    /// Only the files whose path in the image this pattern matches, as `models/*.gguf` or `**/*.json`; what lies below a
+    /// directory that it matches, too. May be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// Not the files that this pattern matches, or that lie below a directory that it matches. May be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+}
+
+impl ChoiceArgs {
+    /// Parses the patterns.
+    pub fn parse(&self) -> Result<Choice, ChoiceError> {
+        Choice::new(self.include.clone(), self.exclude.clone())
+    }
 }
 
 /// The shells that completions are written for.

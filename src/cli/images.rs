@@ -8,6 +8,7 @@ use crate::app::engine::Engine;
 use crate::image::store::ImageRecord;
 use crate::image::tree::{Reduction, Rules, Stop, XattrRule};
 use crate::oci::Credentials;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
 use crate::oci::reference::Reference;
@@ -40,6 +41,8 @@ impl From<RulesArg> for Rules {
 pub struct Wanted {
     pub reference: Reference,
     pub platform: Platform,
+    /// What of it.
+    pub choice: Choice,
     /// Whether nothing in it may be executed, where it is mounted.
     pub noexec: bool,
 }
@@ -48,7 +51,12 @@ impl Wanted {
     /// Parses arguments of the command line.
     pub fn parse(image: &str, platform: Option<&str>) -> anyhow::Result<Self> {
         let platform = platform.map(str::parse).transpose()?.unwrap_or_else(Platform::host);
-        Ok(Self { reference: image.parse()?, platform, noexec: false })
+        Ok(Self { reference: image.parse()?, platform, choice: Choice::default(), noexec: false })
+    }
+
+    /// The same, of what `choice` takes.
+    pub fn choosing(self, choice: Choice) -> Self {
+        Self { choice, ..self }
     }
 
     /// Ensures that the image is in the store, and shows progress.
@@ -81,6 +89,7 @@ impl Wanted {
             pinned: None,
             noexec: self.noexec,
             reference: self.reference,
+            choice: self.choice,
             platform: self.platform,
             policy,
             watch: watch.clone(),
@@ -100,6 +109,8 @@ pub async fn pull(engine: &Engine, wanted: Wanted, policy: PullPolicy, output: O
     struct Pulled {
         #[serde(flatten)]
         record: ImageRecord,
+        /// By what the store knows it: the manifest, or a choice of it.
+        key: Digest,
         fetched_bytes: u64,
         /// Compressed, of layers that were fetched in parts.
         here_bytes: u64,
@@ -110,7 +121,8 @@ pub async fn pull(engine: &Engine, wanted: Wanted, policy: PullPolicy, output: O
     let ready = wanted.ensure_watched(Caller::Preload, engine, policy, output, watch.clone()).await?;
     let seconds = started.elapsed().as_secs_f64();
     let here_bytes = watch.get().map_or(0, |progress| progress.here());
-    let pulled = Pulled { record: ready.record, fetched_bytes: ready.fetched, here_bytes, seconds };
+    let key = ready.record.key();
+    let pulled = Pulled { record: ready.record, key, fetched_bytes: ready.fetched, here_bytes, seconds };
     output::show(output, &pulled, |p| {
         let origin = match (p.fetched_bytes, p.here_bytes) {
             (0, _) => "already here".to_owned(),
@@ -123,9 +135,10 @@ pub async fn pull(engine: &Engine, wanted: Wanted, policy: PullPolicy, output: O
             ),
         };
         format!(
-            "{}\n  manifest   {}\n  composefs  {}\n  content    {} in {}, {origin}",
+            "{}\n  manifest   {}\n{}  composefs  {}\n  content    {} in {}, {origin}",
             p.record.names.first().map_or("", String::as_str),
             p.record.manifest,
+            output::chosen(&p.record),
             p.record.image,
             output::bytes(p.record.bytes),
             output::count(p.record.inodes, "inode"),
@@ -152,7 +165,8 @@ pub async fn digest(
         None => record.image,
         Some(rules) => {
             let (limits, name) = ((&engine.limits.image, &Stop::default()), record.manifest.to_string());
-            pull::write(&engine.store, &StoredPart::of(&record), rules, limits, &name)?.digest()
+            pull::write(&engine.store, (&StoredPart::of(&record), &record.choice), rules, limits, &name)?
+                .digest()
         }
     };
     let digests = Digests { manifest: record.manifest, composefs: composefs.hex() };

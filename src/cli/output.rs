@@ -7,6 +7,8 @@ use console::Term;
 use serde::Serialize;
 
 use super::args::Output;
+use crate::image::store::ImageRecord;
+use crate::text;
 pub use crate::units::bytes;
 
 /// Prints `value` as JSON, or as the text that `text` makes of it.
@@ -19,6 +21,16 @@ pub fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce(&T) -> St
         shown.push('\n');
     }
     std::io::stdout().lock().write_all(shown.as_bytes()).or_else(unless_closed)
+}
+
+/// Lines about an image that is a part of its manifest's; none of others.
+pub fn chosen(record: &ImageRecord) -> String {
+    match &record.choice {
+        all if all.is_all() => String::new(),
+        choice => {
+            format!("  choice     {}\n  taken      {}\n", record.key(), text::one_line(&choice.to_string()))
+        }
+    }
 }
 
 /// A failure to write to standard output; none if its reader has gone, as `head` does.

@@ -73,6 +73,7 @@ pub(super) fn message(state: LayerState, complete: bool, rate: u64) -> String {
         LayerState::Aside => format!("{}/s, aside", bytes(rate)),
         LayerState::Done => "done".to_owned(),
         LayerState::Reused => "already here".to_owned(),
+        LayerState::LeftOut => "left out".to_owned(),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::image::seal::Seal;
 use crate::image::seal::document::{Edited, replace_manifests, seal_manifest};
 use crate::image::tree::{Powers, Rules, Stop};
 use crate::image::verity::VerityDigest;
+use crate::oci::choice::Choice;
 use crate::oci::destination::{Destination, NewManifest, NewName};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{Document, Index, Manifest, OCI_INDEX, OCI_MANIFEST};
@@ -184,7 +185,13 @@ impl Sealer<'_> {
             let name = self.reference.to_string();
             tokio::task::block_in_place(|| {
                 let limits = (&self.engine.limits.image, &Stop::default());
-                let tree = pull::fold(&self.engine.store, &unbuilt.parts, rules, limits, &name)?;
+                let tree = pull::fold(
+                    &self.engine.store,
+                    (&unbuilt.parts, &Choice::default()),
+                    rules,
+                    limits,
+                    &name,
+                )?;
                 if rules == self.options.rules {
                     warn_of_powers(&tree.powers());
                 }
@@ -234,6 +241,7 @@ impl Sealer<'_> {
         let watch = Watch::default();
         let request = ImageRequest {
             reference: self.reference.clone(),
+            choice: Choice::default(),
             policy: PullPolicy::Always,
             platform: Platform::host(),
             caller: Caller::Operator,

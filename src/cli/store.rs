@@ -12,12 +12,16 @@ use crate::app::engine::Engine;
 use crate::image::store::gc::Policy;
 use crate::image::store::{CollectRequest, ImageRecord};
 use crate::integrity::Integrity;
+use crate::oci::digest::Digest;
+use crate::text;
 
 /// One line of `ls`.
 #[derive(Debug, Serialize)]
 struct Row {
     #[serde(flatten)]
     record: ImageRecord,
+    /// By what the store knows it: the manifest, or a choice of it.
+    key: Digest,
     /// Bytes on disk that this image uses.
     total_bytes: u64,
     /// Bytes that no other image uses: what its removal frees.
@@ -70,15 +74,16 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
     }
     let rows = listed.images.into_iter().filter_map(|image| {
         // Without sizes, it was pulled after they were counted.
-        let size = sizes.remove(&image.record.manifest)?;
+        let size = sizes.remove(&image.record.key())?;
         let since = image.last_used.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Some(Row {
-            pinned: pins.contains(&image.record.manifest),
+            pinned: pins.contains(&image.record.key()),
             mounted: image.record.is_any_of(&mounted),
             total_bytes: size.total,
             alone_bytes: size.alone,
             shared_bytes: size.shared(),
             last_used: since.as_secs(),
+            key: image.record.key(),
             record: image.record,
         })
     });
@@ -102,8 +107,8 @@ impl Row {
         let since = Duration::from_secs(self.last_used);
         let ago = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(since);
         vec![
-            self.record.names.first().cloned().unwrap_or_default(),
-            self.record.manifest.short(),
+            name(&self.record),
+            self.key.short(),
             bytes(self.total_bytes),
             bytes(self.alone_bytes),
             bytes(self.shared_bytes),
@@ -111,6 +116,15 @@ impl Row {
             used.to_owned(),
             age(ago),
         ]
+    }
+}
+
+/// What an image is called, and what it has of that.
+fn name(record: &ImageRecord) -> String {
+    let name = record.names.first().cloned().unwrap_or_default();
+    match &record.choice {
+        all if all.is_all() => name,
+        choice => format!("{name} ({})", text::one_line(&choice.to_string())),
     }
 }
 
@@ -128,13 +142,13 @@ fn age(ago: Duration) -> String {
 pub async fn pin(engine: &Engine, stored: Stored, keep: bool, output: Output) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Pin {
-        manifest: crate::oci::digest::Digest,
+        manifest: Digest,
         pinned: bool,
     }
     let manifest = if keep {
         let ready = stored.find(engine, output).await?;
-        engine.store.pin(&ready.record.manifest)?;
-        ready.record.manifest
+        engine.store.pin(&ready.record.key())?;
+        ready.record.key()
     } else {
         let manifest = stored.find_pinned(engine, output).await?;
         engine.store.pins().remove(&manifest)?;
@@ -179,7 +193,7 @@ pub fn prune(
         let mut text = String::new();
         for image in &p.images {
             let verb = if p.dry_run { "would remove" } else { "removed" };
-            text.push_str(&format!("{verb} {} {}\n", image.manifest.short(), image.names.join(" ")));
+            text.push_str(&format!("{verb} {} {}\n", image.key().short(), image.names.join(" ")));
         }
         // A dry run does not know the sizes: objects are counted when they are removed.
         if p.dry_run {

@@ -7,6 +7,7 @@ use super::images::Wanted;
 use crate::app::engine::Engine;
 use crate::image::store::{Held, ImageRecord};
 use crate::kind::Kind;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::pull::{PullPolicy, Ready};
 
@@ -62,6 +63,11 @@ impl DigestPrefix {
         digest.hex().starts_with(&self.0)
     }
 
+    /// Whether it is the image's own digest. A part of an image has one, too.
+    fn is_of(&self, record: &ImageRecord) -> bool {
+        self.begins(&record.key()) || record.choice.is_all() && self.names(record)
+    }
+
     /// Whether it is the digest of the image's manifest, or of an index by which the image was pulled.
     fn names(&self, record: &ImageRecord) -> bool {
         let pulled_as = |name: &String| {
@@ -98,6 +104,20 @@ impl Stored {
         }
     }
 
+    /// The same, of what `choice` takes of what a reference names.
+    pub(super) fn choosing(self, choice: Choice) -> anyhow::Result<Self> {
+        match self {
+            Self::Reference(wanted) => Ok(Self::Reference(wanted.choosing(choice))),
+            Self::Digest(digest) => {
+                anyhow::ensure!(
+                    choice.is_all(),
+                    "--include and --exclude choose of what a reference names; a digest names one image already"
+                );
+                Ok(Self::Digest(digest))
+            }
+        }
+    }
+
     /// The image, kept from the sweep. No registry is asked.
     pub(super) async fn find(self, engine: &Engine, output: Output) -> anyhow::Result<Ready> {
         let digest = match self {
@@ -117,7 +137,7 @@ impl Stored {
     pub(super) async fn find_pinned(self, engine: &Engine, output: Output) -> anyhow::Result<Digest> {
         let digest = match self {
             Self::Digest(digest) => digest,
-            named @ Self::Reference(_) => return Ok(named.find(engine, output).await?.record.manifest),
+            named @ Self::Reference(_) => return Ok(named.find(engine, output).await?.record.key()),
         };
         let pins = engine.store.pins().list()?.into_iter().filter(|pin| digest.begins(pin));
         let pins: BTreeSet<_> = pins.collect();
@@ -126,11 +146,17 @@ impl Stored {
     }
 }
 
-/// The manifests of the images that `digest` may mean.
+/// The keys of the images that `digest` may mean.
 fn in_store(engine: &Engine, digest: &DigestPrefix) -> anyhow::Result<BTreeSet<Digest>> {
     let listed = engine.store.images().list()?;
-    let named = listed.images.into_iter().map(|image| image.record).filter(|record| digest.names(record));
-    let found: BTreeSet<_> = named.map(|record| record.manifest).collect();
+    let records: Vec<_> = listed.images.into_iter().map(|image| image.record).collect();
+    let keys = |is_meant: &dyn Fn(&&ImageRecord) -> bool| -> BTreeSet<Digest> {
+        records.iter().filter(is_meant).map(ImageRecord::key).collect()
+    };
+    let mut found = keys(&|record| digest.is_of(record));
+    if found.is_empty() {
+        found = keys(&|record| digest.names(record));
+    }
     match listed.unreadable.into_iter().next() {
         // It may be the one that is meant.
         Some(unreadable) if found.is_empty() => Err(unreadable.into()),

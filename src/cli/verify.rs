@@ -46,7 +46,7 @@ pub async fn verify(
     let report = tokio::task::spawn_blocking(move || -> anyhow::Result<Report> {
         let found = store.examine(&records)?;
         let name = |manifest: &Digest| {
-            let record = records.iter().find(|record| record.manifest == *manifest);
+            let record = records.iter().find(|record| record.key() == *manifest);
             record.and_then(|record| record.names.first().cloned()).unwrap_or_else(|| manifest.to_string())
         };
         let damaged = found.damaged.iter().map(|(object, (damage, manifests))| Row {
@@ -59,7 +59,7 @@ pub async fn verify(
         let corrupt: BTreeSet<_> = found.damaged.keys().copied().collect();
         let to_pull =
             if repair && !corrupt.is_empty() { store.remove_damaged(&corrupt)? } else { Vec::new() };
-        let to_pull = to_pull.iter().map(|record| name(&record.manifest)).collect();
+        let to_pull = to_pull.iter().map(|record| name(&record.key())).collect();
         Ok(Report { images: records.len(), objects: found.objects, bytes: found.bytes, damaged, to_pull })
     })
     .await??;

@@ -51,6 +51,9 @@ pub enum EntryKind {
     Inline(Box<[u8]>),
     /// A larger regular file: its object and its size in bytes.
     Object(VerityDigest, u64),
+    /// A larger regular file whose content was not stored, since a choice leaves it out: its size in bytes. It keeps its
+    /// place in the layer, where it may hide or replace something, and is never shown.
+    LeftOut(u64),
     /// A symbolic link: its target, verbatim.
     Symlink(Box<[u8]>),
     /// Another name for the regular file (or link or device) at this path, cleaned like `path`.

@@ -20,7 +20,7 @@ mod unpack;
 pub use blob_reader::Blob;
 pub use error::{LayerError, LayerFault};
 pub use file::{file_id, ingest_file};
-pub use ingest::{LayerOutcome, ingest, ingest_tar};
+pub use ingest::{LayerOutcome, ingest, ingest_chosen, ingest_tar};
 pub use record::{RecordError, RecordReader, RecordWriter};
 pub use unpack::Contents;
 

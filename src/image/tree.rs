@@ -27,6 +27,7 @@
 mod arena;
 mod builder;
 mod checked;
+mod choose;
 mod combine;
 mod dump;
 mod error;

@@ -126,7 +126,7 @@ impl CorruptionWatcher {
     ) -> Result<Vec<VerityDigest>, StoreError> {
         let images = self.store.images_with(object)?;
         let names: Vec<_> = images.iter().flat_map(|image| &image.names).collect();
-        let manifests: Vec<_> = images.iter().map(|image| image.manifest.to_string()).collect();
+        let manifests: Vec<_> = images.iter().map(|image| image.key().to_string()).collect();
         tracing::error!(
             %object,
             path = %self.store.objects().path(object).display(),

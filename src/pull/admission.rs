@@ -77,7 +77,7 @@ impl AdmissionControl {
         origin: &str,
         record: &ImageRecord,
     ) -> Result<StoredVerdict, PullError> {
-        let evidence = stored_evidence::read(&self.store, record.manifest, origin, image)?;
+        let evidence = stored_evidence::read(&self.store, (record.key(), record.manifest), origin, image)?;
         let subject = evidence.subject(request, record.sealed);
         Ok(match self.judge(&subject, &evidence) {
             Ok(admission) => StoredVerdict::Admitted(admission),

@@ -10,6 +10,7 @@ use crate::image::seal::Seal;
 use crate::image::store::{Hold, ImageRecord, Store};
 use crate::image::tree::{self, CheckedTree, Powers, Rules, Stop};
 use crate::kind::Kind;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Cap, ImageLimits};
 
@@ -17,6 +18,8 @@ use crate::oci::limits::{Cap, ImageLimits};
 pub(super) struct Work {
     /// The platform's manifest.
     pub manifest: Digest,
+    /// What of the tree the image has.
+    pub choice: Choice,
     /// The platform that the index or the config states.
     pub platform: Option<String>,
     /// The reference, for messages and for the record.
@@ -50,6 +53,7 @@ pub(super) fn build(
     let (digest, _) = store.objects().under(hold).about(&work.name)?.put(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
         manifest: work.manifest,
+        choice: work.choice,
         image: digest,
         image_size: image.bytes.len() as u64,
         rules,
@@ -85,13 +89,13 @@ struct Made {
 /// Makes the image by the node's rules, or else by whichever rules give the digest that the seal demands.
 fn make(store: &Store, work: &Work, stop: &Stop) -> Result<Made, PullError> {
     let Some(seal) = work.seal else {
-        let image = write(store, &work.parts, work.rules, (&work.limits, stop), &work.name)?;
+        let image = write(store, (&work.parts, &work.choice), work.rules, (&work.limits, stop), &work.name)?;
         return Ok(Made { rules: work.rules, image, powers: None });
     };
     let mut built = Vec::new();
     // The seal does not say which of its rules the sealer followed.
     for rules in seal.rules() {
-        let tree = fold(store, &work.parts, *rules, (&work.limits, stop), &work.name)?;
+        let tree = fold(store, (&work.parts, &work.choice), *rules, (&work.limits, stop), &work.name)?;
         let powers = Some(tree.powers());
         let image = composefs::write_image(tree).about(&work.name)?;
         let digest = image.digest();
@@ -103,18 +107,18 @@ fn make(store: &Store, work: &Work, stop: &Stop) -> Result<Made, PullError> {
     Err(PullError::NotAsSealed { image: work.name.clone(), seal, built })
 }
 
-/// Writes the composefs image of stored parts, by these rules. `image` is for messages.
+/// Writes the composefs image of what the choice takes of stored parts, by these rules. `image` is for messages.
 ///
 /// # Errors
 /// A part is missing or cannot be trusted, the parts make no tree by these rules and within `limits`, or `stop` says so.
 pub fn write(
     store: &Store,
-    parts: &[StoredPart],
+    (parts, choice): (&[StoredPart], &Choice),
     rules: Rules,
     (limits, stop): (&ImageLimits, &Stop),
     image: &str,
 ) -> Result<ImageBytes, PullError> {
-    let tree = fold(store, parts, rules, (limits, stop), image)?;
+    let tree = fold(store, (parts, choice), rules, (limits, stop), image)?;
     if tree.left_out() > 0 {
         let names = tree.left_out();
         tracing::info!(names, "device nodes and named pipes left out; --keep-special-files keeps them");
@@ -144,27 +148,27 @@ pub(super) fn set_bad_parts_aside(store: &Store, parts: &[StoredPart], error: &P
 }
 
 /// Removes the record of an image whose layers are lost, so that the next attempt pulls the image.
-pub(super) fn forget_without_layers(store: &Store, manifest: &Digest, error: &PullError) {
+pub(super) fn forget_without_layers(store: &Store, image: &Digest, error: &PullError) {
     // Any other failure may pass, and leaves an image that could be mounted.
     if matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
-        && let Err(error) = store.images().forget(manifest)
+        && let Err(error) = store.images().forget(image)
     {
         tracing::error!(%error, "the record of an image without layers stays");
     }
 }
 
-/// Folds stored parts into one tree, in their order. `image` is for messages.
+/// Folds stored parts into one tree, in their order, and takes of it what the choice takes. `image` is for messages.
 ///
 /// # Errors
 /// A part's record cannot be read, the parts make no tree within `limits`, or `stop` says so.
 pub fn fold(
     store: &Store,
-    parts: &[StoredPart],
+    (parts, choice): (&[StoredPart], &Choice),
     rules: Rules,
     (limits, stop): (&ImageLimits, &Stop),
     image: &str,
 ) -> Result<CheckedTree, PullError> {
-    let mut builder = tree::Builder::with_limits(rules, *limits).until(stop);
+    let mut builder = tree::Builder::with_limits(rules, *limits).until(stop).choosing(choice);
     for part in parts {
         let mut layer = builder.layer();
         for entry in store.layers().entries(&part.layer).about(image)? {

@@ -15,6 +15,7 @@ use crate::image::composefs::{self, ImageError};
 use crate::image::store::{Held, Hold, ImageRecord, Member, Store};
 use crate::image::tree::{CheckedTree, Combiner, Rules, Stop, TreeError};
 use crate::image::verity::VerityDigest;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Cap, ImageLimits};
 
@@ -105,6 +106,8 @@ pub(super) fn combine(
         sealed: false,
         layers,
         places: Vec::new(),
+        // Each member's own has been applied.
+        choice: Choice::default(),
         platform: None,
         names: vec![name.to_owned()],
         inodes: image.inodes,

@@ -14,6 +14,7 @@ use crate::image::verity::VerityDigest;
 use crate::kind::Kind;
 use crate::oci::SourceError;
 use crate::oci::artifact::ArtifactError;
+use crate::oci::choice::ChoiceError;
 use crate::oci::digest::Digest;
 use crate::oci::limits::Exceeded;
 use crate::oci::manifest::ManifestError;
@@ -65,6 +66,14 @@ pub enum PullError {
         image: String,
         /// What is wrong with it.
         source: Arc<ArtifactError>,
+    },
+    /// What is wanted of it cannot be had.
+    #[error("{image}: {source}")]
+    Choice {
+        /// The reference asked for.
+        image: String,
+        /// What is wrong with the patterns.
+        source: Arc<ChoiceError>,
     },
     /// A layer whose bytes are not right.
     #[error("{image}: {source}")]
@@ -248,6 +257,7 @@ impl PullError {
             Self::Source { source, .. } => source.kind(),
             Self::Manifest { source, .. } => source.kind(),
             Self::Artifact { source, .. } => source.kind(),
+            Self::Choice { source, .. } => source.kind(),
             Self::Layer { source, .. } => source.kind(),
             Self::DiffId { .. } | Self::ChunkedDiffId { .. } | Self::NotAsSealed { .. } => Kind::Corrupt,
             Self::Seal { source, .. } => source.kind(),
@@ -274,6 +284,11 @@ impl PullError {
             Self::Layer { source, .. } => source.fault.is_damage(),
             _ => false,
         }
+    }
+
+    /// Whether more of the layers is needed than what a choice takes by its names.
+    pub(super) fn wants_whole_layers(&self) -> bool {
+        matches!(self, Self::Tree { source, .. } if matches!(**source, TreeError::LeftOut { .. }))
     }
 
     /// Whether a source refused or hid what was asked for. That concerns one credential only.
@@ -305,7 +320,7 @@ macro_rules! about {
 }
 
 about!(
-    SourceError => Source, ManifestError => Manifest, ArtifactError => Artifact, PlatformError => Platform, LayerError => Layer, TreeError => Tree, ImageError => Image, StoreError => Store,
+    SourceError => Source, ManifestError => Manifest, ArtifactError => Artifact, ChoiceError => Choice, PlatformError => Platform, LayerError => Layer, TreeError => Tree, ImageError => Image, StoreError => Store,
     ObjectError => Object, SealError => Seal,
 );
 

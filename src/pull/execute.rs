@@ -85,7 +85,8 @@ impl<'a> Execution<'a> {
     async fn fetch(&mut self, path: Arc<ManifestPath>, evidence: Arc<Evidence>) -> Result<Answer, PullError> {
         self.check_room(&path).await?;
         let (source, rights) = (self.source()?, self.rights.clone());
-        let task = PullTask { image: self.image.clone(), path, evidence, source, rights };
+        let (image, choice) = (self.image.clone(), self.request.choice.clone());
+        let task = PullTask { image, path, choice, evidence, source, rights };
         let PulledImage { record, fetched, hold } = self.pulls.pull(&Arc::new(task), self.request).await?;
         self.hold = hold;
         Ok(Answer::Fetched(Arc::new(record), fetched))

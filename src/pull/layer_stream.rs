@@ -21,6 +21,7 @@ use crate::image::layer;
 use crate::image::store::{Hold, Partial, PartialOf, Store};
 use crate::kind::Kind;
 use crate::oci::BlobStream;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
 use crate::oci::manifest::{LayerCompression, LayerForm};
@@ -165,6 +166,7 @@ impl LayerFetcher {
             image: pull.image.to_owned(),
             blob: layer::Blob { digest: layer.part.blob.digest, size: layer.part.blob.size, compression },
             form: layer.part.form,
+            choice: layer.part.choice.clone(),
             key: layer.key,
             counter: layer.progress.counter(),
             metrics: self.metrics.clone(),
@@ -252,6 +254,8 @@ struct LayerPipeline {
     image: String,
     blob: layer::Blob,
     form: LayerForm,
+    /// What of it is stored.
+    choice: Choice,
     /// By what the store knows the blob.
     key: Digest,
     /// What is unpacked of the blob.
@@ -264,7 +268,7 @@ struct LayerPipeline {
 }
 
 impl LayerPipeline {
-    /// Stores the layer and returns the DiffID computed over it. The blob is what `kept` gives, and then `chunks`.
+    /// Stores the layer, under the key of its choice, and returns the DiffID computed over it. The blob is what `kept` gives, and then `chunks`.
     fn run(self, kept: Option<Reader>, mut chunks: mpsc::Receiver<Bytes>) -> Result<Digest, PullError> {
         let image = &self.image;
         let received = std::iter::from_fn(|| chunks.blocking_recv());
@@ -285,17 +289,21 @@ impl LayerPipeline {
             self.counter.fetch_add(bytes, Ordering::Relaxed);
         };
         let taken = match self.form {
-            LayerForm::Archive(_) => layer::ingest(blob, chunks, &objects, record, &limits, budget, &count),
+            LayerForm::Archive(_) => {
+                let bounds = (&limits, &self.choice);
+                layer::ingest_chosen(blob, chunks, &objects, record, bounds, budget, &count)
+            }
             LayerForm::File | LayerForm::Nothing => {
                 layer::ingest_file(blob, chunks, &objects, record, &limits, budget, &count)
             }
         };
         let (found, record) = taken.about(image)?;
-        record.finish(&found.diff_id, &self.key).about(image)?;
+        let id = self.choice.key(&found.diff_id);
+        record.finish(&id, &self.key).about(image)?;
         self.metrics.saved(Reuse::Object, found.contents.shared_bytes);
         let (tables, memory) = self.tables;
         if let Some(toc) = capture.end(tables, &memory, self.limits.entries) {
-            list_contents(&self.store, (&self.key, &found.diff_id), &toc);
+            list_contents(&self.store, (&self.key, &id), &toc);
         }
         Ok(found.diff_id)
     }

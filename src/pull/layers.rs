@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::busy::Occupied;
 use super::chunked::memory::TableMemory;
 use super::chunked::settings::PartialPulls;
-use super::chunked::words::Parted;
+use super::chunked::words::{Given, Parted};
 use super::error::{About as _, WrongDiffId};
 use super::metrics::{PullMetrics, Reuse};
 use super::partial::RangeRules;
@@ -22,6 +22,7 @@ use crate::fair::Gate;
 use crate::image::access::Origin;
 use crate::image::store::{AccessRecord, Held, Hold, Store};
 use crate::oci::Source;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, ImageLimits};
 
@@ -57,13 +58,16 @@ type LayerKey = (Digest, Origin, AccessRecord);
 /// One layer to be fetched.
 pub(super) struct WantedLayer<'a> {
     pub part: &'a Part,
-    /// By what the store knows its blob.
+    /// By what the store knows its blob, or the part of it that is wanted.
     pub key: Digest,
     pub progress: &'a LayerProgress,
 }
 
 /// A layer that was fetched.
 struct FetchedLayer {
+    /// Its DiffID, or the key of a choice of it.
+    id: Digest,
+    /// The DiffID.
     diff_id: Digest,
     /// By what the store knows the bytes that came and were hashed: the blob, or the DiffID of a layer that was put
     /// together.
@@ -105,28 +109,31 @@ impl LayerFetcher {
         self.turns.busy()
     }
 
-    /// Fetches every part into the store, several at a time, and returns their DiffIDs in the same order. The progress
-    /// has one counter per part.
+    /// Fetches every part into the store, several at a time, and returns their DiffIDs in the same order, or the keys of
+    /// choices of them. The progress has a counter for each, by the part's number.
     pub(super) async fn fetch_all(
         &self,
         pull: &ImageLayers<'_>,
         parts: &[Part],
     ) -> Result<Vec<Digest>, PullError> {
-        let each = async |(index, (part, progress)): (usize, (&Part, &LayerProgress))| {
-            let key = recipe::key(&part.blob.digest, part.form);
+        let each = async |(index, part): (usize, &Part)| {
+            let progress = pull.progress.layers.get(part.number).ok_or_else(|| PullError::Lost {
+                image: pull.image.to_owned(),
+                why: format!("there is no counter for part {}", part.number),
+            })?;
+            let key = recipe::key((&part.blob.digest, part.form), &part.choice);
             Ok::<_, PullError>((index, self.layer(pull, &WantedLayer { part, key, progress }).await?))
         };
-        let mut found: Vec<(usize, Digest)> =
-            stream::iter(parts.iter().zip(&pull.progress.layers).enumerate())
-                .map(each)
-                .buffer_unordered(self.parallel)
-                .try_collect()
-                .await?;
+        let mut found: Vec<(usize, Digest)> = stream::iter(parts.iter().enumerate())
+            .map(each)
+            .buffer_unordered(self.parallel)
+            .try_collect()
+            .await?;
         found.sort_unstable_by_key(|(index, _)| *index);
-        Ok(found.into_iter().map(|(_, diff_id)| diff_id).collect())
+        Ok(found.into_iter().map(|(_, id)| id).collect())
     }
 
-    /// Fetches a layer, unless the caller may use the one that is here. Returns its DiffID.
+    /// Fetches a layer, unless the caller may use the one that is here. Returns its DiffID, or the key of a choice of it.
     async fn layer(&self, pull: &ImageLayers<'_>, layer: &WantedLayer<'_>) -> Result<Digest, PullError> {
         let (key, blob, progress) = (layer.key, layer.part.blob.digest, layer.progress);
         let (origin, reader) = pull.rights.identity();
@@ -137,24 +144,24 @@ impl LayerFetcher {
         }
         // The lock comes before the look: a pull of the same credential may be fetching the layer just now.
         let _locked = lock.turn.lock().await;
-        let found = match self.stored_layer(pull, layer).await? {
-            Some(diff_id) => {
+        let (id, found) = match self.stored_layer(pull, layer).await? {
+            Some(id) => {
                 progress.set(LayerState::Reused);
                 self.metrics.saved(Reuse::Layer, layer.part.blob.size);
-                diff_id
+                (id, id)
             }
             None => {
-                let FetchedLayer { diff_id, key } =
+                let FetchedLayer { id, diff_id, key } =
                     urgency.hurried_by(&lock.wanted, self.undamaged(pull, layer)).await?;
                 let (rights, hold) = (pull.rights.clone(), pull.hold.clone());
                 blocking(pull.image, move || rights.record_fetch(&hold, &key)).await??;
                 progress.set(LayerState::Done);
-                diff_id
+                (id, diff_id)
             }
         };
         // A layer that is here is compared too: the config may claim another one for its blob.
         match layer.part.claimed {
-            Some(claimed) if found != claimed => {
+            Some(claimed) if id != claimed && id != layer.part.choice.key(&claimed) => {
                 let image = pull.image.to_owned();
                 Err(match layer.part.blob.is_zstd_chunked() {
                     true => {
@@ -164,7 +171,7 @@ impl LayerFetcher {
                     false => PullError::DiffId { image, blob, found, claimed },
                 })
             }
-            _ => Ok(found),
+            _ => Ok(id),
         }
     }
 
@@ -175,7 +182,10 @@ impl LayerFetcher {
         pull: &ImageLayers<'_>,
         layer: &WantedLayer<'_>,
     ) -> Result<Option<Digest>, PullError> {
-        let keys = std::iter::once(layer.key).chain(layer.part.claimed);
+        // A whole layer has what any choice takes of it.
+        let part = layer.part;
+        let whole = recipe::key((&part.blob.digest, part.form), &Choice::default());
+        let keys = std::iter::once(whole).chain(part.claimed).chain([layer.key]);
         let (rights, hold, image) = (pull.rights.clone(), pull.hold.clone(), pull.image.to_owned());
         let look = move || {
             for key in keys {
@@ -223,12 +233,17 @@ impl LayerFetcher {
         layer: &WantedLayer<'_>,
     ) -> Result<FetchedLayer, PullError> {
         let mut turn = self.turns.begin(pull.rights.tenant(), layer.progress, pull.progress.urgency()).await;
-        let given = match self.in_parts(pull, layer, &mut turn).await? {
-            Parted::Stored(diff_id) => return Ok(FetchedLayer { diff_id, key: diff_id }),
+        // A layer that is put together from parts is stored whole.
+        let parted = match layer.part.choice.is_all() {
+            true => self.in_parts(pull, layer, &mut turn).await?,
+            false => Parted::Whole(Given::default()),
+        };
+        let given = match parted {
+            Parted::Stored(diff_id) => return Ok(FetchedLayer { id: diff_id, diff_id, key: diff_id }),
             Parted::Whole(given) => given,
         };
         let diff_id = self.whole(pull, layer, &mut turn, given).await?;
-        Ok(FetchedLayer { diff_id, key: layer.key })
+        Ok(FetchedLayer { id: layer.part.choice.key(&diff_id), diff_id, key: layer.key })
     }
 
     fn lock_of(&self, layer: LayerKey) -> Arc<LayerLock> {

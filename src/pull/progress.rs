@@ -4,6 +4,7 @@
 //! ([`LayerProgress::keep`]), and how far the pipeline has unpacked it ([`LayerProgress::counter`]). All count compressed
 //! bytes, and none ever falls.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +28,8 @@ pub use watch::Watch;
 pub struct Progress {
     /// The reference by which the pull was started.
     pub image: String,
-    /// The platform manifest being pulled.
+    /// The image being pulled, by its [`ImageRecord::key`](crate::image::store::ImageRecord::key): the platform's manifest, or
+    /// a choice of it.
     pub manifest: Digest,
     /// Its layers, lowest first.
     pub layers: Vec<LayerProgress>,
@@ -125,10 +127,19 @@ pub enum LayerState {
     Done,
     /// It was in the store already.
     Reused,
+    /// It is not wanted.
+    #[serde(rename = "left-out")]
+    LeftOut,
 }
 
-const STATES: [LayerState; 5] =
-    [LayerState::Waiting, LayerState::Fetching, LayerState::Aside, LayerState::Done, LayerState::Reused];
+const STATES: [LayerState; 6] = [
+    LayerState::Waiting,
+    LayerState::Fetching,
+    LayerState::Aside,
+    LayerState::Done,
+    LayerState::Reused,
+    LayerState::LeftOut,
+];
 
 impl Progress {
     /// Counters at zero for the blobs `(digest, size)` of `manifest`.
@@ -215,7 +226,11 @@ impl Progress {
             return Arc::clone(self);
         }
         let layers = self.layers.iter().map(|layer| (layer.blob, layer.size));
-        Arc::new(Self::new(image, self.manifest, layers))
+        let seen = Self::new(image, self.manifest, layers);
+        // The choice is the caller's own, too.
+        let wanted = self.layers.iter().enumerate().filter(|(_, layer)| layer.state() != LayerState::LeftOut);
+        seen.leave_out_others(wanted.map(|(number, _)| number));
+        Arc::new(seen)
     }
 
     /// Bytes that are here, fetched or reused.
@@ -233,9 +248,20 @@ impl Progress {
         self.layers.iter().map(LayerProgress::here).sum()
     }
 
-    /// Bytes of all layers together.
+    /// Bytes of all layers together that are wanted.
     pub fn total(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add)
+        self.wanted().map(|layer| layer.size).fold(0, u64::saturating_add)
+    }
+
+    fn wanted(&self) -> impl Iterator<Item = &LayerProgress> {
+        self.layers.iter().filter(|layer| layer.state() != LayerState::LeftOut)
+    }
+
+    /// The layers with other numbers than these are not wanted.
+    pub(super) fn leave_out_others(&self, wanted: impl Iterator<Item = usize>) {
+        let wanted: BTreeSet<usize> = wanted.collect();
+        let others = self.layers.iter().enumerate().filter(|(number, _)| !wanted.contains(number));
+        others.for_each(|(_, layer)| layer.set(LayerState::LeftOut));
     }
 
     /// How fast bytes come, and when all will be here. Nothing of what is done with them then can be foretold.
@@ -254,7 +280,7 @@ impl fmt::Display for Progress {
             "{:.1} of {:.1} MB, {settled} of {} layers",
             megabytes(self.done()),
             megabytes(self.total()),
-            self.layers.len()
+            self.wanted().count()
         )?;
         match self.phase().after_fetching() {
             Some(doing) => write!(f, ", {doing}"),

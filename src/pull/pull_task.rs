@@ -23,6 +23,7 @@ use crate::image::seal::Seal;
 use crate::image::store::{Held, Hold, ImageRecord, Store};
 use crate::image::tree::{Rules, Stop};
 use crate::metrics::Outcome;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::oci::limits::{Budget, Cap};
 use crate::oci::{Source, Sources, read_blob};
@@ -33,12 +34,21 @@ pub(super) struct PullTask {
     pub image: String,
     /// The platform's manifest and what leads to it.
     pub path: Arc<ManifestPath>,
+    /// What of it is wanted.
+    pub choice: Choice,
     /// What it is judged by.
     pub evidence: Arc<Evidence>,
     /// Where its blobs are.
     pub source: Arc<dyn Source>,
     /// The rights of the caller that started the pull.
     pub rights: Rights,
+}
+
+impl PullTask {
+    /// By what the store will know the image.
+    pub(super) fn key(&self) -> Digest {
+        self.choice.key(&self.path.digest)
+    }
 }
 
 /// What a pull leaves behind for everybody who waited for it.
@@ -119,16 +129,16 @@ impl PullContext {
 
     async fn pull(&self, task: &Arc<PullTask>, progress: &Arc<Progress>) -> Result<PulledImage, PullError> {
         let started = Instant::now();
-        let (image, manifest) = (task.image.as_str(), task.path.digest);
+        let (image, key) = (task.image.as_str(), task.key());
         let hold = self.store.hold();
         let (store, held, asked) = (Arc::clone(&self.store), hold.clone(), Arc::clone(task));
         let here = move || {
             // From here on what is found or made of the image stays. Nothing is locked while the registry is waited for.
-            held.keep_blocking(&[Held::Manifest(manifest)]).about(&asked.image)?;
+            held.keep_blocking(&[Held::Manifest(key)]).about(&asked.image)?;
             // Between planning and now another pull may have ended.
-            let found = store.images().get_or_set_aside(&manifest).about(&asked.image)?;
+            let found = store.images().get_or_set_aside(&key).about(&asked.image)?;
             let Some(record) = found else { return Ok(None) };
-            if !asked.rights.is_from_here(&manifest)? {
+            if !asked.rights.is_from_here(&key)? {
                 return Ok(None);
             }
             held.keep_blocking(&Held::of(&record)).about(&asked.image)?;
@@ -138,40 +148,21 @@ impl PullContext {
             return Ok(PulledImage { record, fetched: 0, hold });
         }
         let recipe = self.recipe(task).await?;
-        let layers = ImageLayers {
-            image,
-            source: &*task.source,
-            rights: &task.rights,
-            hold: &hold,
-            progress,
-            budget: Arc::new(Budget::of(&self.limits.image)),
-        };
-        let found = self.layers.fetch_all(&layers, &recipe.parts).await?;
-        let fetched: u64 = progress.layers.iter().map(|layer| layer.fetched()).sum();
-        let (store, held, asked) = (Arc::clone(&self.store), hold.clone(), Arc::clone(task));
-        let parts = recipe.stored(&found);
-        let stored = parts.clone();
-        let elsewhere = move || {
-            // The evidence comes before the image, so that the image never is without.
-            let (origin, image) = (asked.rights.origin().name(), &asked.image);
-            stored_evidence::keep(&store, &held, &asked.evidence, origin, image)?;
-            // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
-            let found = store.images().get_or_set_aside(&manifest).about(image)?;
-            let found = found.filter(|record| StoredPart::of(record) == stored);
-            if let Some(record) = &found {
-                held.keep_blocking(&Held::of(record)).about(image)?;
+        progress.leave_out_others(recipe.parts.iter().map(|part| part.number));
+        let record = match self.make(task, &recipe, &hold, progress).await {
+            Err(error) if error.wants_whole_layers() => {
+                tracing::info!(%error, "a link leads to what was left out; the layers are taken in whole");
+                self.make(task, &recipe.whole(), &hold, progress).await?
             }
-            Ok::<_, PullError>(found)
-        };
-        let record = match blocking(image, elsewhere).await?? {
-            Some(record) => record,
-            None => self.build(task, (parts, recipe.platform), &hold, progress).await?,
+            made => made?,
         };
         // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
         let (rights, held) = (task.rights.clone(), hold.clone());
-        blocking(image, move || rights.record_origin(&held, &manifest)).await??;
+        blocking(image, move || rights.record_origin(&held, &key)).await??;
+        let fetched = progress.fetched();
         tracing::info!(
             composefs = %record.image,
+            choice = (!task.choice.is_all()).then(|| task.choice.to_string()),
             fetched_bytes = fetched,
             files_bytes = record.bytes,
             inodes = record.inodes,
@@ -181,14 +172,53 @@ impl PullContext {
         Ok(PulledImage { record, fetched, hold })
     }
 
+    /// Fetches the parts, and builds the image of them.
+    async fn make(
+        &self,
+        task: &Arc<PullTask>,
+        recipe: &Recipe,
+        hold: &Hold,
+        progress: &Arc<Progress>,
+    ) -> Result<ImageRecord, PullError> {
+        let (image, key) = (task.image.as_str(), task.key());
+        let layers = ImageLayers {
+            image,
+            source: &*task.source,
+            rights: &task.rights,
+            hold,
+            progress,
+            budget: Arc::new(Budget::of(&self.limits.image)),
+        };
+        let found = self.layers.fetch_all(&layers, &recipe.parts).await?;
+        let (store, held, asked) = (Arc::clone(&self.store), hold.clone(), Arc::clone(task));
+        let parts = recipe.stored(&found);
+        let stored = parts.clone();
+        let elsewhere = move || {
+            // The evidence comes before the image, so that the image never is without.
+            let (about, image) = ((key, asked.rights.origin().name()), &asked.image);
+            stored_evidence::keep(&store, &held, &asked.evidence, about, image)?;
+            // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
+            let found = store.images().get_or_set_aside(&key).about(image)?;
+            let found = found.filter(|record| StoredPart::of(record) == stored);
+            if let Some(record) = &found {
+                held.keep_blocking(&Held::of(record)).about(image)?;
+            }
+            Ok::<_, PullError>(found)
+        };
+        match blocking(image, elsewhere).await?? {
+            Some(record) => Ok(record),
+            None => self.build(task, (parts, recipe.platform.clone()), hold, progress).await,
+        }
+    }
+
     /// Checks the announced sizes, and reads the config.
     async fn recipe(&self, task: &PullTask) -> Result<Recipe, PullError> {
         let (caps, manifest) = (&self.limits.image, &task.path.manifest);
         let exceeds = |exceeded| PullError::Limit { image: task.image.clone(), exceeded };
         // What is larger than the cap before it is unpacked is refused before it is fetched.
-        let announced =
-            recipe::layers(manifest).map(|layer| layer.descriptor.size).fold(0, u64::saturating_add);
-        if announced > caps.image_bytes {
+        let announced = recipe::layers(manifest).map(|layer| layer.descriptor.size);
+        let announced = announced.fold(0, u64::saturating_add);
+        if announced > caps.image_bytes && task.choice.is_all() {
             return Err(exceeds(Cap::ImageBytes.exceeded(announced, caps.image_bytes)));
         }
         let (config, max) = (&manifest.config, caps.config_bytes);
@@ -196,7 +226,14 @@ impl PullContext {
             return Err(exceeds(Cap::ConfigBytes.exceeded(config.size, max)));
         }
         let bytes = read_blob(&*task.source, config, max).await.about(&task.image)?;
-        Recipe::parse(manifest, &bytes).about(&task.image)
+        let recipe = Recipe::parse(manifest, &bytes).about(&task.image)?;
+        let recipe = recipe.chosen(&task.choice).about(&task.image)?;
+        // Of a part the same is known only now.
+        let announced = recipe.parts.iter().map(|part| part.blob.size).fold(0, u64::saturating_add);
+        if announced > caps.image_bytes {
+            return Err(exceeds(Cap::ImageBytes.exceeded(announced, caps.image_bytes)));
+        }
+        Ok(recipe)
     }
 
     async fn build(
@@ -211,10 +248,12 @@ impl PullContext {
         let progress = Arc::clone(progress);
         let work = build::Work {
             manifest: task.path.digest,
+            choice: task.choice.clone(),
             parts: parts.clone(),
             platform,
             name: image.clone(),
-            seal: Seal::of(&task.path.manifest).about(&image)?,
+            // The seal is that of the whole.
+            seal: Seal::of(&task.path.manifest).about(&image)?.filter(|_| task.choice.is_all()),
             rules: self.limits.rules(),
             limits: self.limits.image,
         };

@@ -38,11 +38,12 @@ pub(super) struct Pulls {
 /// How a pull ended; `None` if nobody waited for it.
 type Pulled = Option<Result<PulledImage, PullError>>;
 
-/// Who shares a pull: those to whom the same origin gave the same manifest. What an image is made of may depend on
+/// Who shares a pull: those to whom the same origin gave the same manifest, and who want the same of it. What an image is made of may depend on
 /// where it comes from, until all of it has come.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct PullKey {
-    manifest: Digest,
+    /// The image's key: what of the manifest is wanted is part of it.
+    image: Digest,
     origin: Origin,
     /// Only callers that read as this share the pull; every caller if `None`.
     reader: Option<AccessRecord>,
@@ -53,8 +54,8 @@ struct PullKey {
 }
 
 impl PullKey {
-    fn new(manifest: Digest, origin: Origin) -> Self {
-        Self { manifest, origin, reader: None, rules: None, names: Vec::new() }
+    fn new(image: Digest, origin: Origin) -> Self {
+        Self { image, origin, reader: None, rules: None, names: Vec::new() }
     }
 }
 
@@ -120,7 +121,7 @@ impl Pulls {
         request: &ImageRequest,
     ) -> Result<PulledImage, PullError> {
         let (origin, reader) = task.rights.identity();
-        let mut key = PullKey::new(task.path.digest, origin);
+        let mut key = PullKey::new(task.key(), origin);
         let (pulled, started) = self.join_or_start(key.clone(), task, request).await;
         match pulled {
             // The refusal of another caller's credential says nothing about this caller.
@@ -142,13 +143,12 @@ impl Pulls {
         loop {
             let (context, starter) = (Arc::clone(&self.context), Arc::clone(task));
             let joined = self.under_way.join(key.clone(), request.watch.waiter(), move |attendance| {
-                let (image, manifest) = (&starter.image, starter.path.digest);
+                let (image, key) = (&starter.image, starter.key());
                 let (_, reader) = starter.rights.identity();
-                let progress = Progress::of(image, manifest, &starter.path.manifest)
-                    .begun_by(reader)
-                    .patient_if(patient);
+                let progress =
+                    Progress::of(image, key, &starter.path.manifest).begun_by(reader).patient_if(patient);
                 let progress = Arc::new(progress);
-                let span = tracing::info_span!("pull", image.reference = %image, image.digest = %manifest);
+                let span = tracing::info_span!("pull", image.reference = %image, image.digest = %key);
                 let seen = Arc::clone(&progress);
                 let work = async move {
                     let pulling = context.run(&starter, &seen);
@@ -178,7 +178,7 @@ impl Pulls {
         (rights, watch): (&Rights, &Watch),
         image: &str,
     ) -> Result<PulledImage, PullError> {
-        let key = PullKey::new(record.manifest, rights.origin().clone());
+        let key = PullKey::new(record.key(), rights.origin().clone());
         let work = |context: Arc<PullContext>, tenant: Tenant, name: String| {
             let record = record.clone();
             async move { context.renew(record, tenant, name).await }
@@ -194,7 +194,7 @@ impl Pulls {
         (rights, watch): (&Rights, &Watch),
         image: &str,
     ) -> Result<(PulledImage, VerityDigest), PullError> {
-        let key = PullKey { rules: Some(rules), ..PullKey::new(record.manifest, rights.origin().clone()) };
+        let key = PullKey { rules: Some(rules), ..PullKey::new(record.key(), rights.origin().clone()) };
         let work = |context: Arc<PullContext>, tenant: Tenant, name: String| {
             let record = record.clone();
             async move { context.vary(record, rules, tenant, name).await }
@@ -247,7 +247,7 @@ impl Pulls {
     where
         F: Future<Output = Result<PulledImage, PullError>> + Send + 'static,
     {
-        let manifest = key.manifest;
+        let manifest = key.image;
         loop {
             let (context, name) = (Arc::clone(&self.context), image.to_owned());
             let joined = self.under_way.join(key.clone(), watch.waiter(), |attendance| {

@@ -8,6 +8,7 @@
 use crate::image::layer::file_id;
 use crate::image::store::ImageRecord;
 use crate::oci::artifact::{self, ArtifactError, Place};
+use crate::oci::choice::{Choice, ChoiceError};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{Descriptor, ImageConfig, Layer, LayerForm, Manifest, ManifestError};
 
@@ -31,6 +32,10 @@ pub(super) struct Part {
     pub claimed: Option<Digest>,
     /// Where it lies, if it is not applied on top of what is there.
     pub place: Option<Place>,
+    /// Its number among [`layers`].
+    pub number: usize,
+    /// What of it is stored, if it is an archive.
+    pub choice: Choice,
 }
 
 /// A part whose bytes are in the store.
@@ -61,23 +66,60 @@ impl Recipe {
     pub(super) fn parse(manifest: &Manifest, config: &[u8]) -> Result<Self, NoRecipe> {
         if let Some(kind) = manifest.artifact {
             let parts = artifact::parts(kind, manifest, config)?;
-            let parts = parts.into_iter().map(|part| Part {
+            let parts = parts.into_iter().enumerate().map(|(number, part)| Part {
                 blob: part.blob.clone(),
                 form: part.form,
                 claimed: part.diff_id,
                 place: Some(part.place),
+                number,
+                choice: Choice::default(),
             });
             return Ok(Self { parts: parts.collect(), platform: None });
         }
         let config = ImageConfig::parse(config, manifest.layers.len())?;
         let layers = manifest.layers.iter().zip(config.diff_ids);
-        let parts = layers.map(|(layer, diff_id)| Part {
+        let parts = layers.enumerate().map(|(number, (layer, diff_id))| Part {
             blob: layer.descriptor.clone(),
             form: layer.form,
             claimed: Some(diff_id),
             place: None,
+            number,
+            choice: Choice::default(),
         });
         Ok(Self { parts: parts.collect(), platform: Some(config.platform.to_string()) })
+    }
+
+    /// The same with only the parts of which `choice` may take something. A file that it leaves out is none of them; of an
+    /// archive only what it takes is to be stored.
+    ///
+    /// # Errors
+    /// The choice takes none, or a pattern of it matches nothing, as far as that is known before anything is fetched.
+    pub(super) fn chosen(mut self, choice: &Choice) -> Result<Self, ChoiceError> {
+        if choice.is_all() {
+            return Ok(self);
+        }
+        let mut used = choice.unused();
+        self.parts.retain_mut(|part| match &part.place {
+            Some(Place::File { path, .. }) => choice.takes_noting(path.as_bytes(), &mut used),
+            Some(Place::Archive { within: Some(within) }) => choice.may_take_below(within),
+            Some(Place::Archive { within: None }) | None => true,
+        });
+        // What is in an archive is known when it has come.
+        if self.parts.iter().all(|part| part.form == LayerForm::File) {
+            choice.check_used(&used)?;
+            if self.parts.is_empty() {
+                return Err(ChoiceError::Nothing { choice: choice.clone() });
+            }
+        }
+        let archives = self.parts.iter_mut().filter(|part| part.form != LayerForm::File);
+        archives.for_each(|part| part.choice = choice.clone());
+        Ok(self)
+    }
+
+    /// The same, storing archives whole.
+    pub(super) fn whole(mut self) -> Self {
+        self.parts.iter_mut().for_each(|part| part.choice = Choice::default());
+        self
     }
 
     /// Its parts as they are in the store, with the DiffIDs that were computed.
@@ -102,11 +144,12 @@ impl StoredPart {
     }
 }
 
-/// By what the store knows a blob: the same bytes are another layer where they are one file and no archive.
-pub(super) fn key(blob: &Digest, form: LayerForm) -> Digest {
+/// By what the store knows a blob of which `choice` is stored: the same bytes are another layer where they are one file and
+/// no archive, and where not all of an archive is there.
+pub(super) fn key((blob, form): (&Digest, LayerForm), choice: &Choice) -> Digest {
     match form {
         LayerForm::File => file_id(blob),
-        LayerForm::Archive(_) | LayerForm::Nothing => *blob,
+        LayerForm::Archive(_) | LayerForm::Nothing => choice.key(blob),
     }
 }
 

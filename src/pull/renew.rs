@@ -28,26 +28,27 @@ pub(super) fn renew(
     stop: &Stop,
     image: &str,
 ) -> Result<ImageRecord, PullError> {
-    let manifest = old.manifest;
+    let key = old.key();
     let layers = old.layers.iter().copied().map(Held::Layer);
     hold.keep_blocking(&Held::of(&old).into_iter().chain(layers).collect::<Vec<_>>()).about(image)?;
     // Another caller may have built it while this one waited.
-    let old = store.images().get(&manifest).about(image)?.unwrap_or(old);
+    let old = store.images().get(&key).about(image)?.unwrap_or(old);
     hold.keep_blocking(&Held::of(&old)).about(image)?;
     if !old.is_outdated() {
         return Ok(old);
     }
     // A sealed image stays the same.
     let seal = old.sealed.then(|| Seal { annotation: Seal::annotation_for(old.rules), digest: old.image });
-    if seal.is_none() && store.volumes().may_show(&manifest).about(image)? {
+    if seal.is_none() && store.volumes().may_show(&key).about(image)? {
         tracing::info!(builder = old.builder, "a volume shows what another release built; it stays for now");
         return Ok(old);
     }
     let (was, builder) = (old.image, old.builder);
     let (name, parts, platform) = (image.to_owned(), StoredPart::of(&old), old.platform);
-    let work = Work { manifest, platform, name, parts, seal, rules, limits };
+    let work =
+        Work { manifest: old.manifest, choice: old.choice, platform, name, parts, seal, rules, limits };
     let built = build::build(store, hold, work, stop, &|_| ())
-        .inspect_err(|error| build::forget_without_layers(store, &manifest, error))?;
+        .inspect_err(|error| build::forget_without_layers(store, &key, error))?;
     tracing::info!(composefs = %built.image, %was, builder, "built anew: another release had built it");
     Ok(built)
 }

@@ -23,27 +23,27 @@ pub(super) fn vary(
     (limits, stop): (&ImageLimits, &Stop),
     name: &str,
 ) -> Result<ImageRecord, PullError> {
-    let manifest = record.manifest;
+    let key = record.key();
     let layers = record.layers.iter().copied().map(Held::Layer);
     hold.keep_blocking(&Held::of(record).into_iter().chain(layers).collect::<Vec<_>>()).about(name)?;
     // Another caller may have built it while this one waited.
-    if let Some(now) = store.images().get(&manifest).about(name)?
+    if let Some(now) = store.images().get(&key).about(name)?
         && now.image_by(rules).is_some()
     {
         hold.keep_blocking(&Held::of(&now)).about(name)?;
         return Ok(now);
     }
     let parts = StoredPart::of(record);
-    let bytes = build::write(store, &parts, rules, (limits, stop), name)
+    let bytes = build::write(store, (&parts, &record.choice), rules, (limits, stop), name)
         .inspect_err(|error| build::set_bad_parts_aside(store, &parts, error))
-        .inspect_err(|error| build::forget_without_layers(store, &manifest, error))?
+        .inspect_err(|error| build::forget_without_layers(store, &key, error))?
         .bytes;
     let (image, _) = store.objects().under(hold).about(name)?.put(&bytes).about(name)?;
     let image_size = bytes.len() as u64;
     // The commit syncs, which may take long.
     drop(bytes);
     let variant = Variant { rules, builder: ImageRecord::BUILDER, image, image_size };
-    let record = store.commit_variant(hold, &manifest, variant).about(name)?;
+    let record = store.commit_variant(hold, &key, variant).about(name)?;
     crate::sys::release_free_memory();
     tracing::info!(composefs = %image, %rules, "built another image of the same layers");
     Ok(record)

@@ -10,13 +10,24 @@ use std::str::FromStr;
 
 use crate::integrity::Integrity;
 use crate::kind::Kind;
+use crate::oci::choice::{Choice, ChoiceError};
 use crate::oci::platform::{Platform, PlatformError};
 use crate::oci::reference::{Reference, ReferenceError, Version};
 use crate::pull::PullPolicy;
 
 /// The known attributes; `reference` is an alias of `image`.
-pub(crate) const KEYS: [&str; 8] =
-    ["image", IMAGES, "reference", "pullPolicy", "path", "platform", "noexec", "verify"];
+pub(crate) const KEYS: [&str; 10] = [
+    "image",
+    IMAGES,
+    "reference",
+    "include",
+    "exclude",
+    "pullPolicy",
+    "path",
+    "platform",
+    "noexec",
+    "verify",
+];
 /// The list of several images ([`super::members`]), in the place of `image`.
 pub(super) const IMAGES: &str = "images";
 
@@ -25,6 +36,8 @@ pub(super) const IMAGES: &str = "images";
 pub(crate) struct Attributes {
     /// The image.
     pub image: Reference,
+    /// What of its tree the volume shows. `path` is looked for in that.
+    pub choice: Choice,
     /// The pull policy, if the user sets one.
     pub pull_policy: Option<PullPolicy>,
     /// The sub-directory to mount, relative; empty for the root.
@@ -109,6 +122,9 @@ pub(crate) enum AttributeError {
     /// The platform is malformed.
     #[error("volume attribute `platform`: {0}")]
     Platform(#[from] PlatformError),
+    /// The patterns of `include` or `exclude` are none.
+    #[error("volume attributes: {0}")]
+    Choice(#[from] ChoiceError),
     /// Another value is malformed.
     #[error("volume attribute `{key}` is {value:?}; {rule}")]
     Value {
@@ -150,7 +166,9 @@ impl Attributes {
             (Some(image), None) | (None, Some(image)) => Reference::from_str(image)?,
             (None, None) => return Err(AttributeError::NoImage),
         };
+        let choice = Choice::of_lines(given.get("include").copied(), given.get("exclude").copied())?;
         let attributes = Self {
+            choice,
             pull_policy: given.get("pullPolicy").map(|text| policy(text)).transpose()?,
             path: given.get("path").map_or_else(|| Ok(PathBuf::new()), |text| sub_path("path", text))?,
             platform: given.get("platform").map(|text| Platform::from_str(text)).transpose()?,
@@ -179,6 +197,11 @@ impl Attributes {
     /// A `volume_context` with these attributes and another image.
     pub fn context_with(&self, image: &Reference) -> HashMap<String, String> {
         let mut context = HashMap::from([("image".to_owned(), image.to_string())]);
+        for (key, patterns) in [("include", self.choice.include()), ("exclude", self.choice.exclude())] {
+            if !patterns.is_empty() {
+                context.insert(key.to_owned(), patterns.join("\n"));
+            }
+        }
         if let Some(policy) = self.pull_policy {
             context.insert("pullPolicy".to_owned(), policy_name(policy).to_owned());
         }
@@ -276,6 +299,8 @@ mod tests {
     fn everything_at_once_and_back() {
         let (attributes, pod) = parse(&[
             ("reference", "r.example/a/b:1"),
+            ("include", "b/*\n  /a\n"),
+            ("exclude", "**/*.md"),
             ("pullPolicy", "Never"),
             ("path", "/usr/./share/"),
             ("platform", "linux/arm64"),
@@ -313,7 +338,10 @@ mod tests {
         for (bad, word) in [
             (vec![], "`image` is missing"),
             (vec![IMAGE, ("reference", "r.example/a")], "only `image`"),
-            (vec![IMAGE, ("pullpolicy", "Always")], "known are image, images, reference, pullPolicy"),
+            (
+                vec![IMAGE, ("pullpolicy", "Always")],
+                "known are image, images, reference, include, exclude, pullPolicy",
+            ),
             (vec![IMAGE, ("images", "[]")], "stands alone"),
             (vec![IMAGE, ("pullPolicy", "always")], "Always, IfNotPresent or Never"),
             (vec![IMAGE, ("path", "../x")], "`path`"),

@@ -8,6 +8,7 @@ use super::attributes::{AttributeError, Attributes, IMAGES, PodInfo};
 use super::members;
 pub(crate) use super::members::Member;
 use crate::integrity::Integrity;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 
 /// Images that are named where the content is named; of more only the number is said.
@@ -100,6 +101,14 @@ impl Content {
         match self {
             Self::One(attributes) => attributes.image.to_string(),
             Self::Many(many) => members::render(&many.members),
+        }
+    }
+
+    /// What is taken of one image; several say it in their list.
+    pub fn choice(&self) -> Choice {
+        match self {
+            Self::One(attributes) => attributes.choice.clone(),
+            Self::Many(_) => Choice::default(),
         }
     }
 

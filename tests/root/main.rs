@@ -9,6 +9,7 @@ mod admission;
 mod artifacts;
 mod builds;
 mod chart_mounts;
+mod choices;
 mod chunked;
 mod claims;
 mod cli;

@@ -31,6 +31,7 @@ use composefs_csi::node::volume::levels::Levels;
 use composefs_csi::node::volume::metrics::VolumeMetrics;
 use composefs_csi::node::volume::record::Records;
 use composefs_csi::node::volume::{Parts, Volumes};
+use composefs_csi::oci::choice::Choice;
 use composefs_csi::oci::digest::Digest;
 use composefs_csi::oci::platform::Platform;
 use composefs_csi::pull::{Combination, ImageRequest, Images, PullError, Ready};
@@ -113,6 +114,7 @@ impl Images for FakeImages {
 fn image(number: u8) -> ImageRecord {
     ImageRecord {
         manifest: Digest::from_bytes([number; 32]),
+        choice: Choice::default(),
         image: verity(number),
         image_size: 4096,
         rules: Rules::Faithful,

@@ -75,6 +75,7 @@ fn member(out: &mut Vec<u8>, entry: &LayerEntry) {
         EntryKind::CharDevice(major, minor) => (b'3', b"", (*major, *minor), vec![]),
         EntryKind::BlockDevice(major, minor) => (b'4', b"", (*major, *minor), vec![]),
         EntryKind::Fifo => (b'6', b"", (0, 0), vec![]),
+        EntryKind::LeftOut(_) => panic!("no archive has a file without its content"),
         EntryKind::Whiteout | EntryKind::Opaque => (b'0', b"", (0, 0), vec![]),
     };
     let path = path(entry);

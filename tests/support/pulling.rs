@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use composefs_csi::image::access::AccessRule;
 use composefs_csi::image::store::Store;
+use composefs_csi::oci::choice::Choice;
 use composefs_csi::oci::platform::Platform;
 use composefs_csi::oci::{Credentials, SourceSettings, Sources};
 use composefs_csi::pull::{Caller, ImageRequest, PullLimits, PullPolicy, Puller, Watch};
@@ -31,6 +32,7 @@ pub fn puller(store: &Arc<Store>, hosts: &[String], trust: &TrustSettings, limit
 pub fn request(image: &str, policy: PullPolicy) -> ImageRequest {
     ImageRequest {
         reference: image.parse().unwrap(),
+        choice: Choice::default(),
         policy,
         platform: Platform::host(),
         caller: Caller::Pod { namespace: Some("shop".to_owned()) },

@@ -78,7 +78,7 @@ fn content(kind: &NodeKind) -> Result<LeafContent<Sha256HashValue>, ImageError> 
         NodeKind::BlockDevice(number) => LeafContent::BlockDevice((*number).into()),
         NodeKind::Fifo => LeafContent::Fifo,
         // The caller treats directories, and no name of a checked tree leads to the others.
-        NodeKind::Directory(_) | NodeKind::Pending | NodeKind::Free => {
+        NodeKind::Directory(_) | NodeKind::LeftOut | NodeKind::Pending | NodeKind::Free => {
             return Err(ImageError::Unsupported { reason: "an inode without content".to_owned() });
         }
     })

@@ -32,6 +32,7 @@ use super::record::RecordWriter;
 use super::unpack::{Contents, unpack};
 use crate::image::objects::Objects;
 use crate::image::tar::{Archive, TarLimits};
+use crate::oci::choice::Choice;
 use crate::oci::digest::{Digest, Hasher};
 use crate::oci::limits::{Budget, Exceeded};
 
@@ -66,10 +67,27 @@ pub fn ingest<W: Write>(
     image: &Budget,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(LayerOutcome, W), LayerError> {
+    ingest_chosen(blob, chunks, objects, record, (limits, &Choice::default()), image, progress)
+}
+
+/// The same, storing only what `choice` takes: the other files are entries without content in the record
+/// ([`EntryKind::LeftOut`](crate::image::entry::EntryKind::LeftOut)). All bytes are read and checked.
+///
+/// # Errors
+/// Those of [`ingest`].
+pub fn ingest_chosen<W: Write>(
+    blob: &Blob,
+    chunks: impl Iterator<Item = Bytes> + Send,
+    objects: &Objects,
+    record: W,
+    (limits, choice): (&TarLimits, &Choice),
+    image: &Budget,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(LayerOutcome, W), LayerError> {
     let reader = BlobReader::new(chunks, blob, progress);
     let source =
         |pool: &Filling, give_up: &AtomicBool| decompress(blob, reader, (limits, image), pool, give_up);
-    let taken = pipeline(source, objects, record, (limits, image));
+    let taken = pipeline(source, objects, record, (limits, image, choice));
     let (outcome, record) = taken.map_err(|fault| LayerError { blob: blob.digest, fault })?;
     Ok((LayerOutcome { blob: blob.digest, ..outcome }, record))
 }
@@ -94,14 +112,15 @@ pub fn ingest_tar<W: Write>(
         Pumped::TooLong(exceeded) => Err(Stopped::Fault(LayerFault::TooLong(exceeded))),
         Pumped::NeighbourGone => Err(Stopped::NeighbourGone),
     };
-    pipeline(source, objects, record, (limits, image)).map_err(|fault| LayerError { blob: *blob, fault })
+    let bounds = (limits, image, &Choice::default());
+    pipeline(source, objects, record, bounds).map_err(|fault| LayerError { blob: *blob, fault })
 }
 
 fn pipeline<W: Write>(
     source: impl FnOnce(&Filling, &AtomicBool) -> Result<(), Stopped> + Send,
     objects: &Objects,
     record: W,
-    (limits, image): (&TarLimits, &Budget),
+    (limits, image, choice): (&TarLimits, &Budget, &Choice),
 ) -> Result<(LayerOutcome, W), LayerFault> {
     // Set by the last thread if the rest of the blob need not be read to tell the cause of an error.
     let give_up = AtomicBool::new(false);
@@ -116,7 +135,7 @@ fn pipeline<W: Write>(
 
         let mut archive = Archive::new(PoolReader::new(to_unpack, empty), *limits);
         let mut record = RecordWriter::new(record);
-        let unpacked = unpack(&mut archive, objects, &mut record, image);
+        let unpacked = unpack(&mut archive, objects, &mut record, (image, choice));
         match &unpacked {
             Ok(_) => archive.into_source().drain(),
             // Dropping the archive ends the other threads, which then read the flag.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! record  = magic "cfscsiL", version 2 (one byte), entry*, 0 (one byte), count, sha256 of all bytes before
-//! entry   = tag (1..=10), shared, bytes: the path is `shared` bytes of the previous path and these;
+//! entry   = tag (1..=11), shared, bytes: the path is `shared` bytes of the previous path and these;
 //!           meta (not for whiteout, opaque, hardlink), what the tag asks for
 //! meta    = mode, uid, gid, seconds (zigzag), nanoseconds, xattrs
 //! xattrs  = 0 (none), or 1 and a new set, or 2 + number of a set that came before

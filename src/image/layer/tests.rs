@@ -576,3 +576,30 @@ fn what_a_layer_may_unpack_to_is_told_by_the_cap_that_counts() {
     let limits = TarLimits::for_blob(&image, blob.size);
     refused_within(&limits, &blob, &bytes, Kind::Exhausted, "--max-layer-bytes");
 }
+
+/// All bytes of the blob are checked, and only what is taken is stored.
+#[test]
+fn files_that_a_choice_leaves_out_are_not_stored() {
+    let (dir, objects) = store();
+    let tar =
+        Builder::default().file(b"in/a", &[1; 5_000]).file(b"out/b", &[2; 7_000]).file(b"out/c", b"3").end();
+    let blob = blob_of(&tar, LayerCompression::None);
+    let choice = crate::oci::choice::Choice::new(["in"], [""; 0]).unwrap();
+    let chunks = || [Bytes::from(tar.clone())].into_iter();
+    let (limits, budget) = (TarLimits::default(), Budget::of(&ImageLimits::default()));
+    let (outcome, record) =
+        ingest_chosen(&blob, chunks(), &objects, Vec::new(), (&limits, &choice), &budget, &|_| {}).unwrap();
+    assert_eq!((outcome.diff_id, outcome.contents.new_objects), (Digest::of(&tar), 1));
+    assert_eq!(outcome.contents.left_out_bytes, 7_000);
+    let entries: Result<Vec<LayerEntry>, _> = RecordReader::new(&record[..]).unwrap().collect();
+    let entries = entries.unwrap();
+    let left_out: Vec<_> =
+        entries.iter().filter(|entry| matches!(entry.kind, EntryKind::LeftOut(7_000))).collect();
+    assert_eq!(left_out.len(), 1);
+    assert_eq!(&*left_out[0].path, b"out/b");
+    let forged = Blob { digest: Digest::of(b"other"), ..blob };
+    assert!(
+        ingest_chosen(&forged, chunks(), &objects, Vec::new(), (&limits, &choice), &budget, &|_| {}).is_err()
+    );
+    drop(dir);
+}

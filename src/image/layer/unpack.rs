@@ -8,6 +8,7 @@ use crate::image::entry::{EntryKind, INLINE_MAX, LayerEntry};
 use crate::image::objects::{ObjectError, Objects, Put};
 use crate::image::tar::{Archive, Piece, TarEntry, TarKind, TarSubject};
 use crate::image::verity::VerityDigest;
+use crate::oci::choice::Choice;
 use crate::oci::limits::Budget;
 
 /// Files up to this many bytes are gathered in memory and hashed first, so that content that the store has
@@ -27,14 +28,16 @@ pub struct Contents {
     pub new_bytes: u64,
     /// Bytes of the other objects, which the store had.
     pub shared_bytes: u64,
+    /// Bytes of files that the choice leaves out, which were not stored.
+    pub left_out_bytes: u64,
 }
 
-/// Stores a layer's content and records its entries, to the end of the archive.
+/// Stores a layer's content, as far as `choice` takes it, and records its entries, to the end of the archive.
 pub(super) fn unpack<R: BufRead, W: Write>(
     archive: &mut Archive<R>,
     objects: &Objects,
     record: &mut RecordWriter<W>,
-    image: &Budget,
+    (image, choice): (&Budget, &Choice),
 ) -> Result<Contents, LayerFault> {
     let mut contents = Contents::default();
     let mut gathered = Vec::new();
@@ -44,7 +47,11 @@ pub(super) fn unpack<R: BufRead, W: Write>(
             TarKind::File(size) => {
                 contents.bytes += size;
                 let blame = |error| LayerFault::Object { entry: TarSubject::Entry(path.clone()), error };
-                if size <= INLINE_MAX as u64 {
+                if size > INLINE_MAX as u64 && !choice.takes(&path) {
+                    contents.left_out_bytes += size;
+                    skip(archive)?;
+                    EntryKind::LeftOut(size)
+                } else if size <= INLINE_MAX as u64 {
                     EntryKind::Inline(with_content(archive, size, &mut gathered, |content| content.into())?)
                 } else {
                     let (digest, put) = if size <= GATHER_MAX && !archive.has_holes() {
@@ -89,6 +96,12 @@ fn with_content<R: BufRead, T>(
         }
     }
     Ok(use_it(gathered))
+}
+
+/// Reads over the content of the current file.
+fn skip<R: BufRead>(archive: &mut Archive<R>) -> Result<(), LayerFault> {
+    while archive.data()?.is_some() {}
+    Ok(())
 }
 
 /// Writes the content of the current file to the store while it is read.

@@ -35,7 +35,7 @@ impl Store {
             }
         }
         for own in record.images() {
-            self.check_image(&record.manifest, &own)?;
+            self.check_image(&record.key(), &own)?;
         }
         let markers = objects.markers();
         // Listed before the sync, which covers only what was written before it.

@@ -89,7 +89,7 @@ impl Contents<'_> {
     ) -> Result<(), StoreError> {
         let named = self
             .named_by(&record.image)?
-            .map_err(|source| StoreError::Composefs { manifest: record.manifest, source })?;
+            .map_err(|source| StoreError::Composefs { manifest: record.key(), source })?;
         for digest in named {
             visit(digest, self.objects.all().stat(&digest)?.map_or(0, |stat| stat.size));
         }

@@ -59,7 +59,7 @@ impl Store {
         }
         if !damaged.is_empty() {
             for image in self.remove_damaged(&damaged)? {
-                tracing::error!(image.digest = %image.manifest, names = ?image.names, "image with damaged objects removed; pull it again");
+                tracing::error!(image.digest = %image.key(), names = ?image.names, "image with damaged objects removed; pull it again");
             }
         }
         self.end_if_complete()

@@ -44,7 +44,7 @@ impl Store {
         let owners = Source::owners(contents, &records, |digest| examined.damaged.contains_key(digest))?;
         for (digest, images) in owners {
             if let Some((_, manifests)) = examined.damaged.get_mut(&digest) {
-                manifests.extend(images.iter().filter_map(|index| records.get(*index)).map(|r| r.manifest));
+                manifests.extend(images.iter().filter_map(|index| records.get(*index)).map(|r| r.key()));
             }
         }
         Ok(examined)

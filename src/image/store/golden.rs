@@ -10,6 +10,7 @@ use crate::image::entry::{EntryKind, LayerEntry, Meta};
 use crate::image::layer::RecordWriter;
 use crate::image::tree::Rules;
 use crate::image::verity::VerityDigest;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 
 /// The files, by their path in the store, as release 0.1.0 wrote them with a key of 32 times 42.
@@ -101,6 +102,7 @@ fn open(root: &Path) -> Store {
 fn record() -> ImageRecord {
     ImageRecord {
         manifest: Digest::of(b"manifest"),
+        choice: Choice::default(),
         image: VerityDigest::of(b"image"),
         image_size: 5,
         rules: Rules::Faithful,

@@ -221,6 +221,6 @@ impl Held {
     /// What a mount of an image needs, whichever of its variants it is.
     pub fn of(record: &ImageRecord) -> Vec<Self> {
         let images = record.images().map(|own| Self::Composefs(own.image));
-        std::iter::once(Self::Manifest(record.manifest)).chain(images).collect()
+        std::iter::once(Self::Manifest(record.key())).chain(images).collect()
     }
 }

@@ -12,6 +12,7 @@ use super::record::{self, Record};
 use crate::image::tree::{Powers, Rules};
 use crate::image::verity::VerityDigest;
 use crate::oci::artifact::Place;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 
 /// Raised whenever the same layers would give other bytes than before by the same rules: digests of different
@@ -24,8 +25,11 @@ const BUILDER: u32 = 4;
 /// What is known of an image that is completely in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
-    /// Digest of the platform's manifest (never of an index): the record's key.
+    /// Digest of the platform's manifest (never of an index).
     pub manifest: Digest,
+    /// What of its tree the image has: all, or what a volume asked for.
+    #[serde(default, skip_serializing_if = "Choice::is_all")]
+    pub choice: Choice,
     /// fs-verity digest of the composefs image, which is an object.
     pub image: VerityDigest,
     /// Size of the composefs image in bytes.
@@ -92,6 +96,12 @@ impl ImageRecord {
     /// The builder of this release.
     pub const BUILDER: u32 = BUILDER;
 
+    /// By what the store knows the image: the manifest's digest, or that of a choice of it. Whatever else is kept about the
+    /// image is kept under the same.
+    pub fn key(&self) -> Digest {
+        self.choice.key(&self.manifest)
+    }
+
     /// Whether this release would make another record of the same layers. A sealed image cannot differ: its manifest
     /// says what it is, and so does the record. But what it gives to pods must have been looked for.
     pub fn is_outdated(&self) -> bool {
@@ -133,16 +143,16 @@ impl ImageRecord {
         record::encode(self, key)
     }
 
-    /// Parses what is in the file `path`, whose name says that it is about `manifest`.
+    /// Parses what is in the file `path`, whose name says that it is about the image `about`.
     ///
     /// # Errors
     /// [`StoreError::Torn`] for what is no record, [`StoreError::Future`] for one of a later release,
     /// [`StoreError::Unauthentic`] for one that was not made with `key`.
-    pub fn parse(path: &Path, manifest: &Digest, bytes: &[u8], key: &NodeKey) -> Result<Self, StoreError> {
+    pub fn parse(path: &Path, about: &Digest, bytes: &[u8], key: &NodeKey) -> Result<Self, StoreError> {
         let record: Self = record::decode(bytes, key)
-            .map_err(|fault| fault.at::<Self>(path, || format!("the record of image {manifest}")))?;
-        if record.manifest != *manifest {
-            let why = format!("about {}, not what its name says", record.manifest);
+            .map_err(|fault| fault.at::<Self>(path, || format!("the record of image {about}")))?;
+        if record.key() != *about {
+            let why = format!("about {}, not what its name says", record.key());
             return Err(StoreError::Torn { path: path.to_owned(), why });
         }
         Ok(record)
@@ -157,6 +167,7 @@ mod tests {
     fn record() -> ImageRecord {
         ImageRecord {
             manifest: Digest::of(b"m"),
+            choice: Choice::default(),
             image: VerityDigest([7; 32]),
             image_size: 4096,
             rules: Rules::Faithful,
@@ -232,6 +243,19 @@ mod tests {
         let mut old = read;
         old.variants[0].builder = BUILDER - 1;
         assert_eq!(old.image_by(rules), None);
+    }
+
+    #[test]
+    fn a_choice_is_another_image_of_the_manifest() {
+        let choice = Choice::new(["a/*"], ["a/b"]).unwrap();
+        let chosen = ImageRecord { choice, ..record() };
+        assert_eq!(record().key(), record().manifest);
+        assert_ne!(chosen.key(), chosen.manifest);
+        let bytes = chosen.render(&key(1)).unwrap();
+        assert_eq!(parse(&chosen.key(), &bytes).unwrap(), chosen);
+        // Under the manifest's own name it would be taken for all of it.
+        assert!(matches!(parse(&chosen.manifest, &bytes), Err(StoreError::Torn { .. })));
+        assert!(!String::from_utf8(record().render(&key(1)).unwrap()).unwrap().contains("choice"));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Needs {
 
     /// What needs the image; one reason is enough.
     pub(super) fn of(&self, image: &ImageRecord) -> Option<Need> {
-        let manifest = &image.manifest;
+        let manifest = &image.key();
         if image.is_any_of(&self.shown) {
             Some(Need::Mount)
         } else if self.volumes.contains(manifest) {
@@ -117,7 +117,7 @@ pub(super) fn take(
     let mut unknown: Vec<String> = listing.unreadable.iter().map(ToString::to_string).collect();
     unknown.append(&mut needs.unknown);
     let images = listing.images.iter().map(|image| {
-        let manifest = image.record.manifest;
+        let manifest = image.record.key();
         let frees = frees.get(&manifest).copied().unwrap_or_default();
         Candidate { manifest, last_used: image.last_used, needed: needs.of(&image.record), frees }
     });

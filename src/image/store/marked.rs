@@ -95,8 +95,8 @@ impl Marked {
         for (record, stamp) in images {
             match self.add_image(parts.contents(), &record) {
                 // Last: an image that failed half-way is tried again.
-                Ok(()) => drop(self.images.insert(record.manifest, stamp)),
-                Err(error) => unknown.push(format!("image {}: {error}", record.manifest)),
+                Ok(()) => drop(self.images.insert(record.key(), stamp)),
+                Err(error) => unknown.push(format!("image {}: {error}", record.key())),
             }
         }
         if unknown.is_empty() { Ok(()) } else { Err(StoreError::Blocked(unknown.join("; "))) }

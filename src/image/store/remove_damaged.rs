@@ -28,7 +28,7 @@ impl Store {
             Ok(!damaged.iter().any(|digest| held.has_object(digest)))
         })?;
         let images = self.images_with_any(self.parts.images.list()?, damaged)?;
-        images.iter().try_for_each(|image| self.parts.images.remove(&image.manifest))?;
+        images.iter().try_for_each(|image| self.parts.images.remove(&image.key()))?;
         // In this order: an image that came back after a power cut would name layers that are gone.
         self.parts.images.sync()?;
         self.parts.layers.remove_naming(damaged)?;

@@ -13,7 +13,7 @@ use crate::oci::digest::Digest;
 /// What one image takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ImageUsage {
-    /// Its manifest.
+    /// Its key: [`ImageRecord::key`].
     pub manifest: Digest,
     /// Bytes of all objects of its layers and of its composefs image.
     pub total: u64,
@@ -50,7 +50,7 @@ impl Store {
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let (_hold, listing) = self.hold_all_images()?;
         let records: Vec<&ImageRecord> = listing.images.iter().map(|image| &image.record).collect();
-        let unused = |record: &&ImageRecord| ImageUsage { manifest: record.manifest, total: 0, alone: 0 };
+        let unused = |record: &&ImageRecord| ImageUsage { manifest: record.key(), total: 0, alone: 0 };
         let mut usages: Vec<ImageUsage> = records.iter().map(unused).collect();
         let mut saved = 0_u64;
         for group in sharing::shared(self.parts.contents(), &records)? {
@@ -80,14 +80,14 @@ pub(super) fn frees(
         .images
         .into_iter()
         .map(|image| image.record)
-        .partition(|record| needed.contains(&record.manifest));
+        .partition(|record| needed.contains(&record.key()));
     // From the images that stay longest to the first that goes: an object counts where it is seen first.
     let ordered: Vec<&ImageRecord> = keep.iter().chain(go.iter().rev()).collect();
     let mut frees: HashMap<Digest, Amount> =
-        ordered.iter().map(|record| (record.manifest, Amount::default())).collect();
+        ordered.iter().map(|record| (record.key(), Amount::default())).collect();
     for group in sharing::shared(contents, &ordered)? {
         let first = group.images.first().and_then(|first| ordered.get(*first));
-        if let Some(amount) = first.and_then(|record| frees.get_mut(&record.manifest)) {
+        if let Some(amount) = first.and_then(|record| frees.get_mut(&record.key())) {
             *amount += group.room;
         }
     }

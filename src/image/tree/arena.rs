@@ -66,6 +66,8 @@ pub(in crate::image) enum NodeKind {
     Directory(Children),
     Inline(Box<[u8]>),
     Object(VerityDigest, u64),
+    /// A file whose content is not here; in no finished tree.
+    LeftOut,
     Symlink(Box<[u8]>),
     /// Device number as the kernel encodes it (`new_encode_dev`).
     CharDevice(u32),

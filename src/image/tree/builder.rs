@@ -4,6 +4,7 @@ use std::ops::RangeBounds;
 
 use super::arena::{Arena, Node, NodeId, NodeKind, Stat};
 use super::checked::CheckedTree;
+use super::choose;
 use super::error::{TreeError, shown};
 use super::hide::{Hides, Markers};
 use super::link::{self, PendingLinks};
@@ -14,6 +15,7 @@ use super::rules::{self, Rules};
 use super::stop::Stop;
 use super::xattrs::{self, XattrTable};
 use crate::image::entry::{AUFS_LINKS, EntryKind, INLINE_MAX, LayerEntry, Meta};
+use crate::oci::choice::Choice;
 use crate::oci::limits::ImageLimits;
 
 /// Longest target of a symbolic link in bytes: `PATH_MAX` less the NUL.
@@ -46,6 +48,8 @@ pub struct Builder {
     pending: PendingLinks,
     /// What the current layer hides of lower ones.
     markers: Markers,
+    /// What of the whole tree is wanted.
+    choice: Choice,
 }
 
 impl Builder {
@@ -57,7 +61,20 @@ impl Builder {
     /// As [`Builder::new`], with other limits than the default ones.
     pub fn with_limits(rules: Rules, limits: ImageLimits) -> Self {
         let (arena, xattrs) = (Arena::new(limits), XattrTable::new());
-        Self { rules, arena, xattrs, pending: PendingLinks::default(), markers: Markers::default() }
+        Self {
+            rules,
+            arena,
+            xattrs,
+            pending: PendingLinks::default(),
+            markers: Markers::default(),
+            choice: Choice::default(),
+        }
+    }
+
+    /// The same, of what `choice` takes of the whole tree.
+    #[must_use]
+    pub fn choosing(self, choice: &Choice) -> Self {
+        Self { choice: choice.clone(), ..self }
     }
 
     /// The same, until `stop` says that the tree is not wanted any more.
@@ -81,11 +98,12 @@ impl Builder {
     ///
     /// # Errors
     /// The canonical rules need a directory `/usr`. A layer that was dropped before its [`end`](Layer::end) may
-    /// leave hard links without a target.
+    /// leave hard links without a target. A choice matches nothing, or takes what was not stored.
     pub fn finish(mut self) -> Result<CheckedTree, TreeError> {
         self.end_layer()?;
         // In this order: the rules may remove the device nodes that the check refuses.
         self.rules.finish(&mut self.arena)?;
+        choose::choose(&mut self.arena, &self.choice)?;
         self.check_whiteouts()?;
         let reduction = self.rules.reduction();
         let reduced = reduction.map_or(0, |to| reduce::reduce(&mut self.arena, &mut self.xattrs, to));
@@ -139,6 +157,7 @@ impl Builder {
                 check_size(&path, size, INLINE_MAX as u64 + 1..=MAX_FILE)?;
                 self.leaf(&path, meta, NodeKind::Object(digest, size))
             }
+            EntryKind::LeftOut(_) => self.leaf(&path, meta, NodeKind::LeftOut),
             EntryKind::Symlink(target) => {
                 let target = checked_target(&path, target)?;
                 self.leaf(&path, meta, NodeKind::Symlink(target))

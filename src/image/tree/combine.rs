@@ -194,7 +194,7 @@ fn content(path: &[u8], kind: EntryKind) -> Result<NodeKind, TreeError> {
         EntryKind::BlockDevice(major, minor) => NodeKind::BlockDevice(device(path, major, minor)?),
         EntryKind::Fifo => NodeKind::Fifo,
         // Those are of layers; the caller treats links.
-        EntryKind::Whiteout | EntryKind::Opaque | EntryKind::Hardlink(_) => {
+        EntryKind::Whiteout | EntryKind::Opaque | EntryKind::Hardlink(_) | EntryKind::LeftOut(_) => {
             return Err(TreeError::NotInArtifacts { path: shown(path) });
         }
     })

@@ -77,7 +77,7 @@ fn numbers(kind: &NodeKind) -> (u32, u64, u32) {
         NodeKind::CharDevice(number) => (S_IFCHR, 0, *number),
         NodeKind::BlockDevice(number) => (S_IFBLK, 0, *number),
         NodeKind::Fifo => (S_IFIFO, 0, 0),
-        NodeKind::Directory(_) | NodeKind::Pending | NodeKind::Free => (S_IFDIR, 0, 0),
+        NodeKind::Directory(_) | NodeKind::LeftOut | NodeKind::Pending | NodeKind::Free => (S_IFDIR, 0, 0),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The errors of folding layers into a tree.
 
 use crate::kind::Kind;
+use crate::oci::choice::ChoiceError;
 use crate::oci::limits::Exceeded;
 
 /// Why a tree cannot be built. Messages name the path inside the image. Callers add the layer.
@@ -145,6 +146,17 @@ pub enum TreeError {
         /// The entry.
         path: String,
     },
+    /// The choice takes nothing, or a pattern of it does.
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
+    /// The choice shows a file under a name by which its content was not stored.
+    #[error(
+        "{path:?} is taken by the choice, but its content was left out with its other name; include the file that it links to"
+    )]
+    LeftOut {
+        /// The file.
+        path: String,
+    },
     /// Extended attributes that do not fit an inode.
     #[error("the extended attributes of {path:?} do not fit an inode: {reason}")]
     Xattrs {
@@ -172,6 +184,7 @@ impl TreeError {
         match self {
             Self::Limit(_) => Kind::Exhausted,
             Self::Stopped => Kind::Transient,
+            Self::Choice(error) => error.kind(),
             Self::NotADirectory { .. }
             | Self::SymlinkLoop { .. }
             | Self::LinkTargetMissing { .. }
@@ -187,6 +200,7 @@ impl TreeError {
             | Self::Meeting { .. }
             | Self::Outside { .. }
             | Self::NotInArtifacts { .. }
+            | Self::LeftOut { .. }
             | Self::Xattrs { .. }
             | Self::NoUsr => Kind::Invalid,
         }

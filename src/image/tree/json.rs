@@ -93,7 +93,7 @@ fn file<'a>(tree: &'a CheckedTree, name: &Name<'_>) -> File<'a> {
         NodeKind::CharDevice(number) => (file.r#type, file.device) = ("character_device", Some(*number)),
         NodeKind::BlockDevice(number) => (file.r#type, file.device) = ("block_device", Some(*number)),
         NodeKind::Fifo => file.r#type = "fifo",
-        NodeKind::Directory(_) | NodeKind::Pending | NodeKind::Free => {}
+        NodeKind::Directory(_) | NodeKind::LeftOut | NodeKind::Pending | NodeKind::Free => {}
     }
     file
 }

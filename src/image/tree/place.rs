@@ -43,8 +43,9 @@ fn placed(entry: LayerEntry, place: &Place) -> Result<Option<LayerEntry>, TreeEr
             }
             let mode = match &entry.kind {
                 EntryKind::Directory => DIRECTORY,
-                EntryKind::Inline(_) | EntryKind::Object(..) if entry.meta.mode & 0o111 != 0 => EXECUTABLE,
-                EntryKind::Inline(_) | EntryKind::Object(..) => READABLE,
+                EntryKind::Inline(_) | EntryKind::Object(..) | EntryKind::LeftOut(_) => {
+                    if entry.meta.mode & 0o111 != 0 { EXECUTABLE } else { READABLE }
+                }
                 EntryKind::Symlink(_) => LINK,
                 // It has the metadata of its target.
                 EntryKind::Hardlink(_) => 0,

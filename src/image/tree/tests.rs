@@ -5,6 +5,7 @@ use crate::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
 use crate::image::verity::VerityDigest;
 use crate::oci::limits::{Cap, ImageLimits};
 
+mod choices;
 mod fixtures;
 mod hardlinks;
 mod layers;

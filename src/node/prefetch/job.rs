@@ -7,6 +7,7 @@ use crate::image::store::{Store, StoreError};
 use crate::kind::Kind;
 use crate::node::credential_providers::PodIdentity;
 use crate::oci::Credentials;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
 use crate::pull::{Caller, ImageRequest, Images as _, PullError, PullPolicy, Waiter, Watch};
@@ -85,6 +86,7 @@ async fn attempt(
     *target = Some(meant);
     let request = ImageRequest {
         reference: reference.pinned(meant),
+        choice: Choice::default(),
         policy: PullPolicy::IfNotPresent,
         platform: parts.platform.clone(),
         caller: Caller::Prefetch { namespace: job.namespace.clone(), up_to: parts.up_to },

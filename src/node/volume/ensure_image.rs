@@ -44,8 +44,9 @@ pub(super) struct Ensured {
 impl ChosenImage {
     fn one(ready: Ready) -> Self {
         let (record, composefs) = (&ready.record, ready.image);
-        let (bytes, inodes, members) = (record.bytes, record.inodes, Vec::new());
-        let pinned = PinnedImage { image: record.manifest, composefs, bytes, inodes, members };
+        let (image, manifest, members) = (record.key(), record.manifest, Vec::new());
+        let (bytes, inodes) = (record.bytes, record.inodes);
+        let pinned = PinnedImage { image, manifest, composefs, bytes, inodes, members };
         Self { pinned, fetched: ready.fetched, ready: vec![ready] }
     }
 
@@ -99,7 +100,7 @@ impl Volumes {
             Content::One(attributes) => attributes,
             Content::Many(many) => return self.ensure_many(request, many, (caller, pinned), deadline).await,
         };
-        let pinned = pinned.map(|pinned| pinned.image);
+        let pinned = pinned.map(|pinned| pinned.manifest);
         let Ensured { ready, waited, .. } =
             self.ensure_image(request, (0, attributes), (caller, pinned), deadline).await?;
         self.0.pulls.ended(&request.volume, waited);
@@ -122,6 +123,7 @@ impl Volumes {
         let watch = Watch::of(Waiter { pod, volume: request.volume.to_string() });
         let image_request = ImageRequest {
             reference: image.clone(),
+            choice: attributes.choice.clone(),
             policy: attributes.policy(),
             platform: attributes.platform.clone().unwrap_or_else(|| self.0.platform.clone()),
             caller,

@@ -40,7 +40,7 @@ impl Volumes {
     ) -> Result<ChosenImage, VolumeError> {
         let shown = pinned.map(|pinned| pinned.members).unwrap_or_default();
         let each = many.members.iter().enumerate().map(|(index, member)| {
-            let terms = (caller.clone(), shown.get(index).map(|shown| shown.image));
+            let terms = (caller.clone(), shown.get(index).map(|shown| shown.manifest));
             let ensured = self.ensure_image(request, (index, &member.attributes), terms, deadline);
             async move { ensured.await.map_err(|error| about(many, index, error)) }
         });
@@ -60,10 +60,20 @@ impl Volumes {
                 progress: "all are here and become one".to_owned(),
             })??;
         let (record, composefs) = (&combined.record, combined.image);
-        let of = |image: &Ensured| PinnedMember { image: image.ready.record.manifest };
+        let of = |image: &Ensured| {
+            let record = &image.ready.record;
+            PinnedMember { image: record.key(), manifest: record.manifest }
+        };
         let members: Vec<PinnedMember> = images.iter().map(of).collect();
         let (bytes, inodes) = (record.bytes, record.inodes);
-        let pinned = PinnedImage { image: record.manifest, composefs, bytes, inodes, members };
+        let pinned = PinnedImage {
+            image: record.manifest,
+            manifest: record.manifest,
+            composefs,
+            bytes,
+            inodes,
+            members,
+        };
         let fetched = images.iter().map(|image| image.ready.fetched).sum();
         let ready = images.into_iter().map(|image| image.ready).chain([combined]).collect();
         Ok(ChosenImage { pinned, fetched, ready })

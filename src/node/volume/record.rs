@@ -20,6 +20,7 @@ pub use error::RecordError;
 
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::volume::access::AccessMode;
 use crate::volume::id::VolumeId;
@@ -33,8 +34,11 @@ pub struct VolumeRecord {
     format: u32,
     /// The volume's id.
     pub volume_id: String,
-    /// Digest of the manifest. Garbage collection keeps this image.
+    /// The image's key in the store: digest of the manifest, or of a choice of it. Garbage collection keeps this image.
     pub image: Digest,
+    /// Digest of the manifest, where the image is a choice of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
     /// The composefs image that is mounted.
     pub composefs: VerityDigest,
     /// Bytes of the image's files.
@@ -64,6 +68,9 @@ pub struct Requested {
     pub path: PathBuf,
     /// The platform, if the volume names one.
     pub platform: Option<String>,
+    /// What of the image.
+    #[serde(default, skip_serializing_if = "Choice::is_all")]
+    pub choice: Choice,
 }
 
 /// One published mount.
@@ -83,8 +90,10 @@ pub struct PublishedTarget {
 /// The image to which a volume is pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PinnedImage {
-    /// Digest of the manifest, or what stands for it where several images are one.
+    /// The image's key in the store, or what stands for it where several images are one.
     pub image: Digest,
+    /// Digest of the manifest.
+    pub manifest: Digest,
     /// The composefs image.
     pub composefs: VerityDigest,
     /// Bytes of the image's files.
@@ -98,14 +107,17 @@ pub(crate) struct PinnedImage {
 /// One of several images to which a volume is pinned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedMember {
-    /// By what the store knows it: digest of the manifest.
+    /// Its key in the store.
     pub image: Digest,
+    /// Digest of the manifest.
+    pub manifest: Digest,
 }
 
 impl VolumeRecord {
     /// The record of a volume that is not in use yet.
     pub(crate) fn new(id: &VolumeId, request: Requested, image: PinnedImage, boot: &str) -> Self {
-        let PinnedImage { image, composefs, bytes, inodes, members } = image;
+        let PinnedImage { image, manifest, composefs, bytes, inodes, members } = image;
+        let manifest = (manifest != image).then_some(manifest);
         let volume_id = id.as_str().to_owned();
         let boot = boot.to_owned();
         let targets = Vec::new();
@@ -113,6 +125,7 @@ impl VolumeRecord {
             format: FORMAT,
             volume_id,
             image,
+            manifest,
             composefs,
             bytes,
             inodes,
@@ -146,7 +159,8 @@ impl VolumeRecord {
     /// The image of this volume.
     pub(crate) fn pinned(&self) -> PinnedImage {
         let Self { image, composefs, bytes, inodes, .. } = *self;
-        PinnedImage { image, composefs, bytes, inodes, members: self.members.clone() }
+        let manifest = self.manifest.unwrap_or(image);
+        PinnedImage { image, manifest, composefs, bytes, inodes, members: self.members.clone() }
     }
 
     /// Whether `image`, which the same request got, is another form of the volume's own: what all targets show then.

@@ -39,6 +39,7 @@ impl VolumeRequest {
             image: self.content.text(),
             path: self.content.path().to_owned(),
             platform: self.content.platform(),
+            choice: self.content.choice(),
         }
     }
 

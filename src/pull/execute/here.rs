@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::image::seal::{MERGED_SHA512, why_unsealed};
 use crate::image::store::{Held, Hold, ImageRecord, Store, StoreError};
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::pull::admission::AdmissionControl;
 use crate::pull::error::About as _;
@@ -61,38 +62,40 @@ impl Here {
     fn read(&self, reading: Reading) -> Result<Answer, PullError> {
         Ok(match reading {
             Reading::Image(lookup) => Answer::Image(lookup, self.look_up(lookup)?.map(Arc::new)),
-            Reading::Granted(lookup, manifest) => Answer::Granted(lookup, self.rights.is_granted(&manifest)?),
-            Reading::FromHere(lookup, manifest) => {
-                Answer::FromHere(lookup, self.rights.is_from_here(&manifest)?)
-            }
+            Reading::Granted(lookup, image) => Answer::Granted(lookup, self.rights.is_granted(&image)?),
+            Reading::FromHere(lookup, image) => Answer::FromHere(lookup, self.rights.is_from_here(&image)?),
         })
     }
 
     fn record(&self, new: NewRecord) -> Result<Answer, PullError> {
         match &new {
-            NewRecord::Grant(manifest) => self.rights.record_grant(&self.hold, manifest)?,
-            NewRecord::Names { top, manifest } => {
-                let names = [self.image.clone(), self.pinned_name(top)];
+            NewRecord::Grant(image) => self.rights.record_grant(&self.hold, image)?,
+            NewRecord::Names { top, image } => {
+                let names = [self.name(&self.image), self.name(&self.pinned_name(top))];
                 self.store
                     .names()
-                    .remember(&self.hold, &names, &self.request.platform, *manifest)
+                    .remember(&self.hold, &names, &self.request.platform, *image)
                     .about(&self.image)?;
             }
             NewRecord::Evidence(evidence) => {
-                let origin = self.rights.origin().name();
-                stored_evidence::keep(&self.store, &self.hold, evidence, origin, &self.image)?;
+                let about = (self.request.choice.key(&evidence.manifest()), self.rights.origin().name());
+                stored_evidence::keep(&self.store, &self.hold, evidence, about, &self.image)?;
             }
-            NewRecord::Preloaded { manifest, fetched } => {
+            NewRecord::Preloaded { image, fetched } => {
                 let blobs = fetched.iter().flat_map(|path| recipe::layers(&path.manifest));
-                let blobs = blobs.map(|layer| recipe::key(&layer.descriptor.digest, layer.form));
+                let choice = &self.request.choice;
+                let blobs = blobs.flat_map(|layer| {
+                    let blob = (&layer.descriptor.digest, layer.form);
+                    [recipe::key(blob, &Choice::default()), recipe::key(blob, choice)]
+                });
                 let record = match fetched {
-                    Some(_) => self.stored(manifest)?,
+                    Some(_) => self.stored(image)?,
                     None => None,
                 };
                 let layers = record.iter().flat_map(|record| record.layers.iter().copied());
-                self.rights.record_preload(&self.hold, manifest, blobs.chain(layers))?;
+                self.rights.record_preload(&self.hold, image, blobs.chain(layers))?;
             }
-            NewRecord::Used(manifest) => note_used(&self.store, manifest),
+            NewRecord::Used(image) => note_used(&self.store, image),
         }
         Ok(Answer::Recorded(new))
     }
@@ -127,11 +130,11 @@ impl Here {
     fn look_up(&self, lookup: Lookup) -> Result<Option<ImageRecord>, PullError> {
         match lookup {
             Lookup::Request => match &self.request.pinned {
-                Some(manifest) => self.stored(manifest),
+                Some(manifest) => self.stored(&self.request.choice.key(manifest)),
                 None => self.by_name(&self.image),
             },
             Lookup::Resolved(top) => self.by_name(&self.pinned_name(&top)),
-            Lookup::Manifest(manifest) => self.stored(&manifest),
+            Lookup::Manifest(manifest) => self.stored(&self.request.choice.key(&manifest)),
         }
     }
 
@@ -140,22 +143,24 @@ impl Here {
         if self.request.pinned.is_some() {
             return Ok(true);
         }
-        let named = self.store.names().resolve(&self.image, &self.request.platform).about(&self.image)?;
+        let named =
+            self.store.names().resolve(&self.name(&self.image), &self.request.platform).about(&self.image)?;
         Ok(named.is_some())
     }
 
-    fn by_name(&self, name: &str) -> Result<Option<ImageRecord>, PullError> {
-        match self.store.names().resolve(name, &self.request.platform).about(&self.image)? {
-            Some(manifest) => self.stored(&manifest),
+    fn by_name(&self, reference: &str) -> Result<Option<ImageRecord>, PullError> {
+        let name = self.name(reference);
+        match self.store.names().resolve(&name, &self.request.platform).about(&self.image)? {
+            Some(image) => self.stored(&image),
             None => Ok(None),
         }
     }
 
-    /// The image's record, which stays with all that it names for as long as the request does.
-    fn stored(&self, manifest: &Digest) -> Result<Option<ImageRecord>, PullError> {
+    /// The record of the image with this key, which stays with all that it names for as long as the request does.
+    fn stored(&self, image: &Digest) -> Result<Option<ImageRecord>, PullError> {
         loop {
             // A combined image is nobody's to name: each of its members is asked for.
-            let found = self.image_record(manifest).about(&self.image)?;
+            let found = self.image_record(image).about(&self.image)?;
             let Some(record) = found.filter(|record| !record.is_combined()) else { return Ok(None) };
             // Read after it was noted: no collection has taken it in between.
             if self.hold.keeps(&record) {
@@ -165,11 +170,19 @@ impl Here {
         }
     }
 
-    fn image_record(&self, manifest: &Digest) -> Result<Option<ImageRecord>, StoreError> {
+    fn image_record(&self, image: &Digest) -> Result<Option<ImageRecord>, StoreError> {
         match self.request.policy {
             // A record that is not authentic is the answer where the image cannot be pulled again.
-            PullPolicy::Never => self.store.images().get(manifest),
-            PullPolicy::Always | PullPolicy::IfNotPresent => self.store.images().get_or_set_aside(manifest),
+            PullPolicy::Never => self.store.images().get(image),
+            PullPolicy::Always | PullPolicy::IfNotPresent => self.store.images().get_or_set_aside(image),
+        }
+    }
+
+    /// What the node remembers for a reference: each choice leads to an image of its own.
+    fn name(&self, reference: &str) -> String {
+        match &self.request.choice {
+            all if all.is_all() => reference.to_owned(),
+            choice => format!("{reference} {choice}"),
         }
     }
 

@@ -39,7 +39,7 @@ pub(super) fn locate(terms: &Terms, facts: &Facts) -> Result<Located, Step> {
     if terms.pinned.is_none()
         && let Some(stored) = resolved(facts, top)?
     {
-        facts.require(NewRecord::Names { top, manifest: stored.manifest })?;
+        facts.require(NewRecord::Names { top, image: stored.key() })?;
         return Ok(Located::Stored(stored));
     }
     by_manifest(terms, facts, top)
@@ -72,9 +72,9 @@ fn by_manifest(terms: &Terms, facts: &Facts, top: Digest) -> Result<Located, Ste
     if let Some(stored) = stored(facts, lookup)?
         && is_from_here(facts, lookup, &stored)?
     {
-        facts.require(NewRecord::Grant(stored.manifest))?;
+        facts.require(NewRecord::Grant(stored.key()))?;
         if terms.pinned.is_none() {
-            facts.require(NewRecord::Names { top, manifest: stored.manifest })?;
+            facts.require(NewRecord::Names { top, image: stored.key() })?;
         }
         return Ok(Located::Stored(stored));
     }
@@ -93,13 +93,13 @@ fn stored(facts: &Facts, lookup: Lookup) -> Result<Option<Arc<ImageRecord>>, Ste
 /// Whether the access rule gives the image without asking the registry.
 fn is_granted(facts: &Facts, lookup: Lookup, record: &ImageRecord) -> Result<bool, Step> {
     let found = facts.candidates.get(&lookup).and_then(|candidate| candidate.granted);
-    found.ok_or(Step::Read(Reading::Granted(lookup, record.manifest)))
+    found.ok_or(Step::Read(Reading::Granted(lookup, record.key())))
 }
 
 /// Whether the request's origin is believed about the image.
 fn is_from_here(facts: &Facts, lookup: Lookup, record: &ImageRecord) -> Result<bool, Step> {
     let found = facts.candidates.get(&lookup).and_then(|candidate| candidate.from_here);
-    found.ok_or(Step::Read(Reading::FromHere(lookup, record.manifest)))
+    found.ok_or(Step::Read(Reading::FromHere(lookup, record.key())))
 }
 
 /// Whether the registry from which a stored image came gives it to the caller: a HEAD by digest, unless that was the
@@ -113,6 +113,6 @@ fn is_confirmed(facts: &Facts, lookup: Lookup, stored: &ImageRecord, top: Digest
     if top != manifest && !answered().ok_or(Step::Ask(Question::Confirm(lookup, manifest)))? {
         return Ok(false);
     }
-    facts.require(NewRecord::Grant(manifest))?;
+    facts.require(NewRecord::Grant(stored.key()))?;
     Ok(true)
 }

@@ -12,18 +12,23 @@ use crate::pull::evidence::Evidence;
 use crate::pull::manifest_path::ManifestPath;
 use crate::trust::{Admission, PolicyRefusal};
 
+/// Why a part of a sealed image counts as not sealed.
+const PART_OF_A_WHOLE: &str = "such a digest is that of the whole image, which `include` and `exclude` take a part of: leave \
+                               them out, or mount a directory of it with `path`";
+
 /// Provides an image that is in the store.
 pub(super) fn provide_stored(terms: &Terms, facts: &Facts, stored: Arc<ImageRecord>) -> Result<Step, Step> {
     let admission = if terms.is_judged { Some(readmit(terms, facts, &stored)?) } else { None };
     if terms.require_digest && !stored.sealed {
-        return Err(Step::Refuse(Obstacle::Unsealed("it was pulled without one".to_owned())));
+        let why = if terms.is_partial { PART_OF_A_WHOLE } else { "it was pulled without one" };
+        return Err(Step::Refuse(Obstacle::Unsealed(why.to_owned())));
     }
     let current = current(facts, stored)?;
-    let manifest = current.manifest;
+    let image = current.key();
     if terms.is_preload {
-        facts.require(NewRecord::Preloaded { manifest, fetched: None })?;
+        facts.require(NewRecord::Preloaded { image, fetched: None })?;
     }
-    facts.require(NewRecord::Used(manifest))?;
+    facts.require(NewRecord::Used(image))?;
     let (record, image) = form(terms, facts, current, admission.as_ref())?;
     Ok(Step::Give(Provided { record, image, fetched: 0, admission }))
 }
@@ -31,9 +36,14 @@ pub(super) fn provide_stored(terms: &Terms, facts: &Facts, stored: Arc<ImageReco
 /// Fetches an image and provides it.
 pub(super) fn provide_fetched(terms: &Terms, facts: &Facts, path: Arc<ManifestPath>) -> Result<Step, Step> {
     // The manifest tells whether it carries a digest, before anything else is fetched.
-    let sealed = Seal::of(&path.manifest).map_err(|error| Step::Refuse(Obstacle::Seal(error)))?.is_some();
+    let seal = Seal::of(&path.manifest).map_err(|error| Step::Refuse(Obstacle::Seal(error)))?;
+    let sealed = seal.is_some() && !terms.is_partial;
     if terms.require_digest && !sealed {
-        return Err(Step::Refuse(Obstacle::Unsealed(why_unsealed(&path.manifest))));
+        let why = match seal {
+            Some(_) => PART_OF_A_WHOLE.to_owned(),
+            None => why_unsealed(&path.manifest),
+        };
+        return Err(Step::Refuse(Obstacle::Unsealed(why)));
     }
     let evidence = evidence(facts, &path, sealed)?;
     let admission = if terms.is_judged { Some(admit(facts, &evidence, sealed)?) } else { None };
@@ -41,14 +51,14 @@ pub(super) fn provide_fetched(terms: &Terms, facts: &Facts, path: Arc<ManifestPa
     let (pulled, fetched) = fetched.ok_or_else(|| Step::Fetch(Arc::clone(&path), evidence))?;
     // An image that is here from elsewhere may be another release's.
     let current = current(facts, pulled)?;
-    let manifest = current.manifest;
-    facts.require(NewRecord::Grant(manifest))?;
+    let image = current.key();
+    facts.require(NewRecord::Grant(image))?;
     if terms.is_preload {
-        facts.require(NewRecord::Preloaded { manifest, fetched: Some(path) })?;
+        facts.require(NewRecord::Preloaded { image, fetched: Some(path) })?;
     }
     // Another reference may have led to the same pull, which knows that name only.
     if let (None, Some(top)) = (terms.pinned, facts.top) {
-        facts.require(NewRecord::Names { top, manifest })?;
+        facts.require(NewRecord::Names { top, image })?;
     }
     let (record, image) = form(terms, facts, current, admission.as_ref())?;
     Ok(Step::Give(Provided { record, image, fetched, admission }))

@@ -36,6 +36,8 @@ pub(in crate::pull) struct Terms {
     pub require_digest: bool,
     /// Whether the caller is about to mount the image, or to have it mounted.
     pub is_mounted: bool,
+    /// Whether only a part of the image is wanted. The digest that a manifest is sealed with is that of the whole.
+    pub is_partial: bool,
     /// Whether nothing in the image may be executed.
     pub noexec: bool,
     /// What images keep on this node.
@@ -60,6 +62,7 @@ impl Terms {
             is_preload: request.caller == Caller::Preload,
             require_digest,
             is_mounted: request.caller.mounts(),
+            is_partial: !request.choice.is_all(),
             noexec: request.noexec,
             kept,
         }
@@ -73,7 +76,7 @@ pub(in crate::pull) enum Lookup {
     Request,
     /// The reference with the digest that the registry resolved it to.
     Resolved(Digest),
-    /// The platform's manifest.
+    /// The platform's manifest, with the choice of the request.
     Manifest(Digest),
 }
 
@@ -105,9 +108,9 @@ pub(in crate::pull) enum Step {
 pub(in crate::pull) enum Reading {
     /// The image's record.
     Image(Lookup),
-    /// Whether the access rule grants the image by what is on record.
+    /// Whether the access rule grants the image, by its key, by what is on record.
     Granted(Lookup, Digest),
-    /// Whether all of the image's bytes came from the request's origin.
+    /// Whether all of the bytes of the image with this key came from the request's origin.
     FromHere(Lookup, Digest),
 }
 
@@ -139,17 +142,17 @@ pub(in crate::pull) enum Case {
     Evidence { evidence: Arc<Evidence>, sealed: bool },
 }
 
-/// What is written to the store.
+/// What is written to the store. Images are named by their keys ([`ImageRecord::key`]).
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::pull) enum NewRecord {
-    /// The origin has just given this manifest to the caller's credential.
+    /// The origin has just given the image's manifest to the caller's credential.
     Grant(Digest),
-    /// The reference resolves to `top`, and both lead to `manifest`.
-    Names { top: Digest, manifest: Digest },
+    /// The reference resolves to `top`, and both lead to `image`.
+    Names { top: Digest, image: Digest },
     /// Newer evidence of a stored image, by which it was admitted.
     Evidence(Arc<Evidence>),
     /// The operator has pulled the image for everybody; `fetched` are the documents of a pull just made.
-    Preloaded { manifest: Digest, fetched: Option<Arc<ManifestPath>> },
+    Preloaded { image: Digest, fetched: Option<Arc<ManifestPath>> },
     /// The image is in use.
     Used(Digest),
 }

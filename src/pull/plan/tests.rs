@@ -41,6 +41,7 @@ fn terms() -> impl Strategy<Value = Terms> {
             is_preload,
             require_digest,
             is_mounted,
+            is_partial: false,
             noexec,
             kept,
         }
@@ -178,7 +179,7 @@ proptest! {
         let own = given.record.manifest;
         for (step, _) in &history.steps {
             let (Step::Record(NewRecord::Grant(manifest) | NewRecord::Used(manifest))
-            | Step::Record(NewRecord::Names { manifest, .. } | NewRecord::Preloaded { manifest, .. })) = step
+            | Step::Record(NewRecord::Names { image: manifest, .. } | NewRecord::Preloaded { image: manifest, .. })) = step
             else {
                 continue;
             };

@@ -118,7 +118,8 @@ fn judge(check: &Check, subject: &Subject, claims: &Claims, verify: Verify<'_>) 
         Check::Signature(check) => signature(check, subject, claims, verify),
         Check::AnyOf(alternatives) => any_of(alternatives, subject, claims, verify),
         Check::Composefs { require_digest: true, .. } if !subject.sealed => Err(
-            "the image's manifest carries no composefs digest; add one with `composefs-csi seal` and sign the result"
+            "the image's manifest carries no composefs digest; add one with `composefs-csi seal` and sign the result; a volume with \
+             `include` or `exclude` has none, since such a digest is that of the whole image: leave them out, or use `path`"
                 .to_owned(),
         ),
         Check::Composefs { require_digest, integrity, keep_privileges } => {

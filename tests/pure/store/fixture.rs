@@ -14,6 +14,7 @@ use composefs_csi::image::store::{
 };
 use composefs_csi::image::tree::Rules;
 use composefs_csi::image::verity::{VerityDigest, VerityHasher};
+use composefs_csi::oci::choice::Choice;
 use composefs_csi::oci::digest::Digest;
 
 pub const BOOT: &str = "11111111-1111-1111-1111-111111111111";
@@ -82,6 +83,7 @@ pub fn record(name: &str, layers: &[&[&str]]) -> ImageRecord {
     let image = content(&format!("{name}-image"));
     ImageRecord {
         manifest: manifest(name),
+        choice: Choice::default(),
         image: VerityDigest::of(&image),
         image_size: image.len() as u64,
         rules: Rules::Faithful,

@@ -150,6 +150,7 @@ impl<R: Read> RecordReader<R> {
                 _ => return Err(input.damaged("an inline file is too long")),
             },
             tag::OBJECT => EntryKind::Object(VerityDigest(input.array()?), input.number()?),
+            tag::LEFT_OUT => EntryKind::LeftOut(input.number()?),
             _ => return Err(input.damaged("an entry is of no known kind")),
         })
     }

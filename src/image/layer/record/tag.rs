@@ -11,3 +11,4 @@ pub(super) const BLOCK_DEVICE: u8 = 7;
 pub(super) const FIFO: u8 = 8;
 pub(super) const WHITEOUT: u8 = 9;
 pub(super) const OPAQUE: u8 = 10;
+pub(super) const LEFT_OUT: u8 = 11;

@@ -155,6 +155,7 @@ impl<W: Write> RecordWriter<W> {
                 self.buffer.extend_from_slice(&digest.0);
                 self.number(*size);
             }
+            EntryKind::LeftOut(size) => self.number(*size),
             EntryKind::Symlink(target) => self.bytes(target),
             EntryKind::CharDevice(major, minor) | EntryKind::BlockDevice(major, minor) => {
                 self.number((*major).into());
@@ -187,6 +188,7 @@ fn tag_of(kind: &EntryKind) -> u8 {
         EntryKind::Directory => tag::DIRECTORY,
         EntryKind::Inline(_) => tag::INLINE,
         EntryKind::Object(..) => tag::OBJECT,
+        EntryKind::LeftOut(_) => tag::LEFT_OUT,
         EntryKind::Symlink(_) => tag::SYMLINK,
         EntryKind::Hardlink(_) => tag::HARDLINK,
         EntryKind::CharDevice(..) => tag::CHAR_DEVICE,

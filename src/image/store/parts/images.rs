@@ -116,7 +116,7 @@ impl Images {
             }
         }
         // By manifest as well: mtimes may be equal, and what each image frees is reckoned in this order.
-        listing.images.sort_by_key(|image| (image.last_used, image.record.manifest));
+        listing.images.sort_by_key(|image| (image.last_used, image.record.key()));
         Ok(listing)
     }
 
@@ -208,7 +208,7 @@ impl Images {
     }
 
     fn write_alone(&self, record: &ImageRecord) -> Result<(), StoreError> {
-        let path = self.path(&record.manifest);
+        let path = self.path(&record.key());
         let bytes =
             record.render(&self.key).map_err(|error| self.disk.error("encode", &path, error.into()))?;
         self.disk.write_durably(&path, &bytes)

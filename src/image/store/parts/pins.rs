@@ -29,7 +29,7 @@ impl Pins {
     /// # Errors
     /// Those of writing a file.
     pub(in crate::image::store) fn add(&self, _hold: &Hold, image: &ImageRecord) -> Result<(), StoreError> {
-        self.disk.write_durably(&self.path(&image.manifest), b"")
+        self.disk.write_durably(&self.path(&image.key()), b"")
     }
 
     /// Lets the image go when nothing else needs it; durably. Returns whether it was pinned.

@@ -29,13 +29,8 @@ struct Node {
 /// Two images in two forms: 2 and 3 are of the same manifests as 0 and 1.
 fn image(number: u8) -> PinnedImage {
     let composefs = VerityDigest([number; 32]);
-    PinnedImage {
-        image: Digest::from_bytes([number % 2; 32]),
-        composefs,
-        bytes: 1,
-        inodes: 1,
-        members: Vec::new(),
-    }
+    let image = Digest::from_bytes([number % 2; 32]);
+    PinnedImage { image, manifest: image, composefs, bytes: 1, inodes: 1, members: Vec::new() }
 }
 
 /// What a request for the manifest of `pinned` gets when the registry, the policy and the release say `tag`.
@@ -157,7 +152,7 @@ impl Node {
 
 fn request(number: u8) -> Requested {
     let path = if number == 0 { PathBuf::new() } else { "sub".into() };
-    Requested { image: format!("r.example/i{number}:1"), path, platform: None }
+    Requested { image: format!("r.example/i{number}:1"), path, platform: None, choice: Default::default() }
 }
 
 #[derive(Debug, Clone)]

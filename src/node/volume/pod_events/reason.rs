@@ -117,6 +117,7 @@ fn is_refused_pull(error: &PullError) -> bool {
         | PullError::ChunkedDiffId { .. }
         | PullError::Manifest { .. }
         | PullError::Artifact { .. }
+        | PullError::Choice { .. }
         | PullError::Layer { .. }
         | PullError::Nested(_)
         | PullError::Platform { .. }

@@ -6,14 +6,16 @@ use super::*;
 use crate::kind::Kind;
 
 fn record(id: &VolumeId) -> VolumeRecord {
-    let request = Requested { image: "r.example/a:1".into(), path: "".into(), platform: None };
-    let pinned = PinnedImage {
-        image: Digest::of(b"m"),
-        composefs: VerityDigest([3; 32]),
-        bytes: 10,
-        inodes: 2,
-        members: vec![PinnedMember { image: Digest::of(b"n") }],
+    let request = Requested {
+        image: "r.example/a:1".into(),
+        path: "".into(),
+        platform: None,
+        choice: Choice::new(["a/*"], ["a/b"]).unwrap(),
     };
+    let (manifest, composefs) = (Digest::of(b"m"), VerityDigest([3; 32]));
+    let image = request.choice.key(&manifest);
+    let members = vec![PinnedMember { image: Digest::of(b"n"), manifest: Digest::of(b"n") }];
+    let pinned = PinnedImage { image, manifest, composefs, bytes: 10, inodes: 2, members };
     let mut record = VolumeRecord::new(id, request, pinned, "boot-1");
     let mode = AccessMode::SingleNodeWriter;
     record.targets.push(PublishedTarget {
@@ -37,7 +39,13 @@ fn round_trip_and_the_field_that_the_sweep_reads() {
     assert_eq!(all.len(), 1);
     let json: serde_json::Value = serde_json::from_slice(&fs::read(&all[0].0).unwrap()).unwrap();
     assert_eq!(json["format"], 1);
-    assert_eq!(json["image"], Digest::of(b"m").to_string());
+    let chosen = record(&id);
+    assert_eq!(json["image"], chosen.request.choice.key(&Digest::of(b"m")).to_string());
+    assert_eq!(
+        (json["manifest"].as_str(), chosen.pinned().manifest),
+        (Some(&*Digest::of(b"m").to_string()), Digest::of(b"m"))
+    );
+    assert_eq!(json["request"]["choice"], serde_json::json!({"include": ["a/*"], "exclude": ["a/b"]}));
     assert_eq!(json["composefs"], "03".repeat(32));
     records.remove(&id).unwrap();
     records.remove(&id).unwrap();

@@ -20,6 +20,7 @@ fn pod() -> Terms {
         is_preload: false,
         require_digest: false,
         is_mounted: true,
+        is_partial: false,
         noexec: false,
         // What the images of these tests are built by.
         kept: Kept { special_files: false, privileges: true },

@@ -8,6 +8,7 @@ use crate::image::seal::{MERGED, Seal};
 use crate::image::store::{ImageRecord, Variant};
 use crate::image::tree::{Powers, Rules};
 use crate::image::verity::VerityDigest;
+use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{Descriptor, Manifest};
 use crate::pull::evidence::Evidence;
@@ -159,6 +160,7 @@ pub(super) fn signed(evidence: &Arc<Evidence>) -> Arc<Evidence> {
 pub(super) fn image(manifest: Digest, sealed: bool, builder: u32) -> ImageRecord {
     ImageRecord {
         manifest,
+        choice: Choice::default(),
         image: VerityDigest([1; 32]),
         image_size: 1,
         rules: Rules::Faithful,
