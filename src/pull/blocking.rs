@@ -1,6 +1,6 @@
 //! Files and signatures are not for the threads of the runtime.
 
-use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::PullError;
 
@@ -27,40 +27,41 @@ pub(super) async fn blocking<T: Send + 'static>(
 #[derive(Debug)]
 pub(super) struct Background<T> {
     image: String,
-    outcome: oneshot::Receiver<T>,
+    outcome: JoinHandle<Result<T, String>>,
 }
 
 /// Starts `work`, which takes a processor for long: inflating, hashing, building. Pods that wait for their mount go
 /// first, so it is done by a thread that gives way to all others of this process, and so are those that it starts.
-///
-/// # Errors
-/// [`PullError::Lost`] if there is no thread to be had.
 pub(super) fn background<T: Send + 'static>(
     image: &str,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<Background<T>, PullError> {
-    let (sender, outcome) = oneshot::channel();
+) -> Background<T> {
     let span = tracing::Span::current();
     let run = move || {
         if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
             tracing::debug!(%error, "a thread does not give way");
         }
-        // Nobody waits any more if this fails.
-        let _ = sender.send(span.in_scope(work));
+        span.in_scope(work)
     };
-    let thread = std::thread::Builder::new().name("pull".to_owned()).spawn(run);
-    thread.map_err(|error| PullError::Lost { image: image.to_owned(), why: error.to_string() })?;
-    Ok(Background { image: image.to_owned(), outcome })
+    // Not a thread of the runtime's own, which others use next and nobody may be allowed to raise again. One of these
+    // waits for it, since a runtime that shuts down waits for them.
+    let outcome = tokio::task::spawn_blocking(move || {
+        let thread = std::thread::Builder::new().name("pull".to_owned()).spawn(run);
+        let thread = thread.map_err(|error| error.to_string())?;
+        thread.join().map_err(|_| "its thread panicked".to_owned())
+    });
+    Background { image: image.to_owned(), outcome }
 }
 
 impl<T> Background<T> {
     /// Waits for the end of the work, which goes on if nobody does.
     ///
     /// # Errors
-    /// [`PullError::Lost`] if it panicked.
+    /// [`PullError::Lost`] if it panicked, there was no thread to be had, or the runtime is shutting down.
     pub(super) async fn outcome(self) -> Result<T, PullError> {
         let Self { image, outcome } = self;
-        outcome.await.map_err(|_| PullError::Lost { image, why: "its thread panicked".to_owned() })
+        let done = outcome.await.unwrap_or_else(|error| Err(error.to_string()));
+        done.map_err(|why| PullError::Lost { image, why })
     }
 }
 
@@ -73,14 +74,14 @@ mod tests {
         let niceness = || rustix::process::getpriority_process(None).unwrap();
         let usual = niceness();
         let there = background("image", move || (niceness(), std::thread::spawn(niceness).join().unwrap()));
-        assert_eq!(there.unwrap().outcome().await.unwrap(), (NICENESS, NICENESS));
+        assert_eq!(there.outcome().await.unwrap(), (NICENESS, NICENESS));
         assert_eq!(niceness(), usual);
         assert_eq!(blocking("image", niceness).await.unwrap(), usual);
     }
 
     #[tokio::test]
     async fn a_panic_is_an_error() {
-        let lost = background("image", || panic!("for a test")).unwrap().outcome().await;
+        let lost = background("image", || panic!("for a test")).outcome().await;
         assert!(matches!(lost, Err::<(), _>(PullError::Lost { image, .. }) if image == "image"));
     }
 }

@@ -75,7 +75,7 @@ impl Builders {
             let _pass = pass;
             build(&flag)
         };
-        background(image, work)?.outcome().await?
+        background(image, work).outcome().await?
     }
 }
 

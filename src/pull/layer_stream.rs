@@ -174,7 +174,7 @@ impl LayerFetcher {
             budget: Arc::clone(&budget),
             tables: (tables, self.tables.clone()),
         };
-        let pipeline = background(pull.image, move || task.run(reader, receiver))?;
+        let pipeline = background(pull.image, move || task.run(reader, receiver));
         let begin = match stream {
             Some(stream) => Begin::Stream(stream),
             None => Begin::Ask(kept.zip(feed)),

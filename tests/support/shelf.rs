@@ -208,7 +208,7 @@ async fn send(
     };
     let part = range.and_then(|range| part(&range, bytes.len())).filter(|_| is_layer);
     let now = shared.sending.fetch_add(usize::from(is_layer), SeqCst) + 1;
-    let _leaving = Leaving(&shared.sending, usize::from(is_layer));
+    let mut leaving = Some(Leaving(&shared.sending, usize::from(is_layer)));
     let (size, mut stop) = (bytes.len(), usize::MAX);
     let part = match (manner, part) {
         (_, None) | (Ranges::Ignored, _) => {
@@ -252,8 +252,12 @@ async fn send(
         if done + chunk.len() > stop {
             return Ok(false);
         }
-        writer.write_all(&chunk).await?;
         done += chunk.len();
+        if done == part.len() {
+            // Whoever has the last of it may ask for more at once, before the pace lets this one go.
+            drop(leaving.take());
+        }
+        writer.write_all(&chunk).await?;
         if is_layer {
             shared.sent.fetch_add(chunk.len() as u64, SeqCst);
         }

@@ -148,7 +148,7 @@ impl<'a> Attempt<'a> {
             limits: self.fetcher.limits,
             budget: Arc::clone(&self.pull.budget),
         };
-        let pipeline = background(image, move || task.run(receiver))?;
+        let pipeline = background(image, move || task.run(receiver));
         // The sender goes with the call, which ends the pipeline.
         let fed = self.ranges().feed(runs, self.fetcher.partial.connections, sender, turn).await;
         let outcome = pipeline.outcome().await?;
