@@ -185,6 +185,49 @@ async fn four_registries_become_one_volume_that_outlives_the_plugin() {
     assert_eq!((&listed["objects"], &listed["images"]), (&json!(0), &json!([])), "nothing is left");
 }
 
+/// Each image may be cut down by itself, and what is kept, found again and given away is the cut, not the whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_each_image_only_what_is_chosen_is_in_the_volume() {
+    let models = Models::start();
+    let machine = models.machine(&[]);
+    let plugin = machine.start().await;
+    let list = |include: &str| {
+        format!(
+            "[{{image: {base}/models/base:1, at: a, include: {include}}}, {{image: {base}/models/base:1, at: b, exclude: {include}}},
+              {{image: {}/models/tokenizer:1, at: /}}]",
+            models.tokenizer.host(),
+            base = models.base.host()
+        )
+    };
+    let assert_cut = |target: &Path| {
+        assert_eq!(fs::read(target.join("a/LICENSE")).unwrap(), licence());
+        assert!(fs::read(target.join("b/model.safetensors")).unwrap() == noise("base", 3_000_000));
+        assert!(!target.join("a/model.safetensors").exists() && !target.join("b/LICENSE").exists());
+        assert!(target.join("tokenizer.json").exists());
+    };
+    let target = publish((&machine, &plugin), "pod", &list("LICENSE"), HashMap::new()).await.unwrap();
+    assert_cut(&target);
+    // kill -9, and the tag moves: the volume keeps what it shows, the cuts included.
+    drop(plugin);
+    let mut layout = Layout::new();
+    let other = Artifact::new(MODEL).model_file("LICENSE", false, b"another").add(&mut layout, "other");
+    models.base.push(&other, "models/base:1", &["--preserve-digests"]);
+    let plugin = machine.start().await;
+    machine.run(&["prune"]);
+    assert_cut(&target);
+    let images = || machine.run(&["ls"])["images"].as_array().unwrap().len();
+    assert_eq!(images(), 4, "two cuts of one image, the tokenizer and the whole");
+    assert_cut(&publish((&machine, &plugin), "pod", &list("LICENSE"), HashMap::new()).await.unwrap());
+    // What is cut away of a new volume's images is an error where nothing of it is there.
+    let status = publish((&machine, &plugin), "no", &list("'*.bin'"), HashMap::new()).await.unwrap_err();
+    assert!(status.message().contains("entry 1") && status.message().contains("*.bin"), "{status}");
+    unpublish((&machine, &plugin), "pod").await;
+    machine.assert_nothing_published();
+    machine.run(&["prune"]);
+    let listed = machine.run(&["ls"]);
+    assert_eq!((&listed["objects"], &listed["images"]), (&json!(0), &json!([])), "nothing is left");
+}
+
 /// What is together is given to whom each part would be given, and nobody learns that it is here.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_to_one_image_gets_none() {
