@@ -9,12 +9,24 @@ use crate::support::registry::run;
 
 /// The registry in the examples.
 const REGISTRY: &str = "registry.example.com";
+/// The others of the example with several images.
+const MORE_REGISTRIES: [&str; 3] = ["models.example.com", "adapters.example.org", "tokenizers.example.net"];
+/// That example, and what is in the directory of its volume.
+const MANY: (&str, &str) = ("many-images.yaml", "model\nvenv");
 
 /// Every example's pod starts and lists the image's files.
 pub async fn work(cluster: &Cluster) {
     let content = Files::default().with("example-content", "an example\n");
     cluster.registries.open.push(&content, "team/content:1.0");
     cluster.registries.private.push(&content, "private/content:1.0");
+    for (image, path) in [
+        ("llm/base:1.0", "model.safetensors"),
+        ("llm/law:3", "adapter.safetensors"),
+        ("llm/tokenizer:1.0", "tokenizer.json"),
+        ("python/venv:3.12", "opt/venv/pyvenv.cfg"),
+    ] {
+        cluster.registries.open.push(&Files::default().with(path, image), image);
+    }
     let files = manifests();
     assert!(!files.is_empty(), "there are no examples");
     let minor = cluster.minor().await;
@@ -27,7 +39,8 @@ pub async fn work(cluster: &Cluster) {
         for pod in pods {
             cluster.running(pod).await;
             let listed = cluster.sh(pod, "ls /content");
-            assert_eq!(listed, "example-content", "{name}");
+            let (many, of_many) = MANY;
+            assert_eq!(listed, if name == many { of_many } else { "example-content" }, "{name}");
         }
         apply(cluster, "delete", &manifest, &["--grace-period=0", "--force"]);
     }
@@ -43,9 +56,12 @@ pub fn known_to(minor: u32, manifest: &str) -> String {
 fn rewritten(cluster: &Cluster, manifest: &str, name: &str) -> String {
     let registries = &cluster.registries;
     let registry = if name.contains("private") { &registries.private } else { &registries.open };
-    manifest
-        .replace(&format!("{REGISTRY}/tools/busybox:1.36"), &cluster.settings.tools_image)
-        .replace(REGISTRY, &registry.host)
+    let manifest = manifest.replace(&format!("{REGISTRY}/tools/busybox:1.36"), &cluster.settings.tools_image);
+    let of_suite = |manifest: String, host: &&str| manifest.replace(*host, &registry.host);
+    [REGISTRY]
+        .iter()
+        .chain(&MORE_REGISTRIES)
+        .fold(manifest, of_suite)
         .replace("namespace: default", &format!("namespace: {NAMESPACE}"))
 }
 
