@@ -357,3 +357,36 @@ async fn what_a_pod_costs() {
     }
     unpublish(&plugin, &machine, "first").await;
 }
+
+/// Several images in one volume, of one of which only some files are taken, and a kill -9 before kubelet has chosen ids.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_images_in_a_volume_have_the_pods_owners_too() {
+    let layout = layout();
+    let machine = machine(&layout);
+    let plugin = machine.start().await;
+    let image = layout.reference("latest");
+    let mut request = machine.publish("with", "");
+    request.volume_context.remove("image");
+    let list = serde_json::json!([
+        {"image": image, "at": "whole"},
+        {"image": image, "at": "part", "include": "secret/*"},
+    ]);
+    request.volume_context.insert("images".to_owned(), list.to_string());
+    publish(&plugin, request).await.unwrap();
+    drop(plugin);
+    write_users(&pod(&machine, "with"), FIRST);
+    let plugin = machine.start().await;
+    machine.run(&["prune"]);
+    let tree = start_container(&machine, "with", FIRST);
+    let inside = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
+    for key in ["whole/secret/key", "part/secret/key"] {
+        assert_eq!(owner(&inside.join(key)), (FIRST, FIRST), "{key}");
+        assert!(fs::read(inside.join(key)).unwrap() == noise("key", 9000), "{key}");
+    }
+    assert_eq!(owner(&inside.join("whole/of-1000")), (FIRST + 1000, FIRST + 1001));
+    assert!(!inside.join("part/file").exists());
+    drop(tree);
+    unpublish(&plugin, &machine, "with").await;
+    machine.assert_nothing_published();
+    assert_eq!(mounts_below(&machine.target("with")), Vec::<PathBuf>::new());
+}
