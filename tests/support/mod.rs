@@ -35,3 +35,4 @@ pub mod shelf;
 pub mod sigstore;
 pub mod tools;
 pub mod unpacked;
+pub mod wait;

@@ -38,12 +38,3 @@ pub fn answer(status: u16, object: &Value) -> (u16, Vec<u8>) {
 pub fn refusal(code: u16, reason: &str) -> (u16, Vec<u8>) {
     answer(code, &json!({"kind":"Status","apiVersion":"v1","status":"Failure","reason":reason,"code":code}))
 }
-
-/// Waits for something that nobody is told of.
-pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}

@@ -9,7 +9,7 @@ use composefs_csi::csi::proto::NodePublishVolumeRequest;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::api::{eventually, kubeconfig, refusal};
+use super::api::{kubeconfig, refusal};
 use crate::support::archive::{archive, noise};
 use crate::support::driver::Machine;
 use crate::support::http::Server;
@@ -17,6 +17,7 @@ use crate::support::images::{Image, Layout};
 use crate::support::impostor::{Answer, Impostor};
 use crate::support::proxy::Proxy;
 use crate::support::registry::{Options, Registry, free_port};
+use crate::support::wait::eventually;
 
 fn image(size: usize) -> Image {
     Image::new(vec![archive(&[("file", &noise("content", size))])])

@@ -17,6 +17,7 @@ use crate::support::driver::Machine;
 use crate::support::http::Server;
 use crate::support::images::{Image, Layout};
 use crate::support::registry::{Options, Registry, Running};
+use crate::support::wait::eventually;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_startup_taint_goes_when_the_driver_is_registered() {
     let taints = json!([

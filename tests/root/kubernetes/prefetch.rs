@@ -6,13 +6,14 @@ use std::process::{Command, Stdio};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use super::api::{eventually, kubeconfig};
+use super::api::kubeconfig;
 use super::stand_in::{GROUP, StandIn};
 use crate::support::archive::{archive, noise};
 use crate::support::driver::{Machine, Plugin};
 use crate::support::images::{Image, Layout};
 use crate::support::proxy::Proxy;
 use crate::support::registry::{Options, Registry, Running};
+use crate::support::wait::eventually;
 
 const SECRET: &str = "/api/v1/namespaces/shop/secrets/pull";
 const PATIENT: usize = 1 << 20;

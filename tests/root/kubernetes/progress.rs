@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::api::{eventually, kubeconfig, refusal};
+use super::api::{kubeconfig, refusal};
 use crate::support::archive::{archive, noise};
 use crate::support::driver::Machine;
 use crate::support::http::{Asked, Server};
 use crate::support::images::{Image, Layout};
 use crate::support::proxy::Proxy;
 use crate::support::registry::{Options, Registry};
+use crate::support::wait::eventually;
 
 /// An API server that keeps Events by their names, as the real one does.
 async fn api_server() -> Server {

@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::pods::*;
-use crate::kubernetes::api::{eventually, kubeconfig};
+use crate::kubernetes::api::kubeconfig;
 use crate::support::archive::archive;
 use crate::support::http::Server;
 use crate::support::registry::free_port;
+use crate::support::wait::eventually;
 use crate::telemetry::page::Watch;
 
 /// As long as what is kept as an object of its own, and no longer.

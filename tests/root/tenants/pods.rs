@@ -105,11 +105,3 @@ pub async fn told(
     }
     told
 }
-
-pub async fn until(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} does not happen");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}

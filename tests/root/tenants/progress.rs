@@ -7,8 +7,9 @@ use composefs_csi::csi::proto::NodeGetVolumeStatsRequest;
 use tonic::Code;
 
 use super::pods::*;
-use crate::kubernetes::api::{eventually, kubeconfig};
+use crate::kubernetes::api::kubeconfig;
 use crate::support::http::Server;
+use crate::support::wait::eventually;
 
 /// Whether a text says that nothing is here yet.
 fn nothing(text: &str) -> bool {
@@ -41,7 +42,7 @@ async fn one_who_joins_a_pull_sees_nothing_of_it() {
     };
     proxy.throttle(256 << 10);
     let alice = publish("alice", ALICE, None);
-    until("bytes arrive", || {
+    eventually("bytes arrive", || {
         let pulls = machine.run(&["pulls"]);
         pulls[0]["layers"][0]["state"] == "done" && pulls[0]["fetched_bytes"].as_u64() > Some(1 << 20)
     })
@@ -49,7 +50,7 @@ async fn one_who_joins_a_pull_sees_nothing_of_it() {
     let status = publish("bob", BOB, Some(Duration::from_secs(3))).await.unwrap().unwrap_err();
     assert!(nothing(status.message()), "{status}");
     let bob = publish("bob", BOB, None);
-    until("both wait", || machine.run(&["pulls"])[0]["waiting"] == 2).await;
+    eventually("both wait", || machine.run(&["pulls"])[0]["waiting"] == 2).await;
     let statistics = NodeGetVolumeStatsRequest {
         volume_id: "csi-bob".to_owned(),
         volume_path: machine.target("bob").display().to_string(),

@@ -9,6 +9,7 @@ use tonic::Code;
 use super::pods::*;
 use crate::support::images::{Image, Layout};
 use crate::support::impostor::{Answer, Impostor};
+use crate::support::wait::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_without_rights_is_told_the_same_before_during_and_after() {
@@ -33,7 +34,7 @@ async fn one_without_rights_is_told_the_same_before_during_and_after() {
     proxy.throttle(256 << 10);
     let begun = proxy.passed();
     let (given, during) = tokio::join!(pods.start(&image, "IfNotPresent", &alice), async {
-        until("the pull", || proxy.passed() > begun + (256 << 10)).await;
+        eventually("the pull", || proxy.passed() > begun + (256 << 10)).await;
         let during = told(&pods, &image, &strangers).await;
         assert!(machine.published().is_empty(), "the pull was still under way");
         proxy.throttle(0);
@@ -133,7 +134,7 @@ async fn one_who_joins_a_pull_does_not_share_its_refusal() {
     let (alice, bob) = tokio::join!(
         async { pods.refusal(&image, "IfNotPresent", &secret(&registry.address, ALICE)).await },
         async {
-            until("alice's pull", || registry.asked(&layer) > 0).await;
+            eventually("alice's pull", || registry.asked(&layer) > 0).await;
             pods.start(&image, "IfNotPresent", &secret(&registry.address, BOB)).await
         }
     );
