@@ -3,6 +3,7 @@
 mod collect;
 mod crash;
 mod damage;
+mod explain;
 mod fixture;
 mod histories;
 mod open;
