@@ -17,6 +17,7 @@ mod progress;
 mod prune;
 mod pulls;
 mod push;
+mod scrub;
 mod seal;
 mod serve;
 mod status;
@@ -167,6 +168,7 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         Command::Store(StoreCommand::Ls) => store::ls(&engine()?, output),
         Command::Store(StoreCommand::Du) => store::du(&engine()?, output),
         Command::Store(StoreCommand::Fsck) => fsck::fsck(&engine()?, output),
+        Command::Store(StoreCommand::Scrub { rate }) => scrub::scrub(&engine()?, *rate, output).await,
         Command::Store(StoreCommand::Why { what }) => why::why(&engine()?, what, output).await,
         Command::Prune { watermark, watermarks, dry_run } => {
             let marks = watermark.then(|| watermarks.percents(cli.limits.min_free)).transpose()?;

@@ -379,6 +379,12 @@ pub enum StoreCommand {
     Du,
     /// Check that records, objects, volumes, pins and mounts fit each other. `verify` reads the contents.
     Fsck,
+    /// Read all objects again, as the node plugin does by --scrub-days: goes on with the plugin's round, or begins one.
+    Scrub {
+        /// The most MiB a second to read; 0 for as fast as it goes.
+        #[arg(long, value_name = "MIB", default_value_t = 0)]
+        rate: u64,
+    },
     /// Say what keeps an image or an object, and where images show it.
     Why {
         /// An image as for `inspect`; an object, by six digits or more of its digest or by the path of its file; or a path in

@@ -43,6 +43,10 @@ pub(super) async fn node(
             every: Duration::from_secs(args.gc_interval),
             policy: Policy::Watermarks { high, low, min_age: MIN_AGE, recent: RECENT },
         },
+        scrub: ScrubSchedule {
+            every: Duration::from_secs(u64::from(args.scrub.scrub_days) * 86_400),
+            rate: args.scrub.scrub_rate << 20,
+        },
         integrity: args.integrity.into(),
         with_controller: args.with_controller,
         credential_providers: CredentialProviderSettings {

@@ -9,6 +9,7 @@ mod histories;
 mod open;
 mod reads;
 mod renew;
+mod scrub;
 mod sharing;
 mod strangers;
 mod tamper;

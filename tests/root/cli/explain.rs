@@ -138,3 +138,19 @@ fn the_structure_is_checked() {
     printed(&machine, &["pull", &one.reference("latest")]);
     assert_eq!(machine.run(&["store", "fsck"])["findings"], json!([]));
 }
+
+#[test]
+fn all_objects_are_read_again() {
+    let machine = Machine::new(&[]);
+    let (one, _) = images();
+    printed(&machine, &["pull", &one.reference("latest")]);
+    let sound = machine.run(&["store", "scrub"]);
+    assert_eq!((&sound["objects"], &sound["found"], &sound["began"]), (&json!(3), &json!([]), &Value::Null));
+    let object = machine.run(&["store", "why", "/alone"])["images"][0]["object"].as_str().unwrap().to_owned();
+    let path = machine.state().join("store/objects").join(&object[..2]).join(&object[2..]);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, noise("other", 9_000)).unwrap();
+    let found = run(&machine, &["store", "scrub", "--rate", "100"]);
+    let text = String::from_utf8(found.stdout).unwrap();
+    assert!(!found.status.success() && text.contains(&format!("object {object} is damaged")), "{text}");
+}
