@@ -9,6 +9,7 @@ use crate::app::engine::EngineSettings;
 use crate::app::housekeeping::Schedule;
 use crate::app::kubernetes::KubernetesSettings;
 use crate::app::node::{self, NodeRun};
+use crate::app::scrub::ScrubSchedule;
 use crate::app::telemetry::level::LevelFile;
 use crate::image::store::gc::Policy;
 use crate::node::service::NodeSettings;

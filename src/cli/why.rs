@@ -12,8 +12,7 @@ use super::pins::left;
 use super::store::{age, name, since, span};
 use super::stored::{self, Stored};
 use crate::app::engine::Engine;
-use crate::image::entry::{EntryKind, LayerEntry};
-use crate::image::store::{Explained, ImageRecord, StoreError, Why};
+use crate::image::store::{Explained, Shown, Why};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 use crate::text;
@@ -37,16 +36,7 @@ struct Holder {
     paths: Vec<String>,
     /// What it shows there.
     #[serde(flatten)]
-    shows: Option<Shows>,
-}
-
-/// What an image has at a path.
-#[derive(Debug, Clone, Serialize)]
-struct Shows {
-    shows: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    object: Option<String>,
-    bytes: u64,
+    shows: Option<Shown>,
 }
 
 /// The answer.
@@ -126,7 +116,7 @@ fn of_object(engine: &Engine, object: &VerityDigest, explained: &[Explained]) ->
         let paths = paths.iter().map(|path| shown(path)).collect();
         let is_image = record.images().any(|own| own.image == *object);
         let shows =
-            is_image.then(|| Shows { shows: "composefs image", object: None, bytes: record.image_size });
+            is_image.then(|| Shown { shows: "composefs image", object: None, bytes: record.image_size });
         images.push(holder(image, paths, shows));
     }
     Ok(Answer { about: format!("object {object}"), images })
@@ -135,34 +125,20 @@ fn of_object(engine: &Engine, object: &VerityDigest, explained: &[Explained]) ->
 fn of_path(engine: &Engine, path: &str, explained: &[Explained]) -> anyhow::Result<Answer> {
     let mut images = Vec::new();
     for image in explained {
-        // Removed since it was listed, or damaged: the others are still of interest.
-        let entry = match engine.store.entry_at(&image.record, path.as_bytes()) {
-            Ok(entry) => entry,
+        match engine.store.shown_at(&image.record, path.as_bytes()) {
+            Ok(None) => {}
+            Ok(shown) => images.push(holder(image, vec![text::one_line(&format!("/{path}"))], shown)),
+            // Removed since it was listed, or damaged: the others are still of interest.
             Err(error) => {
                 tracing::warn!(image.digest = %image.record.key(), %error, "an image cannot be looked into");
-                continue;
             }
-        };
-        if let Some(entry) = entry {
-            images.push(holder(image, vec![shown(&entry.path)], Some(shows(&entry))));
         }
     }
     anyhow::ensure!(!images.is_empty(), "no image in the store has /{path}");
     Ok(Answer { about: format!("path /{path}"), images })
 }
 
-fn shows(entry: &LayerEntry) -> Shows {
-    let (shows, object, bytes) = match &entry.kind {
-        EntryKind::Object(digest, size) => ("file", Some(digest.hex()), *size),
-        EntryKind::Inline(content) => ("file in the composefs image", None, content.len() as u64),
-        EntryKind::Directory => ("directory", None, 0),
-        EntryKind::Symlink(_) => ("symbolic link", None, 0),
-        _ => ("special file", None, 0),
-    };
-    Shows { shows, object, bytes }
-}
-
-fn holder(image: &Explained, paths: Vec<String>, shows: Option<Shows>) -> Holder {
+fn holder(image: &Explained, paths: Vec<String>, shows: Option<Shown>) -> Holder {
     Holder {
         image: name(&image.record),
         key: image.record.key(),
@@ -208,7 +184,7 @@ impl Answer {
         }
         for image in &self.images {
             text.push_str(&format!("  image      {} ({})\n", image.image, image.key.short()));
-            if let Some(Shows { shows, object, bytes: size }) = &image.shows {
+            if let Some(Shown { shows, object, bytes: size }) = &image.shows {
                 let object =
                     object.as_deref().map_or_else(String::new, |object| format!(", object {object}"));
                 text.push_str(&format!("    shows    {shows} of {}{object}\n", bytes(*size)));

@@ -91,7 +91,7 @@ pub use collect::{CollectRequest, Collected};
 pub use enable_verity::VerityProgress;
 pub use error::StoreError;
 pub use examine::Examined;
-pub use explain::{Explained, Why};
+pub use explain::{Explained, Shown, Why};
 pub use filesystem::Filesystem;
 pub use held::Held;
 pub use hold::Hold;

@@ -73,7 +73,7 @@ impl Store {
         checked.images = listing.images.len() as u64;
         let mut layers = HashMap::new();
         for image in &listing.images {
-            self.check_image(&image.record, &mut layers, &mut checked)?;
+            self.check_one(&image.record, &mut layers, &mut checked)?;
         }
         self.check_volumes(mounted, &mut checked)?;
         self.check_kept(&listing, &mut checked)?;
@@ -97,7 +97,7 @@ impl Store {
 
     /// One image: its composefs images, its layers' records, and all objects that they name. `layers` knows what was
     /// found of layers before.
-    fn check_image(
+    fn check_one(
         &self,
         record: &ImageRecord,
         layers: &mut HashMap<Digest, Bad>,

@@ -52,6 +52,18 @@ pub struct Explained {
     pub frees: u64,
 }
 
+/// What an image has at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// What sort of thing it is, in words.
+    pub shows: &'static str,
+    /// The fs-verity digest of the object with a file's content, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Bytes of a file.
+    pub bytes: u64,
+}
+
 impl Store {
     /// All images, least recently used first, each with all that keeps it. Blocking; reads every layer record once.
     /// What comes or goes meanwhile may be missing: it is for people, and decides nothing.
@@ -155,20 +167,24 @@ impl Store {
     ///
     /// # Errors
     /// Those of reading it.
-    pub fn entry_at(&self, record: &ImageRecord, path: &[u8]) -> Result<Option<LayerEntry>, StoreError> {
+    pub fn shown_at(&self, record: &ImageRecord, path: &[u8]) -> Result<Option<Shown>, StoreError> {
         let mut found = None;
         self.each_entry(record, |entry| {
             if *entry.path == *path {
-                found = Some(entry);
+                found = Some(entry.kind);
             }
         })?;
-        match found {
+        let (shows, object, bytes) = match found {
+            None => return Ok(None),
             // A link comes after the file whose other name it is, which is never a link itself.
-            Some(LayerEntry { kind: EntryKind::Hardlink(first), .. }) if *first != *path => {
-                self.entry_at(record, &first)
-            }
-            found => Ok(found),
-        }
+            Some(EntryKind::Hardlink(first)) if *first != *path => return self.shown_at(record, &first),
+            Some(EntryKind::Object(digest, size)) => ("file", Some(digest), size),
+            Some(EntryKind::Inline(content)) => ("file in the composefs image", None, content.len() as u64),
+            Some(EntryKind::Directory) => ("directory", None, 0),
+            Some(EntryKind::Symlink(_)) => ("symbolic link", None, 0),
+            Some(_) => ("special file", None, 0),
+        };
+        Ok(Some(Shown { shows, object: object.map(|digest| digest.hex()), bytes }))
     }
 
     fn each_entry(
