@@ -30,7 +30,6 @@ fn text_of(checked: &Checked) -> String {
     };
     let lines: String = checked.findings.iter().map(line).collect();
     let (images, layers) = (count(checked.images, "image"), count(checked.layers, "layer record"));
-    let (objects, findings) =
-        (count(checked.objects, "object"), count(checked.findings.len() as u64, "finding"));
-    format!("{lines}{images}, {layers}, {objects} looked at: {findings}\n")
+    let findings = count(checked.findings.len() as u64, "finding");
+    format!("{lines}{images} and {layers}, which name objects {} times: {findings}\n", checked.objects)
 }

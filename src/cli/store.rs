@@ -168,14 +168,14 @@ pub(super) fn age(ago: Duration) -> String {
     format!("{} ago", span(ago))
 }
 
-/// A length of time, in the unit that reads best.
+/// A length of time, in the unit that reads best, to the nearest.
 pub(super) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..=119 => format!("{seconds} s"),
-        120..=7_199 => format!("{} min", seconds / 60),
-        7_200..=172_799 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
+        120..=7_199 => format!("{} min", (seconds + 30) / 60),
+        7_200..=172_799 => format!("{} h", (seconds + 1_800) / 3_600),
+        _ => format!("{} days", seconds.saturating_add(43_200) / 86_400),
     }
 }
 
@@ -203,6 +203,7 @@ mod tests {
             (120, "2 min ago"),
             (7_200, "2 h ago"),
             (200_000, "2 days ago"),
+            (30 * 86_400 - 1, "30 days ago"),
         ] {
             assert_eq!(age(Duration::from_secs(seconds)), shown);
         }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::file_name::is_digest;
 use super::inventory::{self, Needs};
 use super::mounted::MountedImages;
-use super::parts::images::{Images, Listing};
+use super::parts::images::Listing;
 use super::parts::volumes::VolumeImage;
 use super::{ImageRecord, Store, StoreError};
 use crate::image::verity::VerityDigest;
@@ -25,7 +24,7 @@ pub struct Checked {
     pub images: u64,
     /// Layer records.
     pub layers: u64,
-    /// Objects that they name.
+    /// How often they name an object.
     pub objects: u64,
     /// What is not as it should be.
     pub findings: Vec<Finding>,
@@ -77,8 +76,7 @@ impl Store {
         }
         self.check_volumes(mounted, &mut checked)?;
         self.check_kept(&listing, &mut checked)?;
-        let directory = self.root().join(Images::DIRECTORY);
-        for name in self.disk.files(&directory, |name| is_digest(name, &[".forged"]))? {
+        for name in self.parts.images.forged()? {
             checked.fault(
                 format!("image record {}", name.to_string_lossy()),
                 "was not written with this node's key, and was put aside".to_owned(),

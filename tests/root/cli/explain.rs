@@ -31,7 +31,7 @@ fn a_pin_says_why_and_how_long() {
     assert_eq!(pin["until"].as_u64().unwrap() - pin["since"].as_u64().unwrap(), 30 * 86_400);
     let text = printed(&machine, &["pins"]);
     assert!(
-        text.contains("for the release") && text.contains("in 29 days") && text.contains("never"),
+        text.contains("for the release") && text.contains("in 30 days") && text.contains("never"),
         "{text}"
     );
     for wrong in ["0", "soon", "-1h"] {
@@ -47,7 +47,7 @@ fn a_pin_says_why_and_how_long() {
     assert!(plan["bytes"].as_u64().unwrap() > 9_000 && plan["bytes"].as_u64().unwrap() < 40_000, "{plan}");
     let text = printed(&machine, &["prune", "--dry-run"]);
     assert!(
-        text.contains("pinned for 29 days: for the release") && text.contains("1 image would be removed"),
+        text.contains("pinned for 30 days: for the release") && text.contains("1 image would be removed"),
         "{text}"
     );
     assert_eq!(machine.run(&["prune"])["images"][0]["names"], json!([two]));

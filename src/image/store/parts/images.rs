@@ -1,7 +1,7 @@
 //! Image records: `images/<manifest hex>.json`. The file's mtime is when the image was last used.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -256,6 +256,13 @@ impl Images {
             }
         }
         Ok(())
+    }
+
+    /// The files of records that were put aside because they are not authentic.
+    pub(in crate::image::store) fn forged(&self) -> Result<Vec<OsString>, StoreError> {
+        let names = self.disk.files(&self.directory, is_record)?.into_iter();
+        let suffix = format!(".{}", Aside::Forged.extension());
+        Ok(names.filter(|name| digest_of(name, &suffix).is_some()).collect())
     }
 
     /// Removes the torn records that were put aside. Needs the store's exclusive lock.
