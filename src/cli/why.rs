@@ -116,7 +116,7 @@ fn of_object(engine: &Engine, object: &VerityDigest, explained: &[Explained]) ->
         let paths = paths.iter().map(|path| shown(path)).collect();
         let is_image = record.images().any(|own| own.image == *object);
         let shows =
-            is_image.then(|| Shown { shows: "composefs image", object: None, bytes: record.image_size });
+            is_image.then_some(Shown { shows: "composefs image", object: None, bytes: record.image_size });
         images.push(holder(image, paths, shows));
     }
     Ok(Answer { about: format!("object {object}"), images })
