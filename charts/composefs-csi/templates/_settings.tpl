@@ -100,6 +100,7 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 - --pull-grace={{ .Values.node.pullGraceSeconds | int }}
 - --pull-wait={{ .Values.node.pullWaitSeconds | int }}
 - --gc-interval={{ .Values.node.gc.intervalSeconds | int }}
+- --stat-ahead={{ .Values.node.statAhead | int }}
 {{- range .Values.node.layoutDirs }}
 - --layout-dir={{ . }}
 {{- end }}
