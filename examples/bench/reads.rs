@@ -106,7 +106,7 @@ impl Sides<'_> {
             for way in ways {
                 let before = self.disk.requests()?;
                 let directory = match (from_cold, way) {
-                    (true, _) => self.from_cold(way)?,
+                    (true, _) => self.anew(way)?,
                     (false, Way::Overlay) => warm[0].clone(),
                     (false, _) => warm[1].clone(),
                 };
@@ -124,7 +124,7 @@ impl Sides<'_> {
     }
 
     /// The image, mounted anew as on a node that has just started.
-    fn from_cold(&self, way: Way) -> Result<PathBuf> {
+    fn anew(&self, way: Way) -> Result<PathBuf> {
         cold()?;
         if way == Way::Overlay {
             return self.podman.remount(self.reference);
