@@ -110,6 +110,7 @@ impl Cli {
             trust: self.trust.settings(),
             access: self.access.rule(),
             selinux_context: self.selinux_context.clone(),
+            stat_ahead: if let Command::Node(args) = &self.command { args.stat_ahead } else { 0 },
             min_transfer_rate: self.limits.min_transfer_rate,
             min_free: self.limits.min_free,
             max_layer_time: Duration::from_secs(self.limits.max_layer_time),

@@ -17,7 +17,7 @@ use super::csi::{capability, try_connect};
 use super::registry::Running;
 
 /// Arguments that commands do not know, each with its value behind an equals sign.
-const OF_THE_RUN_MODE: [&str; 9] = [
+const OF_THE_RUN_MODE: [&str; 10] = [
     "--layout-dir",
     "--pull-wait",
     "--pull-grace",
@@ -27,6 +27,7 @@ const OF_THE_RUN_MODE: [&str; 9] = [
     "--kubernetes-events",
     "--kubeconfig",
     "--image-prefetch",
+    "--stat-ahead",
 ];
 
 /// A node's directories. Lives through restarts of the plugin.

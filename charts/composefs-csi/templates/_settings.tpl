@@ -102,6 +102,7 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 - --gc-interval={{ .Values.node.gc.intervalSeconds | int }}
 - --scrub-days={{ .Values.node.scrub.everyDays | int }}
 - --scrub-rate={{ .Values.node.scrub.rateMiB | int }}
+- --stat-ahead={{ .Values.node.statAhead | int }}
 {{- range .Values.node.layoutDirs }}
 - --layout-dir={{ . }}
 {{- end }}

@@ -43,6 +43,10 @@ pub struct NodeArgs {
     /// Refuse images whose manifest does not carry their composefs digest (see `composefs-csi seal`).
     #[arg(long, env = "COMPOSEFS_CSI_REQUIRE_DIGEST")]
     pub require_composefs_digest: bool,
+    /// Objects of an image that are looked up in the background when it is first mounted, so that pods open files on a
+    /// cold node sooner: 1 KiB or more of the kernel's memory for each, until it needs it for others. 0 looks up none.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub stat_ahead: usize,
     /// Serve the Controller service on the same socket, for clusters of one node.
     #[arg(long)]
     pub with_controller: bool,
