@@ -101,6 +101,8 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 - --pull-grace={{ .Values.node.pullGraceSeconds | int }}
 - --pull-wait={{ .Values.node.pullWaitSeconds | int }}
 - --gc-interval={{ .Values.node.gc.intervalSeconds | int }}
+- --scrub-days={{ .Values.node.scrub.everyDays | int }}
+- --scrub-rate={{ .Values.node.scrub.rateMiB | int }}
 {{- range .Values.node.layoutDirs }}
 - --layout-dir={{ . }}
 {{- end }}

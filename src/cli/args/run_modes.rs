@@ -55,6 +55,9 @@ pub struct NodeArgs {
     /// When images go to make room.
     #[command(flatten)]
     pub watermarks: WatermarkArgs,
+    /// When all objects are read again.
+    #[command(flatten)]
+    pub scrub: ScrubArgs,
     /// Where credentials come from.
     #[command(flatten)]
     pub credentials: CredentialArgs,
@@ -105,6 +108,18 @@ impl WatermarkArgs {
         let high = high.min(100u8.saturating_sub(min_free));
         Ok((high, low.min(high)))
     }
+}
+
+/// When and how fast the node plugin reads all objects again.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ScrubArgs {
+    /// Days from the end of a round of scrubbing to the next: every object is read again in the background, so that a disk
+    /// that rots is known before a pod reads it. 0 for never.
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    pub scrub_days: u32,
+    /// The most MiB a second that scrubbing reads.
+    #[arg(long, value_name = "MIB", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub scrub_rate: u64,
 }
 
 /// Settings of the controller.
