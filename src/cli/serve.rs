@@ -44,6 +44,7 @@ pub(super) async fn node(
             policy: Policy::Watermarks { high, low, min_age: MIN_AGE, recent: RECENT },
         },
         integrity: args.integrity.into(),
+        follow: node::follow_interval(args.follow_interval)?,
         with_controller: args.with_controller,
         credential_providers: CredentialProviderSettings {
             pull_secrets: args.credentials.pull_secrets,

@@ -93,6 +93,9 @@ impl Provisioner {
             all = claim::merged(driver, parameters, &annotations)?;
         }
         match Content::parse(&all) {
+            Ok((content, _)) if content.followed().is_some() => {
+                Err(ProvisionError::Parameters(AttributeError::NOT_INLINE))
+            }
             Ok((content, _)) => Ok(content),
             Err(AttributeError::NoImage) => Err(ProvisionError::NoImage),
             Err(error) => Err(ProvisionError::Parameters(error)),

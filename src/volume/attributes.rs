@@ -16,7 +16,7 @@ use crate::oci::reference::{Reference, ReferenceError, Version};
 use crate::pull::PullPolicy;
 
 /// The known attributes; `reference` is an alias of `image`.
-pub(crate) const KEYS: [&str; 10] = [
+pub(crate) const KEYS: [&str; 11] = [
     "image",
     IMAGES,
     "reference",
@@ -27,7 +27,10 @@ pub(crate) const KEYS: [&str; 10] = [
     "platform",
     "noexec",
     "verify",
+    FOLLOW,
 ];
+/// Whether the volume shows another image when its tag names another.
+pub(super) const FOLLOW: &str = "follow";
 /// The list of several images ([`super::members`]), in the place of `image`.
 pub(super) const IMAGES: &str = "images";
 
@@ -48,6 +51,8 @@ pub(crate) struct Attributes {
     pub noexec: bool,
     /// The lowest integrity level, if the user demands one.
     pub verify: Option<Integrity>,
+    /// Show another image when the tag names another.
+    pub follow: bool,
 }
 
 /// The pod that a volume is for, as its context says. It comes from kubelet if the CSIDriver has `podInfoOnMount` and a
@@ -125,6 +130,12 @@ pub(crate) enum AttributeError {
     /// The patterns of `include` or `exclude` are none.
     #[error("volume attributes: {0}")]
     Choice(#[from] ChoiceError),
+    /// The volume cannot follow its tag.
+    #[error("volume attribute `follow` is true, and {why}")]
+    Follow {
+        /// Why not, and what to do.
+        why: &'static str,
+    },
     /// Another value is malformed.
     #[error("volume attribute `{key}` is {value:?}; {rule}")]
     Value {
@@ -138,6 +149,12 @@ pub(crate) enum AttributeError {
 }
 
 impl AttributeError {
+    /// Refuses to let a volume that is not inline follow its tag.
+    pub const NOT_INLINE: Self = Self::Follow {
+        why: "only an inline volume can follow its tag, because a PersistentVolume shows the same everywhere and at all \
+              times; leave `follow` out (for inline volumes, the CSIDriver needs podInfoOnMount)",
+    };
+
     /// Invalid: the user wrote the attributes.
     pub fn kind(&self) -> Kind {
         Kind::Invalid
@@ -174,8 +191,10 @@ impl Attributes {
             platform: given.get("platform").map(|text| Platform::from_str(text)).transpose()?,
             noexec: given.get("noexec").map_or(Ok(false), |text| flag("noexec", text))?,
             verify: given.get("verify").map(|text| level(text)).transpose()?,
+            follow: given.get(FOLLOW).map_or(Ok(false), |text| flag(FOLLOW, text))?,
             image,
         };
+        attributes.check_follow()?;
         let of_pod = |key: &str| added.get(key).copied().unwrap_or_default().to_owned();
         let pod = PodInfo {
             name: of_pod("csi.storage.k8s.io/pod.name"),
@@ -192,6 +211,21 @@ impl Attributes {
             Version::Tag(tag) if tag == "latest" => PullPolicy::Always,
             _ => PullPolicy::IfNotPresent,
         })
+    }
+
+    /// What moves can be followed, if the registry may be asked.
+    fn check_follow(&self) -> Result<(), AttributeError> {
+        let why = match self.pull_policy {
+            _ if !self.follow => return Ok(()),
+            _ if self.image.digest().is_some() => {
+                "the image is named by a digest, which never names another; name a tag only, or leave `follow` out"
+            }
+            Some(PullPolicy::Never) => {
+                "`pullPolicy` is Never, so the registry is not asked what the tag names; leave one of the two out"
+            }
+            _ => return Ok(()),
+        };
+        Err(AttributeError::Follow { why })
     }
 
     /// A `volume_context` with these attributes and another image.
@@ -216,6 +250,9 @@ impl Attributes {
         }
         if let Some(level) = self.verify {
             context.insert("verify".to_owned(), level.to_string());
+        }
+        if self.follow {
+            context.insert(FOLLOW.to_owned(), "true".to_owned());
         }
         context
     }
@@ -294,6 +331,8 @@ mod tests {
     }
 
     const IMAGE: (&str, &str) = ("image", "r.example/a/b:1");
+    const PINNED: &str =
+        "r.example/a:1@sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
     #[test]
     fn everything_at_once_and_back() {
@@ -325,6 +364,7 @@ mod tests {
         let (attributes, pod) = parse(&[IMAGE]).unwrap();
         assert_eq!((attributes.policy(), attributes.noexec), (PullPolicy::IfNotPresent, false));
         assert_eq!((attributes.path, attributes.platform), (PathBuf::new(), None));
+        assert!(!attributes.follow && parse(&[IMAGE, ("follow", "true")]).unwrap().0.follow);
         assert_eq!(pod, PodInfo::default());
         for latest in ["r.example/a", "r.example/a:latest"] {
             assert_eq!(parse(&[("image", latest)]).unwrap().0.policy(), PullPolicy::Always);
@@ -351,6 +391,9 @@ mod tests {
             (vec![IMAGE, ("noexec", "yes")], "`noexec`"),
             (vec![IMAGE, ("verify", "Read")], "fetch, mount or read"),
             (vec![("image", "busybox")], "`image`"),
+            (vec![IMAGE, ("follow", "yes")], "`follow`"),
+            (vec![IMAGE, ("follow", "true"), ("pullPolicy", "Never")], "`pullPolicy` is Never"),
+            (vec![("image", PINNED), ("follow", "true")], "named by a digest"),
         ] {
             let error = parse(&bad).unwrap_err();
             assert!(error.to_string().contains(word), "{error} should hold {word:?}");

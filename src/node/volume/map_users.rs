@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::execute::{Io, StepError};
 use super::guard::VolumeGuard;
 use super::metrics::VolumeMetrics;
-use super::pod_users;
+use super::pod_users::{self, PodUsersError};
 use super::record::{PublishedTarget, VolumeRecord};
 use super::target::TargetPath;
 use super::{VolumeError, Volumes};
@@ -172,6 +172,9 @@ impl Io<'_> {
         // Of an earlier boot, nothing is mounted; the publish will come.
         if record.boot != self.boot || self.mounter.mounted(&target.path)?.is_none() {
             return Ok(false);
+        }
+        if record.request.follow {
+            return Err(PodUsersError::Following.into());
         }
         let (image, path) = (record.composefs, record.request.path.clone());
         let spec = MountSpec { image, path, noexec: target.noexec };

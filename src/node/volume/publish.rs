@@ -34,6 +34,7 @@ impl Volumes {
         let begun = Instant::now();
         // Refusals that need neither disk nor network come first.
         self.check_content(&request)?;
+        self.check_follow(&request)?;
         let least = self.0.levels.demand(request.content.verify(), None)?;
         let mut wanted = request.publish_spec(least);
         let (guard, seen) = self.observe(self.guard(&request.volume)?, &request.target).await?;
@@ -42,7 +43,9 @@ impl Volumes {
             self.ensure_chosen(&request, caller, plan::image_to_publish(&wanted, &seen), &guard).await?
         else {
             // It is there. What is left of an earlier call is done.
-            return self.map_published(guard, request.target).await;
+            self.map_published(guard, request.target.clone()).await?;
+            self.follow(request).await;
+            return Ok(());
         };
         let (image, fetched) = (chosen.pinned.clone(), chosen.fetched);
         let bytes = image.bytes;
@@ -77,6 +80,7 @@ impl Volumes {
             milliseconds = milliseconds(begun),
             "published"
         );
+        self.follow(request).await;
         Ok(())
     }
 

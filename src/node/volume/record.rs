@@ -48,6 +48,10 @@ pub struct VolumeRecord {
     /// The images that it is made of, if there are several. Garbage collection keeps them, too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<PinnedMember>,
+    /// The images that it has shown before, where it follows a tag, and that somebody may still have open. Garbage collection
+    /// keeps them, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierImage>,
     /// The request for which the image was resolved.
     pub request: Requested,
     /// The boot during which the image was resolved.
@@ -71,6 +75,18 @@ pub struct Requested {
     /// What of the image.
     #[serde(default, skip_serializing_if = "Choice::is_all")]
     pub choice: Choice,
+    /// Whether it shows another image when the tag names another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follow: bool,
+}
+
+/// An image that a volume has shown before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierImage {
+    /// Its key in the store.
+    pub image: Digest,
+    /// The composefs image.
+    pub composefs: VerityDigest,
 }
 
 /// One published mount.
@@ -130,6 +146,7 @@ impl VolumeRecord {
             bytes,
             inodes,
             members,
+            earlier: Vec::new(),
             request,
             boot,
             staged: None,
@@ -169,6 +186,11 @@ impl VolumeRecord {
     pub(crate) fn is_form_of(&self, request: &Requested, image: &PinnedImage) -> bool {
         let is_same_list = !self.members.is_empty() && self.members == image.members;
         self.image == image.image || (is_same_list && self.request == *request)
+    }
+
+    /// Whether the volume follows a tag and has shown this image before: what a switch leaves that was interrupted.
+    pub(crate) fn has_shown(&self, image: &VerityDigest) -> bool {
+        self.request.follow && self.earlier.iter().any(|earlier| earlier.composefs == *image)
     }
 
     /// The entry for `path`.

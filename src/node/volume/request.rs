@@ -40,6 +40,7 @@ impl VolumeRequest {
             path: self.content.path().to_owned(),
             platform: self.content.platform(),
             choice: self.content.choice(),
+            follow: self.content.followed().is_some(),
         }
     }
 

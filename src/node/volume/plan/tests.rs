@@ -152,7 +152,13 @@ impl Node {
 
 fn request(number: u8) -> Requested {
     let path = if number == 0 { PathBuf::new() } else { "sub".into() };
-    Requested { image: format!("r.example/i{number}:1"), path, platform: None, choice: Default::default() }
+    Requested {
+        image: format!("r.example/i{number}:1"),
+        path,
+        platform: None,
+        choice: Default::default(),
+        follow: false,
+    }
 }
 
 #[derive(Debug, Clone)]
