@@ -14,6 +14,7 @@ pub mod plugin_socket;
 mod pod_users;
 mod prefetch;
 mod room;
+pub mod scrub;
 mod state_directory;
 pub mod status;
 pub mod supervise;

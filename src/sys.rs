@@ -10,6 +10,7 @@ pub mod kernel_log;
 pub mod lease;
 pub mod loop_device;
 pub mod mount_attr;
+pub mod page_cache;
 pub mod statmount;
 pub mod user_namespace;
 pub mod verity;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::credential_providers::{CredentialProviderSettings, credential_providers};
@@ -20,6 +20,7 @@ use super::kubernetes::KubernetesSettings;
 use super::plugin_socket::PluginSocket;
 use super::pod_users;
 use super::prefetch::{self, NodePrefetching};
+use super::scrub::{self, ScrubSchedule};
 use super::state_directory::{self, Claim};
 use super::status::StatusSource;
 use super::supervise::Supervisor;
@@ -52,6 +53,8 @@ use crate::oci::platform::Platform;
 use crate::volume::layouts::Layouts;
 
 /// How long calls may continue after a signal. The kubelet kills a pod after 30 seconds.
+/// Damaged objects that wait to be examined.
+const SUSPECTS: usize = 256;
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// Settings of the node plugin.
@@ -67,6 +70,8 @@ pub struct NodeRun {
     pub node: NodeSettings,
     /// Directories below which volumes may name OCI layouts.
     pub layout_dirs: Vec<PathBuf>,
+    /// When all objects are read again, and how fast.
+    pub scrub: ScrubSchedule,
     /// When housekeeping runs, and which images may be removed.
     pub schedule: Schedule,
     /// The lowest accepted integrity level of every mount.
@@ -239,14 +244,16 @@ async fn keep_volumes(
     ready.set(true);
     let store = Arc::clone(&engine.store);
     let watcher = CorruptionWatcher::new(Arc::clone(&store), corrupt_images);
-    let damage = kernel_log::follow(watcher, shutdown.clone());
+    let (found, suspects) = mpsc::channel(SUSPECTS);
+    let damage = kernel_log::follow(watcher, suspects, shutdown.clone());
+    let scrubbing = scrub::keep(Arc::clone(&store), settings.scrub, found, shutdown.clone());
     let sealing = verity::keep(Arc::clone(&store), least == Integrity::Read, shutdown.clone());
     let users = pod_users::follow(pods, volumes.clone(), shutdown.clone());
     let tags = volumes.clone();
     let tags = async move { Ok(tags.follow_tags().await?) };
     let house = House { store, mounter, volumes, node_events };
     let house = housekeeping::keep(house, settings.schedule, housekeeping, shutdown);
-    tokio::try_join!(damage, commands, sealing, prefetching, users, tags, house).map(|_| ())
+    tokio::try_join!(damage, scrubbing, commands, sealing, prefetching, users, tags, house).map(|_| ())
 }
 
 /// Listens for the operator's commands, and answers them until the shutdown. Volumes do not depend on it.

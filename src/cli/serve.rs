@@ -9,6 +9,7 @@ use crate::app::engine::EngineSettings;
 use crate::app::housekeeping::Schedule;
 use crate::app::kubernetes::KubernetesSettings;
 use crate::app::node::{self, NodeRun};
+use crate::app::scrub::ScrubSchedule;
 use crate::app::telemetry::level::LevelFile;
 use crate::image::store::gc::Policy;
 use crate::node::service::NodeSettings;
@@ -42,6 +43,10 @@ pub(super) async fn node(
         schedule: Schedule {
             every: Duration::from_secs(args.gc_interval),
             policy: Policy::Watermarks { high, low, min_age: MIN_AGE, recent: RECENT },
+        },
+        scrub: ScrubSchedule {
+            every: Duration::from_secs(u64::from(args.scrub.scrub_days) * 86_400),
+            rate: args.scrub.scrub_rate << 20,
         },
         integrity: args.integrity.into(),
         follow: node::follow_interval(args.follow_interval)?,

@@ -32,6 +32,7 @@ mod publish;
 mod read_ahead;
 mod relabel;
 mod selinux;
+mod stat_ahead;
 mod store_mount;
 mod superblock;
 mod table;

@@ -17,7 +17,7 @@ use super::csi::{capability, try_connect};
 use super::registry::Running;
 
 /// Arguments that commands do not know, each with its value behind an equals sign.
-const OF_THE_RUN_MODE: [&str; 10] = [
+const OF_THE_RUN_MODE: [&str; 11] = [
     "--follow-interval",
     "--layout-dir",
     "--pull-wait",
@@ -28,6 +28,7 @@ const OF_THE_RUN_MODE: [&str; 10] = [
     "--kubernetes-events",
     "--kubeconfig",
     "--image-prefetch",
+    "--stat-ahead",
 ];
 
 /// A node's directories. Lives through restarts of the plugin.

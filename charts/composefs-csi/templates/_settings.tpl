@@ -103,6 +103,9 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 {{- with .Values.node.followIntervalSeconds }}
 - --follow-interval={{ . | int }}
 {{- end }}
+- --scrub-days={{ .Values.node.scrub.everyDays | int }}
+- --scrub-rate={{ .Values.node.scrub.rateMiB | int }}
+- --stat-ahead={{ .Values.node.statAhead | int }}
 {{- range .Values.node.layoutDirs }}
 - --layout-dir={{ . }}
 {{- end }}

@@ -15,6 +15,7 @@ use super::id_map::Users;
 use super::object::ImageFile;
 use super::publish::{MountTarget, clone_mount, restrict};
 use super::read_ahead::ReadAhead;
+use super::stat_ahead::StatAhead;
 use super::store_mount::{Mount, StoreId};
 use super::users::{Maker, Published};
 use super::{
@@ -47,6 +48,7 @@ pub struct KernelMounter {
     /// Base mounts that were checked, by the device of their overlay.
     checked: Mutex<BTreeMap<VerityDigest, u64>>,
     read_ahead: ReadAhead,
+    stat_ahead: StatAhead,
 }
 
 impl KernelMounter {
@@ -110,8 +112,25 @@ impl KernelMounter {
             relabel::relabel(&objects, label);
         }
         let (recognised, checked) = (Mutex::default(), Mutex::default());
-        let read_ahead = ReadAhead::default();
-        Ok(Self { objects, store, bases, capabilities, sealed, recognised, contents, checked, read_ahead })
+        let (read_ahead, stat_ahead) = (ReadAhead::default(), StatAhead::default());
+        Ok(Self {
+            objects,
+            store,
+            bases,
+            capabilities,
+            sealed,
+            recognised,
+            contents,
+            checked,
+            read_ahead,
+            stat_ahead,
+        })
+    }
+
+    /// Looks up at most so many objects of each image in the background when its base mount is made.
+    #[must_use]
+    pub fn with_stat_ahead(self, objects: usize) -> Self {
+        Self { stat_ahead: StatAhead::new(objects), ..self }
     }
 
     /// What the self-test found.
@@ -154,6 +173,7 @@ impl KernelMounter {
                 }
                 let mount = self.capabilities.method().mount(image, self.objects.as_fd(), &self.bases)?;
                 self.read_ahead.begin(image);
+                self.stat_ahead.begin(image, &self.objects);
                 mount
             }
         };
@@ -250,6 +270,7 @@ impl KernelMounter {
         }
         lock(&self.recognised).remove(image);
         lock(&self.checked).remove(image);
+        self.stat_ahead.end(image);
         self.bases.drop_base(image)
     }
 }
