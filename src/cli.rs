@@ -17,6 +17,7 @@ mod progress;
 mod prune;
 mod pulls;
 mod push;
+mod refresh;
 mod scrub;
 mod seal;
 mod serve;
@@ -188,6 +189,9 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         Command::Pulls { command: None } => pulls::list(&cli.state_dir, output).await,
         Command::Pulls { command: Some(PullsCommand::Cancel { image }) } => {
             pulls::cancel(&cli.state_dir, image, output).await
+        }
+        Command::Refresh { what } => {
+            refresh::refresh(&cli.state_dir, what.as_deref().unwrap_or_default(), output).await
         }
         Command::Policy(PolicyCommand::Check { image, namespace, platform }) => {
             let wanted = Wanted::parse(image, platform.as_deref())?;

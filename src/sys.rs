@@ -7,6 +7,7 @@
 
 pub mod directory_watch;
 pub mod kernel_log;
+pub mod lease;
 pub mod loop_device;
 pub mod mount_attr;
 pub mod page_cache;

@@ -43,6 +43,7 @@ use crate::node::credential_providers::CredentialProviders;
 use crate::node::mount::{self, KernelMounter, Mounter, Verity};
 use crate::node::service::{NodeService, NodeSettings};
 use crate::node::state_directory::StateDirectory;
+use crate::node::volume::follow::{self, Followed};
 use crate::node::volume::guard::Guards;
 use crate::node::volume::levels::Levels;
 use crate::node::volume::metrics::VolumeMetrics;
@@ -79,6 +80,8 @@ pub struct NodeRun {
     pub integrity: Integrity,
     /// The most bytes that a pod may write to a volume; 0: no volume is writable.
     pub writable_max_bytes: u64,
+    /// How often the tags are asked for that volumes follow; `None` if no volume may follow one.
+    pub follow: Option<Duration>,
     /// Also serve the Controller service, for clusters of one node.
     pub with_controller: bool,
     /// Where credentials come from.
@@ -89,6 +92,20 @@ pub struct NodeRun {
     pub metrics_listen: Option<SocketAddr>,
     /// Follows the file with the log level.
     pub level: Option<LevelFile>,
+}
+
+/// How often tags are asked for, of seconds as an operator says it: 0 for never.
+///
+/// # Errors
+/// It is too often.
+pub fn follow_interval(seconds: u64) -> anyhow::Result<Option<Duration>> {
+    let every = Duration::from_secs(seconds);
+    anyhow::ensure!(
+        every.is_zero() || every >= follow::LEAST,
+        "--follow-interval is {seconds} s; it must be at least {} s, or 0 where no volume may follow a tag",
+        follow::LEAST.as_secs()
+    );
+    Ok((!every.is_zero()).then_some(every))
 }
 
 /// Serves until a termination signal or a failure. Mounts stay.
@@ -173,6 +190,7 @@ async fn keep_volumes(
     let noted = corrupt_images.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
     let (least, writable) = (settings.integrity, writable(settings.writable_max_bytes));
+    let follow = settings.follow;
     let (opened, token) = (Arc::clone(&state), shutdown.clone());
     let kubelet = settings.node.kubelet_dir.clone();
     let (pod_directories, pods) = PodDirectories::new();
@@ -180,21 +198,15 @@ async fn keep_volumes(
         // Before anything is mounted where nobody else sees it.
         mount::reaches_kubelet(&kubelet)?;
         let (directories, waiting) = ((opened, kubelet, pod_directories), (wanted, token));
-        open(
-            &engine,
-            directories,
-            (credential_providers, pod_events),
-            layouts,
-            waiting,
-            noted,
-            (least, writable),
-        )
+        let levels = (least, writable, follow);
+        open(&engine, directories, (credential_providers, pod_events), layouts, waiting, noted, levels)
     };
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
     metrics.add(engine.store.metrics())?;
     metrics.add(engine.images.metrics())?;
     metrics.add(&engine.images.gauges())?;
     metrics.add(volumes.metrics())?;
+    metrics.add(volumes.followed())?;
     let prefetching = NodePrefetching {
         cluster,
         kubernetes: settings.kubernetes,
@@ -242,9 +254,11 @@ async fn keep_volumes(
     let scrubbing = scrub::keep(Arc::clone(&store), settings.scrub, found, shutdown.clone());
     let sealing = verity::keep(Arc::clone(&store), least == Integrity::Read, shutdown.clone());
     let users = pod_users::follow(pods, volumes.clone(), shutdown.clone());
+    let tags = volumes.clone();
+    let tags = async move { Ok(tags.follow_tags().await?) };
     let house = House { store, mounter, volumes, node_events };
     let house = housekeeping::keep(house, settings.schedule, housekeeping, shutdown);
-    tokio::try_join!(damage, scrubbing, commands, sealing, prefetching, users, house).map(|_| ())
+    tokio::try_join!(damage, scrubbing, commands, sealing, prefetching, users, tags, house).map(|_| ())
 }
 
 /// Listens for the operator's commands, and answers them until the shutdown. Volumes do not depend on it.
@@ -274,7 +288,7 @@ fn open(
     layouts: Layouts,
     (housekeeping, shutdown): (Arc<Notify>, CancellationToken),
     corrupt_images: CorruptImages,
-    (least, writable): (Integrity, WritableLimit),
+    (least, writable, follow): (Integrity, WritableLimit, Option<Duration>),
 ) -> anyhow::Result<(Engine, Arc<dyn Mounter>, Volumes)> {
     let engine = Engine::open(settings)?;
     let mounter = engine.mounter()?;
@@ -302,6 +316,7 @@ fn open(
         pod_events,
         pod_directories,
         pulls: VolumePulls::default(),
+        followed: Followed::new(follow),
         state,
         shutdown,
         housekeeping,

@@ -1,7 +1,7 @@
 //! What the operator's commands ask a running node plugin: HTTP and JSON over a Unix socket in the state directory.
 //!
 //! `GET /status` answers with the state of the plugin, `GET /pulls` with the pulls under way, `POST /pulls/cancel` ends
-//! those of the image that the body names. Only root can connect: the socket has the mode 0600, and the kernel says who
+//! those of the image that the body names, `POST /refresh` asks for the tags that volumes follow. Only root can connect: the socket has the mode 0600, and the kernel says who
 //! is at the other end. Answers name the pods of all tenants. No answer holds a credential.
 
 use std::io;
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connections::{self, Listener, text};
 use super::status::{NodeStatus, StatusSource};
+pub use crate::node::volume::follow::FollowedVolume;
 use crate::pull::PullUnderWay;
 
 /// Bytes of a request's body, which is one reference.
@@ -103,9 +104,16 @@ async fn answer(request: Request<Incoming>, source: &StatusSource) -> Response<F
             Ok(body) => json(&source.puller.cancel(String::from_utf8_lossy(&body.to_bytes()).trim())),
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         },
+        (&Method::POST, "/refresh") => match Limited::new(request.into_body(), BODY_MAX).collect().await {
+            Ok(body) => {
+                let what = String::from_utf8_lossy(&body.to_bytes()).trim().to_owned();
+                json(&source.volumes.refresh(&what).await)
+            }
+            Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        },
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are GET /status, GET /pulls and POST /pulls/cancel\n".to_owned(),
+            "there are GET /status, GET /pulls, POST /pulls/cancel and POST /refresh\n".to_owned(),
         ),
     }
 }
@@ -139,6 +147,15 @@ pub async fn pulls(state_dir: &Path) -> anyhow::Result<Vec<PullUnderWay>> {
 /// No plugin is running, or it does not answer.
 pub async fn cancel(state_dir: &Path, image: &str) -> anyhow::Result<Vec<PullUnderWay>> {
     ask(state_dir, Method::POST, "/pulls/cancel", image.to_owned()).await
+}
+
+/// Asks for the tags that volumes follow: of the volume or the image that `what` names, or all if it is empty. Returns how
+/// these volumes stand.
+///
+/// # Errors
+/// No plugin is running, or it does not answer.
+pub async fn refresh(state_dir: &Path, what: &str) -> anyhow::Result<Vec<FollowedVolume>> {
+    ask(state_dir, Method::POST, "/refresh", what.to_owned()).await
 }
 
 async fn ask<T: DeserializeOwned>(

@@ -318,6 +318,11 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<PullsCommand>,
     },
+    /// Ask now for the tags that volumes of the running node plugin follow (`follow: "true"`), and say what each volume shows.
+    Refresh {
+        /// Only of this volume, or of the volumes of this image, as the list shows them.
+        what: Option<String>,
+    },
     /// Query the signature policy.
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -98,6 +98,9 @@ impl Provisioner {
             Ok((content, _)) if content.upper().is_some() => {
                 Err(ProvisionError::Parameters(UpperError::NotInline.into()))
             }
+            Ok((content, _)) if content.followed().is_some() => {
+                Err(ProvisionError::Parameters(AttributeError::NOT_INLINE))
+            }
             Ok((content, _)) => Ok(content),
             Err(AttributeError::NoImage) => Err(ProvisionError::NoImage),
             Err(error) => Err(ProvisionError::Parameters(error)),

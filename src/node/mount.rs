@@ -8,7 +8,8 @@
 //! <state>/mounts/               a mount of its own, unbindable: mounts below it reach no other namespace
 //! <state>/mounts/<64 hex>       the base mount of an image: EROFS below an overlay, read-only
 //! <state>/mounts/<64 hex>.lower the EROFS mount alone, for a moment, on kernels before 6.15
-//! <state>/mounts/<64 hex>.mapped, .top  what a pod with a user namespace gets, while it is put together
+//! <state>/mounts/<64 hex>.mapped, .top  what a pod with a user namespace, or with a volume that follows a tag, gets, while
+//!                               it is put together
 //! <state>/mounts/<64 hex>.upper, .writable  what a pod gets that may write, likewise
 //! ```
 //!
@@ -21,6 +22,7 @@ mod check;
 mod context;
 mod error;
 pub mod fake;
+mod follow;
 mod id_map;
 mod kernel;
 mod mountinfo;
@@ -43,6 +45,7 @@ use std::path::{Path, PathBuf};
 
 pub use capabilities::{Capabilities, Verity};
 pub use error::MountError;
+pub use follow::CURRENT;
 pub use kernel::{KernelMounter, unmount};
 pub use propagation::{NotShared, reaches_kubelet};
 pub use selinux::{BadContext, Labelling, SelinuxContext};
@@ -131,6 +134,22 @@ pub trait Mounter: Send + Sync + std::fmt::Debug {
         users: IdRange,
         target: &Path,
     ) -> Result<bool, MountError>;
+
+    /// Shows `spec` in the directory [`CURRENT`] of `target`, in place of what is shown there, in one step and wherever
+    /// the mount on `target` has been passed on to. `target` shows something in this way already, or has no mount yet.
+    /// Returns the level reached.
+    ///
+    /// # Errors
+    /// As [`Mounter::mount_at_least`]. The target then shows what it did before.
+    fn show_current(
+        &self,
+        spec: &MountSpec,
+        least: Integrity,
+        target: &Path,
+    ) -> Result<Integrity, MountError>;
+
+    /// Whether a mount of `image` exists anywhere, in whatever mount namespace, or detached with files in use. Unknown is yes.
+    fn in_use(&self, image: &VerityDigest) -> bool;
 
     /// Removes every image mount stacked on `target`. Succeeds if there is none. Refuses to remove a foreign mount. The
     /// directory stays.

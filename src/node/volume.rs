@@ -15,6 +15,7 @@ mod ensure_image;
 mod ensure_many;
 mod error;
 mod execute;
+pub mod follow;
 pub mod guard;
 pub mod levels;
 mod map_users;
@@ -49,6 +50,7 @@ pub(crate) use teardown::unmount_without_records;
 pub use volume_pulls::VolumePulls;
 
 use self::execute::Io;
+use self::follow::Followed;
 use self::guard::{Guards, VolumeGuard};
 use self::levels::Levels;
 use self::metrics::VolumeMetrics;
@@ -103,6 +105,8 @@ pub struct Parts {
     pub pod_directories: PodDirectories,
     /// Pulls of volumes, for their condition. Empty at first.
     pub pulls: VolumePulls,
+    /// The volumes that follow a tag. Empty at first.
+    pub followed: Followed,
     /// Where the records and the store are, and whether they still are.
     pub state: Arc<StateDirectory>,
     /// Cancelled when the plugin is to end: nobody waits for a pull any longer.
@@ -139,6 +143,11 @@ impl Volumes {
     /// The metrics of these volumes.
     pub(crate) fn metrics(&self) -> &VolumeMetrics {
         &self.0.metrics
+    }
+
+    /// The metrics of those that follow a tag.
+    pub(crate) fn followed(&self) -> &Followed {
+        &self.0.followed
     }
 
     fn guard(&self, volume: &VolumeId) -> Result<VolumeGuard, VolumeError> {

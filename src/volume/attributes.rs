@@ -17,7 +17,7 @@ use crate::oci::reference::{Reference, ReferenceError, Version};
 use crate::pull::PullPolicy;
 
 /// The known attributes; `reference` is an alias of `image`.
-pub(crate) const KEYS: [&str; 13] = [
+pub(crate) const KEYS: [&str; 14] = [
     "image",
     IMAGES,
     "reference",
@@ -31,7 +31,10 @@ pub(crate) const KEYS: [&str; 13] = [
     "writable",
     "upperSizeLimit",
     "upperMedium",
+    FOLLOW,
 ];
+/// Whether the volume shows another image when its tag names another.
+pub(super) const FOLLOW: &str = "follow";
 /// The list of several images ([`super::members`]), in the place of `image`.
 pub(super) const IMAGES: &str = "images";
 
@@ -54,6 +57,8 @@ pub(crate) struct Attributes {
     pub verify: Option<Integrity>,
     /// What the pod may write, if it may. Of the volume, also where it has several images.
     pub upper: Option<Upper>,
+    /// Show another image when the tag names another.
+    pub follow: bool,
 }
 
 /// The pod that a volume is for, as its context says. It comes from kubelet if the CSIDriver has `podInfoOnMount` and a
@@ -134,6 +139,12 @@ pub(crate) enum AttributeError {
     /// The volume cannot be written to as it asks for.
     #[error(transparent)]
     Upper(#[from] UpperError),
+    /// The volume cannot follow its tag.
+    #[error("volume attribute `follow` is true, and {why}")]
+    Follow {
+        /// Why not, and what to do.
+        why: &'static str,
+    },
     /// Another value is malformed.
     #[error("volume attribute `{key}` is {value:?}; {rule}")]
     Value {
@@ -147,6 +158,12 @@ pub(crate) enum AttributeError {
 }
 
 impl AttributeError {
+    /// Refuses to let a volume that is not inline follow its tag.
+    pub const NOT_INLINE: Self = Self::Follow {
+        why: "only an inline volume can follow its tag, because a PersistentVolume shows the same everywhere and at all \
+              times; leave `follow` out (for inline volumes, the CSIDriver needs podInfoOnMount)",
+    };
+
     /// Invalid: the user wrote the attributes.
     pub fn kind(&self) -> Kind {
         Kind::Invalid
@@ -183,12 +200,14 @@ impl Attributes {
             platform: given.get("platform").map(|text| Platform::from_str(text)).transpose()?,
             noexec: given.get("noexec").map_or(Ok(false), |text| flag("noexec", text))?,
             verify: given.get("verify").map(|text| level(text)).transpose()?,
+            follow: given.get(FOLLOW).map_or(Ok(false), |text| flag(FOLLOW, text))?,
             upper: Upper::parse(&given)?,
             image,
         };
         if let Some(upper) = attributes.upper {
             upper.check_promises(attributes.noexec, attributes.verify)?;
         }
+        attributes.check_follow()?;
         let of_pod = |key: &str| added.get(key).copied().unwrap_or_default().to_owned();
         let pod = PodInfo {
             name: of_pod("csi.storage.k8s.io/pod.name"),
@@ -205,6 +224,25 @@ impl Attributes {
             Version::Tag(tag) if tag == "latest" => PullPolicy::Always,
             _ => PullPolicy::IfNotPresent,
         })
+    }
+
+    /// What moves can be followed, if the registry may be asked.
+    fn check_follow(&self) -> Result<(), AttributeError> {
+        let why = match self.pull_policy {
+            _ if !self.follow => return Ok(()),
+            _ if self.image.digest().is_some() => {
+                "the image is named by a digest, which never names another; name a tag only, or leave `follow` out"
+            }
+            _ if self.upper.is_some() => {
+                "`writable` is true, and what a pod has written belongs to the image that it was written over; leave one \
+                 of the two out"
+            }
+            Some(PullPolicy::Never) => {
+                "`pullPolicy` is Never, so the registry is not asked what the tag names; leave one of the two out"
+            }
+            _ => return Ok(()),
+        };
+        Err(AttributeError::Follow { why })
     }
 
     /// A `volume_context` with these attributes and another image.
@@ -231,6 +269,9 @@ impl Attributes {
             context.insert("verify".to_owned(), level.to_string());
         }
         context.extend(self.upper.into_iter().flat_map(Upper::context));
+        if self.follow {
+            context.insert(FOLLOW.to_owned(), "true".to_owned());
+        }
         context
     }
 }
@@ -310,6 +351,8 @@ mod tests {
     const IMAGE: (&str, &str) = ("image", "r.example/a/b:1");
     const WRITABLE: (&str, &str) = ("writable", "true");
     const LIMIT: (&str, &str) = ("upperSizeLimit", "64Mi");
+    const PINNED: &str =
+        "r.example/a:1@sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
     #[test]
     fn everything_at_once_and_back() {
@@ -344,6 +387,7 @@ mod tests {
         let (attributes, pod) = parse(&[IMAGE]).unwrap();
         assert_eq!((attributes.policy(), attributes.noexec), (PullPolicy::IfNotPresent, false));
         assert_eq!((attributes.path, attributes.platform), (PathBuf::new(), None));
+        assert!(!attributes.follow && parse(&[IMAGE, ("follow", "true")]).unwrap().0.follow);
         assert_eq!(pod, PodInfo::default());
         for latest in ["r.example/a", "r.example/a:latest"] {
             assert_eq!(parse(&[("image", latest)]).unwrap().0.policy(), PullPolicy::Always);
@@ -373,6 +417,10 @@ mod tests {
             (vec![IMAGE, ("writable", "true")], "`upperSizeLimit`"),
             (vec![IMAGE, WRITABLE, LIMIT, ("noexec", "true")], "does not go with `noexec`"),
             (vec![IMAGE, WRITABLE, LIMIT, ("verify", "read")], "does not go with `verify: read`"),
+            (vec![IMAGE, ("follow", "yes")], "`follow`"),
+            (vec![IMAGE, ("follow", "true"), ("pullPolicy", "Never")], "`pullPolicy` is Never"),
+            (vec![("image", PINNED), ("follow", "true")], "named by a digest"),
+            (vec![IMAGE, WRITABLE, LIMIT, ("follow", "true")], "`writable` is true"),
         ] {
             let error = parse(&bad).unwrap_err();
             assert!(error.to_string().contains(word), "{error} should hold {word:?}");

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::attributes::{AttributeError, Attributes, IMAGES, PodInfo};
+use super::attributes::{AttributeError, Attributes, FOLLOW, IMAGES, PodInfo};
 use super::members;
 pub(crate) use super::members::Member;
 use super::upper::{self, Upper};
 use crate::integrity::Integrity;
 use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
+use crate::oci::reference::Reference;
+use crate::pull::PullPolicy;
 
 /// Images that are named where the content is named; of more only the number is said.
 const NAMED: usize = 3;
@@ -59,9 +61,15 @@ impl Content {
         whole.remove(IMAGES);
         let mut defaults = whole.clone();
         whole.insert("image".to_owned(), ANY_IMAGE.to_owned());
-        let (Attributes { path, noexec, verify, upper, .. }, pod) = Attributes::parse(&whole)?;
+        let (Attributes { path, noexec, verify, upper, follow, .. }, pod) = Attributes::parse(&whole)?;
+        if follow {
+            let why = "a volume of several images shows the same ones for as long as it is there; write one volume for \
+                       each image that is to be followed";
+            return Err(AttributeError::Follow { why });
+        }
         // What is said of the volume holds for each of its images, but for its sub-directory and what is written over them.
-        defaults.retain(|key, _| !key.contains('/') && key != "path" && !upper::KEYS.contains(&key.as_str()));
+        let of_volume = |key: &str| key == "path" || key == FOLLOW || upper::KEYS.contains(&key);
+        defaults.retain(|key, _| !key.contains('/') && !of_volume(key));
         let members = members::parse(list, &defaults)?;
         if let Some(upper) = upper {
             members
@@ -93,6 +101,25 @@ impl Content {
         match self {
             Self::One(attributes) => attributes.noexec,
             Self::Many(many) => many.noexec,
+        }
+    }
+
+    /// The reference that the volume follows, if it follows its tag.
+    pub fn followed(&self) -> Option<&Reference> {
+        match self {
+            Self::One(attributes) => attributes.follow.then_some(&attributes.image),
+            Self::Many(_) => None,
+        }
+    }
+
+    /// The same, asking the registry anew whatever the pull policy says.
+    #[must_use]
+    pub fn asked_anew(self) -> Self {
+        match self {
+            Self::One(attributes) => {
+                Self::One(Attributes { pull_policy: Some(PullPolicy::Always), ..attributes })
+            }
+            many @ Self::Many(_) => many,
         }
     }
 
@@ -196,7 +223,6 @@ fn title<T: fmt::Display>(images: impl ExactSizeIterator<Item = T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pull::PullPolicy;
 
     fn parse(pairs: &[(&str, &str)]) -> Result<(Content, PodInfo), AttributeError> {
         Content::parse(&pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
@@ -255,6 +281,18 @@ mod tests {
         assert!(error.to_string().contains("does not go with `verify: read`"), "{error}");
         let error = of("[{image: r.io/a:1, at: a, noexec: true}]").unwrap_err();
         assert!(error.to_string().contains("does not go with `noexec`"), "{error}");
+    }
+
+    #[test]
+    fn one_image_may_be_followed_and_several_may_not() {
+        let (content, _) =
+            parse(&[("image", "r.io/a:1"), ("follow", "true"), ("pullPolicy", "IfNotPresent")]).unwrap();
+        assert_eq!(content.followed().unwrap().to_string(), "r.io/a:1");
+        assert_eq!(Content::parse(&content.context()).unwrap().0, content);
+        assert_eq!(content.asked_anew().images()[0].policy(), PullPolicy::Always);
+        assert_eq!(parse(&[("images", LIST), ("follow", "false")]).unwrap().0.followed(), None);
+        let error = parse(&[("images", LIST), ("follow", "true")]).unwrap_err();
+        assert!(error.to_string().contains("several images"), "{error}");
     }
 
     #[test]

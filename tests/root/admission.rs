@@ -184,7 +184,7 @@ impl Node {
     }
 }
 
-fn reject() -> serde_json::Value {
+pub fn reject() -> serde_json::Value {
     json!({"type": "reject"})
 }
 

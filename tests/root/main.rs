@@ -16,6 +16,7 @@ mod cli;
 mod collection;
 mod damage;
 mod driver;
+mod follow;
 mod full;
 mod hardening;
 mod holds;

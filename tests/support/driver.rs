@@ -17,7 +17,8 @@ use super::csi::{capability, try_connect};
 use super::registry::Running;
 
 /// Arguments that commands do not know, each with its value behind an equals sign.
-const OF_THE_RUN_MODE: [&str; 11] = [
+const OF_THE_RUN_MODE: [&str; 12] = [
+    "--follow-interval",
     "--layout-dir",
     "--pull-wait",
     "--pull-grace",

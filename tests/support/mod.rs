@@ -10,6 +10,7 @@ pub mod artifacts;
 pub mod bench;
 pub mod chart;
 pub mod chunked;
+pub mod container;
 pub mod csi;
 pub mod dialects;
 pub mod disk;

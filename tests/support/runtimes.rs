@@ -42,7 +42,7 @@ impl Runtime {
             set.join(&libraries).display()
         );
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]).arg(program);
+        command.args(["--mount", "--propagation", "slave", "sh", "-c", &script, "sh"]).arg(program);
         if self == Self::Crun {
             command.arg("--cgroup-manager=disabled");
         }
@@ -95,12 +95,18 @@ impl Container {
 
     fn config(&self, volume: &Path, options: &[&str], script: &str) -> Value {
         let bind = |from: &Path, to: &str, options: &[&str]| {
-            let options = [&["rbind", "rprivate"], options].concat();
+            // kubelet's `mountPropagation`; a runtime takes one after the other.
+            let own: &[&str] = if options.contains(&"rslave") { &["rbind"] } else { &["rbind", "rprivate"] };
+            let options = [own, options].concat();
             json!({"type": "bind", "source": from, "destination": to, "options": options})
         };
         let kinds = ["pid", "mount", "ipc", "uts"].iter().chain(self.first.map(|_| &"user"));
         let mut linux = json!({"namespaces": kinds.map(|kind| json!({"type": kind})).collect::<Vec<_>>()});
         let mut volume = bind(volume, "/volume", options);
+        if options.contains(&"rslave") {
+            // As containerd and CRI-O write it then; crun makes everything private otherwise.
+            linux["rootfsPropagation"] = json!("rslave");
+        }
         let mut user = 65_534;
         if let Some(first) = self.first {
             let mapping = json!([{"containerID": 0, "hostID": first, "size": LENGTH}]);

@@ -1,14 +1,18 @@
 //! Volumes in containers of Debian's runc 1.1 and 1.3 and of crun: what their mounts keep of a volume's flags, as
-//! docs/SECURITY.md says, that nothing depends on it, and pods with a user namespace. Needs root.
+//! docs/SECURITY.md says, that nothing depends on it, pods with a user namespace, and volumes that follow a tag. Needs root.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
+use crate::support::archive::archive;
+use crate::support::container::share;
 use crate::support::driver::Machine;
-use crate::support::images::layout_from_dirs;
+use crate::support::images::{Image, Layout, layout_from_dirs};
 use crate::support::pod_users::write_users;
+use crate::support::registry::{Options, Registry};
 use crate::support::runtimes::{Container, Runtime};
+use crate::support::wait::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_gives_no_rights_whatever_its_container_s_mount_keeps() {
@@ -106,5 +110,55 @@ async fn pods_with_a_user_namespace_start_and_see_their_own_owners() {
         }
         plugin.node.clone().node_unpublish_volume(machine.unpublish(&pod)).await.unwrap();
     }
+    machine.assert_nothing_published();
+}
+
+/// Whether a process of a container has `word` in its command line: then its mounts are made.
+fn runs(word: &str) -> bool {
+    let lines =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned()).any(|line| line.contains(word))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_container_sees_the_image_to_which_its_volume_has_gone_on() {
+    let registry = Registry::start(Options::default());
+    let show = |version: usize| {
+        let content = version.to_string().repeat(5000);
+        let layout = Layout::of(&Image::new(vec![archive(&[("file", content.as_bytes())])]));
+        registry.push(&layout.reference("latest"), "team/app:live", &[])
+    };
+    let reference = show(0);
+    let machine =
+        Machine::new(&[&format!("--insecure-registry={}", registry.host()), "--follow-interval=3600"]);
+    share(&machine.path().join("kubelet"));
+    let plugin = machine.start().await;
+    let mut request = machine.publish("pod", &reference);
+    request.volume_context.insert("follow".to_owned(), "true".to_owned());
+    plugin.node.clone().node_publish_volume(request).await.unwrap();
+    let mut version = 0;
+    for runtime in Runtime::ALL {
+        // Without `readOnly` in the pod, and with it.
+        for options in [&["rslave", "rw"], &["rslave", "ro"]] {
+            let (old, word) = (version, format!("follower-{}-{version}", std::process::id()));
+            version += 1;
+            let script = format!(
+                "exec 3</volume/current/file; i=0; \
+                 until grep -q ^{version} /volume/current/file || [ $i -gt 2400 ]; do i=$((i+1)); sleep 0.05; done; \
+                 head -c1 <&3; head -c1 /volume/current/file; touch /volume/x /volume/current/x; : {word}"
+            );
+            let volume = machine.target("pod");
+            let container = tokio::task::spawn_blocking(move || {
+                Container::new(runtime, None).run(&volume, options, &script)
+            });
+            eventually("the container runs", || container.is_finished() || runs(&word)).await;
+            show(version);
+            let list = machine.run(&["refresh"]);
+            let (ended, said) = container.await.unwrap();
+            assert!(ended && said.starts_with(&format!("{old}{version}")), "{runtime:?}: {said}\n{list}");
+            assert_eq!(said.matches("Read-only file system").count(), 2, "{runtime:?}: {said}");
+        }
+    }
+    plugin.node.clone().node_unpublish_volume(machine.unpublish("pod")).await.unwrap();
     machine.assert_nothing_published();
 }

@@ -101,6 +101,9 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 - --pull-grace={{ .Values.node.pullGraceSeconds | int }}
 - --pull-wait={{ .Values.node.pullWaitSeconds | int }}
 - --gc-interval={{ .Values.node.gc.intervalSeconds | int }}
+{{- with .Values.node.followIntervalSeconds }}
+- --follow-interval={{ . | int }}
+{{- end }}
 - --scrub-days={{ .Values.node.scrub.everyDays | int }}
 - --scrub-rate={{ .Values.node.scrub.rateMiB | int }}
 - --stat-ahead={{ .Values.node.statAhead | int }}

@@ -46,6 +46,10 @@ pub struct NodeArgs {
     /// Refuse images whose manifest does not carry their composefs digest (see `composefs-csi seal`).
     #[arg(long, env = "COMPOSEFS_CSI_REQUIRE_DIGEST")]
     pub require_composefs_digest: bool,
+    /// Seconds after which the tag of a volume with `follow: "true"` is asked for again, at least 30; with 0, no volume may
+    /// follow a tag. The CSIDriver needs requiresRepublish, so that volumes are followed again after a restart.
+    #[arg(long, env = "COMPOSEFS_CSI_FOLLOW_INTERVAL", value_name = "SECONDS", default_value_t = 0)]
+    pub follow_interval: u64,
     /// Objects of an image that are looked up in the background when it is first mounted, so that pods open files on a
     /// cold node sooner: 1 KiB or more of the kernel's memory for each, until it needs it for others. 0 looks up none.
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -107,7 +107,8 @@ impl Store {
             Need::Hold => kept.push(Why::Hold),
             Need::Volume => {
                 let shows = |volume: &&VolumeImage| {
-                    volume.image == *image || volume.members.iter().any(|member| member.image == *image)
+                    volume.image == *image
+                        || volume.members.iter().chain(&volume.earlier).any(|member| member.image == *image)
                 };
                 let ids = volumes.iter().filter(shows).map(|volume| volume.volume_id.clone());
                 kept.extend(ids.map(|id| Why::Volume { id }));

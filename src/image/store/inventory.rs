@@ -45,7 +45,9 @@ impl Needs {
         add_missing(parts, &volumes, &mut needs.unknown)?;
         for volume in volumes {
             needs.volumes.insert(volume.image);
-            needs.volumes.extend(volume.members.into_iter().map(|member| member.image));
+            // What was shown before a reboot is nowhere open.
+            let earlier = if parts.volumes.is_current(&volume) { volume.earlier } else { Vec::new() };
+            needs.volumes.extend(volume.members.into_iter().chain(earlier).map(|member| member.image));
         }
         needs.pins = parts.pins.list()?.into_iter().collect();
         needs.prefetched = parts.prefetched.list()?.into_iter().map(|pin| pin.manifest).collect();

@@ -184,6 +184,10 @@ impl Marked {
             return Err(StoreError::Blocked(unknown.join("; ")));
         }
         let mut kept: BTreeSet<_> = volumes.iter().filter_map(|volume| volume.composefs).collect();
+        // Containers may have mounts of these that nobody sees from here.
+        kept.extend(
+            volumes.iter().flat_map(|volume| &volume.earlier).filter_map(|earlier| earlier.composefs),
+        );
         let prefetched = parts.prefetched.list()?.into_iter().map(|pin| pin.manifest);
         for pin in parts.pins.list()?.into_iter().chain(prefetched) {
             kept.extend(parts.first_digests.images_of(&pin)?);

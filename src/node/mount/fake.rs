@@ -30,6 +30,7 @@ struct State {
     bases: BTreeMap<VerityDigest, Integrity>,
     mounts: BTreeMap<PathBuf, Vec<Stacked>>,
     users: BTreeMap<PathBuf, IdRange>,
+    held: BTreeSet<VerityDigest>,
     faults: BTreeMap<&'static str, Errno>,
     calls: Vec<&'static str>,
 }
@@ -51,7 +52,7 @@ impl FakeMounter {
         self.lock().images.insert(image, directories.iter().map(PathBuf::from).collect());
     }
 
-    /// Makes the next call of `operation` (`mount`, `mounted`, `map`, `unmount`, `release`) fail with `errno`, before it does
+    /// Makes the next call of `operation` (`mount`, `mounted`, `map`, `show_current`, `unmount`, `release`) fail with `errno`, before it does
     /// anything.
     pub fn fail_next(&self, operation: &'static str, errno: Errno) {
         self.lock().faults.insert(operation, errno);
@@ -60,6 +61,13 @@ impl FakeMounter {
     /// Adds a foreign mount on `target`.
     pub fn mount_foreign(&self, target: &Path) {
         self.lock().mounts.entry(target.to_owned()).or_default().push(Stacked::Foreign);
+    }
+
+    /// A container has a mount of the image, where this process sees none; or not any more.
+    pub fn hold(&self, image: VerityDigest, is_held: bool) {
+        let mut state = self.lock();
+        state.held.remove(&image);
+        state.held.extend(is_held.then_some(image));
     }
 
     /// Forgets every mount, as a reboot does; the directories stay.
@@ -191,6 +199,32 @@ impl Mounter for FakeMounter {
         let top = MountSpec { path: PathBuf::new(), ..spec.clone() };
         state.mounts.entry(target.to_owned()).or_default().push(Stacked::Ours(top));
         Ok(true)
+    }
+
+    fn show_current(
+        &self,
+        spec: &MountSpec,
+        least: Integrity,
+        target: &Path,
+    ) -> Result<Integrity, MountError> {
+        let mut state = self.lock();
+        state.enter("show_current", target.display())?;
+        let before = match state.topmost(target)? {
+            Some(_) => state.mounts.remove(target),
+            None => None,
+        };
+        drop(state);
+        let shown = self.mount_at_least(spec, least, target);
+        if let (Err(_), Some(before)) = (&shown, before) {
+            self.lock().mounts.insert(target.to_owned(), before);
+        }
+        shown
+    }
+
+    fn in_use(&self, image: &VerityDigest) -> bool {
+        let state = self.lock();
+        let shows = |mount: &Stacked| matches!(mount, Stacked::Ours(spec) if spec.image == *image);
+        state.held.contains(image) || state.mounts.values().flatten().any(shows)
     }
 
     fn unmount(&self, target: &Path) -> Result<(), MountError> {

@@ -20,13 +20,14 @@ use super::store_mount::{Mount, StoreId};
 use super::superblock::MountMethod;
 use super::users::{Maker, Published};
 use super::{
-    Capabilities, IdRange, MountError, MountSpec, Mounter, SelinuxContext, Usage, Verity, check, probe,
-    relabel, selinux, table,
+    Capabilities, IdRange, MountError, MountSpec, Mounter, SelinuxContext, Usage, Verity, check, follow,
+    probe, relabel, selinux, table,
 };
 use crate::image::objects::Objects;
 use crate::image::store::Mounted;
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
+use crate::sys::lease::is_open_elsewhere;
 use crate::sys::statmount::mount_id;
 
 /// Mounts images of one store through the kernel. Needs CAP_SYS_ADMIN in the initial user namespace.
@@ -336,11 +337,13 @@ fn open_mount(target: &Path) -> Result<Option<(OwnedFd, Mount)>, MountError> {
 pub fn unmount(target: &Path) -> Result<(), MountError> {
     // The descriptor from `open_mount` would keep the mount busy, so it is dropped before the unmount.
     while let Some(mount) = open_mount(target)?.map(|(_, mount)| mount) {
-        if mount.image().is_none() {
+        let following = mount.is_following();
+        if mount.image().is_none() && !following {
             return Err(mount.foreign(target));
         }
-        // What is mounted in a top keeps it busy.
-        let unmounted = if mount.users().is_some() { unmount_tree(target) } else { unmount_lazily(target) };
+        // What is mounted in a tmpfs keeps it busy.
+        let is_tree = mount.users().is_some() || following;
+        let unmounted = if is_tree { unmount_tree(target) } else { unmount_lazily(target) };
         match unmounted {
             // EINVAL and ENOENT: unmounted meanwhile.
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
@@ -381,6 +384,9 @@ impl Mounter for KernelMounter {
     fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError> {
         match open_mount(target)? {
             None => Ok(None),
+            Some((top, mount)) if mount.is_following() => {
+                Ok(Some(follow::shown(&top, target)?.unwrap_or_else(follow::nothing)))
+            }
             Some((_, mount)) => mount.spec().map(Some).ok_or_else(|| mount.foreign(target)),
         }
     }
@@ -399,6 +405,47 @@ impl Mounter for KernelMounter {
             inodes: found.f_files,
             free_inodes: found.f_favail,
         }))
+    }
+
+    fn show_current(
+        &self,
+        spec: &MountSpec,
+        least: Integrity,
+        target: &Path,
+    ) -> Result<Integrity, MountError> {
+        let found = open_mount(target)?;
+        let image = ImageFile::lock(&self.objects, &spec.image)?;
+        let shown = self.base_mount(&image, least).and_then(|base| match found {
+            None => {
+                let target = MountTarget::open(target)?;
+                let maker = follow::Maker {
+                    method: self.capabilities.method(),
+                    store: self.store,
+                    bases: &self.bases,
+                };
+                let tree = maker.tree(&image, &base, spec)?;
+                target
+                    .attach(&tree)
+                    .map_err(|errno| MountError::kernel("move_mount", format!("image {}", spec.image), errno))
+            }
+            Some((top, mount)) if mount.is_following() => follow::switch(&top, &base, spec, target),
+            Some((_, mount)) => Err(mount.foreign(target)),
+        });
+        if shown.is_err()
+            && let Err(error) = self.drop_unused_base(&spec.image)
+        {
+            tracing::warn!(image = %spec.image, %error, "the base mount of an image that is not shown remains");
+        }
+        shown.map(|()| self.level(&spec.image))
+    }
+
+    fn in_use(&self, image: &VerityDigest) -> bool {
+        match ImageFile::lock(&self.objects, image) {
+            // The filesystem's own descriptor is the one that counts: every mount of it has that.
+            Ok(file) => is_open_elsewhere(&file).unwrap_or(true),
+            Err(MountError::NoSuchImage { .. }) => false,
+            Err(_) => true,
+        }
     }
 
     fn map(

@@ -43,18 +43,28 @@ impl<'a> MountTarget<'a> {
         let failed = |step: &str, errno| {
             MountError::kernel(step, format!("image {} on {}", spec.image, self.path.display()), errno)
         };
-        let clone = match resolve(base, spec)? {
-            None => clone_mount(base),
-            Some(directory) => clone_mount(&directory),
-        }
-        .map_err(|errno| failed("open_tree", errno))?;
-        let noexec = if spec.noexec { MountAttrFlags::MOUNT_ATTR_NOEXEC } else { MountAttrFlags::empty() };
-        let flags = if spec.upper.is_some() { GUARDED } else { CONFINED };
-        set_flags(&clone, flags | noexec).map_err(|errno| failed("mount_setattr", errno))?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        rustix::mount::move_mount(&clone, "", &self.place, "", flags)
-            .map_err(|errno| failed("move_mount", errno))
+        self.attach(&clone_of(base, spec)?).map_err(|errno| failed("move_mount", errno))
     }
+
+    /// Mounts a detached tree.
+    pub(super) fn attach(&self, tree: &OwnedFd) -> Result<(), Errno> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        rustix::mount::move_mount(tree, "", &self.place, "", flags)
+    }
+}
+
+/// A detached clone of the mount whose root is `base`, with the sub-directory and the flags that `spec` says.
+pub(super) fn clone_of(base: &OwnedFd, spec: &MountSpec) -> Result<OwnedFd, MountError> {
+    let failed = |step: &str, errno| MountError::kernel(step, format!("image {}", spec.image), errno);
+    let clone = match resolve(base, spec)? {
+        None => clone_mount(base),
+        Some(directory) => clone_mount(&directory),
+    }
+    .map_err(|errno| failed("open_tree", errno))?;
+    let noexec = if spec.noexec { MountAttrFlags::MOUNT_ATTR_NOEXEC } else { MountAttrFlags::empty() };
+    let flags = if spec.upper.is_some() { GUARDED } else { CONFINED };
+    set_flags(&clone, flags | noexec).map_err(|errno| failed("mount_setattr", errno))?;
+    Ok(clone)
 }
 
 /// A detached clone of the mount, with `directory` as its root.

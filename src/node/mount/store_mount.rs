@@ -24,6 +24,8 @@ pub(super) const GUARDED: MountAttrFlags =
 
 /// The prefix of the digest in the source of an image's overlay.
 const PREFIX: &str = "composefs:";
+/// The prefix of the source of the tmpfs of a volume that follows a tag.
+const FOLLOWING: &str = "composefs-following@";
 /// What follows the users in the source of a top (`mapped`) where nothing may be executed.
 const NOEXEC: &str = ",noexec";
 /// What follows the store in the source of a mount that can be written to, before the bytes of its upper.
@@ -84,7 +86,19 @@ pub(super) fn writable_source_of(image: &VerityDigest, store: StoreId, bytes: u6
     format!("{}{UPPER}{bytes}", source_of(image, store))
 }
 
+/// The source of the tmpfs of a volume that follows a tag: `composefs-following@<store>`.
+pub(super) fn following_source_of(store: StoreId) -> String {
+    format!("{FOLLOWING}{:x}.{:x}", store.device, store.inode)
+}
+
 impl Mount {
+    /// Whether this is the tmpfs of a volume that follows a tag, of whatever store.
+    pub(super) fn is_following(&self) -> bool {
+        // The source alone proves nothing: any mount can have that string.
+        let is_ours = self.fs_type == "tmpfs" && self.read_only && self.confined;
+        is_ours && self.source.to_str().is_some_and(|source| source.starts_with(FOLLOWING))
+    }
+
     /// The image, if this is an image mount: of an overlay, or the top over several mounts of one.
     pub(super) fn image(&self) -> Option<VerityDigest> {
         let (digest, _store) = self.source.to_str()?.strip_prefix(PREFIX)?.split_once('@')?;
@@ -242,6 +256,21 @@ mod tests {
             Mount { source: source_of(&image, STORE).into(), ..writable() },
         ] {
             assert_eq!(other.spec(), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_tmpfs_of_a_volume_that_follows_is_known_and_shows_no_image_itself() {
+        let following =
+            Mount { fs_type: "tmpfs".into(), source: following_source_of(STORE).into(), ..ours() };
+        assert_eq!((following.is_following(), following.image()), (true, None));
+        for other in [
+            Mount { read_only: false, ..following.clone() },
+            Mount { confined: false, ..following.clone() },
+            Mount { fs_type: "ramfs".into(), ..following },
+            ours(),
+        ] {
+            assert!(!other.is_following(), "{other:?}");
         }
     }
 

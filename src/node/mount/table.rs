@@ -91,6 +91,14 @@ pub(super) fn published_roots(
     Ok(whole.collect())
 }
 
+/// How many mounts are stacked on the mount point `point`.
+pub(super) fn stacked_on(point: &Path) -> Result<usize, MountError> {
+    // Each exactly once, which a scan does not promise.
+    let text = read_mountinfo()
+        .map_err(|errno| MountError::kernel("reading the mount table", "this mount namespace", errno))?;
+    Ok(mountinfo::parse(&text).filter(|line| line.mount.point == point).count())
+}
+
 /// Scans by listmount(2). Returns `ENOSYS` if listing fails or the kernel does not report the source. The fallback
 /// then visits mounts again; callers tolerate that.
 fn scan_by_id(visit: &mut impl FnMut(Mount) -> ControlFlow<()>) -> Result<(), Errno> {

@@ -14,7 +14,7 @@ use crate::csi::status::status;
 use crate::node::credential_providers::PodIdentity;
 use crate::node::volume::VolumeRequest;
 use crate::node::volume::target::TargetPath;
-use crate::volume::attributes::PodInfo;
+use crate::volume::attributes::{AttributeError, PodInfo};
 use crate::volume::content::Content;
 use crate::volume::id::{VolumeId, VolumeIdError};
 use crate::volume::secrets::{self, Tokens};
@@ -67,6 +67,11 @@ fn identity(
     Ok(PodIdentity { pod: PodInfo::default(), tokens })
 }
 
+/// Whether kubelet publishes an inline volume, which it says where the CSIDriver has `podInfoOnMount`.
+fn is_inline(context: &HashMap<String, String>) -> bool {
+    context.get("csi.storage.k8s.io/ephemeral").is_some_and(|text| text == "true")
+}
+
 /// Parses a request; the answer to one that cannot be is Invalid.
 pub(super) fn request(kubelet: &Path, raw: RawVolumeRequest) -> Result<VolumeRequest, Status> {
     // The volume id first: every later error is then logged with it.
@@ -80,6 +85,10 @@ pub(super) fn request(kubelet: &Path, raw: RawVolumeRequest) -> Result<VolumeReq
         let inline =
             raw.for_pod && !raw.staged && raw.context.get(EPHEMERAL).is_some_and(|text| text == "true");
         Upper::check_use(inline, raw.read_only).map_err(|error| status(error.kind(), &error))?;
+    }
+    if content.followed().is_some() && !(raw.for_pod && is_inline(&raw.context)) {
+        let error = AttributeError::NOT_INLINE;
+        return Err(status(error.kind(), &error));
     }
     let credentials = secrets::credentials(&raw.secrets).map_err(|error| status(error.kind(), &error))?;
     let identity =

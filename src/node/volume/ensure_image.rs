@@ -89,7 +89,7 @@ impl Volumes {
         }
     }
 
-    async fn ensure_content(
+    pub(super) async fn ensure_content(
         &self,
         request: &VolumeRequest,
         caller: Caller,

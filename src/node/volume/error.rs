@@ -68,6 +68,21 @@ pub enum VolumeError {
     /// The image is a directory that volumes may not name.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// No volume may follow a tag here.
+    #[error(
+        "volume attribute `follow` is true, and this node follows no tags; the operator sets --follow-interval \
+         (node.followIntervalSeconds of the chart)"
+    )]
+    NotFollowing,
+    /// Too many of a volume's earlier images are still open.
+    #[error(
+        "the volume goes on showing what it shows, because its {most} images before that are still in use: write \
+         mountPropagation: HostToContainer in the volumeMounts of each container, and let programs close what they have open"
+    )]
+    StillInUse {
+        /// How many.
+        most: usize,
+    },
     /// This node cannot reach the demanded integrity level.
     #[error(transparent)]
     Unreachable(#[from] UnreachableLevel),
@@ -134,6 +149,8 @@ impl VolumeError {
             Self::Layout(error) => error.kind(),
             Self::Unreachable(error) => error.kind(),
             Self::Writable(refusal) => refusal.kind(),
+            Self::NotFollowing => Kind::Unsupported,
+            Self::StillInUse { .. } => Kind::Exhausted,
             Self::Unknown(_) | Self::NotYet { .. } | Self::NotThere { .. } => Kind::NotFound,
             Self::Lost(_) => Kind::Bug,
         }

@@ -165,6 +165,9 @@ impl Io<'_> {
             Step::Mount(spec, least) => {
                 self.mounter.mount_at_least(spec, *least, target.path())?;
             }
+            Step::ShowCurrent(spec, least) => {
+                self.mounter.show_current(spec, *least, target.path())?;
+            }
             Step::Unmount => self.mounter.unmount(target.path())?,
             Step::RemoveDirectory => remove_directory(target)?,
             Step::Release(image) => self.mounter.release(image)?,

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::execute::{Io, StepError};
 use super::guard::VolumeGuard;
 use super::metrics::VolumeMetrics;
-use super::pod_users;
+use super::pod_users::{self, PodUsersError};
 use super::record::{PublishedTarget, VolumeRecord};
 use super::target::TargetPath;
 use super::writable::WritableRefusal;
@@ -177,6 +177,9 @@ impl Io<'_> {
         if record.request.upper.is_some() {
             // What idmaps, a top with mounts of the image in it, cannot be written to at its root.
             return Err(WritableRefusal::Users.into());
+        }
+        if record.request.follow {
+            return Err(PodUsersError::Following.into());
         }
         let (image, path) = (record.composefs, record.request.path.clone());
         let spec = MountSpec { image, path, noexec: target.noexec, upper: None };

@@ -11,10 +11,12 @@
 mod publish;
 mod refusal;
 mod stage;
+mod switch;
 
 pub(crate) use publish::{image_to_publish, publish, shown, unpublish};
 pub(crate) use refusal::VolumeRefusal;
 pub(crate) use stage::{image_to_stage, stage, unstage};
+pub(crate) use switch::{EARLIER_MAX, SwitchPlan, SwitchSpec, switch};
 
 use super::record::{PinnedImage, Requested, VolumeRecord};
 use super::target::{TargetPath, TargetState};
@@ -67,6 +69,8 @@ pub(crate) enum Step {
     CreateDirectory,
     /// Mount on the target, at this integrity level or a higher one.
     Mount(MountSpec, Integrity),
+    /// Show this in the directory of the target that changes what it shows, instead of what it shows.
+    ShowCurrent(MountSpec, Integrity),
     /// Unmount the target.
     Unmount,
     /// Remove the target directory, which must be empty by now.
@@ -117,6 +121,7 @@ fn record_with_image(
         record.staged.clone_from(&old.staged);
         if old.boot == seen.boot {
             record.targets.clone_from(&old.targets);
+            record.earlier.clone_from(&old.earlier);
         }
     }
     record

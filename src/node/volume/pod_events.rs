@@ -171,6 +171,30 @@ impl PodEvents {
         self.record(pod, volume, reason, text);
     }
 
+    /// Records that a volume which follows a tag shows another image.
+    pub(super) fn switched(
+        &self,
+        volume: &VolumeId,
+        pod: &PodInfo,
+        image: &str,
+        (new, old): (&Digest, &Digest),
+    ) {
+        let text = format!("the volume shows {new} now, which {image} names, instead of {old}");
+        // The last one is the one that holds.
+        self.send(
+            pod,
+            PodEvent { reason: EventReason::Switched, volume: volume.clone(), text, is_update: true },
+        );
+    }
+
+    /// Records why a volume which follows a tag goes on showing the old image, unless the pull goes on.
+    pub(super) fn not_switched(&self, volume: &VolumeId, pod: &PodInfo, image: &str, error: &VolumeError) {
+        let Some(reason) = EventReason::of(error) else { return };
+        self.forget(volume);
+        let text = format!("the volume goes on showing what it shows, and does not follow {image}: {error}");
+        self.record(pod, volume, reason, text);
+    }
+
     /// Forgets the pull of a volume that was unpublished.
     pub(super) fn forget_volume(&self, volume: &VolumeId) {
         self.forget(volume);

@@ -33,6 +33,11 @@ pub enum PodUsersError {
         /// The system's error.
         error: io::Error,
     },
+    /// The pod's volume follows a tag.
+    #[error(
+        "a volume that follows a tag cannot be had by a pod with a user namespace; leave out `follow`, or hostUsers: false"
+    )]
+    Following,
     /// The file is not as kubelet writes it.
     #[error(
         "the users of the pod in {} are not as kubelet gives them: {why}; is this kubelet newer than the driver?",
@@ -51,7 +56,7 @@ impl PodUsersError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Unreadable { .. } => Kind::Transient,
-            Self::Unknown { .. } => Kind::Unsupported,
+            Self::Following | Self::Unknown { .. } => Kind::Unsupported,
         }
     }
 }

@@ -35,6 +35,7 @@ impl Volumes {
         let begun = Instant::now();
         // Refusals that need neither disk nor network come first.
         self.check_content(&request)?;
+        self.check_follow(&request)?;
         let least = self.demand(&request, None)?;
         let mut wanted = request.publish_spec(least);
         let (guard, seen) = self.observe(self.guard(&request.volume)?, &request.target).await?;
@@ -43,7 +44,9 @@ impl Volumes {
             self.ensure_chosen(&request, caller, plan::image_to_publish(&wanted, &seen), &guard).await?
         else {
             // It is there. What is left of an earlier call is done.
-            return self.map_published(guard, request.target).await;
+            self.map_published(guard, request.target.clone()).await?;
+            self.follow(request).await;
+            return Ok(());
         };
         let (image, fetched) = (chosen.pinned.clone(), chosen.fetched);
         let bytes = image.bytes;
@@ -79,6 +82,7 @@ impl Volumes {
             milliseconds = milliseconds(begun),
             "published"
         );
+        self.follow(request).await;
         Ok(())
     }
 

@@ -48,6 +48,10 @@ pub struct VolumeRecord {
     /// The images that it is made of, if there are several. Garbage collection keeps them, too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<PinnedMember>,
+    /// The images that it has shown before, where it follows a tag, and that somebody may still have open. Garbage collection
+    /// keeps them, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierImage>,
     /// The request for which the image was resolved.
     pub request: Requested,
     /// The boot during which the image was resolved.
@@ -74,6 +78,9 @@ pub struct Requested {
     /// Bytes that the pod may write, if it may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upper: Option<u64>,
+    /// Whether it shows another image when the tag names another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follow: bool,
 }
 
 impl Requested {
@@ -82,6 +89,15 @@ impl Requested {
     pub(super) fn level(&self, of_image: Integrity) -> Integrity {
         if self.upper.is_some() { of_image.min(Integrity::Mount) } else { of_image }
     }
+}
+
+/// An image that a volume has shown before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierImage {
+    /// Its key in the store.
+    pub image: Digest,
+    /// The composefs image.
+    pub composefs: VerityDigest,
 }
 
 /// One published mount.
@@ -141,6 +157,7 @@ impl VolumeRecord {
             bytes,
             inodes,
             members,
+            earlier: Vec::new(),
             request,
             boot,
             staged: None,
@@ -180,6 +197,11 @@ impl VolumeRecord {
     pub(crate) fn is_form_of(&self, request: &Requested, image: &PinnedImage) -> bool {
         let is_same_list = !self.members.is_empty() && self.members == image.members;
         self.image == image.image || (is_same_list && self.request == *request)
+    }
+
+    /// Whether the volume follows a tag and has shown this image before: what a switch leaves that was interrupted.
+    pub(crate) fn has_shown(&self, image: &VerityDigest) -> bool {
+        self.request.follow && self.earlier.iter().any(|earlier| earlier.composefs == *image)
     }
 
     /// The entry for `path`.

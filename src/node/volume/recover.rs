@@ -106,6 +106,9 @@ fn recover_record(
             }
         }
     };
+    if kept.request.follow {
+        end_switch(io, guards, &kept);
+    }
     let mut mounted = false;
     for target in &record.targets {
         let shown = io.mounter.mounted(&target.path).ok().flatten().is_some();
@@ -116,6 +119,17 @@ fn recover_record(
         found.mounted += 1;
     } else if !kept.is_idle() {
         found.waiting += 1;
+    }
+}
+
+/// A volume that a call has is ended by that, or found by the next recovery.
+fn end_switch(io: Io<'_>, guards: &Guards, record: &VolumeRecord) {
+    let Some(guard) = record.volume_id.parse().ok().and_then(|id| guards.take(&id)) else { return };
+    if let Err(error) = io.end_switch(&guard) {
+        tracing::warn!(
+            volume.id = record.volume_id,
+            "a switch to another image was interrupted and cannot be ended yet: {error}"
+        );
     }
 }
 

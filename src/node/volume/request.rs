@@ -41,6 +41,7 @@ impl VolumeRequest {
             platform: self.content.platform(),
             choice: self.content.choice(),
             upper: self.content.upper().map(|upper| upper.bytes),
+            follow: self.content.followed().is_some(),
         }
     }
 

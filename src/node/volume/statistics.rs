@@ -1,6 +1,7 @@
 //! The size and the condition of a volume.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::record::VolumeRecord;
@@ -25,6 +26,8 @@ pub(crate) struct Statistics {
     pub abnormal: Option<String>,
     /// What the volume waits for, if a call of it does.
     pub awaited: Option<String>,
+    /// What it follows and shows, if it follows a tag.
+    pub followed: Option<String>,
     /// How long the pull of its image took, as far as its call has seen it, if that was long.
     pub slow: Option<Duration>,
 }
@@ -40,6 +43,10 @@ impl Statistics {
                 Some(usage) => format!("{}; {}", written(usage), healthy(level)),
                 None => healthy(level),
             },
+        };
+        let state = match &self.followed {
+            Some(followed) => format!("{state}; {followed}"),
+            None => state,
         };
         match (&self.awaited, self.slow) {
             (Some(awaited), _) => format!("{state}; {awaited}"),
@@ -82,6 +89,7 @@ impl Volumes {
     /// for a volume that is not there yet (specification, NodeGetVolumeStats: 5 NOT_FOUND).
     pub(crate) async fn statistics(&self, volume: VolumeId, path: String) -> Result<Statistics, VolumeError> {
         let (corrupt_images, pulls) = (self.0.corrupt_images.clone(), self.0.pulls.clone());
+        let parts = Arc::clone(&self.0);
         self.blocking(move |io| {
             let Some(record) = io.records.read(&volume)? else {
                 io.state.check()?;
@@ -110,7 +118,11 @@ impl Volumes {
             let is_written = record.request.upper.is_some() && abnormal.is_none();
             let usage = if is_written { io.mounter.usage(at)? } else { None };
             let (bytes, inodes) = (record.bytes, record.inodes);
-            Ok(Statistics { bytes, inodes, usage, integrity, abnormal, awaited, slow })
+            let followed = record.request.follow.then(|| {
+                let shown = record.pinned().manifest;
+                parts.followed.message(&volume, &record.request.image, &shown)
+            });
+            Ok(Statistics { bytes, inodes, usage, integrity, abnormal, awaited, followed, slow })
         })
         .await
     }
@@ -129,6 +141,8 @@ fn mount_problem(
 ) -> Option<String> {
     match mounted {
         Ok(Some(spec)) if spec.image == record.composefs => None,
+        // A switch goes on.
+        Ok(Some(spec)) if record.has_shown(&spec.image) => None,
         Ok(Some(spec)) => {
             let (expected, path) = (record.composefs, path.display());
             Some(format!("{path} shows image {} instead of {expected}; delete the pod", spec.image))
@@ -151,6 +165,7 @@ mod tests {
             integrity: Some(Integrity::Read),
             abnormal: None,
             awaited: None,
+            followed: None,
             slow: Some(Duration::from_secs(95)),
         };
         assert!(mounted.message().ends_with("(fs-verity); the pull of its image took 1 min 35 s"));

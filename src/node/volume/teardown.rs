@@ -28,6 +28,8 @@ impl Volumes {
     /// The mount or the directory cannot be removed.
     pub(crate) async fn unpublish(&self, volume: VolumeId, target: TargetPath) -> Result<(), VolumeError> {
         let begun = Instant::now();
+        // Nobody asks for its tag any more, even if this fails: kubelet tries again until it does not.
+        self.0.followed.forget(&volume);
         let guard = self.take_over(&volume).await?;
         let (unpublished, images) = (target.clone(), Arc::clone(&self.0.images));
         let changed = self

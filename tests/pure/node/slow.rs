@@ -51,6 +51,17 @@ impl Mounter for SlowMounter {
     ) -> Result<bool, MountError> {
         self.inner.map(spec, least, users, target)
     }
+    fn show_current(
+        &self,
+        spec: &MountSpec,
+        least: Integrity,
+        target: &Path,
+    ) -> Result<Integrity, MountError> {
+        self.inner.show_current(spec, least, target)
+    }
+    fn in_use(&self, image: &VerityDigest) -> bool {
+        self.inner.in_use(image)
+    }
     fn unmount(&self, target: &Path) -> Result<(), MountError> {
         self.inner.unmount(target)
     }

@@ -6,6 +6,23 @@ use super::switches::LISTS;
 use crate::support::chart::{VERSIONS, items, only, render, text, title, try_render};
 use crate::support::objects::check;
 
+/// A volume that follows a tag is asked for with what comes with a publish, and that is in memory only.
+#[test]
+fn volumes_that_follow_a_tag_are_published_again() {
+    let republish = |objects: &[Value]| {
+        only(objects, "CSIDriver", "csi.composefs.dev")["spec"]["requiresRepublish"].clone()
+    };
+    let arguments = |objects: &[Value]| {
+        only(objects, "DaemonSet", "-node")["spec"]["template"]["spec"]["containers"].to_string()
+    };
+    let off = render("1.34.9", &[]);
+    assert!(republish(&off) == false && !arguments(&off).contains("--follow-interval"));
+    let on = render("1.34.9", &["node.followIntervalSeconds=300"]);
+    assert!(republish(&on) == true && arguments(&on).contains("--follow-interval=300"));
+    let refused = try_render("1.34.9", &["node.followIntervalSeconds=5"]);
+    assert!(!refused.status.success(), "registries must not notice");
+}
+
 /// What a release of Kubernetes does not know must not be sent to it.
 #[test]
 fn the_csi_driver_fits_the_release() {

@@ -21,13 +21,19 @@ pub(in crate::image::store) struct VolumeImage {
     /// The images that this one is made of: they are asked for again whenever the volume is published.
     #[serde(default)]
     pub(in crate::image::store) members: Vec<VolumeMember>,
+    /// Images that a volume which follows a tag has shown before, and that somebody may still have open.
+    #[serde(default)]
+    pub(in crate::image::store) earlier: Vec<VolumeMember>,
     boot: Option<String>,
 }
 
-/// One of the images that a volume's image is made of.
+/// One of the images that a volume's image is made of, or one that it has shown.
 #[derive(Deserialize)]
 pub(in crate::image::store) struct VolumeMember {
     pub(in crate::image::store) image: Digest,
+    /// The composefs image, of one that was shown.
+    #[serde(default)]
+    pub(in crate::image::store) composefs: Option<VerityDigest>,
 }
 
 /// The volume records of a store.
@@ -58,7 +64,10 @@ impl Volumes {
     pub fn may_show(&self, manifest: &Digest) -> Result<bool, StoreError> {
         let mut unknown = Vec::new();
         let volumes = self.list(&mut unknown)?;
-        let shows = |v: &VolumeImage| v.image == *manifest && self.is_current(v);
+        let shows = |v: &VolumeImage| {
+            let mut images = v.earlier.iter().map(|earlier| &earlier.image).chain([&v.image]);
+            images.any(|image| image == manifest) && self.is_current(v)
+        };
         Ok(!unknown.is_empty() || volumes.iter().any(shows))
     }
 

@@ -51,7 +51,12 @@ pub(crate) fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -
         mode: want.mode,
         least: want.least,
     });
+    let was_shown = seen.mounted.as_ref().is_some_and(|found| record.has_shown(&found.image));
     let mut steps = vec![Step::Record(Box::new(record))];
+    let mount = |spec| match want.request.follow {
+        true => Step::ShowCurrent(spec, want.least),
+        false => Step::Mount(spec, want.least),
+    };
     match (&seen.mounted, seen.directory) {
         // A mount without a record is adopted if it is what the request wants.
         (Some(found), _)
@@ -64,15 +69,17 @@ pub(crate) fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -
             }
             // Its integrity level is not recorded, so a demand needs a new mount.
             if want.least > Integrity::Fetch {
-                steps.extend([Step::Unmount, Step::Mount(spec, want.least)]);
+                steps.extend([Step::Unmount, mount(spec)]);
             }
         }
+        // A switch was interrupted.
+        (Some(_), _) if was_shown => steps.push(mount(spec)),
         (Some(found), _) => {
             let what = format!("image {} without a record", found.image);
             return VolumePlan::Refuse(VolumeRefusal::Occupied { target: want.target.clone(), what });
         }
-        (None, TargetState::Missing) => steps.extend([Step::CreateDirectory, Step::Mount(spec, want.least)]),
-        (None, TargetState::Empty) => steps.push(Step::Mount(spec, want.least)),
+        (None, TargetState::Missing) => steps.extend([Step::CreateDirectory, mount(spec)]),
+        (None, TargetState::Empty) => steps.push(mount(spec)),
         (None, TargetState::Filled) => {
             return refuse_target(&want.target, "is a directory with files in it", Kind::Conflict);
         }
@@ -133,7 +140,7 @@ fn refusal(want: &PublishSpec, seen: &Observed) -> Option<VolumeRefusal> {
     }
     let record = seen.record.as_ref()?;
     if let (Some(found), Some(mounted)) = (published(record, want, seen), &seen.mounted) {
-        if mounted.image != record.composefs {
+        if mounted.image != record.composefs && !record.has_shown(&mounted.image) {
             let what = format!("image {} instead of {}", mounted.image, record.composefs);
             return Some(VolumeRefusal::Occupied { target: want.target.clone(), what });
         }

@@ -158,6 +158,7 @@ fn request(number: u8) -> Requested {
         platform: None,
         choice: Default::default(),
         upper: None,
+        follow: false,
     }
 }
 

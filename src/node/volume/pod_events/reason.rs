@@ -18,6 +18,8 @@ pub(crate) enum EventReason {
     Pulling,
     /// The pull is done.
     Pulled,
+    /// A volume that follows a tag shows another image.
+    Switched,
     /// A decision denies the image to the pod: by the registry, the operator, a policy, or a check that found the image
     /// or its records changed. A retry does not help.
     Refused,
@@ -30,13 +32,15 @@ pub(crate) enum EventReason {
 impl EventReason {
     /// Every reason, for tables and tests.
     #[cfg(test)]
-    const ALL: [Self; 5] = [Self::Pulling, Self::Pulled, Self::Refused, Self::RateLimited, Self::Failed];
+    const ALL: [Self; 6] =
+        [Self::Pulling, Self::Pulled, Self::Switched, Self::Refused, Self::RateLimited, Self::Failed];
 
     /// The name in the event: the same as kubelet's for container images. The reporting component tells them apart.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pulling => "Pulling",
             Self::Pulled => "Pulled",
+            Self::Switched => "Switched",
             Self::Refused => "Refused",
             Self::RateLimited => "RateLimited",
             Self::Failed => "Failed",
@@ -74,8 +78,12 @@ pub(super) fn rate_limit(error: &PullError) -> Option<&SourceError> {
 
 fn is_refusal(error: &VolumeError) -> bool {
     match error.cause() {
-        // The operator demands a level of integrity, or has not allowed the directory, or that pods write.
-        VolumeError::Unreachable(_) | VolumeError::Layout(_) | VolumeError::Writable(_) => true,
+        // The operator demands a level of integrity, or has not allowed the directory, or that pods write, or that volumes
+        // follow.
+        VolumeError::Unreachable(_)
+        | VolumeError::Layout(_)
+        | VolumeError::Writable(_)
+        | VolumeError::NotFollowing => true,
         VolumeError::Pull(error) => is_refused_pull(error),
         VolumeError::Step(StepError::Mount(error)) => is_refused_mount(error),
         // The volume is in use with other attributes, or the work failed.
@@ -91,6 +99,7 @@ fn is_refusal(error: &VolumeError) -> bool {
         | VolumeError::Unknown(_)
         | VolumeError::NotYet { .. }
         | VolumeError::NotThere { .. }
+        | VolumeError::StillInUse { .. }
         | VolumeError::Lost(_) => false,
     }
 }
