@@ -10,7 +10,7 @@ use composefs_csi::csi::proto::{CreateVolumeRequest, GetCapacityRequest};
 use serde_json::json;
 use tonic::Code;
 
-use super::api::{answer, eventually, kubeconfig, refusal};
+use super::api::{answer, kubeconfig, refusal};
 use crate::support::archive::archive;
 use crate::support::csi::{capability, context, try_connect};
 use crate::support::driver::Machine;
