@@ -33,6 +33,7 @@ mod gauges;
 mod layer_stream;
 mod layers;
 mod limits;
+mod make_file;
 mod manifest_path;
 mod metrics;
 mod outline;
