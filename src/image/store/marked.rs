@@ -184,7 +184,7 @@ impl Marked {
             return Err(StoreError::Blocked(unknown.join("; ")));
         }
         let mut kept: BTreeSet<_> = volumes.iter().filter_map(|volume| volume.composefs).collect();
-        let prefetched = parts.prefetched.list()?.into_iter().map(|pin| pin.manifest);
+        let prefetched = parts.prefetched.list()?.into_iter().map(|pin| pin.image);
         for pin in parts.pins.list()?.into_iter().chain(prefetched) {
             kept.extend(parts.first_digests.images_of(&pin)?);
         }
