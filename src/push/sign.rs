@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::PushError;
 use super::key::SigningKey;
+use super::manifest::Documents;
 use super::publish::put;
 use crate::oci::SourceError;
 use crate::oci::destination::{NewManifest, NewName, Repository};
@@ -49,7 +50,9 @@ pub(super) async fn sign(
     };
     let before = before.as_deref();
     let signed = signed(before, &document, &signing.key, &tag)?;
-    let Some((config, manifest)) = signed else { return Ok(Digest::of(before.unwrap_or_default())) };
+    let Some(Documents { config, manifest }) = signed else {
+        return Ok(Digest::of(before.unwrap_or_default()));
+    };
     put(to, &document).await?;
     put(to, &config).await?;
     let manifest = NewManifest { media_type: OCI_MANIFEST.to_owned(), bytes: manifest.into() };
@@ -76,7 +79,7 @@ fn signed(
     document: &[u8],
     key: &SigningKey,
     tag: &str,
-) -> Result<Option<(Vec<u8>, Vec<u8>)>, PushError> {
+) -> Result<Option<Documents>, PushError> {
     let other = || PushError::NoSignatures { tag: tag.to_owned() };
     let mut manifest: Map<String, Value> = match before {
         Some(bytes) => serde_json::from_slice(bytes).map_err(|_| other())?,
@@ -111,7 +114,7 @@ fn signed(
     manifest.insert("mediaType".to_owned(), OCI_MANIFEST.into());
     manifest.insert("config".to_owned(), described);
     manifest.insert("layers".to_owned(), layers.into());
-    Ok(Some((config, Value::Object(manifest).to_string().into_bytes())))
+    Ok(Some(Documents { config, manifest: Value::Object(manifest).to_string().into_bytes() }))
 }
 
 #[cfg(test)]
@@ -134,11 +137,11 @@ mod tests {
         let (ours, theirs) = (key(), key());
         let document = document("r.io/team/model", &Digest::of(b"image"));
         let made = |before: Option<&[u8]>, key: &SigningKey| signed(before, &document, key, "t").unwrap();
-        let (config, first) = made(None, &theirs).unwrap();
+        let Documents { config, manifest: first } = made(None, &theirs).unwrap();
         let manifest: Value = serde_json::from_slice(&first).unwrap();
         assert_eq!(manifest["config"]["digest"], Digest::of(&config).to_string());
         assert_eq!(manifest["layers"][0]["mediaType"], SIMPLE);
-        let (config, both) = made(Some(&first), &ours).unwrap();
+        let Documents { config, manifest: both } = made(Some(&first), &ours).unwrap();
         let manifest: Value = serde_json::from_slice(&both).unwrap();
         assert_eq!(manifest["layers"].as_array().unwrap().len(), 2);
         let config: Value = serde_json::from_slice(&config).unwrap();

@@ -200,7 +200,7 @@ fn what_push_signs_cosign_and_a_policy_verify() {
         let (key, public) = (format!("{name}.pem"), format!("{name}.pub"));
         let encrypted = ["-aes-256-cbc", "-pass", "pass:a word"];
         let options = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &key];
-        openssl(&[&options[..], if name == "one" { &encrypted } else { &[] }].concat());
+        openssl(&[&options[..], if name == "one" { &encrypted[..] } else { &[] }].concat());
         openssl(&["pkey", "-in", &key, "-passin", "pass:a word", "-pubout", "-out", &public]);
     }
     let desk = machine(&registry, &[]);
