@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
@@ -18,7 +17,7 @@ use super::seal::{self, Sealed};
 use super::sign::{self, Signing};
 use super::{send, split};
 use crate::image::tree::Rules;
-use crate::oci::destination::{Begun, NewBlob, NewManifest, NewName, Repository};
+use crate::oci::destination::{NewManifest, NewName, Repository};
 use crate::oci::digest::Digest;
 use crate::oci::limits::ImageLimits;
 use crate::oci::manifest::OCI_MANIFEST;
@@ -105,7 +104,7 @@ pub async fn push(
         let options = options.clone();
         blocking(move || documents(&plans, &blobs, &options)).await?
     };
-    put(&**to, &documents.config).await?;
+    send::put(&**to, &documents.config).await?;
     let manifest = NewManifest { media_type: OCI_MANIFEST.to_owned(), bytes: documents.manifest.into() };
     // A tag that moves before its image is signed would lead pods to what their policy refuses.
     let signature = match &options.sign {
@@ -185,19 +184,6 @@ fn documents(
     };
     let sealed = seal::seal(plans, blobs, &mut documents, options.seal, &options.limits)?;
     Ok((documents, sealed))
-}
-
-/// Sends a small blob that is in memory.
-pub(super) async fn put(to: &dyn Repository, bytes: &[u8]) -> Result<(), PushError> {
-    let blob = NewBlob { digest: Digest::of(bytes), size: bytes.len() as u64 };
-    if to.has_blob(&blob).await? {
-        return Ok(());
-    }
-    if let Begun::Open(mut upload) = to.begin(&blob, None).await? {
-        upload.append(Bytes::copy_from_slice(bytes)).await?;
-        upload.finish().await?;
-    }
-    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(

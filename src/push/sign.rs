@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::error::PushError;
 use super::key::SigningKey;
 use super::manifest::Documents;
-use super::publish::put;
+use super::send::put;
 use crate::oci::SourceError;
 use crate::oci::destination::{NewManifest, NewName, Repository};
 use crate::oci::digest::Digest;

@@ -261,8 +261,8 @@ fn what_push_signs_cosign_and_a_policy_verify() {
         .env("COSIGN_PASSWORD", "")
         .arg("generate-key-pair"));
     let other = to.replace("model:1", "other:1");
-    let mut refused = desk.command(&["push", root.path().to_str().unwrap(), &other, "--key"]);
-    let refused = refused.arg(at.path().join("cosign.key")).output().unwrap();
+    let key = format!("--key={}", at.path().join("cosign.key").display());
+    let refused = desk.command(&["push", root.path().to_str().unwrap(), &other, &key]).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("cosign's own form"), "{said}");
 }
