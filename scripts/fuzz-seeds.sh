@@ -60,9 +60,10 @@ for seed in "$here"/fuzz/seeds/signature/*; do with signature "$(basename "$seed
 for seed in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/sigstore-verify-*/test_data/bundles/*.json; do
     if [ -f "$seed" ]; then with signature "$(basename "$seed" .json)" '\x02' <"$seed"; fi
 done
-mkdir -p "$out/reference" "$out/policy"
-cp "$here"/fuzz/seeds/policy/* "$out/policy/"
-cp "$here"/fuzz/seeds/reference/* "$out/reference/"
+for target in reference policy hosts_toml registries_conf; do
+    mkdir -p "$out/$target"
+    cp "$here/fuzz/seeds/$target"/* "$out/$target/"
+done
 # Entries of a record: a directory `a`, a file in it, a link to that.
 printf '\x07\x01\x00\x01a\xed\x03\x00\x00\x00\x00\x00\x02\x01\x02/b\xa4\x03\x00\x00\x00\x00\x00\x02hi\x05\x00\x01c\x03a/b' |
     { mkdir -p "$out/layer_record"; cat >"$out/layer_record/three"; }

@@ -19,6 +19,7 @@ for target in "$@"; do
     case $target in
     tar | layer) dictionary=tar longest=16384 ;;
     policy) dictionary=policy longest=8192 ;;
+    hosts_toml | registries_conf) dictionary=mirrors longest=4096 ;;
     tree | layer_record) dictionary='' longest=2048 ;;
     *) dictionary=json longest=8192 ;;
     esac

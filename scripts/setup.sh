@@ -30,7 +30,7 @@ needs() {
                     echo /etc/ssl/certs/ca-certificates.crt:ca-certificates ;;
         test)       needs build
                     echo docker-registry:docker-registry skopeo:skopeo umoci:umoci podman:podman buildah:buildah
-                    echo htpasswd:apache2-utils openssl:openssl setfattr:attr setfacl:acl mke2fs:e2fsprogs
+                    echo htpasswd:apache2-utils openssl:openssl setfattr:attr setfacl:acl mke2fs:e2fsprogs mkfs.xfs:xfsprogs
                     echo mount:mount losetup:mount cpio:cpio bsdtar:libarchive-tools python3:python3 zstd:zstd xz:xz-utils strings:binutils
                     echo /usr/lib/python3/dist-packages/grpc:python3-grpcio
                     python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv:python3-venv

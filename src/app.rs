@@ -1,5 +1,6 @@
 //! Wiring: settings, telemetry, supervision, the run modes.
 
+mod capabilities;
 mod connections;
 pub mod controller;
 pub mod credential_providers;
@@ -14,6 +15,7 @@ pub mod plugin_socket;
 mod pod_users;
 mod prefetch;
 mod room;
+pub mod scrub;
 mod state_directory;
 pub mod status;
 pub mod supervise;

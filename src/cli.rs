@@ -4,16 +4,20 @@ mod access;
 mod args;
 mod completions;
 mod failure;
+mod fsck;
 mod images;
 mod inspect;
 mod limits;
 mod mounts;
 mod output;
 mod parts;
+mod pins;
 mod policy;
 mod progress;
+mod prune;
 mod pulls;
 mod push;
+mod scrub;
 mod seal;
 mod serve;
 mod status;
@@ -22,13 +26,14 @@ mod stored;
 mod transfer;
 mod trust;
 mod verify;
+mod why;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
 
-use self::args::{Cli, Command, LogFormat, PARALLEL_LAYERS, PolicyCommand, PullsCommand};
+use self::args::{Cli, Command, LogFormat, PARALLEL_LAYERS, PolicyCommand, PullsCommand, StoreCommand};
 use self::images::Wanted;
 use self::stored::Stored;
 use crate::app::engine::{Engine, EngineSettings};
@@ -105,6 +110,7 @@ impl Cli {
             trust: self.trust.settings(),
             access: self.access.rule(),
             selinux_context: self.selinux_context.clone(),
+            stat_ahead: if let Command::Node(args) = &self.command { args.stat_ahead } else { 0 },
             min_transfer_rate: self.limits.min_transfer_rate,
             min_free: self.limits.min_free,
             max_layer_time: Duration::from_secs(self.limits.max_layer_time),
@@ -154,11 +160,20 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         }
         // Needs no store: a machine that builds has none.
         Command::Push(arguments) => push::push(&cli.engine(PARALLEL_LAYERS), arguments, output).await,
-        Command::Pin { image } => store::pin(&engine()?, Stored::parse(image, None)?, true, output).await,
-        Command::Unpin { image } => store::pin(&engine()?, Stored::parse(image, None)?, false, output).await,
+        Command::Pin { image, reason, time } => {
+            let wish = pins::Wish { reason: reason.clone(), time: *time };
+            pins::pin(&engine()?, Stored::parse(image, None)?, wish, output).await
+        }
+        Command::Unpin { image } => pins::unpin(&engine()?, Stored::parse(image, None)?, output).await,
+        Command::Pins => pins::list(&engine()?, output),
+        Command::Store(StoreCommand::Ls) => store::ls(&engine()?, output),
+        Command::Store(StoreCommand::Du) => store::du(&engine()?, output),
+        Command::Store(StoreCommand::Fsck) => fsck::fsck(&engine()?, output),
+        Command::Store(StoreCommand::Scrub { rate }) => scrub::scrub(&engine()?, *rate, output).await,
+        Command::Store(StoreCommand::Why { what }) => why::why(&engine()?, what, output).await,
         Command::Prune { watermark, watermarks, dry_run } => {
             let marks = watermark.then(|| watermarks.percents(cli.limits.min_free)).transpose()?;
-            store::prune(&engine()?, marks, *dry_run, output)
+            prune::prune(&engine()?, marks, *dry_run, output)
         }
         Command::Verify { image, repair, enable_verity } => {
             let stored = image.as_deref().map(|image| Stored::parse(image, None)).transpose()?;

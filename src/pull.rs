@@ -29,6 +29,7 @@ mod error;
 mod evidence;
 mod excess;
 mod execute;
+mod extra;
 mod gauges;
 mod layer_stream;
 mod layers;

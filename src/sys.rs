@@ -9,6 +9,7 @@ pub mod directory_watch;
 pub mod kernel_log;
 pub mod loop_device;
 pub mod mount_attr;
+pub mod page_cache;
 pub mod statmount;
 pub mod user_namespace;
 pub mod verity;

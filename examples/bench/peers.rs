@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::support::measure::{Cost, run};
 use crate::support::mounts::{remove, unmount_below};
@@ -168,10 +168,22 @@ impl Ours {
 
     /// Makes the mount of an image that is there anew; returns where it is.
     pub fn remount(&self, reference: &str) -> Result<PathBuf> {
+        Ok(self.remount_image(reference)?.0)
+    }
+
+    /// The same, with the file that holds the image's metadata.
+    pub fn remount_image(&self, reference: &str) -> Result<(PathBuf, PathBuf)> {
         let mounted = self.work.join("mounted");
         unmount_below(&self.work)?;
-        run(&self.mount(reference, &mounted))?;
-        Ok(mounted)
+        let answer: serde_json::Value = serde_json::from_str(&run(&self.mount(reference, &mounted))?.1)?;
+        let hex = answer["composefs"].as_str().context("`mount` names no image")?;
+        let (directory, rest) = hex.split_at_checked(2).context("`mount` names no image")?;
+        Ok((mounted, self.objects().join(directory).join(rest)))
+    }
+
+    /// Where the contents of files are.
+    pub fn objects(&self) -> PathBuf {
+        self.work.join("state/store/objects")
     }
 
     fn mount(&self, reference: &str, target: &Path) -> Command {

@@ -1,10 +1,11 @@
 //! Listing, opening and reading whole trees, cold and warm, beside a plain overlayfs of the extracted layers.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -13,12 +14,19 @@ use super::peers::{Ours, Peer, Podman};
 use crate::support::frames::files;
 use crate::support::measure::cold;
 
+/// Threads that look objects up, as with `--stat-ahead`.
+const LOOKUPS: usize = 4;
+
 /// All rounds of one kind of read.
 #[derive(Debug)]
 pub struct Reads {
     pub what: &'static str,
     pub overlay: Side,
     pub ours: Side,
+    /// Cold only: ours without its metadata read ahead.
+    pub plain: Side,
+    /// Cold only: ours with all objects looked up beforehand.
+    pub looked_up: Side,
 }
 
 /// All rounds of one side.
@@ -29,6 +37,18 @@ pub struct Side {
     pub requests: Vec<f64>,
 }
 
+/// What is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Overlay,
+    Ours,
+    Plain,
+    LookedUp,
+}
+
+const COLD: [Way; 4] = [Way::Overlay, Way::Ours, Way::Plain, Way::LookedUp];
+const WARM: [Way; 2] = [Way::Overlay, Way::Ours];
+
 /// The two sides, which have the image.
 struct Sides<'a> {
     ours: &'a Ours,
@@ -37,7 +57,7 @@ struct Sides<'a> {
     disk: &'a Disk,
 }
 
-/// Fetches `reference` with both, then reads in turn: overlay, ours, ours, overlay.
+/// Fetches `reference` with both, then reads in turn, one way after another, and backwards in the next round.
 ///
 /// The overlay of extracted layers is the one that podman makes; nothing but the kernel is measured.
 pub fn measure(
@@ -72,53 +92,110 @@ impl Sides<'_> {
         from_cold: bool,
         work: fn(&Path) -> Result<()>,
     ) -> Result<Reads> {
-        let mut reads = Reads { what, overlay: Side::default(), ours: Side::default() };
-        let mut mounted = [self.podman.remount(self.reference)?, self.ours.remount(self.reference)?];
+        let mut reads = Reads::new(what);
+        let warm = [self.podman.remount(self.reference)?, self.ours.remount(self.reference)?];
         if !from_cold {
-            mounted.iter().try_for_each(|directory| work(directory))?;
+            warm.iter().try_for_each(|directory| work(directory))?;
         }
         for round in 0..rounds {
-            // The order changes, so that neither side always finds the disk as the other left it.
-            for is_ours in [round % 2 == 1, round % 2 == 0] {
-                let side = if is_ours { &mut reads.ours } else { &mut reads.overlay };
-                let directory = &mut mounted[usize::from(is_ours)];
+            let mut ways = if from_cold { COLD.to_vec() } else { WARM.to_vec() };
+            // The order changes, so that no way always finds the disk as the same other left it.
+            if round % 2 == 1 {
+                ways.reverse();
+            }
+            for way in ways {
                 let before = self.disk.requests()?;
-                if from_cold {
-                    // The mount is made anew, as on a node that has just started.
-                    cold()?;
-                    *directory = self.remount(is_ours)?;
-                }
+                let directory = match (from_cold, way) {
+                    (true, _) => self.anew(way)?,
+                    (false, Way::Overlay) => warm[0].clone(),
+                    (false, _) => warm[1].clone(),
+                };
                 let started = Instant::now();
-                work(directory)?;
+                work(&directory)?;
+                let side = reads.side(way);
                 side.seconds.push(started.elapsed().as_secs_f64());
                 if from_cold {
                     side.requests.push((self.disk.requests()? - before) as f64);
                 }
+                reads.report(way, round);
             }
-            reads.report(round);
         }
         Ok(reads)
     }
 
-    fn remount(&self, is_ours: bool) -> Result<PathBuf> {
-        if is_ours { self.ours.remount(self.reference) } else { self.podman.remount(self.reference) }
+    /// The image, mounted anew as on a node that has just started.
+    fn anew(&self, way: Way) -> Result<PathBuf> {
+        cold()?;
+        if way == Way::Overlay {
+            return self.podman.remount(self.reference);
+        }
+        let (directory, image) = self.ours.remount_image(self.reference)?;
+        match way {
+            Way::Plain => forget(&image)?,
+            Way::LookedUp => look_up(&self.ours.objects())?,
+            Way::Overlay | Way::Ours => {}
+        }
+        Ok(directory)
     }
 }
 
 impl Reads {
-    fn report(&self, round: usize) {
-        let last = |values: &[f64]| values.last().copied().unwrap_or_default();
-        let (ours, overlay) = (&self.ours, &self.overlay);
-        eprintln!(
-            "bench: {} {}: ours {:.2} s, {} requests; overlayfs {:.2} s, {} requests",
-            self.what,
-            round + 1,
-            last(&ours.seconds),
-            last(&ours.requests),
-            last(&overlay.seconds),
-            last(&overlay.requests)
-        );
+    fn new(what: &'static str) -> Self {
+        let [overlay, ours, plain, looked_up] = std::array::from_fn(|_| Side::default());
+        Self { what, overlay, ours, plain, looked_up }
     }
+
+    fn side(&mut self, way: Way) -> &mut Side {
+        match way {
+            Way::Overlay => &mut self.overlay,
+            Way::Ours => &mut self.ours,
+            Way::Plain => &mut self.plain,
+            Way::LookedUp => &mut self.looked_up,
+        }
+    }
+
+    fn report(&mut self, way: Way, round: usize) {
+        let last = |values: &[f64]| values.last().copied().unwrap_or_default();
+        let side = self.side(way);
+        let (seconds, requests) = (last(&side.seconds), last(&side.requests));
+        eprintln!("bench: {} {}: {way:?} {seconds:.2} s, {requests} requests", self.what, round + 1);
+    }
+}
+
+/// Drops what was read ahead of an image, once it has come.
+fn forget(image: &Path) -> Result<()> {
+    let file = File::open(image).with_context(|| format!("cannot open {}", image.display()))?;
+    // The command has ended, and with it the reading ahead; what the disk was asked for may still be coming.
+    std::thread::sleep(Duration::from_millis(500));
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok(())
+}
+
+/// Looks all objects up in the order of their names, as the plugin does where it is told to. They are those of the image.
+fn look_up(objects: &Path) -> Result<()> {
+    let started = Instant::now();
+    let mut named = Vec::new();
+    for directory in fs::read_dir(objects)? {
+        // Names only: the entries themselves are looked up below.
+        for entry in fs::read_dir(directory?.path())? {
+            named.push(entry?.path());
+        }
+    }
+    named.sort();
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..LOOKUPS {
+            scope.spawn(|| {
+                while let Some(path) = named.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let found = path.symlink_metadata();
+                    failed.fetch_add(usize::from(found.is_err()), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    ensure!(failed.load(Ordering::Relaxed) == 0, "objects of {} are gone", objects.display());
+    eprintln!("bench: looked up {} objects in {:.2} s", named.len(), started.elapsed().as_secs_f64());
+    Ok(())
 }
 
 fn list(directory: &Path) -> Result<()> {

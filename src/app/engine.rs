@@ -43,6 +43,8 @@ pub struct EngineSettings {
     pub require_digest: bool,
     /// How mounts are labelled for SELinux.
     pub selinux_context: SelinuxContext,
+    /// Objects of an image that are looked up when it is first mounted.
+    pub stat_ahead: usize,
     /// The lowest transfer rate of a registry, in bytes per second; 0 for no limit.
     pub min_transfer_rate: u64,
     /// Percent of the store's filesystem that pulls leave free.
@@ -70,6 +72,7 @@ pub struct Engine {
     pub limits: PullLimits,
     state_dir: PathBuf,
     selinux_context: SelinuxContext,
+    stat_ahead: usize,
 }
 
 impl Engine {
@@ -95,8 +98,8 @@ impl Engine {
                 .with_digest_required(settings.require_digest),
         );
         let (limits, state_dir) = (settings.limits, settings.state_dir.clone());
-        let selinux_context = settings.selinux_context.clone();
-        Ok(Self { store, images, limits, state_dir, selinux_context })
+        let (selinux_context, stat_ahead) = (settings.selinux_context.clone(), settings.stat_ahead);
+        Ok(Self { store, images, limits, state_dir, selinux_context, stat_ahead })
     }
 
     /// The composefs images that are mounted in this mount namespace, by whether from this store.
@@ -108,7 +111,8 @@ impl Engine {
     pub fn mounter(&self) -> anyhow::Result<KernelMounter> {
         let sealed = self.store.integrity() == Integrity::Read;
         let (store, state) = (self.store.root(), &self.state_dir);
-        Ok(KernelMounter::start_labelled(store, state, sealed, &self.selinux_context)?)
+        let mounter = KernelMounter::start_labelled(store, state, sealed, &self.selinux_context)?;
+        Ok(mounter.with_stat_ahead(self.stat_ahead))
     }
 }
 

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::capabilities;
 use super::credential_providers::{CredentialProviderSettings, credential_providers};
 use super::engine::{Engine, EngineSettings};
 use super::housekeeping::{self, House, Schedule};
@@ -20,6 +21,7 @@ use super::kubernetes::KubernetesSettings;
 use super::plugin_socket::PluginSocket;
 use super::pod_users;
 use super::prefetch::{self, NodePrefetching};
+use super::scrub::{self, ScrubSchedule};
 use super::state_directory::{self, Claim};
 use super::status::StatusSource;
 use super::supervise::Supervisor;
@@ -46,11 +48,14 @@ use crate::node::volume::levels::Levels;
 use crate::node::volume::metrics::VolumeMetrics;
 use crate::node::volume::pod_events::PodEvents;
 use crate::node::volume::record::Records;
+use crate::node::volume::writable::WritableLimit;
 use crate::node::volume::{Parts, PodDirectories, VolumePulls, Volumes};
 use crate::oci::platform::Platform;
 use crate::volume::layouts::Layouts;
 
 /// How long calls may continue after a signal. The kubelet kills a pod after 30 seconds.
+/// Damaged objects that wait to be examined.
+const SUSPECTS: usize = 256;
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// Settings of the node plugin.
@@ -66,10 +71,14 @@ pub struct NodeRun {
     pub node: NodeSettings,
     /// Directories below which volumes may name OCI layouts.
     pub layout_dirs: Vec<PathBuf>,
+    /// When all objects are read again, and how fast.
+    pub scrub: ScrubSchedule,
     /// When housekeeping runs, and which images may be removed.
     pub schedule: Schedule,
     /// The lowest accepted integrity level of every mount.
     pub integrity: Integrity,
+    /// The most bytes that a pod may write to a volume; 0: no volume is writable.
+    pub writable_max_bytes: u64,
     /// Also serve the Controller service, for clusters of one node.
     pub with_controller: bool,
     /// Where credentials come from.
@@ -163,7 +172,7 @@ async fn keep_volumes(
     let corrupt_images = CorruptImages::default();
     let noted = corrupt_images.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
-    let least = settings.integrity;
+    let (least, writable) = (settings.integrity, writable(settings.writable_max_bytes));
     let (opened, token) = (Arc::clone(&state), shutdown.clone());
     let kubelet = settings.node.kubelet_dir.clone();
     let (pod_directories, pods) = PodDirectories::new();
@@ -171,7 +180,15 @@ async fn keep_volumes(
         // Before anything is mounted where nobody else sees it.
         mount::reaches_kubelet(&kubelet)?;
         let (directories, waiting) = ((opened, kubelet, pod_directories), (wanted, token));
-        open(&engine, directories, (credential_providers, pod_events), layouts, waiting, noted, least)
+        open(
+            &engine,
+            directories,
+            (credential_providers, pod_events),
+            layouts,
+            waiting,
+            noted,
+            (least, writable),
+        )
     };
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
     metrics.add(engine.store.metrics())?;
@@ -220,12 +237,14 @@ async fn keep_volumes(
     ready.set(true);
     let store = Arc::clone(&engine.store);
     let watcher = CorruptionWatcher::new(Arc::clone(&store), corrupt_images);
-    let damage = kernel_log::follow(watcher, shutdown.clone());
+    let (found, suspects) = mpsc::channel(SUSPECTS);
+    let damage = kernel_log::follow(watcher, suspects, shutdown.clone());
+    let scrubbing = scrub::keep(Arc::clone(&store), settings.scrub, found, shutdown.clone());
     let sealing = verity::keep(Arc::clone(&store), least == Integrity::Read, shutdown.clone());
     let users = pod_users::follow(pods, volumes.clone(), shutdown.clone());
     let house = House { store, mounter, volumes, node_events };
     let house = housekeeping::keep(house, settings.schedule, housekeeping, shutdown);
-    tokio::try_join!(damage, commands, sealing, prefetching, users, house).map(|_| ())
+    tokio::try_join!(damage, scrubbing, commands, sealing, prefetching, users, house).map(|_| ())
 }
 
 /// Listens for the operator's commands, and answers them until the shutdown. Volumes do not depend on it.
@@ -255,7 +274,7 @@ fn open(
     layouts: Layouts,
     (housekeeping, shutdown): (Arc<Notify>, CancellationToken),
     corrupt_images: CorruptImages,
-    least: Integrity,
+    (least, writable): (Integrity, WritableLimit),
 ) -> anyhow::Result<(Engine, Arc<dyn Mounter>, Volumes)> {
     let engine = Engine::open(settings)?;
     let mounter = engine.mounter()?;
@@ -275,6 +294,7 @@ fn open(
         kubelet,
         boot: boot_id()?,
         levels,
+        writable,
         platform: Platform::host(),
         layouts,
         guards: Guards::default(),
@@ -299,6 +319,18 @@ fn levels(engine: &Engine, mounter: &KernelMounter, least: Integrity) -> Levels 
     };
     let no_read = engine.store.filesystem().verity.clone().err().or(unusable);
     Levels { here: capabilities.integrity(), least, no_read }
+}
+
+/// What pods may write to a volume, if this process can have it written.
+fn writable(bytes: u64) -> WritableLimit {
+    let limit = WritableLimit { bytes, lacking: capabilities::lacking_to_write() };
+    if bytes > 0 && !limit.lacking.is_empty() {
+        tracing::warn!(
+            lacking = limit.lacking.join(", "),
+            "no volume is writable: the plugin lacks capabilities"
+        );
+    }
+    limit
 }
 
 fn boot_id() -> anyhow::Result<String> {

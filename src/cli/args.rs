@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -263,12 +264,23 @@ pub enum Command {
     Pin {
         /// The image, as for `inspect`.
         image: String,
+        /// Why, for those who see it in `pins`.
+        #[arg(long)]
+        reason: Option<String>,
+        /// How long, such as `12h` or `30d`; until `unpin` by default.
+        #[arg(long = "for", value_name = "TIME", value_parser = super::pins::time)]
+        time: Option<Duration>,
     },
     /// Let an image be removed again.
     Unpin {
         /// The image, as for `inspect`.
         image: String,
     },
+    /// List the pins: which images are kept, since when, how long, and why.
+    Pins,
+    /// What the store holds, and why.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Remove the images that no volume, mount or pin needs, with all data that only they use.
     Prune {
         /// Remove only down to the low-water mark, least recently used first, and only if the
@@ -278,7 +290,7 @@ pub enum Command {
         /// When images go to make room.
         #[command(flatten)]
         watermarks: WatermarkArgs,
-        /// Show what would be removed, and remove nothing.
+        /// Show what would be removed, what stays and why, and remove nothing.
         #[arg(long)]
         dry_run: bool,
     },
@@ -355,6 +367,29 @@ pub enum PullsCommand {
     Cancel {
         /// The image, by the digest or the reference that `pulls` shows.
         image: String,
+    },
+}
+
+/// Questions about the store.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// List the images; the same as `ls`.
+    Ls,
+    /// Show what each image takes, alone and together with others; the largest first.
+    Du,
+    /// Check that records, objects, volumes, pins and mounts fit each other. `verify` reads the contents.
+    Fsck,
+    /// Read all objects again, as the node plugin does by --scrub-days: goes on with the plugin's round, or begins one.
+    Scrub {
+        /// The most MiB a second to read; 0 for as fast as it goes.
+        #[arg(long, value_name = "MIB", default_value_t = 0)]
+        rate: u64,
+    },
+    /// Say what keeps an image or an object, and where images show it.
+    Why {
+        /// An image as for `inspect`; an object, by six digits or more of its digest or by the path of its file; or a path in
+        /// images, from their root, as `/usr/bin/python3`.
+        what: String,
     },
 }
 

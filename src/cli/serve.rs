@@ -9,6 +9,7 @@ use crate::app::engine::EngineSettings;
 use crate::app::housekeeping::Schedule;
 use crate::app::kubernetes::KubernetesSettings;
 use crate::app::node::{self, NodeRun};
+use crate::app::scrub::ScrubSchedule;
 use crate::app::telemetry::level::LevelFile;
 use crate::image::store::gc::Policy;
 use crate::node::service::NodeSettings;
@@ -43,7 +44,12 @@ pub(super) async fn node(
             every: Duration::from_secs(args.gc_interval),
             policy: Policy::Watermarks { high, low, min_age: MIN_AGE, recent: RECENT },
         },
+        scrub: ScrubSchedule {
+            every: Duration::from_secs(u64::from(args.scrub.scrub_days) * 86_400),
+            rate: args.scrub.scrub_rate << 20,
+        },
         integrity: args.integrity.into(),
+        writable_max_bytes: args.writable_max_size.saturating_mul(1 << 20),
         with_controller: args.with_controller,
         credential_providers: CredentialProviderSettings {
             pull_secrets: args.credentials.pull_secrets,

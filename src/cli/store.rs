@@ -1,4 +1,4 @@
-//! Commands about the store: `ls`, `pin`, `unpin`, `prune`.
+//! What is in the store: `ls`, and `store du`, which draws it.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -7,10 +7,8 @@ use serde::Serialize;
 
 use super::args::Output;
 use super::output::{self, bytes, count};
-use super::stored::Stored;
 use crate::app::engine::Engine;
-use crate::image::store::gc::Policy;
-use crate::image::store::{CollectRequest, ImageRecord};
+use crate::image::store::ImageRecord;
 use crate::integrity::Integrity;
 use crate::oci::digest::Digest;
 use crate::text;
@@ -96,6 +94,45 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
     })
 }
 
+/// Width of the picture of an image's size, in columns.
+const BAR: usize = 30;
+
+/// `store du`.
+pub fn du(engine: &Engine, output: Output) -> anyhow::Result<()> {
+    let mut listing = survey(engine)?;
+    listing.images.sort_by_key(|row| std::cmp::Reverse((row.total_bytes, row.key)));
+    let width = output::width();
+    output::show(output, &listing, |listing| {
+        let largest = listing.images.iter().map(|row| row.total_bytes).max().unwrap_or(0);
+        let mut rows = vec![["IMAGE", "SIZE", "ALONE", "SHARED", ""].map(String::from).to_vec()];
+        rows.extend(listing.images.iter().map(|row| {
+            let size = [row.total_bytes, row.alone_bytes, row.shared_bytes].map(bytes);
+            let picture = width.map_or_else(String::new, |_| bar(row.alone_bytes, row.shared_bytes, largest));
+            [vec![name(&row.record)], size.to_vec(), vec![picture]].concat()
+        }));
+        let mut text = output::table(&rows, &[1, 2, 3], width);
+        let sum: u64 = listing.images.iter().map(|row| row.total_bytes).sum();
+        let (objects, images) =
+            (count(listing.objects, "object"), count(listing.images.len() as u64, "image"));
+        text.push_str(&format!(
+            "{images}, {} if each had its own files; {objects} on disk, {}; sharing saves {}\n",
+            bytes(sum),
+            bytes(listing.allocated_bytes),
+            bytes(listing.saved_bytes)
+        ));
+        text
+    })
+}
+
+/// What an image has alone, and what it shares, of the largest one's size. What there is of either is seen.
+fn bar(alone: u64, shared: u64, largest: u64) -> String {
+    let columns = |part: u64| {
+        let exact = u128::from(part) * BAR as u128 / u128::from(largest.max(1));
+        usize::try_from(exact).unwrap_or(BAR).max(usize::from(part > 0))
+    };
+    format!("{}{}", "█".repeat(columns(alone)), "░".repeat(columns(shared)))
+}
+
 impl Row {
     fn cells(&self) -> Vec<String> {
         let used = match (self.mounted, self.pinned) {
@@ -104,8 +141,6 @@ impl Row {
             (false, true) => "pinned",
             (false, false) => "",
         };
-        let since = Duration::from_secs(self.last_used);
-        let ago = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(since);
         vec![
             name(&self.record),
             self.key.short(),
@@ -114,13 +149,13 @@ impl Row {
             bytes(self.shared_bytes),
             self.record.inodes.to_string(),
             used.to_owned(),
-            age(ago),
+            age(since(self.last_used)),
         ]
     }
 }
 
 /// What an image is called, and what it has of that.
-fn name(record: &ImageRecord) -> String {
+pub(super) fn name(record: &ImageRecord) -> String {
     let name = record.names.first().cloned().unwrap_or_default();
     match &record.choice {
         all if all.is_all() => name,
@@ -128,92 +163,37 @@ fn name(record: &ImageRecord) -> String {
     }
 }
 
-fn age(ago: Duration) -> String {
-    let seconds = ago.as_secs();
+/// How long something is ago.
+pub(super) fn age(ago: Duration) -> String {
+    format!("{} ago", span(ago))
+}
+
+/// A length of time, in the unit that reads best, to the nearest.
+pub(super) fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
     match seconds {
-        0..=119 => format!("{seconds} s ago"),
-        120..=7_199 => format!("{} min ago", seconds / 60),
-        7_200..=172_799 => format!("{} h ago", seconds / 3_600),
-        _ => format!("{} days ago", seconds / 86_400),
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", (seconds + 30) / 60),
+        7_200..=172_799 => format!("{} h", (seconds + 1_800) / 3_600),
+        _ => format!("{} days", seconds.saturating_add(43_200) / 86_400),
     }
 }
 
-/// `pin IMAGE` and `unpin IMAGE`.
-pub async fn pin(engine: &Engine, stored: Stored, keep: bool, output: Output) -> anyhow::Result<()> {
-    #[derive(Serialize)]
-    struct Pin {
-        manifest: Digest,
-        pinned: bool,
-    }
-    let manifest = if keep {
-        let ready = stored.find(engine, output).await?;
-        engine.store.pin(&ready.record.key())?;
-        ready.record.key()
-    } else {
-        let manifest = stored.find_pinned(engine, output).await?;
-        engine.store.pins().remove(&manifest)?;
-        manifest
-    };
-    output::show(output, &Pin { manifest, pinned: keep }, |pin| {
-        format!("{} is {}", pin.manifest, if pin.pinned { "pinned" } else { "no longer pinned" })
-    })
-}
-
-/// `prune`.
-pub fn prune(
-    engine: &Engine,
-    watermarks: Option<(u8, u8)>,
-    dry_run: bool,
-    output: Output,
-) -> anyhow::Result<()> {
-    #[derive(Serialize)]
-    struct Pruned {
-        images: Vec<ImageRecord>,
-        objects: u64,
-        layers: u64,
-        bytes: u64,
-        dry_run: bool,
-    }
-    // The operator asked for the removal: an image used a moment ago is not protected.
-    let min_age = Duration::ZERO;
-    let policy = match watermarks {
-        None => Policy::Unneeded { min_age },
-        Some((high, low)) => Policy::Watermarks { high, low, min_age, recent: min_age },
-    };
-    let mounted = || engine.mounted_images().map_err(|error| error.to_string());
-    let collected = engine.store.collect(&CollectRequest { policy, mounted: &mounted, dry_run })?;
-    let pruned = Pruned {
-        images: collected.images,
-        objects: collected.swept.objects,
-        layers: collected.swept.layers,
-        bytes: collected.swept.bytes,
-        dry_run,
-    };
-    output::show(output, &pruned, |p| {
-        let mut text = String::new();
-        for image in &p.images {
-            let verb = if p.dry_run { "would remove" } else { "removed" };
-            text.push_str(&format!("{verb} {} {}\n", image.key().short(), image.names.join(" ")));
-        }
-        // A dry run does not know the sizes: objects are counted when they are removed.
-        if p.dry_run {
-            text.push_str(&format!("{} would be removed\n", count(p.images.len() as u64, "image")));
-        } else {
-            text.push_str(&format!(
-                "{}, {} and {} removed, {} freed\n",
-                count(p.images.len() as u64, "image"),
-                count(p.layers, "layer"),
-                count(p.objects, "object"),
-                bytes(p.bytes)
-            ));
-        }
-        text
-    })
+/// How long the moment is ago that lies so many seconds after 1970.
+pub(super) fn since(seconds: u64) -> Duration {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(Duration::from_secs(seconds))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bar_shows_both_parts() {
+        assert_eq!(bar(10, 20, 30), "█".repeat(10) + &"░".repeat(20));
+        assert_eq!((bar(0, 0, 0), bar(1, 1, 1 << 50)), (String::new(), "█░".into()));
+        assert_eq!(bar(0, u64::MAX, u64::MAX), "░".repeat(BAR));
+    }
 
     #[test]
     fn ages_read_well() {
@@ -223,6 +203,7 @@ mod tests {
             (120, "2 min ago"),
             (7_200, "2 h ago"),
             (200_000, "2 days ago"),
+            (30 * 86_400 - 1, "30 days ago"),
         ] {
             assert_eq!(age(Duration::from_secs(seconds)), shown);
         }

@@ -39,6 +39,11 @@ pub(super) enum StoredError {
     Several(String, String),
 }
 
+/// The hexadecimal digits of a digest or of its beginning; `None` of everything else.
+pub(super) fn digits(text: &str) -> Option<String> {
+    DigestPrefix::parse(text).map(|digest| digest.0)
+}
+
 impl StoredError {
     /// What sort of failure this is.
     pub(super) fn kind(&self) -> Kind {
@@ -139,8 +144,8 @@ impl Stored {
             Self::Digest(digest) => digest,
             named @ Self::Reference(_) => return Ok(named.find(engine, output).await?.record.key()),
         };
-        let pins = engine.store.pins().list()?.into_iter().filter(|pin| digest.begins(pin));
-        let pins: BTreeSet<_> = pins.collect();
+        let pins = engine.store.pins().list_all()?.into_iter().map(|pin| pin.image);
+        let pins: BTreeSet<_> = pins.filter(|pin| digest.begins(pin)).collect();
         let found = if pins.is_empty() { in_store(engine, &digest)? } else { pins };
         Ok(digest.only(&found)?)
     }

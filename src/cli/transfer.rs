@@ -21,7 +21,7 @@ pub struct TransferArgs {
     pub ranges: u16,
     /// Connections for ranges that all layers together have besides the first of each. One registry and credential has at
     /// most three quarters of them.
-    #[arg(long, global = true, env = "COMPOSEFS_CSI_RANGE_CONNECTIONS", value_name = "N", default_value_t = 12,
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_RANGE_CONNECTIONS", value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub range_connections: u16,
     /// Seconds that what was received of a layer is kept when nobody goes on with it. 0 keeps nothing: an interrupted layer

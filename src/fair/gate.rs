@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 
 use super::{Occupancy, Queue, Ticket};
@@ -36,7 +37,12 @@ impl<K: Eq + Hash + Clone> Gate<K> {
         self.wait(|queue| queue.enter(tenant, units)).await
     }
 
-    /// The same, behind all that enter so; see [`Queue::enter_behind`].
+    /// Lets `tenant` in with so many units if that can be at once.
+    pub fn try_enter(&self, tenant: K, units: u64) -> Option<Pass<K>> {
+        self.enter(tenant, units).now_or_never()
+    }
+
+    /// As [`Gate::enter`], behind all that enter so; see [`Queue::enter_behind`].
     pub async fn enter_behind(&self, tenant: K, units: u64) -> Pass<K> {
         self.wait(|queue| queue.enter_behind(tenant, units)).await
     }
@@ -123,8 +129,6 @@ impl<K: Eq + Hash + Clone> fmt::Debug for Pass<K> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-
     use super::*;
 
     #[tokio::test]
@@ -148,6 +152,13 @@ mod tests {
         };
         drop(third);
         drop(unnoticed);
-        assert!(gate.enter("e", 1).now_or_never().is_some());
+        let last = gate.try_enter("e", 1);
+        assert!(last.is_some());
+        assert!(gate.try_enter("f", 1).is_none());
+        assert_eq!(
+            gate.occupancy(),
+            Occupancy { capacity: 1, used: 1, waiting: 0 },
+            "who only tried does not wait"
+        );
     }
 }

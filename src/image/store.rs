@@ -41,6 +41,7 @@
 //! The store knows nothing of mounts: the caller that removes images says which ones are mounted.
 
 mod aside;
+mod check;
 mod collect;
 mod commit;
 mod contents;
@@ -48,6 +49,7 @@ mod disk;
 mod enable_verity;
 mod error;
 mod examine;
+mod explain;
 mod file_name;
 mod filesystem;
 pub mod gc;
@@ -71,6 +73,7 @@ mod record;
 mod recover;
 mod remove_damaged;
 mod rounds;
+mod scrub;
 mod sharing;
 mod space;
 mod sweep;
@@ -83,10 +86,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 pub use crate::durable_file::Steps;
+pub use check::{Checked, Finding, Weight};
 pub use collect::{CollectRequest, Collected};
 pub use enable_verity::VerityProgress;
 pub use error::StoreError;
 pub use examine::Examined;
+pub use explain::{Explained, Shown, Why};
 pub use filesystem::Filesystem;
 pub use held::Held;
 pub use hold::Hold;
@@ -103,9 +108,10 @@ pub use parts::names::Names;
 pub use parts::objects::StoredObjects;
 pub(crate) use parts::partials::Geometry;
 pub use parts::partials::{NotKept, Partial, PartialOf, Partials};
-pub use parts::pins::Pins;
+pub use parts::pins::{Pin, PinNote, Pins, REASON_MAX};
 pub use parts::prefetched::{PrefetchPin, Prefetched};
 pub use parts::volumes::Volumes;
+pub use scrub::{ScrubCursor, Scrubber};
 pub use space::{Measure, Space};
 pub use sweep::Swept;
 pub use usage::{ImageUsage, Usage};

@@ -68,13 +68,24 @@ impl CorruptionWatcher {
             KernelReport::Seal { name } => self.store.objects().with_last_digits(name),
             KernelReport::Lookup => self.store.missing_objects()?,
         };
+        let position = match complaint {
+            KernelReport::Block { position, .. } => Some(*position),
+            KernelReport::Seal { .. } | KernelReport::Lookup => None,
+        };
+        self.examine(suspects, position)
+    }
+
+    /// Examines objects, and logs those that are corrupt, once each. Blocking: reads them in full.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn examine(
+        &mut self,
+        suspects: impl IntoIterator<Item = VerityDigest>,
+        position: Option<u64>,
+    ) -> Result<(), StoreError> {
         for object in suspects {
-            let damage = self.store.examine_object(&object)?;
-            let position = match complaint {
-                KernelReport::Block { position, .. } => Some(*position),
-                KernelReport::Seal { .. } | KernelReport::Lookup => None,
-            };
-            match damage {
+            match self.store.examine_object(&object)? {
                 Some(damage) if !self.reported.contains_key(&object) => {
                     let images = self.report(&object, &damage, position)?;
                     self.reported.insert(object, (damage, images));

@@ -15,6 +15,7 @@ mod hosts_toml;
 mod memory;
 mod order;
 mod prefix;
+mod preview;
 mod registries_conf;
 mod route;
 mod source;
@@ -23,6 +24,7 @@ mod tls;
 mod view;
 
 pub(super) use config::MirrorFiles;
+pub use preview::places;
 pub(super) use route::{Endpoint, Route};
 pub(super) use source::MirroredSource;
 pub(super) use view::Place;

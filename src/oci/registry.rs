@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use reqwest::{Method, Response};
 
 use super::{BlobStream, RawManifest, Referrer, Source, SourceError, Wait, whole};
@@ -53,6 +54,7 @@ pub use documents::DocumentRules;
 use documents::TimeLeft;
 use location::Locations;
 pub use metrics::RegistryMetrics;
+use metrics::Standing;
 pub use pace::Pace;
 use request::Request;
 pub use retry::RetryPolicy;
@@ -72,6 +74,8 @@ pub(super) struct RegistrySource {
     kept: Mutex<Option<RawManifest>>,
     /// Where parts of blobs were found.
     locations: Arc<Locations>,
+    /// What the registry is to the image.
+    standing: Standing,
 }
 
 impl RegistrySource {
@@ -91,7 +95,18 @@ impl RegistrySource {
         let tag = reference.tag_or_default().map(str::to_owned).filter(|_| by_tag);
         let named = reference.pinned_digest();
         let (named, kept, locations) = (Mutex::new(named), Mutex::default(), Arc::default());
-        Self { client, name, repository, tag, named, kept, locations }
+        Self { client, name, repository, tag, named, kept, locations, standing: Standing::Origin }
+    }
+
+    /// The same, where it is a mirror of the image's registry.
+    pub(super) fn into_mirror(self) -> Self {
+        Self { standing: Standing::Mirror, ..self }
+    }
+
+    /// Counts the bytes of a blob as they come.
+    fn counted(&self, stream: BlobStream) -> BlobStream {
+        let (metrics, standing) = (self.client.metrics().clone(), self.standing);
+        stream.inspect_ok(move |chunk| metrics.count_received(standing, chunk.len())).boxed()
     }
 
     fn blob_request(&self, descriptor: &Descriptor) -> Request {
@@ -119,7 +134,11 @@ impl RegistrySource {
         let request = Request { offset, end, ..self.blob_request(descriptor) };
         let (blob, size, locations) = (descriptor.digest, descriptor.size, Arc::clone(&self.locations));
         let wanted = range::Wanted { blob, size, locations, is_extra };
-        range::open(Arc::clone(&self.client), request, wanted).await
+        Ok(match range::open(Arc::clone(&self.client), request, wanted).await? {
+            Ranged::Part(stream) => Ranged::Part(self.counted(stream)),
+            Ranged::Whole(stream) => Ranged::Whole(self.counted(stream)),
+            Ranged::Refused(error) => Ranged::Refused(error),
+        })
     }
 
     fn manifest_request(&self, method: Method, version: &Version) -> Result<Request, SourceError> {
@@ -225,7 +244,7 @@ impl Source for RegistrySource {
 
     async fn blob_from(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream, SourceError> {
         let request = Request { offset, ..self.blob_request(descriptor) };
-        blob::open(Arc::clone(&self.client), request, descriptor.size).await
+        Ok(self.counted(blob::open(Arc::clone(&self.client), request, descriptor.size).await?))
     }
 
     fn has_ranges(&self) -> bool {

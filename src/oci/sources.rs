@@ -233,6 +233,7 @@ impl Sources {
             // Only where no place is left a request is tried again.
             let patience = if route.is_last(endpoint) { Patience::Settings } else { Patience::None };
             let source = self.place(registries, reference, (endpoint, is_own), patience, credentials)?;
+            let source = if is_own { source } else { source.into_mirror() };
             places.push(Place::new(source, endpoint, is_own));
         }
         let proof = self.settings.mirrors.proof;

@@ -9,10 +9,13 @@
 
 mod attempt;
 pub(super) mod capture;
+mod feed;
 mod in_parts;
 pub(super) mod list;
 pub(super) mod memory;
 mod ranges;
+mod request;
+mod requests;
 mod search;
 pub(super) mod settings;
 pub(super) mod words;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::busy::Occupied;
-use super::chunked::memory::TableMemory;
+use super::chunked::memory::{RangeMemory, TableMemory};
 use super::chunked::settings::PartialPulls;
 use super::chunked::words::{Given, Parted};
 use super::error::{About as _, WrongDiffId};
@@ -37,6 +37,7 @@ pub(super) struct LayerFetcher {
     pub(super) connections: Gate<Tenant>,
     pub(super) partial: PartialPulls,
     pub(super) tables: TableMemory,
+    pub(super) range_memory: RangeMemory,
     pub(super) limits: ImageLimits,
     pub(super) metrics: PullMetrics,
     /// One lock per blob under way and credential. The second caller with the same credential finds the layer in the
@@ -98,6 +99,7 @@ impl LayerFetcher {
             connections: limits.ranges.connections(),
             partial: limits.partial,
             tables: TableMemory::default(),
+            range_memory: RangeMemory::default(),
             limits: limits.image,
             metrics,
             busy: Mutex::default(),

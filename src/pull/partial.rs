@@ -36,7 +36,7 @@ pub struct RangeRules {
 impl Default for RangeRules {
     /// Four connections bring four times as much where each is throttled. More cost a registry that throttles none.
     fn default() -> Self {
-        Self { size: 8 << 20, at_once: 4, connections: 12 }
+        Self { size: 8 << 20, at_once: 4, connections: 20 }
     }
 }
 

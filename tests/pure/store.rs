@@ -3,11 +3,13 @@
 mod collect;
 mod crash;
 mod damage;
+mod explain;
 mod fixture;
 mod histories;
 mod open;
 mod reads;
 mod renew;
+mod scrub;
 mod sharing;
 mod strangers;
 mod tamper;

@@ -2,6 +2,7 @@
 //! store costs more than the whole layer. The program itself, and a registry that counts bytes and treats ranges as told.
 
 mod artifacts;
+mod budget;
 mod fallbacks;
 mod registry;
 mod reuse;

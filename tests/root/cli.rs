@@ -8,6 +8,7 @@ use crate::support::archive::{archive, noise};
 use crate::support::driver::{Machine, mounts_below};
 use crate::support::images::{Image, Layout};
 
+mod explain;
 mod failures;
 mod output;
 

@@ -48,3 +48,4 @@ mod telemetry;
 mod tenants;
 mod user_namespaces;
 mod waiting;
+mod writable;

@@ -1,9 +1,11 @@
-//! An image is read ahead when its base mount is made, and only then: by its pages in the page cache. Needs root.
+//! An image is read ahead when its base mount is made, and only then: by its pages in the page cache. Its objects are looked
+//! up where that was asked for: by what the plugin says of it. Needs root.
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::support::archive::{archive, noise};
 use crate::support::driver::Machine;
 use crate::support::images::{Image, Layout};
 use crate::support::pages::Mapping;
@@ -106,4 +108,48 @@ async fn a_mount_by_command_leaves_the_image_read_ahead() {
     machine.run(&["mount", &layout.reference("latest"), target.to_str().unwrap()]);
     wait_until_all_are_there(&image, &machine);
     machine.run(&["unmount", target.to_str().unwrap()]);
+}
+
+/// An image of so many objects.
+fn of_objects(count: usize) -> Layout {
+    let files: Vec<_> =
+        (0..count).map(|n| (format!("f{n}"), noise(&format!("object {n}"), 10_000))).collect();
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(name, content)| (name.as_str(), &content[..])).collect();
+    Layout::of(&Image::new(vec![archive(&files)]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_objects_are_looked_up_as_was_said_once_for_each_base_mount() {
+    let layout = of_objects(30);
+    for (said, expected) in [(None, None), (Some(20), Some(20)), (Some(1000), Some(30))] {
+        let mut machine =
+            Machine::new(&["--layout-dir=/", "--log-level=info,composefs_csi::node::mount=debug"]);
+        if let Some(most) = said {
+            machine.also(&format!("--stat-ahead={most}"));
+        }
+        pull(&machine, &layout.reference("latest"));
+        let plugin = machine.start().await;
+        let lines = || machine.log().lines().filter(|line| line.contains("looked up")).count();
+        let told = |objects: usize| {
+            let wanted = format!("objects={objects} of={objects}");
+            machine.log().lines().any(|line| line.contains("looked up") && line.contains(&wanted))
+        };
+        for pod in ["a", "b"] {
+            let request = machine.publish(pod, &layout.reference("latest"));
+            plugin.node.clone().node_publish_volume(request).await.unwrap();
+        }
+        if let Some(objects) = expected {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !told(objects) {
+                assert!(Instant::now() < deadline, "{}", machine.log());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        for pod in ["a", "b"] {
+            plugin.node.clone().node_unpublish_volume(machine.unpublish(pod)).await.unwrap();
+        }
+        assert_eq!(lines(), usize::from(expected.is_some()), "{}", machine.log());
+        machine.assert_nothing_published();
+    }
 }

@@ -4,3 +4,4 @@
 mod metrics;
 pub mod page;
 mod traces;
+mod transfers;

@@ -1,4 +1,4 @@
-//! A small ext4 filesystem of its own, to fill up and to remount.
+//! A small filesystem of its own, to fill up and to remount, or of another kind than the machine's.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -21,6 +21,21 @@ impl SmallDisk {
         let inodes = inodes.to_string();
         let options = ["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-I", "256", "-N", &inodes];
         command(Command::new("mke2fs").env("PATH", "/usr/sbin:/sbin").args(options).arg(&image));
+        command(Command::new("mount").args(["-o", "loop"]).args([&image, point]));
+        Self { point: point.to_owned(), image }
+    }
+
+    /// The same with XFS, whose files can share blocks (reflinks). It has 300 MiB at least.
+    pub fn mount_xfs(point: &Path, mebibytes: u64) -> Self {
+        let image = point.with_extension("disk");
+        File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("a file for the disk");
+        fs::create_dir_all(point).expect("a mount point");
+        command(
+            Command::new("mkfs.xfs")
+                .env("PATH", "/usr/sbin:/sbin")
+                .args(["-q", "-m", "reflink=1"])
+                .arg(&image),
+        );
         command(Command::new("mount").args(["-o", "loop"]).args([&image, point]));
         Self { point: point.to_owned(), image }
     }

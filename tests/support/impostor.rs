@@ -1,6 +1,7 @@
 //! An HTTP server that answers as a test likes: a registry that lies, or treats its users differently.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,6 +34,14 @@ pub struct Answer {
 pub struct Impostor {
     pub address: SocketAddr,
     log: Arc<Mutex<Vec<Asked>>>,
+    waiting: Arc<Waiting>,
+}
+
+/// Requests that wait for their answer ([`Answer::after`]): now, and the most at a time.
+#[derive(Debug, Default)]
+struct Waiting {
+    now: AtomicUsize,
+    most: AtomicUsize,
 }
 
 impl Answer {
@@ -64,16 +73,22 @@ impl Impostor {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (log, answer) = (Arc::<Mutex<Vec<Asked>>>::default(), Arc::new(answer));
-        let seen = Arc::clone(&log);
+        let waiting = Arc::<Waiting>::default();
+        let (seen, counts) = (Arc::clone(&log), Arc::clone(&waiting));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
+                let (seen, counts, answer) = (Arc::clone(&seen), Arc::clone(&counts), Arc::clone(&answer));
                 tokio::spawn(async move {
-                    let _ = serve(stream, &seen, &*answer).await;
+                    let _ = serve(stream, (&seen, &counts), &*answer).await;
                 });
             }
         });
-        Self { address, log }
+        Self { address, log, waiting }
+    }
+
+    /// The most requests that waited for their answer at a time; counted anew from here.
+    pub fn most_waiting(&self) -> usize {
+        self.waiting.most.swap(0, SeqCst)
     }
 
     /// What was asked for so far that holds `word`, as `METHOD PATH`, and forgotten.
@@ -96,7 +111,7 @@ impl Impostor {
 
 async fn serve(
     mut stream: TcpStream,
-    log: &Mutex<Vec<Asked>>,
+    (log, waiting): (&Mutex<Vec<Asked>>, &Waiting),
     answer: &(dyn Fn(&Asked) -> Answer + Send + Sync),
 ) -> std::io::Result<()> {
     let (reader, mut writer) = stream.split();
@@ -121,7 +136,11 @@ async fn serve(
         if line.is_empty() {
             log.lock().expect("the log").push(asked.clone());
             let given = answer(asked);
-            tokio::time::sleep(given.after).await;
+            if !given.after.is_zero() {
+                waiting.most.fetch_max(waiting.now.fetch_add(1, SeqCst) + 1, SeqCst);
+                tokio::time::sleep(given.after).await;
+                waiting.now.fetch_sub(1, SeqCst);
+            }
             let mut head = format!("HTTP/1.1 {} x\r\nconnection: close\r\n", given.status);
             head += &format!("content-length: {}\r\n", given.body.len());
             for (name, value) in &given.headers {

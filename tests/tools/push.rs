@@ -9,7 +9,9 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::archive::noise;
+use crate::support::disk::SmallDisk;
 use crate::support::driver::Machine;
+use crate::support::proxy::Proxy;
 use crate::support::registry::{Options, Registry, run};
 use crate::support::tools::{debian, debian_set, installed};
 use crate::support::unpacked;
@@ -72,56 +74,96 @@ fn skopeo_and_umoci_unpack_what_was_pushed() {
     }
 }
 
+/// podman with partial pulls, whose storage is below a directory.
+struct Podman {
+    at: PathBuf,
+}
+
+impl Podman {
+    fn new(at: &Path) -> Self {
+        let options = "[storage]\ndriver = \"overlay\"\n[storage.options]\npull_options = {enable_partial_images = \"true\", use_hard_links = \"false\"}\n";
+        fs::write(at.join("storage.conf"), options).unwrap();
+        fs::write(at.join("policy.json"), r#"{"default": [{"type": "insecureAcceptAnything"}]}"#).unwrap();
+        // It looks for its helpers at its start, whatever it is to do.
+        let helpers = debian_set("containers").join("root/usr/lib/podman");
+        fs::write(at.join("containers.conf"), format!("[engine]\nhelper_binaries_dir = [{helpers:?}]\n"))
+            .unwrap();
+        Self { at: at.to_owned() }
+    }
+
+    /// What it printed, and what it said meanwhile.
+    fn run(&self, arguments: &[&str]) -> (String, String) {
+        let mut podman = Command::new(debian("containers", "podman"));
+        podman.env("CONTAINERS_STORAGE_CONF", self.at.join("storage.conf"));
+        podman.env("CONTAINERS_CONF", self.at.join("containers.conf"));
+        podman.arg("--root").arg(self.at.join("root")).arg("--runroot").arg(self.at.join("run"));
+        let output = podman.args(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    }
+
+    /// Pulls an image by its tables, and reads a file of it.
+    fn file_of(&self, image: &str, file: &str) -> Vec<u8> {
+        let policy = format!("--signature-policy={}", self.at.join("policy.json").display());
+        let said = self.run(&["--log-level=debug", "pull", "--tls-verify=false", &policy, image]).1;
+        assert!(said.contains("Retrieved partial blob"), "it fetched the layers whole:\n{said}");
+        let mounted = PathBuf::from(self.run(&["image", "mount", image]).0.trim());
+        let read = fs::read(mounted.join(file));
+        self.run(&["image", "unmount", image]);
+        read.unwrap()
+    }
+}
+
+/// The tree, and then with some bytes put into its large file: two tags, and what the file is in each.
+fn two_versions(registry: &Registry) -> [(&'static str, Vec<u8>); 2] {
+    let root = tempfile::tempdir().unwrap();
+    tree(root.path());
+    let push = |tag: &str| {
+        let to = format!("{}/data:{tag}", registry.host());
+        let root = root.path().to_str().unwrap();
+        machine(registry, &[]).run(&["push", root, &to, "--keep-times", "--keep-owners"]);
+    };
+    push("1");
+    let mut large = noise("large", 40 << 20);
+    large.splice(9 << 20..9 << 20, *b"fourteen bytes");
+    fs::write(root.path().join("large"), &large).unwrap();
+    push("2");
+    [("1", noise("large", 40 << 20)), ("2", large)]
+}
+
 /// podman fetches a zstd:chunked image file by file, by our tables: positions, table of contents, tar-split with its
 /// checksums, and what it compares between them.
 #[test]
 fn podman_pulls_by_the_table_of_contents() {
     let registry = Registry::start(Options::default());
-    let (root, at) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/var/tmp").unwrap());
-    tree(root.path());
-    let push = |tag: &str| {
-        let to = format!("{}/data:{tag}", registry.host());
-        machine(&registry, &[]).run(&[
-            "push",
-            root.path().to_str().unwrap(),
-            &to,
-            "--keep-times",
-            "--keep-owners",
-        ]);
-        format!("{}/data:{tag}", registry.host())
-    };
-    let first = push("1");
-    let mut large = noise("large", 40 << 20);
-    large.splice(9 << 20..9 << 20, *b"fourteen bytes");
-    fs::write(root.path().join("large"), &large).unwrap();
-    let second = push("2");
-    let configuration = at.path().join("storage.conf");
-    let options = "[storage]\ndriver = \"overlay\"\n[storage.options]\npull_options = {enable_partial_images = \"true\", use_hard_links = \"false\"}\n";
-    fs::write(&configuration, options).unwrap();
-    let policy = at.path().join("policy.json");
-    fs::write(&policy, r#"{"default": [{"type": "insecureAcceptAnything"}]}"#).unwrap();
-    // It looks for its helpers at its start, whatever it is to do.
-    let (engine, helpers) =
-        (at.path().join("containers.conf"), debian_set("containers").join("root/usr/lib/podman"));
-    fs::write(&engine, format!("[engine]\nhelper_binaries_dir = [{helpers:?}]\n")).unwrap();
-    let podman = |arguments: &[&str]| {
-        let mut podman = Command::new(debian("containers", "podman"));
-        podman.env("CONTAINERS_STORAGE_CONF", &configuration).env("CONTAINERS_CONF", &engine);
-        podman.arg("--root").arg(at.path().join("root")).arg("--runroot").arg(at.path().join("run"));
-        let output = podman.args(arguments).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-        (text(&output.stdout), text(&output.stderr))
-    };
-    for (image, same) in [(&first, noise("large", 40 << 20)), (&second, large)] {
-        let policy = format!("--signature-policy={}", policy.display());
-        let said = podman(&["--log-level=debug", "pull", "--tls-verify=false", &policy, image]).1;
-        assert!(said.contains("Retrieved partial blob"), "it fetched the layers whole:\n{said}");
-        let mounted = PathBuf::from(podman(&["image", "mount", image]).0.trim());
-        let read = fs::read(mounted.join("same"));
-        podman(&["image", "unmount", image]);
-        assert!(read.unwrap() == same, "{image}");
+    let at = tempfile::tempdir_in("/var/tmp").unwrap();
+    let podman = Podman::new(at.path());
+    for (tag, same) in two_versions(&registry) {
+        let image = format!("{}/data:{tag}", registry.host());
+        assert!(podman.file_of(&image, "same") == same, "{image}");
     }
+}
+
+/// Of a file that changed, podman fetches the pieces that changed, as from layers of its own, where its storage has reflinks.
+/// On other filesystems it fetches such files whole, whoever wrote the layer (podman-container-tools/container-libs#892).
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_takes_unchanged_pieces_from_what_it_has() {
+    let registry = Registry::start(Options::default());
+    let at = tempfile::tempdir_in("/var/tmp").unwrap();
+    let disk = SmallDisk::mount_xfs(&at.path().join("xfs"), 1024);
+    let podman = Podman::new(&at.path().join("xfs"));
+    let proxy = Proxy::start(&registry.host()).await;
+    let mut passed = Vec::new();
+    for (tag, same) in two_versions(&registry) {
+        let before = proxy.passed();
+        let image = format!("{}/data:{tag}", proxy.address);
+        // The proxy runs on other threads.
+        assert!(podman.file_of(&image, "same") == same, "{image}");
+        passed.push(proxy.passed() - before);
+    }
+    assert!(passed[0] > 40 << 20 && passed[1] < 4 << 20, "{passed:?} bytes came");
+    drop(disk);
 }
 
 #[test]

@@ -96,10 +96,14 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 {{ include "composefs-csi.commonArgs" . }}
 - --kubelet-dir={{ .Values.kubeletDir }}
 - --integrity={{ .Values.node.integrity }}
+- --writable-max-size={{ .Values.node.writableMaxMiB | int }}
 - --parallel-layers={{ .Values.node.parallelLayers | int }}
 - --pull-grace={{ .Values.node.pullGraceSeconds | int }}
 - --pull-wait={{ .Values.node.pullWaitSeconds | int }}
 - --gc-interval={{ .Values.node.gc.intervalSeconds | int }}
+- --scrub-days={{ .Values.node.scrub.everyDays | int }}
+- --scrub-rate={{ .Values.node.scrub.rateMiB | int }}
+- --stat-ahead={{ .Values.node.statAhead | int }}
 {{- range .Values.node.layoutDirs }}
 - --layout-dir={{ . }}
 {{- end }}

@@ -40,9 +40,16 @@ pub struct NodeArgs {
     /// of an image unless the kernel checks every read; `read` needs a filesystem with fs-verity.
     #[arg(long, env = "COMPOSEFS_CSI_INTEGRITY", value_enum, default_value_t = Level::Fetch)]
     pub integrity: Level,
+    /// The most that a pod may write to one volume, into memory (`writable`, `upperSizeLimit`). 0: no volume is writable.
+    #[arg(long, env = "COMPOSEFS_CSI_WRITABLE_MAX_SIZE", value_name = "MIB", default_value_t = 0)]
+    pub writable_max_size: u64,
     /// Refuse images whose manifest does not carry their composefs digest (see `composefs-csi seal`).
     #[arg(long, env = "COMPOSEFS_CSI_REQUIRE_DIGEST")]
     pub require_composefs_digest: bool,
+    /// Objects of an image that are looked up in the background when it is first mounted, so that pods open files on a
+    /// cold node sooner: 1 KiB or more of the kernel's memory for each, until it needs it for others. 0 looks up none.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub stat_ahead: usize,
     /// Serve the Controller service on the same socket, for clusters of one node.
     #[arg(long)]
     pub with_controller: bool,
@@ -52,6 +59,9 @@ pub struct NodeArgs {
     /// When images go to make room.
     #[command(flatten)]
     pub watermarks: WatermarkArgs,
+    /// When all objects are read again.
+    #[command(flatten)]
+    pub scrub: ScrubArgs,
     /// Where credentials come from.
     #[command(flatten)]
     pub credentials: CredentialArgs,
@@ -102,6 +112,18 @@ impl WatermarkArgs {
         let high = high.min(100u8.saturating_sub(min_free));
         Ok((high, low.min(high)))
     }
+}
+
+/// When and how fast the node plugin reads all objects again.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ScrubArgs {
+    /// Days from the end of a round of scrubbing to the next: every object is read again in the background, so that a disk
+    /// that rots is known before a pod reads it. 0 for never.
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    pub scrub_days: u32,
+    /// The most MiB a second that scrubbing reads.
+    #[arg(long, value_name = "MIB", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub scrub_rate: u64,
 }
 
 /// Settings of the controller.

@@ -13,6 +13,7 @@ use super::directory::Objects;
 use super::error::ObjectError;
 use crate::image::verity::{VerityDigest, VerityHasher};
 use crate::kind::Kind;
+use crate::sys::page_cache::cached_pages;
 use crate::sys::verity::measure_verity;
 
 /// Bytes read at a time.
@@ -40,7 +41,33 @@ pub enum Corruption {
     NoVerity,
 }
 
+impl Corruption {
+    /// Whether there is nothing, rather than something wrong.
+    pub(in crate::image) fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing)
+    }
+}
+
 impl Objects {
+    /// As [`Objects::examine`], for who reads everything: what was not in the page cache does not stay in it, so that
+    /// pods keep theirs. Before Linux 6.5 that cannot be told, and the cache ages by itself.
+    ///
+    /// # Errors
+    /// As [`Objects::examine`].
+    pub(in crate::image) fn examine_cold(
+        &self,
+        digest: &VerityDigest,
+    ) -> Result<(u64, Option<Corruption>), ObjectError> {
+        let file = self.get(digest).ok();
+        let was_cold = file.as_ref().is_some_and(|file| cached_pages(file) == Ok(0));
+        let examined = self.examine(digest);
+        if let Some(file) = file.filter(|_| was_cold) {
+            // Advice: what a pod has mapped meanwhile stays.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+        examined
+    }
+
     /// Reads one object in full and says what is wrong with it, if anything. Blocking.
     ///
     /// # Errors

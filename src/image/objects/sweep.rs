@@ -32,19 +32,28 @@ impl Objects {
         mut visit: impl FnMut(VerityDigest, u64) -> Result<(), E>,
     ) -> Result<(), E> {
         // Directory by directory, so that only one is open.
-        for byte in 0..=255u8 {
-            let prefix = hex::encode([byte]);
-            self.names(&prefix, |rest, sort, inode| {
-                match VerityDigest::from_hex(&format!("{prefix}{rest}")).filter(|_| may_be_a_file(sort)) {
-                    Some(digest) => visit(digest, inode),
-                    None => {
-                        self.inner.strangers.note(&self.inner.path.join(&prefix).join(rest));
-                        Ok(())
-                    }
+        (0..=255u8).try_for_each(|byte| self.for_each_of(byte, &mut visit))
+    }
+
+    /// The same of the objects whose digest begins with `byte`.
+    ///
+    /// # Errors
+    /// As [`Objects::for_each`].
+    pub(in crate::image) fn for_each_of<E: From<ObjectError>>(
+        &self,
+        byte: u8,
+        visit: &mut impl FnMut(VerityDigest, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let prefix = hex::encode([byte]);
+        self.names(&prefix, |rest, sort, inode| {
+            match VerityDigest::from_hex(&format!("{prefix}{rest}")).filter(|_| may_be_a_file(sort)) {
+                Some(digest) => visit(digest, inode),
+                None => {
+                    self.inner.strangers.note(&self.inner.path.join(&prefix).join(rest));
+                    Ok(())
                 }
-            })?;
-        }
-        Ok(())
+            }
+        })
     }
 
     /// Removes an object; returns whether it was there. Needs the store's exclusive lock.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::gc::{self, CollectionPlan, Inventory, Policy};
 use super::inventory::{self, Needs};
@@ -70,6 +70,7 @@ impl Store {
     fn collect_now(&self, request: &CollectRequest<'_>) -> Result<Collected, StoreError> {
         if !request.dry_run {
             self.parts.partials.remove_expired()?;
+            self.parts.pins.forget_ended(|image| Ok(self.parts.images.stored(image)?.is_some()))?;
         }
         match request.policy {
             Policy::Watermarks { high, .. } => self.collect_by_watermarks(request, high),
@@ -100,6 +101,9 @@ impl Store {
             return Ok(done);
         }
         let collecting = self.store_lock.collecting(self.patience)?;
+        if !request.dry_run {
+            self.parts.images.touch_future(SystemTime::now())?;
+        }
         let (look, needed) = self.look(request, high)?;
         let round = self.rounds().next(&look, Instant::now());
         let sweep = |swept: &mut Swept| {

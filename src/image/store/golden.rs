@@ -150,7 +150,7 @@ fn fill(store: &Store) {
     }
     store.access().record(&hold, AccessSubject::Blob(&blob), "r.io", &AccessRecord::Anonymous, 6).unwrap();
     store.evidence().put(&hold, &manifest, "r.io/x", b"{}").unwrap();
-    store.pin(&manifest).unwrap();
+    store.pin(&manifest, &PinNote::default()).unwrap();
 }
 
 fn files_below(root: &Path, directory: &Path, found: &mut BTreeMap<String, Vec<u8>>) {

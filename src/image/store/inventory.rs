@@ -54,23 +54,30 @@ impl Needs {
 
     /// What needs the image; one reason is enough.
     pub(super) fn of(&self, image: &ImageRecord) -> Option<Need> {
+        self.all_of(image).next()
+    }
+
+    /// All that needs the image.
+    pub(super) fn all_of(&self, image: &ImageRecord) -> impl Iterator<Item = Need> {
         let manifest = &image.key();
-        if image.is_any_of(&self.shown) {
-            Some(Need::Mount)
-        } else if self.volumes.contains(manifest) {
-            Some(Need::Volume)
-        } else if self.held.contains(manifest) || image.is_any_of(&self.held_images) {
-            Some(Need::Hold)
-        } else if self.pins.contains(manifest) {
-            Some(Need::Pin)
-        } else {
-            self.prefetched.contains(manifest).then_some(Need::Prefetch)
-        }
+        let held = || self.held.contains(manifest) || image.is_any_of(&self.held_images);
+        let needs = [
+            image.is_any_of(&self.shown).then_some(Need::Mount),
+            self.volumes.contains(manifest).then_some(Need::Volume),
+            held().then_some(Need::Hold),
+            self.pins.contains(manifest).then_some(Need::Pin),
+            self.prefetched.contains(manifest).then_some(Need::Prefetch),
+        ];
+        needs.into_iter().flatten()
     }
 
     /// Notes mounts without a record: they keep what their images list. Before any record goes it must be sure that these
     /// can be read.
-    fn note_unreadable_mounts(&mut self, parts: &Parts, listing: &Listing) -> Result<(), StoreError> {
+    pub(super) fn note_unreadable_mounts(
+        &mut self,
+        parts: &Parts,
+        listing: &Listing,
+    ) -> Result<(), StoreError> {
         let known: HashSet<VerityDigest> =
             listing.images.iter().flat_map(|image| image.record.images()).map(|own| own.image).collect();
         for image in &self.shown {

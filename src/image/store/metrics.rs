@@ -41,6 +41,12 @@ const GC_NO_ROOM: Description = Description::new(
     "gc_no_room",
     "1 while the filesystem is above the high mark and garbage collection can make no more room, else 0",
 );
+const SCRUB_BYTES: Description =
+    Description::new("scrub_bytes_total", "Bytes of objects that scrubbing has read, in steps of 64 MiB");
+const SCRUB_ENDED: Description = Description::new(
+    "scrub_last_round_timestamp_seconds",
+    "When scrubbing last ended a round over all objects, seconds since 1970; 0 if it never has",
+);
 const BUCKETS: [f64; 8] = [0.005, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0, 300.0];
 
 /// The metrics of a store. Clones count into the same.
@@ -56,8 +62,10 @@ pub struct StoreMetrics {
     gc_objects: Counter,
     gc_bytes: Counter,
     gc_no_room: Gauge,
+    scrub_bytes: Counter,
+    scrub_ended: Gauge,
     /// Objects, and their bytes, that are not shown yet.
-    held_back: Arc<(HeldBack, HeldBack)>,
+    held_back: Arc<(HeldBack, HeldBack, HeldBack)>,
 }
 
 impl StoreMetrics {
@@ -73,7 +81,13 @@ impl StoreMetrics {
             gc_objects: Counter::new(GC_OBJECTS),
             gc_bytes: Counter::new(GC_BYTES),
             gc_no_room: Gauge::new(GC_NO_ROOM),
-            held_back: Arc::new((HeldBack::new(coarse::OBJECTS), HeldBack::new(coarse::BYTES))),
+            scrub_bytes: Counter::new(SCRUB_BYTES),
+            scrub_ended: Gauge::new(SCRUB_ENDED),
+            held_back: Arc::new((
+                HeldBack::new(coarse::OBJECTS),
+                HeldBack::new(coarse::BYTES),
+                HeldBack::new(coarse::BYTES),
+            )),
         }
     }
 
@@ -84,6 +98,15 @@ impl StoreMetrics {
     /// Whether the last round by watermarks has left the filesystem above the mark.
     pub(super) fn no_room(&self, is_so: bool) {
         self.gc_no_room.set(u64::from(is_so));
+    }
+
+    pub(super) fn scrub_read(&self, bytes: u64) {
+        self.scrub_bytes.add(self.held_back.2.add(bytes));
+    }
+
+    /// A round of scrubbing ended so many seconds after 1970.
+    pub(super) fn scrubbed(&self, ended: u64) {
+        self.scrub_ended.set(ended);
     }
 
     pub(super) fn collected(&self, done: &Collected) {
@@ -108,6 +131,8 @@ impl Instruments for StoreMetrics {
             &self.gc_objects,
             &self.gc_bytes,
             &self.gc_no_room,
+            &self.scrub_bytes,
+            &self.scrub_ended,
         ]
     }
 }
@@ -126,6 +151,7 @@ impl Store {
     pub fn measure(&self) -> Result<(), StoreError> {
         let (count, bytes) = self.parts.objects.total()?;
         self.metrics.objects.set(count, bytes);
+        self.metrics.scrubbed(self.scrub_cursor()?.last_ended.unwrap_or(0));
         self.metrics.images.set(self.parts.images.manifests()?.len() as u64);
         self.measure_room()
     }

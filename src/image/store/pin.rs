@@ -1,18 +1,19 @@
 //! Pinning an image, which must be in the store.
 
-use super::{Held, Store, StoreError};
+use super::{Held, PinNote, Store, StoreError};
 use crate::oci::digest::Digest;
 
 impl Store {
-    /// Keeps the image, whatever happens, until its pin is removed ([`super::Pins::remove`]); durably.
+    /// Keeps the image, whatever happens, until the note's end or until its pin is removed ([`super::Pins::remove`]);
+    /// durably.
     ///
     /// # Errors
     /// [`StoreError::NoImage`], and those of writing a file.
-    pub fn pin(&self, manifest: &Digest) -> Result<(), StoreError> {
+    pub fn pin(&self, manifest: &Digest, note: &PinNote) -> Result<(), StoreError> {
         let hold = self.hold();
         hold.keep_blocking(&[Held::Manifest(*manifest)])?;
         let image = self.parts.images.get(manifest)?.ok_or(StoreError::NoImage(*manifest))?;
-        self.parts.pins.add(&hold, &image)
+        self.parts.pins.add(&hold, &image, note)
     }
 
     /// Keeps the image of this key for a wish of a prefetch, which was resolved to `target`, until that is removed

@@ -15,7 +15,7 @@ use super::documents::{DocumentTurns, Tenant};
 use super::failure::Asked;
 use super::hold::Hold;
 use super::location::RangeHosts;
-use super::metrics::{Repeat, RequestKind};
+use super::metrics::{RegistryMetrics, Repeat, RequestKind};
 use super::pace::Pace;
 use super::request::Request;
 use super::retry::RetryPolicy;
@@ -182,6 +182,11 @@ impl RegistryClient {
     pub(super) fn count_repeat(&self, offset: u64) {
         let repeat = if offset > 0 { Repeat::Resumed } else { Repeat::Retried };
         self.transport.metrics.count_repeat(&self.host, repeat);
+    }
+
+    /// Where what comes is counted.
+    pub(super) fn metrics(&self) -> &RegistryMetrics {
+        &self.transport.metrics
     }
 
     /// The failure of a transport error while a response is read.

@@ -1,5 +1,5 @@
-//! Counts requests to registries by what they request and how they end, and those that are repeated by the class of the
-//! registry.
+//! Counts requests to registries by what they request and how they end, those that are repeated by the class of the
+//! registry, and what came by what the place is to the image.
 
 use super::SourceError;
 use crate::metrics::{Counters, Description, Family, Instruments, Label, Labels, Outcome};
@@ -16,11 +16,39 @@ const REPEATS: Description = Description::new(
      on where it broke",
 );
 
+const RECEIVED: Description = Description::new(
+    "registry_received_bytes_total",
+    "Bytes of blobs that came, by whether from a mirror or from the registry that the image names; layers, configs and \
+     signatures, those of failed pulls included",
+);
+
 /// The metrics of registry clients. Clones share their counters.
 #[derive(Debug, Clone)]
 pub struct RegistryMetrics {
     requests: Counters<(RequestKind, Outcome)>,
     repeats: Counters<Repeated>,
+    received: Counters<Standing>,
+}
+
+/// What a place is to an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// A mirror of its registry.
+    Mirror,
+    /// The registry itself.
+    Origin,
+}
+
+impl Label for Standing {
+    const NAME: &'static str = "from";
+    const ALL: &'static [Self] = &[Self::Mirror, Self::Origin];
+
+    fn value(self) -> &'static str {
+        match self {
+            Self::Mirror => "mirror",
+            Self::Origin => "origin",
+        }
+    }
 }
 
 /// What a request does that is sent again.
@@ -161,13 +189,17 @@ impl RequestKind {
 
 impl Default for RegistryMetrics {
     fn default() -> Self {
-        Self { requests: Counters::new(REQUESTS), repeats: Counters::new(REPEATS) }
+        Self {
+            requests: Counters::new(REQUESTS),
+            repeats: Counters::new(REPEATS),
+            received: Counters::new(RECEIVED),
+        }
     }
 }
 
 impl Instruments for RegistryMetrics {
     fn families(&self) -> Vec<&dyn Family> {
-        vec![&self.requests, &self.repeats]
+        vec![&self.requests, &self.repeats, &self.received]
     }
 }
 
@@ -185,6 +217,11 @@ impl RegistryMetrics {
     /// Counts one request to `host` that is sent again.
     pub(super) fn count_repeat(&self, host: &str, repeat: Repeat) {
         self.repeats.add(Repeated { host: HostClass::of(host), repeat }, 1);
+    }
+
+    /// Counts bytes of blobs as they come.
+    pub(super) fn count_received(&self, from: Standing, bytes: usize) {
+        self.received.add(from, bytes as u64);
     }
 }
 

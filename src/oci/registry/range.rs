@@ -39,6 +39,7 @@ struct PartOfBlob {
     /// Its offset is the byte reached.
     request: Request,
     wanted: Wanted,
+    start: u64,
     end: u64,
     /// The connection in use.
     open: Option<Open>,
@@ -70,10 +71,10 @@ pub(super) async fn open(
     request: Request,
     wanted: Wanted,
 ) -> Result<Ranged, SourceError> {
-    let end = request.end.unwrap_or(wanted.size);
+    let (start, end) = (request.offset, request.end.unwrap_or(wanted.size));
     let window = Window::new(client.pace().for_size(wanted.size / SHARES));
     let mut part =
-        PartOfBlob { client, request, wanted, end, open: None, connections: 0, window, failures: 0 };
+        PartOfBlob { client, request, wanted, start, end, open: None, connections: 0, window, failures: 0 };
     loop {
         match part.ask().await {
             Ok(Answer::Part(open)) => {
@@ -92,6 +93,7 @@ pub(super) async fn open(
             Err(error) => {
                 part.failures += 1;
                 part.client.pause_or_fail(part.failures, error).await?;
+                part.count_repeat();
             }
         }
     }
@@ -119,12 +121,16 @@ impl PartOfBlob {
                     return Ok(Some(chunk));
                 }
                 // New bytes reset `failures`, so slow windows have a count of their own: see `pace`.
-                Err(SourceError::Slow { .. }) if !self.window.is_over() => self.open = None,
+                Err(SourceError::Slow { .. }) if !self.window.is_over() => {
+                    self.open = None;
+                    self.count_repeat();
+                }
                 Err(error @ SourceError::Slow { .. }) => return Err(error),
                 Err(error) => {
                     self.open = None;
                     self.failures += 1;
                     self.client.pause_or_fail(self.failures, error).await?;
+                    self.count_repeat();
                 }
             }
         }
@@ -244,6 +250,11 @@ impl PartOfBlob {
             }
         }
         error
+    }
+
+    /// Counts a request that is sent again: for the rest of the part, or for all of it.
+    fn count_repeat(&self) {
+        self.client.count_repeat(self.request.offset - self.start);
     }
 
     fn slow(&self, rate: u64) -> SourceError {

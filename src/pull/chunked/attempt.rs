@@ -6,7 +6,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::list::list_contents;
-use super::ranges::{REQUEST_MAX, Ranges};
+use super::memory::Lent;
+use super::ranges::Ranges;
+use super::request::REQUEST_MAX;
 use super::search::{self, ListedLayer};
 use super::words::{Stop, Tables};
 use crate::image::chunked::{
@@ -158,8 +160,11 @@ impl<'a> Attempt<'a> {
     }
 
     fn ranges(&self) -> Ranges<'_> {
-        let ImageLayers { image, source, .. } = *self.pull;
-        Ranges { image, source, blob: &self.layer.part.blob, metrics: &self.fetcher.metrics }
+        let ImageLayers { image, source, rights, .. } = *self.pull;
+        let LayerFetcher { connections, range_memory, ranges, metrics, .. } = self.fetcher;
+        let connections = (ranges.connections > 0).then_some(connections);
+        let lent = Lent { tenant: rights.tenant(), connections, memory: range_memory };
+        Ranges { image, source, blob: &self.layer.part.blob, lent, metrics }
     }
 }
 

@@ -1,12 +1,18 @@
-//! Memory for the tables of layers, of which a node has little beside what builds may take.
+//! What all layers of a node share while they are put together: memory for their tables and for ranges that wait for those
+//! before them, of which a node has little beside what builds may take, and connections.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::fair::{Gate, Pass};
 use crate::image::chunked::Positions;
+use crate::oci::Source;
+use crate::pull::turns::Tenant;
 
 const UNIT: u64 = 1 << 10;
+/// What the ranges of all layers take, beside the first request of each. One tenant has at most three quarters.
+const RANGES_MAX: u64 = 32 << 20;
 
 /// What all layers of a node may take for their tables: as much as the largest of them.
 #[derive(Debug, Clone)]
@@ -26,6 +32,46 @@ impl TableMemory {
     /// come from slow registries.
     pub(in crate::pull) fn try_take(&self, positions: &Positions) -> Option<Taken> {
         Arc::clone(&self.0).try_acquire_many_owned(units(positions.memory())).ok()
+    }
+}
+
+/// Memory for ranges that have come before their turn.
+#[derive(Debug, Clone)]
+pub(in crate::pull) struct RangeMemory(Gate<Tenant>);
+
+/// Memory that is lent for a range; `None`: it is the layer's own.
+pub(super) type Room = Option<Pass<Tenant>>;
+
+impl Default for RangeMemory {
+    fn default() -> Self {
+        let all = RANGES_MAX / UNIT;
+        Self(Gate::new(all, all - all / 4))
+    }
+}
+
+/// What is lent to a layer for its ranges.
+pub(super) struct Lent<'a> {
+    /// Whose layer it is.
+    pub tenant: Tenant,
+    /// The connections of all layers beyond the first of each; `None` where there are none.
+    pub connections: Option<&'a Gate<Tenant>>,
+    pub memory: &'a RangeMemory,
+}
+
+impl Lent<'_> {
+    /// Memory for so many bytes, if it is free now. It is not waited for: a layer that has some may wait for its pipeline.
+    pub(super) fn memory(&self, bytes: u64) -> Option<Pass<Tenant>> {
+        self.memory.0.try_enter(self.tenant.clone(), u64::from(units(bytes)))
+    }
+
+    /// Waits for the right to one more connection. There is none to a server that refused one lately.
+    pub(super) async fn connection(&self, source: &dyn Source) -> Pass<Tenant> {
+        match self.connections {
+            Some(connections) if source.takes_extra_ranges() => {
+                connections.enter(self.tenant.clone(), 1).await
+            }
+            _ => std::future::pending().await,
+        }
     }
 }
 

@@ -1,12 +1,10 @@
-//! The ranges of a layer: many requests at a time, their bytes in order.
+//! Where the ranges of a layer come from, and how one is received.
 
-use std::collections::VecDeque;
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::stream::FuturesOrdered;
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use tokio::sync::mpsc;
-
+use super::memory::Lent;
+use super::request::Request;
 use super::words::Stop;
 use crate::image::chunked::{Part, Run};
 use crate::oci::manifest::Descriptor;
@@ -15,81 +13,39 @@ use crate::pull::error::{About as _, PullError};
 use crate::pull::metrics::{PartialOutcome, PullMetrics};
 use crate::pull::turns::{GaveWay, Turn};
 
-/// Bytes of a request. They are held in memory until their turn comes.
-pub(super) const REQUEST_MAX: u64 = 1 << 20;
-/// Bytes of a layer that are requested or held at a time, where that is more than one request.
-const WINDOW: u64 = 4 << 20;
-
-/// Where the ranges of a layer come from, and who counts them.
+/// Where the ranges of a layer come from, by whose leave, and who counts them.
 pub(super) struct Ranges<'a> {
     pub image: &'a str,
     pub source: &'a dyn Source,
     pub blob: &'a Descriptor,
+    pub lent: Lent<'a>,
     pub metrics: &'a PullMetrics,
 }
 
 impl Ranges<'_> {
-    /// Reads one range, of bounded length.
+    /// Reads one range, of bounded length, by the layer's own connection.
     ///
     /// # Errors
     /// [`Stop::Whole`] where the server does not serve ranges: with its answer if that is the whole layer.
     pub(super) async fn read(&self, run: Run, turn: &mut Turn<'_>) -> Result<Bytes, Stop> {
-        let part = turn.during(self.fetch(run)).await.map_err(|gave_way| self.gave_way(gave_way))??;
+        let request = Request::new(run);
+        turn.during(self.receive(&request, false)).await.map_err(|gave_way| self.gave_way(gave_way))??;
+        let part = request.take();
         self.took(&part, turn).await?;
         Ok(part.bytes)
     }
 
-    /// Sends the ranges on in their order, up to `connections` requests at a time. Ends early where nobody wants them.
+    /// Receives what is missing of a range, by the layer's own connection or an extra one.
     ///
     /// # Errors
     /// As [`Ranges::read`].
-    pub(super) async fn feed(
-        &self,
-        runs: Vec<Run>,
-        connections: usize,
-        sender: mpsc::Sender<Part>,
-        turn: &mut Turn<'_>,
-    ) -> Result<(), Stop> {
-        let (mut runs, mut requests, mut ready) =
-            (runs.into_iter().peekable(), FuturesOrdered::new(), VecDeque::new());
-        let mut held = 0;
-        let length = |run: &Run| run.end - run.start;
-        loop {
-            while requests.len() < connections.max(1)
-                && let Some(run) = runs.next_if(|run| held == 0 || held + length(run) <= WINDOW)
-            {
-                held += length(&run);
-                requests.push_back(self.fetch(run));
-            }
-            if ready.is_empty() {
-                let next = turn.during(requests.next()).await.map_err(|gave_way| self.gave_way(gave_way))?;
-                // Nothing is requested, nothing is held: that was all.
-                let Some(part) = next else { return Ok(()) };
-                let part = part?;
-                self.took(&part, turn).await?;
-                ready.push_back(part);
-            } else {
-                tokio::select! {
-                    biased;
-                    place = sender.reserve() => {
-                        let (Ok(place), Some(part)) = (place, ready.pop_front()) else { return Ok(()) };
-                        held -= part.bytes.len() as u64;
-                        place.send(part);
-                    }
-                    Some(part) = requests.next() => {
-                        let part = part?;
-                        self.took(&part, turn).await?;
-                        ready.push_back(part);
-                    }
-                }
-            }
-        }
-    }
-
-    async fn fetch(&self, run: Run) -> Result<Part, Stop> {
-        let (start, length) = (run.start, run.end - run.start);
-        let answer = self.source.blob_range(self.blob, run).await.about(self.image)?;
-        let mut stream = match answer {
+    pub(super) async fn receive(&self, request: &Request, is_extra: bool) -> Result<(), Stop> {
+        let missing = request.missing();
+        let answer = match is_extra {
+            true => self.source.extra_range(self.blob, missing).await,
+            false => self.source.blob_range(self.blob, missing).await,
+        };
+        let mut stream = match answer.about(self.image)? {
             Ranged::Part(stream) => stream,
             Ranged::Whole(stream) => {
                 let why = "the registry ignores ranges".to_owned();
@@ -97,7 +53,6 @@ impl Ranges<'_> {
             }
             Ranged::Refused(error) => return Err(Stop::whole(PartialOutcome::Ranges, error)),
         };
-        let mut bytes = BytesMut::new();
         loop {
             let chunk = match stream.try_next().await {
                 // It began to, and then did not keep to ranges.
@@ -106,26 +61,30 @@ impl Ranges<'_> {
                 }
                 chunk => chunk.about(self.image)?,
             };
-            match chunk {
-                Some(chunk) => bytes.extend_from_slice(&chunk),
-                None => break,
+            let is_over = chunk.is_none();
+            let fits = chunk.is_none_or(|chunk| request.receive(&chunk));
+            if !fits || (is_over && !request.missing().is_empty()) {
+                let why = "a range had another length than was asked for";
+                return Err(Stop::whole(PartialOutcome::Ranges, why));
             }
-        }
-        match bytes.len() as u64 == length {
-            true => Ok(Part { start, bytes: bytes.freeze() }),
-            false => {
-                Err(Stop::whole(PartialOutcome::Ranges, "a range had another length than was asked for"))
+            if is_over {
+                return Ok(());
             }
         }
     }
 
-    async fn took(&self, part: &Part, turn: &mut Turn<'_>) -> Result<(), PullError> {
+    /// Counts a range that has come. A layer that stands aside waits here.
+    ///
+    /// # Errors
+    /// The layer had to make room for others.
+    pub(super) async fn took(&self, part: &Part, turn: &mut Turn<'_>) -> Result<(), PullError> {
         let bytes = part.bytes.len();
         self.metrics.fetched.add(bytes as u64);
         turn.took(bytes).await.map_err(|gave_way| self.gave_way(gave_way))
     }
 
-    fn gave_way(&self, GaveWay { rate }: GaveWay) -> PullError {
+    /// The pull's error where the layer had to make room for others.
+    pub(super) fn gave_way(&self, GaveWay { rate }: GaveWay) -> PullError {
         PullError::GaveWay { image: self.image.to_owned(), blob: self.blob.digest, rate }
     }
 }

@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 
+use super::super::extra::Extra;
 use super::super::turns::{GaveWay, Tenant, Turn};
 use super::RangeRules;
 use super::feed::Feed;
@@ -173,7 +174,7 @@ impl<'a> PartialFetch<'a> {
 
     fn add(&self, crew: &mut Crew<'a>, pieces: &mut Pieces, limit: u64, extra: Option<Pass<Tenant>>) {
         let Some(piece) = pieces.take(limit) else { return };
-        let worker = Worker::new((self.source, self.blob), &self.partial, piece, extra);
+        let worker = Worker::new((self.source, self.blob), &self.partial, piece, extra.map(Extra::new));
         crew.extra += usize::from(worker.is_extra());
         self.go_on(crew, pieces, worker);
     }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use super::super::turns::Tenant;
-use crate::fair::Pass;
+use super::super::extra::Extra;
 use crate::image::store::Partial;
 use crate::oci::manifest::Descriptor;
 use crate::oci::{BlobStream, Ranged, Source, SourceError};
@@ -18,8 +17,6 @@ use crate::oci::{BlobStream, Ranged, Source, SourceError};
 const GATHER: usize = 512 << 10;
 /// How long they are gathered, so that progress shows on a slow line as well.
 const GATHER_TIME: Duration = Duration::from_millis(250);
-/// How long an extra connection lasts while others want it.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A piece under way.
 pub(super) struct Worker<'a> {
@@ -32,8 +29,8 @@ pub(super) struct Worker<'a> {
     stream: Option<BlobStream>,
     /// Whether it is a connection beyond the first.
     is_extra: bool,
-    /// The right to that, and since when. A step has it while it runs.
-    extra: Option<(Pass<Tenant>, Instant)>,
+    /// The right to that. A step has it while it runs.
+    extra: Option<Extra>,
 }
 
 /// What came of one step.
@@ -61,9 +58,8 @@ impl<'a> Worker<'a> {
         (source, blob): (&'a dyn Source, &'a Descriptor),
         partial: &Arc<Partial>,
         (piece, missing): (usize, Range<u64>),
-        extra: Option<Pass<Tenant>>,
+        extra: Option<Extra>,
     ) -> Self {
-        let extra = extra.map(|pass| (pass, Instant::now()));
         let (partial, is_extra) = (Arc::clone(partial), extra.is_some());
         Self { source, blob, partial, piece, missing, stream: None, is_extra, extra }
     }
@@ -130,13 +126,11 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Waits until another registry or credential needs an extra connection that has lasted for long. What it has brought is
-/// kept, and its piece is fetched by another.
-async fn must_give_way(extra: Option<&(Pass<Tenant>, Instant)>) {
-    let Some((pass, since)) = extra else { return std::future::pending().await };
-    sleep_until(*since + PATIENCE).await;
-    while !pass.is_wanted_by_others() {
-        sleep(PATIENCE / 5).await;
+/// Waits until an extra connection is needed elsewhere. What it has brought is kept, and its piece is fetched by another.
+async fn must_give_way(extra: Option<&Extra>) {
+    match extra {
+        Some(extra) => extra.must_give_way().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use composefs_csi::image::store::gc::{Amount, Policy};
 use composefs_csi::image::store::{
-    CollectRequest, Held, Measure, Mounted, Options, Space, Store, StoreError,
+    CollectRequest, Held, Measure, Mounted, Options, PinNote, Space, Store, StoreError,
 };
 use composefs_csi::oci::digest::Digest;
 
@@ -36,7 +36,7 @@ fn what_is_recorded_mounted_or_pinned_stays() {
         .collect();
     write_volume(&store, "v.json", &manifest("volume"));
     write_volume(&store, "v.json.tmp", &manifest("idle"));
-    store.pin(&manifest("pinned")).unwrap();
+    store.pin(&manifest("pinned"), &PinNote::default()).unwrap();
     let gone = collect(&store, EVERYTHING, &[records[1].image]).unwrap();
     assert_eq!(gone.images, [records[3].clone()]);
     assert_eq!(gone.swept.objects, 2, "its file and its composefs image; the common file stays");
@@ -53,7 +53,7 @@ fn what_is_recorded_mounted_or_pinned_stays() {
         let left: Vec<_> = std::fs::read_dir(dir.path().join(directory)).unwrap().collect();
         assert!(left.is_empty(), "{directory}: {left:?}");
     }
-    assert!(matches!(store.pin(&manifest("idle")), Err(StoreError::NoImage(_))));
+    assert!(matches!(store.pin(&manifest("idle"), &PinNote::default()), Err(StoreError::NoImage(_))));
     assert!(matches!(store.images().touch(&manifest("idle")), Err(StoreError::NoImage(_))));
 }
 
@@ -125,6 +125,24 @@ fn a_use_that_was_noted_a_moment_ago_is_not_noted_again() {
     store.images().touch_if_stale(&manifest("a")).unwrap();
     assert!(modified() == noted || noted.elapsed().unwrap() > Duration::from_secs(9), "written again");
     assert!(matches!(store.images().touch_if_stale(&manifest("b")), Err(StoreError::NoImage(_))));
+}
+
+/// Else it would stay until 2040.
+#[test]
+fn an_image_that_was_used_in_the_future_counts_as_used_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = Arc::new(AtomicU64::new(90));
+    let store = Store::open(dir.path(), small_disk(&base)).unwrap();
+    pull(&store, "a", &[&["a"]]).unwrap();
+    let record = dir.path().join("images").join(format!("{}.json", manifest("a").hex()));
+    let ahead = SystemTime::now() + 100_000 * HOUR;
+    std::fs::File::open(&record).unwrap().set_modified(ahead).unwrap();
+    let policy = Policy::Watermarks { high: 85, low: 80, min_age: HOUR, recent: HOUR };
+    assert!(collect(&store, policy, &[]).unwrap().images.is_empty(), "it may be in use a moment ago");
+    assert!(std::fs::metadata(&record).unwrap().modified().unwrap() <= SystemTime::now());
+    // It ages from now on.
+    std::fs::File::open(&record).unwrap().set_modified(SystemTime::now() - 2 * HOUR).unwrap();
+    assert_eq!(collect(&store, policy, &[]).unwrap().images.len(), 1);
 }
 
 /// A filesystem of 100 blocks of which `base` are other people's; the rest is what the store holds.

@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use composefs_csi::image::store::{Options, Steps, Store, StoreError};
+use composefs_csi::image::store::{Options, PinNote, Steps, Store, StoreError};
 use composefs_csi::image::verity::VerityDigest;
 
 use super::fixture::*;
@@ -26,7 +26,7 @@ fn directory() -> tempfile::TempDir {
 fn life(root: &Path, boot: &str, steps: Steps) -> Result<(), StoreError> {
     let store = Store::open(root, Options { steps, ..options(boot) })?;
     pull(&store, "a", &[&["common", "one"], &["a"]])?;
-    store.pin(&manifest("a"))?;
+    store.pin(&manifest("a"), &PinNote::default())?;
     pull(&store, "b", &[&["common", "one"], &["b"]])?;
     let slow = store.hold();
     add_layer(&store, &slow, &["slow"])?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use composefs_csi::image::composefs;
 use composefs_csi::image::store::gc::{Amount, Policy};
 use composefs_csi::image::store::{
-    Hold, ImageRecord, Measure, NodeKey, Options, Space, Store, StoreError, Variant,
+    Hold, ImageRecord, Measure, NodeKey, Options, PinNote, Space, Store, StoreError, Variant,
 };
 use composefs_csi::image::tree::{Builder, Reduction, Rules};
 use composefs_csi::image::verity::VerityDigest;
@@ -242,7 +242,7 @@ impl Node {
             }
             Act::Unpublish(image) => drop(std::fs::remove_file(volume(image))),
             Act::Pin(image) if self.record(image).is_some() => {
-                self.store.pin(&manifest(IMAGES[image].0)).unwrap();
+                self.store.pin(&manifest(IMAGES[image].0), &PinNote::default()).unwrap();
             }
             Act::Unpin(image) => drop(self.store.pins().remove(&manifest(IMAGES[image].0)).unwrap()),
             Act::Repair(image, object) => {

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use composefs_csi::image::store::Store;
+use composefs_csi::image::store::{PinNote, Store};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::node::volume::record::Records;
 use rustix::fs::{CWD, FileType, Mode};
@@ -80,7 +80,7 @@ fn use_it(root: &Path) {
         let store = Store::open(root, options(boot)).unwrap();
         let record = pull(&store, "one", &[&["common"], &["one"]]).unwrap();
         pull(&store, "two", &[&["common"], &["two"]]).unwrap();
-        store.pin(&manifest("two")).unwrap();
+        store.pin(&manifest("two"), &PinNote::default()).unwrap();
         assert_eq!(store.pins().list().unwrap(), [manifest("two")]);
         assert_eq!(store.usage().unwrap().images.len(), 2);
         assert!(store.missing_objects().unwrap().is_empty());

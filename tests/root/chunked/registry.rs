@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use composefs_csi::oci::digest::Digest;
 use serde_json::{Value, json};
@@ -32,6 +33,8 @@ struct Shelf {
     tags: HashMap<String, String>,
     ranges: Ranges,
     served: usize,
+    /// How long each range is waited for.
+    delay: Duration,
     /// Users who may read; everybody if there are none.
     users: Vec<&'static str>,
 }
@@ -60,6 +63,7 @@ impl ChunkedRegistry {
             tags: HashMap::new(),
             ranges: Ranges::Served,
             served: 0,
+            delay: Duration::ZERO,
             users: users.to_vec(),
         };
         let shelf = Arc::new(Mutex::new(shelf));
@@ -75,6 +79,16 @@ impl ChunkedRegistry {
     pub fn set(&self, ranges: Ranges) {
         let mut shelf = self.shelf.lock().unwrap();
         (shelf.ranges, shelf.served) = (ranges, 0);
+    }
+
+    /// From now on each range is answered after so long.
+    pub fn delay(&self, delay: Duration) {
+        self.shelf.lock().unwrap().delay = delay;
+    }
+
+    /// The most ranges that were waited for at a time, counted anew from here.
+    pub fn most_at_once(&self) -> usize {
+        self.server.most_waiting()
     }
 
     /// Offers an image of these layers, whose config claims the DiffIDs of their archives; returns its reference.
@@ -200,7 +214,8 @@ impl Shelf {
         }
         let part = &bytes[first - shift.min(first)..=last - shift.min(first)];
         let said = format!("bytes {first}-{last}/{}", bytes.len());
-        Answer { status: 206, ..Answer::body("application/octet-stream", part) }.with("content-range", &said)
+        let answer = Answer::body("application/octet-stream", part).with("content-range", &said);
+        Answer { status: 206, after: self.delay, ..answer }
     }
 }
 

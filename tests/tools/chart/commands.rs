@@ -150,3 +150,16 @@ fn every_setting_is_understood() {
     assert!(names.contains(&"COMPOSEFS_CSI_VERIFIER_TIMEOUT"), "{names:?}");
     container.says(&["ls"]);
 }
+
+/// The ends of what the schema lets through, in the program.
+#[test]
+fn the_program_takes_the_ranges_that_the_schema_takes() {
+    for ranges in [
+        serde_json::json!({"sizeMiB": 1, "atOnce": 1, "connections": 0, "keepSeconds": 0}),
+        serde_json::json!({"sizeMiB": 1024, "atOnce": 64, "connections": 1024, "keepSeconds": 315_360_000}),
+    ] {
+        let container = Container::of(&serde_json::json!({"node": {"ranges": ranges}}));
+        container.says(&["ls"]);
+        container.says(&["prune"]);
+    }
+}

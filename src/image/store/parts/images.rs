@@ -1,7 +1,7 @@
 //! Image records: `images/<manifest hex>.json`. The file's mtime is when the image was last used.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -172,6 +172,26 @@ impl Images {
         if age.is_some_and(|age| age < FRESH) { Ok(()) } else { self.touch(manifest) }
     }
 
+    /// Notes that images are used now which by their records were used in the future: a clock was ahead, and would keep them
+    /// until then.
+    ///
+    /// # Errors
+    /// Those of reading the directory and of utimensat(2).
+    pub(in crate::image::store) fn touch_future(&self, now: SystemTime) -> Result<(), StoreError> {
+        for manifest in self.manifests()? {
+            let used = fs::metadata(self.path(&manifest)).and_then(|found| found.modified());
+            if used.is_ok_and(|used| used > now + FRESH) {
+                tracing::warn!(image.digest = %manifest, "the image was used in the future: a clock was ahead");
+                match self.touch(&manifest) {
+                    // Removed meanwhile.
+                    Err(StoreError::NoImage(_)) => {}
+                    touched => touched?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Removes an image's record, durably: the image is pulled again. The sweep removes what only this image had.
     ///
     /// # Errors
@@ -236,6 +256,13 @@ impl Images {
             }
         }
         Ok(())
+    }
+
+    /// The files of records that were put aside because they are not authentic.
+    pub(in crate::image::store) fn forged(&self) -> Result<Vec<OsString>, StoreError> {
+        let names = self.disk.files(&self.directory, is_record)?.into_iter();
+        let suffix = format!(".{}", Aside::Forged.extension());
+        Ok(names.filter(|name| digest_of(name, &suffix).is_some()).collect())
     }
 
     /// Removes the torn records that were put aside. Needs the store's exclusive lock.

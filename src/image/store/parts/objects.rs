@@ -91,6 +91,24 @@ impl StoredObjects {
         named.filter(|digest| matches!(self.objects.stat(digest), Ok(Some(_)))).collect()
     }
 
+    /// Objects whose name begins with these hexadecimal digits; none if there are fewer than two. Blocking; reads one
+    /// directory.
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub fn with_first_digits(&self, digits: &str) -> Result<Vec<VerityDigest>, StoreError> {
+        let mut found = Vec::new();
+        if let Some(byte) = digits.get(..2).and_then(|byte| u8::from_str_radix(byte, 16).ok()) {
+            self.objects.for_each_of(byte, &mut |digest: VerityDigest, _| {
+                if digest.hex().starts_with(digits) {
+                    found.push(digest);
+                }
+                Ok::<(), StoreError>(())
+            })?;
+        }
+        Ok(found)
+    }
+
     /// The objects, to look at. Writing goes by way of [`StoredObjects::under`].
     pub(in crate::image::store) fn all(&self) -> &Objects {
         &self.objects

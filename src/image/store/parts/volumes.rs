@@ -13,6 +13,9 @@ use crate::oci::digest::Digest;
 #[derive(Deserialize)]
 pub(in crate::image::store) struct VolumeImage {
     pub(in crate::image::store) image: Digest,
+    /// The volume's id, for people.
+    #[serde(default)]
+    pub(in crate::image::store) volume_id: String,
     /// The composefs image that the volume shows.
     pub(in crate::image::store) composefs: Option<VerityDigest>,
     /// The images that this one is made of: they are asked for again whenever the volume is published.

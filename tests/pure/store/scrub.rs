@@ -1,0 +1,98 @@
+//! Scrubbing: a round reads every object once, however often it is interrupted, and finds what is damaged.
+
+use std::time::Duration;
+
+use composefs_csi::image::store::{ScrubCursor, Scrubber, Store};
+use composefs_csi::image::verity::VerityDigest;
+
+use super::fixture::*;
+
+/// Stops after so many objects, and notes all.
+#[derive(Default)]
+struct Counted {
+    most: Option<usize>,
+    read: usize,
+    damaged: Vec<VerityDigest>,
+}
+
+impl Scrubber for Counted {
+    fn read(&mut self, _bytes: u64, _took: Duration) -> bool {
+        self.read += 1;
+        self.most.is_none_or(|most| self.read < most)
+    }
+
+    fn damaged(&mut self, object: VerityDigest) {
+        self.damaged.push(object);
+    }
+}
+
+fn filled(root: &std::path::Path) -> Store {
+    let store = open(root);
+    let names: Vec<String> = (0..200).map(|number| format!("file-{number}-x")).collect();
+    let files: Vec<&str> = names.iter().map(String::as_str).collect();
+    pull(&store, "image", &[&files]).unwrap();
+    store
+}
+
+#[test]
+fn a_round_reads_every_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path());
+    let mut all = Counted::default();
+    assert!(store.scrub(&mut all).unwrap());
+    assert_eq!((all.read, all.damaged.len()), (all_objects(dir.path()).len(), 0));
+    let cursor = store.scrub_cursor().unwrap();
+    assert_eq!((cursor.objects, cursor.damaged, cursor.began), (all.read as u64, 0, None));
+    assert!(cursor.last_ended.is_some() && cursor.bytes > 200 * 5000);
+    // The next one begins anew.
+    let mut again = Counted::default();
+    assert!(store.scrub(&mut again).unwrap());
+    assert_eq!(again.read, all.read);
+}
+
+#[test]
+fn an_interrupted_round_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let total = {
+        let store = filled(dir.path());
+        assert!(!store.scrub(&mut Counted { most: Some(120), ..Counted::default() }).unwrap());
+        all_objects(dir.path()).len()
+    };
+    // Another process.
+    let store = open(dir.path());
+    let before = store.scrub_cursor().unwrap();
+    assert!(before.began.is_some() && before.next > 50 && before.last_ended.is_none(), "{before:?}");
+    let mut rest = Counted::default();
+    assert!(store.scrub(&mut rest).unwrap());
+    assert!(rest.read < total - 100, "{} of {total} were read again", rest.read);
+    assert!(store.scrub_cursor().unwrap().objects >= total as u64);
+    // Nor does a cursor that is no cursor stop it.
+    for torn in ["", "{", "[]", r#"{"next":70000}"#, r#"{"began":1,"next":300}"#] {
+        std::fs::write(dir.path().join("scrub"), torn).unwrap();
+        let mut whole = Counted::default();
+        assert!(store.scrub(&mut whole).unwrap());
+        assert_eq!(whole.read, total, "{torn}");
+    }
+}
+
+#[test]
+fn what_is_damaged_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path());
+    let victim = VerityDigest::of(&content("file-7-x"));
+    let path = store.objects().path(&victim);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    let mut found = Counted::default();
+    assert!(store.scrub(&mut found).unwrap());
+    assert_eq!(found.damaged, [victim]);
+    assert_eq!(store.scrub_cursor().unwrap().damaged, 1);
+    // Removed while it is read again is not damaged.
+    std::fs::remove_file(&path).unwrap();
+    let mut none = Counted::default();
+    assert!(store.scrub(&mut none).unwrap());
+    assert!(none.damaged.is_empty());
+    assert_ne!(store.scrub_cursor().unwrap(), ScrubCursor::default());
+}
