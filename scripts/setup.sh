@@ -33,6 +33,7 @@ needs() {
                     echo htpasswd:apache2-utils openssl:openssl setfattr:attr setfacl:acl mke2fs:e2fsprogs mkfs.xfs:xfsprogs
                     echo mount:mount losetup:mount cpio:cpio bsdtar:libarchive-tools python3:python3 zstd:zstd xz:xz-utils strings:binutils
                     echo /usr/lib/python3/dist-packages/grpc:python3-grpcio
+                    python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv:python3-venv
                     echo /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring ;;
         e2e)        needs build
                     echo dpkg-source:dpkg-dev patch:patch rsync:rsync openssl:openssl umoci:umoci
@@ -88,6 +89,7 @@ install_packages() {
 fetch_tools() {
     local set
     for set in mkcomposefs qemu kernel-6.12 kernel-7 secilc prometheus node runtimes cosign cosign-2; do scripts/debian-tools.sh "$set" >/dev/null; done
+    scripts/python-tools.sh >/dev/null
 }
 
 check_rust() {

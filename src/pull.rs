@@ -34,6 +34,7 @@ mod gauges;
 mod layer_stream;
 mod layers;
 mod limits;
+mod make_file;
 mod manifest_path;
 mod metrics;
 mod outline;

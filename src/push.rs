@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! scan ─> items ─> split: blobs ─> describe: digest, size, DiffID ─> has the registry it? ─> send
-//!                                          └─> manifest (sealed, if asked for) ─> tag, last of all
+//!                                          └─> manifest (sealed and signed, if asked for) ─> tag, last of all
 //! ```
 //! The same tree gives the same digest, whoever pushes it and when ([`ScanRules`]): names, modes, links, attributes and
 //! contents count; owners and times do if they are asked for. Every blob is read twice, first for its digest and then to be
@@ -17,6 +17,7 @@ mod describe;
 mod error;
 mod header;
 mod item;
+mod key;
 mod manifest;
 mod model;
 mod pieces;
@@ -26,15 +27,18 @@ mod read;
 mod scan;
 mod seal;
 mod send;
+mod sign;
 mod split;
 
 pub use compress::Compression;
 pub use error::PushError;
+pub use key::{KeyError, SigningKey};
 pub use manifest::Shape;
 pub use progress::{BlobProgress, BlobState, Progress, Watch};
 pub use publish::{Options, Pushed, PushedBlob, push};
 pub use scan::{ScanRules, Times};
 pub use seal::Sealed;
+pub use sign::Signing;
 
 #[cfg(test)]
 mod tests;

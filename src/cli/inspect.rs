@@ -105,6 +105,11 @@ fn row(part: &OutlinedPart) -> Vec<String> {
         output::bytes(part.size),
         part.mode.map_or_else(String::new, |mode| format!("{mode:04o}")),
         part.digest.short(),
-        if part.wanted { String::new() } else { "left out".to_owned() },
+        match (part.wanted, part.made) {
+            (false, _) => "left out",
+            (true, true) => "made of the config",
+            (true, false) => "",
+        }
+        .to_owned(),
     ]
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::num::NonZero;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -20,8 +22,8 @@ use crate::oci::limits::ImageLimits;
 use crate::oci::platform::Platform;
 use crate::oci::reference::{Reference, RegistryReference, Version};
 use crate::push::{
-    self, BlobState, Compression, Options, Progress, PushError, Pushed, PushedBlob, ScanRules, Shape, Times,
-    Watch,
+    self, BlobState, Compression, Options, Progress, PushError, Pushed, PushedBlob, ScanRules, Shape,
+    Signing, SigningKey, Times, Watch,
 };
 
 /// Blobs that are read or sent at the same time, at most: each has up to 12 MiB in memory.
@@ -38,6 +40,8 @@ struct Report {
     reference: String,
     manifest: Digest,
     composefs: Option<VerityDigest>,
+    /// The manifest of its signatures.
+    signature: Option<Digest>,
     blobs: Vec<PushedBlob>,
     /// Bytes of the blobs, and of those that were sent.
     bytes: u64,
@@ -50,7 +54,14 @@ pub async fn push(settings: &EngineSettings, arguments: &PushArgs, output: Outpu
     let started = Instant::now();
     let reference: Reference = arguments.reference.parse()?;
     let (registry, tag) = place(&reference)?;
-    let options = options(arguments, settings.limits.image)?;
+    let mut options = options(arguments, settings.limits.image)?;
+    // Before anything is sent: a key that is none is nobody's surprise at the end.
+    if let Some(path) = &arguments.key {
+        let password = std::env::var_os("COSIGN_PASSWORD").map(OsStringExt::into_vec);
+        let path = path.clone();
+        let read = tokio::task::spawn_blocking(move || SigningKey::read(&path, password.as_deref())).await?;
+        options.sign = Some(Signing { key: Arc::new(read?), name: registry.name() });
+    }
     let (sources, credentials) = (sources(settings)?, Credentials::none());
     sources.ask_helpers(&reference, &credentials).await;
     let repository = sources.repository(registry, &credentials)?;
@@ -128,7 +139,7 @@ fn options(arguments: &PushArgs, limits: ImageLimits) -> anyhow::Result<Options>
     let parallel = std::thread::available_parallelism().map_or(1, NonZero::get).min(PARALLEL_MAX);
     let seal = arguments.seal.then(|| arguments.rules.into());
     let mount_from = arguments.mount_from.clone();
-    Ok(Options { shape, scan, annotations, seal, mount_from, parallel, limits })
+    Ok(Options { shape, scan, annotations, seal, sign: None, mount_from, parallel, limits })
 }
 
 /// Whether a text is a type and a subtype (RFC 6838, section 4.2).
@@ -159,6 +170,7 @@ fn report(reference: &Reference, pushed: Pushed, started: Instant) -> Report {
         reference: reference.to_string(),
         manifest: pushed.manifest,
         composefs: pushed.sealed.map(|sealed| sealed.digest),
+        signature: pushed.signature,
         bytes: bytes(&pushed.blobs, false),
         sent_bytes: bytes(&pushed.blobs, true),
         blobs: pushed.blobs,

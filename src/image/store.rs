@@ -20,7 +20,7 @@
 //! <store>/names/<hash>.json           what a reference and platform resolved to
 //! <store>/digests/<manifest hex>.json what composefs digest a manifest had when it was first built; outlives the image
 //! <store>/pins/<manifest hex>         images that the operator keeps
-//! <store>/prefetched/<owner>.<wish>.<manifest>   images that prefetches keep
+//! <store>/prefetched/<owner>.<wish>.<image key>   images that prefetches keep
 //! <store>/volumes/                    volume records, see crate::node::volume
 //! <store>/unsealed                    some objects may lack fs-verity (made where there was none, enable_verity.rs)
 //! ```

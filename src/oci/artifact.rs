@@ -17,6 +17,7 @@ mod kitops;
 mod metadata;
 mod name;
 mod ollama;
+mod yaml;
 
 pub use error::ArtifactError;
 
@@ -56,6 +57,28 @@ pub struct ArtifactPart<'a> {
     pub place: Place,
     /// The digest of the uncompressed archive, where the artifact states it.
     pub diff_id: Option<Digest>,
+}
+
+/// A file of an artifact that no blob holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeFile {
+    /// Where it lies in the tree.
+    pub place: Place,
+    /// What is in it; at most 1 MiB.
+    pub content: Vec<u8>,
+}
+
+/// The file that an artifact's readers make of its config, if its kind has one.
+///
+/// # Errors
+/// The config is malformed, or the file would be too large.
+pub fn made(kind: ArtifactKind, config: &[u8]) -> Result<Option<MadeFile>, ArtifactError> {
+    if kind != ArtifactKind::KitOps {
+        return Ok(None);
+    }
+    let path = kitops::KITFILE.to_owned();
+    let place = Place::File { path, executable: false, seconds: 0, nanos: 0 };
+    Ok(Some(MadeFile { place, content: kitops::kitfile(config)? }))
 }
 
 /// The parts of an artifact in the order of its layers, from the manifest and the bytes of its config.

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::SourceError;
+use super::{Source, SourceError};
 use crate::oci::digest::Digest;
 
 /// A manifest or index to write.
@@ -53,9 +53,9 @@ pub struct NewBlob {
     pub size: u64,
 }
 
-/// A repository that takes blobs (distribution-spec 1.1, "Push").
+/// A repository that takes blobs (distribution-spec 1.1, "Push"). It reads from where it writes to, never from a mirror.
 #[async_trait]
-pub trait Repository: Destination {
+pub trait Repository: Destination + Source {
     /// Whether the repository has a blob. A registry that does not say so to this credential is taken to have none.
     ///
     /// # Errors

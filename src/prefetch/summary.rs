@@ -126,8 +126,11 @@ fn resolved(prefetch: &Prefetch, nodes: &[SeenNode<'_>]) -> Vec<ResolvedImage> {
                 entry.image == wish.reference && entry.digest.is_some() && same
             })
         });
-        let bytes = before.map_or(0, |image| image.bytes);
-        let bytes = if bytes > 0 { bytes } else { entry.map_or(0, |entry| entry.bytes_total) };
+        // Of another generation's choice it may be more or less.
+        let same = prefetch.status.observed_generation == prefetch.generation;
+        let bytes = before.filter(|_| same).map_or(0, |image| image.bytes);
+        let told = entry.filter(|entry| entry.generation == prefetch.generation);
+        let bytes = if bytes > 0 { bytes } else { told.map_or(0, |entry| entry.bytes_total) };
         let digest = digest.or_else(|| entry?.digest.clone())?;
         Some(ResolvedImage { reference: wish.reference.clone(), digest, bytes })
     };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::status::PrefetchStatus;
+use crate::oci::choice::{Choice, ChoiceError};
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
 
@@ -44,17 +45,39 @@ pub struct PrefetchSpec {
     pub ttl_seconds_after_finished: Option<u64>,
 }
 
-/// One image. Which files of it are fetched is not chosen here yet; that would be part of its [`Wish::key`].
+/// One image, or some files of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
     /// A reference as volumes have it.
     pub reference: String,
+    /// Patterns of what is wanted, as volumes have them; everything if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Patterns of what is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
 }
 
 impl Wish {
-    /// By what a node's records tell the wishes of a prefetch apart.
-    pub fn key(&self) -> Digest {
-        Digest::of(self.reference.as_bytes())
+    /// One for all of an image.
+    #[cfg(test)]
+    pub(crate) fn whole(reference: &str) -> Self {
+        Self { reference: reference.to_owned(), include: Vec::new(), exclude: Vec::new() }
+    }
+
+    /// Which files are wanted. The API server does not check patterns, so that it is parsed here and not with the object: one
+    /// that is malformed is that wish's failure.
+    ///
+    /// # Errors
+    /// Those of [`Choice::new`].
+    pub fn choice(&self) -> Result<Choice, ChoiceError> {
+        Choice::new(&self.include, &self.exclude)
+    }
+
+    /// By what a node's records tell the wishes of a prefetch apart: reference and choice. `None` if the choice is none, so that
+    /// nothing can be kept for it.
+    pub fn key(&self) -> Option<Digest> {
+        Some(self.choice().ok()?.key(&Digest::of(self.reference.as_bytes())))
     }
 }
 
@@ -159,6 +182,23 @@ mod tests {
         assert_eq!((spec.backoff_limit, spec.keep, spec.paused), (6, Keep::WhileExists, false));
         assert_eq!(spec.parallelism.of(25), 3);
         assert_eq!(spec.active_deadline_seconds, None);
+    }
+
+    #[test]
+    fn another_choice_is_another_wish() {
+        let wish = |text: &str| serde_json::from_str::<Wish>(text).unwrap();
+        let key = |text: &str| wish(text).key().unwrap();
+        let whole = key(r#"{"reference":"r.io/a:1"}"#);
+        assert_eq!(whole, Digest::of(b"r.io/a:1"), "as releases before choices wrote it");
+        let chosen = key(r#"{"reference":"r.io/a:1","include":["a","b"]}"#);
+        assert_eq!(chosen, key(r#"{"reference":"r.io/a:1","include":["b","./a/"],"exclude":[]}"#));
+        let others = [
+            r#"{"reference":"r.io/a:1","include":["a"]}"#,
+            r#"{"reference":"r.io/a:1","exclude":["a","b"]}"#,
+            r#"{"reference":"r.io/b:1","include":["a","b"]}"#,
+        ];
+        assert!(others.iter().all(|other| ![whole, chosen].contains(&key(other))));
+        assert_eq!(wish(r#"{"reference":"r.io/a:1","include":["["]}"#).key(), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use self::here::Here;
 use super::error::About as _;
 use super::evidence::Evidence;
 use super::manifest_path::ManifestPath;
+use super::outline::outline;
 use super::plan::{Answer, Facts, Obstacle, Provided, Step, Terms};
 use super::pull_task::{PullTask, PulledImage};
 use super::pulls::Pulls;
@@ -93,12 +94,17 @@ impl<'a> Execution<'a> {
     }
 
     /// Refuses what only may be wanted, and would fill the disk. What others wait for goes on until the disk is full.
-    async fn check_room(&self, path: &ManifestPath) -> Result<(), PullError> {
+    async fn check_room(&mut self, path: &ManifestPath) -> Result<(), PullError> {
         let Caller::Prefetch { up_to, .. } = self.request.caller else { return Ok(()) };
         let sizes = recipe::layers(&path.manifest).map(|layer| layer.descriptor.size);
-        let bytes = sizes.fold(0, u64::saturating_add);
+        let mut bytes = sizes.fold(0, u64::saturating_add);
         let store = Arc::clone(self.pulls.store());
         let space = blocking(&self.image, move || store.space()).await?.about(&self.image)?;
+        if space.with(bytes).exceeds(up_to) && !self.request.choice.is_all() {
+            // Where all of it would not fit, the config says how much the choice needs.
+            let (source, choice, limits) = (self.source()?, &self.request.choice, self.pulls.image_limits());
+            bytes = outline(&*source, &path.manifest, choice, limits, &self.image).await?.wanted_bytes;
+        }
         if space.with(bytes).exceeds(up_to) {
             return Err(PullError::WouldFill { image: self.image.clone(), mib: bytes >> 20, up_to });
         }

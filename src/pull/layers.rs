@@ -111,7 +111,7 @@ impl LayerFetcher {
         self.turns.busy()
     }
 
-    /// Fetches every part into the store, several at a time, and returns their DiffIDs in the same order, or the keys of
+    /// Fetches or makes every part into the store, several at a time, and returns their DiffIDs in the same order, or the keys of
     /// choices of them. The progress has a counter for each, by the part's number.
     pub(super) async fn fetch_all(
         &self,
@@ -119,6 +119,9 @@ impl LayerFetcher {
         parts: &[Part],
     ) -> Result<Vec<Digest>, PullError> {
         let each = async |(index, part): (usize, &Part)| {
+            if let Some(content) = &part.made {
+                return Ok((index, self.make_file(pull, part, content.clone()).await?));
+            }
             let progress = pull.progress.layers.get(part.number).ok_or_else(|| PullError::Lost {
                 image: pull.image.to_owned(),
                 why: format!("there is no counter for part {}", part.number),

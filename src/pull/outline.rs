@@ -30,12 +30,12 @@ pub struct Outline {
     pub wanted_bytes: u64,
 }
 
-/// A layer.
+/// A layer, or what is made of the config.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OutlinedPart {
-    /// Its blob.
+    /// Its blob, or the bytes that are made.
     pub digest: Digest,
-    /// Bytes of the blob.
+    /// Bytes of it.
     pub size: u64,
     /// The blob's media type.
     pub media_type: String,
@@ -48,8 +48,11 @@ pub struct OutlinedPart {
     /// The directory in which an archive's files lie, if it states one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub within: Option<String>,
-    /// Whether it would be fetched.
+    /// Whether it would be fetched, or made.
     pub wanted: bool,
+    /// Whether it is made of the config, and no blob holds it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub made: bool,
 }
 
 /// What the manifest says that there is, and what of it `choice` needs. Reads the config. `image` is for messages.
@@ -70,7 +73,8 @@ pub async fn outline(
     let parts: Vec<_> =
         recipe.parts.iter().map(|part| outlined(part, wanted.contains(&part.number))).collect();
     let sum = |all: &[OutlinedPart], only: bool| {
-        let sizes = all.iter().filter(|part| part.wanted || !only).map(|part| part.size);
+        let fetched = all.iter().filter(|part| !part.made && (part.wanted || !only));
+        let sizes = fetched.map(|part| part.size);
         sizes.fold(0, u64::saturating_add)
     };
     Ok(Outline {
@@ -91,5 +95,5 @@ fn outlined(part: &Part, wanted: bool) -> OutlinedPart {
         None => (None, None, None),
     };
     let (digest, size, media_type) = (part.blob.digest, part.blob.size, part.blob.media_type.clone());
-    OutlinedPart { digest, size, media_type, path, mode, within, wanted }
+    OutlinedPart { digest, size, media_type, path, mode, within, wanted, made: part.made.is_some() }
 }

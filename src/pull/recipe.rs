@@ -5,9 +5,13 @@
 //! its content alone. So where a part lies in the tree must not be part of any key: two images may have the same
 //! bytes in different places.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
 use crate::image::layer::file_id;
 use crate::image::store::ImageRecord;
-use crate::oci::artifact::{self, ArtifactError, Place};
+use crate::oci::artifact::{self, ArtifactError, MadeFile, Place};
 use crate::oci::choice::{Choice, ChoiceError};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{Descriptor, ImageConfig, Layer, LayerForm, Manifest, ManifestError};
@@ -32,10 +36,12 @@ pub(super) struct Part {
     pub claimed: Option<Digest>,
     /// Where it lies, if it is not applied on top of what is there.
     pub place: Option<Place>,
-    /// Its number among [`layers`].
+    /// Its number among [`layers`]; of what no blob holds, one behind them.
     pub number: usize,
     /// What of it is stored, if it is an archive.
     pub choice: Choice,
+    /// The bytes themselves, if they are made of the config and no blob holds them; `blob` then describes them.
+    pub made: Option<Bytes>,
 }
 
 /// A part whose bytes are in the store.
@@ -73,8 +79,12 @@ impl Recipe {
                 place: Some(part.place),
                 number,
                 choice: Choice::default(),
+                made: None,
             });
-            return Ok(Self { parts: parts.collect(), platform: None });
+            let mut parts: Vec<_> = parts.collect();
+            let made = artifact::made(kind, config)?;
+            parts.extend(made.map(|file| Part::made(file, parts.len())));
+            return Ok(Self { parts, platform: None });
         }
         let config = ImageConfig::parse(config, manifest.layers.len())?;
         let layers = manifest.layers.iter().zip(config.diff_ids);
@@ -85,6 +95,7 @@ impl Recipe {
             place: None,
             number,
             choice: Choice::default(),
+            made: None,
         });
         Ok(Self { parts: parts.collect(), platform: Some(config.platform.to_string()) })
     }
@@ -129,6 +140,23 @@ impl Recipe {
     }
 }
 
+impl Part {
+    /// A file that is made of the config.
+    fn made(file: MadeFile, number: usize) -> Self {
+        let (digest, size) = (Digest::of(&file.content), file.content.len() as u64);
+        let media_type = "application/octet-stream".to_owned();
+        Self {
+            blob: Descriptor { media_type, digest, size, annotations: BTreeMap::new() },
+            form: LayerForm::File,
+            claimed: None,
+            place: Some(file.place),
+            number,
+            choice: Choice::default(),
+            made: Some(file.content.into()),
+        }
+    }
+}
+
 impl StoredPart {
     /// The parts of an image that is in the store.
     pub fn of(record: &ImageRecord) -> Vec<Self> {
@@ -160,8 +188,6 @@ pub(super) fn layers(manifest: &Manifest) -> impl Iterator<Item = &Layer> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::oci::manifest::LayerCompression;
 

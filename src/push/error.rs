@@ -122,6 +122,15 @@ pub enum PushError {
         /// The second.
         found: Digest,
     },
+    /// The tag for signatures has something else.
+    #[error("the tag {tag} of the repository is no manifest of signatures; remove it, and push again")]
+    NoSignatures {
+        /// The tag.
+        tag: String,
+    },
+    /// OpenSSL does not sign.
+    #[error("the image cannot be signed: {0}; check the key")]
+    Sign(openssl::error::ErrorStack),
     /// The reader of an upload has gone. Its own error says more.
     #[error("the upload ended before the blob")]
     Cut,
@@ -160,6 +169,8 @@ impl PushError {
             | Self::Dangling { .. }
             | Self::NotText { .. }
             | Self::NoTag { .. }
+            | Self::NoSignatures { .. }
+            | Self::Sign(_)
             | Self::Layout { .. } => Kind::Invalid,
             Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Kind::Denied,
             Self::Read { .. } | Self::Compress(_) | Self::Cut => Kind::Transient,

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
@@ -15,9 +14,10 @@ use super::manifest::{self, Documents, Shape};
 use super::progress::{BlobProgress, BlobState, Progress, Watch};
 use super::scan::{self, ScanRules};
 use super::seal::{self, Sealed};
+use super::sign::{self, Signing};
 use super::{send, split};
 use crate::image::tree::Rules;
-use crate::oci::destination::{Begun, NewBlob, NewManifest, NewName, Repository};
+use crate::oci::destination::{NewManifest, NewName, Repository};
 use crate::oci::digest::Digest;
 use crate::oci::limits::ImageLimits;
 use crate::oci::manifest::OCI_MANIFEST;
@@ -33,6 +33,8 @@ pub struct Options {
     pub annotations: BTreeMap<String, String>,
     /// The rules to seal by, if it is to be sealed.
     pub seal: Option<Rules>,
+    /// How it is signed, if it is to be.
+    pub sign: Option<Signing>,
     /// Another repository of the registry, which may have blobs.
     pub mount_from: Option<String>,
     /// Blobs that are read or sent at the same time.
@@ -50,6 +52,8 @@ pub struct Pushed {
     pub blobs: Vec<PushedBlob>,
     /// The seal.
     pub sealed: Option<Sealed>,
+    /// The digest of the manifest of its signatures, if it was signed.
+    pub signature: Option<Digest>,
 }
 
 /// A layer or a file.
@@ -100,10 +104,18 @@ pub async fn push(
         let options = options.clone();
         blocking(move || documents(&plans, &blobs, &options)).await?
     };
-    put(&**to, &documents.config).await?;
+    send::put(&**to, &documents.config).await?;
     let manifest = NewManifest { media_type: OCI_MANIFEST.to_owned(), bytes: documents.manifest.into() };
+    // A tag that moves before its image is signed would lead pods to what their policy refuses.
+    let signature = match &options.sign {
+        Some(signing) => {
+            to.put(&manifest).await?;
+            Some(sign::sign(&**to, signing, &manifest.digest()).await?)
+        }
+        None => None,
+    };
     to.put_as(&manifest, &NewName::Tag(tag.to_owned())).await?;
-    Ok(Pushed { manifest: manifest.digest(), blobs: pushed, sealed })
+    Ok(Pushed { manifest: manifest.digest(), blobs: pushed, sealed, signature })
 }
 
 /// Digests that somebody sends already: one content may have several names.
@@ -172,19 +184,6 @@ fn documents(
     };
     let sealed = seal::seal(plans, blobs, &mut documents, options.seal, &options.limits)?;
     Ok((documents, sealed))
-}
-
-/// Sends a small blob that is in memory.
-async fn put(to: &dyn Repository, bytes: &[u8]) -> Result<(), PushError> {
-    let blob = NewBlob { digest: Digest::of(bytes), size: bytes.len() as u64 };
-    if to.has_blob(&blob).await? {
-        return Ok(());
-    }
-    if let Begun::Open(mut upload) = to.begin(&blob, None).await? {
-        upload.append(Bytes::copy_from_slice(bytes)).await?;
-        upload.finish().await?;
-    }
-    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(

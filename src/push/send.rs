@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::archive::of_output;
@@ -12,6 +13,7 @@ use super::progress::{BlobProgress, BlobState};
 use crate::kind::Kind;
 use crate::oci::SourceError;
 use crate::oci::destination::{Begun, BlobUpload, NewBlob, Repository};
+use crate::oci::digest::Digest;
 
 /// How often a blob is begun anew after an upload that cannot go on. Each has attempts of its own for every piece.
 const ATTEMPTS: u32 = 3;
@@ -51,6 +53,19 @@ pub(super) async fn send(
         }
         tracing::info!(target: "composefs_csi::progress", %error, "{}: beginning anew", plan.name);
     }
+}
+
+/// Sends a small blob that is in memory.
+pub(super) async fn put(to: &dyn Repository, bytes: &[u8]) -> Result<(), PushError> {
+    let blob = NewBlob { digest: Digest::of(bytes), size: bytes.len() as u64 };
+    if to.has_blob(&blob).await? {
+        return Ok(());
+    }
+    if let Begun::Open(mut upload) = to.begin(&blob, None).await? {
+        upload.append(Bytes::copy_from_slice(bytes)).await?;
+        upload.finish().await?;
+    }
+    Ok(())
 }
 
 /// One upload from its beginning to its end.

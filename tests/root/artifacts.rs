@@ -145,6 +145,81 @@ async fn the_same_blob_may_be_a_layer_and_a_file() {
     }
 }
 
+const KIT: &str = "application/vnd.kitops.modelkit.config.v1+json";
+
+/// A ModelKit of one archive, and its Kitfile.
+fn model_kit(name: &str) -> (Artifact, String) {
+    let config = json!({"manifestVersion": "1.0.0", "package": {"name": name}, "model": {"path": "."}});
+    let mut kit = Artifact::new("");
+    (kit.artifact_type, kit.config) = (None, (KIT.to_owned(), config.to_string().into_bytes()));
+    let kit = kit.layer("application/vnd.kitops.modelkit.model.v1.tar", json!({}), &packed("dir"));
+    (kit, format!("manifestVersion: 1.0.0\npackage:\n  name: {name}\nmodel:\n  path: .\n"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_kit_has_its_kitfile_which_no_blob_holds() {
+    let mut layout = Layout::new();
+    // One that is kept in its record, and one that is an object.
+    let long = "k".repeat(9_000);
+    let ((short, text), (large, large_text)) = (model_kit("demo"), model_kit(&long));
+    let (reference, large) = (short.add(&mut layout, "kit"), large.add(&mut layout, "large"));
+    let node = Node::start().await;
+    let at = node.publish("a", &reference).await.unwrap();
+    assert_eq!(fs::read_to_string(at.join("Kitfile")).unwrap(), text);
+    let metadata = fs::metadata(at.join("Kitfile")).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.mtime()), (0o444, 0, 0));
+    assert_eq!(fs::read(at.join("dir/tool")).unwrap(), noise(3, 5_000));
+    let at = node.publish("b", &large).await.unwrap();
+    assert_eq!(fs::read_to_string(at.join("Kitfile")).unwrap(), large_text);
+
+    // A choice may leave it out, or take nothing else.
+    let choosing = async |pod: &str, list: &str, pattern: &str| {
+        let mut request = node.machine.publish(pod, &large);
+        request.volume_context.insert(list.to_owned(), pattern.to_owned());
+        node.plugin.node.clone().node_publish_volume(request).await.unwrap();
+        let names = fs::read_dir(node.machine.target(pod)).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(choosing("c", "exclude", "Kitfile").await, ["dir"]);
+    assert_eq!(choosing("d", "include", "Kitfile").await, ["Kitfile"]);
+    for pod in ["a", "b", "c", "d"] {
+        node.unpublish(pod).await;
+    }
+
+    // What is lost of it comes back, and collections take what nobody wants.
+    let listed = node.machine.run(&["ls"]).to_string();
+    assert!(listed.contains(":large"), "{listed}");
+    let damaged = fs::read_dir(node.machine.state().join("store/objects"))
+        .unwrap()
+        .flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap())
+        .map(|object| object.unwrap().path())
+        .find(|path| fs::read(path).unwrap() == large_text.as_bytes())
+        .expect("the Kitfile is an object");
+    fs::remove_file(damaged).unwrap();
+    let repaired = node.machine.command(&["verify", "--repair"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&repaired.stdout).contains("pull again"), "{repaired:?}");
+    let at = node.publish("e", &large).await.unwrap();
+    assert_eq!(fs::read_to_string(at.join("Kitfile")).unwrap(), large_text);
+    node.unpublish("e").await;
+
+    // An archive may have the same file, and no other of its name.
+    let kitfile = |content: &str| {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, "Kitfile", content.as_bytes()).unwrap();
+        archive.into_inner().unwrap()
+    };
+    let docs = "application/vnd.kitops.modelkit.docs.v1.tar";
+    let same = model_kit("demo").0.layer(docs, json!({}), &kitfile(&text)).add(&mut layout, "same");
+    let other = model_kit("demo").0.layer(docs, json!({}), &kitfile("other")).add(&mut layout, "other");
+    let at = node.publish("f", &same).await.unwrap();
+    assert_eq!(fs::read_to_string(at.join("Kitfile")).unwrap(), text);
+    node.unpublish("f").await;
+    node.refuses(&other, Code::InvalidArgument, &["Kitfile"]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_no_tree_is_refused_by_name() {
     let mut layout = Layout::new();

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod admission;
+mod artifact_pulls;
 mod artifacts;
 mod builds;
 mod chart_mounts;

@@ -7,11 +7,13 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use composefs_csi::image::verity::VerityDigest;
 use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::support::archive::{archive, noise};
 use crate::support::artifacts::Artifact;
+use crate::support::disk::SmallDisk;
 use crate::support::driver::{Machine, Plugin};
 use crate::support::images::{Image, Layer, Layout};
 use crate::support::registry::{Options, Registry};
@@ -188,6 +190,72 @@ async fn four_registries_become_one_volume_that_outlives_the_plugin() {
         (&listed["objects"], &listed["images"]) == (&json!(0), &json!([]))
     })
     .await;
+}
+
+/// What is damaged takes the whole away with the image that has it, and the next publish brings both back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_object_takes_the_whole_away_and_the_next_publish_brings_it_back() {
+    let models = Models::start();
+    let machine = models.machine(&[]);
+    let plugin = machine.start().await;
+    publish((&machine, &plugin), "pod", &models.list(), models.secret()).await.unwrap();
+    unpublish((&machine, &plugin), "pod").await;
+    let combined = || {
+        let listed = machine.run(&["ls"]);
+        let images = listed["images"].as_array().unwrap().clone();
+        images.into_iter().find(|image| image["members"].is_array())
+    };
+    let digest_of = |file: &str| VerityDigest::of(&noise(file, 300_000)).hex();
+    let whole = combined().expect("the whole is listed");
+    // A file of a member, and then the composefs image of the whole.
+    let record = whole["manifest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let record = fs::read(machine.state().join("store/images").join(format!("{record}.json"))).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    for digest in [digest_of("adapter"), record["image"].as_str().unwrap().to_owned()] {
+        let hex = digest.rsplit(':').next().unwrap();
+        let object = machine.state().join("store/objects").join(&hex[..2]).join(&hex[2..]);
+        // Where there is fs-verity it cannot be written to.
+        fs::remove_file(&object).unwrap();
+        fs::write(&object, b"damaged").unwrap();
+        let verified = machine.command(&["verify"]).output().unwrap();
+        let said = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert!(!verified.status.success() && said.contains(hex), "{said}");
+        machine.command(&["verify", "--repair"]).output().unwrap();
+        assert!(combined().is_none(), "the whole went with what is damaged");
+        let target = publish((&machine, &plugin), "pod", &models.list(), models.secret()).await.unwrap();
+        assert_shown(&target);
+        assert_eq!(machine.run(&["verify"])["damaged"], json!([]));
+        unpublish((&machine, &plugin), "pod").await;
+    }
+    machine.assert_nothing_published();
+}
+
+/// A disk without room: who has the whole keeps it, nobody gets half of it, and it is made when there is room again.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_nothing_is_combined_and_what_is_there_stays() {
+    let models = Models::start();
+    let machine = models.machine(&[]);
+    let disk = SmallDisk::mount(&machine.state(), 32, 800);
+    let plugin = machine.start().await;
+    let target = publish((&machine, &plugin), "pod", &models.list(), models.secret()).await.unwrap();
+    let other = models.list().replace("at: /venv", "at: /python");
+    let filler = disk.fill_bytes();
+    let refused = publish((&machine, &plugin), "other", &other, models.secret()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert_eq!(machine.published(), vec![target.clone()]);
+    // The plugin is started again on the full disk, and the pod sees no difference.
+    drop(plugin);
+    let plugin = machine.start().await;
+    assert_shown(&target);
+    drop(filler);
+    let made = publish((&machine, &plugin), "other", &other, models.secret()).await.unwrap();
+    assert!(fs::read(made.join("python/lib.py")).unwrap() == noise("library", 10_000));
+    assert_shown(&target);
+    assert_eq!(machine.run(&["verify"])["damaged"], json!([]));
+    for pod in ["pod", "other"] {
+        unpublish((&machine, &plugin), pod).await;
+    }
+    machine.assert_nothing_published();
 }
 
 /// Each image may be cut down by itself, and what is kept, found again and given away is the cut, not the whole.

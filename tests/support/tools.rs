@@ -33,6 +33,11 @@ pub fn sigstore() -> PathBuf {
     script("sigstore.sh", &[])
 }
 
+/// The clients in Python, see `scripts/python-tools.sh`: `modelpack`, and `python3` with oras-py.
+pub fn python(program: &str) -> PathBuf {
+    script("python-tools.sh", &[]).join("bin").join(program)
+}
+
 /// The path that a script of ours prints.
 fn script(name: &str, arguments: &[&str]) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);

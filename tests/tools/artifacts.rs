@@ -15,7 +15,7 @@ use crate::support::tools::{debian, helm};
 use crate::support::unpacked;
 
 /// A directory as people have them: names that are not ASCII, an empty file and directory, links, a copy, programs.
-fn model(at: &Path) {
+pub fn model(at: &Path) {
     fs::create_dir_all(at.join("sub/deep")).unwrap();
     fs::create_dir_all(at.join("empty")).unwrap();
     fs::create_dir_all(at.join("日本語")).unwrap();
@@ -37,7 +37,7 @@ fn model(at: &Path) {
 
 /// What a tree holds, by path: what cannot differ between the tool's copy and a read-only mount. The tool's copy has
 /// the owner and the mask of who called it.
-fn content(root: &Path) -> BTreeMap<String, EntryKind> {
+pub fn content(root: &Path) -> BTreeMap<String, EntryKind> {
     let entries = unpacked::entries(root).into_iter();
     entries
         .filter(|entry| !entry.path.is_empty())
@@ -45,13 +45,14 @@ fn content(root: &Path) -> BTreeMap<String, EntryKind> {
         .collect()
 }
 
-struct Mounted {
+/// An artifact that the program has mounted.
+pub struct Mounted {
     machine: Machine,
-    target: tempfile::TempDir,
+    pub target: tempfile::TempDir,
 }
 
 impl Mounted {
-    fn new(registry: &Registry, reference: &str) -> Self {
+    pub fn new(registry: &Registry, reference: &str) -> Self {
         let machine = Machine::new(&[&format!("--insecure-registry={}", registry.host())]);
         let target = tempfile::tempdir().unwrap();
         run(&mut machine.command(&["mount", reference, target.path().to_str().unwrap()]));
@@ -65,7 +66,7 @@ impl Drop for Mounted {
     }
 }
 
-fn oras(directory: &Path, arguments: &[&str]) {
+pub fn oras(directory: &Path, arguments: &[&str]) {
     run(Command::new(debian("oras", "oras")).current_dir(directory).args(arguments));
 }
 

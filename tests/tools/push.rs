@@ -227,3 +227,84 @@ fn a_signed_seal_is_what_a_policy_asks_for() {
     run(&mut node.command(&["unmount", target.to_str().unwrap()]));
     assert_eq!(read.unwrap(), noise("w", 100_000));
 }
+
+/// One command of a team. The same files with the same key are signed once, and another key's signature stays.
+#[test]
+fn what_push_signs_cosign_and_a_policy_verify() {
+    let registry = Registry::start(Options::default());
+    let (root, at) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/var/tmp").unwrap());
+    fs::write(root.path().join("weights.gguf"), noise("w", 100_000)).unwrap();
+    let to = format!("{}/team/model:1", registry.host());
+    let openssl = |arguments: &[&str]| {
+        run(Command::new(installed("openssl")).current_dir(at.path()).args(arguments));
+    };
+    for name in ["one", "two"] {
+        let (key, public) = (format!("{name}.pem"), format!("{name}.pub"));
+        let encrypted = ["-aes-256-cbc", "-pass", "pass:a word"];
+        let options = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &key];
+        openssl(&[&options[..], if name == "one" { &encrypted[..] } else { &[] }].concat());
+        openssl(&["pkey", "-in", &key, "-passin", "pass:a word", "-pubout", "-out", &public]);
+    }
+    let desk = machine(&registry, &[]);
+    let push = |name: &str| {
+        let key = at.path().join(format!("{name}.pem"));
+        let mut push = desk.command(&[
+            "push",
+            root.path().to_str().unwrap(),
+            &to,
+            "--artifact=modelpack",
+            "--seal",
+            "--output=json",
+        ]);
+        push.arg("--key").arg(key).env("COSIGN_PASSWORD", "a word");
+        let output = push.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let first = push("one");
+    let image = first["image"].as_str().unwrap().to_owned();
+    assert_eq!(push("one")["signature"], first["signature"], "it is signed already");
+    let verified = |set: &str, name: &str| {
+        let mut cosign = Command::new(debian(set, "cosign"));
+        cosign.current_dir(at.path()).env("HOME", at.path());
+        cosign.args(["verify", "--allow-http-registry", "--insecure-ignore-tlog", "--key"]);
+        cosign.arg(format!("{name}.pub")).arg(&image);
+        if set == "cosign" {
+            cosign.arg("--new-bundle-format=false");
+        }
+        cosign.output().unwrap().status.success()
+    };
+    for set in ["cosign", "cosign-2"] {
+        assert!(verified(set, "one") && !verified(set, "two"), "{set}");
+    }
+    assert_ne!(push("two")["signature"], first["signature"]);
+    for set in ["cosign", "cosign-2"] {
+        assert!(verified(set, "one") && verified(set, "two"), "{set}");
+    }
+    let policy = at.path().join("policy.json");
+    let requirement = json!([
+        {"type": "sigstoreSigned", "keyPath": at.path().join("one.pub"), "signedIdentity": {"type": "matchRepository"}},
+        {"type": "composefs", "requireDigest": true},
+    ]);
+    let scopes =
+        json!({"default": [{"type": "reject"}], "transports": {"docker": {(registry.host()): requirement}}});
+    fs::write(&policy, scopes.to_string()).unwrap();
+    let node = machine(&registry, &["--policy", policy.to_str().unwrap()]);
+    let target = at.path().join("mnt");
+    fs::create_dir(&target).unwrap();
+    run(&mut node.command(&["mount", &to, target.to_str().unwrap()]));
+    let read = fs::read(target.join("weights.gguf"));
+    run(&mut node.command(&["unmount", target.to_str().unwrap()]));
+    assert_eq!(read.unwrap(), noise("w", 100_000));
+
+    // A key that only cosign reads says so before anything is sent.
+    run(Command::new(debian("cosign", "cosign"))
+        .current_dir(at.path())
+        .env("COSIGN_PASSWORD", "")
+        .arg("generate-key-pair"));
+    let other = to.replace("model:1", "other:1");
+    let key = format!("--key={}", at.path().join("cosign.key").display());
+    let refused = desk.command(&["push", root.path().to_str().unwrap(), &other, &key]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("cosign's own form"), "{said}");
+}

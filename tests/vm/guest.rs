@@ -17,7 +17,7 @@ use crate::disk::{BLOCK, drop_caches, read_block, tamper};
 use crate::pulled::{pulled_image, sealed_later};
 use crate::support::mount::{Bench, Node, content, image_by, mounts_below};
 use crate::support::pages::Mapping;
-use crate::{Row, damage, mounts, policy, reads, records, selinux};
+use crate::{Row, combined, damage, mounts, policy, reads, records, selinux};
 
 const DISK: &str = "/disk";
 /// Length of the files that are tampered with.
@@ -31,6 +31,7 @@ pub const ROWS: &[(&str, Test)] = &[
     ("the self-test finds verity=require", self_test),
     ("the store seals objects and image, and all is read back", sealed_store),
     ("an image pulled into a sealed store is mounted and read with verity=require", pulled_image),
+    ("two images as one are sealed, and each file is proven by its own", combined::sealed),
     ("a store filled before there was fs-verity gets it in the background", sealed_later),
     ("fs-verity's refusals are told apart", verity_errors),
     ("a tampered object gives EIO at exactly its block", tampered_object),

@@ -52,6 +52,10 @@ pub struct PushArgs {
     /// Seal it at once: write its composefs digest into its manifest, so that a signature covers it.
     #[arg(long)]
     pub seal: bool,
+    /// Sign it at once, as `cosign sign` does, with this private key: PEM, ECDSA on P-256. If it is encrypted, its password is
+    /// in the environment, in COSIGN_PASSWORD. The signature is there before the tag, and in no transparency log.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// The rules to seal by.
     #[arg(long, value_enum, requires = "seal", default_value_t = RulesArg::Faithful)]
     pub rules: RulesArg,

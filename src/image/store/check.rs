@@ -177,10 +177,10 @@ impl Store {
                 "pull it, or `composefs-csi unpin` it",
             );
         }
-        for pin in self.parts.prefetched.list()?.into_iter().filter(|pin| !here.contains(&pin.manifest)) {
+        for pin in self.parts.prefetched.list()?.into_iter().filter(|pin| !here.contains(&pin.image)) {
             checked.note(
                 format!("prefetch {}", pin.owner),
-                format!("its image {} is not in the store", pin.manifest),
+                format!("its image {} is not in the store", pin.image),
                 "the node plugin fetches it again as long as the ImagePrefetch exists",
             );
         }

@@ -118,7 +118,7 @@ impl Store {
                 kept.extend(pins.filter(|pin| pin.image == *image).map(|pin| Why::Pin(pin.note)));
             }
             Need::Prefetch => {
-                let pins = self.parts.prefetched.list()?.into_iter().filter(|pin| pin.manifest == *image);
+                let pins = self.parts.prefetched.list()?.into_iter().filter(|pin| pin.image == *image);
                 let owners: BTreeSet<String> = pins.map(|pin| pin.owner).collect();
                 kept.extend(owners.into_iter().map(|owner| Why::Prefetch { owner }));
             }

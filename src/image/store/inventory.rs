@@ -50,7 +50,7 @@ impl Needs {
             needs.volumes.extend(volume.members.into_iter().chain(earlier).map(|member| member.image));
         }
         needs.pins = parts.pins.list()?.into_iter().collect();
-        needs.prefetched = parts.prefetched.list()?.into_iter().map(|pin| pin.manifest).collect();
+        needs.prefetched = parts.prefetched.list()?.into_iter().map(|pin| pin.image).collect();
         Ok(needs)
     }
 

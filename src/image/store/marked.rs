@@ -188,7 +188,7 @@ impl Marked {
         kept.extend(
             volumes.iter().flat_map(|volume| &volume.earlier).filter_map(|earlier| earlier.composefs),
         );
-        let prefetched = parts.prefetched.list()?.into_iter().map(|pin| pin.manifest);
+        let prefetched = parts.prefetched.list()?.into_iter().map(|pin| pin.image);
         for pin in parts.pins.list()?.into_iter().chain(prefetched) {
             kept.extend(parts.first_digests.images_of(&pin)?);
         }

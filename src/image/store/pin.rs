@@ -16,7 +16,7 @@ impl Store {
         self.parts.pins.add(&hold, &image, note)
     }
 
-    /// Keeps the image for a wish of a prefetch, which was resolved to `target`, until that is removed
+    /// Keeps the image of this key for a wish of a prefetch, which was resolved to `target`, until that is removed
     /// ([`super::Prefetched::remove`]); durably. An image that was kept for the same wish before is kept no longer.
     ///
     /// # Errors
@@ -24,16 +24,15 @@ impl Store {
     pub fn keep_prefetched(
         &self,
         (owner, wish, target): (&str, Digest, Digest),
-        manifest: &Digest,
+        key: &Digest,
     ) -> Result<(), StoreError> {
         let hold = self.hold();
-        hold.keep_blocking(&[Held::Manifest(*manifest)])?;
-        let image = self.parts.images.get(manifest)?.ok_or(StoreError::NoImage(*manifest))?;
+        hold.keep_blocking(&[Held::Manifest(*key)])?;
+        let image = self.parts.images.get(key)?.ok_or(StoreError::NoImage(*key))?;
         let prefetched = &self.parts.prefetched;
         prefetched.add(&hold, (owner, wish, target), &image)?;
         let before = prefetched.list()?.into_iter();
-        let mut before =
-            before.filter(|pin| pin.owner == owner && pin.wish == wish && pin.manifest != *manifest);
+        let mut before = before.filter(|pin| pin.owner == owner && pin.wish == wish && pin.image != *key);
         before.try_for_each(|pin| prefetched.remove(&pin))
     }
 }

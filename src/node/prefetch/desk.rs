@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::oci::digest::Digest;
 use crate::prefetch::report::{ENTRIES_MAX, Entry, State, cut};
-use crate::prefetch::wish::{Keep, Prefetch};
+use crate::prefetch::wish::{Keep, Prefetch, Wish};
 use crate::prefetch::{Change, PREFETCHES_MAX, backoff, waves};
 
 /// A prefetch by its uid, and an image of it as it was wished.
@@ -20,8 +20,8 @@ pub(crate) type Labels = BTreeMap<String, String>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Job {
     pub key: ItemKey,
-    /// Of its wish, in the records.
-    pub wish: Digest,
+    /// The wish.
+    pub wish: Wish,
     pub namespace: String,
     /// The prefetch's name, for messages.
     pub name: String,
@@ -202,7 +202,7 @@ impl Desk {
         let item = self.items.get_mut(&key)?;
         item.state = State::Pulling;
         Some(Job {
-            wish: wish.key(),
+            wish: wish.clone(),
             namespace: prefetch.namespace.clone(),
             name: prefetch.name.clone(),
             pull_secrets: prefetch.spec.pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
@@ -280,7 +280,8 @@ impl Desk {
         for prefetch in self.prefetches.values() {
             // Who is not known to be meant is not known not to be.
             if prefetch.spec.keep == Keep::WhileExists && self.selects(prefetch) != Some(false) {
-                kept.extend(prefetch.wishes().map(|wish| (prefetch.uid.clone(), wish.key())));
+                let keys = prefetch.wishes().filter_map(Wish::key);
+                kept.extend(keys.map(|wish| (prefetch.uid.clone(), wish)));
             }
         }
         Some(kept)

@@ -7,7 +7,6 @@ use crate::image::store::{Store, StoreError};
 use crate::kind::Kind;
 use crate::node::credential_providers::PodIdentity;
 use crate::oci::Credentials;
-use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
 use crate::pull::{Caller, ImageRequest, Images as _, PullError, PullPolicy, Waiter, Watch};
@@ -26,7 +25,9 @@ impl From<Refusal> for Failed {
 
 impl From<PullError> for Failed {
     fn from(error: PullError) -> Self {
-        Refusal { reason: reason(&error), message: error.to_string() }.into()
+        // The same digest holds nothing else the next time.
+        let for_good = matches!(error, PullError::Choice { .. });
+        Self { refusal: Refusal { reason: reason(&error), message: error.to_string() }, for_good }
     }
 }
 
@@ -38,6 +39,7 @@ fn reason(error: &PullError) -> &'static str {
     match (error, error.kind()) {
         (PullError::Refused(_) | PullError::Unsealed { .. }, _) => "RefusedByPolicy",
         (PullError::Limit { .. }, _) => "TooLarge",
+        (PullError::Choice { .. }, _) => "InvalidChoice",
         (_, Kind::Exhausted) => "NoSpace",
         (_, Kind::Denied) => "Denied",
         (_, Kind::NotFound) => "NotFound",
@@ -72,9 +74,11 @@ async fn attempt(
     let for_good = |refusal: Failed| Failed { for_good: true, ..refusal };
     let reference: Reference =
         job.key.1.parse().map_err(|error| for_good(failed("InvalidReference", error_text(&error))))?;
+    let choice = job.wish.choice().map_err(|error| for_good(failed("InvalidChoice", error)))?;
+    let wish = choice.key(&Digest::of(job.key.1.as_bytes()));
     parts.layouts.check(&reference).map_err(|error| for_good(failed("Denied", error)))?;
     if let Some(known) = *target
-        && is_kept(parts, job, known).await?
+        && is_kept(parts, job, (wish, known)).await?
     {
         return Ok(known);
     }
@@ -86,7 +90,7 @@ async fn attempt(
     *target = Some(meant);
     let request = ImageRequest {
         reference: reference.pinned(meant),
-        choice: Choice::default(),
+        choice,
         policy: PullPolicy::IfNotPresent,
         platform: parts.platform.clone(),
         caller: Caller::Prefetch { namespace: job.namespace.clone(), up_to: parts.up_to },
@@ -100,12 +104,12 @@ async fn attempt(
     parts.housekeeping.notify_one();
     let ready = ready?;
     if job.keeps {
-        let (owner, wish, manifest) = (job.key.0.clone(), job.wish, ready.record.manifest);
+        let (owner, image) = (job.key.0.clone(), ready.record.key());
         // The hold goes along until the record keeps the image.
         let hold = ready.hold;
         on_disk(parts, move |store| {
             let _hold = hold;
-            store.keep_prefetched((&owner, wish, meant), &manifest)
+            store.keep_prefetched((&owner, wish, meant), &image)
         })
         .await?;
     }
@@ -124,13 +128,13 @@ fn error_text(error: &crate::oci::reference::ReferenceError) -> String {
 }
 
 /// Whether an earlier process has brought the image here and kept it, by the same meaning of its reference.
-async fn is_kept(parts: &Parts, job: &Job, target: Digest) -> Result<bool, Refusal> {
-    let (owner, wish) = (job.key.0.clone(), job.wish);
+async fn is_kept(parts: &Parts, job: &Job, (wish, target): (Digest, Digest)) -> Result<bool, Refusal> {
+    let owner = job.key.0.clone();
     on_disk(parts, move |store| {
         for pin in store.prefetched().list()? {
             if pin.owner == owner && pin.wish == wish {
                 let same = store.prefetched().target(&pin)? == Some(target);
-                return Ok(same && store.images().get(&pin.manifest)?.is_some());
+                return Ok(same && store.images().get(&pin.image)?.is_some());
             }
         }
         Ok(false)

@@ -12,7 +12,7 @@ fn prefetch(references: &[&str]) -> Prefetch {
         version: "7".to_owned(),
         created: 0,
         spec: PrefetchSpec {
-            images: references.iter().map(|text| Wish { reference: (*text).to_owned() }).collect(),
+            images: references.iter().map(|text| Wish::whole(text)).collect(),
             node_selector: Default::default(),
             pull_secrets: Vec::new(),
             parallelism: Parallelism::Count(2),
@@ -130,7 +130,7 @@ fn a_change_begins_anew_and_keeps_what_tags_mean() {
         cluster.round(true, |_| State::Ready);
     }
     cluster.prefetch.generation = 2;
-    cluster.prefetch.spec.images.push(Wish { reference: "r.io/b:1".to_owned() });
+    cluster.prefetch.spec.images.push(Wish::whole("r.io/b:1"));
     let seen: Vec<_> = cluster
         .reports
         .iter()

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use composefs_csi::oci::digest::Digest;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::chunked::ChunkedLayer;
 use crate::support::impostor::{Answer, Asked, Impostor};
@@ -117,20 +117,27 @@ impl ChunkedRegistry {
         let config = json!({
             "os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids},
         });
-        let config = config.to_string().into_bytes();
-        let config_digest = Digest::of(&config).to_string();
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST, "layers": described,
-            "config": {
-                "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest,
-                "size": config.len(),
-            },
-        });
-        let manifest = manifest.to_string().into_bytes();
-        let digest = Digest::of(&manifest).to_string();
-        shelf.blobs.insert(config_digest, config);
-        shelf.blobs.insert(digest.clone(), manifest);
-        shelf.tags.insert(tag.to_owned(), digest);
+        shelf.put(tag, ("application/vnd.oci.image.config.v1+json", &config), &json!(described));
+        format!("{}/app:{tag}", self.host())
+    }
+
+    /// Offers an artifact of one layer, with more annotations than its own.
+    pub fn offer_artifact(
+        &self,
+        tag: &str,
+        (config_type, media_type): (&str, &str),
+        layer: &ChunkedLayer,
+        more: &[(&str, &str)],
+    ) -> String {
+        let mut shelf = self.shelf.lock().unwrap();
+        let mut annotations = layer.annotations.clone();
+        annotations.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let digest = Digest::of(&layer.blob);
+        shelf.blobs.insert(digest.to_string(), layer.blob.clone());
+        let described = json!([{
+            "mediaType": media_type, "digest": digest, "size": layer.blob.len(), "annotations": annotations,
+        }]);
+        shelf.put(tag, (config_type, &json!({})), &described);
         format!("{}/app:{tag}", self.host())
     }
 
@@ -167,6 +174,21 @@ impl ChunkedRegistry {
 }
 
 impl Shelf {
+    /// Keeps a manifest of described layers, and its config.
+    fn put(&mut self, tag: &str, (config_type, config): (&str, &Value), layers: &Value) {
+        let config = config.to_string().into_bytes();
+        let config_digest = Digest::of(&config).to_string();
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "layers": layers,
+            "config": {"mediaType": config_type, "digest": config_digest, "size": config.len()},
+        });
+        let manifest = manifest.to_string().into_bytes();
+        let digest = Digest::of(&manifest).to_string();
+        self.blobs.insert(config_digest, config);
+        self.blobs.insert(digest.clone(), manifest);
+        self.tags.insert(tag.to_owned(), digest);
+    }
+
     fn answer(&mut self, asked: &Asked) -> Answer {
         let user = asked.user.as_deref();
         if !self.users.is_empty() && user.is_none_or(|user| !self.users.contains(&user)) {

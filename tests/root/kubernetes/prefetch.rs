@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::api::kubeconfig;
 use super::stand_in::{GROUP, StandIn};
 use crate::support::archive::{archive, noise};
+use crate::support::artifacts::Artifact;
 use crate::support::driver::{Machine, Plugin};
 use crate::support::images::{Image, Layout};
 use crate::support::proxy::Proxy;
@@ -24,7 +25,10 @@ struct World {
     registry: Registry,
     proxy: Proxy,
     machine: Machine,
-    _controller: Running,
+    kubeconfig: String,
+    controllers: Vec<Running>,
+    /// How many controllers were started.
+    started: usize,
 }
 
 impl World {
@@ -40,15 +44,26 @@ impl World {
         let kubeconfig = kubeconfig(machine.path(), &api.server);
         machine.also("--image-prefetch");
         machine.also(&kubeconfig);
+        let (controllers, started) = (Vec::new(), 0);
+        let mut world = Self { api, registry, proxy, machine, kubeconfig, controllers, started };
+        world.start_controller();
+        world
+    }
+
+    /// Another controller beside those that run.
+    fn start_controller(&mut self) {
+        let name = format!("controller-{}", self.started);
+        self.started += 1;
+        let place = |end: &str| self.machine.path().join(format!("{name}{end}"));
         let controller = Command::new(env!("CARGO_BIN_EXE_composefs-csi"))
-            .args(["controller", "--image-prefetch", &kubeconfig])
-            .arg(format!("--endpoint=unix://{}", machine.path().join("controller.sock").display()))
-            .arg(format!("--state-dir={}", machine.path().join("controller").display()))
+            .args(["controller", "--image-prefetch", &self.kubeconfig])
+            .arg(format!("--endpoint=unix://{}", place(".sock").display()))
+            .arg(format!("--state-dir={}", place("").display()))
             .stdin(Stdio::null())
-            .stderr(fs::File::create(machine.path().join("controller.log")).unwrap())
+            .stderr(fs::File::create(place(".log")).unwrap())
             .spawn()
             .unwrap();
-        Self { api, registry, proxy, machine, _controller: Running(controller) }
+        self.controllers.push(Running(controller));
     }
 
     /// Pushes an image with one file of noise.
@@ -59,7 +74,10 @@ impl World {
     }
 
     fn wish(&self, name: &str, images: &[&str], more: Value) {
-        let images: Vec<Value> = images.iter().map(|image| json!({"reference": image})).collect();
+        self.wish_parts(name, images.iter().map(|image| json!({"reference": image})).collect(), more);
+    }
+
+    fn wish_parts(&self, name: &str, images: Vec<Value>, more: Value) {
         let mut spec = json!({"images": images, "pullSecrets": [{"name": "pull"}]});
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let object =
@@ -80,10 +98,16 @@ impl World {
     }
 
     async fn is_complete(&self, name: &str) {
+        self.is_complete_in(name, 1).await;
+    }
+
+    /// The same, of a certain generation or a later one.
+    async fn is_complete_in(&self, name: &str, generation: u64) {
         let holds = || {
             let object = self.api.get(&path(name)).unwrap_or_default();
             let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            conditions.iter().any(|c| c["type"] == "Complete" && c["status"] == "True")
+            let is_of = |c: &Value| c["observedGeneration"].as_u64().is_some_and(|of| of >= generation);
+            conditions.iter().any(|c| c["type"] == "Complete" && c["status"] == "True" && is_of(c))
         };
         eventually(&format!("{name} is complete"), holds).await;
     }
@@ -95,7 +119,13 @@ impl World {
 
     /// A pod of the namespace, with the same Secret.
     async fn publish(&self, plugin: &Plugin, pod: &str, image: &str) {
+        self.publish_with(plugin, pod, image, &[]).await;
+    }
+
+    async fn publish_with(&self, plugin: &Plugin, pod: &str, image: &str, attributes: &[(&str, &str)]) {
         let mut request = self.machine.publish(pod, image);
+        let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        request.volume_context.extend(attributes);
         request.volume_context.insert("csi.storage.k8s.io/pod.namespace".to_owned(), "shop".to_owned());
         let decoded = base64::engine::general_purpose::STANDARD.decode(credentials(&self.proxy)).unwrap();
         request.secrets.insert(".dockerconfigjson".to_owned(), String::from_utf8(decoded).unwrap());
@@ -226,4 +256,105 @@ async fn the_namespaces_policy_and_the_disk_decide() {
     world.wish("models", &[&image], json!({"backoffLimit": 0}));
     world.reports(&image, "reason", "NoSpace").await;
     assert!(world.proxy.passed() < PATIENT as u64 / 2, "nothing was fetched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_choice_starts_warm_and_another_one_fetches_what_is_missing() {
+    let world = World::new(&[]).await;
+    let mut layout = Layout::new();
+    let pushed = Artifact::new("application/vnd.cncf.model.manifest.v1+json")
+        .model_file("int4/weights", false, &noise("int4", PATIENT))
+        .model_file("int8/weights", false, &noise("int8", PATIENT))
+        .model_file("config.json", false, b"{}")
+        .add(&mut layout, "model");
+    world.registry.push(&pushed, "team/app:model", &["--preserve-digests"]);
+    let model = format!("{}/team/app:model", world.proxy.address);
+    let one = |include: &str| vec![json!({"reference": model, "include": [include, "config.json"]})];
+    let shards = |bytes: u64| (bytes + PATIENT as u64 / 2) / PATIENT as u64;
+    let passed = || world.proxy.passed();
+
+    let plugin = world.machine.start().await;
+    let before = passed();
+    world.wish_parts("models", one("int4"), json!({}));
+    world.is_complete("models").await;
+    assert_eq!((shards(passed() - before), world.kept()), (1, 1), "one of the two shards");
+    let status = world.api.get(&path("models")).unwrap()["status"].clone();
+    assert_eq!(status["images"][0]["bytes"], PATIENT + 2, "{status}");
+
+    // The same choice is here, and stays: its order and form do not matter.
+    world.machine.run(&["prune"]);
+    let before = passed();
+    world.publish_with(&plugin, "same", &model, &[("include", "./config.json\nint4/")]).await;
+    assert_eq!(shards(passed() - before), 0, "a pod that starts warm");
+    assert_eq!(fs::read(world.machine.target("same").join("int4/weights")).unwrap(), noise("int4", PATIENT));
+    assert!(!world.machine.target("same").join("int8").exists());
+    // Another one lacks a shard, and the whole then nothing.
+    world.publish_with(&plugin, "both", &model, &[("include", "int*")]).await;
+    assert_eq!(shards(passed() - before), 1, "only what is missing");
+    world.publish(&plugin, "whole", &model).await;
+    assert_eq!(shards(passed() - before), 1, "nothing is missing");
+    for pod in ["same", "both", "whole"] {
+        plugin.node.clone().node_unpublish_volume(world.machine.unpublish(pod)).await.unwrap();
+    }
+    world.machine.run(&["prune"]);
+    drop(plugin);
+
+    // The choice is kept over a restart, for which nothing is asked.
+    world.api.remove(&format!("{GROUP}/nodeimagecaches/node-1"));
+    world.api.forbid(SECRET, true);
+    let plugin = world.machine.start().await;
+    world.reports(&model, "state", "Ready").await;
+    world.api.forbid(SECRET, false);
+    // Another choice takes its place.
+    let before = passed();
+    world.wish_parts("models", one("int8"), json!({}));
+    world.is_complete_in("models", 2).await;
+    assert_eq!((shards(passed() - before), world.kept()), (1, 1));
+    world.machine.run(&["prune"]);
+    world.publish_with(&plugin, "again", &model, &[("include", "int8\nconfig.json")]).await;
+    assert_eq!(shards(passed() - before), 1);
+    plugin.node.clone().node_unpublish_volume(world.machine.unpublish("again")).await.unwrap();
+
+    // What is no choice of the image says so, and is not tried again.
+    for pattern in ["[", "int2/*"] {
+        world.wish_parts("models", one(pattern), json!({}));
+        world.reports(&model, "reason", "InvalidChoice").await;
+        eventually("it has failed", || world.entry(&model)["state"] == "Failed").await;
+        let message = world.entry(&model)["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(pattern), "{message}");
+        world.wish_parts("models", one("int8"), json!({}));
+        world.reports(&model, "state", "Ready").await;
+    }
+}
+
+/// Both come to the same status; none writes what the other has written, and one is enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_controllers_do_not_fight() {
+    let mut world = World::new(&[]).await;
+    world.start_controller();
+    let (one, two) = (world.push("1"), world.push("2"));
+    let _plugin = world.machine.start().await;
+    world.wish("models", &[&one], json!({}));
+    world.is_complete("models").await;
+    // A node without a plugin, which both see, and which goes.
+    let wanted = |count: u64| world.api.get(&path("models")).unwrap()["status"]["nodes"]["wanted"] == count;
+    world.api.put("/api/v1/nodes/node-2", json!({"metadata": {"labels": {}}}));
+    eventually("the node is wanted", || wanted(2)).await;
+    world.api.remove("/api/v1/nodes/node-2");
+    eventually("the node is not wanted", || wanted(1)).await;
+    world.is_complete("models").await;
+    let settled = world.api.get(&path("models")).unwrap();
+    // Long enough for several rounds of both: another prefetch is brought by both, and one by each alone.
+    world.wish("both", &[&two], json!({}));
+    world.is_complete("both").await;
+    drop(world.controllers.remove(0));
+    world.wish("second", &[&two], json!({}));
+    world.is_complete("second").await;
+    world.start_controller();
+    drop(world.controllers.remove(0));
+    world.wish("third", &[&one], json!({}));
+    world.is_complete("third").await;
+    assert_eq!(world.api.get(&path("models")).unwrap(), settled, "nobody has written it again");
+    let status = &settled["status"];
+    assert_eq!((&status["nodes"]["ready"], &status["nodes"]["silent"]), (&json!(1), &json!(0)), "{status}");
 }

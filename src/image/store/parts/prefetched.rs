@@ -1,4 +1,5 @@
-//! What prefetches keep: `prefetched/<owner>.<wish hex>.<manifest hex>`, a file for each image that one has brought.
+//! What prefetches keep: `prefetched/<owner>.<wish hex>.<image key hex>`, a file for each image that one has
+//! brought.
 //!
 //! The file's content is the digest that the wish was resolved to. Files that cannot be read that way keep their image
 //! all the same: their names say which.
@@ -29,21 +30,21 @@ pub struct PrefetchPin {
     pub owner: String,
     /// For which of the owner's wishes it is.
     pub wish: Digest,
-    /// The image's manifest.
-    pub manifest: Digest,
+    /// The key of the image's record.
+    pub image: Digest,
 }
 
 impl PrefetchPin {
     fn file_name(&self) -> String {
-        format!("{}.{}.{}", self.owner, self.wish.hex(), self.manifest.hex())
+        format!("{}.{}.{}", self.owner, self.wish.hex(), self.image.hex())
     }
 
     fn of(name: &OsStr) -> Option<Self> {
         let mut parts = name.to_str()?.split('.');
-        let (owner, wish, manifest) = (parts.next()?, parts.next()?, parts.next()?);
+        let (owner, wish, image) = (parts.next()?, parts.next()?, parts.next()?);
         let digest = |hex: &str| format!("sha256:{hex}").parse().ok();
         let whole = parts.next().is_none() && is_owner(owner);
-        whole.then_some(Self { owner: owner.to_owned(), wish: digest(wish)?, manifest: digest(manifest)? })
+        whole.then_some(Self { owner: owner.to_owned(), wish: digest(wish)?, image: digest(image)? })
     }
 }
 
@@ -70,7 +71,7 @@ impl Prefetched {
         if !is_owner(owner) {
             return Ok(());
         }
-        let pin = PrefetchPin { owner: owner.to_owned(), wish, manifest: image.manifest };
+        let pin = PrefetchPin { owner: owner.to_owned(), wish, image: image.key() };
         self.disk.write_durably(&self.path(&pin), target.to_string().as_bytes())
     }
 
@@ -115,7 +116,7 @@ mod tests {
         let pin = PrefetchPin {
             owner: "0b1a6a44-52c4-4f5a-9b2c-8d6d1b0f8e11".to_owned(),
             wish: Digest::of(b"wish"),
-            manifest: Digest::of(b"manifest"),
+            image: Digest::of(b"image"),
         };
         let name = pin.file_name();
         assert_eq!(PrefetchPin::of(name.as_ref()), Some(pin));

@@ -19,7 +19,7 @@ fn prefetch(uid: &str, images: &[&str]) -> Prefetch {
         version: "1".to_owned(),
         created: 5,
         spec: PrefetchSpec {
-            images: images.iter().map(|image| Wish { reference: (*image).to_owned() }).collect(),
+            images: images.iter().map(|text| Wish::whole(text)).collect(),
             node_selector: Labels::new(),
             pull_secrets: vec![SecretName { name: "pull".to_owned() }],
             parallelism: Parallelism::default(),
@@ -223,4 +223,28 @@ proptest! {
         }
         prop_assert!(states(&desk).iter().all(|state| matches!(state, State::Ready | State::Failed)));
     }
+}
+
+#[test]
+fn a_choice_goes_with_its_job_and_keeps_under_its_own_key() {
+    let (mut desk, now) = (Desk::new(NODE.to_owned()), Instant::now());
+    let choosing = |include: &str, generation| {
+        let mut prefetch = Prefetch { generation, ..prefetch("a", &["r.io/a:1"]) };
+        prefetch.status.observed_generation = generation;
+        prefetch.spec.images[0].include.push(include.to_owned());
+        prefetch
+    };
+    desk.apply(Change::All(vec![choosing("int4", 1)]));
+    desk.tidy(now, "t");
+    let job = desk.next(now).unwrap();
+    assert_eq!(job.wish.include, ["int4"]);
+    let kept = desk.kept().unwrap();
+    assert_eq!(kept, HashSet::from([("a".to_owned(), job.wish.key().unwrap())]));
+    // Another choice begins anew, also while the first is worked on, and the first is kept no longer.
+    set(&mut desk, choosing("int8", 2), now);
+    assert!(!desk.still_wants(&job));
+    assert_eq!(desk.next(now).unwrap().wish.include, ["int8"]);
+    assert!(desk.kept().unwrap().is_disjoint(&kept));
+    set(&mut desk, choosing("[", 3), now);
+    assert!(desk.kept().unwrap().is_empty(), "nothing is kept for what is no choice");
 }

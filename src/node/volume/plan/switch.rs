@@ -97,7 +97,14 @@ mod tests {
 
     fn request() -> Requested {
         let image = "r.example/a:1".to_owned();
-        Requested { image, path: "".into(), platform: None, choice: Default::default(), upper: None, follow: true }
+        Requested {
+            image,
+            path: "".into(),
+            platform: None,
+            choice: Default::default(),
+            upper: None,
+            follow: true,
+        }
     }
 
     fn image(number: u8) -> PinnedImage {
