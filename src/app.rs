@@ -1,5 +1,6 @@
 //! Wiring: settings, telemetry, supervision, the run modes.
 
+mod capabilities;
 mod connections;
 pub mod controller;
 pub mod credential_providers;

@@ -9,4 +9,6 @@ pub(crate) mod content;
 pub(crate) mod id;
 pub mod layouts;
 mod members;
+mod quantity;
 pub(crate) mod secrets;
+pub(crate) mod upper;

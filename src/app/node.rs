@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::capabilities;
 use super::credential_providers::{CredentialProviderSettings, credential_providers};
 use super::engine::{Engine, EngineSettings};
 use super::housekeeping::{self, House, Schedule};
@@ -47,6 +48,7 @@ use crate::node::volume::levels::Levels;
 use crate::node::volume::metrics::VolumeMetrics;
 use crate::node::volume::pod_events::PodEvents;
 use crate::node::volume::record::Records;
+use crate::node::volume::writable::WritableLimit;
 use crate::node::volume::{Parts, PodDirectories, VolumePulls, Volumes};
 use crate::oci::platform::Platform;
 use crate::volume::layouts::Layouts;
@@ -75,6 +77,8 @@ pub struct NodeRun {
     pub schedule: Schedule,
     /// The lowest accepted integrity level of every mount.
     pub integrity: Integrity,
+    /// The most bytes that a pod may write to a volume; 0: no volume is writable.
+    pub writable_max_bytes: u64,
     /// Also serve the Controller service, for clusters of one node.
     pub with_controller: bool,
     /// Where credentials come from.
@@ -168,7 +172,7 @@ async fn keep_volumes(
     let corrupt_images = CorruptImages::default();
     let noted = corrupt_images.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
-    let least = settings.integrity;
+    let (least, writable) = (settings.integrity, writable(settings.writable_max_bytes));
     let (opened, token) = (Arc::clone(&state), shutdown.clone());
     let kubelet = settings.node.kubelet_dir.clone();
     let (pod_directories, pods) = PodDirectories::new();
@@ -176,7 +180,15 @@ async fn keep_volumes(
         // Before anything is mounted where nobody else sees it.
         mount::reaches_kubelet(&kubelet)?;
         let (directories, waiting) = ((opened, kubelet, pod_directories), (wanted, token));
-        open(&engine, directories, (credential_providers, pod_events), layouts, waiting, noted, least)
+        open(
+            &engine,
+            directories,
+            (credential_providers, pod_events),
+            layouts,
+            waiting,
+            noted,
+            (least, writable),
+        )
     };
     let (engine, mounter, volumes) = tokio::task::spawn_blocking(open).await??;
     metrics.add(engine.store.metrics())?;
@@ -262,7 +274,7 @@ fn open(
     layouts: Layouts,
     (housekeeping, shutdown): (Arc<Notify>, CancellationToken),
     corrupt_images: CorruptImages,
-    least: Integrity,
+    (least, writable): (Integrity, WritableLimit),
 ) -> anyhow::Result<(Engine, Arc<dyn Mounter>, Volumes)> {
     let engine = Engine::open(settings)?;
     let mounter = engine.mounter()?;
@@ -282,6 +294,7 @@ fn open(
         kubelet,
         boot: boot_id()?,
         levels,
+        writable,
         platform: Platform::host(),
         layouts,
         guards: Guards::default(),
@@ -306,6 +319,18 @@ fn levels(engine: &Engine, mounter: &KernelMounter, least: Integrity) -> Levels 
     };
     let no_read = engine.store.filesystem().verity.clone().err().or(unusable);
     Levels { here: capabilities.integrity(), least, no_read }
+}
+
+/// What pods may write to a volume, if this process can have it written.
+fn writable(bytes: u64) -> WritableLimit {
+    let limit = WritableLimit { bytes, lacking: capabilities::lacking_to_write() };
+    if bytes > 0 && !limit.lacking.is_empty() {
+        tracing::warn!(
+            lacking = limit.lacking.join(", "),
+            "no volume is writable: the plugin lacks capabilities"
+        );
+    }
+    limit
 }
 
 fn boot_id() -> anyhow::Result<String> {

@@ -59,8 +59,12 @@ pub async fn mount(
     let wanted = Wanted { noexec: options.noexec, ..wanted };
     let ready = wanted.ensure_for(Caller::Mount, engine, policy, output).await?;
     let mounter = engine.mounter()?;
-    let spec =
-        MountSpec { image: ready.image, path: options.path.unwrap_or_default(), noexec: options.noexec };
+    let spec = MountSpec {
+        image: ready.image,
+        path: options.path.unwrap_or_default(),
+        noexec: options.noexec,
+        upper: None,
+    };
     // The policy may need a higher level than the command asks for.
     let demanded = ready.admission.as_ref().and_then(|admission| admission.integrity);
     let least = options.least.max(demanded.unwrap_or_default());

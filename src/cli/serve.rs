@@ -49,6 +49,7 @@ pub(super) async fn node(
             rate: args.scrub.scrub_rate << 20,
         },
         integrity: args.integrity.into(),
+        writable_max_bytes: args.writable_max_size.saturating_mul(1 << 20),
         with_controller: args.with_controller,
         credential_providers: CredentialProviderSettings {
             pull_secrets: args.credentials.pull_secrets,

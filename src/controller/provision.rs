@@ -17,6 +17,7 @@ use crate::volume::attributes::AttributeError;
 use crate::volume::content::Content;
 use crate::volume::id::VolumeId;
 use crate::volume::layouts::Layouts;
+use crate::volume::upper::UpperError;
 
 pub(crate) mod claim;
 mod error;
@@ -93,6 +94,10 @@ impl Provisioner {
             all = claim::merged(driver, parameters, &annotations)?;
         }
         match Content::parse(&all) {
+            // A claim outlives the pods that write to it.
+            Ok((content, _)) if content.upper().is_some() => {
+                Err(ProvisionError::Parameters(UpperError::NotInline.into()))
+            }
             Ok((content, _)) => Ok(content),
             Err(AttributeError::NoImage) => Err(ProvisionError::NoImage),
             Err(error) => Err(ProvisionError::Parameters(error)),

@@ -9,6 +9,7 @@
 //! <state>/mounts/<64 hex>       the base mount of an image: EROFS below an overlay, read-only
 //! <state>/mounts/<64 hex>.lower the EROFS mount alone, for a moment, on kernels before 6.15
 //! <state>/mounts/<64 hex>.mapped, .top  what a pod with a user namespace gets, while it is put together
+//! <state>/mounts/<64 hex>.upper, .writable  what a pod gets that may write, likewise
 //! ```
 //!
 //! All work on an image's base mount is done under an exclusive flock on the image's object. The lock works between
@@ -35,6 +36,7 @@ mod store_mount;
 mod superblock;
 mod table;
 mod top;
+mod upper;
 mod users;
 
 use std::path::{Path, PathBuf};
@@ -61,12 +63,27 @@ pub struct MountSpec {
     pub path: PathBuf,
     /// Mount `noexec`.
     pub noexec: bool,
+    /// Bytes that may be written to it, into memory, by whoever has this one mount; `None`: read-only.
+    pub upper: Option<u64>,
+}
+
+/// What a mount that can be written to holds besides the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes that may be written in all.
+    pub bytes: u64,
+    /// Bytes of these that are free.
+    pub free_bytes: u64,
+    /// Files, directories and links that may be made or changed in all.
+    pub inodes: u64,
+    /// Of these, how many more.
+    pub free_inodes: u64,
 }
 
 /// Makes and removes mounts. Blocking: callers run a whole sequence in one `spawn_blocking`.
 pub trait Mounter: Send + Sync + std::fmt::Debug {
-    /// Mounts `spec` on `target`, an existing directory on which nothing is mounted yet: read-only,
-    /// nosuid, nodev. All or nothing.
+    /// Mounts `spec` on `target`, an existing directory on which nothing is mounted yet: nosuid, nodev and, unless it has
+    /// an upper, read-only. All or nothing. An upper is empty and new, whatever is mounted elsewhere.
     ///
     /// `spec.path` is resolved inside the image: a symbolic link, absolute or with `..`, stays below the
     /// image's root.
@@ -97,6 +114,9 @@ pub trait Mounter: Send + Sync + std::fmt::Debug {
     /// The kernel reports `path` with symbolic links resolved, so it may differ from the requested path. Compare the
     /// image and the flags, and take the path from the volume's record.
     fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError>;
+
+    /// How full the upper of the mount on `target` is; `None` if nothing with an upper is mounted there.
+    fn usage(&self, target: &Path) -> Result<Option<Usage>, MountError>;
 
     /// Lets a pod with these users have the image mount on `target`, at the integrity level `least`: covers it with one that
     /// a container runtime can idmap, in which `spec` is seen with the owners that the pod should see. Returns whether there

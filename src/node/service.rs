@@ -117,6 +117,8 @@ impl node_server::Node for NodeService {
                 wait,
                 // No pod is known yet, so kubelet names none; whoever does is the volume's author.
                 for_pod: false,
+                staged: true,
+                read_only: false,
             },
         )?;
         self.volumes()?.stage(request).await.map_err(failed)?;
@@ -156,6 +158,8 @@ impl node_server::Node for NodeService {
                 secrets: request.secrets,
                 wait,
                 for_pod: true,
+                staged: !request.staging_target_path.is_empty(),
+                read_only: request.readonly,
             },
         )?;
         self.volumes()?.publish(request).await.map_err(failed)?;
@@ -211,16 +215,28 @@ impl node_server::Node for NodeService {
     }
 }
 
-/// The size of an image is its capacity. Nothing of it is in use and nothing is available, which CSI takes for "not
+/// What a pod may write and has written is that volume's size. Else the size of an image is its capacity. Nothing of it is in use and nothing is available, which CSI takes for "not
 /// said": an image cannot fill up. An alert on volumes that fill up (`available / capacity`) fires for what is in use
 /// only, and would do so for every image otherwise.
 fn statistics(found: Statistics) -> NodeGetVolumeStatsResponse {
-    let usage = |amount: u64, unit: Unit| {
-        let amount = i64::try_from(amount).unwrap_or(i64::MAX);
-        VolumeUsage { available: 0, total: amount, used: 0, unit: unit.into() }
+    let amount = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+    let of_image =
+        |total, unit: Unit| VolumeUsage { available: 0, total: amount(total), used: 0, unit: unit.into() };
+    let of_upper = |total: u64, free: u64, unit: Unit| VolumeUsage {
+        available: amount(free),
+        total: amount(total),
+        used: amount(total.saturating_sub(free)),
+        unit: unit.into(),
+    };
+    let usage = match found.usage {
+        None => vec![of_image(found.bytes, Unit::Bytes), of_image(found.inodes, Unit::Inodes)],
+        Some(upper) => vec![
+            of_upper(upper.bytes, upper.free_bytes, Unit::Bytes),
+            of_upper(upper.inodes, upper.free_inodes, Unit::Inodes),
+        ],
     };
     NodeGetVolumeStatsResponse {
-        usage: vec![usage(found.bytes, Unit::Bytes), usage(found.inodes, Unit::Inodes)],
+        usage,
         volume_condition: Some(VolumeCondition {
             abnormal: found.abnormal.is_some(),
             message: found.message(),

@@ -31,6 +31,7 @@ pub(crate) mod statistics;
 pub(crate) mod target;
 mod teardown;
 mod volume_pulls;
+pub mod writable;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +56,7 @@ use self::plan::{Observed, VolumePlan};
 use self::pod_events::PodEvents;
 use self::record::Records;
 use self::target::TargetPath;
+use self::writable::WritableLimit;
 use crate::integrity::Integrity;
 use crate::kind::Kind;
 use crate::node::corruption::CorruptImages;
@@ -85,6 +87,8 @@ pub struct Parts {
     pub boot: String,
     /// The integrity levels that this node reaches and demands.
     pub levels: Levels,
+    /// What pods may write to volumes.
+    pub writable: WritableLimit,
     /// The node's own platform.
     pub platform: Platform,
     /// The directories that volumes may name as images.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use super::upper::{Upper, UpperError};
 use crate::integrity::Integrity;
 use crate::kind::Kind;
 use crate::oci::choice::{Choice, ChoiceError};
@@ -16,7 +17,7 @@ use crate::oci::reference::{Reference, ReferenceError, Version};
 use crate::pull::PullPolicy;
 
 /// The known attributes; `reference` is an alias of `image`.
-pub(crate) const KEYS: [&str; 10] = [
+pub(crate) const KEYS: [&str; 13] = [
     "image",
     IMAGES,
     "reference",
@@ -27,6 +28,9 @@ pub(crate) const KEYS: [&str; 10] = [
     "platform",
     "noexec",
     "verify",
+    "writable",
+    "upperSizeLimit",
+    "upperMedium",
 ];
 /// The list of several images ([`super::members`]), in the place of `image`.
 pub(super) const IMAGES: &str = "images";
@@ -48,6 +52,8 @@ pub(crate) struct Attributes {
     pub noexec: bool,
     /// The lowest integrity level, if the user demands one.
     pub verify: Option<Integrity>,
+    /// What the pod may write, if it may. Of the volume, also where it has several images.
+    pub upper: Option<Upper>,
 }
 
 /// The pod that a volume is for, as its context says. It comes from kubelet if the CSIDriver has `podInfoOnMount` and a
@@ -125,6 +131,9 @@ pub(crate) enum AttributeError {
     /// The patterns of `include` or `exclude` are none.
     #[error("volume attributes: {0}")]
     Choice(#[from] ChoiceError),
+    /// The volume cannot be written to as it asks for.
+    #[error(transparent)]
+    Upper(#[from] UpperError),
     /// Another value is malformed.
     #[error("volume attribute `{key}` is {value:?}; {rule}")]
     Value {
@@ -174,8 +183,12 @@ impl Attributes {
             platform: given.get("platform").map(|text| Platform::from_str(text)).transpose()?,
             noexec: given.get("noexec").map_or(Ok(false), |text| flag("noexec", text))?,
             verify: given.get("verify").map(|text| level(text)).transpose()?,
+            upper: Upper::parse(&given)?,
             image,
         };
+        if let Some(upper) = attributes.upper {
+            upper.check_promises(attributes.noexec, attributes.verify)?;
+        }
         let of_pod = |key: &str| added.get(key).copied().unwrap_or_default().to_owned();
         let pod = PodInfo {
             name: of_pod("csi.storage.k8s.io/pod.name"),
@@ -217,6 +230,7 @@ impl Attributes {
         if let Some(level) = self.verify {
             context.insert("verify".to_owned(), level.to_string());
         }
+        context.extend(self.upper.into_iter().flat_map(Upper::context));
         context
     }
 }
@@ -294,6 +308,8 @@ mod tests {
     }
 
     const IMAGE: (&str, &str) = ("image", "r.example/a/b:1");
+    const WRITABLE: (&str, &str) = ("writable", "true");
+    const LIMIT: (&str, &str) = ("upperSizeLimit", "64Mi");
 
     #[test]
     fn everything_at_once_and_back() {
@@ -318,6 +334,9 @@ mod tests {
         assert_eq!(pod.to_string(), "shop/web-0");
         let again = Attributes::parse(&attributes.context_with(&attributes.image)).unwrap().0;
         assert_eq!(again, attributes);
+        let (writable, _) = parse(&[IMAGE, WRITABLE, LIMIT, ("verify", "mount")]).unwrap();
+        assert_eq!(writable.upper, Some(Upper { bytes: 64 << 20 }));
+        assert_eq!(Attributes::parse(&writable.context_with(&writable.image)).unwrap().0, writable);
     }
 
     #[test]
@@ -351,6 +370,9 @@ mod tests {
             (vec![IMAGE, ("noexec", "yes")], "`noexec`"),
             (vec![IMAGE, ("verify", "Read")], "fetch, mount or read"),
             (vec![("image", "busybox")], "`image`"),
+            (vec![IMAGE, ("writable", "true")], "`upperSizeLimit`"),
+            (vec![IMAGE, WRITABLE, LIMIT, ("noexec", "true")], "does not go with `noexec`"),
+            (vec![IMAGE, WRITABLE, LIMIT, ("verify", "read")], "does not go with `verify: read`"),
         ] {
             let error = parse(&bad).unwrap_err();
             assert!(error.to_string().contains(word), "{error} should hold {word:?}");

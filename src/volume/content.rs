@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::attributes::{AttributeError, Attributes, IMAGES, PodInfo};
 use super::members;
 pub(crate) use super::members::Member;
+use super::upper::{self, Upper};
 use crate::integrity::Integrity;
 use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
@@ -36,6 +37,8 @@ pub(crate) struct Many {
     pub noexec: bool,
     /// The lowest integrity level, if the user demands one.
     pub verify: Option<Integrity>,
+    /// What the pod may write, if it may.
+    pub upper: Option<Upper>,
 }
 
 impl Content {
@@ -56,11 +59,17 @@ impl Content {
         whole.remove(IMAGES);
         let mut defaults = whole.clone();
         whole.insert("image".to_owned(), ANY_IMAGE.to_owned());
-        let (Attributes { path, noexec, verify, .. }, pod) = Attributes::parse(&whole)?;
-        // What is said of the volume holds for each of its images, but for its sub-directory.
-        defaults.retain(|key, _| !key.contains('/') && key != "path");
+        let (Attributes { path, noexec, verify, upper, .. }, pod) = Attributes::parse(&whole)?;
+        // What is said of the volume holds for each of its images, but for its sub-directory and what is written over them.
+        defaults.retain(|key, _| !key.contains('/') && key != "path" && !upper::KEYS.contains(&key.as_str()));
         let members = members::parse(list, &defaults)?;
-        Ok((Self::Many(Many { members, path, noexec, verify }), pod))
+        if let Some(upper) = upper {
+            members
+                .iter()
+                .map(|member| &member.attributes)
+                .try_for_each(|image| upper.check_promises(image.noexec, image.verify))?;
+        }
+        Ok((Self::Many(Many { members, path, noexec, verify, upper }), pod))
     }
 
     /// The attributes of each image, in their order.
@@ -94,6 +103,14 @@ impl Content {
             Self::Many(many) => many.verify,
         };
         self.images().iter().map(|image| image.verify).fold(of_volume, Ord::max)
+    }
+
+    /// What the pod may write, if it may.
+    pub fn upper(&self) -> Option<Upper> {
+        match self {
+            Self::One(attributes) => attributes.upper,
+            Self::Many(many) => many.upper,
+        }
     }
 
     /// A text that is the same for the same content only: the reference of one image, or the list of several.
@@ -136,6 +153,7 @@ impl Content {
         if let Some(level) = many.verify {
             context.insert("verify".to_owned(), level.to_string());
         }
+        context.extend(many.upper.into_iter().flat_map(Upper::context));
         context
     }
 
@@ -213,6 +231,30 @@ mod tests {
             ["", "x"].map(PathBuf::from)
         );
         assert_eq!(Content::parse(&content.context()).unwrap().0, content);
+    }
+
+    #[test]
+    fn a_volume_is_writable_as_a_whole() {
+        let writable = [("writable", "true"), ("upperSizeLimit", "2Mi")];
+        let list = "[{image: r.io/a:1, at: a}, {image: r.io/b:1, at: b}]";
+        let of = |list: &'static str| parse(&[("images", list), writable[0], writable[1]]);
+        let (content, _) = of(list).unwrap();
+        assert_eq!(content.upper(), Some(Upper { bytes: 2 << 20 }));
+        assert!(content.images().iter().all(|image| image.upper.is_none()));
+        assert_eq!(Content::parse(&content.context()).unwrap().0, content);
+        for list in [
+            "[{image: r.io/a:1, at: a, writable: true, upperSizeLimit: 1Mi}]",
+            "[{image: r.io/a:1, at: a, upperMedium: Memory}]",
+        ] {
+            for error in [of(list).unwrap_err(), parse(&[("images", list)]).unwrap_err()] {
+                assert!(error.to_string().contains("write it beside `images`"), "{error}");
+            }
+        }
+        // An image that demands checks of every read is not written over either.
+        let error = of("[{image: r.io/a:1, at: a, verify: read}]").unwrap_err();
+        assert!(error.to_string().contains("does not go with `verify: read`"), "{error}");
+        let error = of("[{image: r.io/a:1, at: a, noexec: true}]").unwrap_err();
+        assert!(error.to_string().contains("does not go with `noexec`"), "{error}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::attributes::{AttributeError, Attributes, IMAGES, sub_path};
+use super::upper::{self, UpperError};
 
 /// The most images of a volume.
 const MEMBERS_MAX: usize = 32;
@@ -44,6 +45,9 @@ pub(super) fn parse(text: &str, defaults: &HashMap<String, String>) -> Result<Ve
 
 fn member(mut entry: Entry, defaults: &HashMap<String, String>) -> Result<Member, AttributeError> {
     let at = entry.remove(AT).ok_or(AttributeError::NoPlace)?;
+    if let Some(key) = upper::KEYS.into_iter().find(|key| entry.contains_key(*key)) {
+        return Err(UpperError::OfOneImage(key).into());
+    }
     let mut context = defaults.clone();
     context.extend(entry);
     // These come from Kubernetes, and never for one of the images.

@@ -9,6 +9,7 @@ mod refusals;
 mod restarts;
 mod slow;
 mod users;
+mod writable;
 
 use composefs_csi::csi::proto::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use tonic::Code;

@@ -47,3 +47,4 @@ mod telemetry;
 mod tenants;
 mod user_namespaces;
 mod waiting;
+mod writable;

@@ -42,12 +42,12 @@ pub fn start(bench: &Bench) -> KernelMounter {
 
 /// The whole of an image.
 pub fn whole(image: VerityDigest) -> MountSpec {
-    MountSpec { image, path: PathBuf::new(), noexec: false }
+    MountSpec { image, path: PathBuf::new(), noexec: false, upper: None }
 }
 
 /// A directory of an image.
 pub fn below(image: VerityDigest, path: &str) -> MountSpec {
-    MountSpec { image, path: path.into(), noexec: false }
+    MountSpec { image, path: path.into(), noexec: false, upper: None }
 }
 
 /// A small tree with links that lead out of it.

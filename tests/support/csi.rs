@@ -30,6 +30,7 @@ use composefs_csi::node::volume::guard::Guards;
 use composefs_csi::node::volume::levels::Levels;
 use composefs_csi::node::volume::metrics::VolumeMetrics;
 use composefs_csi::node::volume::record::Records;
+use composefs_csi::node::volume::writable::WritableLimit;
 use composefs_csi::node::volume::{Parts, Volumes};
 use composefs_csi::oci::choice::Choice;
 use composefs_csi::oci::digest::Digest;
@@ -196,6 +197,7 @@ impl Node {
             records: Records::open(self.records()).unwrap(),
             kubelet: self.directory.path().join("kubelet"),
             boot: self.boot.clone(),
+            writable: WritableLimit { bytes: 64 << 20, lacking: Vec::new() },
             levels: Levels {
                 here: Integrity::Fetch,
                 least: Integrity::Fetch,

@@ -17,7 +17,7 @@ use super::csi::{capability, try_connect};
 use super::registry::Running;
 
 /// Arguments that commands do not know, each with its value behind an equals sign.
-const OF_THE_RUN_MODE: [&str; 10] = [
+const OF_THE_RUN_MODE: [&str; 11] = [
     "--layout-dir",
     "--pull-wait",
     "--pull-grace",
@@ -28,6 +28,7 @@ const OF_THE_RUN_MODE: [&str; 10] = [
     "--kubeconfig",
     "--image-prefetch",
     "--stat-ahead",
+    "--writable-max-size",
 ];
 
 /// A node's directories. Lives through restarts of the plugin.
@@ -267,4 +268,16 @@ pub fn mounts_below(directory: &Path) -> Vec<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
     points.filter(|point| point.starts_with(directory) && point != directory).collect()
+}
+
+/// A program that runs another as root with the capabilities that the manifests give the plugin, and `more`.
+pub fn with_the_charts_rights(more: &[&str]) -> Vec<String> {
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/composefs-csi.yaml");
+    let text = std::fs::read_to_string(manifests).expect("the manifests");
+    let list =
+        text.split_once("add: [SYS_ADMIN").and_then(|(_, list)| list.split_once(']')).expect("a list").0;
+    let rights =
+        std::iter::once("SYS_ADMIN").chain(list.split(',').map(str::trim)).chain(more.iter().copied());
+    let rights = rights.filter(|right| !right.is_empty()).map(|right| format!(",+{}", right.to_lowercase()));
+    vec!["setpriv".to_owned(), format!("--bounding-set=-all{}", rights.collect::<String>())]
 }

@@ -130,7 +130,25 @@ fn workload(object: &Value, case: &str) {
         let privileged = node && driver;
         assert_eq!(security["privileged"] == true, privileged, "{case}: privileged");
         assert_eq!(security["allowPrivilegeEscalation"] == false, !privileged, "{case}: escalation");
-        let added = privileged.then(|| json!(["SYS_ADMIN", "DAC_OVERRIDE", "MKNOD", "SYSLOG"]));
+        let writes = |argument: &Value| {
+            let limit = argument.as_str().and_then(|text| text.strip_prefix("--writable-max-size="));
+            limit.is_some_and(|limit| limit != "0")
+        };
+        let mut added = vec![
+            "SYS_ADMIN",
+            "DAC_OVERRIDE",
+            "MKNOD",
+            "SYSLOG",
+            "SETUID",
+            "SETGID",
+            "CHOWN",
+            "FOWNER",
+            "FSETID",
+        ];
+        if items(container, "/args").iter().any(writes) {
+            added.extend(["DAC_READ_SEARCH", "SETFCAP"]);
+        }
+        let added = privileged.then(|| json!(added));
         assert_eq!(security["capabilities"].get("add"), added.as_ref(), "{case}: capabilities");
         let mounts = items(container, "/volumeMounts");
         let bidirectional: Vec<&str> = mounts

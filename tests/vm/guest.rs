@@ -57,6 +57,7 @@ pub const ROWS: &[(&str, Test)] = &[
     ("a store on tmpfs is mounted through loop devices", mounts::without_verity),
     ("a restart finds base and published mounts", mounts::restart),
     ("a pod with a user namespace has its owners, and every read is verified", mounts::users),
+    ("a pod writes over an image, and what it has not changed is verified", mounts::writable),
     ("publishing does not slow down with the number of volumes", mounts::many),
 ];
 
@@ -98,7 +99,7 @@ pub fn start(bench: &Bench) -> KernelMounter {
 }
 
 pub fn whole(image: VerityDigest) -> MountSpec {
-    MountSpec { image, path: PathBuf::new(), noexec: false }
+    MountSpec { image, path: PathBuf::new(), noexec: false, upper: None }
 }
 
 pub fn is_6_12() -> bool {

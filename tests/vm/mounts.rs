@@ -1,7 +1,7 @@
 //! Mounting itself: the ways that a kernel knows, restarts, and many volumes.
 
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use composefs_csi::image::verity::VerityDigest;
@@ -127,6 +127,67 @@ pub fn users() -> String {
         mounter.release(&image).unwrap();
         assert_eq!(mounts_below(&bench.root).len(), 1, "{layers}");
     }
+    String::new()
+}
+
+/// By every way of stacking: what is not changed is verified, also under another name and mode; what is changed is the pod's.
+pub fn writable() -> String {
+    let bench = bench("writable");
+    let (text, other) = (content(37, LENGTH), content(38, LENGTH));
+    let nodes = [("d/file", Node::File(text.clone())), ("f", Node::File(other.clone()))];
+    let image = bench.image(&nodes);
+    let spec = MountSpec { upper: Some(4 << 20), ..whole(image) };
+    for layers in [Layers::Descriptors, Layers::Paths, Layers::Classic] {
+        if is_6_12() && layers == Layers::Descriptors {
+            continue;
+        }
+        let (kernel, backing, verity) = (String::new(), Backing::File, Verity::Required);
+        let (selinux, failed) = (Labelling::default(), Vec::new());
+        let forced = Capabilities { kernel, backing, layers, verity, selinux, failed };
+        let mounter = KernelMounter::with_capabilities(&bench.store(), &bench.state(), true, forced).unwrap();
+        let (mine, plain) = (bench.target("mine"), bench.target("plain"));
+        mounter.mount(&spec, &mine).unwrap();
+        mounter.mount(&whole(image), &plain).unwrap();
+        assert_eq!(mounter.mounted(&mine).unwrap(), Some(spec.clone()), "{layers}");
+        assert_eq!(mounter.mounted_images().unwrap().here.into_iter().collect::<Vec<_>>(), [image]);
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let options = table.lines().find(|line| line.contains("+upper:")).unwrap().to_owned();
+        assert!(options.contains("verity=require") && options.contains("index=on"), "{options}");
+        std::fs::set_permissions(mine.join("d/file"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::rename(mine.join("d"), mine.join("e")).unwrap();
+        std::fs::write(mine.join("new"), "new").unwrap();
+        let usage = mounter.usage(&mine).unwrap().unwrap();
+        assert_eq!((usage.bytes, usage.bytes - usage.free_bytes), (4 << 20, 4096), "no data was copied");
+        assert!(std::fs::read(mine.join("e/file")).unwrap() == text);
+        assert_eq!(mounter.usage(&plain).unwrap(), None);
+        std::fs::write(mine.join("f"), "mine").unwrap();
+        assert_eq!(std::fs::read(mine.join("f")).unwrap(), b"mine");
+        assert!(std::fs::read(plain.join("f")).unwrap() == other);
+        for target in [&mine, &plain] {
+            mounter.unmount(target).unwrap();
+        }
+        mounter.release(&image).unwrap();
+        assert_eq!(mounts_below(&bench.root).len(), 1, "{layers}");
+    }
+    // Another sealed object in the place of each: the pod gets none of it, nor does its upper, by whatever name or change.
+    for (right, wrong) in [(&text, &other), (&other, &text)] {
+        bench.write_object(&VerityDigest::of(right), &wrong[..LENGTH - 1], true);
+    }
+    let (mounter, mine) = (start(&bench), bench.target("mine"));
+    mounter.mount(&spec, &mine).unwrap();
+    std::fs::rename(mine.join("d"), mine.join("e")).unwrap();
+    for name in ["e/file", "f"] {
+        let mode = std::fs::Permissions::from_mode(0o600);
+        let refused = std::fs::set_permissions(mine.join(name), mode).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EIO), "{name} has no place in the upper: {refused}");
+        let refused = std::fs::read(mine.join(name)).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EIO), "{name}: {refused}");
+        let refused = std::fs::File::options().append(true).open(mine.join(name)).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EIO), "{name} is not copied up: {refused}");
+    }
+    mounter.unmount(&mine).unwrap();
+    mounter.release(&image).unwrap();
+    assert_eq!(mounts_below(&bench.root).len(), 1);
     String::new()
 }
 

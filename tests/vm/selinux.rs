@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use composefs_csi::image::verity::VerityDigest;
-use composefs_csi::node::mount::{KernelMounter, MountError, Mounter as _, SelinuxContext};
+use composefs_csi::node::mount::{KernelMounter, MountError, MountSpec, Mounter as _, SelinuxContext};
 
 use crate::guest::{LENGTH, Test, run_rows, whole};
 use crate::support::mount::{Bench, Node, content};
@@ -20,6 +20,7 @@ pub const ROWS: &[(&str, Test)] = &[
     ("under SELinux, containers of all categories read one mount of an image", shared),
     ("without a context no container reads it, and kubelet would have it relabelled", unlabelled),
     ("containers cannot write to it", read_only),
+    ("a container writes to a volume that is writable", writable),
     ("containers run programs of a volume, with its dynamic linker and libraries", programs),
     ("a changed context makes a new mount, and leaves what is published alone", changed),
     ("where only the runtime may mount with that label, containers read by another", second_choice),
@@ -145,6 +146,23 @@ fn read_only() -> String {
     let done = run_as(POD, Path::new("/bin/busybox"), &["sh", "-c", script, file.to_str().unwrap()]);
     assert!(!done.status.success());
     String::from_utf8_lossy(&done.stderr).trim().to_owned()
+}
+
+/// What the pod changes, and what it makes, of an image whose objects no container may write to.
+fn writable() -> String {
+    let (bench, image, mounter) = prepare("selinux-writable", &SelinuxContext::Auto);
+    let target = bench.target("a");
+    mounter.mount(&MountSpec { upper: Some(4 << 20), ..whole(image) }, &target).unwrap();
+    let script =
+        r#"cd "$0" && cat d/file >/dev/null && echo x >>d/file && mv d e && echo new >new && cat e/file new"#;
+    let done = run_as(POD, Path::new("/bin/busybox"), &["sh", "-c", script, target.to_str().unwrap()]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(done.stdout == [&content(80, LENGTH)[..], b"x\n", b"new\n"].concat());
+    let labels = ["", "e/file", "new", "small"].map(|path| label_of(&target.join(path)));
+    assert!(labels.iter().all(|label| *label == labels[0] && label != EXPECTED), "{labels:?}");
+    assert!(!options_of(&target).contains("seclabel"), "kubelet relabels mounts that show it");
+    mounter.unmount(&target).unwrap();
+    labels[0].clone()
 }
 
 /// The dynamic linker protects what it has relocated (mprotect), which SELinux before Linux 7.0.4 (6.12.96 in its series) checks

@@ -117,3 +117,8 @@ readinessProbe:
 {{- $own := dict "kubectl.kubernetes.io/default-container" "driver" }}
 {{- merge (dict) .extra $own | toYaml }}
 {{- end -}}
+
+{{/* The capabilities of the node plugin; the DaemonSet says why. */}}
+{{- define "composefs-csi.nodeCapabilities" -}}
+SYS_ADMIN, DAC_OVERRIDE, MKNOD, SYSLOG, SETUID, SETGID, CHOWN, FOWNER, FSETID{{ if .Values.node.writableMaxMiB }}, DAC_READ_SEARCH, SETFCAP{{ end }}
+{{- end -}}

@@ -96,6 +96,7 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 {{ include "composefs-csi.commonArgs" . }}
 - --kubelet-dir={{ .Values.kubeletDir }}
 - --integrity={{ .Values.node.integrity }}
+- --writable-max-size={{ .Values.node.writableMaxMiB | int }}
 - --parallel-layers={{ .Values.node.parallelLayers | int }}
 - --pull-grace={{ .Values.node.pullGraceSeconds | int }}
 - --pull-wait={{ .Values.node.pullWaitSeconds | int }}

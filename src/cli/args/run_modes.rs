@@ -40,6 +40,9 @@ pub struct NodeArgs {
     /// of an image unless the kernel checks every read; `read` needs a filesystem with fs-verity.
     #[arg(long, env = "COMPOSEFS_CSI_INTEGRITY", value_enum, default_value_t = Level::Fetch)]
     pub integrity: Level,
+    /// The most that a pod may write to one volume, into memory (`writable`, `upperSizeLimit`). 0: no volume is writable.
+    #[arg(long, env = "COMPOSEFS_CSI_WRITABLE_MAX_SIZE", value_name = "MIB", default_value_t = 0)]
+    pub writable_max_size: u64,
     /// Refuse images whose manifest does not carry their composefs digest (see `composefs-csi seal`).
     #[arg(long, env = "COMPOSEFS_CSI_REQUIRE_DIGEST")]
     pub require_composefs_digest: bool,

@@ -21,8 +21,11 @@ const LOWER: &str = ".lower";
 /// The overlay for a pod's users, and the top over it, while that is put together.
 pub(super) const MAPPED: &str = ".mapped";
 pub(super) const TOP: &str = ".top";
+/// The upper of a mount that can be written to, and the overlay with it, while that is put together.
+pub(super) const UPPER: &str = ".upper";
+pub(super) const WRITABLE: &str = ".writable";
 /// What is attached for a moment only.
-const TEMPORARY: [&str; 3] = [LOWER, MAPPED, TOP];
+const TEMPORARY: [&str; 5] = [LOWER, MAPPED, TOP, UPPER, WRITABLE];
 /// Where the self-test attaches its EROFS mount.
 const SELF_TEST: &str = ".self-test";
 

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{IdRange, MountError, MountSpec, Mounter, table};
+use super::{IdRange, MountError, MountSpec, Mounter, Usage, table};
 use crate::image::store::Mounted;
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
@@ -164,6 +164,13 @@ impl Mounter for FakeMounter {
         Ok(state.topmost(target)?.cloned())
     }
 
+    fn usage(&self, target: &Path) -> Result<Option<Usage>, MountError> {
+        let state = self.lock();
+        // Nobody can write here, so all is free.
+        let usage = |bytes| Usage { bytes, free_bytes: bytes, inodes: 1024, free_inodes: 1024 };
+        Ok(state.topmost(target)?.and_then(|spec| spec.upper).map(usage))
+    }
+
     fn map(
         &self,
         spec: &MountSpec,
@@ -231,7 +238,7 @@ mod tests {
     use super::*;
 
     fn spec(path: &str) -> MountSpec {
-        MountSpec { image: VerityDigest([7; 32]), path: path.into(), noexec: false }
+        MountSpec { image: VerityDigest([7; 32]), path: path.into(), noexec: false, upper: None }
     }
 
     #[test]

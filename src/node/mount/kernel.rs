@@ -10,17 +10,18 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::base::{BaseMounts, PATH_DIRECTORY, unmount_lazily, unmount_tree};
+use super::base::{BaseMounts, PATH_DIRECTORY, WRITABLE, unmount_lazily, unmount_tree};
 use super::id_map::Users;
 use super::object::ImageFile;
 use super::publish::{MountTarget, clone_mount, restrict};
 use super::read_ahead::ReadAhead;
 use super::stat_ahead::StatAhead;
 use super::store_mount::{Mount, StoreId};
+use super::superblock::MountMethod;
 use super::users::{Maker, Published};
 use super::{
-    Capabilities, IdRange, MountError, MountSpec, Mounter, SelinuxContext, Verity, check, probe, relabel,
-    selinux, table,
+    Capabilities, IdRange, MountError, MountSpec, Mounter, SelinuxContext, Usage, Verity, check, probe,
+    relabel, selinux, table,
 };
 use crate::image::objects::Objects;
 use crate::image::store::Mounted;
@@ -188,6 +189,39 @@ impl KernelMounter {
         Ok(mount)
     }
 
+    /// Checks what a superblock of its own is made of: other mounts of the image say nothing about it.
+    fn examine(&self, image: &ImageFile, least: Integrity) -> Result<(), MountError> {
+        let here = self.capabilities.integrity();
+        if least > here.max(Integrity::Mount) {
+            return Err(MountError::Unreachable { image: image.digest() });
+        }
+        if least > here {
+            check::check(image, &self.contents)?;
+        }
+        if self.sealed { image.measure() } else { Ok(()) }
+    }
+
+    /// Mounts the image with an upper of its own. Nothing but the target shows it in the end.
+    fn mount_writable(
+        &self,
+        (spec, bytes): (&MountSpec, u64),
+        least: Integrity,
+        target: &MountTarget<'_>,
+    ) -> Result<(), MountError> {
+        let image = ImageFile::lock(&self.objects, &spec.image)?;
+        self.examine(&image, least)?;
+        let context = self.capabilities.selinux.for_writing();
+        let method = MountMethod { context, ..self.capabilities.method() };
+        let overlay = method.mount_writable(&image, self.objects.as_fd(), &self.bases, bytes)?;
+        self.read_ahead.begin(&image);
+        // Before Linux 6.15, only what is attached can be cloned.
+        let attached = self.bases.attach_aside(&overlay, WRITABLE, &image)?;
+        drop(overlay);
+        let published = attached.root().and_then(|root| target.publish(&root, spec));
+        attached.remove()?;
+        published
+    }
+
     /// Whether the base mount is from this store and has the current label.
     ///
     /// # Errors
@@ -324,6 +358,10 @@ impl Mounter for KernelMounter {
         target: &Path,
     ) -> Result<Integrity, MountError> {
         let target = MountTarget::open(target)?;
+        if let Some(bytes) = spec.upper {
+            self.mount_writable((spec, bytes), least, &target)?;
+            return Ok(self.capabilities.integrity().max(least));
+        }
         let image = ImageFile::lock(&self.objects, &spec.image)?;
         // A failed publish must not leave a base mount that nothing else would release.
         let published = self.base_mount(&image, least).and_then(|base| target.publish(&base, spec));
@@ -347,6 +385,22 @@ impl Mounter for KernelMounter {
         }
     }
 
+    fn usage(&self, target: &Path) -> Result<Option<Usage>, MountError> {
+        let Some((place, mount)) = open_mount(target)? else { return Ok(None) };
+        if mount.upper().is_none() {
+            return Ok(None);
+        }
+        // Of an overlay, these are the upper's.
+        let found = rustix::fs::fstatvfs(&place)
+            .map_err(|errno| MountError::kernel("fstatvfs", target.display(), errno))?;
+        Ok(Some(Usage {
+            bytes: found.f_blocks.saturating_mul(found.f_frsize),
+            free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+            inodes: found.f_files,
+            free_inodes: found.f_favail,
+        }))
+    }
+
     fn map(
         &self,
         spec: &MountSpec,
@@ -359,17 +413,7 @@ impl Mounter for KernelMounter {
             return Ok(false);
         }
         let image = ImageFile::lock(&self.objects, &spec.image)?;
-        let here = self.capabilities.integrity();
-        if least > here.max(Integrity::Mount) {
-            return Err(MountError::Unreachable { image: spec.image });
-        }
-        // A superblock of its own is not covered by the check of another.
-        if least > here {
-            check::check(&image, &self.contents)?;
-        }
-        if self.sealed {
-            image.measure()?;
-        }
+        self.examine(&image, least)?;
         let maker = Maker {
             method: self.capabilities.method(),
             objects: &self.objects,

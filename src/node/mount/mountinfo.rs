@@ -53,6 +53,7 @@ fn parse_line(line: &[u8]) -> Option<Line> {
             root: PathBuf::from(root),
             point: PathBuf::from(point),
             confined: has(b"ro") && has(b"nosuid") && has(b"nodev"),
+            guarded: has(b"nosuid") && has(b"nodev"),
             noexec: has(b"noexec"),
             read_only: of_filesystem.contains(&b"ro".as_slice()),
         },

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
 use super::base::PATH_DIRECTORY;
-use super::store_mount::CONFINED;
+use super::store_mount::{CONFINED, GUARDED};
 use super::{MountError, MountSpec, table};
 use crate::sys::mount_attr::{MountAttr, Propagation, mount_setattr};
 
@@ -49,7 +49,8 @@ impl<'a> MountTarget<'a> {
         }
         .map_err(|errno| failed("open_tree", errno))?;
         let noexec = if spec.noexec { MountAttrFlags::MOUNT_ATTR_NOEXEC } else { MountAttrFlags::empty() };
-        restrict(&clone, noexec).map_err(|errno| failed("mount_setattr", errno))?;
+        let flags = if spec.upper.is_some() { GUARDED } else { CONFINED };
+        set_flags(&clone, flags | noexec).map_err(|errno| failed("mount_setattr", errno))?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         rustix::mount::move_mount(&clone, "", &self.place, "", flags)
             .map_err(|errno| failed("move_mount", errno))
@@ -63,11 +64,17 @@ pub(super) fn clone_mount(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(directory, "", flags)
 }
 
-/// Sets the flags of a clone. They are the clone's own; the cloned mount keeps its flags.
+/// Makes a clone read-only and confined, and `noexec` if that is asked for. The flags are the clone's own; the cloned mount
+/// keeps its flags.
 pub(super) fn restrict(clone: &OwnedFd, noexec: MountAttrFlags) -> Result<(), Errno> {
+    set_flags(clone, CONFINED | noexec)
+}
+
+/// Sets these flags of a clone, and makes it private.
+fn set_flags(clone: &OwnedFd, flags: MountAttrFlags) -> Result<(), Errno> {
     let attr = MountAttr {
-        set: CONFINED | noexec,
-        clear: MountAttrFlags::MOUNT_ATTR_NOEXEC.difference(noexec),
+        set: flags,
+        clear: MountAttrFlags::MOUNT_ATTR_NOEXEC.difference(flags),
         propagation: Some(Propagation::Private),
     };
     mount_setattr(clone, &attr)

@@ -4,7 +4,8 @@
 //! cold node. An image is small (15 MB for 50,000 files) and all of it is read when all files are opened, so its pages may
 //! as well come in large requests. They are ordinary page cache, which the kernel drops when it needs the memory.
 //!
-//! * Once per image and not per publish, in a thread of its own: no publish waits for it.
+//! * Once per base mount and not per publish, in a thread of its own: no publish waits for it. Mounts that pods write to have
+//!   superblocks of their own, and ask for what is mostly here already; of these, one is enough.
 //! * At most [`MOST`] bytes of an image, one image at a time, and at most [`WAITING`] images wait; others are left out.
 //! * It is no more than advice: whatever fails is in the debug log, and the mount works all the same.
 
@@ -62,6 +63,9 @@ impl ReadAhead {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::open(proc_path(image.as_fd()), flags, Mode::empty())?;
         let mut queue = self.0.queue();
+        if queue.images.iter().any(|(waiting, _)| *waiting == image.digest()) {
+            return Ok(true);
+        }
         if queue.images.len() >= WAITING {
             return Ok(false);
         }

@@ -106,6 +106,13 @@ pub struct Labelling {
 }
 
 impl Labelling {
+    /// The mount option `context=` of a volume that its pod writes to: a label by which containers may write, in the place of
+    /// the one by which none may. What the operator has set stays.
+    pub(super) fn for_writing(&self) -> Option<String> {
+        let context = self.context.as_deref();
+        context.map(|label| if label == READ_ONLY { WRITABLE } else { label }.to_owned())
+    }
+
     /// The label for the store's objects; `None` if it would let containers write to them.
     pub(super) fn of_objects(&self) -> Option<&str> {
         let context = self.context.as_deref()?;
@@ -180,6 +187,15 @@ mod tests {
         let label = SelinuxContext::Label("u:r:t:s0".into());
         assert_eq!(label.candidates(), ["u:r:t:s0"]);
         assert!(label.is_demanded() && !SelinuxContext::Auto.is_demanded());
+    }
+
+    #[test]
+    fn who_may_write_gets_a_label_by_which_containers_write() {
+        let with = |context: Option<&str>| Labelling { context: context.map(ToOwned::to_owned), label: None };
+        assert_eq!(with(None).for_writing(), None);
+        for (label, expected) in [(READ_ONLY, WRITABLE), (WRITABLE, WRITABLE), ("u:r:t:s0", "u:r:t:s0")] {
+            assert_eq!(with(Some(label)).for_writing().as_deref(), Some(expected));
+        }
     }
 
     #[test]

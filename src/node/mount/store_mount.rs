@@ -18,10 +18,16 @@ pub(super) const CONFINED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
     .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
     .union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
+/// The flags of an image mount that can be written to.
+pub(super) const GUARDED: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+
 /// The prefix of the digest in the source of an image's overlay.
 const PREFIX: &str = "composefs:";
 /// What follows the users in the source of a top (`mapped`) where nothing may be executed.
 const NOEXEC: &str = ",noexec";
+/// What follows the store in the source of a mount that can be written to, before the bytes of its upper.
+const UPPER: &str = "+upper:";
 
 /// A mount: the fields of the mount table that matter here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +41,8 @@ pub(super) struct Mount {
     pub(super) device: (u32, u32),
     /// Whether it has the flags [`CONFINED`].
     pub(super) confined: bool,
+    /// Whether it has the flags [`GUARDED`].
+    pub(super) guarded: bool,
     pub(super) noexec: bool,
     /// Whether the filesystem is read-only, whatever the mount's flags are.
     pub(super) read_only: bool,
@@ -71,13 +79,29 @@ pub(super) fn top_source_of(image: &VerityDigest, store: StoreId, users: IdRange
     format!("{}{}", mapped_source_of(image, store, users), if noexec { NOEXEC } else { "" })
 }
 
+/// The same of what one pod can write to, up to so many bytes: `composefs:<image digest>@<store>+upper:<bytes>`.
+pub(super) fn writable_source_of(image: &VerityDigest, store: StoreId, bytes: u64) -> String {
+    format!("{}{UPPER}{bytes}", source_of(image, store))
+}
+
 impl Mount {
     /// The image, if this is an image mount: of an overlay, or the top over several mounts of one.
     pub(super) fn image(&self) -> Option<VerityDigest> {
         let (digest, _store) = self.source.to_str()?.strip_prefix(PREFIX)?.split_once('@')?;
         // The source alone proves nothing: any mount can have that string.
         let is_overlay = self.fs_type == "overlay" && self.confined;
-        if is_overlay || self.is_top() { VerityDigest::from_hex(digest) } else { None }
+        if is_overlay || self.upper().is_some() || self.is_top() {
+            VerityDigest::from_hex(digest)
+        } else {
+            None
+        }
+    }
+
+    /// The bytes of its upper, if it can be written to.
+    pub(super) fn upper(&self) -> Option<u64> {
+        let (_, bytes) = self.source.to_str()?.rsplit_once(UPPER)?;
+        let is_ours = self.fs_type == "overlay" && self.guarded && !self.read_only;
+        bytes.parse().ok().filter(|_| is_ours)
     }
 
     fn is_top(&self) -> bool {
@@ -88,7 +112,7 @@ impl Mount {
     pub(super) fn spec(&self) -> Option<MountSpec> {
         let path = self.root.strip_prefix("/").unwrap_or(&self.root).to_owned();
         let noexec = self.noexec || self.is_top() && self.source.to_str()?.ends_with(NOEXEC);
-        Some(MountSpec { image: self.image()?, path, noexec })
+        Some(MountSpec { image: self.image()?, path, noexec, upper: self.upper() })
     }
 
     /// The users that its owners are for, if they are not the node's own.
@@ -104,9 +128,13 @@ impl Mount {
         self.image().is_some() && source == Some(&source_of(image, store))
     }
 
-    /// Whether this is a mount of the root of `image` from `store`, not of a directory in it, for the node's own users.
+    /// Whether this is a mount of the root of `image` from `store`, not of a directory in it, for the node's own users and
+    /// with nothing over it.
     pub(super) fn is_whole_image(&self, image: &VerityDigest, store: StoreId) -> bool {
-        self.is_of(image, store) && self.root == Path::new("/") && self.users().is_none()
+        self.is_of(image, store)
+            && self.root == Path::new("/")
+            && self.users().is_none()
+            && self.upper().is_none()
     }
 
     /// The error for this mount at a path where only an image mount may be.
@@ -121,6 +149,7 @@ impl Mount {
             |flags: MountAttrFlags| details.attributes & u64::from(flags.bits()) == u64::from(flags.bits());
         Some(Self {
             confined: has(CONFINED),
+            guarded: has(GUARDED),
             noexec: has(MountAttrFlags::MOUNT_ATTR_NOEXEC),
             fs_type: details.fs_type,
             source: details.source?,
@@ -152,6 +181,7 @@ mod tests {
             point: "/target".into(),
             device: (0, 99),
             confined: true,
+            guarded: true,
             noexec: true,
             read_only: true,
         }
@@ -169,7 +199,10 @@ mod tests {
             ..ours()
         };
         for noexec in [false, true] {
-            assert_eq!(top(noexec).spec(), Some(MountSpec { image, path: PathBuf::new(), noexec }));
+            assert_eq!(
+                top(noexec).spec(),
+                Some(MountSpec { image, path: PathBuf::new(), noexec, upper: None })
+            );
             assert_eq!(top(noexec).users(), Some(users));
             assert!(top(noexec).is_of(&image, STORE));
             assert!(!top(noexec).is_whole_image(&image, STORE), "no base mount can be a copy of it");
@@ -187,8 +220,39 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_written_to_is_an_image_mount_and_no_copy_is_made_of_it() {
+        let (image, bytes) = (VerityDigest([0xab; 32]), 64 << 20);
+        let writable = || Mount {
+            source: writable_source_of(&image, STORE, bytes).into(),
+            root: "/".into(),
+            confined: false,
+            noexec: false,
+            read_only: false,
+            ..ours()
+        };
+        let spec = MountSpec { image, path: PathBuf::new(), noexec: false, upper: Some(bytes) };
+        assert_eq!(writable().spec(), Some(spec));
+        assert!(writable().is_of(&image, STORE), "a collection keeps its image");
+        assert!(!writable().is_whole_image(&image, STORE), "another pod would write to the same");
+        assert_eq!(writable().users(), None);
+        for other in [
+            Mount { fs_type: "tmpfs".into(), ..writable() },
+            Mount { guarded: false, ..writable() },
+            Mount { source: format!("{}+upper:x", source_of(&image, STORE)).into(), ..writable() },
+            Mount { source: source_of(&image, STORE).into(), ..writable() },
+        ] {
+            assert_eq!(other.spec(), None, "{other:?}");
+        }
+    }
+
+    #[test]
     fn ours_is_known_by_type_source_and_flags() {
-        let spec = MountSpec { image: VerityDigest([0xab; 32]), path: "usr/share".into(), noexec: true };
+        let spec = MountSpec {
+            image: VerityDigest([0xab; 32]),
+            path: "usr/share".into(),
+            noexec: true,
+            upper: None,
+        };
         assert_eq!(ours().spec(), Some(spec));
         let others = [
             Mount { fs_type: "erofs".into(), ..ours() },

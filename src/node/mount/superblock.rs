@@ -9,11 +9,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::MountError;
-use super::base::BaseMounts;
+use super::base::{BaseMounts, UPPER};
 use super::context::Context;
 use super::id_map::Users;
 use super::object::ImageFile;
-use super::store_mount::{StoreId, mapped_source_of, source_of};
+use super::store_mount::{GUARDED, StoreId, mapped_source_of, source_of, writable_source_of};
+use super::upper::Upper;
 use crate::sys::loop_device;
 use crate::sys::mount_attr::map_users;
 
@@ -83,11 +84,40 @@ impl MountMethod {
             Some(users) => mapped_source_of(&image.digest(), store, users.range),
         };
         if self.layers == Layers::Descriptors {
-            return self.overlay(&source, &erofs, objects, &subject);
+            return self.overlay(&source, &erofs, objects, None, &subject);
         }
         let lower = bases.attach_lower(&erofs, image)?;
-        let overlay = self.overlay(&source, &erofs, objects, &subject);
+        let overlay = self.overlay(&source, &erofs, objects, None, &subject);
         // The overlay has its own clones of the layers' mounts. An open descriptor would keep the lower mount busy.
+        drop(erofs);
+        lower.remove()?;
+        overlay
+    }
+
+    /// As [`MountMethod::mount`], with a new upper of so many bytes over the image, which is this mount's alone.
+    pub(super) fn mount_writable(
+        &self,
+        image: &ImageFile,
+        objects: BorrowedFd<'_>,
+        bases: &BaseMounts,
+        bytes: u64,
+    ) -> Result<OwnedFd, MountError> {
+        let subject = format!("image {}", image.digest());
+        let erofs = self.erofs(image, &subject, bases)?;
+        let upper = Upper::new(bytes, &erofs, self.context.as_deref(), &subject)?;
+        let store = StoreId::of(objects).map_err(|errno| MountError::kernel("fstat", &subject, errno))?;
+        let source = writable_source_of(&image.digest(), store, bytes);
+        if self.layers == Layers::Descriptors {
+            return self.overlay(&source, &erofs, objects, Some(&upper), &subject);
+        }
+        // All layers must be attached, the upper as well.
+        let lower = bases.attach_lower(&erofs, image)?;
+        let overlay = bases.attach_aside(upper.filesystem(), UPPER, image).and_then(|attached| {
+            let overlay = self.overlay(&source, &erofs, objects, Some(&upper), &subject);
+            drop(upper);
+            attached.remove()?;
+            overlay
+        });
         drop(erofs);
         lower.remove()?;
         overlay
@@ -128,11 +158,16 @@ impl MountMethod {
         source: &str,
         erofs: &OwnedFd,
         objects: BorrowedFd<'_>,
+        upper: Option<&Upper>,
         subject: &str,
     ) -> Result<OwnedFd, MountError> {
         let context = Context::open("overlay", subject)?;
         context.string("source", source)?;
-        context.flag("ro")?;
+        match upper {
+            None => context.flag("ro")?,
+            // Links of one file stay links when it is changed, and the kernel refuses a second overlay over this upper.
+            Some(_) => context.string("index", "on")?,
+        }
         context.string("metacopy", "on")?;
         context.string("redirect_dir", "on")?;
         if self.verity {
@@ -153,7 +188,14 @@ impl MountMethod {
                 context.string("lowerdir", &layers)?;
             }
         }
-        context.mount()
+        let Some(upper) = upper else { return context.mount() };
+        for (key, directory) in upper.directories() {
+            match self.layers {
+                Layers::Descriptors => context.descriptor(key, directory)?,
+                Layers::Paths | Layers::Classic => context.string(key, &proc_path(directory.as_fd()))?,
+            }
+        }
+        context.mount_with(GUARDED)
     }
 
     /// Sets the label. EROFS needs it as well: SELinux checks the mapping of an inline file against EROFS's inode.

@@ -18,6 +18,10 @@ use crate::volume::attributes::PodInfo;
 use crate::volume::content::Content;
 use crate::volume::id::{VolumeId, VolumeIdError};
 use crate::volume::secrets::{self, Tokens};
+use crate::volume::upper::Upper;
+
+/// What kubelet says of inline volumes where the CSIDriver has `podInfoOnMount`.
+const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 
 /// The fields that stage and publish requests have in common, not parsed yet.
 pub(super) struct RawVolumeRequest {
@@ -32,6 +36,10 @@ pub(super) struct RawVolumeRequest {
     pub wait: Duration,
     /// Whether the request is for a pod, which kubelet names then.
     pub for_pod: bool,
+    /// Whether it is of a PersistentVolume, which has a staging path.
+    pub staged: bool,
+    /// Whether the pod asks for a read-only volume.
+    pub read_only: bool,
 }
 
 /// The pod of a publish, if it is kubelet who names it.
@@ -67,6 +75,12 @@ pub(super) fn request(kubelet: &Path, raw: RawVolumeRequest) -> Result<VolumeReq
     Span::current().record("target_path", tracing::field::display(&target));
     let access = access(raw.capability.as_ref()).map_err(|error| status(error.kind(), &error))?;
     let (content, pod) = Content::parse(&raw.context).map_err(|error| status(error.kind(), &error))?;
+    if content.upper().is_some() {
+        // Kubelet writes the key over what a PersistentVolume's author may have put there; only those are staged.
+        let inline =
+            raw.for_pod && !raw.staged && raw.context.get(EPHEMERAL).is_some_and(|text| text == "true");
+        Upper::check_use(inline, raw.read_only).map_err(|error| status(error.kind(), &error))?;
+    }
     let credentials = secrets::credentials(&raw.secrets).map_err(|error| status(error.kind(), &error))?;
     let identity =
         if raw.for_pod { identity(kubelet, pod, &target, &raw.secrets)? } else { PodIdentity::default() };

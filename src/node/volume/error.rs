@@ -4,6 +4,7 @@ use super::execute::StepError;
 use super::levels::UnreachableLevel;
 use super::plan::VolumeRefusal;
 use super::record::RecordError;
+use super::writable::WritableRefusal;
 use crate::kind::Kind;
 use crate::node::credential_providers::CredentialProviderError;
 use crate::node::mount::MountError;
@@ -70,6 +71,9 @@ pub enum VolumeError {
     /// This node cannot reach the demanded integrity level.
     #[error(transparent)]
     Unreachable(#[from] UnreachableLevel),
+    /// The volume cannot be written to on this node.
+    #[error(transparent)]
+    Writable(#[from] WritableRefusal),
     /// The volume has no record on this node.
     #[error("volume {0} is not in use on this node; publish it first")]
     Unknown(VolumeId),
@@ -129,6 +133,7 @@ impl VolumeError {
             Self::CredentialProvider(error) => error.kind(),
             Self::Layout(error) => error.kind(),
             Self::Unreachable(error) => error.kind(),
+            Self::Writable(refusal) => refusal.kind(),
             Self::Unknown(_) | Self::NotYet { .. } | Self::NotThere { .. } => Kind::NotFound,
             Self::Lost(_) => Kind::Bug,
         }

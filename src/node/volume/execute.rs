@@ -12,6 +12,7 @@ use super::plan::{Observed, Step};
 use super::pod_users::PodUsersError;
 use super::record::{RecordError, Records, VolumeRecord};
 use super::target::{TargetPath, TargetState};
+use super::writable::WritableRefusal;
 use crate::kind::Kind;
 use crate::node::mount::{MountError, Mounter};
 use crate::node::state_directory::StateDirectory;
@@ -31,6 +32,9 @@ pub enum StepError {
     /// The users of a pod are not known.
     #[error(transparent)]
     PodUsers(#[from] PodUsersError),
+    /// The pod cannot have a writable volume.
+    #[error(transparent)]
+    Writable(#[from] WritableRefusal),
     /// The target directory failed.
     #[error("cannot {step} target {}: {error}; {remedy}", path.display())]
     Directory {
@@ -52,6 +56,7 @@ impl StepError {
             Self::Record(error) => error.kind(),
             Self::Mount(error) => error.kind(),
             Self::PodUsers(error) => error.kind(),
+            Self::Writable(refusal) => refusal.kind(),
             Self::Directory { error, .. } => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Kind::Invalid,
                 io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => Kind::Conflict,

@@ -46,12 +46,7 @@ impl Levels {
         attribute: Option<Integrity>,
         policy: Option<Integrity>,
     ) -> Result<Integrity, UnreachableLevel> {
-        // Ordered by what the error should name first when demands are equal.
-        let demands = [
-            (policy, "the policy that admits the image"),
-            (attribute, "the volume attribute `verify`"),
-            (Some(self.least), "the node's setting --integrity"),
-        ];
+        let demands = self.demands(attribute, policy);
         let least = demands.iter().filter_map(|(level, _)| *level).max().unwrap_or_default();
         if least < Integrity::Read || self.here == Integrity::Read {
             return Ok(least);
@@ -59,6 +54,29 @@ impl Levels {
         let by = demands.iter().find(|(level, _)| *level == Some(least)).map_or("nobody", |(_, by)| by);
         let why = self.no_read.clone().unwrap_or_else(|| "the reason is in the plugin's log".to_owned());
         Err(UnreachableLevel { by, why })
+    }
+
+    /// Who demands that the kernel checks every read, if anybody does.
+    pub(super) fn read_demanded_by(
+        &self,
+        attribute: Option<Integrity>,
+        policy: Option<Integrity>,
+    ) -> Option<&'static str> {
+        let demands = self.demands(attribute, policy);
+        demands.iter().find(|(level, _)| *level == Some(Integrity::Read)).map(|(_, by)| *by)
+    }
+
+    /// Who demands which level, ordered by what an error should name first when demands are equal.
+    fn demands(
+        &self,
+        attribute: Option<Integrity>,
+        policy: Option<Integrity>,
+    ) -> [(Option<Integrity>, &'static str); 3] {
+        [
+            (policy, "the policy that admits the image"),
+            (attribute, "the volume attribute `verify`"),
+            (Some(self.least), "the node's setting --integrity"),
+        ]
     }
 }
 

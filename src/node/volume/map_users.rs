@@ -16,6 +16,7 @@ use super::metrics::VolumeMetrics;
 use super::pod_users;
 use super::record::{PublishedTarget, VolumeRecord};
 use super::target::TargetPath;
+use super::writable::WritableRefusal;
 use super::{VolumeError, Volumes};
 use crate::node::mount::{IdRange, MountSpec};
 use crate::volume::id::VolumeId;
@@ -173,8 +174,12 @@ impl Io<'_> {
         if record.boot != self.boot || self.mounter.mounted(&target.path)?.is_none() {
             return Ok(false);
         }
+        if record.request.upper.is_some() {
+            // What idmaps, a top with mounts of the image in it, cannot be written to at its root.
+            return Err(WritableRefusal::Users.into());
+        }
         let (image, path) = (record.composefs, record.request.path.clone());
-        let spec = MountSpec { image, path, noexec: target.noexec };
+        let spec = MountSpec { image, path, noexec: target.noexec, upper: None };
         if self.mounter.map(&spec, target.least, users, &target.path)? {
             tracing::info!(
                 volume.id = record.volume_id, target_path = %target.path.display(),

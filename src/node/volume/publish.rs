@@ -9,11 +9,12 @@ use super::plan::{self, Observed};
 use super::request::VolumeRequest;
 use super::target::TargetPath;
 use super::{VolumeError, Volumes, execute_plan, milliseconds};
+use crate::integrity::Integrity;
 use crate::metrics::Outcome;
 use crate::pull::Caller;
 
 impl Volumes {
-    /// Mounts a volume at its target, read-only. Idempotent.
+    /// Mounts a volume at its target: read-only, or with an upper of its own. Idempotent.
     ///
     /// # Errors
     /// The image is not available (yet), the target cannot be used, or the volume is in use with other attributes.
@@ -34,7 +35,7 @@ impl Volumes {
         let begun = Instant::now();
         // Refusals that need neither disk nor network come first.
         self.check_content(&request)?;
-        let least = self.0.levels.demand(request.content.verify(), None)?;
+        let least = self.demand(&request, None)?;
         let mut wanted = request.publish_spec(least);
         let (guard, seen) = self.observe(self.guard(&request.volume)?, &request.target).await?;
         let caller = Caller::Pod { namespace: request.identity.pod.namespace() };
@@ -47,7 +48,7 @@ impl Volumes {
         let (image, fetched) = (chosen.pinned.clone(), chosen.fetched);
         let bytes = image.bytes;
         // A policy may demand a higher level than the node and the volume do.
-        wanted.least = self.0.levels.demand(request.content.verify(), chosen.integrity())?;
+        wanted.least = self.demand(&request, chosen.integrity())?;
         let admitted = chosen.admitted();
         Span::current().record("image.digest", tracing::field::display(image.image));
         let metrics = self.0.metrics.clone();
@@ -61,7 +62,7 @@ impl Volumes {
                 execute_plan(io, &guard, &wanted.target, &seen, plan)?;
                 io.map_published(&guard, &wanted.target, &metrics)?;
                 let shown = plan::shown(&wanted, image, &seen);
-                Ok(io.mounter.level(&shown.composefs).max(wanted.least))
+                Ok(wanted.request.level(io.mounter.level(&shown.composefs).max(wanted.least)))
             })
             .await?;
         self.0.metrics.mounted(request.target.path(), level);
@@ -71,6 +72,7 @@ impl Volumes {
             pod = %request.identity.pod,
             image = request.content.to_string(),
             integrity = %level,
+            upper = request.content.upper().map(|upper| upper.bytes),
             admitted,
             bytes,
             fetched,
@@ -78,6 +80,18 @@ impl Volumes {
             "published"
         );
         Ok(())
+    }
+
+    /// The least integrity level that the mount must reach, also by the `policy` that admits the image.
+    ///
+    /// # Errors
+    /// This node cannot reach it, or has no such writable volume.
+    fn demand(&self, request: &VolumeRequest, policy: Option<Integrity>) -> Result<Integrity, VolumeError> {
+        let attribute = request.content.verify();
+        if let Some(upper) = request.content.upper() {
+            self.0.writable.allow(upper, &self.0.levels, attribute, policy)?;
+        }
+        Ok(self.0.levels.demand(attribute, policy)?)
     }
 
     async fn observe(

@@ -71,6 +71,17 @@ pub struct Requested {
     /// What of the image.
     #[serde(default, skip_serializing_if = "Choice::is_all")]
     pub choice: Choice,
+    /// Bytes that the pod may write, if it may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper: Option<u64>,
+}
+
+impl Requested {
+    /// The integrity level that the volume has, where that of its image has this one: what a pod has changed is checked by
+    /// nobody, so that a writable volume never has `read`.
+    pub(super) fn level(&self, of_image: Integrity) -> Integrity {
+        if self.upper.is_some() { of_image.min(Integrity::Mount) } else { of_image }
+    }
 }
 
 /// One published mount.

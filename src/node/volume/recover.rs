@@ -47,8 +47,8 @@ impl Volumes {
             let mut found = Recovered::default();
             let watch = |target: &PublishedTarget| pods.watch(io.kubelet, &target.path);
             let mut needed = BTreeSet::new();
-            let count = |target: &PublishedTarget, mounted: bool| match mounted {
-                true => metrics.mounted(&target.path, integrity.max(target.least)),
+            let count = |record: &VolumeRecord, target: &PublishedTarget, mounted: bool| match mounted {
+                true => metrics.mounted(&target.path, record.request.level(integrity.max(target.least))),
                 false => metrics.unmounted(&target.path),
             };
             for (file, record) in io.records.all()? {
@@ -80,7 +80,7 @@ fn recover_record(
     io: Io<'_>,
     guards: &Guards,
     record: &VolumeRecord,
-    count: &dyn Fn(&PublishedTarget, bool),
+    count: &dyn Fn(&VolumeRecord, &PublishedTarget, bool),
     found: &mut Recovered,
 ) {
     // Only a stale record is guarded: a guard on every volume would fail the calls that arrive meanwhile.
@@ -109,7 +109,7 @@ fn recover_record(
     let mut mounted = false;
     for target in &record.targets {
         let shown = io.mounter.mounted(&target.path).ok().flatten().is_some();
-        count(target, shown);
+        count(record, target, shown);
         mounted |= shown && kept.targets.contains(target);
     }
     if mounted {

@@ -40,6 +40,7 @@ impl VolumeRequest {
             path: self.content.path().to_owned(),
             platform: self.content.platform(),
             choice: self.content.choice(),
+            upper: self.content.upper().map(|upper| upper.bytes),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::record::VolumeRecord;
 use super::{VolumeError, Volumes};
 use crate::integrity::Integrity;
-use crate::node::mount::{MountError, MountSpec};
+use crate::node::mount::{MountError, MountSpec, Usage};
 use crate::units;
 use crate::volume::id::VolumeId;
 
@@ -17,6 +17,8 @@ pub(crate) struct Statistics {
     pub bytes: u64,
     /// Inodes of the image.
     pub inodes: u64,
+    /// What the pod has written and may write, if it may.
+    pub usage: Option<Usage>,
     /// The integrity level of the mount; `None` if the volume is only staged.
     pub integrity: Option<Integrity>,
     /// What is wrong with the volume at the requested path, if anything.
@@ -34,7 +36,10 @@ impl Statistics {
             (Some(problem), ..) => problem.clone(),
             // Staged, and lost since.
             (None, None, Some(_)) => "staged".to_owned(),
-            (None, level, _) => healthy(level),
+            (None, level, _) => match &self.usage {
+                Some(usage) => format!("{}; {}", written(usage), healthy(level)),
+                None => healthy(level),
+            },
         };
         match (&self.awaited, self.slow) {
             (Some(awaited), _) => format!("{state}; {awaited}"),
@@ -42,6 +47,20 @@ impl Statistics {
             (None, None) => state,
         }
     }
+}
+
+/// What a pod has written. A full volume is as its author wanted it, and no fault of it.
+fn written(usage: &Usage) -> String {
+    let used = usage.bytes.saturating_sub(usage.free_bytes);
+    let full = usage.free_bytes == 0 || usage.free_inodes == 0;
+    format!(
+        "writable, {}{} of {} and {} of {} inodes in use; what the pod has not changed is of an image",
+        if full { "full: " } else { "" },
+        units::bytes(used),
+        units::bytes(usage.bytes),
+        usage.inodes.saturating_sub(usage.free_inodes),
+        usage.inodes,
+    )
 }
 
 /// The message for a volume without problems.
@@ -87,9 +106,11 @@ impl Volumes {
             };
             let slow = pulls.slow(&volume).filter(|_| record.target(at).is_some());
             let level = io.mounter.level(&record.composefs);
-            let integrity = record.target(at).map(|target| level.max(target.least));
+            let integrity = record.target(at).map(|target| record.request.level(level.max(target.least)));
+            let is_written = record.request.upper.is_some() && abnormal.is_none();
+            let usage = if is_written { io.mounter.usage(at)? } else { None };
             let (bytes, inodes) = (record.bytes, record.inodes);
-            Ok(Statistics { bytes, inodes, integrity, abnormal, awaited, slow })
+            Ok(Statistics { bytes, inodes, usage, integrity, abnormal, awaited, slow })
         })
         .await
     }
@@ -126,12 +147,17 @@ mod tests {
         let mounted = Statistics {
             bytes: 1,
             inodes: 1,
+            usage: None,
             integrity: Some(Integrity::Read),
             abnormal: None,
             awaited: None,
             slow: Some(Duration::from_secs(95)),
         };
         assert!(mounted.message().ends_with("(fs-verity); the pull of its image took 1 min 35 s"));
+        let usage = Usage { bytes: 1 << 20, free_bytes: 0, inodes: 1024, free_inodes: 1020 };
+        let full = Statistics { usage: Some(usage), integrity: Some(Integrity::Mount), ..mounted.clone() };
+        let said = full.message();
+        assert!(said.starts_with("writable, full: 1.0 MB of 1.0 MB and 4 of 1024 inodes in use; "), "{said}");
         let lost = Statistics {
             abnormal: Some("nothing is mounted".to_owned()),
             awaited: Some("image x is being pulled".to_owned()),

@@ -7,7 +7,7 @@ use composefs_csi::image::store::Mounted;
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::integrity::Integrity;
 use composefs_csi::node::mount::fake::FakeMounter;
-use composefs_csi::node::mount::{IdRange, MountError, MountSpec, Mounter};
+use composefs_csi::node::mount::{IdRange, MountError, MountSpec, Mounter, Usage};
 /// A mounter that stops before each mount until it is let on.
 #[derive(Debug)]
 pub struct SlowMounter {
@@ -38,6 +38,9 @@ impl Mounter for SlowMounter {
     }
     fn mounted(&self, target: &Path) -> Result<Option<MountSpec>, MountError> {
         self.inner.mounted(target)
+    }
+    fn usage(&self, target: &Path) -> Result<Option<Usage>, MountError> {
+        self.inner.usage(target)
     }
     fn map(
         &self,

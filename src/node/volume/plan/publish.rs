@@ -37,7 +37,12 @@ pub(crate) fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -
         ImageChoice::Pinned(_) | ImageChoice::Resolve => {}
     }
     let image = shown(want, image, seen);
-    let spec = MountSpec { image: image.composefs, path: want.request.path.clone(), noexec: want.noexec };
+    let spec = MountSpec {
+        image: image.composefs,
+        path: want.request.path.clone(),
+        noexec: want.noexec,
+        upper: want.request.upper,
+    };
     let mut record = record_with_image(seen, &want.volume, &want.request, image);
     record.targets.retain(|target| target.path != want.target.path());
     record.targets.push(PublishedTarget {
@@ -49,7 +54,14 @@ pub(crate) fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -
     let mut steps = vec![Step::Record(Box::new(record))];
     match (&seen.mounted, seen.directory) {
         // A mount without a record is adopted if it is what the request wants.
-        (Some(found), _) if found.image == spec.image && found.noexec == spec.noexec => {
+        (Some(found), _)
+            if (found.image, found.noexec, found.upper) == (spec.image, spec.noexec, spec.upper) =>
+        {
+            // A new mount would not have what the pod has written.
+            if want.least > Integrity::Fetch && spec.upper.is_some() {
+                let what = "a writable volume without a record".to_owned();
+                return VolumePlan::Refuse(VolumeRefusal::Occupied { target: want.target.clone(), what });
+            }
             // Its integrity level is not recorded, so a demand needs a new mount.
             if want.least > Integrity::Fetch {
                 steps.extend([Step::Unmount, Step::Mount(spec, want.least)]);
@@ -125,6 +137,10 @@ fn refusal(want: &PublishSpec, seen: &Observed) -> Option<VolumeRefusal> {
             let what = format!("image {} instead of {}", mounted.image, record.composefs);
             return Some(VolumeRefusal::Occupied { target: want.target.clone(), what });
         }
+        if mounted.upper != record.request.upper {
+            let what = "a mount with another upper than the volume's".to_owned();
+            return Some(VolumeRefusal::Occupied { target: want.target.clone(), what });
+        }
         if found.mode != want.mode || found.noexec != want.noexec {
             return Some(differs(&want.volume, record, "an access mode or options"));
         }
@@ -144,7 +160,8 @@ fn refusal(want: &PublishSpec, seen: &Observed) -> Option<VolumeRefusal> {
     }
     if let Some(other) = elsewhere.filter(|other| {
         let single = AccessMode::SingleNodeSingleWriter;
-        current && (want.mode == single || other.mode == single)
+        // Each target of a writable volume would have an upper of its own.
+        current && (want.mode == single || other.mode == single || want.request.upper.is_some())
     }) {
         let (volume, path) = (want.volume.to_string(), other.path.clone());
         return Some(VolumeRefusal::SinglePod { volume, path });

@@ -44,7 +44,7 @@ pub enum VolumeRefusal {
     },
     /// The volume is for one pod only, and another pod has it.
     #[error(
-        "volume {volume} is for a single pod (ReadWriteOncePod) and is in use at {}; remove that pod first",
+        "volume {volume} is for a single pod (ReadWriteOncePod, or writable) and is in use at {}; remove that pod first",
         path.display()
     )]
     SinglePod {

@@ -152,7 +152,13 @@ impl Node {
 
 fn request(number: u8) -> Requested {
     let path = if number == 0 { PathBuf::new() } else { "sub".into() };
-    Requested { image: format!("r.example/i{number}:1"), path, platform: None, choice: Default::default() }
+    Requested {
+        image: format!("r.example/i{number}:1"),
+        path,
+        platform: None,
+        choice: Default::default(),
+        upper: None,
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -277,7 +283,7 @@ proptest! {
 }
 
 fn spec_of_nothing() -> MountSpec {
-    MountSpec { image: VerityDigest([9; 32]), path: PathBuf::new(), noexec: false }
+    MountSpec { image: VerityDigest([9; 32]), path: PathBuf::new(), noexec: false, upper: None }
 }
 
 fn publish_op(volume: u8, target: u8) -> Publish {

@@ -74,8 +74,8 @@ pub(super) fn rate_limit(error: &PullError) -> Option<&SourceError> {
 
 fn is_refusal(error: &VolumeError) -> bool {
     match error.cause() {
-        // The operator demands a level of integrity, or has not allowed the directory.
-        VolumeError::Unreachable(_) | VolumeError::Layout(_) => true,
+        // The operator demands a level of integrity, or has not allowed the directory, or that pods write.
+        VolumeError::Unreachable(_) | VolumeError::Layout(_) | VolumeError::Writable(_) => true,
         VolumeError::Pull(error) => is_refused_pull(error),
         VolumeError::Step(StepError::Mount(error)) => is_refused_mount(error),
         // The volume is in use with other attributes, or the work failed.

@@ -11,6 +11,7 @@ fn record(id: &VolumeId) -> VolumeRecord {
         path: "".into(),
         platform: None,
         choice: Choice::new(["a/*"], ["a/b"]).unwrap(),
+        upper: Some(1 << 20),
     };
     let (manifest, composefs) = (Digest::of(b"m"), VerityDigest([3; 32]));
     let image = request.choice.key(&manifest);
