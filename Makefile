@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup build demo test lint test-pure test-vm test-oracle e2e conformance soak fuzz bench image \
+.PHONY: help setup build demo test lint test-pure test-vm test-oracle e2e fleet conformance soak fuzz bench image \
 	release-dry-run manifests deny docs clean
 
 CARGO ?= cargo
@@ -56,9 +56,15 @@ test-oracle: ## the canonical digests against composefs-rs's cfsctl (builds it o
 	echo "test: canonical digests against cfsctl"
 	$(CARGO) test --locked --quiet --test tools -- canonical:: --include-ignored
 
-e2e: ## tests/kind on a cluster that starts here (Kubernetes 1.20 from Debian, built once); E2E='words' selects
+e2e: ## tests/kind on a cluster that starts here (Kubernetes 1.20, built once; or KUBERNETES=1.36); E2E='words' selects
 	@scripts/setup.sh e2e image
+	$(if $(KUBERNETES),export COMPOSEFS_CSI_E2E_KUBERNETES=$(KUBERNETES))
 	scripts/e2e/run.sh $(E2E)
+
+fleet: ## what prefetching costs an API server with 5,000 nodes, on a cluster that starts here (FLEET='--nodes 500')
+	@scripts/setup.sh e2e
+	$(if $(KUBERNETES),export COMPOSEFS_CSI_E2E_KUBERNETES=$(KUBERNETES))
+	scripts/e2e/fleet.sh $(FLEET)
 
 conformance: ## csi-sanity of the Kubernetes project against the real driver and real mounts
 	@scripts/setup.sh test

@@ -17,6 +17,7 @@
 #   go-1.19       the Go toolchain 1.19, for kubernetes 1.20 (bookworm) -> bin/go
 #   kubernetes    Debian's source of Kubernetes 1.20 (bookworm)        -> source/, patched
 #   node          a root filesystem for a Kubernetes node: etcd, containerd, runc, CNI plugins (bookworm) -> root/
+#   node-sid      the same with etcd 3.5, containerd 2.1 and runc 1.3 or later (sid) -> root/
 #   containerd    containerd 2.1 or later, to measure beside (sid)     -> bin/containerd, bin/ctr
 #   runtimes      runc 1.3 and crun 1.20 or later (sid)                -> root/usr/sbin/runc, root/usr/bin/crun
 #   registry      docker-registry with its libraries, busybox (bookworm) -> root/
@@ -55,7 +56,8 @@ describe() {
         go)          suite=trixie packages=golang-go keep='^golang-[0-9]' programs='' ;;
         go-1.26)     suite=sid packages=golang-1.26-go keep='^golang-[0-9]' programs='' ;;
         go-1.19)     suite=bookworm packages=golang-1.19-go keep='^golang-[0-9]' programs='' ;;
-        node)        suite=bookworm keep='.' programs=''
+        node|node-sid) suite=bookworm keep='.' programs=''
+                     [ "$1" = node ] || suite=sid
                      packages='etcd-server containerd runc containernetworking-plugins iptables iproute2 conntrack
                          mount util-linux coreutils findutils bash grep sed procps ca-certificates' ;;
         containerd)  suite=sid packages=containerd keep='^(containerd|lib)' programs='containerd ctr' ;;

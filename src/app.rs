@@ -13,7 +13,7 @@ pub mod kubernetes;
 pub mod node;
 pub mod plugin_socket;
 mod pod_users;
-mod prefetch;
+pub mod prefetch;
 mod room;
 pub mod scrub;
 mod state_directory;

@@ -30,3 +30,6 @@ pub mod text;
 pub mod trust;
 mod units;
 pub mod volume;
+
+#[doc(inline)]
+pub use app::prefetch::prefetch_alone;

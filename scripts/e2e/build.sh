@@ -1,15 +1,16 @@
 #!/bin/bash
 # Builds the programs and images of the end-to-end cluster, once, and prints the directory that holds them:
-# bin/ (Kubernetes 1.20 from Debian's source) and images/ (docker archives: pause, sidecars, tools).
+# kubernetes-RELEASE/ and images/ (docker archives: pause, sidecars, tools).
 #
 #   build.sh
 #
-# The directory is ${XDG_CACHE_HOME:-~/.cache}/composefs-csi/e2e (COMPOSEFS_CSI_E2E_CACHE overrides it). Kubernetes
-# takes about 13 CPU minutes. Each part is built beside its place and moved there when it is complete, so that an
+# The directory is ${XDG_CACHE_HOME:-~/.cache}/composefs-csi/e2e (COMPOSEFS_CSI_E2E_CACHE overrides it). Each part is built beside its place and moved there when it is complete, so that an
 # interrupted run goes on where it was; a part whose version changes is built again.
 #
-#   COMPOSEFS_CSI_E2E_SIDECARS   a directory with static programs to put into the sidecars' images instead of those
-#                                that are built here: node-driver-registrar, livenessprobe, csi-provisioner, or some
+#   COMPOSEFS_CSI_E2E_KUBERNETES   1.20: from Debian's source, by Go 1.19, 13 CPU minutes (the default)
+#                                  1.36: from its Go module, by the machine's Go, 10 CPU minutes
+#   COMPOSEFS_CSI_E2E_SIDECARS     a directory with static programs to put into the sidecars' images instead of those
+#                                  that are built here: node-driver-registrar, livenessprobe, csi-provisioner, or some
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=common.sh
@@ -17,24 +18,30 @@ here=$(cd "$(dirname "$0")" && pwd)
 tools=$here/../debian-tools.sh
 sources=$here/../../tests/kind/sidecars
 
-kubernetes_programs='kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl'
-kubernetes_version=v1.20.2
+programs='kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl'
+module=$here/../../tests/kind/kubernetes
 sidecar_programs='node-driver-registrar livenessprobe csi-provisioner'
 
 # Upstream's own build, which generates code first; it needs GOPATH mode and finds all it needs in the source.
-build_kubernetes() {
-    local work=$1 source go programs=''
+#
+# reflect2 1.0.1, which is in it, reads Go's maps as they were before Go 1.18: the API server crashes on the first object of
+# a CustomResourceDefinition. 1.0.2 has the same interface.
+build_kubernetes_1_20() {
+    local work=$1 source go what='' at
     source=$("$tools" kubernetes)/source
     go=$(dirname "$(readlink -f "$("$tools" go-1.19)/bin/go")")
-    for program in $kubernetes_programs; do programs+=" cmd/$program"; done
+    for program in $programs; do what+=" cmd/$program"; done
     if [ ! -e "$work/copied" ]; then
         rm -rf "$work/source"
         cp -a "$source" "$work/source"
         mkdir -p "$work/source/.go/src/k8s.io"
         ln -s ../../.. "$work/source/.go/src/k8s.io/kubernetes"
+        at=$work/source/vendor/github.com/modern-go/reflect2
+        rm -r "$at"
+        cp -r --no-preserve=mode "$(reflect2)" "$at"
         # What upstream's scripts would ask git for.
         cat >"$work/source/version" <<VERSION
-KUBE_GIT_VERSION=$kubernetes_version
+KUBE_GIT_VERSION=v1.20.2
 KUBE_GIT_COMMIT=debian
 KUBE_GIT_TREE_STATE=archive
 KUBE_GIT_MAJOR=1
@@ -42,12 +49,35 @@ KUBE_GIT_MINOR=20
 VERSION
         touch "$work/copied"
     fi
-    say "building Kubernetes $kubernetes_version; this takes 13 CPU minutes, once (log: $work/log)"
+    say "building Kubernetes 1.20; this takes 13 CPU minutes, once (log: $work/log)"
     (cd "$work/source" && env -i HOME="$work/home" PATH="$go:/usr/sbin:/usr/bin:/sbin:/bin" GOPATH="$PWD/.go" \
         GOPROXY=off CGO_ENABLED=0 KUBE_GIT_VERSION_FILE="$PWD/version" \
-        nice -n 10 make WHAT="${programs# }") >"$work/log" 2>&1 </dev/null \
+        nice -n 10 make WHAT="${what# }") >"$work/log" 2>&1 </dev/null \
         || die "Kubernetes does not build; see $work/log"
-    for program in $kubernetes_programs; do cp "$work/source/_output/bin/$program" "$work/out/"; done
+    for program in $programs; do cp "$work/source/_output/bin/$program" "$work/out/"; done
+}
+
+# The directory of reflect2 1.0.2, by the machine's Go.
+reflect2() {
+    local go
+    go=$("$here/../go.sh" "$sources/go.mod")/go
+    (cd / && GOTOOLCHAIN=local GOFLAGS='' GOWORK=off "$go" mod download -json github.com/modern-go/reflect2@v1.0.2) \
+        | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",$/\1/p' | grep . || die "reflect2 1.0.2 cannot be fetched"
+}
+
+# As a dependency of a module of ours. The linker takes 2 GB of memory.
+build_kubernetes_1_36() {
+    local work=$1 go version what='' stamp program
+    go=$("$here/../go.sh" "$module/go.mod")/go
+    version=$(sed -n 's|^.*k8s.io/kubernetes \(v[0-9.]*\).*|\1|p' "$module/go.mod")
+    [ -n "$version" ] || die "$module/go.mod requires no k8s.io/kubernetes"
+    stamp="-X k8s.io/component-base/version.gitVersion=$version -X k8s.io/component-base/version.gitMajor=1"
+    stamp+=" -X k8s.io/component-base/version.gitMinor=36"
+    for program in $programs; do what+=" k8s.io/kubernetes/cmd/$program"; done
+    say "building Kubernetes $version; this takes 10 CPU minutes, once"
+    # shellcheck disable=SC2086  # a list
+    (cd "$module" && GOTOOLCHAIN=local GOFLAGS='' GOWORK=off CGO_ENABLED=0 \
+        nice -n 10 "$go" build -trimpath -ldflags="-s -w $stamp" -o "$work/out/" $what >&2) || die "Kubernetes does not build"
 }
 
 # Static programs, whatever the machine's settings are.
@@ -117,6 +147,7 @@ part() {
 
 main() {
     [ $# -eq 0 ] || { sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
+    known_release
     need dpkg-source; need rsync; need tar
     mkdir -p "$e2e_cache"
     cache=$(cd "$e2e_cache" && pwd)
@@ -125,11 +156,14 @@ main() {
     # One at a time.
     exec 9>"$cache/.lock"
     flock 9
-    part kubernetes bin "$kubernetes_version"
+    case "$e2e_kubernetes" in
+        1.20) part kubernetes_1_20 kubernetes-1.20 v1.20.2+reflect2-1.0.2 ;;
+        1.36) part kubernetes_1_36 kubernetes-1.36 "$(sha256sum <"$module/go.mod")" ;;
+    esac
     # What is ours has no version: its content is.
     part sidecars sidecars "$(cat "$sources"/go.* "$sources"/*/*.go | sha256sum)"
     part images images "$({ cat "$here/image.sh" "$here/build.sh"; sidecars_digest; } | sha256sum)"
-    "$tools" node >/dev/null
+    "$tools" "$(node_packages)" >/dev/null
     rm -rf "$cache/.build"
     echo "$cache"
 }

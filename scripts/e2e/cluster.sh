@@ -10,7 +10,7 @@
 #   cluster.sh down            ends it; no process, mount, interface, cgroup or file of it stays
 #
 # The cluster's files are in COMPOSEFS_CSI_E2E_STATE (default /var/tmp/composefs-csi-e2e), its logs in log/ there.
-# Needs root and cgroup v1 hierarchies: this Kubernetes is Debian's 1.20.
+# COMPOSEFS_CSI_E2E_KUBERNETES says which release `up` starts: 1.20 (the default) or 1.36. Needs root and cgroup v1.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=common.sh
@@ -34,16 +34,18 @@ running() {
 up() {
     [ -z "$(node_pid)" ] || die "a cluster is running in $e2e_state; run: scripts/e2e/cluster.sh down"
     need openssl; need unshare; need nsenter
+    known_release
     local built node
     built=$("$here/build.sh")
-    node=$("$here/../debian-tools.sh" node)
+    node=$("$here/../debian-tools.sh" "$(node_packages)")
     [ ! -e "$e2e_state" ] || down
     mkdir -m 0755 "$e2e_state"
     mkdir "$e2e_state/log"
+    echo "$e2e_kubernetes" >"$e2e_state/release"
     "$here/certificates.sh" "$e2e_state/pki"
     mkdir "$e2e_state/root"
     # In a session of its own: a signal to the caller's terminal must not end it.
-    setsid "$here/node.sh" enter "$built" "$node/root" </dev/null >"$e2e_state/log/node.log" 2>&1 &
+    setsid "$here/node.sh" enter "$(kubernetes_programs)" "$node/root" </dev/null >"$e2e_state/log/node.log" 2>&1 &
     disown
     trap 'say "the cluster did not start; its logs are in $e2e_state/log, remove it by: scripts/e2e/cluster.sh down"' EXIT
     wait_until 30 "the node's first process" test -s "$e2e_state/pid"
@@ -69,10 +71,12 @@ wait_until() {
 }
 
 settings() {
+    # That which runs, whatever the caller would start.
+    e2e_kubernetes=$(cat "$e2e_state/release")
     echo "export KUBECONFIG=$e2e_state/pki/admin.kubeconfig"
     echo "export COMPOSEFS_CSI_E2E_VALUES=$here/values.yaml"
     echo "export COMPOSEFS_CSI_E2E_TOOLS_IMAGE=e2e.local/tools:1 COMPOSEFS_CSI_E2E_REGISTRY_IMAGE=e2e.local/registry:1"
-    echo "export PATH=$e2e_cache/bin:$(dirname "$("$here/../helm.sh")"):$PATH"
+    echo "export PATH=$(kubernetes_programs):$(dirname "$("$here/../helm.sh")"):$PATH"
 }
 
 down() {

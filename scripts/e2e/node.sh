@@ -1,9 +1,9 @@
 #!/bin/bash
 # The node of the end-to-end cluster; cluster.sh calls it, in three steps that are one process:
 #
-#   node.sh enter BUILT ROOT   joins cgroups of its own and unshares the namespaces
-#   node.sh root BUILT ROOT    makes the node's root filesystem of Debian's packages (ROOT) and goes there
-#   node.sh init               starts the programs and ends when the first of them does
+#   node.sh enter PROGRAMS ROOT   joins cgroups of its own and unshares the namespaces
+#   node.sh root PROGRAMS ROOT    makes the node's root filesystem of Debian's packages (ROOT) and goes there
+#   node.sh init                  starts the programs and ends when the first of them does
 set -euo pipefail
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
@@ -13,7 +13,7 @@ hierarchies() { awk -F: '$2 != "" { print $2, $3 }' /proc/self/cgroup; }
 
 enter() {
     local controllers path group file
-    [ -n "$(hierarchies)" ] || die "this machine has no cgroup v1 hierarchy, and Kubernetes 1.20 with this setup needs one"
+    [ -n "$(hierarchies)" ] || die "this machine has no cgroup v1 hierarchy, which this setup needs"
     while read -r controllers path; do
         group=/sys/fs/cgroup/${controllers#name=}${path%/}/composefs-csi-e2e.$$
         mkdir "$group"
@@ -28,7 +28,7 @@ enter() {
 }
 
 root() {
-    local built=$1 packages=$2 new=$e2e_state/root pid rest started name controllers at
+    local programs=$1 packages=$2 new=$e2e_state/root pid rest started name controllers at
     # This is still the machine's /proc, so this is the number that the machine knows us by.
     read -r pid rest </proc/self/stat
     started=$(awk '{ print $22 }' "/proc/$pid/stat")
@@ -42,9 +42,12 @@ root() {
     cp -a "$e2e_state/pki/." etc/kubernetes/
     mkdir opt/e2e/bin
     mount --bind "$packages/usr" usr && mount -o remount,bind,ro usr
-    mount --bind "$built/bin" opt/e2e/bin && mount -o remount,bind,ro opt/e2e/bin
+    mount --bind "$programs" opt/e2e/bin && mount -o remount,bind,ro opt/e2e/bin
     mount --rbind /dev dev
     mount -t proc proc proc
+    # A second one, of which nothing is covered (see hide_sysctls): without it the kernel lets no user namespace have its own.
+    mkdir opt/e2e/proc
+    mount -t proc proc opt/e2e/proc
     mount -t sysfs sysfs sys
     mount -t tmpfs -o mode=0755 tmpfs run
     mkdir run/log
@@ -63,7 +66,7 @@ root() {
     rmdir /opt/old
     # Kubelet's directory must be shared for mounts that a container propagates to it.
     mount --make-rshared /
-    exec /usr/bin/env -i HOME=/root PATH=/opt/e2e/bin:/usr/sbin:/usr/bin /usr/bin/bash /opt/e2e/node.sh init
+    exec /usr/bin/env -i HOME=/root COMPOSEFS_CSI_E2E_KUBERNETES="$e2e_kubernetes" PATH=/opt/e2e/bin:/usr/sbin:/usr/bin /usr/bin/bash /opt/e2e/node.sh init
 }
 
 # Kubelet insists on kernel settings that are the whole machine's: it gets files of its own to write them to.
@@ -104,7 +107,10 @@ CONFIG
 configure() {
     printf '127.0.0.1 localhost\n%s %s\n' "$node_address" "$node_name" >/etc/hosts
     : >/etc/resolv.conf
+    # Kubelet looks for a user of its name, whose ids pods with user namespaces would get.
+    [ -e /etc/passwd ] || echo 'root:x:0:0:root:/root:/bin/bash' >/etc/passwd
     tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
+    mkdir -p /etc/alternatives
     ln -sf /usr/sbin/iptables-nft /etc/alternatives/iptables
     ln -sf /usr/sbin/ip6tables-nft /etc/alternatives/ip6tables
     mkdir -p /etc/containerd
@@ -135,6 +141,11 @@ clusterDNS: [10.96.0.10]
 resolvConf: /etc/resolv.conf
 syncFrequency: 10s
 CONFIG
+    # It would rather not run on cgroup v1, and makes a directory in /usr.
+    [ "$e2e_kubernetes" = 1.20 ] || cat >>/etc/kubernetes/kubelet.yaml <<CONFIG
+failCgroupV1: false
+volumePluginDir: /var/lib/kubelet/volumeplugins
+CONFIG
 }
 
 # run NAME PROGRAM ARGUMENT…
@@ -146,7 +157,12 @@ run() {
 
 init() {
     declare -A names
-    local pki=/etc/kubernetes status=0 ended
+    local pki=/etc/kubernetes status=0 ended gates=() runtime=()
+    # What is on by itself in later releases, and is no flag any more.
+    if [ "$e2e_kubernetes" = 1.20 ]; then
+        gates=(--feature-gates CSIServiceAccountToken=true)
+        runtime=(--container-runtime remote)
+    fi
     mkdir -p /run/etcd
     hide_sysctls
     configure
@@ -161,13 +177,13 @@ init() {
         --kubelet-client-certificate $pki/kubelet-client.crt --kubelet-client-key $pki/kubelet-client.key \
         --kubelet-preferred-address-types InternalIP --authorization-mode Node,RBAC --allow-privileged=true \
         --service-account-issuer https://kubernetes.default.svc --service-account-key-file $pki/service-account.key \
-        --service-account-signing-key-file $pki/service-account.key --feature-gates CSIServiceAccountToken=true
+        --service-account-signing-key-file $pki/service-account.key "${gates[@]}"
     run kube-controller-manager kube-controller-manager --kubeconfig $pki/controller-manager.kubeconfig \
         --root-ca-file $pki/ca.crt --service-account-private-key-file $pki/service-account.key \
         --use-service-account-credentials --leader-elect=false
     run kube-scheduler kube-scheduler --kubeconfig $pki/scheduler.kubeconfig --leader-elect=false
     run kubelet kubelet --config $pki/kubelet.yaml --kubeconfig $pki/kubelet.kubeconfig --node-ip "$node_address" \
-        --hostname-override "$node_name" --container-runtime remote --feature-gates CSIServiceAccountToken=true \
+        --hostname-override "$node_name" "${runtime[@]}" "${gates[@]}" \
         --container-runtime-endpoint unix:///run/containerd/containerd.sock --cert-dir /run/kubelet-pki
     # The first to end ends the node, and with it the cluster: a test must not go on without a part of it.
     wait -n -p ended || status=$?

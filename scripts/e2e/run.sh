@@ -4,6 +4,7 @@
 #   run.sh [SCENARIO…]      only scenarios whose names contain one of these words
 #
 #   KEEP=1    leaves the cluster running; scripts/e2e/cluster.sh (which says how) then uses and ends it
+#   COMPOSEFS_CSI_E2E_KUBERNETES   1.36 runs on that release and not on 1.20
 #   PROFILE   cargo's profile for the driver; dev by default, and then its memory is judged without its code
 set -euo pipefail
 cd "$(dirname "$0")/../.."

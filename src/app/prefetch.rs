@@ -19,7 +19,7 @@ use crate::image::store::gc::Policy;
 use crate::metrics::MetricsRegistry;
 use crate::node::credential_providers::CredentialProviders;
 use crate::node::prefetch::metrics::PrefetchMetrics;
-use crate::node::prefetch::{self as agent, Parts};
+use crate::node::prefetch::{self as agent, Depot, Parts, PrefetchApi, Prefetcher};
 use crate::oci::platform::Platform;
 use crate::prefetch::Change;
 use crate::volume::layouts::Layouts;
@@ -62,8 +62,8 @@ pub(super) fn on_node(
             return Ok(());
         };
         let watching = Cluster::connect_to_watch(settings.kubernetes.kubeconfig.as_deref()).await?;
-        let (sender, changes) = mpsc::channel::<Change>(QUEUE);
-        let parts = Parts {
+        let api: Arc<dyn PrefetchApi> = Arc::new(NodePrefetches::new(cluster, settings.node.clone()));
+        let depot = Parts {
             images,
             store,
             credential_providers: settings.credential_providers,
@@ -74,14 +74,37 @@ pub(super) fn on_node(
                 Policy::Unneeded { .. } => UP_TO,
             },
             housekeeping: settings.housekeeping,
-            api: Arc::new(NodePrefetches::new(cluster, settings.node.clone())),
-            metrics,
-            node: settings.node,
+            api: Arc::clone(&api),
         };
-        let watched = prefetches(watching, Start::AtHand, sender, shutdown.clone());
-        tokio::join!(watched, agent::run(parts, changes, shutdown));
+        let node = Prefetcher { name: settings.node, depot: Arc::new(depot), api, metrics };
+        work(watching, node, shutdown).await;
         Ok(())
     }
+}
+
+/// A node's side of prefetching, against the API server of a kubeconfig, with images brought to `depot` and no plugin around
+/// it. It is what a plugin does, so that a simulation can do it for many nodes.
+///
+/// # Errors
+/// The kubeconfig is missing or malformed.
+pub async fn prefetch_alone(
+    kubeconfig: &Path,
+    name: String,
+    depot: Arc<dyn Depot>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let cluster = Cluster::connect(Some(kubeconfig)).await?;
+    let watching = Cluster::connect_to_watch(Some(kubeconfig)).await?;
+    let api = Arc::new(NodePrefetches::new(cluster, name.clone()));
+    let node = Prefetcher { name, depot, api, metrics: PrefetchMetrics::default() };
+    work(watching, node, shutdown).await;
+    Ok(())
+}
+
+async fn work(watching: Cluster, node: Prefetcher, shutdown: CancellationToken) {
+    let (sender, changes) = mpsc::channel::<Change>(QUEUE);
+    let watched = prefetches(watching, Start::AtHand, sender, shutdown.clone());
+    tokio::join!(watched, agent::run(node, changes, shutdown));
 }
 
 /// Starts to keep the statuses of ImagePrefetches.

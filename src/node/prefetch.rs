@@ -1,8 +1,9 @@
 //! Prefetching on a node: one image at a time, for pods that may come.
 //!
-//! The [`Desk`](desk::Desk) decides, [`job`] brings one image, and the loop here does what they say: it takes changes in,
-//! lets go what is not wished any more, and reports. Records in the store keep the images, so that they outlive the process;
-//! those of prefetches that went while it was down are removed as soon as all prefetches are known.
+//! The [`Desk`](desk::Desk) decides, a [`Depot`] brings one image, and the loop here does what they say: it takes changes in,
+//! lets go what is not wished any more, and reports. The node's own depot is [`Parts`]: records in the store keep the images,
+//! so that they outlive the process; those of prefetches that went while it was down are removed as soon as all prefetches
+//! are known.
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::image::store::{PrefetchPin, Store, StoreError};
+use crate::image::store::{Store, StoreError};
 use crate::node::credential_providers::CredentialProviders;
 use crate::oci::Credentials;
 use crate::oci::platform::Platform;
@@ -28,7 +29,8 @@ mod desk;
 mod job;
 pub mod metrics;
 
-use desk::{Desk, Job, KeptKey, Outcome};
+use desk::Desk;
+pub use desk::{Job, KeptKey, Outcome};
 use metrics::PrefetchMetrics;
 
 /// How old a node's labels may be where they matter.
@@ -58,11 +60,35 @@ pub(crate) struct Refusal {
     pub message: String,
 }
 
-/// What prefetching works with.
+/// Where images are brought to, and kept.
+#[async_trait]
+pub trait Depot: Send + Sync + std::fmt::Debug {
+    /// Works on a job to its end. Dropped, it leaves nothing half done.
+    async fn bring(&self, job: Job, watch: Watch) -> Outcome;
+
+    /// Lets go what is not among `kept`. Returns whether that is done; otherwise it is asked again.
+    async fn let_go(&self, kept: HashSet<KeptKey>) -> bool;
+
+    /// Bytes that are left; 0 if that is not known.
+    async fn free_bytes(&self) -> u64;
+}
+
+/// A node that prefetches.
+#[derive(Debug)]
+pub(crate) struct Prefetcher {
+    /// Its name.
+    pub name: String,
+    /// Where its images are.
+    pub depot: Arc<dyn Depot>,
+    /// The API server.
+    pub api: Arc<dyn PrefetchApi>,
+    /// What is counted.
+    pub metrics: PrefetchMetrics,
+}
+
+/// What the node's own depot works with.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
-    /// This node's name.
-    pub node: String,
     /// Makes images available.
     pub images: Arc<Puller>,
     /// Where they are kept.
@@ -77,10 +103,8 @@ pub(crate) struct Parts {
     pub up_to: u8,
     /// Asks for a round of housekeeping.
     pub housekeeping: Arc<Notify>,
-    /// The API server.
+    /// The API server, for Secrets.
     pub api: Arc<dyn PrefetchApi>,
-    /// What is counted.
-    pub metrics: PrefetchMetrics,
 }
 
 /// A job under way.
@@ -92,7 +116,7 @@ struct Work {
 
 /// The loop's memory.
 struct Agent {
-    parts: Parts,
+    node: Prefetcher,
     desk: Desk,
     work: Option<Work>,
     pace: Pace,
@@ -108,8 +132,8 @@ struct Agent {
 }
 
 /// Prefetches until the shutdown.
-pub(crate) async fn run(parts: Parts, mut changes: mpsc::Receiver<Change>, shutdown: CancellationToken) {
-    let mut agent = Agent::new(parts);
+pub(crate) async fn run(node: Prefetcher, mut changes: mpsc::Receiver<Change>, shutdown: CancellationToken) {
+    let mut agent = Agent::new(node);
     loop {
         let wake = agent.turn().await;
         let wake = wake.unwrap_or_else(|| Instant::now() + LABELS_AGE);
@@ -150,12 +174,12 @@ async fn finished(work: &mut Option<Work>) -> Outcome {
 }
 
 impl Agent {
-    fn new(parts: Parts) -> Self {
-        let desk = Desk::new(parts.node.clone());
-        let pace = Pace::new(waves::place("report", &parts.node));
+    fn new(node: Prefetcher) -> Self {
+        let desk = Desk::new(node.name.clone());
+        let pace = Pace::new(waves::place("report", &node.name));
         let started = Instant::now();
         let (said, labels_due) = (None, None);
-        Self { parts, desk, work: None, pace, said, labels_due, dirty: true, looked: started, started }
+        Self { node, desk, work: None, pace, said, labels_due, dirty: true, looked: started, started }
     }
 
     fn apply(&mut self, change: Change) {
@@ -185,17 +209,20 @@ impl Agent {
         }
         if self.dirty || self.looked.elapsed() >= LABELS_AGE {
             self.looked = Instant::now();
-            let kept = self.desk.kept();
-            self.dirty = !let_go(&self.parts, kept).await;
+            self.dirty = match self.desk.kept() {
+                Some(kept) => !self.node.depot.let_go(kept).await,
+                None => false,
+            };
         }
         if self.work.is_none()
             && let Some(job) = self.desk.next(Instant::now())
         {
             let watch = Watch::of(job::waiter(&job));
-            let outcome = Box::pin(job::run(self.parts.clone(), job.clone(), watch.clone()));
+            let (depot, of_job, of_watch) = (Arc::clone(&self.node.depot), job.clone(), watch.clone());
+            let outcome = Box::pin(async move { depot.bring(of_job, of_watch).await });
             self.work = Some(Work { job, watch, outcome });
         }
-        self.parts.metrics.show(&self.desk);
+        self.node.metrics.show(&self.desk);
         let report = self.report().await;
         let labels = self.labels_due.filter(|_| self.desk.wants_labels());
         [self.desk.due(), report, labels].into_iter().flatten().min()
@@ -206,12 +233,12 @@ impl Agent {
             return;
         }
         // Nodes of a wave ask at different times.
-        let spread = Duration::from_millis(waves::place("labels", &self.parts.node).into());
+        let spread = Duration::from_millis(waves::place("labels", &self.node.name).into());
         let due = *self.labels_due.get_or_insert_with(|| Instant::now() + spread);
         if Instant::now() < due {
             return;
         }
-        let pause = match self.parts.api.labels().await {
+        let pause = match self.node.api.labels().await {
             Ok(labels) => {
                 self.desk.set_labels(labels);
                 self.dirty = true;
@@ -240,10 +267,9 @@ impl Agent {
             agent.pace.due(agent.started, changed, agent.work.is_some())
         };
         if due(self, &entries).is_some_and(|due| due <= Instant::now()) {
-            let space = job::on_disk(&self.parts, |store| store.space()).await;
-            let free_bytes = space.map_or(0, |space| space.free());
+            let free_bytes = self.node.depot.free_bytes().await;
             let report = NodeReport { entries, free_bytes, observed: stamp() };
-            let written = self.parts.api.report(&report).await;
+            let written = self.node.api.report(&report).await;
             if let Err(why) = &written {
                 tracing::warn!("what this node prefetches cannot be reported: {why}");
             }
@@ -254,31 +280,6 @@ impl Agent {
         }
         let entries = self.desk.entries();
         due(self, &entries)
-    }
-}
-
-/// Removes the records of what is not wished any more. Returns whether that is done.
-async fn let_go(parts: &Parts, kept: Option<HashSet<KeptKey>>) -> bool {
-    let Some(kept) = kept else { return true };
-    let unneeded = move |pin: &PrefetchPin| !kept.contains(&(pin.owner.clone(), pin.wish));
-    let gone = job::on_disk(parts, move |store| {
-        let pins: Vec<_> = store.prefetched().list()?.into_iter().filter(unneeded).collect();
-        pins.iter().try_for_each(|pin| store.prefetched().remove(pin))?;
-        Ok(pins.len())
-    });
-    match gone.await {
-        Ok(0) => true,
-        Ok(images) => {
-            tracing::info!(images, "prefetched images are not kept any more");
-            true
-        }
-        Err(refusal) => {
-            tracing::warn!(
-                "prefetched images are kept for now that nobody wishes any more: {}",
-                refusal.message
-            );
-            false
-        }
     }
 }
 

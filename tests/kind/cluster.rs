@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Event, Namespace, PersistentVolumeClaim, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    Event, Namespace, Node, PersistentVolumeClaim, Pod, Secret, ServiceAccount,
+};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -131,6 +134,11 @@ impl Cluster {
         gone(&self.api::<PersistentVolumeClaim>(), &own).await;
         self.api::<Secret>().delete_collection(&now, &marked).await.expect("secrets are deleted");
         self.all::<StorageClass>().delete_collection(&now, &marked).await.expect("classes are deleted");
+        self.all::<Node>().delete_collection(&now, &marked).await.expect("further nodes are deleted");
+        self.all::<ClusterRoleBinding>()
+            .delete_collection(&now, &marked)
+            .await
+            .expect("bindings are deleted");
         let volumes = self.all::<k8s_openapi::api::core::v1::PersistentVolume>();
         volumes.delete_collection(&now, &marked).await.expect("volumes are deleted");
         gone(&volumes, &marked).await;

@@ -65,7 +65,8 @@ fn rewritten(cluster: &Cluster, manifest: &str, name: &str) -> String {
         .replace("namespace: default", &format!("namespace: {NAMESPACE}"))
 }
 
-fn apply(cluster: &Cluster, verb: &str, manifest: &str, arguments: &[&str]) -> String {
+/// Runs kubectl with a manifest, in the suite's namespace where it names none; returns what it printed.
+pub fn apply(cluster: &Cluster, verb: &str, manifest: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program("kubectl"));
     command.arg("--kubeconfig").arg(&cluster.settings.kubeconfig).args(["--namespace", NAMESPACE, verb]);
     let file = tempfile::tempfile().expect("a temporary file");

@@ -78,6 +78,21 @@ impl Release {
         NEWER.iter().filter(move |(since, _)| self.minor >= *since).map(|(_, value)| *value)
     }
 
+    /// Whether a volume's mount can be asked to be read-only with all mounts below it (on by default since 1.31).
+    pub fn has_recursive_read_only(self) -> bool {
+        self.minor >= 31
+    }
+
+    /// Whether containers can be put into a running pod (on by default since 1.23).
+    pub fn has_ephemeral_containers(self) -> bool {
+        self.minor >= 23
+    }
+
+    /// Whether pods can have users of their own (on by default since 1.33; the node's runtime must be able to).
+    pub fn has_user_namespaces(self) -> bool {
+        self.minor >= 33
+    }
+
     /// Options of a volume's mount inside a container that did not ask for a read-only one.
     ///
     /// The driver mounts with all four, and the node's own mount table has them whatever the release. In the container

@@ -23,7 +23,10 @@ mod manifests;
 mod node;
 mod objects;
 mod persistent;
+mod places;
 mod pods;
+mod prefetch;
+mod prefetch_objects;
 mod private;
 mod registry;
 mod restart;
@@ -61,6 +64,8 @@ const SCENARIOS: &[Scenario] = &[
     scenario!("manifests pass the API server's strict validation", manifests::are_valid),
     scenario!("inline volume shows the image", inline::shows_the_image),
     scenario!("inline volume that cannot be says why", inline::says_why_not),
+    scenario!("volumes wherever pods mount them", places::all_work),
+    scenario!("containers that come later, and users of a pod's own", places::later_and_mapped),
     scenario!("persistent volume is shared by pods", persistent::is_shared),
     scenario!("claim is provisioned and pinned", claim::is_provisioned_and_pinned),
     scenario!("claim that cannot be says why", claim::says_why_not),
@@ -71,6 +76,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario!("commands in the plugin's container know its settings", commands::know_the_settings),
     scenario!("helm test passes", commands::test_of_the_release),
     scenario!("rights by request and no more", rights::by_request),
+    scenario!("prefetched images are there before their pods, and on later nodes", prefetch::before_the_pod),
     scenario!("driver killed under a reader", restart::under_a_reader),
     scenario!("upgrade under a reader", upgrade::under_a_reader),
     scenario!("thirty pods share one image", sharing::thirty_pods),

@@ -166,3 +166,68 @@ pub fn registry(name: &str, image: &str) -> Value {
         },
     })
 }
+
+/// A pod that mounts a volume in every place that Kubernetes has. The image has `data/blob`, `etc/motd` and a directory of
+/// the pod's name. `recursive`: the API server knows `recursiveReadOnly`.
+pub fn places(name: &str, image: &str, volume: &Value, recursive: bool) -> Value {
+    let mut volume = volume.clone();
+    volume["name"] = json!("content");
+    let at = |path: &str, more: &Value| {
+        let mut mount = json!({"name": "content", "mountPath": path});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            mount[field] = value.clone();
+        }
+        mount
+    };
+    let mut mounts = vec![
+        at("/content", &json!({})),
+        at("/read-only", &json!({"readOnly": true})),
+        at("/writable", &json!({"readOnly": false})),
+        at("/part", &json!({"subPath": "data"})),
+        at("/file", &json!({"subPath": "etc/motd"})),
+        at("/own", &json!({"subPathExpr": "$(POD_NAME)"})),
+        at("/follows", &json!({"mountPropagation": "HostToContainer"})),
+        at("/alone", &json!({"mountPropagation": "None"})),
+    ];
+    mounts.extend(
+        recursive.then(|| at("/recursive", &json!({"readOnly": true, "recursiveReadOnly": "Enabled"}))),
+    );
+    let names = json!([{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+    let sleeps = ["sleep", "1000000"];
+    let both_ways = at("/both", &json!({"mountPropagation": "Bidirectional"}));
+    json!({
+        "metadata": {"name": name},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": false,
+            "restartPolicy": "Never",
+            "initContainers": [{
+                "name": "first",
+                "image": image,
+                "command": ["sh", "-c", "test -s /first/data/blob && ! touch /first/x"],
+                "volumeMounts": [at("/first", &json!({}))],
+            }],
+            "containers": [
+                {"name": "reader", "image": image, "command": sleeps, "env": names, "volumeMounts": mounts},
+                {
+                    "name": "second",
+                    "image": image,
+                    "command": sleeps,
+                    "securityContext": {"privileged": true},
+                    "volumeMounts": [both_ways],
+                },
+            ],
+            "volumes": [volume],
+        },
+    })
+}
+
+/// A container for a running pod, with its volume.
+pub fn ephemeral(name: &str, image: &str) -> Value {
+    json!({"spec": {"ephemeralContainers": [{
+        "name": name,
+        "image": image,
+        "command": ["sleep", "1000000"],
+        "volumeMounts": [{"name": "content", "mountPath": "/content"}],
+    }]}})
+}

@@ -7,6 +7,8 @@
 mod expected;
 #[path = "../kind/objects.rs"]
 mod objects;
+#[path = "../kind/prefetch_objects.rs"]
+mod prefetch_objects;
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::chart::{VERSIONS, documents, render, repository, title};
 use crate::support::objects::{check, unknown_fields};
+use crate::support::own::undefined;
 
 /// Where an object comes from, for messages.
 fn assert_known(place: &str, object: &Value) {
@@ -90,6 +93,13 @@ fn the_suites_installations_are_known() {
     assert_eq!(oldest.values().count(), 0);
     assert!(oldest.options_in_container().contains(&"noexec"));
     assert!(!release.options_in_container().contains(&"noexec"));
+    for (newest, oldest) in [
+        (release.has_recursive_read_only(), oldest.has_recursive_read_only()),
+        (release.has_ephemeral_containers(), oldest.has_ephemeral_containers()),
+        (release.has_user_namespaces(), oldest.has_user_namespaces()),
+    ] {
+        assert!(newest && !oldest);
+    }
 }
 
 fn version_of(kind: &str) -> &'static str {
@@ -121,6 +131,26 @@ fn the_suites_objects_are_known() {
         object["apiVersion"] = json!(if kind == "StorageClass" { "storage.k8s.io/v1" } else { "v1" });
         assert_known("tests/kind", &object);
     }
+    let mut places = objects::places("a", "image:1", &inline, true);
+    places["kind"] = json!("Pod");
+    places["apiVersion"] = json!("v1");
+    let mut debugged = places.clone();
+    debugged["spec"]["ephemeralContainers"] =
+        objects::ephemeral("late", "image:1")["spec"]["ephemeralContainers"].clone();
+    let further = [
+        prefetch_objects::further_node("b"),
+        prefetch_objects::further_plugin("b", "image:1", "c", &["host"]),
+    ];
+    let rights = prefetch_objects::may_read("a", &[("namespace", "name")])
+        .into_iter()
+        .chain(prefetch_objects::further_account("c"));
+    for object in rights.chain(further).chain([places, debugged]) {
+        assert_known("tests/kind", &object);
+    }
+    assert_eq!(
+        undefined(&prefetch_objects::wish("a", &["image:1"], &json!({"backoffLimit": 0}))),
+        Vec::<String>::new()
+    );
     assert_eq!((objects::DRIVER, objects::LABEL.0), ("csi.composefs.dev", objects::NAMESPACE));
     // Objects elsewhere in the suite would go unseen.
     for file in files("tests/kind", ".rs").iter().filter(|file| !ends(file, "objects.rs")) {
@@ -130,7 +160,7 @@ fn the_suites_objects_are_known() {
 }
 
 fn ends(path: &Path, name: &str) -> bool {
-    path.file_name().is_some_and(|file| file == name)
+    path.file_name().is_some_and(|file| file.to_string_lossy().ends_with(name))
 }
 
 /// A test that finds nothing wrong in anything would be no test.

@@ -10,21 +10,24 @@ use crate::prefetch::wish::{Keep, Prefetch, Wish};
 use crate::prefetch::{Change, PREFETCHES_MAX, backoff, waves};
 
 /// A prefetch by its uid, and an image of it as it was wished.
-pub(super) type ItemKey = (String, String);
+pub type ItemKey = (String, String);
 /// A prefetch by its uid, and one of its wishes by its key.
-pub(super) type KeptKey = (String, Digest);
+pub type KeptKey = (String, Digest);
 /// A node's labels.
 pub(crate) type Labels = BTreeMap<String, String>;
 
 /// An image to be brought here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Job {
+pub struct Job {
+    /// The prefetch, and the reference that it wishes.
     pub key: ItemKey,
     /// The wish.
     pub wish: Wish,
+    /// The prefetch's namespace.
     pub namespace: String,
     /// The prefetch's name, for messages.
     pub name: String,
+    /// Names of Secrets of the namespace.
     pub pull_secrets: Vec<String>,
     /// What the reference means, if that is known.
     pub target: Option<Digest>,
@@ -34,7 +37,7 @@ pub(super) struct Job {
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub enum Outcome {
     /// The image is here.
     Ready {
         /// What the reference means.

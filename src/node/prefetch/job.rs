@@ -1,9 +1,12 @@
 //! One attempt to bring an image here: the namespace's Secrets, what the reference means, the pull, and the record that
 //! keeps the image.
 
-use super::desk::{Job, Outcome};
-use super::{Parts, Refusal};
-use crate::image::store::{Store, StoreError};
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+
+use super::{Depot, Job, KeptKey, Outcome, Parts, Refusal};
+use crate::image::store::{PrefetchPin, Store, StoreError};
 use crate::kind::Kind;
 use crate::node::credential_providers::PodIdentity;
 use crate::oci::Credentials;
@@ -48,20 +51,50 @@ fn reason(error: &PullError) -> &'static str {
     }
 }
 
-/// Works on a job to its end. Dropped, it leaves nothing half done.
-pub(super) async fn run(parts: Parts, job: Job, watch: Watch) -> Outcome {
-    let mut target = job.target;
-    match attempt(&parts, &job, &watch, &mut target).await {
-        Ok(target) => Outcome::Ready { target },
-        Err(Failed { refusal: Refusal { reason, message }, for_good }) => {
-            tracing::warn!(
-                prefetch = format!("{}/{}", job.namespace, job.name),
-                image.reference = job.key.1,
-                reason,
-                "an image was not prefetched: {message}"
-            );
-            Outcome::Failed { reason, message, for_good, target }
+#[async_trait]
+impl Depot for Parts {
+    async fn bring(&self, job: Job, watch: Watch) -> Outcome {
+        let mut target = job.target;
+        match attempt(self, &job, &watch, &mut target).await {
+            Ok(target) => Outcome::Ready { target },
+            Err(Failed { refusal: Refusal { reason, message }, for_good }) => {
+                tracing::warn!(
+                    prefetch = format!("{}/{}", job.namespace, job.name),
+                    image.reference = job.key.1,
+                    reason,
+                    "an image was not prefetched: {message}"
+                );
+                Outcome::Failed { reason, message, for_good, target }
+            }
         }
+    }
+
+    /// Removes the records of what is not wished any more.
+    async fn let_go(&self, kept: HashSet<KeptKey>) -> bool {
+        let unneeded = move |pin: &PrefetchPin| !kept.contains(&(pin.owner.clone(), pin.wish));
+        let gone = on_disk(self, move |store| {
+            let pins: Vec<_> = store.prefetched().list()?.into_iter().filter(unneeded).collect();
+            pins.iter().try_for_each(|pin| store.prefetched().remove(pin))?;
+            Ok(pins.len())
+        });
+        match gone.await {
+            Ok(0) => true,
+            Ok(images) => {
+                tracing::info!(images, "prefetched images are not kept any more");
+                true
+            }
+            Err(refusal) => {
+                tracing::warn!(
+                    "prefetched images are kept for now that nobody wishes any more: {}",
+                    refusal.message
+                );
+                false
+            }
+        }
+    }
+
+    async fn free_bytes(&self) -> u64 {
+        on_disk(self, |store| store.space()).await.map_or(0, |space| space.free())
     }
 }
 
@@ -153,7 +186,7 @@ async fn credentials(parts: &Parts, job: &Job, reference: &Reference) -> Result<
     Ok(found.map_err(|error| failed("NoCredentials", error))?.credentials)
 }
 
-pub(super) async fn on_disk<T: Send + 'static>(
+async fn on_disk<T: Send + 'static>(
     parts: &Parts,
     work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Refusal> {
