@@ -8,10 +8,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod mirrors;
 mod push;
 mod run_modes;
+mod store;
 
 pub use mirrors::MirrorArgs;
 pub use push::{ArtifactArg, CompressionArg, PushArgs};
 pub use run_modes::{ControllerArgs, NodeArgs, WatermarkArgs};
+pub use store::StoreCommand;
 
 use super::access::AccessArgs;
 use super::limits::LimitArgs;
@@ -268,7 +270,7 @@ pub enum Command {
         #[arg(long)]
         reason: Option<String>,
         /// How long, such as `12h` or `30d`; until `unpin` by default.
-        #[arg(long = "for", value_name = "TIME", value_parser = super::pins::time)]
+        #[arg(long = "for", value_name = "TIME", value_parser = store::time)]
         time: Option<Duration>,
     },
     /// Let an image be removed again.
@@ -372,29 +374,6 @@ pub enum PullsCommand {
     Cancel {
         /// The image, by the digest or the reference that `pulls` shows.
         image: String,
-    },
-}
-
-/// Questions about the store.
-#[derive(Debug, Subcommand)]
-pub enum StoreCommand {
-    /// List the images; the same as `ls`.
-    Ls,
-    /// Show what each image takes, alone and together with others; the largest first.
-    Du,
-    /// Check that records, objects, volumes, pins and mounts fit each other. `verify` reads the contents.
-    Fsck,
-    /// Read all objects again, as the node plugin does by --scrub-days: goes on with the plugin's round, or begins one.
-    Scrub {
-        /// The most MiB a second to read; 0 for as fast as it goes.
-        #[arg(long, value_name = "MIB", default_value_t = 0)]
-        rate: u64,
-    },
-    /// Say what keeps an image or an object, and where images show it.
-    Why {
-        /// An image as for `inspect`; an object, by six digits or more of its digest or by the path of its file; or a path in
-        /// images, from their root, as `/usr/bin/python3`.
-        what: String,
     },
 }
 

@@ -105,27 +105,9 @@ pub(super) fn left(until: u64) -> Duration {
     Duration::from_secs(until).saturating_sub(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
 }
 
-/// A time as `12h`, `1h30m` or `30d`.
-pub fn time(text: &str) -> Result<Duration, String> {
-    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
-    let time = days.map(|days| Duration::from_secs(u64::from(days) * 86_400));
-    time.or_else(|| crate::duration::parse(text))
-        .filter(|time| !time.is_zero())
-        .ok_or_else(|| "write a time as 90m, 12h or 30d".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_may_have_days() {
-        let seconds = |text| time(text).map(|time| time.as_secs());
-        assert_eq!((seconds("2d"), seconds("90m"), seconds("1h30m")), (Ok(172_800), Ok(5400), Ok(5400)));
-        for text in ["", "0", "0d", "d", "-1h", "3 days", "99999999999d"] {
-            assert!(seconds(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_reason_is_some_words() {

@@ -36,8 +36,12 @@ fn texts_are_written_as_go_writes_them() {
             of(text, Node::Value(&json!(1))),
             written(&Node::List(vec![Node::Value(&value)])),
         ];
+        // One that differs on purpose may do so in some places only.
+        if ours.each_ref() == [block, row, key, list] && differs_on_purpose(text) {
+            differs.push(format!("{text:?}: as it should be, and it is said to differ"));
+        }
         for (ours, theirs) in ours.iter().zip([block, row, key, list]) {
-            if (ours == theirs) == differs_on_purpose(text) {
+            if ours != theirs && !differs_on_purpose(text) {
                 differs.push(format!("{text:?}: {ours:?} and not {theirs:?}"));
             }
         }
