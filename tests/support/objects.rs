@@ -5,7 +5,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -195,6 +195,7 @@ pub fn unknown_fields(object: &Value) -> Vec<String> {
         "CSIDriver" => round_trip::<CSIDriver>(object),
         "ConfigMap" => round_trip::<ConfigMap>(object),
         "Namespace" => round_trip::<Namespace>(object),
+        "Node" => round_trip::<Node>(object),
         "ServiceAccount" => round_trip::<ServiceAccount>(object),
         "Role" => round_trip::<Role>(object),
         "ClusterRole" => round_trip::<ClusterRole>(object),
