@@ -10,7 +10,7 @@ use super::args::Output;
 use super::output::{self, bytes};
 use super::pins::left;
 use super::store::{age, name, since, span};
-use super::stored::{self, Stored};
+use super::stored::{self, Stored, StoredError};
 use crate::app::engine::Engine;
 use crate::image::store::{Explained, Shown, Why};
 use crate::image::verity::VerityDigest;
@@ -95,15 +95,23 @@ async fn subject(engine: &Engine, what: &str, output: Output) -> anyhow::Result<
     };
     match Stored::parse(what, None)?.find(engine, output).await {
         Ok(ready) => Ok(Subject::Image(ready.record.key())),
-        Err(nobody) => match objects.with_first_digits(&digits)?.as_slice() {
+        Err(error) => match objects.with_first_digits(&digits)?.as_slice() {
             [one] => Ok(Subject::Object(*one)),
-            [] => Err(nobody.context("it is no object either")),
+            [] if is_nobody(&error) => anyhow::bail!(
+                "no image and no object in the store has a digest that begins with {digits}; `composefs-csi ls` lists the images"
+            ),
+            // Several images, or records that cannot be read.
+            [] => Err(error),
             several => anyhow::bail!(
                 "{} objects have a digest that begins with {digits}; give more digits",
                 several.len()
             ),
         },
     }
+}
+
+fn is_nobody(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoredError::Nobody(_)))
 }
 
 fn of_object(engine: &Engine, object: &VerityDigest, explained: &[Explained]) -> anyhow::Result<Answer> {
