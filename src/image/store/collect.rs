@@ -70,7 +70,6 @@ impl Store {
     fn collect_now(&self, request: &CollectRequest<'_>) -> Result<Collected, StoreError> {
         if !request.dry_run {
             self.parts.partials.remove_expired()?;
-            self.parts.pins.forget_ended(|image| Ok(self.parts.images.stored(image)?.is_some()))?;
         }
         match request.policy {
             Policy::Watermarks { high, .. } => self.collect_by_watermarks(request, high),
@@ -194,6 +193,11 @@ impl Store {
                 tracing::info!(image.digest = %manifest, names = ?image.record.names, "image removed");
             }
             removed.push(image.record);
+        }
+        if !request.dry_run {
+            // While nothing can be noted: who pins an image again holds it first.
+            let may_go = |image: &Digest| Ok(!needs.holds(image) && images.get(image)?.is_none());
+            self.parts.pins.forget_ended(may_go)?;
         }
         drop(all);
         // Before any layer or object goes: a record that came back after a power cut would name what is gone.

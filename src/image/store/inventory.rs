@@ -54,6 +54,11 @@ impl Needs {
         Ok(needs)
     }
 
+    /// Whether a pull, a publish or a command holds what is called so.
+    pub(super) fn holds(&self, manifest: &Digest) -> bool {
+        self.held.contains(manifest)
+    }
+
     /// What needs the image; one reason is enough.
     pub(super) fn of(&self, image: &ImageRecord) -> Option<Need> {
         self.all_of(image).next()

@@ -116,14 +116,14 @@ impl Pins {
         Ok(self.read(*manifest)?.is_some_and(|pin| !pin.ended))
     }
 
-    /// Removes the pins whose time is over and whose image has gone. A pin that has ended by a clock that was ahead is in
+    /// Removes the pins whose time is over and whose image `may_go` says has gone. Needs the store's exclusive lock. A pin that has ended by a clock that was ahead is in
     /// force again when the clock is right, as long as its image is here.
     pub(in crate::image::store) fn forget_ended(
         &self,
-        is_here: impl Fn(&Digest) -> Result<bool, StoreError>,
+        may_go: impl Fn(&Digest) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
         for pin in self.list_all()? {
-            if pin.ended && !is_here(&pin.image)? {
+            if pin.ended && may_go(&pin.image)? {
                 self.disk.remove(&self.path(&pin.image))?;
             }
         }
