@@ -230,7 +230,7 @@ async fn a_disk_that_fills_up_ends_the_keeping_and_not_the_pull() {
     let filler = machine.state().join("filler");
     let mut file = std::fs::File::create(&filler).unwrap();
     let zeros = vec![1; MIB as usize];
-    for _ in 0..(free - 90 * MIB) / MIB {
+    for _ in 0..(free - 60 * MIB) / MIB {
         std::io::Write::write_all(&mut file, &zeros).unwrap();
     }
     file.sync_all().unwrap();

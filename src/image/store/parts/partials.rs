@@ -12,6 +12,8 @@
 
 mod geometry;
 mod partial;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};

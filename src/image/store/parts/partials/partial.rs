@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -29,6 +30,9 @@ pub struct Partial {
     disk: Disk,
     spare: Spare,
     geometry: Geometry,
+    /// How much was missing, in grains, at the last look at the room. Connections write at once, each with its own idea
+    /// of what is missing, so that none may see for itself where a grain ends.
+    looked: AtomicU64,
 }
 
 /// Why bytes were not kept.
@@ -49,7 +53,7 @@ impl Partial {
         let found = read_table(&file, blob, wanted.size());
         // An error of the disk is no reason not to try elsewhere on it.
         if let Ok(Some((geometry, have))) = found {
-            return Ok((Self { file, path, disk, spare, geometry }, have));
+            return Ok((Self { file, path, disk, spare, geometry, looked: AtomicU64::new(u64::MAX) }, have));
         }
         let begin = || {
             file.set_len(0)?;
@@ -59,7 +63,7 @@ impl Partial {
         };
         disk.step("begin", &path, begin)?;
         let have = vec![0; wanted.pieces()];
-        Ok((Self { file, path, disk, spare, geometry: wanted }, have))
+        Ok((Self { file, path, disk, spare, geometry: wanted, looked: AtomicU64::new(u64::MAX) }, have))
     }
 
     /// The pieces that the blob is fetched in.
@@ -76,7 +80,7 @@ impl Partial {
         assert_may_block();
         let count: u64 = bytes.iter().map(|bytes| bytes.len() as u64).sum();
         self.disk.room().take(count).map_err(|shortage| NotKept(shortage.to_string()))?;
-        if left / GRAIN != (left + count) / GRAIN {
+        if left / GRAIN < self.looked.load(Ordering::Relaxed) {
             self.look_for_room(left)?;
         }
         let write = || {
@@ -93,6 +97,7 @@ impl Partial {
 
     /// Whether there is room for the rest of the blob, and for what it unpacks to.
     pub(super) fn look_for_room(&self, left: u64) -> Result<(), NotKept> {
+        self.looked.fetch_min(left / GRAIN, Ordering::Relaxed);
         let needed = left.saturating_mul(UNPACKED);
         if self.spare.covers(needed) {
             return Ok(());
