@@ -28,6 +28,7 @@ mod layers;
 mod levels;
 mod many;
 mod mirrors;
+mod object_source;
 mod oddities;
 mod outright;
 mod partial;

@@ -58,6 +58,10 @@ impl ObjectWriter {
         if self.objects.contains(&digest, size)? {
             return Ok((digest, Put::Present));
         }
+        // What was written so far has no name, and goes before most of it has reached the disk.
+        if let Some(put) = self.objects.adopt(&digest, size)? {
+            return Ok((digest, put));
+        }
         let put = self.objects.publish(self.file.finish()?, &digest, size)?;
         Ok((digest, put))
     }
