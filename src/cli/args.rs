@@ -6,11 +6,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod mirrors;
+mod mount;
 mod push;
 mod run_modes;
 mod store;
 
 pub use mirrors::MirrorArgs;
+pub use mount::MountArgs;
 pub use push::{ArtifactArg, CompressionArg, PushArgs};
 pub use run_modes::{ControllerArgs, NodeArgs, WatermarkArgs};
 pub use store::StoreCommand;
@@ -182,31 +184,8 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Policy::Always)]
         pull_policy: Policy,
     },
-    /// Mount an image read-only on a directory, fetching it if necessary.
-    Mount {
-        /// The image, as for `pull`.
-        image: String,
-        /// The directory to mount on; it must exist.
-        target: PathBuf,
-        /// A sub-directory of the image to mount instead of its root.
-        #[arg(long)]
-        path: Option<PathBuf>,
-        /// Refuse to execute programs from the mount.
-        #[arg(long)]
-        noexec: bool,
-        /// The lowest accepted integrity level, as for the node plugin's --integrity.
-        #[arg(long, value_enum, default_value_t = Level::Fetch)]
-        verify: Level,
-        /// The platform, as for `pull`.
-        #[arg(long)]
-        platform: Option<String>,
-        /// What of it.
-        #[command(flatten)]
-        choice: ChoiceArgs,
-        /// When to ask the registry.
-        #[arg(long, value_enum, default_value_t = Policy::IfNotPresent)]
-        pull_policy: Policy,
-    },
+    /// Mount an image read-only on a directory, fetching it if necessary, or an image file of the composefs project's tools.
+    Mount(MountArgs),
     /// Remove a mount made by `mount`.
     Unmount {
         /// The directory it is mounted on.
