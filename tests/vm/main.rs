@@ -15,6 +15,7 @@ mod combined;
 mod damage;
 mod disk;
 mod guest;
+mod host;
 mod initramfs;
 mod machine;
 mod mounts;
