@@ -30,6 +30,7 @@ const OF_THE_RUN_MODE: [&str; 12] = [
     "--image-prefetch",
     "--stat-ahead",
     "--writable-max-size",
+    "--writable-max-disk-size",
 ];
 
 /// A node's directories. Lives through restarts of the plugin.

@@ -175,7 +175,7 @@ impl Mounter for FakeMounter {
     fn usage(&self, target: &Path) -> Result<Option<Usage>, MountError> {
         let state = self.lock();
         // Nobody can write here, so all is free.
-        let usage = |bytes| Usage { bytes, free_bytes: bytes, inodes: 1024, free_inodes: 1024 };
+        let usage = |UpperSpec { bytes, .. }| Usage { bytes, free_bytes: bytes, inodes: 1024, free_inodes: 1024 };
         Ok(state.topmost(target)?.and_then(|spec| spec.upper).map(usage))
     }
 

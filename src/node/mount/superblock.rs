@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::MountError;
+use super::{MountError, UpperSpec};
 use super::base::{BaseMounts, UPPER};
 use super::context::Context;
 use super::id_map::Users;
@@ -94,19 +94,19 @@ impl MountMethod {
         overlay
     }
 
-    /// As [`MountMethod::mount`], with a new upper of so many bytes over the image, which is this mount's alone.
+    /// As [`MountMethod::mount`], with a new upper over the image, which is this mount's alone.
     pub(super) fn mount_writable(
         &self,
         image: &ImageFile,
         objects: BorrowedFd<'_>,
         bases: &BaseMounts,
-        bytes: u64,
+        wanted: UpperSpec,
     ) -> Result<OwnedFd, MountError> {
         let subject = format!("image {}", image.digest());
         let erofs = self.erofs(image, &subject, bases)?;
-        let upper = Upper::new(bytes, &erofs, self.context.as_deref(), &subject)?;
+        let upper = Upper::new(wanted, (&erofs, bases), self.context.as_deref(), &subject)?;
         let store = StoreId::of(objects).map_err(|errno| MountError::kernel("fstat", &subject, errno))?;
-        let source = writable_source_of(&image.digest(), store, bytes);
+        let source = writable_source_of(&image.digest(), store, wanted);
         if self.layers == Layers::Descriptors {
             return self.overlay(&source, &erofs, objects, Some(&upper), &subject);
         }
@@ -166,7 +166,13 @@ impl MountMethod {
         match upper {
             None => context.flag("ro")?,
             // Links of one file stay links when it is changed, and the kernel refuses a second overlay over this upper.
-            Some(_) => context.string("index", "on")?,
+            Some(upper) => {
+                context.string("index", "on")?;
+                // Its end would wait for the disk, to write what nobody will read.
+                if upper.is_volatile() {
+                    context.flag("volatile")?;
+                }
+            }
         }
         context.string("metacopy", "on")?;
         context.string("redirect_dir", "on")?;

@@ -70,6 +70,7 @@ pub const LISTS: [&str; 38] = [
     "tokenRequests[0].audience=registry",
     "node.layoutDirs={/srv/images,/srv/more}",
     "node.writableMaxMiB=64",
+    "node.writableMaxDiskMiB=64",
     "sidecars.seLinuxType=spc_t",
     "networkPolicy.egress[0].ports[0].port=443",
     "networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus",
