@@ -191,7 +191,8 @@ async fn keep_volumes(
     let corrupt_images = CorruptImages::default();
     let noted = corrupt_images.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
-    let (least, writable) = (settings.integrity, writable(settings.writable_max_bytes, settings.writable_max_disk_bytes));
+    let (least, writable) =
+        (settings.integrity, writable(settings.writable_max_bytes, settings.writable_max_disk_bytes));
     let follow = settings.follow;
     let (opened, token) = (Arc::clone(&state), shutdown.clone());
     let kubelet = settings.node.kubelet_dir.clone();

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::integrity::Integrity;
 use composefs_csi::node::mount::{
-    Backing, Capabilities, IdRange, KernelMounter, Labelling, Layers, MountSpec, Mounter as _, UpperSpec, Verity,
+    Backing, Capabilities, IdRange, KernelMounter, Labelling, Layers, MountSpec, Mounter as _, UpperSpec,
+    Verity,
 };
 
 use crate::guest::{LENGTH, bench, is_6_12, start, whole};
@@ -153,7 +154,11 @@ pub fn writable() -> String {
         assert_eq!(mounter.mounted(&mine).unwrap(), Some(spec.clone()), "{layers}");
         assert_eq!(mounter.mounted_images().unwrap().here.into_iter().collect::<Vec<_>>(), [image]);
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let options = table.lines().find(|line| line.contains(if on_disk { "+disk:" } else { "+upper:" })).unwrap().to_owned();
+        let options = table
+            .lines()
+            .find(|line| line.contains(if on_disk { "+disk:" } else { "+upper:" }))
+            .unwrap()
+            .to_owned();
         assert!(options.contains("verity=require") && options.contains("index=on"), "{options}");
         std::fs::set_permissions(mine.join("d/file"), std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::rename(mine.join("d"), mine.join("e")).unwrap();

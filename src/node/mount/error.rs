@@ -216,7 +216,8 @@ impl MountError {
 
     /// There is no room for what a pod may write.
     pub(super) fn no_room(bytes: u64, subject: &str, errno: Errno) -> Self {
-        let (step, subject) = (format!("taking room for {bytes} bytes that the pod may write"), subject.to_owned());
+        let (step, subject) =
+            (format!("taking room for {bytes} bytes that the pod may write"), subject.to_owned());
         let remedy = "free room on the filesystem of the plugin's state directory (--state-dir), or ask for a smaller \
                       upperSizeLimit";
         Self::Kernel { step, subject, errno, messages: Vec::new(), remedy }

@@ -20,8 +20,8 @@ use super::store_mount::{Mount, StoreId};
 use super::superblock::MountMethod;
 use super::users::{Maker, Published};
 use super::{
-    Capabilities, IdRange, MountError, MountSpec, Mounter, SelinuxContext, UpperSpec, Usage, Verity, check, follow,
-    probe, relabel, selinux, table,
+    Capabilities, IdRange, MountError, MountSpec, Mounter, SelinuxContext, UpperSpec, Usage, Verity, check,
+    follow, probe, relabel, selinux, table,
 };
 use crate::image::objects::Objects;
 use crate::image::store::Mounted;

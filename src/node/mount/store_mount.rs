@@ -255,8 +255,7 @@ mod tests {
             ..ours()
         };
         for on_disk in [false, true] {
-            let spec =
-                MountSpec { image, path: PathBuf::new(), noexec: false, upper: Some(upper(on_disk)) };
+            let spec = MountSpec { image, path: PathBuf::new(), noexec: false, upper: Some(upper(on_disk)) };
             assert_eq!(on(on_disk).spec(), Some(spec));
         }
         let writable = || on(true);

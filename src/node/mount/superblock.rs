@@ -8,13 +8,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{MountError, UpperSpec};
 use super::base::{BaseMounts, UPPER};
 use super::context::Context;
 use super::id_map::Users;
 use super::object::ImageFile;
 use super::store_mount::{GUARDED, StoreId, mapped_source_of, source_of, writable_source_of};
 use super::upper::Upper;
+use super::{MountError, UpperSpec};
 use crate::sys::loop_device;
 use crate::sys::mount_attr::map_users;
 

@@ -102,7 +102,8 @@ fn on_disk(
     subject: &str,
 ) -> Result<OwnedFd, MountError> {
     let failed = |step: &'static str| move |errno| MountError::kernel(step, subject, errno);
-    let empty = EmptyExt4::for_bytes(bytes).ok_or_else(|| MountError::no_room(bytes, subject, Errno::FBIG))?;
+    let empty =
+        EmptyExt4::for_bytes(bytes).ok_or_else(|| MountError::no_room(bytes, subject, Errno::FBIG))?;
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = rustix::fs::openat(bases.directory(), ".", flags, Mode::RUSR | Mode::WUSR)
         .map_err(failed("making a file for the upper"))?;

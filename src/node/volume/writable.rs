@@ -83,7 +83,9 @@ impl WritableRefusal {
     pub fn kind(&self) -> Kind {
         match self {
             Self::TooLarge { .. } => Kind::Invalid,
-            Self::Forbidden { .. } | Self::Powerless(_) | Self::Level { .. } | Self::Users => Kind::Unsupported,
+            Self::Forbidden { .. } | Self::Powerless(_) | Self::Level { .. } | Self::Users => {
+                Kind::Unsupported
+            }
         }
     }
 }
@@ -127,7 +129,11 @@ mod tests {
                 let [bytes_here, disk_bytes] = if on_disk { [0, most] } else { [most, 0] };
                 let limit = WritableLimit { bytes: bytes_here, disk_bytes, lacking: Vec::new() };
                 let other = limit.allow(Upper { bytes: 1, on_disk: !on_disk }, &levels(least), None, policy);
-                assert_eq!(other, Err(WritableRefusal::Forbidden { on_disk: !on_disk }), "only where it is allowed");
+                assert_eq!(
+                    other,
+                    Err(WritableRefusal::Forbidden { on_disk: !on_disk }),
+                    "only where it is allowed"
+                );
                 limit.allow(Upper { bytes, on_disk }, &levels(least), None, policy)
             };
             let (in_memory, on_disk) = (allow(false), allow(true));
@@ -137,7 +143,8 @@ mod tests {
         let forbidden = WritableRefusal::Forbidden { on_disk: false };
         assert_eq!(allow(0, 1, Integrity::Fetch, None), Err(forbidden));
         let powerless = WritableLimit { bytes: 8, disk_bytes: 0, lacking: vec!["CHOWN", "FOWNER"] };
-        let refused = powerless.allow(Upper { bytes: 8, on_disk: false }, &levels(Integrity::Fetch), None, None);
+        let refused =
+            powerless.allow(Upper { bytes: 8, on_disk: false }, &levels(Integrity::Fetch), None, None);
         assert_eq!(refused, Err(WritableRefusal::Powerless("CHOWN, FOWNER".to_owned())));
         assert_eq!(allow(8, 8, Integrity::Mount, Some(Integrity::Mount)), Ok(()));
         assert_eq!(

@@ -24,7 +24,8 @@ fn free(path: &Path) -> u64 {
 /// The loop device of a file in this directory.
 fn device(directory: &Path) -> PathBuf {
     let of = directory.display().to_string();
-    let output = Command::new("losetup").args(["--list", "--noheadings", "--output", "NAME,BACK-FILE"]).output();
+    let output =
+        Command::new("losetup").args(["--list", "--noheadings", "--output", "NAME,BACK-FILE"]).output();
     let text = String::from_utf8(output.unwrap().stdout).unwrap();
     let line = text.lines().find(|line| line.contains(&of)).unwrap_or_else(|| panic!("{of}: {text}"));
     PathBuf::from(line.split_whitespace().next().unwrap())
@@ -88,7 +89,8 @@ async fn it_is_the_filesystem_that_ext4s_own_tools_know() {
     let plugin = machine.start().await;
     // Over the end of the first group, within it, and so that the last one would be too small.
     for (pod, limit) in [("small", "1Mi"), ("large", "64Mi"), ("odd", "33555Ki")] {
-        let target = publish(&plugin, on_disk(&machine, pod, &layout.reference("latest"), limit)).await.unwrap();
+        let target =
+            publish(&plugin, on_disk(&machine, pod, &layout.reference("latest"), limit)).await.unwrap();
         for number in 0..200 {
             fs::create_dir(target.join(format!("directory-{number}"))).unwrap();
         }
@@ -98,9 +100,14 @@ async fn it_is_the_filesystem_that_ext4s_own_tools_know() {
         let device = device(&machine.state().join("mounts"));
         rustix::fs::sync();
         copy_of(&device, &copy);
-        let output = Command::new("e2fsck").env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").args(["-f", "-n"]).arg(&copy).output();
+        let output = Command::new("e2fsck")
+            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+            .args(["-f", "-n"])
+            .arg(&copy)
+            .output();
         let output = output.unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{limit}: {said}");
         unpublish(&plugin, &machine, pod).await;
     }

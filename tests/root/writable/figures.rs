@@ -48,7 +48,9 @@ async fn what_a_writable_pod_costs() {
         let each = after.saturating_sub(before) / u64::from(PODS);
         println!("{what}: {:?} to begin, {:?} to end, {each} KiB each", median(begun), median(ended));
     };
-    for kind in ["read-only", "writable", "writable, walked", "writable, all modes changed", "writable, on disk"] {
+    for kind in
+        ["read-only", "writable", "writable, walked", "writable, all modes changed", "writable, on disk"]
+    {
         let (mut begun, mut ended) = (Vec::new(), Vec::new());
         let before = memory();
         for number in 0..PODS {

@@ -248,7 +248,8 @@ fn root_directory() -> Vec<u8> {
 
 /// A block of bits, of which the first `used` are set, and all from `end` on.
 fn bitmap(used: u64, end: u64) -> Vec<u8> {
-    let byte = |first: u64| (0..8).filter(|bit| first + bit < used || first + bit >= end).map(|bit| 1 << bit).sum();
+    let byte =
+        |first: u64| (0..8).filter(|bit| first + bit < used || first + bit >= end).map(|bit| 1 << bit).sum();
     (0..BLOCK).map(|number| byte(number * 8)).collect()
 }
 

@@ -63,7 +63,7 @@ fn what_is_gone_on_with_is_no_surplus() {
     let [first, second, third] = [b"1", b"2", b"3"].map(|name| keep(name));
     // All were written to just now, as after a restart in the middle of an image.
     assert_eq!([&first, &second, &third].map(have), [const { [MIB, 1 << 19] }; 3]);
-    [&first, &second].map(age);
+    [&first, &second].into_iter().for_each(age);
     assert_eq!(have(&second), [MIB, 1 << 19], "however large and old");
     assert_eq!(have(&first), [0, 0], "it was surplus then");
 }
