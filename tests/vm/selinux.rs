@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use composefs_csi::image::verity::VerityDigest;
-use composefs_csi::node::mount::{KernelMounter, MountError, MountSpec, Mounter as _, UpperSpec, SelinuxContext};
+use composefs_csi::node::mount::{
+    KernelMounter, MountError, MountSpec, Mounter as _, SelinuxContext, UpperSpec,
+};
 
 use crate::guest::{LENGTH, Test, run_rows, whole};
 use crate::support::mount::{Bench, Node, content};
