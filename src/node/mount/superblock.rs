@@ -3,13 +3,13 @@
 //! There are several methods. Which one works depends on the kernel and on the store's filesystem; the self-test
 //! finds out once, at the start.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::base::{BaseMounts, UPPER};
-use super::context::Context;
+use super::context::{Context, proc_path};
 use super::id_map::Users;
 use super::object::ImageFile;
 use super::store_mount::{GUARDED, StoreId, mapped_source_of, source_of, writable_source_of};
@@ -220,9 +220,4 @@ fn attach_loop(image: &ImageFile, subject: &str, bases: &BaseMounts) -> Result<O
         Errno::NOENT => MountError::no_loop_devices(subject, errno),
         errno => MountError::kernel("attaching a loop device", subject, errno),
     })
-}
-
-/// A path to an open file, independent of the file's name.
-pub(super) fn proc_path(file: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
 }

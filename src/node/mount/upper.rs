@@ -20,9 +20,8 @@ use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::base::{BaseMounts, PATH_DIRECTORY};
-use super::context::Context;
+use super::context::{Context, proc_path};
 use super::store_mount::GUARDED;
-use super::superblock::proc_path;
 use super::{MountError, UpperSpec};
 use crate::sys::loop_device;
 

@@ -96,7 +96,7 @@ async fn it_is_the_filesystem_that_ext4s_own_tools_know() {
             fs::create_dir(target.join(format!("directory-{number}"))).unwrap();
         }
         fs::write(target.join("directory-7/file"), noise(pod, 100_000)).unwrap();
-        rustix::fs::syncfs(&fs::File::open(&target).unwrap()).unwrap();
+        rustix::fs::syncfs(fs::File::open(&target).unwrap()).unwrap();
         let copy = machine.path().join(format!("{pod}.ext4"));
         let device = device(&machine.state().join("mounts"));
         rustix::fs::sync();
