@@ -238,7 +238,7 @@ impl<'a> Report<'a> {
             "\n## Many images on one base\n\n{images} images, each of the same layer of {files} files and 20 files of its own, \
              all mounted, and every file looked at (`stat`) in each. Contents are left out; each way has them once. On disk: what \
              is no file's content, without inodes. Memory: what the kernel charges to a cgroup for it, its own (inodes, names, \
-             superblocks) and pages of metadata.\n\n\
+             superblocks) and pages of metadata; a disk filesystem's own blocks are not charged.\n\n\
              | | metadata on disk, MB | an image | kernel memory, MB | an image | pages, MB | an image |\n\
              |---|---|---|---|---|---|---|"
         ));
