@@ -120,7 +120,9 @@ impl Node {
         let before = self.objects();
         let error = self.take(image).await.unwrap_err();
         assert!(matches!(error, PullError::Lazy { .. }), "{error}");
-        assert_eq!(self.objects(), before, "nothing of it stays: {error}");
+        // The image whose digest counts may be there, whatever its map is.
+        let stays = usize::from(error.kind() == Kind::Invalid);
+        assert!(self.objects() <= before + stays, "no other image was stored: {error}");
         (error.kind(), error.to_string())
     }
 }
@@ -168,7 +170,7 @@ async fn what_is_published_in_a_registry_is_what_a_node_takes() {
     let registry = Registry::start(Options::default());
     let desk = desk(Some(&registry));
     let layout = Layout::of(&image());
-    let reference = registry.push(&layout.reference("latest"), "team/app:1", &[]);
+    let reference = registry.push(&layout.reference("latest"), "team/app:1", &["--preserve-digests"]);
     let hosts = [registry.host()];
     let node = Node::accepting(&hosts);
     assert!(node.take(&reference).await.unwrap().is_none(), "nothing is published");
@@ -203,7 +205,7 @@ async fn what_is_published_in_a_registry_is_what_a_node_takes() {
     assert_eq!((&seen["by_range"], &seen["by_stream"]), (&json!(2), &json!(2)));
     // Another registry gets the same artifact of the same image.
     let elsewhere = Registry::start(Options::default());
-    let copied = elsewhere.push(&layout.reference("latest"), "team/app:1", &[]);
+    let copied = elsewhere.push(&layout.reference("latest"), "team/app:1", &["--preserve-digests"]);
     let there = self::desk(Some(&elsewhere)).run(&["seal", "--lazy", &copied]);
     assert_eq!(there["platforms"][0]["lazy"]["artifact"], row["lazy"]["artifact"]);
 }
