@@ -134,8 +134,9 @@ impl Artifact {
 
     /// The manifest.
     pub fn manifest(&self) -> Vec<u8> {
-        let mut layers = vec![self.image.descriptor(IMAGE), self.map.descriptor(MAP)];
-        layers[0]["annotations"][self.seal.annotation] = self.seal.digest.hex().into();
+        let mut image = self.image.descriptor(IMAGE);
+        image["annotations"][self.seal.annotation] = self.seal.digest.hex().into();
+        let mut layers = vec![image, self.map.descriptor(MAP)];
         layers.extend(self.first.map(|first| first.descriptor(FIRST)));
         let Descriptor { media_type, digest, size, .. } = &self.subject;
         let mut manifest = json!({

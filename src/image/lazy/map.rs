@@ -101,7 +101,7 @@ impl OffsetMap {
         if layers as usize > limits.layers || records > limits.inodes as u64 {
             return Err(malformed(format!("has {layers} layers and {records} objects, which is too many")));
         }
-        let expected = HEADER as u64 + u64::from(layers) * LAYER as u64 + records * RECORD as u64;
+        let expected = Self::bytes_of(u64::from(layers), records);
         if bytes.len() as u64 != expected {
             return Err(malformed(format!("has {} bytes instead of {expected}", bytes.len())));
         }
@@ -115,7 +115,12 @@ impl OffsetMap {
 
     /// The most bytes that a map of an image within `limits` has.
     pub fn bytes_max(limits: &ImageLimits) -> u64 {
-        (HEADER + limits.layers.saturating_mul(LAYER)) as u64 + (limits.inodes as u64).saturating_mul(RECORD as u64)
+        Self::bytes_of(limits.layers as u64, limits.inodes as u64)
+    }
+
+    fn bytes_of(layers: u64, records: u64) -> u64 {
+        let layers = layers.saturating_mul(LAYER as u64);
+        records.saturating_mul(RECORD as u64).saturating_add(layers).saturating_add(HEADER as u64)
     }
 
     /// The fs-verity digest of the composefs image whose objects these are.
@@ -253,7 +258,7 @@ struct Head {
 impl Head {
     /// `None` if the bytes end before it does.
     fn read(fields: &mut Fields<'_>) -> Option<Result<Self, LazyError>> {
-        let (magic, version, algorithm) = (fields.array()?, fields.u32()?, fields.u32()?);
+        let (magic, version, algorithm) = (fields.array::<8>()?, fields.u32()?, fields.u32()?);
         let (layers, reserved, records) = (fields.u32()?, fields.u32()?, fields.u64()?);
         let image = VerityDigest(fields.array()?);
         Some(match (magic, version, algorithm, reserved) {
