@@ -106,7 +106,9 @@ impl OffsetMap {
             return Err(malformed(format!("has {} bytes instead of {expected}", bytes.len())));
         }
         let layers: Vec<MapLayer> = (0..layers)
-            .map(|_| MapLayer::read(&mut fields).ok_or_else(|| malformed("describes a layer of no known form")))
+            .map(|_| {
+                MapLayer::read(&mut fields).ok_or_else(|| malformed("describes a layer of no known form"))
+            })
             .collect::<Result<_, _>>()?;
         let map = Self { image, layers, records: bytes.slice(bytes.len() - fields.0.len()..) };
         map.check(limits)?;
@@ -180,7 +182,8 @@ impl OffsetMap {
             if last.is_some_and(|last| last >= located.object) {
                 return Err(malformed("is not sorted, or has an object twice"));
             }
-            let layer = self.layers.get(located.layer).ok_or_else(|| malformed("names a layer that is not there"))?;
+            let layer =
+                self.layers.get(located.layer).ok_or_else(|| malformed("names a layer that is not there"))?;
             if !located.fits(layer) {
                 return Err(malformed(format!("has object {} where it cannot be", located.object)));
             }
@@ -219,8 +222,7 @@ impl Located {
             }
             (Place::Own(frames), Packing::Zstd) => lies_within(frames),
             (Place::Shared(frames, offset), Packing::Zstd) => {
-                lies_within(frames)
-                    && offset.checked_add(self.size).is_some_and(|end| end <= SHARED_MAX)
+                lies_within(frames) && offset.checked_add(self.size).is_some_and(|end| end <= SHARED_MAX)
             }
             (Place::Own(_), Packing::Stream) | (Place::Shared(..), Packing::Raw | Packing::Stream) => false,
         };

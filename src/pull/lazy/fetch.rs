@@ -95,8 +95,10 @@ fn unpack_into(
     expected: VerityDigest,
     image: &str,
 ) -> Result<(), Failed> {
-    let unreadable =
-        |error: io::Error| LazyError::Malformed { part: IMAGE, why: format!("cannot be decompressed: {error}") };
+    let unreadable = |error: io::Error| LazyError::Malformed {
+        part: IMAGE,
+        why: format!("cannot be decompressed: {error}"),
+    };
     let mut decoder = blob.decoder(packed).map_err(unreadable)?;
     let mut object = objects.expecting(&expected).about(image)?;
     let (mut buffer, mut size) = (vec![0; BUFFER], 0_u64);

@@ -56,7 +56,9 @@ pub async fn places(
         for (object, size, place) in found {
             let located = Located { object, size, layer: number, place };
             match places.objects.get_mut(&object) {
-                Some(known) if known.place == Place::Stream && located.place != Place::Stream => *known = located,
+                Some(known) if known.place == Place::Stream && located.place != Place::Stream => {
+                    *known = located
+                }
                 Some(_) => {}
                 None => drop(places.objects.insert(object, located)),
             }
@@ -167,7 +169,6 @@ impl Finder<'_> {
                             found.push((object, size, range.map_or(Place::Stream, Place::Own)));
                         }
                     }
-                    // The rest would be one entry off.
                     Some(Err(error)) => failed = failed.take().or(Some(error)),
                     None => {}
                 });
