@@ -67,8 +67,8 @@ pub use error::PullError;
 pub use excess::Excess;
 pub use gauges::PullGauges;
 pub use lazy::{
-    Covered, LazyImage, LazyOffer, Offers, Places, artifact_subject, by_seal, by_signature, fetch_map, is_about,
-    offers, places,
+    Covered, LazyImage, LazyOffer, Offers, Places, artifact_subject, by_seal, by_signature, fetch_map,
+    is_about, offers, places,
 };
 pub use limits::{Kept, PullLimits};
 pub use manifest_path::ManifestPath;
