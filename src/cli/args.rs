@@ -199,7 +199,7 @@ pub enum Command {
         #[arg(long)]
         files: bool,
         /// Ask the registry instead, and list what would be fetched: layers, and the files of an artifact. Nothing but
-        /// manifest and config is.
+        /// manifest and config is, and what is published for the image to start lazily.
         #[arg(long, conflicts_with = "files")]
         remote: bool,
         /// The platform, as for `pull`. A digest needs none.
@@ -237,6 +237,14 @@ pub enum Command {
         /// Replace a different digest that is already in the manifest.
         #[arg(long)]
         force: bool,
+        /// Publish beside each manifest what nodes need to start the image before its content is there: the composefs image,
+        /// and a map of where each file is. An image that is sealed already stays as it is.
+        #[arg(long)]
+        lazy: bool,
+        /// What is read first when the image starts, in this order: a file of lines, each a path in the image that begins
+        /// with `/`, or an object's digest. Without it the list that was published before stays.
+        #[arg(long, value_name = "FILE", requires = "lazy")]
+        first: Option<PathBuf>,
     },
     /// Push a directory as an image or an artifact. The same files give the same digest, and what the registry has is not
     /// sent again.

@@ -48,3 +48,4 @@ pub(in crate::image) use room::Room;
 pub use room::Shortage;
 pub(in crate::image) use sources::ObjectSources;
 pub(in crate::image) use strangers::Strangers;
+pub use writer::ExpectedObject;
