@@ -13,6 +13,7 @@
 //!   they name, so an object that a record names is complete, and the others are not needed. Nothing has to
 //!   be hashed.
 //! * Long runs of zeros are holes: they take no space, and neither the content nor its digest differs.
+//! * Whoever waits for an object is told when it has its name ([`Arrivals`]).
 //! * Who puts an object can be told to say so first ([`Keep`]): then no sweep removes it before a record names it.
 //!
 //! Cost: one statx for content that is here already; for new content also open, write, link and close, and
@@ -20,6 +21,7 @@
 //! a layer together on disk. (ext4 skips inodes that were freed in the last minutes one by one: a pull
 //! right after a large sweep spends about 60 us more per object.)
 
+mod arrivals;
 mod directory;
 mod error;
 mod examine;
@@ -34,6 +36,7 @@ mod sweep;
 mod tests;
 mod writer;
 
+pub use arrivals::Arrivals;
 pub use directory::Objects;
 pub(in crate::image) use directory::Sealing;
 pub use error::ObjectError;

@@ -10,6 +10,7 @@
 //! <state>/mounts/<64 hex>.lower the EROFS mount alone, for a moment, on kernels before 6.15
 //! <state>/mounts/<64 hex>.mapped, .top  what a pod with a user namespace, or with a volume that follows a tag, gets, while
 //!                               it is put together
+//! <state>/mounts/<64 hex>.waiting  the FUSE mount of one that is mounted lazily, for a moment, on kernels before 6.15
 //! <state>/mounts/<64 hex>.upper, .writable  what a pod gets that may write, likewise
 //! ```
 //!
@@ -25,6 +26,8 @@ pub mod fake;
 mod follow;
 mod id_map;
 mod kernel;
+mod lazy;
+mod lazy_probe;
 mod mountinfo;
 mod object;
 mod probe;
@@ -47,6 +50,7 @@ pub use capabilities::{Capabilities, Verity};
 pub use error::MountError;
 pub use follow::CURRENT;
 pub use kernel::{KernelMounter, unmount};
+pub use lazy::{LazyMount, Wanted};
 pub use propagation::{NotShared, reaches_kubelet};
 pub use selinux::{BadContext, Labelling, SelinuxContext};
 pub use superblock::{Backing, Layers};

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
+use super::arrivals::Listeners;
 use super::error::ObjectError;
 use super::keep::Keep;
 use super::metrics::ObjectMetrics;
@@ -35,6 +36,7 @@ pub(super) struct Inner {
     pub(super) room: Room,
     pub(super) strangers: Strangers,
     pub(super) metrics: ObjectMetrics,
+    pub(super) listeners: Listeners,
 }
 
 /// Which objects have fs-verity.
@@ -113,6 +115,7 @@ impl Objects {
             room,
             strangers: Strangers::default(),
             metrics: ObjectMetrics::default(),
+            listeners: Listeners::default(),
         };
         Ok(Self { inner: Arc::new(inner), keeper: None })
     }

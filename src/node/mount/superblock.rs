@@ -84,10 +84,10 @@ impl MountMethod {
             Some(users) => mapped_source_of(&image.digest(), store, users.range),
         };
         if self.layers == Layers::Descriptors {
-            return self.overlay(&source, &erofs, objects, None, &subject);
+            return self.overlay(&source, &erofs, &[objects], None, &subject);
         }
         let lower = bases.attach_lower(&erofs, image)?;
-        let overlay = self.overlay(&source, &erofs, objects, None, &subject);
+        let overlay = self.overlay(&source, &erofs, &[objects], None, &subject);
         // The overlay has its own clones of the layers' mounts. An open descriptor would keep the lower mount busy.
         drop(erofs);
         lower.remove()?;
@@ -108,12 +108,12 @@ impl MountMethod {
         let store = StoreId::of(objects).map_err(|errno| MountError::kernel("fstat", &subject, errno))?;
         let source = writable_source_of(&image.digest(), store, bytes);
         if self.layers == Layers::Descriptors {
-            return self.overlay(&source, &erofs, objects, Some(&upper), &subject);
+            return self.overlay(&source, &erofs, &[objects], Some(&upper), &subject);
         }
         // All layers must be attached, the upper as well.
         let lower = bases.attach_lower(&erofs, image)?;
         let overlay = bases.attach_aside(upper.filesystem(), UPPER, image).and_then(|attached| {
-            let overlay = self.overlay(&source, &erofs, objects, Some(&upper), &subject);
+            let overlay = self.overlay(&source, &erofs, &[objects], Some(&upper), &subject);
             drop(upper);
             attached.remove()?;
             overlay
@@ -153,11 +153,12 @@ impl MountMethod {
         })
     }
 
-    fn overlay(
+    /// An overlay of the metadata over `data`: contents are looked for in these one after another.
+    pub(super) fn overlay(
         &self,
         source: &str,
         erofs: &OwnedFd,
-        objects: BorrowedFd<'_>,
+        data: &[BorrowedFd<'_>],
         upper: Option<&Upper>,
         subject: &str,
     ) -> Result<OwnedFd, MountError> {
@@ -177,14 +178,17 @@ impl MountMethod {
         match self.layers {
             Layers::Descriptors => {
                 context.descriptor("lowerdir+", erofs)?;
-                context.descriptor("datadir+", objects)?;
+                data.iter().try_for_each(|layer| context.descriptor("datadir+", layer))?;
             }
             Layers::Paths => {
                 context.string("lowerdir+", &proc_path(erofs.as_fd()))?;
-                context.string("datadir+", &proc_path(objects))?;
+                data.iter().try_for_each(|layer| context.string("datadir+", &proc_path(*layer)))?;
             }
             Layers::Classic => {
-                let layers = format!("{}::{}", proc_path(erofs.as_fd()), proc_path(objects));
+                let mut layers = proc_path(erofs.as_fd());
+                for layer in data {
+                    layers = format!("{layers}::{}", proc_path(*layer));
+                }
                 context.string("lowerdir", &layers)?;
             }
         }

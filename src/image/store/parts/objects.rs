@@ -9,7 +9,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::image::objects::Objects;
+use crate::image::objects::{Arrivals, Objects};
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
 use crate::image::store::hold::Hold;
@@ -48,6 +48,11 @@ impl StoredObjects {
             }
         })?;
         Ok(self.objects.kept_by(Arc::new(hold.clone())))
+    }
+
+    /// Tells `listener` of every object that this process writes, as long as the listener lives.
+    pub fn tell(&self, listener: &Arc<dyn Arrivals>) {
+        self.objects.tell(listener);
     }
 
     /// Where an object is, or would be.
