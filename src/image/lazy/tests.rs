@@ -1,0 +1,1 @@
+//! Maps, lists and artifacts, sound and hostile.
