@@ -137,9 +137,10 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
             let wanted = Wanted::parse(image, platform.as_deref())?.choosing(choice.parse()?);
             images::pull(&engine()?, wanted, (*pull_policy).into(), output).await
         }
-        Command::Mount { image, target, path, noexec, verify, platform, choice, pull_policy } => {
+        Command::Mount { image, target, path, noexec, verify, lazy, platform, choice, pull_policy } => {
             let wanted = Wanted::parse(image, platform.as_deref())?.choosing(choice.parse()?);
-            let options = mounts::Options { path: path.clone(), noexec: *noexec, least: (*verify).into() };
+            let (path, least) = (path.clone(), (*verify).into());
+            let options = mounts::Options { path, noexec: *noexec, least, lazy: *lazy };
             mounts::mount(&engine()?, wanted, (*pull_policy).into(), target, options, output).await
         }
         Command::Unmount { target } => mounts::unmount(&engine()?, target, output),

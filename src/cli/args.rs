@@ -197,6 +197,10 @@ pub enum Command {
         /// The lowest accepted integrity level, as for the node plugin's --integrity.
         #[arg(long, value_enum, default_value_t = Level::Fetch)]
         verify: Level,
+        /// Mount at once if the image was published for that (`seal --lazy`), and bring its content then: the command goes on
+        /// until all has come, and opens of what is missing wait. Needs fs-verity and Linux 6.12.
+        #[arg(long)]
+        lazy: bool,
         /// The platform, as for `pull`.
         #[arg(long)]
         platform: Option<String>,

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use super::base::BaseMounts;
 use super::context::Context;
 use super::object::ImageFile;
@@ -17,6 +19,7 @@ use super::superblock::{Layers, MountMethod};
 use super::{KernelMounter, MountError, MountSpec};
 use crate::image::objects::{Arrivals, Objects};
 use crate::image::verity::VerityDigest;
+use crate::kind::Kind;
 use crate::node::fuse::{Bell, Connection, ObjectNames, Server, Supply};
 
 /// An image that is mounted, and whose objects are yet to come. Dropped, opens of missing objects give ENOTCONN; what is here,
@@ -34,9 +37,15 @@ impl LazyMount {
         &self.bell
     }
 
-    /// What tells readers that objects do not come at present.
-    pub fn bell(&self) -> Bell {
-        self.server.bell()
+    /// Tells all who wait that objects do not come at present, because of a failure of this kind. Who opens a file after
+    /// that waits again.
+    pub fn fail(&self, kind: Kind) {
+        self.server.bell().fail(match kind {
+            Kind::Exhausted => Errno::NOSPC,
+            Kind::Transient | Kind::Busy => Errno::HOSTUNREACH,
+            // Never ENOENT: the file is in the image.
+            _ => Errno::IO,
+        });
     }
 
     /// Whether nothing shows the image any more.
@@ -136,13 +145,14 @@ impl KernelMounter {
         &self,
         spec: &MountSpec,
         target: &Path,
-        objects: ObjectNames,
+        objects: impl IntoIterator<Item = VerityDigest>,
         wanted: impl Wanted + 'static,
     ) -> Result<LazyMount, MountError> {
         let refused = |why| MountError::NotLazily { image: spec.image, why };
         self.can_be_lazy().map_err(|why| refused(why.to_owned()))?;
         let connection = open_connection().map_err(refused)?;
         let supply = Arc::new(FromStore { objects: self.contents().clone(), wanted });
+        let objects = ObjectNames::new(objects);
         let server = self.mount_anew(spec, target, |method, image, at, bases| {
             method.mount_lazily(image, at, bases, connection, (objects, supply))
         })?;

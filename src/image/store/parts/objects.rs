@@ -60,6 +60,14 @@ impl StoredObjects {
         self.objects.path(digest)
     }
 
+    /// Whether the object is here in full, as [`Objects::contains`]. Blocking.
+    ///
+    /// # Errors
+    /// Those of statx(2) other than `ENOENT`.
+    pub fn contains(&self, digest: &VerityDigest, size: u64) -> Result<bool, StoreError> {
+        Ok(self.objects.contains(digest, size)?)
+    }
+
     /// All bytes of an object, for what is held in memory whole: composefs images. Whether they are the right ones is for
     /// the caller to see. Blocking.
     ///
