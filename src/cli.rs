@@ -156,8 +156,9 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         Command::Digest { image, rules, platform } => {
             images::digest(&engine()?, Wanted::parse(image, platform.as_deref())?, *rules, output).await
         }
-        Command::Seal { image, rules, tag, force } => {
-            let options = seal::Options { rules: (*rules).into(), tag: tag.clone(), force: *force };
+        Command::Seal { image, rules, tag, force, lazy, first } => {
+            let (rules, tag, first) = ((*rules).into(), tag.clone(), first.clone());
+            let options = seal::Options { rules, tag, force: *force, lazy: *lazy, first };
             seal::seal(&engine()?, &cli.engine(PARALLEL_LAYERS), image, options, output).await
         }
         // Needs no store: a machine that builds has none.

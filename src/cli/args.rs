@@ -262,6 +262,14 @@ pub enum Command {
         /// Replace a different digest that is already in the manifest.
         #[arg(long)]
         force: bool,
+        /// Publish beside each manifest what nodes need to start the image before its content is there: the composefs image,
+        /// and a map of where each file is. An image that is sealed already stays as it is.
+        #[arg(long)]
+        lazy: bool,
+        /// What is read first when the image starts, in this order: a file of lines, each a path in the image that begins
+        /// with `/`, or an object's digest. Without it the list that was published before stays.
+        #[arg(long, value_name = "FILE", requires = "lazy")]
+        first: Option<PathBuf>,
     },
     /// Push a directory as an image or an artifact. The same files give the same digest, and what the registry has is not
     /// sent again.

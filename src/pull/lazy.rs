@@ -11,10 +11,13 @@
 mod fetch;
 mod judge;
 mod offers;
+mod places;
 
 use std::sync::Arc;
 
+pub use judge::{artifact_subject, by_seal, by_signature};
 pub use offers::{LazyOffer, Offers, offers};
+pub use places::{Places, places};
 
 use super::builders::memory_to_read;
 use super::error::About as _;
@@ -89,8 +92,9 @@ impl Puller {
         let seal = Seal::of(&path.manifest).about(&image)?;
         let Offers { good, bad } = offers(source, &path.digest).await.about(&image)?;
         let mut refused = bad.into_iter().next();
-        for LazyOffer { digest, artifact } in good.into_iter().take(TRIED_MAX) {
-            let wanted = Wanted { request, source, path, image: &image, digest, artifact: &artifact, seal };
+        for offer in good.into_iter().take(TRIED_MAX) {
+            let digest = offer.digest;
+            let wanted = Wanted { request, source, path, image: &image, offer: &offer, seal };
             match self.take_offer(&wanted).await? {
                 Ok(lazy) => {
                     tracing::info!(
@@ -117,7 +121,8 @@ impl Puller {
 
     /// Fetches what an artifact offers and checks it. The inner error says why it cannot be used.
     async fn take_offer(&self, wanted: &Wanted<'_>) -> Result<Result<LazyImage, LazyError>, PullError> {
-        let Wanted { request, source, path, image, artifact, .. } = *wanted;
+        let Wanted { request, source, path, image, offer, .. } = *wanted;
+        let artifact = &offer.artifact;
         let covered = match self.covered(wanted).await? {
             Ok(covered) => covered,
             Err(error) => return Ok(Err(error)),
@@ -146,7 +151,7 @@ impl Puller {
             Err(error) => return Ok(Err(error)),
         };
         Ok(Ok(LazyImage {
-            artifact: wanted.digest,
+            artifact: offer.digest,
             seal: artifact.seal,
             covered,
             image_size: artifact.image.unpacked,
@@ -187,8 +192,7 @@ struct Wanted<'a> {
     source: &'a Arc<dyn Source>,
     path: &'a ManifestPath,
     image: &'a str,
-    digest: Digest,
-    artifact: &'a Artifact,
+    offer: &'a LazyOffer,
     /// The seal of the manifest.
     seal: Option<Seal>,
 }

@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "node::service",
             "image::access",
             "image::composefs",
+            "image::entry",
             "image::lazy",
             "pull",
             "push",

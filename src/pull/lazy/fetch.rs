@@ -13,6 +13,7 @@ use crate::image::store::{Hold, Store};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::{Digest, Hasher};
 use crate::oci::limits::ImageLimits;
+use crate::oci::manifest::Descriptor;
 use crate::oci::{BlobStream, Source, SourceError};
 use crate::pull::error::About as _;
 use crate::pull::{PullError, background};
@@ -42,7 +43,7 @@ pub async fn fetch_map(
     }
     let read =
         move |packed: &mut Chunks| Ok(OffsetMap::read(blob.unpack(packed, MAP)?.into(), &limits)?);
-    fetch(source, &blob, image, || Box::new(read)).await
+    fetch(source, &blob.to_fetch(), image, || Box::new(read)).await
 }
 
 /// Fetches the list of first uses of an artifact; an empty one if it has none.
@@ -59,7 +60,7 @@ pub(super) async fn fetch_first(
         return Ok(Err(LazyError::TooLarge { part: FIRST, limit: FirstList::BYTES_MAX }));
     }
     let read = move |packed: &mut Chunks| Ok(FirstList::read(&blob.unpack(packed, FIRST)?)?);
-    fetch(source, &blob, image, || Box::new(read)).await
+    fetch(source, &blob.to_fetch(), image, || Box::new(read)).await
 }
 
 /// Fetches the composefs image of an artifact into the store, where `hold` keeps it, if its digest is the one that counts.
@@ -80,7 +81,7 @@ pub(super) async fn fetch_image(
             unpack_into(&objects, packed, &blob, expected, &image)
         })
     };
-    fetch(source, &blob, image, work).await
+    fetch(source, &blob.to_fetch(), image, work).await
 }
 
 /// Decompresses an image to an object, if it is the one with this digest.
@@ -115,10 +116,10 @@ fn unpack_into(
 }
 
 /// What becomes of a blob's bytes, on a thread of its own.
-type Work<T> = Box<dyn FnOnce(&mut Chunks) -> Result<T, Failed> + Send>;
+pub(super) type Work<T> = Box<dyn FnOnce(&mut Chunks) -> Result<T, Failed> + Send>;
 
 /// Why it came to nothing.
-enum Failed {
+pub(super) enum Failed {
     Lazy(LazyError),
     Pull(PullError),
 }
@@ -136,9 +137,9 @@ impl From<PullError> for Failed {
 }
 
 /// Fetches a blob through the work that `work` makes. One that comes damaged is fetched once more.
-async fn fetch<T: Send + 'static>(
+pub(super) async fn fetch<T: Send + 'static>(
     source: &dyn Source,
-    blob: &PackedBlob,
+    blob: &Descriptor,
     image: &str,
     work: impl Fn() -> Work<T>,
 ) -> Result<Result<T, LazyError>, PullError> {
@@ -153,11 +154,11 @@ async fn fetch<T: Send + 'static>(
 
 async fn fetch_once<T: Send + 'static>(
     source: &dyn Source,
-    blob: &PackedBlob,
+    blob: &Descriptor,
     image: &str,
     work: Work<T>,
 ) -> Result<Result<T, LazyError>, PullError> {
-    let stream = source.blob(&blob.to_fetch()).await.about(image)?;
+    let stream = source.blob(blob).await.about(image)?;
     let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
     let job = background(image, move || {
         let mut chunks = Chunks { receiver, chunk: Bytes::new(), hasher: Hasher::default() };
@@ -190,7 +191,7 @@ async fn feed(mut stream: BlobStream, sender: mpsc::Sender<Bytes>) -> Result<(),
 }
 
 /// The bytes of a blob as they arrive, hashed.
-struct Chunks {
+pub(super) struct Chunks {
     receiver: mpsc::Receiver<Bytes>,
     chunk: Bytes,
     hasher: Hasher,

@@ -25,6 +25,8 @@ pub struct Offers {
 pub struct LazyOffer {
     /// Its manifest's digest.
     pub digest: Digest,
+    /// Bytes of it.
+    pub size: u64,
     /// What it says.
     pub artifact: Artifact,
 }
@@ -53,12 +55,14 @@ pub async fn offers(source: &Arc<dyn Source>, subject: &Digest) -> Result<Offers
             Err(error) => return Err(error),
         };
         match Artifact::parse(&raw.bytes, subject) {
-            Ok(Some(artifact)) => offers.good.push(LazyOffer { digest, artifact }),
+            Ok(Some(artifact)) => {
+                offers.good.push(LazyOffer { digest, size: raw.bytes.len() as u64, artifact });
+            }
             Ok(None) => {}
             Err(error) => offers.bad.push((digest, error)),
         }
     }
-    offers.good.sort_by_key(|LazyOffer { digest, artifact }| {
+    offers.good.sort_by_key(|LazyOffer { digest, artifact, .. }| {
         (std::cmp::Reverse((artifact.revision, artifact.first.is_some())), *digest)
     });
     Ok(offers)
