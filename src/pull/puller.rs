@@ -9,7 +9,7 @@ use super::execute::Execution;
 use super::pulls::Pulls;
 use super::{
     Busy, Combination, ImageRequest, Images, PullError, PullGauges, PullLimits, PullMetrics, PullUnderWay,
-    Ready, Start, start,
+    Ready,
 };
 use crate::image::access::AccessRule;
 use crate::image::store::Store;
@@ -87,16 +87,9 @@ impl Puller {
         resolve().await.about(&reference.to_string())
     }
 
-    /// Looks for an image that is wanted at once: what it needs to be mounted before its content is here, if it is not.
-    /// Fetches nothing but that.
-    ///
-    /// # Errors
-    /// As of [`Images::ensure`]; [`PullError::Lazy`] if something was published for it, and none of it can be used;
-    /// [`PullError::NoRoom`] if the content would not fit.
-    pub async fn start(&self, request: &ImageRequest) -> Result<Start, PullError> {
-        self.pulls.sources().ask_helpers(&request.reference, &request.credentials).await;
-        let looked = Execution::new(&self.pulls, request)?.run_until_missing(self.require_digest).await?;
-        start::start(self, request, looked).await
+    /// Whether images must carry their composefs digest.
+    pub(super) fn requires_digest(&self) -> bool {
+        self.require_digest
     }
 
     pub(super) fn pulls(&self) -> &Pulls {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::bring::{Bring, Wishes};
 use super::error::About as _;
-use super::execute::Looked;
+use super::execute::{Execution, Looked};
 use super::excess::Excess;
 use super::lazy::{Covered, LazyImage};
-use super::{ImageRequest, PullError, Puller, Ready, StoredPart, blocking, write};
+use super::{ImageRequest, ManifestPath, PullError, Puller, Ready, StoredPart, blocking, write};
 use crate::image::store::{Held, StoreError};
 use crate::image::tree::Stop;
 use crate::oci::Source;
@@ -81,12 +81,29 @@ impl Started {
     }
 }
 
+impl Puller {
+    /// Looks for an image that is wanted at once: what it needs to be mounted before its content is here, if it is not.
+    /// Fetches nothing but that.
+    ///
+    /// # Errors
+    /// As of [`Images::ensure`](super::Images::ensure); [`PullError::Lazy`] if something was published for it, and none of it
+    /// can be used; [`PullError::NoRoom`] if the content would not fit.
+    pub async fn start(&self, request: &ImageRequest) -> Result<Start, PullError> {
+        self.pulls().sources().ask_helpers(&request.reference, &request.credentials).await;
+        let execution = Execution::new(self.pulls(), request)?;
+        match execution.run_until_missing(self.requires_digest()).await? {
+            Looked::Here(ready) => Ok(Start::Here(ready)),
+            Looked::Missing { path, admission, source } => start(self, request, (path, admission, source)).await,
+        }
+    }
+}
+
 /// Looks for what was published, and whether this node may and can show it.
-pub(super) async fn start(puller: &Puller, request: &ImageRequest, looked: Looked) -> Result<Start, PullError> {
-    let (path, admission, source) = match looked {
-        Looked::Here(ready) => return Ok(Start::Here(ready)),
-        Looked::Missing { path, admission, source } => (path, admission, source),
-    };
+async fn start(
+    puller: &Puller,
+    request: &ImageRequest,
+    (path, admission, source): (Arc<ManifestPath>, Option<Admission>, Arc<dyn Source>),
+) -> Result<Start, PullError> {
     let name = request.reference.to_string();
     if !request.choice.is_all() {
         return Ok(Start::Whole("only a part of it is wanted, and what was published is of all of it".to_owned()));
