@@ -224,7 +224,7 @@ pub enum Command {
         #[arg(long)]
         files: bool,
         /// Ask the registry instead, and list what would be fetched: layers, and the files of an artifact. Nothing but
-        /// manifest and config is.
+        /// manifest and config is, and what is published for the image to start lazily.
         #[arg(long, conflicts_with = "files")]
         remote: bool,
         /// The platform, as for `pull`. A digest needs none.

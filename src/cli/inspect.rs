@@ -83,7 +83,7 @@ pub async fn remote(settings: &EngineSettings, wanted: Wanted, output: Output) -
     let top = source.resolve_to_read(&wanted.reference.version()).await?;
     let path = ManifestPath::resolve_platform(&*source, top, limits, &wanted.platform, &image).await?;
     let outline = pull::outline(&*source, &path.manifest, &wanted.choice, limits, &image).await?;
-    let lazy = lazy::look(settings, &source, &path, &wanted.reference).await?;
+    let lazy = lazy::look(settings, &source, &path, &wanted.reference).await;
     let remote = Remote { image, manifest: path.digest, outline, lazy };
     output::show(output, &remote, |r| {
         let rows: Vec<_> = [["HOLDS", "SIZE", "MODE", "BLOB", ""].map(String::from).to_vec()]

@@ -25,6 +25,7 @@ mod hostile;
 mod key_place;
 mod kubernetes;
 mod layers;
+mod lazy;
 mod levels;
 mod many;
 mod mirrors;

@@ -62,7 +62,18 @@ impl fmt::Display for Lazy {
 
 /// Looks for artifacts, and at the map of the first that the policy lets count. The composefs image is not fetched, so what is
 /// said of it is what the artifact says.
+/// A registry that does not tell is no reason to say nothing of the image.
 pub async fn look(
+    settings: &EngineSettings,
+    source: &Arc<dyn Source>,
+    path: &ManifestPath,
+    reference: &Reference,
+) -> Lazy {
+    let looked = best(settings, source, path, reference).await;
+    looked.unwrap_or_else(|error| Lazy::not(None, format!("it cannot be looked for: {error:#}")))
+}
+
+async fn best(
     settings: &EngineSettings,
     source: &Arc<dyn Source>,
     path: &ManifestPath,

@@ -6,7 +6,7 @@ use super::error::LazyError;
 
 /// The largest window of a blob, as a power of two: memory of its decompressor.
 const WINDOW_LOG_MAX: u32 = 25;
-/// The level of compression. Metadata of 100,000 files take a second, once, and nodes decompress any level equally fast.
+/// The level of compression: it is done once, and nodes decompress any level equally fast.
 const LEVEL: i32 = 12;
 
 /// Compresses a blob. The same release of libzstd gives the same bytes.
