@@ -23,6 +23,7 @@ pub mod images;
 pub mod impostor;
 pub mod late;
 pub mod layout;
+pub mod lazy_images;
 pub mod mount;
 pub mod objects;
 pub mod own;

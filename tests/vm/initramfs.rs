@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::support::tools;
 
 /// What the tests need and Debian's kernel does not have built in.
-const MODULES: [&str; 4] = ["virtio_blk", "erofs", "overlay", "loop"];
+const MODULES: [&str; 5] = ["virtio_blk", "erofs", "overlay", "loop", "fuse"];
 
 const INIT: &str = r#"#!/bin/busybox sh
 export PATH=/bin
@@ -20,6 +20,7 @@ mount -t tmpfs tmp /tmp
 mount -t selinuxfs selinux /sys/fs/selinux
 while read -r module; do insmod "/modules/$module.ko"; done </modules/order
 mount -t ext4 /dev/vda /disk
+ifconfig lo 127.0.0.1 up
 for port in /sys/class/virtio-ports/*; do
     [ "$(cat "$port/name")" = results ] && RESULTS=/dev/${port##*/}
 done

@@ -16,6 +16,7 @@ mod damage;
 mod disk;
 mod guest;
 mod initramfs;
+mod lazy;
 mod machine;
 mod mounts;
 mod policy;
