@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -169,10 +169,10 @@ fn on_top(path: &Path, work: impl FnOnce(&Path)) {
     let attach = |filesystem: &str, settings: &[(&str, &Path)], at: &Path| {
         let context = fsopen(filesystem, FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
         for (key, value) in settings {
-            fsconfig_set_string(&context, *key, *value).unwrap();
+            fsconfig_set_string(context.as_fd(), *key, *value).unwrap();
         }
-        fsconfig_create(&context).unwrap();
-        let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+        fsconfig_create(context.as_fd()).unwrap();
+        let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
         move_mount(&mount, "", CWD, at, flags).unwrap();
     };
     attach("tmpfs", &[], &memory);

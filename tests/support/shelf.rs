@@ -169,7 +169,10 @@ async fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
             }
         }
         let last = path.rsplit('/').next().unwrap_or_default();
-        if path.contains("/manifests/") {
+        if path.contains("/referrers/") {
+            // Before it knew of the API, a registry had a tag for them.
+            answer(&mut writer, 404, "", 0).await?;
+        } else if path.contains("/manifests/") {
             let (media_type, bytes) = shared.documents.get(last).unwrap_or(&shared.manifest);
             let digest = Digest::of(bytes);
             let head = format!("content-type: {media_type}\r\ndocker-content-digest: {digest}\r\n");

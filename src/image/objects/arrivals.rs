@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use super::directory::Objects;
 use crate::image::verity::VerityDigest;
 
 /// Is told of objects that come. Called on the thread that has put the object: it must not wait for anything.
@@ -17,7 +16,7 @@ pub trait Arrivals: fmt::Debug + Send + Sync {
 pub(super) struct Listeners(RwLock<Vec<Weak<dyn Arrivals>>>);
 
 impl Listeners {
-    fn add(&self, listener: &Arc<dyn Arrivals>) {
+    pub(super) fn add(&self, listener: &Arc<dyn Arrivals>) {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         all.retain(|listener| listener.strong_count() > 0);
         all.push(Arc::downgrade(listener));
@@ -32,27 +31,12 @@ impl Listeners {
     }
 }
 
-impl Objects {
-    /// Tells `listener` of every object that is written by way of this value or a clone of it, as long as the listener
-    /// lives.
-    pub fn tell(&self, listener: &Arc<dyn Arrivals>) {
-        self.inner.listeners.add(listener);
-    }
-
-    /// Whether a reader finds the object: there is a file of that name, with fs-verity where the store requires it.
-    ///
-    /// # Errors
-    /// Those of statx(2) other than `ENOENT`.
-    pub fn is_here(&self, object: &VerityDigest) -> Result<bool, super::ObjectError> {
-        Ok(self.stat(object)?.is_some_and(|stat| stat.has_verity || !self.requires_verity()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::image::objects::Objects;
 
     #[derive(Debug, Default)]
     struct Heard(Mutex<Vec<VerityDigest>>);

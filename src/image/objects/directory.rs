@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
-use super::arrivals::Listeners;
+use super::arrivals::{Arrivals, Listeners};
 use super::error::ObjectError;
 use super::keep::Keep;
 use super::metrics::ObjectMetrics;
@@ -155,6 +155,20 @@ impl Objects {
     pub fn contains(&self, digest: &VerityDigest, size: u64) -> Result<bool, ObjectError> {
         let stat = self.stat(digest)?;
         Ok(stat.is_some_and(|stat| stat.size == size && (stat.has_verity || !self.requires_verity())))
+    }
+
+    /// Whether a reader finds the object: there is a file of that name, with fs-verity where the store requires it.
+    ///
+    /// # Errors
+    /// Those of statx(2) other than `ENOENT`.
+    pub fn is_here(&self, digest: &VerityDigest) -> Result<bool, ObjectError> {
+        Ok(self.stat(digest)?.is_some_and(|stat| stat.has_verity || !self.requires_verity()))
+    }
+
+    /// Tells `listener` of every object that is written by way of this value or a clone of it, as long as the listener
+    /// lives.
+    pub fn tell(&self, listener: &Arc<dyn Arrivals>) {
+        self.inner.listeners.add(listener);
     }
 
     /// What the filesystem says of the object; `None` if there is none.

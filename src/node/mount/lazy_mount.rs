@@ -93,7 +93,7 @@ impl KernelMounter {
         let refused = |why| MountError::NotLazily { image: spec.image, why };
         self.can_be_lazy().map_err(|why| refused(why.to_owned()))?;
         let connection = open_connection().map_err(refused)?;
-        let supply = Arc::new(FromStore { objects: self.contents().clone(), wanted });
+        let supply: Arc<dyn Supply> = Arc::new(FromStore { objects: self.contents().clone(), wanted });
         let objects = ObjectNames::new(objects);
         let server = self.mount_anew(spec, target, |method, image, at, bases| {
             method.mount_lazily(image, at, bases, connection, (objects, supply))
