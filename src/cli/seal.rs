@@ -241,7 +241,12 @@ impl Sealer<'_> {
         })?;
         let digest = image.digest();
         // It is large, and wanted again only to be published.
-        let mut images = if self.options.lazy { vec![image] } else { Vec::new() };
+        let mut images = Vec::new();
+        if self.options.lazy {
+            images.push(image);
+        } else {
+            drop(image);
+        }
         let seal = Seal { annotation: Seal::annotation_for(rules), digest };
         // A malformed seal counts as none here; `seal_manifest` reports it.
         let found = Seal::of(manifest).ok().flatten();

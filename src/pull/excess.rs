@@ -43,11 +43,11 @@ impl Excess {
     ) -> Option<Self> {
         // What nobody has looked for is taken for present.
         let powers = record.powers.clone().unwrap_or_else(Powers::unknown);
-        Self::of_powers(powers, kept, admission, noexec)
+        Self::among(powers, kept, admission, noexec)
     }
 
-    /// The same of an image that has `powers`.
-    pub(super) fn of_powers(
+    /// The first of these that is not allowed.
+    pub(super) fn among(
         powers: Powers,
         kept: Kept,
         admission: Option<&Admission>,

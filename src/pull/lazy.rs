@@ -21,6 +21,7 @@ pub use places::{Places, places};
 
 use super::builders::memory_to_read;
 use super::error::About as _;
+use super::excess::Excess;
 use super::manifest_path::ManifestPath;
 use super::{ImageRequest, PullError, Puller, recipe};
 use crate::image::lazy::{Artifact, CheckedImage, FirstList, LazyError, OffsetMap, check};
@@ -59,7 +60,7 @@ pub struct LazyImage {
     pub file_bytes: u64,
     /// Bytes of all objects, equal content counted once: the room that the image takes beside its metadata.
     pub object_bytes: u64,
-    /// What it gives to the pods that see it.
+    /// What it gives to the pods that see it: nothing that the policy and this node do not allow.
     pub powers: Powers,
     /// Keeps the composefs image, and nothing yet of its objects.
     pub hold: Hold,
@@ -80,13 +81,14 @@ impl Puller {
     /// credentials of the request.
     ///
     /// # Errors
-    /// [`PullError::Lazy`] if something was published and none of it can be used; the source fails, or the store does.
+    /// [`PullError::Lazy`] if something was published and none of it can be used, [`PullError::Excess`] if the image has what
+    /// a sealed one may not have here; the source fails, or the store does.
     pub async fn lazy_image(
         &self,
         request: &ImageRequest,
         source: &Arc<dyn Source>,
         path: &ManifestPath,
-        _admission: &Admission,
+        admission: &Admission,
     ) -> Result<Option<LazyImage>, PullError> {
         let image = request.reference.to_string();
         let seal = Seal::of(&path.manifest).about(&image)?;
@@ -97,6 +99,10 @@ impl Puller {
             let wanted = Wanted { request, source, path, image: &image, offer: &offer, seal };
             match self.take_offer(&wanted).await? {
                 Ok(lazy) => {
+                    let (kept, noexec) = (self.pulls().kept(), request.noexec);
+                    if let Some(source) = Excess::among(lazy.powers.clone(), kept, Some(admission), noexec) {
+                        return Err(PullError::Excess { image, source });
+                    }
                     tracing::info!(
                         artifact = %digest,
                         composefs = %lazy.seal.digest,

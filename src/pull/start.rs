@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::bring::{Bring, Wishes};
 use super::error::About as _;
 use super::execute::{Execution, Looked};
-use super::excess::Excess;
-use super::lazy::{Covered, LazyImage};
+use super::lazy::LazyImage;
 use super::{ImageRequest, ManifestPath, PullError, Puller, Ready, StoredPart, blocking, write};
 use crate::image::store::{Held, StoreError};
 use crate::image::tree::Stop;
@@ -114,13 +113,6 @@ async fn start(
     let Some(image) = puller.lazy_image(request, &source, &path, &admission).await? else {
         return Ok(Start::Whole("nothing was published beside it for that (`composefs-csi seal --lazy`)".to_owned()));
     };
-    // The signature over an artifact says as much for what is in it as one over a sealed manifest.
-    let signed = admission.signed || image.covered == Covered::Signature;
-    let judged = Admission { signed, ..admission.clone() };
-    let (powers, kept) = (image.powers.clone(), puller.pulls().kept());
-    if let Some(source) = Excess::of_powers(powers, kept, Some(&judged), request.noexec) {
-        return Err(PullError::Excess { image: name, source });
-    }
     let (store, hold) = (Arc::clone(puller.pulls().store()), image.hold.clone());
     let (digest, bytes) = (image.seal.digest, image.object_bytes);
     let prepared = blocking(&name, move || {

@@ -79,7 +79,8 @@ impl Node {
     fn new(hosts: &[String], trust: impl FnOnce(&Path) -> TrustSettings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let trust = trust(directory.path());
-        let store = Store::open(&directory.path().join("store"), crate::support::csi::store_options()).unwrap();
+        let store =
+            Store::open(&directory.path().join("store"), crate::support::csi::store_options()).unwrap();
         Self { store: Arc::new(store), trust, hosts: hosts.to_vec(), directory }
     }
 
@@ -89,7 +90,8 @@ impl Node {
 
     fn objects(&self) -> usize {
         let objects = self.directory.path().join("store/objects");
-        let each = fs::read_dir(objects).unwrap().map(|entry| fs::read_dir(entry.unwrap().path()).unwrap().count());
+        let each =
+            fs::read_dir(objects).unwrap().map(|entry| fs::read_dir(entry.unwrap().path()).unwrap().count());
         each.sum()
     }
 
@@ -98,7 +100,8 @@ impl Node {
         let reference: Reference = image.parse().unwrap();
         let top = source.resolve(&reference.version()).await.unwrap();
         let limits = ImageLimits::default();
-        let path = ManifestPath::resolve_platform(&*source, top, &limits, &Platform::host(), image).await.unwrap();
+        let path =
+            ManifestPath::resolve_platform(&*source, top, &limits, &Platform::host(), image).await.unwrap();
         (source, path)
     }
 
@@ -174,7 +177,12 @@ async fn what_is_published_in_a_registry_is_what_a_node_takes() {
     let hosts = [registry.host()];
     let node = Node::accepting(&hosts);
     assert!(node.take(&reference).await.unwrap().is_none(), "nothing is published");
-    assert!(desk.run(&["inspect", "--remote", &reference])["lazy"]["because"].as_str().unwrap().contains("nothing"));
+    assert!(
+        desk.run(&["inspect", "--remote", &reference])["lazy"]["because"]
+            .as_str()
+            .unwrap()
+            .contains("nothing")
+    );
 
     let sealed = desk.run(&["seal", "--lazy", &reference]);
     let row = &sealed["platforms"][0];
@@ -182,7 +190,10 @@ async fn what_is_published_in_a_registry_is_what_a_node_takes() {
     assert_eq!((&row["lazy"]["by_range"], &row["lazy"]["by_stream"]), (&json!(2), &json!(2)), "{row}");
     let lazy = node.take(&reference).await.unwrap().unwrap();
     assert_eq!(lazy.seal.digest.hex(), row["composefs"].as_str().unwrap());
-    assert_eq!((lazy.covered, lazy.artifact.to_string()), (Covered::Seal, row["lazy"]["artifact"].as_str().unwrap().to_owned()));
+    assert_eq!(
+        (lazy.covered, lazy.artifact.to_string()),
+        (Covered::Seal, row["lazy"]["artifact"].as_str().unwrap().to_owned())
+    );
     assert_eq!((lazy.map.len(), lazy.first.objects().len()), (4, 0));
     assert_eq!(lazy.object_bytes, 300_000 + 700 + 5000 + 5000);
     assert_eq!(lazy.file_bytes, lazy.object_bytes + 700 + 6);
@@ -249,7 +260,8 @@ async fn the_newest_artifact_counts_and_its_list_is_of_its_image() {
     let plain = desk.run(&["seal", "--lazy", &reference]);
     let large = VerityDigest::of(&noise("large", 300_000));
     let file = layout.path().join("first");
-    fs::write(&file, format!("# by hand\n/usr/gzip\n/usr/inline\n/usr/absent\n{large}\n/usr/twice\n")).unwrap();
+    fs::write(&file, format!("# by hand\n/usr/gzip\n/usr/inline\n/usr/absent\n{large}\n/usr/twice\n"))
+        .unwrap();
     let first = file.to_str().unwrap();
     let listed = desk.run(&["seal", "--lazy", "--first", first, &reference]);
     assert_ne!(listed["platforms"][0]["lazy"]["artifact"], plain["platforms"][0]["lazy"]["artifact"]);
@@ -277,17 +289,23 @@ async fn forge(layout: &Layout, change: impl FnOnce(&mut Forged)) {
     let node = Node::accepting(&[]);
     let (source, path) = node.path(&reference).await;
     let artifact = offered(&reference, &node).await.remove(0).artifact;
-    let map = composefs_csi::pull::fetch_map(&*source, &artifact, &ImageLimits::default(), "").await.unwrap().unwrap();
+    let map = composefs_csi::pull::fetch_map(&*source, &artifact, &ImageLimits::default(), "")
+        .await
+        .unwrap()
+        .unwrap();
     let objects = map.objects().map(|located| (located.object, located)).collect();
     let image = map.image();
     let layers = map.layers().to_vec();
     let mut forged = Forged { artifact, image, layers, objects, map: None, manifest: None };
     change(&mut forged);
-    let bytes = forged.map.unwrap_or_else(|| OffsetMap::write(&forged.image, &forged.layers, &forged.objects));
+    let bytes =
+        forged.map.unwrap_or_else(|| OffsetMap::write(&forged.image, &forged.layers, &forged.objects));
     let packed = pack(&bytes).unwrap();
     layout.blob(MAP, &packed);
     forged.artifact.map = PackedBlob::new(&packed, bytes.len());
-    let manifest = forged.manifest.map_or_else(|| forged.artifact.manifest(), |change| change(forged.artifact.manifest()));
+    let manifest = forged
+        .manifest
+        .map_or_else(|| forged.artifact.manifest(), |change| change(forged.artifact.manifest()));
     let described = layout.blob("application/vnd.oci.image.manifest.v1+json", &manifest);
     let file = layout.path().join("index.json");
     let mut index: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
@@ -319,11 +337,13 @@ fn published() -> Layout {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_is_refused() {
     let other = published();
-    let elsewhere = Layout::of(&Image::new(vec![tar(&[("usr/", vec![]), ("usr/else", noise("else", 9000))])]));
+    let elsewhere =
+        Layout::of(&Image::new(vec![tar(&[("usr/", vec![]), ("usr/else", noise("else", 9000))])]));
     desk(None).run(&["seal", "--lazy", &elsewhere.reference("latest")]);
     let node = Node::accepting(&[]);
     let foreign = offered(&elsewhere.reference("latest"), &node).await.remove(0).artifact;
-    let foreign_image = fs::read(elsewhere.path().join("blobs/sha256").join(foreign.image.digest.hex())).unwrap();
+    let foreign_image =
+        fs::read(elsewhere.path().join("blobs/sha256").join(foreign.image.digest.hex())).unwrap();
     let refused = async |change: &dyn Fn(&mut Forged), kind: Kind, why: &str| {
         let layout = published();
         layout.blob(IMAGE, &foreign_image);
@@ -342,7 +362,15 @@ async fn what_does_not_fit_is_refused() {
     refused(&gone, Kind::Invalid, "has other objects than the image").await;
     let longer = |forged: &mut Forged| forged.objects.values_mut().last().unwrap().size += 1;
     let stream = |forged: &mut Forged| forged.objects.values_mut().for_each(|one| one.place = Place::Stream);
-    refused(&|forged: &mut Forged| { stream(forged); longer(forged) }, Kind::Invalid, "bytes, and the image").await;
+    refused(
+        &|forged: &mut Forged| {
+            stream(forged);
+            longer(forged)
+        },
+        Kind::Invalid,
+        "bytes, and the image",
+    )
+    .await;
     let layers = |forged: &mut Forged| forged.layers[1].blob = Digest::of(b"other");
     refused(&layers, Kind::Invalid, "is of other layers").await;
     let image = |forged: &mut Forged| forged.image = VerityDigest::of(b"other");
@@ -428,12 +456,33 @@ async fn an_artifact_of_an_unsealed_image_must_be_signed() {
     let node = Node::new(&hosts, |directory| signed(signed_by(directory, &ours), directory));
     registry.sign(&manifest, &ours);
     let (_, error) = node.refused(&registry.image()).await;
-    assert!(error.contains("of the artifact the policy says"), "a signature of the image is none of the artifact: {error}");
+    assert!(
+        error.contains("of the artifact the policy says"),
+        "a signature of the image is none of the artifact: {error}"
+    );
     registry.sign(&digest, &theirs);
     assert!(node.refused(&registry.image()).await.1.contains("nothing vouches"));
     registry.sign(&digest, &ours);
     let lazy = node.take(&registry.image()).await.unwrap().unwrap();
     assert_eq!((lazy.covered, lazy.artifact), (Covered::Signature, digest));
+}
+
+/// What a seal alone does not allow is not given lazily either.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_of_programs_need_a_signature() {
+    let mut entry = tar(&[("usr/", vec![]), ("usr/sudo", noise("sudo", 700))]);
+    // The mode of the second header, and its checksum, which is the sum of the block's bytes.
+    let (at, field) = (512, 100..108);
+    let header = &mut entry[at..at + 512];
+    header[field].copy_from_slice(b"0004755\0");
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let layout = Layout::of(&Image::new(vec![entry]));
+    desk(None).run(&["seal", "--lazy", &layout.reference("latest")]);
+    let error = Node::accepting(&[]).take(&layout.reference("latest")).await.unwrap_err();
+    assert!(matches!(error, PullError::Excess { .. }), "{error}");
+    assert!(error.to_string().contains("usr/sudo"), "{error}");
 }
 
 /// A registry with the API of referrers, which no list under a tag stands for.

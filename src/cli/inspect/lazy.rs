@@ -84,10 +84,10 @@ async fn best(
     for offer in &found.good {
         match examine(settings, source, path, (reference, offer)).await? {
             Ok((covered, map)) => return Ok(offered(offer, covered, &map)),
-            Err(error) => drop(refused.get_or_insert(Lazy::not(Some(offer.digest), error))),
+            Err(error) => refused = refused.or_else(|| Some(Lazy::not(Some(offer.digest), error))),
         }
     }
-    let nothing = || Lazy::not(None, "nothing is published for that; `composefs-csi seal --lazy` does it");
+    let nothing = || Lazy::not(None, "nothing is published for that (`seal --lazy`)");
     Ok(refused.unwrap_or_else(nothing))
 }
 

@@ -62,7 +62,10 @@ impl FirstUses {
                 })?),
             });
             let most = FirstList::OBJECTS_MAX;
-            anyhow::ensure!(uses.len() <= most, "there are more than {most} lines; the first uses are enough");
+            anyhow::ensure!(
+                uses.len() <= most,
+                "there are more than {most} lines; the first uses are enough"
+            );
         }
         Ok(Self(uses))
     }

@@ -74,7 +74,8 @@ impl Publication {
             artifact.first = before.first().and_then(|offer| offer.artifact.first);
         }
         let first = artifact.first.is_some();
-        let is_same = |offer: &&LazyOffer| offer.artifact.is_like(&artifact) && offer.artifact.first == artifact.first;
+        let is_same =
+            |offer: &&LazyOffer| offer.artifact.is_like(&artifact) && offer.artifact.first == artifact.first;
         // Only the newest counts: an older one that is the same would not be found.
         if let Some(LazyOffer { digest, .. }) = before.first().filter(is_same) {
             return Ok(Published { artifact: *digest, changed: false, by_range, by_stream, first });

@@ -117,7 +117,9 @@ impl Artifact {
         }
         let (image, map, first) = match &layers[..] {
             [image, map] if map.media_type == MAP => (image, map, None),
-            [image, map, first] if map.media_type == MAP && first.media_type == FIRST => (image, map, Some(first)),
+            [image, map, first] if map.media_type == MAP && first.media_type == FIRST => {
+                (image, map, Some(first))
+            }
             _ => return Err(malformed("has not an image, a map and at most a list as its layers")),
         };
         let revision = annotations.and_then(|notes| notes.revision);
@@ -134,8 +136,9 @@ impl Artifact {
 
     /// The manifest.
     pub fn manifest(&self) -> Vec<u8> {
-        let mut layers = vec![self.image.descriptor(IMAGE), self.map.descriptor(MAP)];
-        layers[0]["annotations"][self.seal.annotation] = self.seal.digest.hex().into();
+        let mut image = self.image.descriptor(IMAGE);
+        image["annotations"][self.seal.annotation] = self.seal.digest.hex().into();
+        let mut layers = vec![image, self.map.descriptor(MAP)];
         layers.extend(self.first.map(|first| first.descriptor(FIRST)));
         let Descriptor { media_type, digest, size, .. } = &self.subject;
         let mut manifest = json!({
@@ -167,7 +170,8 @@ impl PackedBlob {
 
     fn of(blob: &WireBlob) -> Result<Self, LazyError> {
         let size = blob.annotations.as_ref().and_then(|notes| notes.size.as_deref()?.parse().ok());
-        let unpacked = size.ok_or_else(|| malformed(format!("does not say by {SIZE} how large a layer is")))?;
+        let unpacked =
+            size.ok_or_else(|| malformed(format!("does not say by {SIZE} how large a layer is")))?;
         if blob.size.max(unpacked) > BLOB_MAX {
             return Err(LazyError::TooLarge { part: "metadata", limit: BLOB_MAX });
         }
@@ -218,7 +222,8 @@ fn seal(image: &WireBlob) -> Result<Seal, LazyError> {
     };
     let is_lowercase = !value.bytes().any(|byte| byte.is_ascii_uppercase());
     let digest = VerityDigest::from_hex(value).filter(|_| is_lowercase);
-    let digest = digest.ok_or_else(|| malformed(format!("has an annotation {annotation} that is no digest")))?;
+    let digest =
+        digest.ok_or_else(|| malformed(format!("has an annotation {annotation} that is no digest")))?;
     Ok(Seal { annotation, digest })
 }
 

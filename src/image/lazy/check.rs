@@ -23,7 +23,12 @@ pub struct CheckedImage {
 ///
 /// # Errors
 /// The bytes are no such image, the image exceeds a limit, `stop` says so, or the map is not of this image.
-pub fn check(image: &[u8], map: &OffsetMap, limits: &ImageLimits, stop: &Stop) -> Result<CheckedImage, LazyError> {
+pub fn check(
+    image: &[u8],
+    map: &OffsetMap,
+    limits: &ImageLimits,
+    stop: &Stop,
+) -> Result<CheckedImage, LazyError> {
     let tree = tree_of(image, limits, stop)?;
     let mut objects: Vec<_> = tree.objects().collect();
     objects.sort_unstable();

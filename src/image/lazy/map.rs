@@ -101,12 +101,14 @@ impl OffsetMap {
         if layers as usize > limits.layers || records > limits.inodes as u64 {
             return Err(malformed(format!("has {layers} layers and {records} objects, which is too many")));
         }
-        let expected = HEADER as u64 + u64::from(layers) * LAYER as u64 + records * RECORD as u64;
+        let expected = Self::bytes_of(u64::from(layers), records);
         if bytes.len() as u64 != expected {
             return Err(malformed(format!("has {} bytes instead of {expected}", bytes.len())));
         }
         let layers: Vec<MapLayer> = (0..layers)
-            .map(|_| MapLayer::read(&mut fields).ok_or_else(|| malformed("describes a layer of no known form")))
+            .map(|_| {
+                MapLayer::read(&mut fields).ok_or_else(|| malformed("describes a layer of no known form"))
+            })
             .collect::<Result<_, _>>()?;
         let map = Self { image, layers, records: bytes.slice(bytes.len() - fields.0.len()..) };
         map.check(limits)?;
@@ -115,7 +117,12 @@ impl OffsetMap {
 
     /// The most bytes that a map of an image within `limits` has.
     pub fn bytes_max(limits: &ImageLimits) -> u64 {
-        (HEADER + limits.layers.saturating_mul(LAYER)) as u64 + (limits.inodes as u64).saturating_mul(RECORD as u64)
+        Self::bytes_of(limits.layers as u64, limits.inodes as u64)
+    }
+
+    fn bytes_of(layers: u64, records: u64) -> u64 {
+        let layers = layers.saturating_mul(LAYER as u64);
+        records.saturating_mul(RECORD as u64).saturating_add(layers).saturating_add(HEADER as u64)
     }
 
     /// The fs-verity digest of the composefs image whose objects these are.
@@ -175,7 +182,8 @@ impl OffsetMap {
             if last.is_some_and(|last| last >= located.object) {
                 return Err(malformed("is not sorted, or has an object twice"));
             }
-            let layer = self.layers.get(located.layer).ok_or_else(|| malformed("names a layer that is not there"))?;
+            let layer =
+                self.layers.get(located.layer).ok_or_else(|| malformed("names a layer that is not there"))?;
             if !located.fits(layer) {
                 return Err(malformed(format!("has object {} where it cannot be", located.object)));
             }
@@ -214,8 +222,7 @@ impl Located {
             }
             (Place::Own(frames), Packing::Zstd) => lies_within(frames),
             (Place::Shared(frames, offset), Packing::Zstd) => {
-                lies_within(frames)
-                    && offset.checked_add(self.size).is_some_and(|end| end <= SHARED_MAX)
+                lies_within(frames) && offset.checked_add(self.size).is_some_and(|end| end <= SHARED_MAX)
             }
             (Place::Own(_), Packing::Stream) | (Place::Shared(..), Packing::Raw | Packing::Stream) => false,
         };
@@ -253,7 +260,7 @@ struct Head {
 impl Head {
     /// `None` if the bytes end before it does.
     fn read(fields: &mut Fields<'_>) -> Option<Result<Self, LazyError>> {
-        let (magic, version, algorithm) = (fields.array()?, fields.u32()?, fields.u32()?);
+        let (magic, version, algorithm) = (fields.array::<8>()?, fields.u32()?, fields.u32()?);
         let (layers, reserved, records) = (fields.u32()?, fields.u32()?, fields.u64()?);
         let image = VerityDigest(fields.array()?);
         Some(match (magic, version, algorithm, reserved) {

@@ -39,13 +39,16 @@ pub(super) fn decoder<R: BufRead>(packed: R) -> std::io::Result<zstd::Decoder<'s
 /// # Errors
 /// There are more bytes or fewer, or it is not zstd.
 pub fn unpack(packed: impl BufRead, size: u64, part: &'static str) -> Result<Vec<u8>, LazyError> {
-    let unreadable = |error: std::io::Error| LazyError::malformed(part, format!("cannot be decompressed: {error}"));
+    let unreadable =
+        |error: std::io::Error| LazyError::malformed(part, format!("cannot be decompressed: {error}"));
     let decoder = decoder(packed).map_err(unreadable)?;
     let mut bytes = Vec::new();
     decoder.take(size.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
     match bytes.len() as u64 {
         found if found == size => Ok(bytes),
-        found if found > size => Err(LazyError::malformed(part, format!("has more than the {size} bytes that are stated"))),
+        found if found > size => {
+            Err(LazyError::malformed(part, format!("has more than the {size} bytes that are stated")))
+        }
         found => Err(LazyError::malformed(part, format!("has {found} of the {size} bytes that are stated"))),
     }
 }

@@ -212,7 +212,12 @@ fn artifact() -> Artifact {
 #[test]
 fn an_artifact_is_what_its_manifest_says() {
     let subject = Digest::of(b"subject");
-    let plain = Artifact { first: None, revision: 0, seal: Seal { annotation: MERGED, digest: object(1) }, ..artifact() };
+    let plain = Artifact {
+        first: None,
+        revision: 0,
+        seal: Seal { annotation: MERGED, digest: object(1) },
+        ..artifact()
+    };
     for artifact in [artifact(), plain] {
         let manifest = artifact.manifest();
         assert_eq!(Artifact::parse(&manifest, &subject).unwrap(), Some(artifact.clone()));
@@ -232,7 +237,8 @@ fn an_artifact_is_what_its_manifest_says() {
         assert_eq!(elsewise(from, to).unwrap(), None, "{to}");
     }
     assert_eq!(Artifact::parse(b"nonsense", &subject).unwrap(), None);
-    let long = text.replace("\"schemaVersion\"", &format!("\"x\":\"{}\",\"y\"", "x".repeat(Artifact::MANIFEST_MAX)));
+    let long =
+        text.replace("\"schemaVersion\"", &format!("\"x\":\"{}\",\"y\"", "x".repeat(Artifact::MANIFEST_MAX)));
     assert_eq!(Artifact::parse(long.as_bytes(), &subject).unwrap(), None);
     for (from, to, why) in [
         ("offset-map", "map-of-offsets", "an image, a map and at most a list"),
@@ -256,7 +262,13 @@ fn image(objects: &[(u8, u64)]) -> ImageBytes {
         let kind = EntryKind::Object(object(*number), *size);
         for copy in ["a", "b"] {
             let path = format!("{copy}{number}").into_bytes().into();
-            layer.apply(LayerEntry { path, meta: Meta { mode: 0o4755, ..Meta::default() }, kind: kind.clone() }).unwrap();
+            layer
+                .apply(LayerEntry {
+                    path,
+                    meta: Meta { mode: 0o4755, ..Meta::default() },
+                    kind: kind.clone(),
+                })
+                .unwrap();
         }
     }
     layer.end().unwrap();
@@ -268,7 +280,8 @@ fn a_map_has_exactly_the_objects_of_its_image() {
     let image = image(&[(1, 300), (2, 5000)]);
     let checked = |objects: &[(u8, u64)]| {
         let layers = [layer(7, Packing::Stream)];
-        let objects: Vec<_> = objects.iter().map(|(number, size)| located(*number, 0, *size, Place::Stream)).collect();
+        let objects: Vec<_> =
+            objects.iter().map(|(number, size)| located(*number, 0, *size, Place::Stream)).collect();
         check(&image.bytes, &read(&written(&layers, &objects)).unwrap(), &LIMITS, &Stop::default())
     };
     let found = checked(&[(1, 300), (2, 5000)]).unwrap();

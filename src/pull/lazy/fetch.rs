@@ -41,9 +41,10 @@ pub async fn fetch_map(
     if blob.unpacked > limit {
         return Ok(Err(LazyError::TooLarge { part: MAP, limit }));
     }
-    let read =
-        move |packed: &mut Chunks| Ok(OffsetMap::read(blob.unpack(packed, MAP)?.into(), &limits)?);
-    fetch(source, &blob.to_fetch(), image, || Box::new(read)).await
+    let read = move |packed: &mut Chunks| -> Result<OffsetMap, Failed> {
+        Ok(OffsetMap::read(blob.unpack(packed, MAP)?.into(), &limits)?)
+    };
+    fetch(source, &blob.to_fetch(), image, || -> Work<_> { Box::new(read) }).await
 }
 
 /// Fetches the list of first uses of an artifact; an empty one if it has none.
@@ -59,8 +60,10 @@ pub(super) async fn fetch_first(
     if blob.unpacked > FirstList::BYTES_MAX {
         return Ok(Err(LazyError::TooLarge { part: FIRST, limit: FirstList::BYTES_MAX }));
     }
-    let read = move |packed: &mut Chunks| Ok(FirstList::read(&blob.unpack(packed, FIRST)?)?);
-    fetch(source, &blob.to_fetch(), image, || Box::new(read)).await
+    let read = move |packed: &mut Chunks| -> Result<FirstList, Failed> {
+        Ok(FirstList::read(&blob.unpack(packed, FIRST)?)?)
+    };
+    fetch(source, &blob.to_fetch(), image, || -> Work<_> { Box::new(read) }).await
 }
 
 /// Fetches the composefs image of an artifact into the store, where `hold` keeps it, if its digest is the one that counts.
@@ -76,7 +79,7 @@ pub(super) async fn fetch_image(
     let (blob, expected) = (artifact.image, artifact.seal.digest);
     let work = || -> Work<()> {
         let (store, hold, image) = (Arc::clone(store), hold.clone(), image.to_owned());
-        Box::new(move |packed| {
+        Box::new(move |packed: &mut Chunks| {
             let objects = store.objects().under(&hold).about(&image)?;
             unpack_into(&objects, packed, &blob, expected, &image)
         })
@@ -92,8 +95,10 @@ fn unpack_into(
     expected: VerityDigest,
     image: &str,
 ) -> Result<(), Failed> {
-    let unreadable =
-        |error: io::Error| LazyError::Malformed { part: IMAGE, why: format!("cannot be decompressed: {error}") };
+    let unreadable = |error: io::Error| LazyError::Malformed {
+        part: IMAGE,
+        why: format!("cannot be decompressed: {error}"),
+    };
     let mut decoder = blob.decoder(packed).map_err(unreadable)?;
     let mut object = objects.expecting(&expected).about(image)?;
     let (mut buffer, mut size) = (vec![0; BUFFER], 0_u64);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
 
-use super::fetch::{Work, fetch};
+use super::fetch::{Chunks, Work, fetch};
 use crate::image::chunked::{Doubt, Positions, Toc};
 use crate::image::layer::{self, TarLimits};
 use crate::image::lazy::{Located, MapLayer, Packing, Place};
@@ -56,7 +56,9 @@ pub async fn places(
         for (object, size, place) in found {
             let located = Located { object, size, layer: number, place };
             match places.objects.get_mut(&object) {
-                Some(known) if known.place == Place::Stream && located.place != Place::Stream => *known = located,
+                Some(known) if known.place == Place::Stream && located.place != Place::Stream => {
+                    *known = located
+                }
                 Some(_) => {}
                 None => drop(places.objects.insert(object, located)),
             }
@@ -107,7 +109,7 @@ impl Finder<'_> {
             for entry in store.layers().entries(&diff_id)? {
                 let entry = entry?;
                 if let Some((object, size)) = entry.kind.object() {
-                    found.push((object, size, place((&entry.path, size)).unwrap_or(Place::Stream)));
+                    found.push((object, size, place((&*entry.path, size)).unwrap_or(Place::Stream)));
                 }
             }
             Ok::<_, StoreError>(found)
@@ -157,7 +159,7 @@ impl Finder<'_> {
         let limits = TarLimits::for_blob(self.limits, self.layer.size);
         let work = || -> Work<Found> {
             let (store, diff_id, image) = (Arc::clone(self.store), self.diff_id, self.image.to_owned());
-            Box::new(move |tar| {
+            Box::new(move |tar: &mut Chunks| {
                 let mut entries = store.layers().entries(&diff_id).about(&image)?;
                 let (mut found, mut failed) = (Vec::new(), None);
                 let visited = layer::content_ranges(tar, limits, |range| match entries.next() {
@@ -167,7 +169,7 @@ impl Finder<'_> {
                             found.push((object, size, range.map_or(Place::Stream, Place::Own)));
                         }
                     }
-                    Some(Err(error)) => drop(failed.get_or_insert(error)),
+                    Some(Err(error)) => failed = failed.take().or(Some(error)),
                     None => {}
                 });
                 failed.map_or(Ok(()), Err).about(&image)?;
