@@ -19,8 +19,8 @@ use crate::trust::Admission;
 
 mod admission;
 mod attendance;
-mod bring;
 mod blocking;
+mod bring;
 mod build;
 mod builders;
 mod busy;
@@ -60,8 +60,8 @@ mod urgency;
 mod vary;
 
 pub use attendance::Waiter;
-pub use bring::{Bring, Wishes};
 use blocking::{background, blocking};
+pub use bring::{Bring, Wishes};
 pub use build::{fold, write};
 pub use busy::{Busy, Occupied};
 pub use chunked::settings::{PartialPulls, PlanRules, ReuseFrom};
@@ -70,8 +70,8 @@ pub use error::PullError;
 pub use excess::Excess;
 pub use gauges::PullGauges;
 pub use lazy::{
-    Covered, LazyImage, LazyOffer, Offers, Places, artifact_subject, by_seal, by_signature, fetch_map, is_about,
-    offers, places,
+    Covered, LazyImage, LazyOffer, Offers, Places, artifact_subject, by_seal, by_signature, fetch_map,
+    is_about, offers, places,
 };
 pub use limits::{Kept, PullLimits};
 pub use manifest_path::ManifestPath;

@@ -138,8 +138,9 @@ async fn start(
     output: Output,
 ) -> anyhow::Result<Found> {
     // Never something weaker in silence, and nothing is fetched for what cannot be.
-    tokio::task::block_in_place(|| mounter.can_be_lazy())
-        .map_err(|why| anyhow::anyhow!("nothing can be mounted lazily here, because {why}; leave --lazy out"))?;
+    tokio::task::block_in_place(|| mounter.can_be_lazy()).map_err(|why| {
+        anyhow::anyhow!("nothing can be mounted lazily here, because {why}; leave --lazy out")
+    })?;
     let request = wanted.request(Caller::Mount, policy, Watch::default());
     let why = match engine.images.start(&request).await? {
         Start::Here(ready) => return Ok(Found::Here(ready)),
@@ -173,8 +174,9 @@ async fn lazily(
     let (manifest, bytes) = (started.manifest, started.image.object_bytes);
     let begun = Instant::now();
     let place = (&spec, target);
-    let coming =
-        tokio::task::block_in_place(|| Coming::mount(&engine.images, mounter, &engine.store, request, started, place))?;
+    let coming = tokio::task::block_in_place(|| {
+        Coming::mount(&engine.images, mounter, &engine.store, request, started, place)
+    })?;
     let mounted = Mounted {
         target,
         manifest,
@@ -192,7 +194,9 @@ async fn lazily(
     };
     match end {
         End::Complete => tracing::info!(target: "composefs_csi::progress", "all of its content is here"),
-        End::Unmounted => tracing::info!(target: "composefs_csi::progress", "nothing shows the image any more"),
+        End::Unmounted => {
+            tracing::info!(target: "composefs_csi::progress", "nothing shows the image any more")
+        }
     }
     Ok(())
 }

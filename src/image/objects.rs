@@ -46,5 +46,5 @@ pub(in crate::image) use metrics::ObjectMetrics;
 pub use publish::Put;
 pub(in crate::image) use room::Room;
 pub use room::Shortage;
-pub use writer::ExpectedObject;
 pub(in crate::image) use strangers::Strangers;
+pub use writer::ExpectedObject;

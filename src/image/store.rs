@@ -112,6 +112,7 @@ pub use parts::pins::{Pin, PinNote, Pins, REASON_MAX};
 pub use parts::prefetched::{PrefetchPin, Prefetched};
 pub use parts::volumes::Volumes;
 pub use scrub::{ScrubCursor, Scrubber};
+use space::Spare;
 pub use space::{Measure, Space};
 pub use sweep::Swept;
 pub use usage::{ImageUsage, Usage};

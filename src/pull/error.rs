@@ -160,7 +160,8 @@ pub enum PullError {
     #[error(
         "{image}: it was mounted lazily as composefs image {mounted}, which a signature covers, but its layers make {}; what \
          was read is as signed, but nobody vouches for the layers: do not use it, ask its publisher to publish the artifact \
-         again", list(built)
+         again",
+        list(built)
     )]
     NotAsMounted {
         /// The reference asked for.

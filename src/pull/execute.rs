@@ -90,10 +90,9 @@ impl<'a> Execution<'a> {
         match self.go(require_digest, Until::Here).await? {
             Reached::Here(provided) => Ok(self.ready(provided)),
             // Asked for by the other only.
-            Reached::Missing(..) => Err(PullError::Lost {
-                image: self.image,
-                why: "its content was not fetched".to_owned(),
-            }),
+            Reached::Missing(..) => {
+                Err(PullError::Lost { image: self.image, why: "its content was not fetched".to_owned() })
+            }
         }
     }
 

@@ -147,7 +147,9 @@ impl Puller {
             Err(error) => return Ok(Err(error)),
         };
         let hold = self.pulls().store().hold();
-        if let Err(error) = fetch::fetch_image((self.pulls().store(), &hold), &**source, artifact, image).await? {
+        if let Err(error) =
+            fetch::fetch_image((self.pulls().store(), &hold), &**source, artifact, image).await?
+        {
             return Ok(Err(error));
         }
         let map = Arc::new(map);

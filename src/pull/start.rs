@@ -92,7 +92,9 @@ impl Puller {
         let execution = Execution::new(self.pulls(), request)?;
         match execution.run_until_missing(self.requires_digest()).await? {
             Looked::Here(ready) => Ok(Start::Here(ready)),
-            Looked::Missing { path, admission, source } => start(self, request, (path, admission, source)).await,
+            Looked::Missing { path, admission, source } => {
+                start(self, request, (path, admission, source)).await
+            }
         }
     }
 }
@@ -105,13 +107,17 @@ async fn start(
 ) -> Result<Start, PullError> {
     let name = request.reference.to_string();
     if !request.choice.is_all() {
-        return Ok(Start::Whole("only a part of it is wanted, and what was published is of all of it".to_owned()));
+        return Ok(Start::Whole(
+            "only a part of it is wanted, and what was published is of all of it".to_owned(),
+        ));
     }
     let Some(admission) = admission else {
         return Ok(Start::Whole("no policy has judged it for this caller".to_owned()));
     };
     let Some(image) = puller.lazy_image(request, &source, &path, &admission).await? else {
-        return Ok(Start::Whole("nothing was published beside it for that (`composefs-csi seal --lazy`)".to_owned()));
+        return Ok(Start::Whole(
+            "nothing was published beside it for that (`composefs-csi seal --lazy`)".to_owned(),
+        ));
     };
     let (store, hold) = (Arc::clone(puller.pulls().store()), image.hold.clone());
     let (digest, bytes) = (image.seal.digest, image.object_bytes);

@@ -177,7 +177,10 @@ fn failures_are_told_by_their_kind_and_never_as_a_missing_file() {
     });
     assert!([libc::ECONNABORTED, libc::ENOTCONN].contains(&aborted), "{aborted}");
     assert_eq!(errno(&target.join("b")), libc::ENOTCONN);
-    assert!(std::io::read_to_string(opened).unwrap().as_bytes() == content(1, LENGTH), "what is open goes on");
+    assert!(
+        std::io::read_to_string(opened).unwrap().as_bytes() == content(1, LENGTH),
+        "what is open goes on"
+    );
     // Healed by arriving.
     bench.put(&content(2, LENGTH));
     assert!(std::fs::read(target.join("b")).unwrap() == content(2, LENGTH));

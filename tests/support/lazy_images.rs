@@ -96,7 +96,8 @@ fn place(
     told: Told,
 ) -> (usize, Place) {
     let is_it = |(_, content): &&(&str, &[u8])| VerityDigest::of(content) == *object;
-    let found = layers.iter().enumerate().find_map(|(layer, files)| Some((layer, files.iter().find(is_it)?.1)));
+    let found =
+        layers.iter().enumerate().find_map(|(layer, files)| Some((layer, files.iter().find(is_it)?.1)));
     let (layer, content) = found.unwrap();
     let start = tars[layer].windows(content.len()).position(|bytes| bytes == content).unwrap() as u64;
     match told {

@@ -40,7 +40,8 @@ pub fn wrong_objects() -> String {
     let bench = bench("lazy-wrong");
     let mounter = start(&bench);
     let target = bench.target("a");
-    let files = [("sealed", content(60, LENGTH)), ("unsealed", content(61, LENGTH)), ("right", content(62, LENGTH))];
+    let files =
+        [("sealed", content(60, LENGTH)), ("unsealed", content(61, LENGTH)), ("right", content(62, LENGTH))];
     let late = Late::new(&bench, &files);
     let (mount, wanted) = late.mount(&mounter, &target);
     let kinds = [("sealed", content(63, LENGTH), true), ("unsealed", content(61, LENGTH), false)];
@@ -93,7 +94,8 @@ pub fn stress() -> String {
                         Err(error) => {
                             let stated = [libc::ENOTCONN, libc::ECONNABORTED];
                             // Before the mount there is no such file.
-                            let early = error.raw_os_error() == Some(libc::ENOENT) && !target.join("f0").exists();
+                            let early =
+                                error.raw_os_error() == Some(libc::ENOENT) && !target.join("f0").exists();
                             let known = stated.contains(&error.raw_os_error().unwrap()) || early;
                             assert!(known, "{name}: {error}");
                             errors.fetch_add(1, SeqCst);
@@ -170,7 +172,8 @@ impl Pulling {
 
     /// Mounts lazily what the shelf has.
     async fn mount(&self, puller: &Puller, shelf: &Shelf, image: VerityDigest) -> (Coming, PathBuf) {
-        let request = ImageRequest { caller: Caller::Mount, ..request(&shelf.reference(), PullPolicy::Always) };
+        let request =
+            ImageRequest { caller: Caller::Mount, ..request(&shelf.reference(), PullPolicy::Always) };
         let started = match puller.start(&request).await.unwrap() {
             Start::Lazily(started) => started,
             other => panic!("{other:?}"),
@@ -217,8 +220,7 @@ pub fn pulled() -> String {
             let third_found = read(target.join("third")).await.unwrap();
             (first_found, early, third_found, begun.elapsed())
         };
-        let (end, (first_found, early, third_found, late)) =
-            tokio::join!(coming.complete(&puller), reads);
+        let (end, (first_found, early, third_found, late)) = tokio::join!(coming.complete(&puller), reads);
         assert_eq!(end.unwrap(), End::Complete);
         assert!(first_found == first && third_found == third);
         // As any other now: nobody answers, and nobody needs to.
@@ -284,7 +286,8 @@ pub fn dead_command() -> String {
         assert_eq!(errno(&path), libc::ENOTCONN);
         // A later pull of the image heals what is mounted.
         shelf.pace(0);
-        let wanted = ImageRequest { caller: Caller::Mount, ..request(&shelf.reference(), PullPolicy::Always) };
+        let wanted =
+            ImageRequest { caller: Caller::Mount, ..request(&shelf.reference(), PullPolicy::Always) };
         let ready = composefs_csi::pull::Images::ensure(&puller, &wanted).await.unwrap();
         assert_eq!(ready.image, published.image);
         assert!(read(path).await.unwrap() == second);

@@ -7,7 +7,9 @@ const KILL: u64 = 1 << (libc::SIGKILL - 1);
 
 /// Looks at a thread. Blocking, but memory only.
 pub(super) fn fate_of(thread: u32) -> Fate {
-    std::fs::read_to_string(format!("/proc/{thread}/status")).ok().map_or(Fate::Unseen, |status| parse(&status))
+    std::fs::read_to_string(format!("/proc/{thread}/status"))
+        .ok()
+        .map_or(Fate::Unseen, |status| parse(&status))
 }
 
 fn parse(status: &str) -> Fate {
@@ -29,7 +31,9 @@ mod tests {
 
     #[test]
     fn only_sigkill_counts() {
-        let status = |own: &str, shared: &str| format!("Name:\tcat\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\t0100\n");
+        let status = |own: &str, shared: &str| {
+            format!("Name:\tcat\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\t0100\n")
+        };
         let nothing = "0000000000000000";
         assert_eq!(parse(&status("0000000000000100", nothing)), Fate::Dying);
         assert_eq!(parse(&status(nothing, "0000000000000100")), Fate::Dying);

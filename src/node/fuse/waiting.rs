@@ -69,11 +69,6 @@ impl Waiting {
         }
     }
 
-    /// Whether anybody waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.lookups.is_empty()
-    }
-
     /// The objects that are waited for, each once.
     pub(super) fn objects(&self) -> Vec<VerityDigest> {
         let mut objects: Vec<_> = self.lookups.values().map(|lookup| lookup.object).collect();
@@ -148,7 +143,9 @@ impl Lookup {
             match fate {
                 Fate::Dying => return Some(Due::Killed),
                 // One that is being killed dies on the way; one that lives waits on.
-                Fate::Unseen if !self.is_again && now.duration_since(at) >= UNSEEN => return Some(Due::Early),
+                Fate::Unseen if !self.is_again && now.duration_since(at) >= UNSEEN => {
+                    return Some(Due::Early);
+                }
                 Fate::Unseen | Fate::Living => {}
             }
         }

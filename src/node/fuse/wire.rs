@@ -33,7 +33,10 @@ pub(super) struct Request<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call<'a> {
     /// The first one. Whether lookups can be parallel.
-    Init { major: u32, is_parallel: bool },
+    Init {
+        major: u32,
+        is_parallel: bool,
+    },
     /// A name in the directory `node`.
     Lookup(&'a [u8]),
     Attributes,
@@ -63,9 +66,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Request<'_>> {
         // OPEN, READ, OPENDIR and READDIR. Without an answer of their own the kernel would take them for not needed.
         14 | 15 | 27 | 28 => Call::Content,
         17 => Call::Statistics,
-        26 => {
-            Call::Init { major: u32_at(body, 0)?, is_parallel: u32_at(body, 12)? & PARALLEL_DIROPS != 0 }
-        }
+        26 => Call::Init { major: u32_at(body, 0)?, is_parallel: u32_at(body, 12)? & PARALLEL_DIROPS != 0 },
         36 => Call::Interrupt(u64_at(body, 0)?),
         38 => Call::Destroy,
         _ => Call::Unknown,

@@ -28,10 +28,8 @@ const NEVER: &[u8] = b"Nobody can read this, because it never comes; it is here 
 pub(super) fn run(method: &MountMethod, store: &Path, bases: &BaseMounts) -> Result<(), String> {
     let lock = lock(store).map_err(|errno| format!("preparing the self-test: {errno}"))?;
     let path = store.join(DIRECTORY).join("lazy");
-    let outcome = bases
-        .for_self_test()
-        .map_err(|error| error.brief())
-        .and_then(|bases| test(method, &path, &bases));
+    let outcome =
+        bases.for_self_test().map_err(|error| error.brief()).and_then(|bases| test(method, &path, &bases));
     let _ = std::fs::remove_dir_all(&path);
     drop(lock);
     outcome
@@ -82,7 +80,8 @@ fn expect(found: Result<Vec<u8>, Errno>, wanted: Errno, what: &str) -> Result<()
 
 /// A store with the image alone, and places for the two objects.
 fn make(path: &Path, sealed: bool, image: &[u8]) -> Result<Objects, String> {
-    let failed = |step: &str, error: &dyn std::fmt::Display| format!("preparing the self-test: {step}: {error}");
+    let failed =
+        |step: &str, error: &dyn std::fmt::Display| format!("preparing the self-test: {step}: {error}");
     // A crashed self-test's.
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("rmdir", &error)),

@@ -56,12 +56,7 @@ impl Destination for LayoutSource {
 }
 
 /// The index with an entry without a name, in the place of those that are `replaced`; `None` if there is no list.
-fn list(
-    mut index: Value,
-    manifest: &NewManifest,
-    artifact_type: &str,
-    replaced: &[Digest],
-) -> Option<Value> {
+fn list(mut index: Value, manifest: &NewManifest, artifact_type: &str, replaced: &[Digest]) -> Option<Value> {
     let entries = index.get_mut("manifests")?.as_array_mut()?;
     let is_replaced = |entry: &Value| {
         let digest = entry["digest"].as_str().and_then(|text| text.parse::<Digest>().ok());

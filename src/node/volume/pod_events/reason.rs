@@ -112,7 +112,8 @@ fn is_refused_pull(error: &PullError) -> bool {
         | PullError::Excess { .. }
         | PullError::Unsealed { .. }
         | PullError::Seal { .. }
-        | PullError::NotAsSealed { .. } => true,
+        | PullError::NotAsSealed { .. }
+        | PullError::NotAsMounted { .. } => true,
         PullError::Source { source, .. } => matches!(**source, SourceError::Denied { .. }),
         // Records that the node's key did not authenticate, or that contradict what it built before.
         PullError::Store { source, .. } => {
@@ -133,6 +134,9 @@ fn is_refused_pull(error: &PullError) -> bool {
         | PullError::Tree { .. }
         | PullError::Image { .. }
         | PullError::Object { .. }
+        | PullError::Lazy { .. }
+        | PullError::NotThere { .. }
+        | PullError::NoRoom { .. }
         | PullError::GaveWay { .. }
         | PullError::Cancelled(_)
         | PullError::Lost { .. } => false,
@@ -148,6 +152,7 @@ fn is_refused_mount(error: &MountError) -> bool {
         | MountError::BadObject { .. } => true,
         // The node cannot mount (no EROFS, no loop devices, no privilege), or the request does not fit the state.
         MountError::NoMountMethod { .. }
+        | MountError::NotLazily { .. }
         | MountError::Label { .. }
         | MountError::Kernel { .. }
         | MountError::NotAnImage { .. }

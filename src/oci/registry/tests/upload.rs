@@ -198,7 +198,8 @@ async fn a_referrer_is_listed_by_the_registry_or_under_a_tag() {
         for _ in 0..2 {
             repository.put_referrer(&manifest, &referring).await.unwrap();
         }
-        let listed = kept.lock().unwrap().clone().map(|index| crate::oci::referrers::parse(&index.into()).unwrap());
+        let listed =
+            kept.lock().unwrap().clone().map(|index| crate::oci::referrers::parse(&index.into()).unwrap());
         let expected = Referrer { digest: manifest.digest(), artifact_type: Some("t/a".to_owned()) };
         assert_eq!(listed, (!has_api).then(|| vec![expected]));
         let writes = server.seen().iter().filter(|request| request.method == "PUT").count();
@@ -216,10 +217,13 @@ async fn a_referrer_is_listed_by_the_registry_or_under_a_tag() {
 #[tokio::test]
 async fn a_blob_in_memory_is_sent_once() {
     let got = Arc::new(Mutex::new(String::new()));
-    let (answer, there) = (registry(Arc::clone(&got), |got, new, _| {
-        got.push_str(new);
-        202
-    }), Arc::clone(&got));
+    let (answer, there) = (
+        registry(Arc::clone(&got), |got, new, _| {
+            got.push_str(new);
+            202
+        }),
+        Arc::clone(&got),
+    );
     let server = Script::start(move |request, before| match request.method.as_str() {
         "HEAD" => Reply::new(if *there.lock().unwrap() == CONTENT { 200 } else { 404 }, ""),
         _ => answer(request, before),
