@@ -76,9 +76,10 @@ fn many_readers_wait_side_by_side_and_each_object_is_asked_for_once() {
     let target = bench.target("a");
     let (mount, wanted) = late.mount(&mounter, &target);
     let asked = std::thread::scope(|scope| {
+        let target = &target;
         for (name, bytes) in &files {
             for _ in 0..8 {
-                scope.spawn(|| assert!(std::fs::read(target.join(name)).unwrap() == *bytes, "{name}"));
+                scope.spawn(move || assert!(std::fs::read(target.join(name)).unwrap() == *bytes, "{name}"));
             }
         }
         // Nothing comes before all are waited for: nobody stands behind another.

@@ -164,7 +164,7 @@ fn on_top(path: &Path, work: impl FnOnce(&Path)) {
     let place = tempfile::tempdir().unwrap();
     let memory = place.path().join("memory");
     let merged = place.path().join("merged");
-    [&memory, &merged].map(|directory| std::fs::create_dir(directory).unwrap());
+    [&memory, &merged].into_iter().for_each(|directory| std::fs::create_dir(directory).unwrap());
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     let attach = |filesystem: &str, settings: &[(&str, &Path)], at: &Path| {
         let context = fsopen(filesystem, FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
@@ -177,7 +177,7 @@ fn on_top(path: &Path, work: impl FnOnce(&Path)) {
     };
     attach("tmpfs", &[], &memory);
     let (upper, scratch) = (memory.join("upper"), memory.join("work"));
-    [&upper, &scratch].map(|directory| std::fs::create_dir(directory).unwrap());
+    [&upper, &scratch].into_iter().for_each(|directory| std::fs::create_dir(directory).unwrap());
     let layers: [(&str, &Path); 3] = [("lowerdir", lower), ("upperdir", &upper), ("workdir", &scratch)];
     attach("overlay", &layers, &merged);
     work(&merged.join(path.file_name().unwrap()));

@@ -120,5 +120,5 @@ async fn composefs_of(image: &Image) -> Vec<u8> {
     let record = puller.ensure(&request).await.unwrap().record;
     let (parts, choice) = (StoredPart::of(&record), record.choice.clone());
     let bounds = (&ImageLimits::default(), &Stop::default());
-    write(&store, (&parts, &choice), Rules::Faithful, bounds, "image").unwrap().bytes
+    write(&store, (&parts, &choice), Rules::Faithful, bounds, "image").unwrap().bytes.into_vec()
 }
