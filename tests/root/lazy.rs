@@ -358,7 +358,7 @@ async fn what_does_not_fit_is_refused() {
         }
     };
     // Maps: of other objects, sizes, layers, or another image; cut, and malformed.
-    let gone = |forged: &mut Forged| drop(forged.objects.pop_first());
+    let gone = |forged: &mut Forged| assert!(forged.objects.pop_first().is_some());
     refused(&gone, Kind::Invalid, "has other objects than the image").await;
     let longer = |forged: &mut Forged| forged.objects.values_mut().last().unwrap().size += 1;
     let stream = |forged: &mut Forged| forged.objects.values_mut().for_each(|one| one.place = Place::Stream);

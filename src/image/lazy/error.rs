@@ -67,6 +67,11 @@ impl LazyError {
         Self::Malformed { part, why: why.into() }
     }
 
+    /// Whether the artifact is refused for what it claims to be, and not for how it is made.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::OtherImage { .. } | Self::NotCovered { .. })
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         match self {

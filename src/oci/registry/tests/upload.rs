@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use super::script::{Reply, Script, Seen};
 use super::*;
 use crate::kind::Kind;
-use crate::oci::destination::{Begun, Destination as _, NewBlob, NewManifest, Referring, Repository};
+use crate::oci::destination::{Begun, NewBlob, NewManifest, Referring, Repository};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{OCI_INDEX, OCI_MANIFEST};
 use crate::oci::{Referrer, SourceError};
