@@ -27,7 +27,7 @@ use crate::image::verity::VerityDigest;
 /// Where missing objects come from, as the server of one image sees it. Called on the server's thread: neither may wait
 /// for a network, because no other reader of the image is answered meanwhile.
 pub trait Supply: Send + Sync + fmt::Debug {
-    /// Whether the object lies in the store as a reader must find it: complete, and sealed where the store seals.
+    /// Whether a reader finds a file by the object's name in the store. Whether it is the object, the kernel checks.
     fn is_here(&self, object: &VerityDigest) -> bool;
 
     /// Somebody waits for the object. [`Bell::arrived`] says that it has come, and [`Bell::fail`] that none will.

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::support::tools;
 
 /// What the tests need and Debian's kernel does not have built in.
-const MODULES: [&str; 5] = ["virtio_blk", "erofs", "overlay", "loop", "fuse"];
+const MODULES: [&str; 4] = ["virtio_blk", "erofs", "overlay", "loop"];
 
 const INIT: &str = r#"#!/bin/busybox sh
 export PATH=/bin

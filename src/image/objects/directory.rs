@@ -157,12 +157,12 @@ impl Objects {
         Ok(stat.is_some_and(|stat| stat.size == size && (stat.has_verity || !self.requires_verity())))
     }
 
-    /// Whether a reader finds the object: there is a file of that name, with fs-verity where the store requires it.
+    /// Whether a reader finds a file by the object's name. Whether it is the object, the kernel tells who opens it.
     ///
     /// # Errors
     /// Those of statx(2) other than `ENOENT`.
     pub fn is_here(&self, digest: &VerityDigest) -> Result<bool, ObjectError> {
-        Ok(self.stat(digest)?.is_some_and(|stat| stat.has_verity || !self.requires_verity()))
+        Ok(self.stat(digest)?.is_some())
     }
 
     /// Tells `listener` of every object that is written by way of this value or a clone of it, as long as the listener
