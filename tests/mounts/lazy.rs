@@ -85,7 +85,7 @@ fn many_readers_wait_side_by_side_and_each_object_is_asked_for_once() {
         // Nothing comes before all are waited for: nobody stands behind another.
         let asked: Vec<_> = (0..files.len()).map(|_| wanted.recv().unwrap()).collect();
         for object in &asked {
-            late.bring(&bench, object, mount.arrivals());
+            late.bring(object, mount.arrivals());
         }
         asked
     });
@@ -102,9 +102,9 @@ fn what_comes_without_a_word_is_found_too() {
     let (_mount, wanted) = late.mount(&mounter, &target);
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| std::fs::read(target.join("a")).unwrap());
-        wanted.recv().unwrap();
+        let object = wanted.recv().unwrap();
         // By another process, which cannot say so.
-        bench.put(&bytes);
+        late.write(&object);
         assert!(reading.join().unwrap() == bytes);
     });
 }
@@ -130,12 +130,12 @@ fn a_killed_reader_goes_at_once_and_another_signal_does_not_disturb() {
         std::thread::sleep(Duration::from_millis(30));
     }
     assert!(!reading.is_finished(), "it waits on");
-    late.bring(&bench, &object, mount.arrivals());
+    late.bring(&object, mount.arrivals());
     assert!(reading.join().unwrap().unwrap() == content(2, LENGTH));
     // The first one's object was not lost.
     let again = reader(&target.join("a"));
     let object = wanted.recv().unwrap();
-    late.bring(&bench, &object, mount.arrivals());
+    late.bring(&object, mount.arrivals());
     assert!(again.wait_with_output().unwrap().status.success());
 }
 
@@ -167,7 +167,7 @@ fn failures_are_told_by_their_kind_and_never_as_a_missing_file() {
     }
     // What comes after that is as good as ever.
     let object = *late.contents.iter().find(|(_, bytes)| **bytes == content(1, LENGTH)).unwrap().0;
-    late.bring(&bench, &object, mount.arrivals());
+    late.bring(&object, mount.arrivals());
     assert!(std::fs::read(target.join("a")).unwrap() == content(1, LENGTH));
     let (aborted, opened) = std::thread::scope(|scope| {
         let opening = scope.spawn(|| errno(&target.join("b")));
@@ -183,7 +183,7 @@ fn failures_are_told_by_their_kind_and_never_as_a_missing_file() {
         "what is open goes on"
     );
     // Healed by arriving.
-    bench.put(&content(2, LENGTH));
+    late.contents.keys().for_each(|object| late.write(object));
     assert!(std::fs::read(target.join("b")).unwrap() == content(2, LENGTH));
 }
 
@@ -200,7 +200,7 @@ fn an_image_whose_command_has_died_is_mounted_lazily_again() {
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| std::fs::read(second.join("a")).unwrap());
         let object = wanted.recv().unwrap();
-        late.bring(&bench, &object, mount.arrivals());
+        late.bring(&object, mount.arrivals());
         assert!(reading.join().unwrap() == content(1, LENGTH));
     });
     assert!(std::fs::read(first.join("a")).unwrap() == content(1, LENGTH), "the older mount as well");

@@ -64,7 +64,7 @@ pub fn all(bench: &Bench, mounter: &KernelMounter, program: &[u8]) -> usize {
     assert!(wanted.try_recv().is_err(), "looking at names opens nothing");
     let arrivals = Arc::clone(mount.arrivals());
     let brought = std::thread::scope(|scope| {
-        let bringing = scope.spawn(|| late.bring_all(bench, &arrivals, wanted));
+        let bringing = scope.spawn(|| late.bring_all(&arrivals, wanted));
         for ((name, bytes), (way, open)) in files.iter().zip(WAYS) {
             println!("first open: {way}");
             open(&target.join(name), bytes);

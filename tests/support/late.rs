@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use composefs_csi::image::entry::INLINE_MAX;
-use composefs_csi::image::objects::Arrivals;
+use composefs_csi::image::objects::{Arrivals, Objects};
 use composefs_csi::image::verity::VerityDigest;
 use composefs_csi::node::mount::{KernelMounter, LazyMount, MountSpec, Wanted};
 
@@ -20,6 +20,7 @@ pub struct Late {
     pub image: VerityDigest,
     /// What its objects hold.
     pub contents: BTreeMap<VerityDigest, Vec<u8>>,
+    objects: Objects,
 }
 
 /// Notes what is waited for.
@@ -52,7 +53,9 @@ impl Late {
             let digest = VerityDigest::of(content);
             if contents.contains_key(&digest) { digest } else { bench.put(content) }
         });
-        Self { image, contents }
+        Objects::create(&bench.store()).unwrap();
+        let objects = Objects::open(&bench.store(), bench.sealed).unwrap();
+        Self { image, contents, objects }
     }
 
     /// Mounts it. The receiver hears what is waited for.
@@ -64,23 +67,27 @@ impl Late {
         (mount, wanted)
     }
 
+    /// Writes an object whole and in one step, as a store does, and says nothing.
+    pub fn write(&self, object: &VerityDigest) {
+        assert_eq!(self.objects.put(&self.contents[object]).unwrap().0, *object);
+    }
+
     /// Writes an object, and says so.
-    pub fn bring(&self, bench: &Bench, object: &VerityDigest, arrivals: &Arc<dyn Arrivals>) {
-        bench.put(&self.contents[object]);
+    pub fn bring(&self, object: &VerityDigest, arrivals: &Arc<dyn Arrivals>) {
+        self.write(object);
         arrivals.arrived(object);
     }
 
     /// Brings each object a moment after somebody waits for it, until nobody can any more. Returns which, in their order.
     pub fn bring_all(
         &self,
-        bench: &Bench,
         arrivals: &Arc<dyn Arrivals>,
         wanted: Receiver<VerityDigest>,
     ) -> Vec<VerityDigest> {
         let mut brought = Vec::new();
         for object in wanted {
             std::thread::sleep(Duration::from_millis(20));
-            self.bring(bench, &object, arrivals);
+            self.bring(&object, arrivals);
             brought.push(object);
         }
         brought

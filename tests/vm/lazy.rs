@@ -57,7 +57,7 @@ pub fn wrong_objects() -> String {
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| std::fs::read(target.join("right")).unwrap());
         let object = wanted.recv().unwrap();
-        late.bring(&bench, &object, mount.arrivals());
+        late.bring(&object, mount.arrivals());
         assert!(reading.join().unwrap() == files[2].1);
     });
     "EIO, EIO".into()
@@ -116,7 +116,7 @@ pub fn stress() -> String {
                 // All may wait for what does not come.
                 let object = wanted.recv_timeout(Duration::from_millis(500)).ok();
                 if let (0, Some(object)) = (number % 2, object) {
-                    late.bring(&bench, &object, mount.arrivals());
+                    late.bring(&object, mount.arrivals());
                 }
                 if number % 3 == 0 {
                     let mut killed = children.pop().unwrap();
@@ -130,9 +130,7 @@ pub fn stress() -> String {
                 child.wait().unwrap();
             }
         }
-        for object in late.contents.keys() {
-            bench.put(&late.contents[object]);
-        }
+        late.contents.keys().for_each(|object| late.write(object));
         std::thread::sleep(Duration::from_millis(500));
         done.store(true, SeqCst);
     });

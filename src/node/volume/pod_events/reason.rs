@@ -136,7 +136,6 @@ fn is_refused_pull(error: &PullError) -> bool {
         | PullError::Tree { .. }
         | PullError::Image { .. }
         | PullError::Object { .. }
-        | PullError::Lazy { .. }
         | PullError::NotThere { .. }
         | PullError::NoRoom { .. }
         | PullError::GaveWay { .. }
