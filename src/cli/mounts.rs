@@ -92,9 +92,9 @@ pub async fn mount(
     let mounter = engine.mounter()?;
     let ready = if options.lazy {
         match start(engine, &mounter, wanted, policy, output).await? {
-            Found::Here(ready) => ready,
+            Found::Here(ready) => *ready,
             Found::Coming(request, started) => {
-                return lazily(engine, &mounter, (request, *started), target, options, output).await;
+                return lazily(engine, &mounter, (*request, *started), target, options, output).await;
             }
         }
     } else {
@@ -125,8 +125,8 @@ pub async fn mount(
 
 /// What there is of an image that is wanted at once.
 enum Found {
-    Here(Ready),
-    Coming(ImageRequest, Box<Started>),
+    Here(Box<Ready>),
+    Coming(Box<ImageRequest>, Box<Started>),
 }
 
 /// Looks for what can be mounted before the content is here. An image that was not published for that is pulled whole.
@@ -144,7 +144,7 @@ async fn start(
     let request = wanted.request(Caller::Mount, policy, Watch::default());
     let why = match engine.images.start(&request).await? {
         Start::Here(ready) => return Ok(Found::Here(ready)),
-        Start::Lazily(started) => return Ok(Found::Coming(request, started)),
+        Start::Lazily(started) => return Ok(Found::Coming(Box::new(request), started)),
         Start::Whole(why) => why,
     };
     tracing::warn!(image.reference = %request.reference, why, "the image cannot start lazily; it is pulled first");
@@ -153,7 +153,7 @@ async fn start(
         ready = engine.images.ensure(&request) => ready?,
         () = progress::show(request.watch.clone(), output) => anyhow::bail!("progress ended before the pull"),
     };
-    Ok(Found::Here(pulled))
+    Ok(Found::Here(Box::new(pulled)))
 }
 
 /// Mounts an image whose content is not here, and brings that.

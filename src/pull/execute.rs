@@ -45,7 +45,7 @@ enum Reached {
 /// What was found of an image without fetching its content.
 pub(super) enum Looked {
     /// It is here.
-    Here(Ready),
+    Here(Box<Ready>),
     /// It is not, and the caller may have it.
     Missing {
         /// Its manifest.
@@ -102,7 +102,7 @@ impl<'a> Execution<'a> {
     /// As of [`Execution::run`].
     pub(super) async fn run_until_missing(mut self, require_digest: bool) -> Result<Looked, PullError> {
         match self.go(require_digest, Until::Missing).await? {
-            Reached::Here(provided) => Ok(Looked::Here(self.ready(provided))),
+            Reached::Here(provided) => Ok(Looked::Here(Box::new(self.ready(provided)))),
             Reached::Missing(path, admission) => {
                 Ok(Looked::Missing { path, admission, source: self.source()? })
             }

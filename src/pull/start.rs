@@ -17,7 +17,7 @@ use crate::trust::Admission;
 #[derive(Debug)]
 pub enum Start {
     /// The image is here.
-    Here(Ready),
+    Here(Box<Ready>),
     /// It can be mounted now, and its content must be brought then.
     Lazily(Box<Started>),
     /// It must be pulled first: why.

@@ -167,7 +167,7 @@ impl KernelMounter {
                 .to_owned()),
             Verity::Unusable(why) => Err(format!("fs-verity of its store cannot be required: {why}")),
         };
-        self.lazy.get_or_init(test).as_ref().map(|()| ()).map_err(String::as_str)
+        self.lazy.get_or_init(test).as_ref().copied().map_err(String::as_str)
     }
 
     pub(super) fn contents(&self) -> &Objects {
