@@ -277,25 +277,24 @@ impl Sealer<'_> {
             size: bytes.len() as u64,
             annotations: BTreeMap::new(),
         };
-        let (manifest_digest, composefs) = (subject.digest, seal.digest);
-        let lazy = if self.options.lazy {
-            let image = images.into_iter().find(|image| image.digest() == composefs);
-            let image = image.with_context(|| format!("no rules of the seal give {composefs} again"))?;
-            Some(self.publish(image, (subject, seal), (manifest, &unbuilt)).await?)
-        } else {
-            None
+        let (sealed, composefs) = (subject.digest, seal.digest);
+        let lazy = match self.options.lazy {
+            true => Some(self.publish(images, (subject, seal), (manifest, &unbuilt)).await?),
+            false => None,
         };
-        self.rows.push(Row { manifest: manifest_digest, composefs, changed, lazy });
+        self.rows.push(Row { manifest: sealed, composefs, changed, lazy });
         Ok(edited)
     }
 
-    /// Publishes what an image needs to start lazily; before anybody is led to its manifest.
+    /// Publishes what an image needs to start lazily, before anybody is led to its manifest. One of `images` is the sealed one.
     async fn publish(
         &self,
-        image: ImageBytes,
+        images: Vec<ImageBytes>,
         (subject, seal): (Descriptor, Seal),
         (manifest, unbuilt): (&Manifest, &Unbuilt),
     ) -> anyhow::Result<Published> {
+        let image = images.into_iter().find(|image| image.digest() == seal.digest);
+        let image = image.with_context(|| format!("no rules of the seal give {} again", seal.digest))?;
         let (store, limits, name) =
             (&self.engine.store, self.engine.limits.image, self.reference.to_string());
         let places = pull::places(store, &*self.source, manifest, unbuilt, &limits, &name).await?;

@@ -396,8 +396,59 @@ async fn what_does_not_fit_is_refused() {
         forged.manifest = Some(|bytes| String::from_utf8(bytes).unwrap().replace(MAP, "a/b").into_bytes());
     };
     refused(&malformed, Kind::Invalid, "at most a list").await;
-    // The sound one is still taken, and of several a bad one hides no good one.
-    assert!(node.take(&other.reference("latest")).await.unwrap().is_some());
+    assert!(node.take(&other.reference("latest")).await.unwrap().is_some(), "the sound one is taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_artifact_hides_no_good_one() {
+    let layout = published();
+    let (reference, node) = (layout.reference("latest"), Node::accepting(&[]));
+    let good = offered(&reference, &node).await.remove(0).digest;
+    let file = layout.path().join("index.json");
+    let before: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    forge(&layout, |forged| {
+        forged.artifact.revision = 9;
+        forged.layers[0].blob = Digest::of(b"other");
+    })
+    .await;
+    let bad = offered(&reference, &node).await.remove(0).digest;
+    // Both are listed.
+    let mut index: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let entries = index["manifests"].as_array_mut().unwrap();
+    let listed = before["manifests"].as_array().unwrap();
+    entries.extend(listed.iter().filter(|entry| entry["artifactType"] == TYPE).cloned());
+    fs::write(&file, index.to_string()).unwrap();
+    let offers: Vec<Digest> = offered(&reference, &node).await.iter().map(|offer| offer.digest).collect();
+    assert_eq!(offers, [bad, good], "the highest revision first");
+    assert_eq!(node.take(&reference).await.unwrap().unwrap().artifact, good);
+    let seen = &desk(None).run(&["inspect", "--remote", &reference])["lazy"];
+    assert_eq!((&seen["artifact"], &seen["possible"]), (&json!(good), &json!(true)));
+    // Publishing again does not leave the bad one in front.
+    desk(None).run(&["seal", "--lazy", &reference]);
+    let offers = offered(&reference, &node).await;
+    assert_eq!((offers.len(), offers[0].artifact.revision), (1, 10));
+    assert!(node.take(&reference).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_platform_of_an_index_has_its_own() {
+    let host = Platform::host().to_string();
+    let other = if host.starts_with("linux/arm64") { "linux/amd64" } else { "linux/arm64" };
+    let images = [&host, other].map(|platform| {
+        let mut members = members();
+        members.push(("usr/platform", platform.repeat(100).into_bytes()));
+        Image { platform: platform.to_owned(), ..Image::new(vec![tar(&members)]) }
+    });
+    let mut layout = Layout::new();
+    layout.add_index(&images, "latest");
+    let reference = layout.reference("latest");
+    let sealed = desk(None).run(&["seal", "--lazy", &reference]);
+    let rows = sealed["platforms"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_ne!(rows[0]["lazy"]["artifact"], rows[1]["lazy"]["artifact"]);
+    let lazy = Node::accepting(&[]).take(&reference).await.unwrap().unwrap();
+    assert_eq!(json!(lazy.artifact), rows[0]["lazy"]["artifact"]);
+    assert_eq!(json!(lazy.seal.digest), rows[0]["composefs"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
