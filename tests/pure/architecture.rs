@@ -108,11 +108,14 @@ const LAYERS: &[(&str, &[&str])] = &[
             "image::store",
             "image::tree",
             "image::verity",
+            "node::fuse",
             "integrity",
             "sys",
             "kind",
         ],
     ),
+    // Knows names of objects, and neither stores nor mounts.
+    ("node::fuse", &["image::verity"]),
     (
         "node::prefetch",
         &[

@@ -129,12 +129,14 @@ impl Objects {
         // Before the link: a name must never lead to a file without fs-verity.
         let file = if self.seals() { self.enable_verity(file, digest)? } else { file };
         match self.link(&file, &name(digest)) {
-            Ok(()) => Ok(Put::Written),
+            Ok(()) => {}
             // Another writer linked the object in the meantime, or the file of that name is damaged.
-            Err(Errno::EXIST) if self.is_intact(digest, size)? => Ok(Put::Present),
-            Err(Errno::EXIST) => self.replace(&file, digest).map(|()| Put::Written),
-            Err(errno) => Err(ObjectError::new(errno, "link", &self.path(digest))),
+            Err(Errno::EXIST) if self.is_intact(digest, size)? => return Ok(Put::Present),
+            Err(Errno::EXIST) => self.replace(&file, digest)?,
+            Err(errno) => return Err(ObjectError::new(errno, "link", &self.path(digest))),
         }
+        self.inner.listeners.tell(digest);
+        Ok(Put::Written)
     }
 
     pub(super) fn link(&self, file: &OwnedFd, name: &str) -> Result<(), Errno> {
