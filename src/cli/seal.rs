@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::args::Output;
 use super::{output, progress};
 use crate::app::engine::{Engine, EngineSettings, sources};
-use crate::image::composefs;
+use crate::image::composefs::Image;
 use crate::image::seal::Seal;
 use crate::image::seal::document::{Edited, replace_manifests, seal_manifest};
 use crate::image::tree::{Powers, Rules, Stop};
@@ -195,9 +195,8 @@ impl Sealer<'_> {
                 if rules == self.options.rules {
                     warn_of_powers(&tree.powers());
                 }
-                let written = composefs::write_image(tree);
-                let image =
-                    written.map_err(|source| PullError::Image { image: name, source: Arc::new(source) })?;
+                let image = Image::of(tree)
+                    .map_err(|source| PullError::Image { image: name, source: Arc::new(source) })?;
                 Ok(image.digest())
             })
         };
