@@ -93,18 +93,32 @@ impl Objects {
         otherwise: impl FnOnce(&VerityDigest, u64) -> Result<Option<Put>, ObjectError>,
     ) -> Result<(VerityDigest, Put), ObjectError> {
         let digest = VerityDigest::of(content);
-        self.keep(&digest)?;
+        let put = self.put_as(&digest, content.len() as u64, |take| take(content))?;
+        Ok((digest, put))
+    }
+
+    /// Stores content of a known digest and size, unless it is here already. `write` hands it on in pieces, if it is asked
+    /// for; `digest` must be that of the same bytes.
+    ///
+    /// # Errors
+    /// As [`Objects::put`].
+    pub fn put_as(
+        &self,
+        digest: &VerityDigest,
+        size: u64,
+        write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), ObjectError>) -> Result<(), ObjectError>,
+    ) -> Result<Put, ObjectError> {
+        self.keep(digest)?;
         // Content that is here already is never written again.
-        if self.contains(&digest, content.len() as u64)? {
-            return Ok((digest, Put::Present));
+        if self.contains(digest, size)? {
+            return Ok(Put::Present);
         }
         if let Some(put) = otherwise(&digest, content.len() as u64)? {
             return Ok((digest, put));
         }
         let mut file = SparseFile::new(self, self.unnamed()?);
-        file.write(content)?;
-        let put = self.publish(file.finish()?, &digest, content.len() as u64)?;
-        Ok((digest, put))
+        write(&mut |piece| file.write(piece))?;
+        self.publish(file.finish()?, digest, size)
     }
 
     /// A new file without a name, on the filesystem of the objects, if there is room for another.
