@@ -36,6 +36,7 @@ mod layers;
 mod limits;
 mod make_file;
 mod manifest_path;
+mod mend;
 mod metrics;
 mod outline;
 mod partial;

@@ -21,6 +21,7 @@
 //! <store>/digests/<manifest hex>.json what composefs digest a manifest had when it was first built; outlives the image
 //! <store>/pins/<manifest hex>         images that the operator keeps
 //! <store>/prefetched/<owner>.<wish>.<image key>   images that prefetches keep
+//! <store>/damaged/<object hex>        an object that was found damaged and is not whole yet
 //! <store>/volumes/                    volume records, see crate::node::volume
 //! <store>/unsealed                    some objects may lack fs-verity (made where there was none, enable_verity.rs)
 //! ```
@@ -69,6 +70,7 @@ mod mounted;
 mod open;
 mod parts;
 mod pin;
+mod quarantine;
 mod record;
 mod recover;
 mod remove_damaged;
@@ -101,6 +103,7 @@ pub use member::Member;
 pub use metrics::StoreMetrics;
 pub use mounted::{Mounted, MountedImages};
 pub use parts::access::{Access, AccessRecord, AccessSubject};
+pub use parts::damaged::DamageMark;
 pub use parts::evidence::EvidenceStore;
 pub use parts::images::{Images, Listing, StoredImage};
 pub use parts::layers::{LayerEntries, LayerSize, Layers, StagedLayer};
@@ -111,6 +114,7 @@ pub use parts::partials::{NotKept, Partial, PartialOf, Partials};
 pub use parts::pins::{Pin, PinNote, Pins, REASON_MAX};
 pub use parts::prefetched::{PrefetchPin, Prefetched};
 pub use parts::volumes::Volumes;
+pub use quarantine::Rechecked;
 pub use scrub::{ScrubCursor, Scrubber};
 pub use space::{Measure, Space};
 pub use sweep::Swept;

@@ -56,6 +56,16 @@ impl<'a> Execution<'a> {
     /// # Errors
     /// The plan refuses it, or a step fails.
     pub(super) async fn run(mut self, require_digest: bool) -> Result<Ready, PullError> {
+        match self.serve(require_digest).await {
+            Ok(provided) => Ok(self.ready(provided)),
+            Err(error) => {
+                let here = self.here();
+                Err(blocking(&self.image, move || here.explained(error)).await?)
+            }
+        }
+    }
+
+    async fn serve(&mut self, require_digest: bool) -> Result<Provided, PullError> {
         let (sees_all, kept) = (self.rights.sees_all(), self.pulls.kept());
         let terms = Arc::new(Terms::of(self.request, sees_all, require_digest, kept));
         let mut facts = Facts::default();
@@ -69,7 +79,7 @@ impl<'a> Execution<'a> {
                 Step::Fetch(path, evidence) => self.fetch(path, evidence).await?,
                 Step::Renew(record) => self.renew(record).await?,
                 Step::Vary(record, rules) => self.vary(record, rules).await?,
-                Step::Give(provided) => return Ok(self.ready(provided)),
+                Step::Give(provided) => return Ok(provided),
                 Step::Refuse(obstacle) => return Err(self.refusal(obstacle)),
                 // Taken there.
                 Step::Read(_) | Step::Record(_) | Step::Judge(_) => continue,
@@ -131,8 +141,8 @@ impl<'a> Execution<'a> {
         Ready { record: Arc::unwrap_or_clone(record), image, hold: self.hold, fetched, admission }
     }
 
-    fn refusal(self, obstacle: Obstacle) -> PullError {
-        let image = self.image;
+    fn refusal(&self, obstacle: Obstacle) -> PullError {
+        let image = self.image.clone();
         match obstacle {
             Obstacle::Absent => PullError::Absent(image),
             Obstacle::Refused(refusal) => PullError::Refused(refusal),

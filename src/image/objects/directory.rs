@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
+use super::doubted::Doubted;
 use super::error::ObjectError;
 use super::keep::Keep;
 use super::metrics::ObjectMetrics;
@@ -34,6 +35,7 @@ pub(super) struct Inner {
     pub(super) temporaries: AtomicU64,
     pub(super) room: Room,
     pub(super) strangers: Strangers,
+    pub(super) doubted: Doubted,
     pub(super) metrics: ObjectMetrics,
 }
 
@@ -112,6 +114,7 @@ impl Objects {
             temporaries: AtomicU64::new(0),
             room,
             strangers: Strangers::default(),
+            doubted: Doubted::default(),
             metrics: ObjectMetrics::default(),
         };
         Ok(Self { inner: Arc::new(inner), keeper: None })
@@ -171,6 +174,18 @@ impl Objects {
             })),
             // The usual answer for new content, and not an error.
             Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(ObjectError::new(errno, "statx", &self.path(digest))),
+        }
+    }
+
+    /// Whether what has the object's name is no file.
+    ///
+    /// # Errors
+    /// Those of statx(2) other than `ENOENT`.
+    pub(super) fn is_odd(&self, digest: &VerityDigest) -> Result<bool, ObjectError> {
+        match rustix::fs::statx(&self.inner.dir, name(digest), AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
+            Ok(stat) => Ok(FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile),
+            Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(ObjectError::new(errno, "statx", &self.path(digest))),
         }
     }

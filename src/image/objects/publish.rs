@@ -77,7 +77,7 @@ impl Objects {
         let digest = VerityDigest::of(content);
         self.keep(&digest)?;
         // Content that is here already is never written again.
-        if self.contains(&digest, content.len() as u64)? {
+        if self.is_trusted(&digest, content.len() as u64)? {
             return Ok((digest, Put::Present));
         }
         let mut file = SparseFile::new(self, self.unnamed()?);
@@ -108,12 +108,14 @@ impl Objects {
         // Before the link: a name must never lead to a file without fs-verity.
         let file = if self.seals() { self.enable_verity(file, digest)? } else { file };
         match self.link(&file, &name(digest)) {
-            Ok(()) => Ok(Put::Written),
+            Ok(()) => {}
             // Another writer linked the object in the meantime, or the file of that name is damaged.
-            Err(Errno::EXIST) if self.is_intact(digest, size)? => Ok(Put::Present),
-            Err(Errno::EXIST) => self.replace(&file, digest).map(|()| Put::Written),
-            Err(errno) => Err(ObjectError::new(errno, "link", &self.path(digest))),
+            Err(Errno::EXIST) if self.is_intact(digest, size)? => return Ok(Put::Present),
+            Err(Errno::EXIST) => self.replace(&file, digest)?,
+            Err(errno) => return Err(ObjectError::new(errno, "link", &self.path(digest))),
         }
+        self.inner.doubted.forget(digest);
+        Ok(Put::Written)
     }
 
     fn link(&self, file: &OwnedFd, name: &str) -> Result<(), Errno> {
@@ -124,7 +126,7 @@ impl Objects {
 
     /// Whether the object passes every check that does not read its content.
     fn is_intact(&self, digest: &VerityDigest, size: u64) -> Result<bool, ObjectError> {
-        if !self.contains(digest, size)? {
+        if !self.is_trusted(digest, size)? {
             return Ok(false);
         }
         Ok(!self.requires_verity() || sys::verity::measure_verity(self.get(digest)?) == Ok(digest.0))
@@ -137,7 +139,15 @@ impl Objects {
         let fail = |errno, step| ObjectError::new(errno, step, &self.path(digest));
         // linkat(2) cannot replace a name, so the file gets a temporary one, which rename(2) can move.
         self.link(file, &temporary).map_err(|errno| fail(errno, "link"))?;
-        rustix::fs::renameat(&self.inner.dir, &*temporary, &self.inner.dir, name(digest)).map_err(|errno| {
+        let rename = || rustix::fs::renameat(&self.inner.dir, &*temporary, &self.inner.dir, name(digest));
+        let renamed = match rename() {
+            // A directory in its place is nobody's if it is empty.
+            Err(Errno::ISDIR) => {
+                rustix::fs::unlinkat(&self.inner.dir, name(digest), AtFlags::REMOVEDIR).and_then(|()| rename())
+            }
+            other => other,
+        };
+        renamed.map_err(|errno| {
             // Recovery removes the name if this fails.
             let _ = rustix::fs::unlinkat(&self.inner.dir, &*temporary, AtFlags::empty());
             fail(errno, "rename")

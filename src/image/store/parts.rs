@@ -4,6 +4,7 @@
 //! report) is an operation above them, which is given the parts that it needs.
 
 pub(super) mod access;
+pub(super) mod damaged;
 pub(super) mod evidence;
 pub(super) mod first_digests;
 pub(super) mod images;
@@ -16,6 +17,7 @@ pub(super) mod prefetched;
 pub(super) mod volumes;
 
 use access::Access;
+use damaged::DamagedObjects;
 use evidence::EvidenceStore;
 use first_digests::FirstDigests;
 use images::Images;
@@ -37,7 +39,7 @@ use super::space::Spare;
 use crate::image::objects::Objects;
 
 /// The directories of a store, besides its root. `objects/xx` and `staging/<boot id>` are made below them.
-pub(super) const DIRECTORIES: [&str; 18] = [
+pub(super) const DIRECTORIES: [&str; 19] = [
     disk::TEMPORARY,
     Markers::DIRECTORY,
     Holds::DIRECTORY,
@@ -56,6 +58,7 @@ pub(super) const DIRECTORIES: [&str; 18] = [
     Pins::DIRECTORY,
     Prefetched::DIRECTORY,
     Volumes::DIRECTORY,
+    DamagedObjects::DIRECTORY,
 ];
 
 /// All parts of one store, seen from one boot.
@@ -72,6 +75,7 @@ pub(super) struct Parts {
     pub(super) first_digests: FirstDigests,
     pub(super) pins: Pins,
     pub(super) prefetched: Prefetched,
+    pub(super) damaged: DamagedObjects,
     pub(super) volumes: Volumes,
 }
 
@@ -84,9 +88,10 @@ impl Parts {
         objects: Objects,
         (spare, keep): (Spare, Duration),
     ) -> Self {
+        let damaged = DamagedObjects::new(disk);
         Self {
             holds: Holds::new(disk),
-            objects: StoredObjects::new(disk, objects, Markers::new(disk, boot_id)),
+            objects: StoredObjects::new(disk, objects, Markers::new(disk, boot_id), damaged.clone()),
             layers: Layers::new(disk, key, boot_id),
             partials: Partials::new(disk, boot_id, spare, keep),
             images: Images::new(disk, key),
@@ -96,6 +101,7 @@ impl Parts {
             first_digests: FirstDigests::new(disk, key),
             pins: Pins::new(disk),
             prefetched: Prefetched::new(disk),
+            damaged,
             volumes: Volumes::new(disk, boot_id),
         }
     }

@@ -1,0 +1,147 @@
+//! Quarantine: images with objects that were found damaged are given to nobody until the objects are whole again.
+//!
+//! Whoever finds damage marks the object ([`Store::mark_damaged`]). From then on a pull of an image that has it fetches the
+//! layer again and writes the object anew, under its name: new openings see the sound file. Records, and all that is mounted,
+//! stay. A mark goes when its object has been read again, was whole, and a sync has covered it; so a crash or a power cut in
+//! between leaves the mark, and nothing that is believed too early.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use super::contents::Source;
+use super::{DamageMark, Store, StoreError};
+use crate::image::objects::Corruption;
+use crate::image::verity::VerityDigest;
+use crate::oci::digest::Digest;
+
+/// What has become of damaged objects.
+#[derive(Debug, Default)]
+pub struct Rechecked {
+    /// Those that are whole again, or that no image has any more.
+    pub healed: Vec<DamageMark>,
+    /// Those that are damaged still.
+    pub left: Vec<DamageMark>,
+}
+
+impl Store {
+    /// Marks damaged objects, durably, and returns the marks. Blocking; reads every layer record once.
+    ///
+    /// # Errors
+    /// Those of reading records and of writing a file.
+    pub fn mark_damaged(
+        &self,
+        found: &BTreeMap<VerityDigest, Corruption>,
+    ) -> Result<Vec<DamageMark>, StoreError> {
+        let images = self.images_by_object(&found.keys().copied().collect())?;
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        let mut marks = Vec::new();
+        for (object, damage) in found {
+            // What is of no image is no loss; a collection removes it.
+            let Some(images) = images.get(object).cloned() else { continue };
+            let mark = DamageMark { object: *object, damage: damage.to_string(), since, images };
+            if !self.parts.damaged.set(&mark)? {
+                tracing::error!(%object, "too many objects are damaged to mark them all; repair these first");
+                break;
+            }
+            marks.push(mark);
+        }
+        self.count_damage()?;
+        Ok(marks)
+    }
+
+    /// The objects that are marked as damaged.
+    ///
+    /// # Errors
+    /// Those of reading files.
+    pub fn damaged(&self) -> Result<Vec<DamageMark>, StoreError> {
+        self.parts.damaged.list()
+    }
+
+    /// Why the image with this key is in quarantine, if it is. Blocking; one readdir(3) as long as nothing is damaged.
+    ///
+    /// # Errors
+    /// Those of reading files.
+    pub fn quarantine_of(&self, image: &Digest) -> Result<Option<DamageMark>, StoreError> {
+        Ok(self.damaged()?.into_iter().find(|mark| mark.images.contains(image)))
+    }
+
+    /// Whether a layer names an object that is marked as damaged. A record that is lost names none. Blocking.
+    ///
+    /// # Errors
+    /// Those of reading files.
+    pub fn is_layer_damaged(&self, diff_id: &Digest) -> Result<bool, StoreError> {
+        let damaged = self.parts.damaged.objects()?;
+        if damaged.is_empty() {
+            return Ok(false);
+        }
+        let mut names = false;
+        match self.parts.contents().each_object_of_layer(diff_id, |object, _| names |= damaged.contains(&object))
+        {
+            Err(error) if !error.is_lost_record() => Err(error),
+            _ => Ok(names),
+        }
+    }
+
+    /// Reads the marked objects again, and removes the marks of those that are whole, after a sync, and of those that no image
+    /// has. Blocking; reads these objects in full, and every layer record.
+    ///
+    /// # Errors
+    /// Those of reading files and records, and of the sync.
+    pub fn recheck_damaged(&self) -> Result<Rechecked, StoreError> {
+        let marks = self.damaged()?;
+        let mut rechecked = Rechecked::default();
+        if marks.is_empty() {
+            return Ok(rechecked);
+        }
+        // Opened before anything is read: the sync tells of writes that were lost since.
+        let lock = self.store_lock.open_lock()?;
+        let images = self.images_by_object(&marks.iter().map(|mark| mark.object).collect())?;
+        for mark in marks {
+            let images = images.get(&mark.object).cloned().unwrap_or_default();
+            let damage = match images.is_empty() {
+                true => None,
+                false => self.examine_object(&mark.object)?,
+            };
+            match damage {
+                None => rechecked.healed.push(mark),
+                Some(damage) => {
+                    // An image that came meanwhile may have it as well.
+                    let now = DamageMark { images, damage: damage.to_string(), ..mark.clone() };
+                    if now != mark {
+                        self.parts.damaged.set(&now)?;
+                    }
+                    rechecked.left.push(now);
+                }
+            }
+        }
+        if !rechecked.healed.is_empty() {
+            self.parts.objects.markers().sync_filesystem(&lock)?;
+            for mark in &rechecked.healed {
+                self.parts.damaged.remove(&mark.object)?;
+                tracing::info!(object = %mark.object, "a damaged object is whole again, or of no image any more");
+            }
+        }
+        self.count_damage()?;
+        Ok(rechecked)
+    }
+
+    /// The keys of the images that have each of these objects.
+    fn images_by_object(
+        &self,
+        objects: &BTreeSet<VerityDigest>,
+    ) -> Result<BTreeMap<VerityDigest, BTreeSet<Digest>>, StoreError> {
+        let (_hold, listing) = self.hold_all_images()?;
+        let records: Vec<_> = listing.images.iter().map(|image| &image.record).collect();
+        let owners = Source::owners(self.parts.contents(), &records, |digest| objects.contains(digest))?;
+        let keys = |images: BTreeSet<usize>| {
+            images.into_iter().filter_map(|index| Some(records.get(index)?.key())).collect()
+        };
+        Ok(owners.into_iter().map(|(object, images)| (object, keys(images.into_iter().collect()))).collect())
+    }
+
+    /// Brings the metric up to date.
+    pub(super) fn count_damage(&self) -> Result<(), StoreError> {
+        self.metrics.damaged.set(self.parts.damaged.objects()?.len() as u64);
+        Ok(())
+    }
+}
