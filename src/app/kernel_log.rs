@@ -1,23 +1,37 @@
 //! Follows the kernel log, the only place where the kernel reports which object failed verification at a read, and what
 //! scrubbing finds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::image::store::Store;
 use crate::image::verity::VerityDigest;
 use crate::node::corruption::{CorruptionWatcher, KernelReport, parse};
+use crate::node::mount::Mounter;
 use crate::sys::kernel_log::KernelLog;
 
-/// How often known corruption is checked again.
+/// How often known corruption is checked again, and looked for that others have found.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Who is concerned with what is found.
+pub struct Concerned {
+    /// The store.
+    pub store: Arc<Store>,
+    /// What shows its images.
+    pub mounter: Arc<dyn Mounter>,
+    /// Notified when something is damaged.
+    pub repairs: Arc<Notify>,
+}
 
 /// Passes every report about an object to `watcher`, from the first one of this boot, and every suspect that others have
 /// found, until the shutdown. Without access to the log it warns once, and there are only the others' suspects; the kernel
 /// still refuses the reads.
 pub async fn follow(
     mut watcher: CorruptionWatcher,
+    concerned: Concerned,
     mut suspects: mpsc::Receiver<VerityDigest>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -27,10 +41,13 @@ pub async fn follow(
              give the container /dev/kmsg and CAP_SYSLOG, or run `composefs-csi verify` regularly"
         );
     });
+    let mut rechecks = tokio::time::interval(RECHECK_INTERVAL);
+    rechecks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let hint = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(RECHECK_INTERVAL), if watcher.has_findings() => Hint::Recheck,
+            // The first one at once: what was found before a restart.
+            _ = rechecks.tick() => Hint::Recheck,
             Some(object) = suspects.recv() => Hint::Suspect(object),
             record = next(&mut log) => match parse(&record?) {
                 Some(report) => Hint::Report(report),
@@ -39,6 +56,7 @@ pub async fn follow(
             },
         };
         // Checking reads whole objects from disk.
+        let (store, mounter) = (Arc::clone(&concerned.store), Arc::clone(&concerned.mounter));
         let task = tokio::task::spawn_blocking(move || {
             let looked = match &hint {
                 Hint::Report(report) => watcher.investigate(report),
@@ -48,9 +66,25 @@ pub async fn follow(
             if let Err(error) = looked {
                 tracing::error!(?hint, "damaged objects cannot be examined: {error}");
             }
+            refresh(&store, &*mounter);
             watcher
         });
         watcher = task.await?;
+        if watcher.has_findings() {
+            concerned.repairs.notify_one();
+        }
+    }
+}
+
+/// Lets the mounts of images that were repaired of late see their new objects.
+fn refresh(store: &Store, mounter: &dyn Mounter) {
+    let refreshed = store.healed().map_err(|error| error.to_string()).and_then(|healed| {
+        let Some(healed) = healed else { return Ok(()) };
+        mounter.refresh(&healed.images).map_err(|error| error.to_string())?;
+        store.forget_healed(&healed).map_err(|error| error.to_string())
+    });
+    if let Err(error) = refreshed {
+        tracing::warn!("mounts may show what was damaged until their pods restart: {error}");
     }
 }
 

@@ -53,7 +53,7 @@ pub enum Weight {
     Fault,
 }
 
-const PULL_AGAIN: &str = "`composefs-csi verify --repair` removes what is damaged; then pull the image again";
+const PULL_AGAIN: &str = "check the disk, then run `composefs-csi store repair`";
 const UNKNOWN: &str = "nothing is removed from the store until this is done";
 
 impl Store {

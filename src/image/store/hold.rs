@@ -152,7 +152,7 @@ impl Holder {
         }
         let file = match self.file_of(&mut notes) {
             // Nothing can be removed either.
-            Err(StoreError::ReadOnly { .. }) => {
+            Err(StoreError::ReadOnly { .. } | StoreError::OnlyRead { .. }) => {
                 notes.noted.extend(new);
                 return Ok(true);
             }
@@ -209,7 +209,7 @@ impl Keep for Hold {
             StoreError::Full { source, .. } | StoreError::Io { source, .. } => {
                 ObjectError::from_io(source, "a note in a hold below", root)
             }
-            StoreError::ReadOnly { .. } => {
+            StoreError::ReadOnly { .. } | StoreError::OnlyRead { .. } => {
                 ObjectError::from_io(io::ErrorKind::ReadOnlyFilesystem.into(), "a note in a hold below", root)
             }
             other => ObjectError::from_io(io::Error::other(other), "a note in a hold below", root),

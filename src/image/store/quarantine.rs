@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use super::contents::Source;
 use super::{DamageMark, Store, StoreError};
 use crate::image::objects::Corruption;
@@ -23,6 +25,21 @@ pub struct Rechecked {
     pub left: Vec<DamageMark>,
 }
 
+/// Images whose objects were replaced under their mounts a short while ago.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Healed {
+    /// When the last of them was, seconds since 1970.
+    at: u64,
+    /// The composefs images.
+    pub images: BTreeSet<VerityDigest>,
+}
+
+/// The file with the images that were healed, in the store.
+const HEALED: &str = "healed";
+/// How long, in seconds, mounts are made to look again: a file that was open when its object was replaced is remembered until
+/// the last reader has closed it.
+const LOOK_AGAIN: u64 = 600;
+
 impl Store {
     /// Marks damaged objects, durably, and returns the marks. Blocking; reads every layer record once.
     ///
@@ -33,7 +50,7 @@ impl Store {
         found: &BTreeMap<VerityDigest, Corruption>,
     ) -> Result<Vec<DamageMark>, StoreError> {
         let images = self.images_by_object(&found.keys().copied().collect())?;
-        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        let since = now();
         let mut marks = Vec::new();
         for (object, damage) in found {
             // What is of no image is no loss; a collection removes it.
@@ -116,6 +133,8 @@ impl Store {
         }
         if !rechecked.healed.is_empty() {
             self.parts.objects.markers().sync_filesystem(&lock)?;
+            // First: whoever mounts them must hear of it even if this process is killed now.
+            self.note_healed(&rechecked.healed)?;
             for mark in &rechecked.healed {
                 self.parts.damaged.remove(&mark.object)?;
                 tracing::info!(object = %mark.object, "a damaged object is whole again, or of no image any more");
@@ -123,6 +142,40 @@ impl Store {
         }
         self.count_damage()?;
         Ok(rechecked)
+    }
+
+    /// The images whose mounts remember objects that were replaced.
+    ///
+    /// # Errors
+    /// Those of reading the file.
+    pub fn healed(&self) -> Result<Option<Healed>, StoreError> {
+        let bytes = self.disk.read(&self.root().join(HEALED))?;
+        Ok(bytes.map(|bytes| serde_json::from_slice(&bytes).unwrap_or_default()))
+    }
+
+    /// The mounts of these images have looked again; once more, for a while, if it was a short while ago.
+    ///
+    /// # Errors
+    /// Those of removing the file.
+    pub fn forget_healed(&self, healed: &Healed) -> Result<(), StoreError> {
+        let is_over = now().saturating_sub(healed.at) >= LOOK_AGAIN;
+        if is_over && self.healed()?.as_ref() == Some(healed) {
+            self.disk.remove(&self.root().join(HEALED))?;
+        }
+        Ok(())
+    }
+
+    fn note_healed(&self, marks: &[DamageMark]) -> Result<(), StoreError> {
+        let mut healed = self.healed()?.unwrap_or_default();
+        healed.at = now();
+        for image in marks.iter().flat_map(|mark| &mark.images) {
+            // One that has gone since has no mounts.
+            if let Ok(Some(record)) = self.parts.images.get(image) {
+                healed.images.extend(record.images().map(|own| own.image));
+            }
+        }
+        let bytes = serde_json::to_vec(&healed).unwrap_or_default();
+        self.disk.write_for_this_boot(&self.root().join(HEALED), &bytes)
     }
 
     /// The keys of the images that have each of these objects.
@@ -144,4 +197,8 @@ impl Store {
         self.metrics.damaged.set(self.parts.damaged.objects()?.len() as u64);
         Ok(())
     }
+}
+
+fn now() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
 }

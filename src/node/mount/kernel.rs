@@ -1,6 +1,6 @@
 //! The mounter that mounts images through the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -21,7 +21,7 @@ use super::superblock::MountMethod;
 use super::users::{Maker, Published};
 use super::{
     Capabilities, IdRange, MountError, MountSpec, Mounter, SelinuxContext, Usage, Verity, check, follow,
-    probe, relabel, selinux, table,
+    probe, refresh, relabel, selinux, table,
 };
 use crate::image::objects::Objects;
 use crate::image::store::Mounted;
@@ -482,6 +482,10 @@ impl Mounter for KernelMounter {
             other => Some(other?),
         };
         self.drop_unused_base(image)
+    }
+
+    fn refresh(&self, images: &BTreeSet<VerityDigest>) -> Result<(), MountError> {
+        refresh::refresh_from(self.store, images)
     }
 
     fn mounted_images(&self) -> Result<Mounted, MountError> {

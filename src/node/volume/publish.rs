@@ -45,6 +45,7 @@ impl Volumes {
         else {
             // It is there. What is left of an earlier call is done.
             self.map_published(guard, request.target.clone()).await?;
+            self.0.repairs.remember(&request);
             self.follow(request).await;
             return Ok(());
         };
@@ -82,6 +83,7 @@ impl Volumes {
             milliseconds = milliseconds(begun),
             "published"
         );
+        self.0.repairs.remember(&request);
         self.follow(request).await;
         Ok(())
     }

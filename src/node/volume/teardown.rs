@@ -30,6 +30,7 @@ impl Volumes {
         let begun = Instant::now();
         // Nobody asks for its tag any more, even if this fails: kubelet tries again until it does not.
         self.0.followed.forget(&volume);
+        self.0.repairs.forget(&volume);
         let guard = self.take_over(&volume).await?;
         let (unpublished, images) = (target.clone(), Arc::clone(&self.0.images));
         let changed = self
