@@ -62,7 +62,9 @@ async fn a_store_of_an_earlier_release_opens_and_its_image_is_published() {
     let kept = machine.run(&["store", "why", IMAGE]).to_string();
     assert!(kept.contains("csi-a") && kept.contains("recorded"), "its volume and its pin: {kept}");
     let checked = machine.run(&["store", "fsck"]);
-    assert_eq!((&checked["images"], &checked["findings"]), (&1.into(), &serde_json::json!([])), "{checked}");
+    // A volume of this boot is not mounted, which is a note.
+    let sound = checked["findings"].as_array().unwrap().iter().all(|finding| finding["weight"] == "note");
+    assert!(checked["images"] == 1 && sound, "{checked}");
     assert_eq!(machine.run(&["verify"])["damaged"], serde_json::json!([]));
 
     let plugin = machine.start().await;

@@ -131,3 +131,40 @@ fn sorted(digests: &[VerityDigest]) -> Vec<VerityDigest> {
     digests.sort();
     digests
 }
+
+/// A round beside collections and pulls reads what is there, takes what has just gone for no damage, and hinders nobody.
+#[test]
+fn a_round_beside_collections_finds_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let rounds = std::thread::scope(|scope| {
+        let scrubbing = scope.spawn(|| {
+            // Another process, as far as the locks are concerned.
+            let store = open(dir.path());
+            let mut rounds = 0;
+            while !done.load(std::sync::atomic::Ordering::SeqCst) || rounds == 0 {
+                let mut found = Counted::default();
+                assert!(store.scrub(&mut found).unwrap());
+                assert_eq!(found.damaged, [], "round {rounds}");
+                rounds += 1;
+            }
+            rounds
+        });
+        for number in 0..12 {
+            let names: Vec<String> = (0..40).map(|file| format!("file-{}-y", number * 20 + file)).collect();
+            let files: Vec<&str> = names.iter().map(String::as_str).collect();
+            let name = format!("image-{number}");
+            pull(&store, &name, &[&files]).unwrap();
+            // All but the one that a pod shows go, the new one among them.
+            let kept = VerityDigest::of(&content("image-image"));
+            let collected = collect(&store, EVERYTHING, &[kept]).unwrap();
+            assert_eq!(collected.images.len(), 1, "{collected:?}");
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        scrubbing.join().unwrap()
+    });
+    assert!(rounds > 0);
+    assert_eq!(names(&store), [manifest("image")]);
+    check(&store);
+}
