@@ -16,6 +16,9 @@ use crate::sys::kernel_log::KernelLog;
 /// How often known corruption is checked again, and looked for that others have found.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Objects that are examined at a time.
+const SUSPECTS_MAX: usize = 256;
+
 /// Who is concerned with what is found.
 pub struct Concerned {
     /// The store.
@@ -48,7 +51,11 @@ pub async fn follow(
             () = shutdown.cancelled() => return Ok(()),
             // The first one at once: what was found before a restart.
             _ = rechecks.tick() => Hint::Recheck,
-            Some(object) = suspects.recv() => Hint::Suspect(object),
+            Some(object) = suspects.recv() => {
+                // Those that wait, too: who has them is found by reading all records once.
+                let others = std::iter::from_fn(|| suspects.try_recv().ok());
+                Hint::Suspects(std::iter::once(object).chain(others).take(SUSPECTS_MAX).collect())
+            }
             record = next(&mut log) => match parse(&record?) {
                 Some(report) => Hint::Report(report),
                 // Another message of the kernel.
@@ -60,7 +67,7 @@ pub async fn follow(
         let task = tokio::task::spawn_blocking(move || {
             let looked = match &hint {
                 Hint::Report(report) => watcher.investigate(report),
-                Hint::Suspect(object) => watcher.examine([*object], None),
+                Hint::Suspects(objects) => watcher.examine(objects.iter().copied(), None),
                 Hint::Recheck => watcher.recheck(),
             };
             if let Err(error) = looked {
@@ -92,7 +99,7 @@ fn refresh(store: &Store, mounter: &dyn Mounter) {
 #[derive(Debug)]
 enum Hint {
     Report(KernelReport),
-    Suspect(VerityDigest),
+    Suspects(Vec<VerityDigest>),
     Recheck,
 }
 

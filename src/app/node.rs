@@ -270,7 +270,8 @@ async fn keep_volumes(
     let tags = async move { Ok(tags.follow_tags().await?) };
     let house = House { store, mounter, volumes, node_events };
     let house = housekeeping::keep(house, settings.schedule, housekeeping, shutdown);
-    tokio::try_join!(damage, repairing, scrubbing, commands, sealing, prefetching, users, tags, house).map(|_| ())
+    tokio::try_join!(damage, repairing, scrubbing, commands, sealing, prefetching, users, tags, house)
+        .map(|_| ())
 }
 
 /// Listens for the operator's commands, and answers them until the shutdown. Volumes do not depend on it.

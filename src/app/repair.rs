@@ -66,6 +66,11 @@ pub async fn keep(
             if tried.get(&image).is_some_and(|tried| tried.due > Instant::now()) {
                 continue;
             }
+            // Another image may have brought what it lacked.
+            let marks = repairer.marks().await?;
+            if !marks.iter().any(|mark| mark.images.contains(&image)) {
+                continue;
+            }
             let attempt = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 attempt = repairer.volumes.repair(&image) => attempt,

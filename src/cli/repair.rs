@@ -15,6 +15,7 @@ use crate::node::mount;
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
 use crate::oci::platform::Platform;
+use crate::oci::reference::Reference;
 use crate::pull::{Caller, ImageRequest, Images as _, PullPolicy, Watch};
 
 #[derive(Debug, Default, Serialize)]
@@ -57,7 +58,8 @@ pub async fn repair(engine: &Engine, stored: Option<Stored>, output: Output) -> 
         Ok(Repaired { objects, bytes, damaged, ..Repaired::default() })
     });
     let mut report = examined.await??;
-    let images: BTreeSet<Digest> = report.damaged.iter().flat_map(|mark| mark.images.iter().copied()).collect();
+    let images: BTreeSet<Digest> =
+        report.damaged.iter().flat_map(|mark| mark.images.iter().copied()).collect();
     for key in images.into_iter().filter(|key| only_key.is_none_or(|only| only == *key)) {
         // One that has gone meanwhile is nobody's loss.
         let Some(record) = engine.store.images().get(&key)? else { continue };
@@ -105,8 +107,13 @@ async fn fetch_again(engine: &Engine, record: &ImageRecord) -> anyhow::Result<()
     let platform = record.platform.as_deref().and_then(|platform| platform.parse().ok());
     let mut failed = None;
     for name in &record.names {
+        let reference = match name.parse()? {
+            // The tag may have gone or moved on.
+            remote @ Reference::Registry(_) => remote.pinned(record.manifest),
+            layout @ Reference::Layout(_) => layout,
+        };
         let request = ImageRequest {
-            reference: name.parse()?,
+            reference,
             choice: record.choice.clone(),
             policy: PullPolicy::IfNotPresent,
             platform: platform.clone().unwrap_or_else(Platform::host),
@@ -129,7 +136,8 @@ async fn fetch_again(engine: &Engine, record: &ImageRecord) -> anyhow::Result<()
 
 impl Repaired {
     fn text(&self) -> String {
-        let mut text: String = self.damaged.iter().map(|mark| format!("object {} {}\n", mark.object, mark.damage)).collect();
+        let mut text: String =
+            self.damaged.iter().map(|mark| format!("object {} {}\n", mark.object, mark.damage)).collect();
         for image in &self.repaired {
             text.push_str(&format!("whole again: {image}\n"));
         }

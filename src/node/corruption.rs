@@ -12,8 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 pub use message::{KernelReport, parse};
 
-use crate::image::objects::Corruption;
-use crate::image::store::{Store, StoreError};
+use crate::image::store::{DamageMark, Store, StoreError};
 use crate::image::verity::VerityDigest;
 
 /// The composefs images that are known to be corrupt, and why. Clones share one map.
@@ -84,17 +83,21 @@ impl CorruptionWatcher {
         suspects: impl IntoIterator<Item = VerityDigest>,
         position: Option<u64>,
     ) -> Result<(), StoreError> {
+        let mut found = BTreeMap::new();
         for object in suspects {
             match self.store.examine_object(&object)? {
-                Some(damage) if !self.reported.contains_key(&object) => {
-                    self.report(&object, damage.to_string(), position)?;
-                    self.mark(object, damage);
-                }
+                Some(damage) if !self.reported.contains_key(&object) => drop(found.insert(object, damage)),
                 Some(_) => {}
-                None => {
-                    self.reported.remove(&object);
-                }
+                None => drop(self.reported.remove(&object)),
             }
+        }
+        if !found.is_empty() {
+            // All at once: it takes reading every layer record.
+            let marks = self.store.damage_of(&found)?;
+            if let Err(error) = self.store.mark(&marks) {
+                tracing::error!("damaged objects cannot be marked, and their images are given out: {error}");
+            }
+            marks.iter().for_each(|mark| self.report(mark, position));
         }
         self.publish();
         Ok(())
@@ -120,12 +123,13 @@ impl CorruptionWatcher {
         };
         for mark in &left {
             if !self.reported.contains_key(&mark.object) {
-                self.report(&mark.object, mark.damage.clone(), None)?;
+                self.report(mark, None);
             }
         }
         let marked: BTreeSet<VerityDigest> = left.iter().map(|mark| mark.object).collect();
         // Copied first: the loop removes entries.
-        for object in self.reported.keys().copied().filter(|object| !marked.contains(object)).collect::<Vec<_>>() {
+        let unmarked = self.reported.keys().copied().filter(|object| !marked.contains(object));
+        for object in unmarked.collect::<Vec<_>>() {
             // An object that no image names any more was removed as damaged; the next pull fetches it again.
             let sound = self.store.examine_object(&object)?.is_none();
             if sound || self.store.images_with(&object)?.is_empty() {
@@ -145,23 +149,14 @@ impl CorruptionWatcher {
         self.corrupt_images.replace(each.collect());
     }
 
-    /// Puts the images that have it into quarantine.
-    fn mark(&self, object: VerityDigest, damage: Corruption) {
-        if let Err(error) = self.store.mark_damaged(&BTreeMap::from([(object, damage)])) {
-            tracing::error!(%object, "a damaged object cannot be marked, and its images are given out: {error}");
-        }
-    }
-
     /// Logs a corrupt object, and notes the composefs images that contain it.
-    fn report(
-        &mut self,
-        object: &VerityDigest,
-        damage: String,
-        position: Option<u64>,
-    ) -> Result<(), StoreError> {
-        let images = self.store.images_with(object)?;
+    fn report(&mut self, mark: &DamageMark, position: Option<u64>) {
+        let (object, damage) = (&mark.object, &mark.damage);
+        // One that has gone since has nobody to be told.
+        let images = mark.images.iter().filter_map(|image| self.store.images().get(image).ok().flatten());
+        let images: Vec<_> = images.collect();
         let names: Vec<_> = images.iter().flat_map(|image| &image.names).collect();
-        let manifests: Vec<_> = images.iter().map(|image| image.key().to_string()).collect();
+        let manifests: Vec<_> = mark.images.iter().map(ToString::to_string).collect();
         tracing::error!(
             %object,
             path = %self.store.objects().path(object).display(),
@@ -172,7 +167,6 @@ impl CorruptionWatcher {
              disk. `composefs-csi store repair` does the same by command"
         );
         let images = images.iter().flat_map(|image| image.images()).map(|own| own.image).collect();
-        self.reported.insert(*object, (damage, images));
-        Ok(())
+        self.reported.insert(*object, (damage.clone(), images));
     }
 }

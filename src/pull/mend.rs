@@ -1,10 +1,10 @@
 //! Making an image whole again whose objects were found damaged: a pull of it fetches the layers again that name them
 //! ([`super::layers`]), what is made here of layers is made again, and then the marks of the damage are taken away.
 
+use super::PullError;
 use super::build;
 use super::error::About as _;
 use super::recipe::StoredPart;
-use super::PullError;
 use crate::image::store::{Hold, ImageRecord, Store};
 use crate::image::tree::Stop;
 use crate::oci::digest::Digest;
@@ -50,10 +50,8 @@ pub(super) fn settle(store: &Store, key: &Digest, image: &str) -> Result<(), Pul
     store.recheck_damaged().about(image)?;
     match store.quarantine_of(key).about(image)? {
         None => Ok(()),
-        Some(mark) => Err(PullError::StillDamaged {
-            image: image.to_owned(),
-            object: mark.object,
-            damage: mark.damage,
-        }),
+        Some(mark) => {
+            Err(PullError::StillDamaged { image: image.to_owned(), object: mark.object, damage: mark.damage })
+        }
     }
 }

@@ -59,7 +59,12 @@ async fn condition(plugin: &Plugin, machine: &Machine, pod: &str) -> String {
     if condition.abnormal { condition.message } else { String::new() }
 }
 
-async fn until_condition(plugin: &Plugin, machine: &Machine, pod: &str, is_so: impl Fn(&str) -> bool) -> String {
+async fn until_condition(
+    plugin: &Plugin,
+    machine: &Machine,
+    pod: &str,
+    is_so: impl Fn(&str) -> bool,
+) -> String {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(150);
     loop {
         let condition = condition(plugin, machine, pod).await;
@@ -120,8 +125,10 @@ async fn what_scrubbing_finds_is_fetched_again_and_seen_by_the_running_pod() {
     assert_eq!(scrubbed["damaged"], 4);
 
     // The plugin looks for what others have found once a minute.
-    eventually("the repair", || marks(&machine) == 0 && [0, 1, 2].into_iter().all(|n| reads(&machine, "a", NAME, n)))
-        .await;
+    eventually("the repair", || {
+        marks(&machine) == 0 && [0, 1, 2].into_iter().all(|n| reads(&machine, "a", NAME, n))
+    })
+    .await;
     until_condition(&plugin, &machine, "a", str::is_empty).await;
     // Whoever has a file open keeps what it has opened, and so does everybody else until then.
     let mut old = Vec::new();
@@ -192,7 +199,10 @@ async fn without_its_registry_an_image_is_in_quarantine_until_it_is_back() {
     assert!(abnormal.contains(&hex) && abnormal.contains("store repair"), "{abnormal}");
     let refused = publish(&plugin, machine.publish("b", &image)).await.unwrap_err();
     let said = refused.message();
-    assert!(said.contains("in quarantine") && said.contains(&hex) && said.contains("store repair"), "{refused}");
+    assert!(
+        said.contains("in quarantine") && said.contains(&hex) && said.contains("store repair"),
+        "{refused}"
+    );
     assert!(said.contains(&image), "{refused}");
     let repaired = machine.command(&["store", "repair"]).output().unwrap();
     let text = String::from_utf8_lossy(&repaired.stdout).into_owned();
@@ -208,7 +218,9 @@ async fn without_its_registry_an_image_is_in_quarantine_until_it_is_back() {
     drop(plugin);
     let plugin = machine.start().await;
     until_condition(&plugin, &machine, "a", |condition| condition.contains(&hex)).await;
-    assert!(publish(&plugin, machine.publish("b", &image)).await.unwrap_err().message().contains("in quarantine"));
+    assert!(
+        publish(&plugin, machine.publish("b", &image)).await.unwrap_err().message().contains("in quarantine")
+    );
     std::fs::rename(&away, layout.path()).unwrap();
     until_condition(&plugin, &machine, "a", str::is_empty).await;
     publish(&plugin, machine.publish("b", &image)).await.unwrap();
@@ -278,7 +290,11 @@ async fn a_tenant_without_rights_learns_nothing_of_damage_and_repairs_nothing() 
     complain(&damaged);
     until_condition(&plugin, &machine, "a", |condition| !condition.is_empty()).await;
     let after = publish(&plugin, machine.publish("stranger", &image)).await.unwrap_err();
-    assert_eq!((before.code(), before.message()), (after.code(), after.message()), "the same as when it was not here");
+    assert_eq!(
+        (before.code(), before.message()),
+        (after.code(), after.message()),
+        "the same as when it was not here"
+    );
     let refused = publish(&plugin, owner("b")).await.unwrap_err();
     assert!(refused.message().contains("in quarantine"), "{refused}");
     assert!(matches!(refused.code(), Code::Unauthenticated | Code::PermissionDenied), "{refused}");

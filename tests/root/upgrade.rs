@@ -44,7 +44,11 @@ async fn records_a_store() {
     plugin.node.clone().node_publish_volume(machine.publish("a", IMAGE)).await.unwrap();
     machine.run(&["pin", IMAGE, "--reason", "recorded"]);
     drop(plugin);
-    tar(&["-c", "-z", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"], &fixture(), &machine.state());
+    tar(
+        &["-c", "-z", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"],
+        &fixture(),
+        &machine.state(),
+    );
     std::fs::remove_dir_all(place).unwrap();
 }
 
@@ -86,7 +90,8 @@ async fn a_store_that_may_only_be_read_gives_what_it_has() {
     let machine = Machine::new(&["--layout-dir=/"]);
     machine.run(&["pull", &image]);
     let version = machine.state().join("store/version");
-    let newer = r#"{"format":1,"algorithm":"sha256","release":"9.1.0","read_only_compatible":["new-records"]}"#;
+    let newer =
+        r#"{"format":1,"algorithm":"sha256","release":"9.1.0","read_only_compatible":["new-records"]}"#;
     std::fs::write(&version, newer).unwrap();
 
     let plugin = machine.start().await;

@@ -142,9 +142,8 @@ impl Objects {
         let rename = || rustix::fs::renameat(&self.inner.dir, &*temporary, &self.inner.dir, name(digest));
         let renamed = match rename() {
             // A directory in its place is nobody's if it is empty.
-            Err(Errno::ISDIR) => {
-                rustix::fs::unlinkat(&self.inner.dir, name(digest), AtFlags::REMOVEDIR).and_then(|()| rename())
-            }
+            Err(Errno::ISDIR) => rustix::fs::unlinkat(&self.inner.dir, name(digest), AtFlags::REMOVEDIR)
+                .and_then(|()| rename()),
             other => other,
         };
         renamed.map_err(|errno| {

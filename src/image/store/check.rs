@@ -184,7 +184,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let own = ("shows", volume.image, volume.composefs);
         let members = volume.members.iter().map(|member| ("is made of", member.image, member.composefs));
-        let earlier = volume.earlier.iter().map(|before| ("has shown before", before.image, before.composefs));
+        let earlier =
+            volume.earlier.iter().map(|before| ("has shown before", before.image, before.composefs));
         for (how, image, composefs) in members.chain(earlier).chain([own]) {
             let is_lost = match composefs {
                 Some(composefs) => !self.parts.contents().has_image(&composefs)?,
@@ -196,7 +197,11 @@ impl Store {
                 checked.fault(about, what, PULL_AGAIN);
             } else if !here.contains(&image) {
                 let what = format!("{image}, which it {how}, has no record");
-                checked.note(about, what, "what is mounted is kept by its own list of files; the next publish pulls it");
+                checked.note(
+                    about,
+                    what,
+                    "what is mounted is kept by its own list of files; the next publish pulls it",
+                );
             }
         }
         Ok(())

@@ -97,7 +97,8 @@ fn create(disk: &Disk, migrations: &[Migration], patience: Duration) -> Result<U
             disk.step("make", root, || fs::DirBuilder::new().recursive(true).mode(0o700).create(root))?;
             refuse_foreign(disk, &version)?;
             disk.make(&root.join(disk::TEMPORARY))?;
-            let made = migrations.iter().fold(Version::first(), |made, migration| made.with(migration.feature));
+            let made =
+                migrations.iter().fold(Version::first(), |made, migration| made.with(migration.feature));
             disk.write_durably(&version, made.render().as_bytes())?;
             complete(disk).map(|()| Use::Whole(made))
         }

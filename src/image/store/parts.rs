@@ -4,7 +4,6 @@
 //! report) is an operation above them, which is given the parts that it needs.
 
 pub(super) mod access;
-pub(super) mod damaged;
 pub(super) mod evidence;
 pub(super) mod first_digests;
 pub(super) mod images;
@@ -17,7 +16,6 @@ pub(super) mod prefetched;
 pub(super) mod volumes;
 
 use access::Access;
-use damaged::DamagedObjects;
 use evidence::EvidenceStore;
 use first_digests::FirstDigests;
 use images::Images;
@@ -32,6 +30,7 @@ use volumes::Volumes;
 use std::time::Duration;
 
 use super::NodeKey;
+use super::damaged::DamagedObjects;
 use super::disk::{self, Disk};
 use super::holds::Holds;
 use super::markers::Markers;

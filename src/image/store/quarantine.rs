@@ -1,6 +1,6 @@
 //! Quarantine: images with objects that were found damaged are given to nobody until the objects are whole again.
 //!
-//! Whoever finds damage marks the object ([`Store::mark_damaged`]). From then on a pull of an image that has it fetches the
+//! Whoever finds damage marks the object ([`Store::mark`]). From then on a pull of an image that has it fetches the
 //! layer again and writes the object anew, under its name: new openings see the sound file. Records, and all that is mounted,
 //! stay. A mark goes when its object has been read again, was whole, and a sync has covered it; so a crash or a power cut in
 //! between leaves the mark, and nothing that is believed too early.
@@ -41,29 +41,50 @@ const HEALED: &str = "healed";
 const LOOK_AGAIN: u64 = 600;
 
 impl Store {
-    /// Marks damaged objects, durably, and returns the marks. Blocking; reads every layer record once.
+    /// The marks that damaged objects would have. What is of no image has none: it is no loss, and a collection removes it.
+    /// Blocking; reads every layer record once.
     ///
     /// # Errors
-    /// Those of reading records and of writing a file.
+    /// Those of reading records.
+    pub fn damage_of(
+        &self,
+        found: &BTreeMap<VerityDigest, Corruption>,
+    ) -> Result<Vec<DamageMark>, StoreError> {
+        let mut images = self.images_by_object(&found.keys().copied().collect())?;
+        let since = now();
+        let mark = |(object, damage): (&VerityDigest, &Corruption)| {
+            let images = images.remove(object)?;
+            Some(DamageMark { object: *object, damage: damage.to_string(), since, images })
+        };
+        Ok(found.iter().filter_map(mark).collect())
+    }
+
+    /// Marks damaged objects, durably: their images are in quarantine.
+    ///
+    /// # Errors
+    /// Those of writing a file.
+    pub fn mark(&self, marks: &[DamageMark]) -> Result<(), StoreError> {
+        for mark in marks {
+            if !self.parts.damaged.set(mark)? {
+                tracing::error!(
+                    "too many objects are damaged to mark them all; the rest is found when these are repaired"
+                );
+                break;
+            }
+        }
+        self.count_damage()
+    }
+
+    /// Finds what the marks of damaged objects are, makes them, and returns them.
+    ///
+    /// # Errors
+    /// As of [`Store::damage_of`] and [`Store::mark`].
     pub fn mark_damaged(
         &self,
         found: &BTreeMap<VerityDigest, Corruption>,
     ) -> Result<Vec<DamageMark>, StoreError> {
-        let images = self.images_by_object(&found.keys().copied().collect())?;
-        let since = now();
-        let mut marks = Vec::new();
-        for (object, damage) in found {
-            // What is of no image is no loss; a collection removes it.
-            let Some(images) = images.get(object).cloned() else { continue };
-            let mark = DamageMark { object: *object, damage: damage.to_string(), since, images };
-            if !self.parts.damaged.set(&mark)? {
-                tracing::error!(%object, "too many objects are damaged to mark them all; repair these first");
-                break;
-            }
-            marks.push(mark);
-        }
-        self.count_damage()?;
-        Ok(marks)
+        let marks = self.damage_of(found)?;
+        self.mark(&marks).map(|()| marks)
     }
 
     /// The objects that are marked as damaged.
@@ -92,7 +113,10 @@ impl Store {
             return Ok(false);
         }
         let mut names = false;
-        match self.parts.contents().each_object_of_layer(diff_id, |object, _| names |= damaged.contains(&object))
+        match self
+            .parts
+            .contents()
+            .each_object_of_layer(diff_id, |object, _| names |= damaged.contains(&object))
         {
             Err(error) if !error.is_lost_record() => Err(error),
             _ => Ok(names),
@@ -189,7 +213,7 @@ impl Store {
         let keys = |images: BTreeSet<usize>| {
             images.into_iter().filter_map(|index| Some(records.get(index)?.key())).collect()
         };
-        Ok(owners.into_iter().map(|(object, images)| (object, keys(images.into_iter().collect()))).collect())
+        Ok(owners.into_iter().map(|(object, images)| (object, keys(images))).collect())
     }
 
     /// Brings the metric up to date.

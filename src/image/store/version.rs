@@ -115,7 +115,8 @@ impl Version {
 /// # Errors
 /// [`StoreError::Version`] for one that a newer release must read, and [`StoreError::Torn`] for no version at all.
 pub(super) fn read(store: &Path, bytes: &[u8], known: &[Feature]) -> Result<Use, StoreError> {
-    let torn = |why: String| StoreError::Torn { path: store.join(FILE), why: format!("not a version: {why}") };
+    let torn =
+        |why: String| StoreError::Torn { path: store.join(FILE), why: format!("not a version: {why}") };
     if bytes.len() > MAX {
         return Err(torn("too large".to_owned()));
     }
@@ -131,7 +132,8 @@ pub(super) fn read(store: &Path, bytes: &[u8], known: &[Feature]) -> Result<Use,
     }
     let unknown = |list: &[String]| {
         let is_known = |name: &String| known.iter().any(|feature| feature.name == name);
-        let names: Vec<_> = list.iter().filter(|name| !is_known(name)).map(|name| format!("{name:?}")).collect();
+        let names: Vec<_> =
+            list.iter().filter(|name| !is_known(name)).map(|name| format!("{name:?}")).collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
     if let Some(names) = unknown(&version.incompatible) {

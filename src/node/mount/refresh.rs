@@ -59,7 +59,8 @@ fn look_again(
 ) -> Result<(), MountError> {
     let subject = format!("image {image}");
     let failed = |step: &str, errno| MountError::kernel(step, point.display(), errno);
-    let root = rustix::fs::open(point, PATH_DIRECTORY, Mode::empty()).map_err(|errno| failed("open", errno))?;
+    let root =
+        rustix::fs::open(point, PATH_DIRECTORY, Mode::empty()).map_err(|errno| failed("open", errno))?;
     let found = rustix::fs::fstat(&root).map_err(|errno| failed("fstat", errno))?.st_dev;
     if (rustix::fs::major(found), rustix::fs::minor(found)) != (major, minor) {
         // Unmounted meanwhile, or something else is mounted over it.

@@ -16,7 +16,9 @@ use crate::kind::Kind;
 use crate::metrics::{Counters, Description, Family, Instruments, Outcome};
 use crate::oci::Credentials;
 use crate::oci::digest::Digest;
+use crate::oci::reference::Reference;
 use crate::pull::{Caller, ImageRequest, PullPolicy, Watch};
+use crate::volume::attributes::Attributes;
 use crate::volume::id::VolumeId;
 
 const REPAIRS: Description = Description::new(
@@ -136,28 +138,41 @@ impl Volumes {
 
     async fn fetch_again(&self, request: &VolumeRequest, record: &VolumeRecord) -> Result<(), VolumeError> {
         let caller = Caller::Pod { namespace: request.identity.pod.namespace() };
-        self.ensure_content(request, caller, Some(record.pinned())).await.map(drop)
+        let pinned = record.pinned();
+        let digests: Vec<Digest> = match pinned.members.is_empty() {
+            true => vec![pinned.manifest],
+            false => pinned.members.iter().map(|member| member.manifest).collect(),
+        };
+        // The tag may have gone or moved on. What a layout has is found by its tag.
+        let is_remote = |image: &&Attributes| !matches!(image.image, Reference::Layout(_));
+        let content = match request.content.images().iter().all(is_remote) {
+            true => request.content.pinned(&digests),
+            false => request.content.clone(),
+        };
+        let request = VolumeRequest { content, ..request.clone() };
+        self.ensure_content(&request, caller, Some(pinned)).await.map(drop)
     }
 
     /// The same of a volume of which nothing is known but its record. Returns whether the record was enough.
-    async fn fetch_again_as_node(
-        &self,
-        record: &VolumeRecord,
-        image: &Digest,
-    ) -> Result<bool, VolumeError> {
-        let (true, Ok(reference)) = (record.image == *image, record.request.image.parse()) else {
+    async fn fetch_again_as_node(&self, record: &VolumeRecord, image: &Digest) -> Result<bool, VolumeError> {
+        let (true, Ok(reference)) = (record.image == *image, record.request.image.parse::<Reference>())
+        else {
             // One of several images, which only kubelet's request tells apart.
             return Ok(false);
         };
         let platform = record.request.platform.as_deref().and_then(|platform| platform.parse().ok());
+        let manifest = record.pinned().manifest;
         let request = ImageRequest {
-            reference,
+            reference: match reference {
+                remote @ Reference::Registry(_) => remote.pinned(manifest),
+                layout @ Reference::Layout(_) => layout,
+            },
             choice: record.request.choice.clone(),
             policy: PullPolicy::IfNotPresent,
             platform: platform.unwrap_or_else(|| self.0.platform.clone()),
             // Nobody is shown anything, so there is no pod to judge.
             caller: Caller::Staging,
-            pinned: Some(record.pinned().manifest),
+            pinned: Some(manifest),
             noexec: false,
             credentials: Credentials::none(),
             watch: Watch::default(),

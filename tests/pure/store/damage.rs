@@ -88,7 +88,8 @@ fn complaints_of_the_kernel_lead_to_the_object_and_no_further() {
 }
 
 fn marks(store: &Store) -> BTreeMap<VerityDigest, Corruption> {
-    let images: Vec<_> = store.images().list().unwrap().images.into_iter().map(|image| image.record).collect();
+    let images: Vec<_> =
+        store.images().list().unwrap().images.into_iter().map(|image| image.record).collect();
     let found = store.examine(&images).unwrap().damaged;
     found.into_iter().map(|(object, (damage, _))| (object, damage)).collect()
 }
@@ -186,8 +187,14 @@ fn fsck_looks_at_what_volumes_have_shown_before() {
     std::fs::remove_file(dir.path().join("images").join(format!("{}.json", before.key().hex()))).unwrap();
     let found = check();
     assert_eq!((found.len(), found[0].weight), (1, Weight::Note), "{found:?}");
-    assert!(found[0].what.contains("has shown before") && found[0].about.contains("csi-follows"), "{found:?}");
+    assert!(
+        found[0].what.contains("has shown before") && found[0].about.contains("csi-follows"),
+        "{found:?}"
+    );
     std::fs::remove_file(store.objects().path(&before.image)).unwrap();
     let found = check();
-    assert!(found.iter().any(|finding| finding.weight == Weight::Fault && finding.what.contains("is gone")), "{found:?}");
+    assert!(
+        found.iter().any(|finding| finding.weight == Weight::Fault && finding.what.contains("is gone")),
+        "{found:?}"
+    );
 }

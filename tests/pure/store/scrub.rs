@@ -103,7 +103,8 @@ fn what_is_no_file_is_named_and_stops_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = filled(dir.path());
     let total = all_objects(dir.path()).len();
-    let victims: Vec<_> = (0..4).map(|number| VerityDigest::of(&content(&format!("file-{number}-x")))).collect();
+    let victims: Vec<_> =
+        (0..4).map(|number| VerityDigest::of(&content(&format!("file-{number}-x")))).collect();
     let paths: Vec<_> = victims.iter().map(|victim| store.objects().path(victim)).collect();
     paths.iter().for_each(|path| std::fs::remove_file(path).unwrap());
     // Followed, the first would seem to be whole; opened, the second would be waited for.

@@ -129,10 +129,7 @@ fn the_structure_is_checked() {
         .unwrap();
     let checked = run(&machine, &["store", "fsck"]);
     let text = String::from_utf8(checked.stdout).unwrap();
-    assert!(
-        !checked.status.success() && text.contains(&object) && text.contains("store repair"),
-        "{text}"
-    );
+    assert!(!checked.status.success() && text.contains(&object) && text.contains("store repair"), "{text}");
     // As it says.
     let repaired = printed(&machine, &["store", "repair"]);
     assert!(repaired.contains("is missing") && repaired.contains("1 image whole again"), "{repaired}");

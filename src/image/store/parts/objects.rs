@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::image::objects::Objects;
+use crate::image::store::damaged::DamagedObjects;
 use crate::image::store::disk::Disk;
-use super::damaged::DamagedObjects;
 use crate::image::store::error::StoreError;
 use crate::image::store::hold::Hold;
 use crate::image::store::markers::Markers;

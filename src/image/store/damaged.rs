@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::image::store::disk::Disk;
-use crate::image::store::error::StoreError;
+use super::disk::Disk;
+use super::error::StoreError;
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 
@@ -19,7 +19,7 @@ const MAX: usize = 1024;
 
 /// The marks of a store.
 #[derive(Debug, Clone)]
-pub(in crate::image::store) struct DamagedObjects {
+pub(super) struct DamagedObjects {
     disk: Disk,
     directory: PathBuf,
 }
@@ -38,14 +38,14 @@ pub struct DamageMark {
 }
 
 impl DamagedObjects {
-    pub(in crate::image::store) const DIRECTORY: &str = "damaged";
+    pub(super) const DIRECTORY: &str = "damaged";
 
-    pub(in crate::image::store) fn new(disk: &Disk) -> Self {
+    pub(super) fn new(disk: &Disk) -> Self {
         Self { disk: disk.clone(), directory: disk.root().join(Self::DIRECTORY) }
     }
 
     /// Makes or replaces a mark, durably. Returns whether it is there: not if there are too many.
-    pub(in crate::image::store) fn set(&self, mark: &DamageMark) -> Result<bool, StoreError> {
+    pub(super) fn set(&self, mark: &DamageMark) -> Result<bool, StoreError> {
         let path = self.path(&mark.object);
         if !path.exists() && self.objects()?.len() >= MAX {
             return Ok(false);
@@ -55,19 +55,19 @@ impl DamagedObjects {
     }
 
     /// Removes the mark of an object that is whole on disk, or of no use any more.
-    pub(in crate::image::store) fn remove(&self, object: &VerityDigest) -> Result<(), StoreError> {
+    pub(super) fn remove(&self, object: &VerityDigest) -> Result<(), StoreError> {
         self.disk.remove(&self.path(object)).map(drop)
     }
 
     /// The marked objects.
-    pub(in crate::image::store) fn objects(&self) -> Result<BTreeSet<VerityDigest>, StoreError> {
+    pub(super) fn objects(&self) -> Result<BTreeSet<VerityDigest>, StoreError> {
         let object = |name: &std::ffi::OsStr| name.to_str().and_then(VerityDigest::from_hex);
         let names = self.disk.files(&self.directory, |name| object(name).is_some())?;
         Ok(names.iter().filter_map(|name| object(name)).collect())
     }
 
     /// All marks. One that a power cut has torn still says which object it is about.
-    pub(in crate::image::store) fn list(&self) -> Result<Vec<DamageMark>, StoreError> {
+    pub(super) fn list(&self) -> Result<Vec<DamageMark>, StoreError> {
         let mut marks = Vec::new();
         for object in self.objects()? {
             let Some(bytes) = self.disk.read(&self.path(&object))? else { continue };
