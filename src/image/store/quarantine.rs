@@ -132,6 +132,7 @@ impl Store {
         let marks = self.damaged()?;
         let mut rechecked = Rechecked::default();
         if marks.is_empty() {
+            self.count_damage()?;
             return Ok(rechecked);
         }
         // Opened before anything is read: the sync tells of writes that were lost since.
