@@ -247,11 +247,10 @@ async fn a_repair_that_is_killed_is_made_by_the_next_plugin() {
     }
     // The manifest comes, and some of the layer.
     proxy.throttle(20_000);
-    complain(&object(&machine, &content(NAME, 0)));
-    eventually("the first mark", || marks(&machine) > 0).await;
+    let before = proxy.passed();
     assert!(!machine.command(&["store", "scrub"]).status().unwrap().success());
     assert_eq!(marks(&machine), FILES);
-    let before = proxy.passed();
+    complain(&object(&machine, &content(NAME, 0)));
     eventually("some of the layer", || proxy.passed() > before + 30_000).await;
     drop(plugin);
     assert!(marks(&machine) > 0, "nothing is taken for whole before it is");
@@ -266,7 +265,7 @@ async fn a_repair_that_is_killed_is_made_by_the_next_plugin() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_without_rights_learns_nothing_of_damage_and_repairs_nothing() {
     const NAME: &str = "of a tenant";
-    const USER: (&str, &str) = ("tenant", "secret");
+    const USER: (&str, &str) = ("tenant", "word-of-the-tenant");
     let layout = Layout::of(&Image::new(vec![layer(NAME)]));
     let registry = Registry::start(Options { tls: false, user: Some(USER) });
     registry.push(&layout.reference("latest"), "team/private:1", &[]);
