@@ -159,13 +159,14 @@ fn a_round_beside_collections_finds_no_damage() {
             pull(&store, &name, &[&files]).unwrap();
             // All but the one that a pod shows go, the new one among them.
             let kept = VerityDigest::of(&content("image-image"));
-            let collected = collect(&store, EVERYTHING, &[kept]).unwrap();
-            assert_eq!(collected.images.len(), 1, "{collected:?}");
+            // A round that looks for what is missing holds all images for a moment.
+            collect(&store, EVERYTHING, &[kept]).unwrap();
         }
         done.store(true, std::sync::atomic::Ordering::SeqCst);
         scrubbing.join().unwrap()
     });
     assert!(rounds > 0);
+    collect(&store, EVERYTHING, &[VerityDigest::of(&content("image-image"))]).unwrap();
     assert_eq!(names(&store), [manifest("image")]);
     check(&store);
 }
