@@ -212,7 +212,9 @@ async fn without_its_registry_an_image_is_in_quarantine_until_it_is_back() {
     for number in (0..FILES).filter(|number| *number != 5) {
         assert!(reads(&machine, "a", NAME, number), "file{number}");
     }
-    assert_eq!(machine.run(&["ls"])["images"].as_array().unwrap().len(), 1, "the image keeps its record");
+    let listed = machine.run(&["ls"]);
+    assert_eq!(listed["images"].as_array().unwrap().len(), 1, "the image keeps its record");
+    assert_eq!(listed["images"][0]["quarantined"], true, "{listed}");
 
     // It is known after a restart.
     drop(plugin);
