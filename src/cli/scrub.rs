@@ -40,7 +40,9 @@ pub async fn scrub(engine: &Engine, rate: u64, output: Output) -> anyhow::Result
     let store = Arc::clone(&engine.store);
     let scrubbed = tokio::task::spawn_blocking(move || -> anyhow::Result<Scrubbed> {
         let mut objects = BTreeSet::new();
-        let damaged = &mut |object| drop(objects.insert(object));
+        let damaged = &mut |object| {
+            objects.insert(object);
+        };
         store.scrub(&mut Paced { rate: rate.saturating_mul(1 << 20), stop: &|| false, damaged })?;
         mark(&store, &objects)?;
         let found = objects.iter().map(VerityDigest::hex).collect();

@@ -45,7 +45,9 @@ pub async fn both(cluster: &Cluster) {
     assert_eq!(cluster.sh(WRITER, "cat /content/page /content/added"), "mine\nnew");
     assert_eq!(shown(cluster), "second");
     // What one pod has written is no other's.
-    cluster.start(&Reader::new("changing-reader", inline(json!({"image": image, "pullPolicy": "Always"})))).await;
+    cluster
+        .start(&Reader::new("changing-reader", inline(json!({"image": image, "pullPolicy": "Always"}))))
+        .await;
     assert_eq!(cluster.sh("changing-reader", "cat /content/page; ls /content"), "second\npage");
     cluster.clear().await;
     no_volume(cluster).await;
@@ -70,6 +72,8 @@ fn shown(cluster: &Cluster) -> String {
 /// Asks for the tag on every node, as a pipeline does that has pushed.
 async fn refresh(cluster: &Cluster, image: &str) {
     for plugin in cluster.node_plugins().await {
-        cluster.in_plugin(&plugin.name_any(), &["refresh", image]).unwrap_or_else(|said| panic!("refresh: {said}"));
+        cluster
+            .in_plugin(&plugin.name_any(), &["refresh", image])
+            .unwrap_or_else(|said| panic!("refresh: {said}"));
     }
 }

@@ -23,9 +23,10 @@ fn file() -> Vec<u8> {
 }
 
 fn tar(arguments: &[&str], fixture: &Path, state: &Path) {
-    let done = Command::new("tar").args(arguments).arg("-f").arg(fixture).arg("-C").arg(state);
-    let status = done.args(if arguments.contains(&"-c") { &["store", "node.key"][..] } else { &[] }).status();
-    assert!(status.expect("tar").success());
+    let what: &[&str] = if arguments.contains(&"-c") { &["store", "node.key"] } else { &[] };
+    let mut tar = Command::new("tar");
+    tar.args(arguments).arg("-f").arg(fixture).arg("-C").arg(state).args(what);
+    assert!(tar.status().expect("tar").success());
 }
 
 /// Records the fixture. It was run once, with the program that was built of commit 13cb8cc:
