@@ -124,7 +124,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "kind",
         ],
     ),
-    ("node::corruption", &["image::objects", "image::store", "image::verity"]),
+    ("node::corruption", &["image::store", "image::verity"]),
     ("node::credential_providers", &["volume", "oci", "duration", "kind", "program"]),
     ("node::state_directory", &["kind"]),
     ("controller", &[]),

@@ -1,5 +1,6 @@
 //! The directory of a store's objects: creating and opening it, and looking objects up.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -155,6 +156,20 @@ impl Objects {
     pub fn contains(&self, digest: &VerityDigest, size: u64) -> Result<bool, ObjectError> {
         let stat = self.stat(digest)?;
         Ok(stat.is_some_and(|stat| stat.size == size && (stat.has_verity || !self.requires_verity())))
+    }
+
+    /// Whether the object is here in full, and nobody has found it damaged: then it need not be written.
+    ///
+    /// # Errors
+    /// As [`Objects::contains`].
+    pub(super) fn is_trusted(&self, digest: &VerityDigest, size: u64) -> Result<bool, ObjectError> {
+        Ok(self.contains(digest, size)? && !self.inner.doubted.has(digest))
+    }
+
+    /// Doubts these objects from now on, and no others: the next content that is put by one of these names replaces what is
+    /// there, whatever its size.
+    pub(in crate::image) fn doubt(&self, objects: BTreeSet<VerityDigest>) {
+        self.inner.doubted.set(objects);
     }
 
     /// What the filesystem says of the object; `None` if there is none.

@@ -82,7 +82,7 @@ fn a_store_of_a_newer_release_may_be_read_and_nothing_is_written_to_it() {
     assert!(store.examine(&[image]).unwrap().damaged.is_empty());
     for refused in [
         pull(&store, "b", &[&["y"]]).map(drop),
-        sweep(&store, std::time::Duration::ZERO).map(drop),
+        collect(&store, EVERYTHING, &[]).map(drop),
         store.pins().remove(&manifest("a")).map(drop),
     ] {
         let refused = refused.unwrap_err();
