@@ -360,6 +360,7 @@ fn imports_point_downwards() {
 /// What the parts of the store stand on.
 const BELOW_PARTS: &[&str] = &[
     "aside",
+    "damaged",
     "disk",
     "error",
     "file_name",
