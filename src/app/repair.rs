@@ -126,7 +126,7 @@ impl Repairer {
                 let error = text::one_line(&error.to_string());
                 tracing::error!(
                     image.digest = %image,
-                    "a damaged image stays in quarantine: it could not be fetched again: {error}"
+                    "a damaged image is not whole yet: {error}"
                 );
                 if let (Some(events), Some(object)) = (&self.node_events, objects().next()) {
                     let text = format!(

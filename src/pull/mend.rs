@@ -7,7 +7,6 @@ use super::error::About as _;
 use super::recipe::StoredPart;
 use crate::image::store::{Hold, ImageRecord, Store};
 use crate::image::tree::Stop;
-use crate::oci::digest::Digest;
 use crate::oci::limits::ImageLimits;
 
 /// Whether one of the record's own composefs images is damaged. Blocking.
@@ -39,14 +38,17 @@ pub(super) fn rebuild(
     Ok(())
 }
 
-/// Takes the marks of what is whole again away, if the image with this key had any. Blocking.
+/// Makes durable what was written anew under `hold`, and takes the marks of what is whole again away, if the image had any.
+/// Blocking.
 ///
 /// # Errors
 /// [`PullError::StillDamaged`] if the image has some still; those of reading and of the sync.
-pub(super) fn settle(store: &Store, key: &Digest, image: &str) -> Result<(), PullError> {
+pub(super) fn settle(store: &Store, hold: &Hold, record: &ImageRecord, image: &str) -> Result<(), PullError> {
+    let key = &record.key();
     if store.quarantine_of(key).about(image)?.is_none() {
         return Ok(());
     }
+    store.commit_repair(hold, record).about(image)?;
     store.recheck_damaged().about(image)?;
     match store.quarantine_of(key).about(image)? {
         None => Ok(()),

@@ -164,10 +164,10 @@ impl PullContext {
         let (rights, held) = (task.rights.clone(), hold.clone());
         let (store, name) = (Arc::clone(&self.store), task.image.clone());
         let end = move || {
-            mend::settle(&store, &key, &name)?;
-            rights.record_origin(&held, &key)
+            mend::settle(&store, &held, &record, &name)?;
+            rights.record_origin(&held, &key).map(|()| record)
         };
-        blocking(image, end).await??;
+        let record = blocking(image, end).await??;
         let fetched = progress.fetched();
         tracing::info!(
             composefs = %record.image,
@@ -320,7 +320,7 @@ impl PullContext {
         let image = wanted.name.clone();
         let build = move |stop: &Stop| {
             let record = combine::combine(&store, &hold, &wanted, (&limits, stop))?;
-            mend::settle(&store, &record.key(), &wanted.name)?;
+            mend::settle(&store, &hold, &record, &wanted.name)?;
             Ok(PulledImage { record, fetched: 0, hold })
         };
         self.builders.run(tenant, parts, &image, build).await

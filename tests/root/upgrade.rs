@@ -79,7 +79,8 @@ async fn a_store_of_an_earlier_release_opens_and_its_image_is_published() {
     // The earlier release may come back: nothing says that it may not.
     assert_eq!(std::fs::read(&version).unwrap(), written);
     plugin.node.clone().node_unpublish_volume(machine.unpublish("b")).await.unwrap();
-    machine.assert_nothing_published();
+    // The recorded volume is kubelet's to publish again, or to end.
+    assert_eq!(machine.published(), Vec::<PathBuf>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,14 +104,14 @@ async fn a_store_that_may_only_be_read_gives_what_it_has() {
     for word in ["9.1.0", "new-records", "only read"] {
         assert!(refused.message().contains(word), "{refused}");
     }
-    let pruned = machine.command(&["prune"]).output().unwrap();
-    assert!(!pruned.status.success() && String::from_utf8_lossy(&pruned.stderr).contains("9.1.0"));
     drop(plugin);
     // As after the upgrade of the plugin.
     let plugin = machine.start().await;
     assert_eq!(std::fs::read(machine.target("a").join("file")).unwrap(), content);
     plugin.node.clone().node_unpublish_volume(machine.unpublish("a")).await.unwrap();
     machine.assert_nothing_published();
+    let pruned = machine.command(&["prune"]).output().unwrap();
+    assert!(!pruned.status.success() && String::from_utf8_lossy(&pruned.stderr).contains("9.1.0"));
     assert_eq!(std::fs::read_to_string(&version).unwrap(), newer);
     let hex = VerityDigest::of(&content).hex();
     assert!(machine.state().join("store/objects").join(&hex[..2]).join(&hex[2..]).is_file());
