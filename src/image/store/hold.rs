@@ -115,6 +115,11 @@ impl Hold {
         Ok(())
     }
 
+    /// Objects were noted to be looked at, so the end of this hold leaves nothing to be tidied up.
+    pub(super) fn has_made_nothing(&self) {
+        self.0.notes().unsettled = false;
+    }
+
     /// Takes the marker away, once a sync has covered all that was written.
     pub(super) fn take_marker(&self) -> Option<Marker> {
         self.0.notes().unsettled = false;
