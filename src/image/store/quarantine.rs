@@ -145,7 +145,8 @@ impl Store {
                 false => self.examine_object(&mark.object)?,
             };
             match damage {
-                None => rechecked.healed.push(mark),
+                // Also those that a torn mark does not name.
+                None => rechecked.healed.push(DamageMark { images: &images | &mark.images, ..mark }),
                 Some(damage) => {
                     // An image that came meanwhile may have it as well.
                     let now = DamageMark { images, damage: damage.to_string(), ..mark.clone() };
