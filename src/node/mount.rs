@@ -69,8 +69,17 @@ pub struct MountSpec {
     pub path: PathBuf,
     /// Mount `noexec`.
     pub noexec: bool,
-    /// Bytes that may be written to it, into memory, by whoever has this one mount; `None`: read-only.
-    pub upper: Option<u64>,
+    /// What may be written to it by whoever has this one mount; `None`: read-only.
+    pub upper: Option<UpperSpec>,
+}
+
+/// What may be written to a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpperSpec {
+    /// How many bytes.
+    pub bytes: u64,
+    /// Whether they lie on the disk of the state directory, or in memory.
+    pub on_disk: bool,
 }
 
 /// What a mount that can be written to holds besides the image.

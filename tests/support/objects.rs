@@ -131,8 +131,9 @@ fn workload(object: &Value, case: &str) {
         assert_eq!(security["privileged"] == true, privileged, "{case}: privileged");
         assert_eq!(security["allowPrivilegeEscalation"] == false, !privileged, "{case}: escalation");
         let writes = |argument: &Value| {
-            let limit = argument.as_str().and_then(|text| text.strip_prefix("--writable-max-size="));
-            limit.is_some_and(|limit| limit != "0")
+            let limit = |flag| argument.as_str().and_then(|text| text.strip_prefix(flag));
+            let limits = [limit("--writable-max-size="), limit("--writable-max-disk-size=")];
+            limits.into_iter().flatten().any(|limit| limit != "0")
         };
         let mut added = vec![
             "SYS_ADMIN",

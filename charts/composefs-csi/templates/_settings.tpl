@@ -97,6 +97,7 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 - --kubelet-dir={{ .Values.kubeletDir }}
 - --integrity={{ .Values.node.integrity }}
 - --writable-max-size={{ .Values.node.writableMaxMiB | int }}
+- --writable-max-disk-size={{ .Values.node.writableMaxDiskMiB | int }}
 - --parallel-layers={{ .Values.node.parallelLayers | int }}
 - --pull-grace={{ .Values.node.pullGraceSeconds | int }}
 - --pull-wait={{ .Values.node.pullWaitSeconds | int }}

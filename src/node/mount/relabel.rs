@@ -15,8 +15,8 @@ use std::time::Instant;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use super::context::proc_path;
 use super::selinux::{ATTRIBUTE, label_at};
-use super::superblock::proc_path;
 
 /// The last directory of objects in order.
 const LAST: &str = "ff";
