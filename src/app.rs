@@ -15,6 +15,7 @@ pub mod node;
 pub mod plugin_socket;
 mod pod_users;
 pub mod prefetch;
+pub mod repair;
 mod room;
 pub mod scrub;
 mod state_directory;

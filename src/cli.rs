@@ -19,6 +19,7 @@ mod prune;
 mod pulls;
 mod push;
 mod refresh;
+mod repair;
 mod scrub;
 mod seal;
 mod serve;
@@ -183,6 +184,10 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         Command::Store(StoreCommand::Du) => store::du(&engine()?, output),
         Command::Store(StoreCommand::Fsck) => fsck::fsck(&engine()?, output),
         Command::Store(StoreCommand::Scrub { rate }) => scrub::scrub(&engine()?, *rate, output).await,
+        Command::Store(StoreCommand::Repair { image }) => {
+            let stored = image.as_deref().map(|image| Stored::parse(image, None)).transpose()?;
+            repair::repair(&engine()?, stored, output).await
+        }
         Command::Store(StoreCommand::Why { what }) => why::why(&engine()?, what, output).await,
         Command::Prune { watermark, watermarks, dry_run } => {
             let marks = watermark.then(|| watermarks.percents(cli.limits.min_free)).transpose()?;

@@ -6,6 +6,8 @@
 //! in parallel ([`layers`]), and the image is built from their records ([`build`]) and committed with one sync.
 //! Nothing that a config or an index *claims* becomes a key of the store: layers are keyed by the DiffID computed here.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 
 use crate::image::store::{Hold, ImageRecord};
@@ -38,6 +40,7 @@ mod lazy;
 mod limits;
 mod make_file;
 mod manifest_path;
+mod mend;
 mod metrics;
 mod outline;
 mod partial;
@@ -109,6 +112,11 @@ pub trait Images: Send + Sync + std::fmt::Debug {
     /// Waits until images that are in the store, and that the caller keeps, are one in the store. `first` is what the first
     /// of them was asked for by: in its turn this is done. Dropping the future does not stop a build that has begun.
     async fn combine(&self, first: &ImageRequest, wanted: Combination) -> Result<Ready, PullError>;
+
+    /// The composefs images whose mounts may remember objects that were replaced a short while ago. Blocking, but short.
+    fn healed(&self) -> BTreeSet<VerityDigest> {
+        BTreeSet::new()
+    }
 
     /// Notes that an image, by its [`ImageRecord::key`], is in use, or was until now: when room is short, the least recently
     /// used images are removed first. Blocking, but short.

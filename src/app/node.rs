@@ -16,11 +16,12 @@ use super::credential_providers::{CredentialProviderSettings, credential_provide
 use super::engine::{Engine, EngineSettings};
 use super::housekeeping::{self, House, Schedule};
 use super::http::{self, Monitored};
-use super::kernel_log;
+use super::kernel_log::{self, Concerned};
 use super::kubernetes::KubernetesSettings;
 use super::plugin_socket::PluginSocket;
 use super::pod_users;
 use super::prefetch::{self, NodePrefetching};
+use super::repair::{self, Repairer};
 use super::scrub::{self, ScrubSchedule};
 use super::state_directory::{self, Claim};
 use super::status::StatusSource;
@@ -49,6 +50,7 @@ use crate::node::volume::levels::Levels;
 use crate::node::volume::metrics::VolumeMetrics;
 use crate::node::volume::pod_events::PodEvents;
 use crate::node::volume::record::Records;
+use crate::node::volume::repair::Repairs;
 use crate::node::volume::writable::WritableLimit;
 use crate::node::volume::{Parts, PodDirectories, VolumePulls, Volumes};
 use crate::oci::platform::Platform;
@@ -210,6 +212,7 @@ async fn keep_volumes(
     metrics.add(&engine.images.gauges())?;
     metrics.add(volumes.metrics())?;
     metrics.add(volumes.followed())?;
+    metrics.add(volumes.repairs())?;
     let prefetching = NodePrefetching {
         cluster,
         kubernetes: settings.kubernetes,
@@ -253,7 +256,16 @@ async fn keep_volumes(
     let store = Arc::clone(&engine.store);
     let watcher = CorruptionWatcher::new(Arc::clone(&store), corrupt_images);
     let (found, suspects) = mpsc::channel(SUSPECTS);
-    let damage = kernel_log::follow(watcher, suspects, shutdown.clone());
+    let repairs = Arc::new(Notify::new());
+    let repairer = Repairer {
+        store: Arc::clone(&store),
+        volumes: volumes.clone(),
+        node_events: node_events.clone(),
+        suspects: found.clone(),
+    };
+    let repairing = repair::keep(repairer, Arc::clone(&repairs), shutdown.clone());
+    let concerned = Concerned { store: Arc::clone(&store), mounter: Arc::clone(&mounter), repairs };
+    let damage = kernel_log::follow(watcher, concerned, suspects, shutdown.clone());
     let scrubbing = scrub::keep(Arc::clone(&store), settings.scrub, found, shutdown.clone());
     let sealing = verity::keep(Arc::clone(&store), least == Integrity::Read, shutdown.clone());
     let users = pod_users::follow(pods, volumes.clone(), shutdown.clone());
@@ -261,7 +273,8 @@ async fn keep_volumes(
     let tags = async move { Ok(tags.follow_tags().await?) };
     let house = House { store, mounter, volumes, node_events };
     let house = housekeeping::keep(house, settings.schedule, housekeeping, shutdown);
-    tokio::try_join!(damage, scrubbing, commands, sealing, prefetching, users, tags, house).map(|_| ())
+    tokio::try_join!(damage, repairing, scrubbing, commands, sealing, prefetching, users, tags, house)
+        .map(|_| ())
 }
 
 /// Listens for the operator's commands, and answers them until the shutdown. Volumes do not depend on it.
@@ -320,6 +333,7 @@ fn open(
         pod_directories,
         pulls: VolumePulls::default(),
         followed: Followed::new(follow),
+        repairs: Repairs::default(),
         state,
         shutdown,
         housekeeping,

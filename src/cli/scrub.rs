@@ -1,5 +1,6 @@
 //! `store scrub`: reads all objects of the store again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -9,7 +10,8 @@ use super::args::Output;
 use super::output::{self, bytes, count};
 use crate::app::engine::Engine;
 use crate::app::scrub::Paced;
-use crate::image::store::ScrubCursor;
+use crate::image::store::{ScrubCursor, Store};
+use crate::image::verity::VerityDigest;
 
 #[derive(Serialize)]
 struct Scrubbed {
@@ -20,13 +22,30 @@ struct Scrubbed {
     found: Vec<String>,
 }
 
+/// Puts the images that have them into quarantine; a running plugin fetches them again.
+fn mark(store: &Store, objects: &BTreeSet<VerityDigest>) -> anyhow::Result<()> {
+    let mut damaged = BTreeMap::new();
+    for object in objects {
+        // One that was repaired meanwhile is none of them.
+        damaged.extend(store.examine_object(object)?.map(|damage| (*object, damage)));
+    }
+    if !damaged.is_empty() {
+        store.mark_damaged(&damaged)?;
+    }
+    Ok(())
+}
+
 /// `store scrub`. `rate` is in MiB a second.
 pub async fn scrub(engine: &Engine, rate: u64, output: Output) -> anyhow::Result<()> {
     let store = Arc::clone(&engine.store);
     let scrubbed = tokio::task::spawn_blocking(move || -> anyhow::Result<Scrubbed> {
-        let mut found = Vec::new();
-        let damaged = &mut |object| found.push(format!("{object}"));
+        let mut objects = BTreeSet::new();
+        let damaged = &mut |object| {
+            objects.insert(object);
+        };
         store.scrub(&mut Paced { rate: rate.saturating_mul(1 << 20), stop: &|| false, damaged })?;
+        mark(&store, &objects)?;
+        let found = objects.iter().map(VerityDigest::hex).collect();
         Ok(Scrubbed { round: store.scrub_cursor()?, found })
     });
     let scrubbed = scrubbed.await??;
@@ -44,8 +63,8 @@ pub async fn scrub(engine: &Engine, rate: u64, output: Output) -> anyhow::Result
     match scrubbed.found.len() as u64 {
         0 => Ok(()),
         damaged => bail!(
-            "{} damaged; `composefs-csi store why OBJECT` names their images; check the disk, then run `composefs-csi verify \
-             --repair` and pull the images again",
+            "{} damaged; `composefs-csi store why OBJECT` names their images; check the disk, then run `composefs-csi store \
+             repair`",
             count(damaged, "object")
         ),
     }

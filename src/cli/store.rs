@@ -28,6 +28,8 @@ struct Row {
     shared_bytes: u64,
     pinned: bool,
     mounted: bool,
+    /// Some of it is damaged, and it is given to nobody before it was fetched again.
+    quarantined: bool,
     /// Seconds since 1970.
     last_used: u64,
 }
@@ -65,6 +67,7 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
     let mut sizes: HashMap<_, _> = usage.images.iter().map(|image| (image.manifest, *image)).collect();
     let pins = engine.store.pins().list()?;
     let mounted = engine.mounted_images()?.all();
+    let damaged = engine.store.damaged()?;
     let listed = engine.store.images().list()?;
     // Listing is still useful if one record is damaged.
     for unreadable in &listed.unreadable {
@@ -77,6 +80,7 @@ fn survey(engine: &Engine) -> anyhow::Result<Listing> {
         Some(Row {
             pinned: pins.contains(&image.record.key()),
             mounted: image.record.is_any_of(&mounted),
+            quarantined: damaged.iter().any(|mark| mark.images.contains(&image.record.key())),
             total_bytes: size.total,
             alone_bytes: size.alone,
             shared_bytes: size.shared(),
@@ -135,12 +139,8 @@ fn bar(alone: u64, shared: u64, largest: u64) -> String {
 
 impl Row {
     fn cells(&self) -> Vec<String> {
-        let used = match (self.mounted, self.pinned) {
-            (true, true) => "mounted, pinned",
-            (true, false) => "mounted",
-            (false, true) => "pinned",
-            (false, false) => "",
-        };
+        let uses = [(self.mounted, "mounted"), (self.pinned, "pinned"), (self.quarantined, "quarantined")];
+        let used: Vec<&str> = uses.into_iter().filter(|(is_so, _)| *is_so).map(|(_, use_)| use_).collect();
         vec![
             name(&self.record),
             self.key.short(),
@@ -148,7 +148,7 @@ impl Row {
             bytes(self.alone_bytes),
             bytes(self.shared_bytes),
             self.record.inodes.to_string(),
-            used.to_owned(),
+            used.join(", "),
             age(since(self.last_used)),
         ]
     }

@@ -71,7 +71,7 @@ pub async fn verify(
             bail!("{removed} removed; pull the images named above again to put back what was lost")
         }
         damaged => bail!(
-            "{} damaged; check the disk, then run `composefs-csi verify --repair` and pull the images again",
+            "{} damaged; check the disk, then run `composefs-csi store repair`",
             count(damaged, "object")
         ),
     }

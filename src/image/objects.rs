@@ -4,7 +4,7 @@
 //! * A name under `objects/` appears only when the file is complete, fs-verity included where the store
 //!   requires it. The file is written without a name and linked as the last step. kill -9 leaves nothing.
 //! * A name never changes its content. An object that is *found* damaged (wrong size, no fs-verity, another
-//!   digest) is replaced by a rename, so that a reader sees the old file or the new one.
+//!   digest, or doubted by its reader) is replaced by a rename, so that a reader sees the old file or the new one.
 //! * An object is safe from a power cut only after a `syncfs` that follows its linking, unless the store
 //!   requires fs-verity (FS_IOC_ENABLE_VERITY writes the file out by itself). Until then the name may come
 //!   back with the right size and zeros for content. The store therefore keeps a marker while objects are
@@ -25,6 +25,7 @@
 mod adopt;
 mod arrivals;
 mod directory;
+mod doubted;
 mod error;
 mod examine;
 mod keep;

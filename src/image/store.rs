@@ -1,7 +1,7 @@
 //! The object store of a node: what is kept, how it survives a crash, and when it may be removed.
 //!
 //! ```text
-//! <store>/version                     {"format":1,"algorithm":"sha256"}
+//! <store>/version                     {"format":1,"algorithm":"sha256"}, and the features that the store has
 //! <store>/lock                        flock: shared while a hold is noted, exclusive while the sweep removes
 //! <store>                             flock on the directory: of the one collection or repair that runs
 //! <store>/holds/<unique>              what a pull or publish relies on, locked while it lives
@@ -21,6 +21,8 @@
 //! <store>/digests/<manifest hex>.json what composefs digest a manifest had when it was first built; outlives the image
 //! <store>/pins/<manifest hex>         images that the operator keeps
 //! <store>/prefetched/<owner>.<wish>.<image key>   images that prefetches keep
+//! <store>/damaged/<object hex>        an object that was found damaged and is not whole yet
+//! <store>/healed                      images whose mounts are to look again for objects that were replaced
 //! <store>/volumes/                    volume records, see crate::node::volume
 //! <store>/unsealed                    some objects may lack fs-verity (made where there was none, enable_verity.rs)
 //! ```
@@ -45,6 +47,7 @@ mod check;
 mod collect;
 mod commit;
 mod contents;
+mod damaged;
 mod disk;
 mod enable_verity;
 mod error;
@@ -65,10 +68,12 @@ mod marked;
 mod markers;
 mod member;
 mod metrics;
+mod migrate;
 mod mounted;
 mod open;
 mod parts;
 mod pin;
+mod quarantine;
 mod record;
 mod recover;
 mod remove_damaged;
@@ -88,6 +93,7 @@ use std::time::Duration;
 pub use crate::durable_file::Steps;
 pub use check::{Checked, Finding, Weight};
 pub use collect::{CollectRequest, Collected};
+pub use damaged::DamageMark;
 pub use enable_verity::VerityProgress;
 pub use error::StoreError;
 pub use examine::Examined;
@@ -111,6 +117,7 @@ pub use parts::partials::{NotKept, Partial, PartialOf, Partials};
 pub use parts::pins::{Pin, PinNote, Pins, REASON_MAX};
 pub use parts::prefetched::{PrefetchPin, Prefetched};
 pub use parts::volumes::Volumes;
+pub use quarantine::{Healed, Rechecked};
 pub use scrub::{ScrubCursor, Scrubber};
 use space::Spare;
 pub use space::{Measure, Space};
@@ -192,6 +199,11 @@ impl Store {
     /// The store's directory.
     pub fn root(&self) -> &Path {
         self.disk.root()
+    }
+
+    /// Whether this release only reads the store: what is here can be mounted, and nothing is written.
+    pub fn is_only_read(&self) -> bool {
+        self.disk.is_only_read()
     }
 
     /// The filesystem under the store, as probed when it was opened.

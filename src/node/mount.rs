@@ -37,6 +37,7 @@ mod probe;
 mod propagation;
 mod publish;
 mod read_ahead;
+mod refresh;
 mod relabel;
 mod selinux;
 mod stat_ahead;
@@ -47,6 +48,7 @@ mod top;
 mod upper;
 mod users;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub use capabilities::{Capabilities, Verity};
@@ -58,6 +60,7 @@ pub use image_file::{
 pub use kernel::{KernelMounter, unmount};
 pub use lazy_mount::{LazyMount, Wanted};
 pub use propagation::{NotShared, reaches_kubelet};
+pub use refresh::refresh;
 pub use selinux::{BadContext, Labelling, SelinuxContext};
 pub use superblock::{Backing, Layers};
 pub use table::mounted_images;
@@ -176,6 +179,13 @@ pub trait Mounter: Send + Sync + std::fmt::Debug {
 
     /// Drops the base mount of `image` unless a published clone of it remains.
     fn release(&self, image: &VerityDigest) -> Result<(), MountError>;
+
+    /// Makes the mounts of these images in this mount namespace look again for objects that nobody has open: a mount remembers
+    /// the file that it has found under an object's name, also when another has that name since.
+    ///
+    /// # Errors
+    /// The mount table cannot be read. A mount that cannot be told is logged.
+    fn refresh(&self, images: &BTreeSet<VerityDigest>) -> Result<(), MountError>;
 
     /// Every image with a base mount or a published mount in this mount namespace, by whether it was mounted from this
     /// store. The garbage collector must keep the objects of these.

@@ -26,6 +26,7 @@ pub(crate) mod pod_users;
 mod publish;
 pub mod record;
 mod recover;
+pub mod repair;
 mod request;
 mod stage;
 pub(crate) mod statistics;
@@ -57,6 +58,7 @@ use self::metrics::VolumeMetrics;
 use self::plan::{Observed, VolumePlan};
 use self::pod_events::PodEvents;
 use self::record::Records;
+use self::repair::Repairs;
 use self::target::TargetPath;
 use self::writable::WritableLimit;
 use crate::integrity::Integrity;
@@ -107,6 +109,8 @@ pub struct Parts {
     pub pulls: VolumePulls,
     /// The volumes that follow a tag. Empty at first.
     pub followed: Followed,
+    /// What damaged images are fetched again with. Empty at first.
+    pub repairs: Repairs,
     /// Where the records and the store are, and whether they still are.
     pub state: Arc<StateDirectory>,
     /// Cancelled when the plugin is to end: nobody waits for a pull any longer.

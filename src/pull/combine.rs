@@ -65,6 +65,10 @@ pub(super) fn stored(
     loop {
         let found = store.images().get_or_set_aside(&key).about(name)?;
         let Some(record) = found.filter(|record| !record.is_outdated()) else { return Ok(None) };
+        // Its members are whole, or this would not be asked: then it is its own image that is not.
+        if store.quarantine_of(&key).about(name)?.is_some() {
+            return Ok(None);
+        }
         // Read after it was noted: no collection has taken it in between.
         if hold.keeps(&record) {
             return Ok(Some(record));

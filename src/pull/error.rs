@@ -41,6 +41,34 @@ pub enum PullError {
     /// Policy `Never` and the image is not here.
     #[error("image {0} is not on this node and pullPolicy is Never; pull it first or change the policy")]
     Absent(String),
+    /// It is here and damaged, and could not be fetched again.
+    #[error(
+        "{image} is in quarantine on this node: object {object} of it {damage}, and it could not be fetched again: {source}; \
+         put that right, or run `composefs-csi store repair` on the node with credentials that may read the image"
+    )]
+    Quarantined {
+        /// The reference asked for.
+        image: String,
+        /// A damaged object.
+        object: VerityDigest,
+        /// What is wrong with it.
+        damage: String,
+        /// Why the image could not be fetched.
+        source: Box<PullError>,
+    },
+    /// What was fetched again is damaged again.
+    #[error(
+        "{image} was fetched again, but object {object} of it still {damage}: the disk under the store does not keep what \
+         is written to it, or another release built the image; check the disk, and delete the pods that use the image"
+    )]
+    StillDamaged {
+        /// The reference asked for.
+        image: String,
+        /// A damaged object.
+        object: VerityDigest,
+        /// What is wrong with it.
+        damage: String,
+    },
     /// The policy does not admit it.
     #[error(transparent)]
     Refused(PolicyRefusal),
@@ -303,6 +331,8 @@ impl PullError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Absent(_) => Kind::NotFound,
+            Self::Quarantined { source, .. } => source.kind(),
+            Self::StillDamaged { .. } => Kind::Corrupt,
             Self::Refused(_) => Kind::Unsupported,
             Self::Source { source, .. } => source.kind(),
             Self::Manifest { source, .. } => source.kind(),

@@ -87,12 +87,13 @@ impl<'a> Execution<'a> {
     /// # Errors
     /// The plan refuses it, or a step fails.
     pub(super) async fn run(mut self, require_digest: bool) -> Result<Ready, PullError> {
-        match self.go(require_digest, Until::Here).await? {
-            Reached::Here(provided) => Ok(self.ready(provided)),
+        match self.go(require_digest, Until::Here).await {
+            Ok(Reached::Here(provided)) => Ok(self.ready(provided)),
             // Asked for by the other only.
-            Reached::Missing(..) => {
+            Ok(Reached::Missing(..)) => {
                 Err(PullError::Lost { image: self.image, why: "its content was not fetched".to_owned() })
             }
+            Err(error) => Err(self.explained(error).await),
         }
     }
 
@@ -101,12 +102,19 @@ impl<'a> Execution<'a> {
     /// # Errors
     /// As of [`Execution::run`].
     pub(super) async fn run_until_missing(mut self, require_digest: bool) -> Result<Looked, PullError> {
-        match self.go(require_digest, Until::Missing).await? {
-            Reached::Here(provided) => Ok(Looked::Here(Box::new(self.ready(provided)))),
-            Reached::Missing(path, admission) => {
+        match self.go(require_digest, Until::Missing).await {
+            Ok(Reached::Here(provided)) => Ok(Looked::Here(Box::new(self.ready(provided)))),
+            Ok(Reached::Missing(path, admission)) => {
                 Ok(Looked::Missing { path, admission, source: self.source()? })
             }
+            Err(error) => Err(self.explained(error).await),
         }
+    }
+
+    /// What the error comes of, where that is known on this node.
+    async fn explained(&self, error: PullError) -> PullError {
+        let here = self.here();
+        blocking(&self.image, move || here.explained(error)).await.unwrap_or_else(|error| error)
     }
 
     async fn go(&mut self, require_digest: bool, until: Until) -> Result<Reached, PullError> {

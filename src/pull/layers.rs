@@ -192,12 +192,17 @@ impl LayerFetcher {
         let whole = recipe::key((&part.blob.digest, part.form), &Choice::default());
         let keys = std::iter::once(whole).chain(part.claimed).chain([layer.key]);
         let (rights, hold, image) = (pull.rights.clone(), pull.hold.clone(), pull.image.to_owned());
+        let store = Arc::clone(&self.store);
         let look = move || {
             for key in keys {
                 let Some(diff_id) = rights.layer(&key)? else { continue };
                 hold.keep_blocking(&[Held::Layer(diff_id)]).about(&image)?;
                 // A collection may have been faster.
                 if rights.layer(&key)? == Some(diff_id) {
+                    // What it names is to be written anew.
+                    if store.is_layer_damaged(&diff_id).about(&image)? {
+                        return Ok(None);
+                    }
                     return Ok(Some(diff_id));
                 }
             }

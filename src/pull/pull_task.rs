@@ -15,7 +15,7 @@ use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
 use super::turns::Tenant;
 use super::{
-    Combination, Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, combine, renew,
+    Combination, Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, combine, mend, renew,
     stored_evidence, vary,
 };
 use crate::image::access::AccessRule;
@@ -141,6 +141,10 @@ impl PullContext {
             if !asked.rights.is_from_here(&key)? {
                 return Ok(None);
             }
+            // It is made whole by what comes.
+            if store.quarantine_of(&key).about(&asked.image)?.is_some() {
+                return Ok(None);
+            }
             held.keep_blocking(&Held::of(&record)).about(&asked.image)?;
             Ok::<_, PullError>(Some(record))
         };
@@ -158,7 +162,12 @@ impl PullContext {
         };
         // Only now have all of the image's bytes come from the origin, which is believed about it from here on.
         let (rights, held) = (task.rights.clone(), hold.clone());
-        blocking(image, move || rights.record_origin(&held, &key)).await??;
+        let (store, name) = (Arc::clone(&self.store), task.image.clone());
+        let end = move || {
+            mend::settle(&store, &held, &record, &name)?;
+            rights.record_origin(&held, &key).map(|()| record)
+        };
+        let record = blocking(image, end).await??;
         let fetched = progress.fetched();
         tracing::info!(
             composefs = %record.image,
@@ -200,13 +209,18 @@ impl PullContext {
             // If the image is here from elsewhere, all of its layers were proven, and nothing is left to be built.
             let found = store.images().get_or_set_aside(&key).about(image)?;
             let found = found.filter(|record| StoredPart::of(record) == stored);
-            if let Some(record) = &found {
-                held.keep_blocking(&Held::of(record)).about(image)?;
+            let Some(record) = found else { return Ok(None) };
+            held.keep_blocking(&Held::of(&record)).about(image)?;
+            let lacks_image = mend::lacks_image(&store, &record, image)?;
+            // This release would not make the same again of what another one has made.
+            if lacks_image && record.is_outdated() && !store.volumes().may_show(&key).about(image)? {
+                return Ok(None);
             }
-            Ok::<_, PullError>(found)
+            Ok::<_, PullError>(Some((record, lacks_image)))
         };
         match blocking(image, elsewhere).await?? {
-            Some(record) => Ok(record),
+            Some((record, false)) => Ok(record),
+            Some((record, true)) => self.rebuild(task, record, hold).await,
             None => self.build(task, (parts, recipe.platform.clone()), hold, progress).await,
         }
     }
@@ -234,6 +248,21 @@ impl PullContext {
             return Err(exceeds(Cap::ImageBytes.exceeded(announced, caps.image_bytes)));
         }
         Ok(recipe)
+    }
+
+    /// Makes the composefs images of an image again that are damaged.
+    async fn rebuild(
+        &self,
+        task: &Arc<PullTask>,
+        record: ImageRecord,
+        hold: &Hold,
+    ) -> Result<ImageRecord, PullError> {
+        let (store, hold, limits) = (Arc::clone(&self.store), hold.clone(), self.limits.image);
+        let (parts, image) = (StoredPart::of(&record), task.image.clone());
+        let rebuild = move |stop: &Stop| {
+            mend::rebuild(&store, &hold, &record, (&limits, stop), &image).map(|()| record)
+        };
+        self.builders.run(task.rights.tenant(), parts, &task.image, rebuild).await
     }
 
     async fn build(
@@ -291,6 +320,7 @@ impl PullContext {
         let image = wanted.name.clone();
         let build = move |stop: &Stop| {
             let record = combine::combine(&store, &hold, &wanted, (&limits, stop))?;
+            mend::settle(&store, &hold, &record, &wanted.name)?;
             Ok(PulledImage { record, fetched: 0, hold })
         };
         self.builders.run(tenant, (parts, BuiltOf::Images), &image, build).await

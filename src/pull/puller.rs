@@ -1,5 +1,6 @@
 //! The puller: a request in, an image in the store out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use super::{
 };
 use crate::image::access::AccessRule;
 use crate::image::store::Store;
+use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
 use crate::oci::{Credentials, Sources};
@@ -108,6 +110,14 @@ impl Images for Puller {
         let combined = self.pulls.combine(first, wanted).await?;
         let (record, hold) = (combined.record, combined.hold);
         Ok(Ready { image: record.image, record, hold, fetched: 0, admission: None })
+    }
+
+    fn healed(&self) -> BTreeSet<VerityDigest> {
+        let healed = self.pulls.store().healed().unwrap_or_else(|error| {
+            tracing::warn!(%error, "it is not known which mounts are to look again for their objects");
+            None
+        });
+        healed.map(|healed| healed.images).unwrap_or_default()
     }
 
     fn used(&self, manifest: &Digest) {

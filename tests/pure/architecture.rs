@@ -129,7 +129,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "kind",
         ],
     ),
-    ("node::corruption", &["image::objects", "image::store", "image::verity"]),
+    ("node::corruption", &["image::store", "image::verity"]),
     ("node::credential_providers", &["volume", "oci", "duration", "kind", "program"]),
     ("node::state_directory", &["kind"]),
     ("controller", &[]),
@@ -367,6 +367,7 @@ fn imports_point_downwards() {
 /// What the parts of the store stand on.
 const BELOW_PARTS: &[&str] = &[
     "aside",
+    "damaged",
     "disk",
     "error",
     "file_name",

@@ -1,5 +1,6 @@
 //! Corruption under a running plugin: what the kernel complains about is logged with object and image, shows in the
-//! volume's condition, and is repaired by `verify --repair` and a pull. Needs root.
+//! volume's condition, and where the image cannot be fetched again (`repair.rs` is about that), what is damaged can be removed.
+//! Needs root.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
@@ -40,6 +41,9 @@ async fn what_the_kernel_refuses_is_named_and_repaired() {
     let image = directory.as_str();
     plugin.node.clone().node_publish_volume(machine.publish("a", image)).await.unwrap();
     assert_eq!(condition(&plugin, &machine).await, "");
+    // From here on it cannot be fetched.
+    let away = layout.path().with_extension("away");
+    std::fs::rename(layout.path(), &away).unwrap();
 
     // This machine's filesystem may have no fs-verity, so the kernel's part is played through the log's own device:
     // what the plugin does about it is real.
@@ -60,7 +64,7 @@ async fn what_the_kernel_refuses_is_named_and_repaired() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let complaint = condition(&plugin, &machine).await;
-    assert!(complaint.contains(&digest) && complaint.contains("verify --repair"), "{complaint}");
+    assert!(complaint.contains(&digest) && complaint.contains("store repair"), "{complaint}");
     let log = machine.log();
     let line = log.lines().find(|line| line.contains("an object in use")).expect("an error in the log");
     assert!(line.contains(&digest) && line.contains(image), "{line}");
@@ -71,6 +75,7 @@ async fn what_the_kernel_refuses_is_named_and_repaired() {
     let output = machine.command(&["verify", "--repair"]).output().unwrap();
     assert!(!output.status.success(), "what is damaged is said to the end");
     assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("pull again: {image}")));
+    std::fs::rename(&away, layout.path()).unwrap();
     machine.run(&["pull", image]);
     assert_eq!(machine.run(&["verify"])["damaged"].as_array().unwrap().len(), 0);
     // A mount may hold on to the object that it opened; a new one, after the last, shows the repaired object.

@@ -210,6 +210,7 @@ impl Node {
             pod_events: composefs_csi::node::volume::pod_events::PodEvents::default(),
             pod_directories: composefs_csi::node::volume::PodDirectories::default(),
             pulls: composefs_csi::node::volume::VolumePulls::default(),
+            repairs: Default::default(),
             followed: composefs_csi::node::volume::follow::Followed::new(None),
             state: Arc::new(state),
             shutdown: shutdown.clone(),

@@ -19,6 +19,12 @@ pub enum StoreCommand {
         #[arg(long, value_name = "MIB", default_value_t = 0)]
         rate: u64,
     },
+    /// Read the objects of images, fetch those that are damaged again from where they came, and put them in their place
+    /// under running mounts. Uses the credentials that `pull` uses.
+    Repair {
+        /// Only this image, as for `inspect`.
+        image: Option<String>,
+    },
     /// Say what keeps an image or an object, and where images show it.
     Why {
         /// An image as for `inspect`; an object, by six digits or more of its digest or by the path of its file; or a path in

@@ -34,11 +34,14 @@ impl Objects {
         let name = name(digest);
         for source in self.inner.sources.of_use() {
             let Some(file) = source.find(&name, digest, size) else { continue };
-            if let Some(put) = self.link_foreign((source, &file), &name, digest, size)? {
-                return Ok(Some(put));
-            }
-            if let Some(put) = self.share_blocks((source, &file), digest, size)? {
-                return Ok(Some(put));
+            let linked = self.link_foreign((source, &file), &name, digest, size)?;
+            let put = match linked {
+                Some(put) => Some(put),
+                None => self.share_blocks((source, &file), digest, size)?,
+            };
+            if put.is_some() {
+                self.arrived(digest);
+                return Ok(put);
             }
         }
         Ok(None)

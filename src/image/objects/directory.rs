@@ -1,5 +1,6 @@
 //! The directory of a store's objects: creating and opening it, and looking objects up.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::arrivals::{Arrivals, Listeners};
+use super::doubted::Doubted;
 use super::error::ObjectError;
 use super::keep::Keep;
 use super::metrics::ObjectMetrics;
@@ -37,6 +39,7 @@ pub(super) struct Inner {
     pub(super) temporaries: AtomicU64,
     pub(super) room: Room,
     pub(super) strangers: Strangers,
+    pub(super) doubted: Doubted,
     pub(super) metrics: ObjectMetrics,
     pub(super) listeners: Listeners,
 }
@@ -119,6 +122,7 @@ impl Objects {
             temporaries: AtomicU64::new(0),
             room,
             strangers: Strangers::default(),
+            doubted: Doubted::default(),
             metrics: ObjectMetrics::default(),
             listeners: Listeners::default(),
         };
@@ -176,6 +180,26 @@ impl Objects {
         self.inner.listeners.add(listener);
     }
 
+    /// The object has its name now, and is what the name says.
+    pub(super) fn arrived(&self, digest: &VerityDigest) {
+        self.inner.doubted.forget(digest);
+        self.inner.listeners.tell(digest);
+    }
+
+    /// Whether the object is here in full, and nobody has found it damaged: then it need not be written.
+    ///
+    /// # Errors
+    /// As [`Objects::contains`].
+    pub(super) fn is_trusted(&self, digest: &VerityDigest, size: u64) -> Result<bool, ObjectError> {
+        Ok(self.contains(digest, size)? && !self.inner.doubted.has(digest))
+    }
+
+    /// Doubts these objects from now on, and no others: the next content that is put by one of these names replaces what is
+    /// there, whatever its size.
+    pub(in crate::image) fn doubt(&self, objects: BTreeSet<VerityDigest>) {
+        self.inner.doubted.set(objects);
+    }
+
     /// What the filesystem says of the object; `None` if there is none.
     ///
     /// # Errors
@@ -193,6 +217,18 @@ impl Objects {
             })),
             // The usual answer for new content, and not an error.
             Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(ObjectError::new(errno, "statx", &self.path(digest))),
+        }
+    }
+
+    /// Whether what has the object's name is no file.
+    ///
+    /// # Errors
+    /// Those of statx(2) other than `ENOENT`.
+    pub(super) fn is_odd(&self, digest: &VerityDigest) -> Result<bool, ObjectError> {
+        match rustix::fs::statx(&self.inner.dir, name(digest), AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
+            Ok(stat) => Ok(FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile),
+            Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(ObjectError::new(errno, "statx", &self.path(digest))),
         }
     }

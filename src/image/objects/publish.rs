@@ -74,47 +74,41 @@ impl Objects {
     /// # Errors
     /// [`ObjectError::Full`] if the filesystem is; else the step that failed.
     pub fn put(&self, content: &[u8]) -> Result<(VerityDigest, Put), ObjectError> {
-        self.put_or(content, |digest, size| self.adopt(digest, size))
-    }
-
-    /// The same for a composefs image, whose file is never one of another store: mounts lock it (flock), and learn from
-    /// leases who has it open.
-    ///
-    /// # Errors
-    /// As [`Objects::put`].
-    pub fn put_image(&self, image: &[u8]) -> Result<(VerityDigest, Put), ObjectError> {
-        self.put_or(image, |_, _| Ok(None))
-    }
-
-    /// Stores content that neither is here nor can be had by `otherwise`.
-    fn put_or(
-        &self,
-        content: &[u8],
-        otherwise: impl FnOnce(&VerityDigest, u64) -> Result<Option<Put>, ObjectError>,
-    ) -> Result<(VerityDigest, Put), ObjectError> {
-        let digest = VerityDigest::of(content);
-        let put = self.put_as(&digest, content.len() as u64, |take| take(content))?;
+        let (digest, size) = (VerityDigest::of(content), content.len() as u64);
+        let put = self.put_or(&digest, size, || self.adopt(&digest, size), |take| take(content))?;
         Ok((digest, put))
     }
 
-    /// Stores content of a known digest and size, unless it is here already. `write` hands it on in pieces, if it is asked
-    /// for; `digest` must be that of the same bytes.
+    /// Stores a composefs image of a known digest and size, unless it is here already. `write` hands it on in pieces, if it is
+    /// asked for; `digest` must be that of the same bytes. Its file is never one of another store: mounts lock it (flock), and
+    /// learn from leases who has it open.
     ///
     /// # Errors
     /// As [`Objects::put`].
-    pub fn put_as(
+    pub fn put_image(
         &self,
         digest: &VerityDigest,
         size: u64,
         write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), ObjectError>) -> Result<(), ObjectError>,
     ) -> Result<Put, ObjectError> {
+        self.put_or(digest, size, || Ok(None), write)
+    }
+
+    /// Stores content that neither is here nor can be had by `otherwise`.
+    fn put_or(
+        &self,
+        digest: &VerityDigest,
+        size: u64,
+        otherwise: impl FnOnce() -> Result<Option<Put>, ObjectError>,
+        write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), ObjectError>) -> Result<(), ObjectError>,
+    ) -> Result<Put, ObjectError> {
         self.keep(digest)?;
         // Content that is here already is never written again.
-        if self.contains(digest, size)? {
+        if self.is_trusted(digest, size)? {
             return Ok(Put::Present);
         }
-        if let Some(put) = otherwise(&digest, content.len() as u64)? {
-            return Ok((digest, put));
+        if let Some(put) = otherwise()? {
+            return Ok(put);
         }
         let mut file = SparseFile::new(self, self.unnamed()?);
         write(&mut |piece| file.write(piece))?;
@@ -149,7 +143,7 @@ impl Objects {
             Err(Errno::EXIST) => self.replace(&file, digest)?,
             Err(errno) => return Err(ObjectError::new(errno, "link", &self.path(digest))),
         }
-        self.inner.listeners.tell(digest);
+        self.arrived(digest);
         Ok(Put::Written)
     }
 
@@ -161,7 +155,7 @@ impl Objects {
 
     /// Whether the object passes every check that does not read its content.
     pub(super) fn is_intact(&self, digest: &VerityDigest, size: u64) -> Result<bool, ObjectError> {
-        if !self.contains(digest, size)? {
+        if !self.is_trusted(digest, size)? {
             return Ok(false);
         }
         Ok(!self.requires_verity() || sys::verity::measure_verity(self.get(digest)?) == Ok(digest.0))
@@ -174,7 +168,14 @@ impl Objects {
         let fail = |errno, step| ObjectError::new(errno, step, &self.path(digest));
         // linkat(2) cannot replace a name, so the file gets a temporary one, which rename(2) can move.
         self.link(file, &temporary).map_err(|errno| fail(errno, "link"))?;
-        rustix::fs::renameat(&self.inner.dir, &*temporary, &self.inner.dir, name(digest)).map_err(|errno| {
+        let rename = || rustix::fs::renameat(&self.inner.dir, &*temporary, &self.inner.dir, name(digest));
+        let renamed = match rename() {
+            // A directory in its place is nobody's if it is empty.
+            Err(Errno::ISDIR) => rustix::fs::unlinkat(&self.inner.dir, name(digest), AtFlags::REMOVEDIR)
+                .and_then(|()| rename()),
+            other => other,
+        };
+        renamed.map_err(|errno| {
             // Recovery removes the name if this fails.
             let _ = rustix::fs::unlinkat(&self.inner.dir, &*temporary, AtFlags::empty());
             fail(errno, "rename")

@@ -56,6 +56,20 @@ impl Objects {
         })
     }
 
+    /// The names of objects beginning with `byte` that something else than a file has.
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub(in crate::image) fn odd_of(&self, byte: u8) -> Result<Vec<VerityDigest>, ObjectError> {
+        let (prefix, mut odd) = (hex::encode([byte]), Vec::new());
+        self.names(&prefix, |rest, sort, _| {
+            let named = VerityDigest::from_hex(&format!("{prefix}{rest}"));
+            odd.extend(named.filter(|_| !may_be_a_file(sort)));
+            Ok::<(), ObjectError>(())
+        })?;
+        Ok(odd)
+    }
+
     /// Removes an object; returns whether it was there. Needs the store's exclusive lock.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ impl ObjectWriter {
     pub(in crate::image) fn finish(self) -> Result<(VerityDigest, Put), ObjectError> {
         let (digest, size) = (self.hasher.finish(), self.file.size());
         self.objects.keep(&digest)?;
-        if self.objects.contains(&digest, size)? {
+        if self.objects.is_trusted(&digest, size)? {
             return Ok((digest, Put::Present));
         }
         // What was written so far has no name, and goes before most of it has reached the disk.

@@ -53,7 +53,7 @@ pub enum Weight {
     Fault,
 }
 
-const PULL_AGAIN: &str = "`composefs-csi verify --repair` removes what is damaged; then pull the image again";
+const PULL_AGAIN: &str = "check the disk, then run `composefs-csi store repair`";
 const UNKNOWN: &str = "nothing is removed from the store until this is done";
 
 impl Store {
@@ -74,7 +74,7 @@ impl Store {
         for image in &listing.images {
             self.check_one(&image.record, &mut layers, &mut checked)?;
         }
-        self.check_volumes(mounted, &mut checked)?;
+        self.check_volumes(mounted, &listing, &mut checked)?;
         self.check_kept(&listing, &mut checked)?;
         for name in self.parts.images.forged()? {
             checked.fault(
@@ -151,7 +151,13 @@ impl Store {
         Ok(())
     }
 
-    fn check_volumes(&self, mounted: &MountedImages<'_>, checked: &mut Checked) -> Result<(), StoreError> {
+    fn check_volumes(
+        &self,
+        mounted: &MountedImages<'_>,
+        listing: &Listing,
+        checked: &mut Checked,
+    ) -> Result<(), StoreError> {
+        let here = keys(listing);
         let shown = mounted().map_err(StoreError::Blocked)?.all();
         // Those that cannot be read are among what is unknown.
         let volumes = self.parts.volumes.list(&mut Vec::new())?;
@@ -164,12 +170,45 @@ impl Store {
                     "it is being published, or somebody has unmounted it: then delete its pod",
                 );
             }
+            self.check_shown(volume, &here, checked)?;
+        }
+        Ok(())
+    }
+
+    /// The images that a volume shows, is made of, or has shown before and somebody may have open.
+    fn check_shown(
+        &self,
+        volume: &VolumeImage,
+        here: &HashSet<Digest>,
+        checked: &mut Checked,
+    ) -> Result<(), StoreError> {
+        let own = ("shows", volume.image, volume.composefs);
+        let members = volume.members.iter().map(|member| ("is made of", member.image, member.composefs));
+        let earlier =
+            volume.earlier.iter().map(|before| ("has shown before", before.image, before.composefs));
+        for (how, image, composefs) in members.chain(earlier).chain([own]) {
+            let is_lost = match composefs {
+                Some(composefs) => !self.parts.contents().has_image(&composefs)?,
+                None => false,
+            };
+            let about = format!("volume {}", volume.volume_id);
+            if is_lost {
+                let what = format!("the composefs image of {image}, which it {how}, is gone");
+                checked.fault(about, what, PULL_AGAIN);
+            } else if !here.contains(&image) {
+                let what = format!("{image}, which it {how}, has no record");
+                checked.note(
+                    about,
+                    what,
+                    "what is mounted is kept by its own list of files; the next publish pulls it",
+                );
+            }
         }
         Ok(())
     }
 
     fn check_kept(&self, listing: &Listing, checked: &mut Checked) -> Result<(), StoreError> {
-        let here: HashSet<Digest> = listing.images.iter().map(|image| image.record.key()).collect();
+        let here = keys(listing);
         for pin in self.parts.pins.list_all()?.into_iter().filter(|pin| !here.contains(&pin.image)) {
             checked.note(
                 format!("pin of {}", pin.image),
@@ -186,6 +225,10 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn keys(listing: &Listing) -> HashSet<Digest> {
+    listing.images.iter().map(|image| image.record.key()).collect()
 }
 
 /// What is wrong with objects and layers.

@@ -71,6 +71,24 @@ impl Store {
         Ok(record)
     }
 
+    /// Makes durable what was fetched and made again, under `hold`, of an image that exists, and leaves its record as it is.
+    /// Blocking: waits for the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::NoLayer`] if a layer has gone, and those of [`Store::commit_image`].
+    pub fn commit_repair(&self, hold: &Hold, record: &ImageRecord) -> Result<(), StoreError> {
+        let parts = record.layers.iter().copied().map(Held::Layer);
+        hold.keep_blocking(&Held::of(record).into_iter().chain(parts).collect::<Vec<_>>())?;
+        let markers = self.parts.objects.markers();
+        let covered = markers.abandoned()?;
+        markers.sync_filesystem(&*hold.file()?)?;
+        for layer in &record.layers {
+            self.parts.layers.keep(layer)?;
+        }
+        self.parts.layers.sync()?;
+        markers.remove(covered.into_iter().chain(hold.take_marker()))
+    }
+
     /// That a composefs image of `manifest` is there, and what it was when it was first built.
     fn check_image(&self, manifest: &Digest, image: &Variant) -> Result<(), StoreError> {
         if !self.parts.objects.all().contains(&image.image, image.image_size)? {

@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::FlockOperation;
 
@@ -25,11 +26,25 @@ pub(super) struct Disk {
     steps: Steps,
     room: Room,
     strangers: Strangers,
+    /// Why nothing is written, if nothing is.
+    only_read: Option<Arc<str>>,
 }
 
 impl Disk {
     pub(super) fn new(root: &Path, steps: Steps) -> Self {
-        Self { root: root.to_owned(), steps, room: Room::unlimited(), strangers: Strangers::default() }
+        let (room, strangers) = (Room::unlimited(), Strangers::default());
+        Self { root: root.to_owned(), steps, room, strangers, only_read: None }
+    }
+
+    /// The same, on which no step is taken any more, for this reason.
+    pub(super) fn only_read(self, why: &str) -> Self {
+        let refuse = |_: &'static str| Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        Self { steps: Steps::new(refuse), only_read: Some(why.into()), ..self }
+    }
+
+    /// Whether nothing is written here, whatever the filesystem allows.
+    pub(super) fn is_only_read(&self) -> bool {
+        self.only_read.is_some()
     }
 
     /// The same, with writers of much that leave some room to others.
@@ -63,7 +78,12 @@ impl Disk {
 
     /// The error of a step that was not taken through [`Disk::step`].
     pub(super) fn error(&self, doing: &'static str, path: &Path, source: io::Error) -> StoreError {
-        StoreError::io(&self.root, doing, path, source)
+        match (StoreError::io(&self.root, doing, path, source), &self.only_read) {
+            (StoreError::ReadOnly { store, doing }, Some(why)) => {
+                StoreError::OnlyRead { store, doing, why: why.to_string() }
+            }
+            (error, _) => error,
+        }
     }
 
     /// The error of a step of writing a file.

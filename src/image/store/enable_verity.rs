@@ -37,8 +37,8 @@ impl Store {
     /// [`StoreError::Busy`], [`StoreError::Object`] for a filesystem without room for the hashes, and those of the
     /// filesystem. What was done by then stays done.
     pub fn enable_verity(&self, mut go_on: impl FnMut(&VerityProgress) -> bool) -> Result<bool, StoreError> {
-        if !self.lacks_verity() {
-            return Ok(true);
+        if !self.lacks_verity() || self.is_only_read() {
+            return Ok(!self.lacks_verity());
         }
         let (mut all, mut left) = (Vec::new(), 0);
         self.parts.objects.for_each_with_verity(|digest, has_verity| {

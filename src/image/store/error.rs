@@ -62,8 +62,8 @@ pub enum StoreError {
     },
     /// The store was made by a newer release, or with another digest algorithm.
     #[error(
-        "the store {} has {found}, this release knows format {known} with sha256; run the release that made it, \
-         or choose another directory",
+        "the store {} has {found}, which this release ({known}) cannot read; nothing was changed. Run the release that made it \
+         ({needed}) or a newer one, or choose another directory",
         store.display()
     )]
     Version {
@@ -71,8 +71,24 @@ pub enum StoreError {
         store: PathBuf,
         /// What its version file says.
         found: String,
-        /// The newest format known here.
-        known: u32,
+        /// This release.
+        known: &'static str,
+        /// The release that can read it, as far as the file says.
+        needed: String,
+    },
+    /// The store can be read by this release, and not written to.
+    #[error(
+        "the store {} is only read (cannot {doing}): {why}. Images that are here can be mounted; nothing can be pulled or removed \
+         before that is put right",
+        store.display()
+    )]
+    OnlyRead {
+        /// The store's directory.
+        store: PathBuf,
+        /// The step, as a verb phrase.
+        doing: &'static str,
+        /// Why.
+        why: String,
     },
     /// A record that is not what this or any earlier release writes.
     #[error("{} is damaged ({why}); remove the file, then pull the image or publish the volume again", path.display())]
@@ -204,7 +220,7 @@ impl StoreError {
     /// be read and, on a full filesystem, removed.
     pub(super) fn is_unwritable(&self) -> bool {
         match self {
-            Self::Full { .. } | Self::ReadOnly { .. } => true,
+            Self::Full { .. } | Self::ReadOnly { .. } | Self::OnlyRead { .. } => true,
             Self::Object(error) => error.is_unwritable(),
             _ => false,
         }
@@ -220,7 +236,9 @@ impl StoreError {
             },
             Self::Full { .. } => Kind::Exhausted,
             Self::NotAStore { .. } => Kind::Invalid,
-            Self::ReadOnly { .. } | Self::Version { .. } | Self::Future { .. } => Kind::Unsupported,
+            Self::ReadOnly { .. } | Self::OnlyRead { .. } | Self::Version { .. } | Self::Future { .. } => {
+                Kind::Unsupported
+            }
             Self::Torn { .. }
             | Self::Unauthentic { .. }
             | Self::OtherDigest { .. }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::contents::{Contents, Source};
-use super::{Held, ImageRecord, Listing, Store, StoreError};
+use super::{Held, Hold, ImageRecord, Listing, Store, StoreError};
 use crate::image::objects::{Corruption, Objects};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
@@ -55,8 +55,10 @@ impl Store {
     /// # Errors
     /// It could not be examined, which says nothing about the object.
     pub fn examine_object(&self, digest: &VerityDigest) -> Result<Option<Corruption>, StoreError> {
-        let _hold = self.hold_to_look(&[Held::Object(*digest)])?;
-        Ok(self.parts.objects.all().examine(digest)?.1)
+        let hold = self.hold_to_look(&[Held::Object(*digest)])?;
+        let examined = self.parts.objects.all().examine(digest);
+        hold.inspect(Hold::has_made_nothing);
+        Ok(examined?.1)
     }
 
     /// Objects that images in the store name and that are not there. Blocking; looks at every object once.

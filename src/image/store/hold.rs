@@ -115,6 +115,11 @@ impl Hold {
         Ok(())
     }
 
+    /// Objects were noted to be looked at, so the end of this hold leaves nothing to be tidied up.
+    pub(super) fn has_made_nothing(&self) {
+        self.0.notes().unsettled = false;
+    }
+
     /// Takes the marker away, once a sync has covered all that was written.
     pub(super) fn take_marker(&self) -> Option<Marker> {
         self.0.notes().unsettled = false;
@@ -152,7 +157,7 @@ impl Holder {
         }
         let file = match self.file_of(&mut notes) {
             // Nothing can be removed either.
-            Err(StoreError::ReadOnly { .. }) => {
+            Err(StoreError::ReadOnly { .. } | StoreError::OnlyRead { .. }) => {
                 notes.noted.extend(new);
                 return Ok(true);
             }
@@ -209,7 +214,7 @@ impl Keep for Hold {
             StoreError::Full { source, .. } | StoreError::Io { source, .. } => {
                 ObjectError::from_io(source, "a note in a hold below", root)
             }
-            StoreError::ReadOnly { .. } => {
+            StoreError::ReadOnly { .. } | StoreError::OnlyRead { .. } => {
                 ObjectError::from_io(io::ErrorKind::ReadOnlyFilesystem.into(), "a note in a hold below", root)
             }
             other => ObjectError::from_io(io::Error::other(other), "a note in a hold below", root),

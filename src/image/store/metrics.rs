@@ -47,6 +47,10 @@ const SCRUB_ENDED: Description = Description::new(
     "scrub_last_round_timestamp_seconds",
     "When scrubbing last ended a round over all objects, seconds since 1970; 0 if it never has",
 );
+const DAMAGED: Description = Description::new(
+    "store_damaged_objects",
+    "Objects that were found damaged and are not whole again; the images that have them are in quarantine",
+);
 const BUCKETS: [f64; 8] = [0.005, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0, 300.0];
 
 /// The metrics of a store. Clones count into the same.
@@ -64,6 +68,7 @@ pub struct StoreMetrics {
     gc_no_room: Gauge,
     scrub_bytes: Counter,
     scrub_ended: Gauge,
+    pub(super) damaged: Gauge,
     /// Objects, and their bytes, that are not shown yet.
     held_back: Arc<(HeldBack, HeldBack, HeldBack)>,
 }
@@ -83,6 +88,7 @@ impl StoreMetrics {
             gc_no_room: Gauge::new(GC_NO_ROOM),
             scrub_bytes: Counter::new(SCRUB_BYTES),
             scrub_ended: Gauge::new(SCRUB_ENDED),
+            damaged: Gauge::new(DAMAGED),
             held_back: Arc::new((
                 HeldBack::new(coarse::OBJECTS),
                 HeldBack::new(coarse::BYTES),
@@ -133,6 +139,7 @@ impl Instruments for StoreMetrics {
             &self.gc_no_room,
             &self.scrub_bytes,
             &self.scrub_ended,
+            &self.damaged,
         ]
     }
 }
@@ -152,6 +159,7 @@ impl Store {
         let (count, bytes) = self.parts.objects.total()?;
         self.metrics.objects.set(count, bytes);
         self.metrics.scrubbed(self.scrub_cursor()?.last_ended.unwrap_or(0));
+        self.count_damage()?;
         self.metrics.images.set(self.parts.images.manifests()?.len() as u64);
         self.measure_room()
     }

@@ -4,13 +4,17 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use super::disk::{self, Disk};
-use super::lock::{self, StoreLock};
+use super::holds::Holds;
+use super::lock::{self, Collecting, Exclusive, StoreLock};
+use super::migrate::{self, MIGRATIONS, Migration};
 use super::parts::objects::UNSEALED;
 use super::parts::{DIRECTORIES, Parts};
 use super::space::Spare;
-use super::{Filesystem, Options, Store, StoreError, StoreMetrics, version};
+use super::version::{self, Use, Version};
+use super::{Filesystem, Options, Store, StoreError, StoreMetrics};
 use crate::image::objects::{ObjectSources, Objects, Room, Sealing};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -42,7 +46,13 @@ impl Store {
                 .trim()
                 .to_owned(),
         };
-        create(&disk)?;
+        let disk = match create(&disk, MIGRATIONS, patience)? {
+            Use::Whole(_) => disk,
+            Use::ReadOnly(why) => {
+                tracing::error!(store = %root.display(), "the store is only read: {why}");
+                disk.only_read(&why)
+            }
+        };
         let mut filesystem = Filesystem::probe(root)?;
         let sealing = match (&filesystem.verity, root.join(UNSEALED).exists()) {
             (Err(_), _) => Sealing::Off,
@@ -83,24 +93,37 @@ impl Store {
 }
 
 /// Makes what is missing. `version` comes before all that it describes, so an interrupted creation
-/// is either an empty directory or a store with some directories missing.
-fn create(disk: &Disk) -> Result<(), StoreError> {
+/// is either an empty directory or a store with some directories missing. An older store is brought up to date.
+fn create(disk: &Disk, migrations: &[Migration], patience: Duration) -> Result<Use, StoreError> {
     let root = disk.root();
     let version = root.join(version::FILE);
     match disk.read(&version)? {
         Some(bytes) => {
-            version::check(root, &bytes)?;
+            let found = match version::read(root, &bytes, &migrate::features(migrations))? {
+                Use::Whole(found) => found,
+                read_only => return Ok(read_only),
+            };
             // A newer release may have more directories. One that is missing counts as empty.
-            later_if_unwritable("prepare the store", complete(disk))
+            later_if_unwritable("prepare the store", complete(disk))?;
+            migrate::migrate(disk, found, migrations, || alone(disk, patience))
         }
         None => {
             disk.step("make", root, || fs::DirBuilder::new().recursive(true).mode(0o700).create(root))?;
             refuse_foreign(disk, &version)?;
             disk.make(&root.join(disk::TEMPORARY))?;
-            disk.write_durably(&version, version::render().as_bytes())?;
-            complete(disk)
+            let made =
+                migrations.iter().fold(Version::first(), |made, migration| made.with(migration.feature));
+            disk.write_durably(&version, made.render().as_bytes())?;
+            complete(disk).map(|()| Use::Whole(made))
         }
     }
+}
+
+/// The store while no process collects, notes anything in a hold, or lives with one.
+fn alone(disk: &Disk, patience: Duration) -> Result<(Collecting, Exclusive), StoreError> {
+    let (lock, holds) = (StoreLock::new(disk), Holds::new(disk));
+    let collecting = lock.collecting(patience)?;
+    Ok((collecting, lock.exclusive_once(patience, || Ok(!holds.any_living()?))?))
 }
 
 fn complete(disk: &Disk) -> Result<(), StoreError> {

@@ -30,6 +30,7 @@ use volumes::Volumes;
 use std::time::Duration;
 
 use super::NodeKey;
+use super::damaged::DamagedObjects;
 use super::disk::{self, Disk};
 use super::holds::Holds;
 use super::markers::Markers;
@@ -37,7 +38,7 @@ use super::space::Spare;
 use crate::image::objects::Objects;
 
 /// The directories of a store, besides its root. `objects/xx` and `staging/<boot id>` are made below them.
-pub(super) const DIRECTORIES: [&str; 18] = [
+pub(super) const DIRECTORIES: [&str; 19] = [
     disk::TEMPORARY,
     Markers::DIRECTORY,
     Holds::DIRECTORY,
@@ -56,6 +57,7 @@ pub(super) const DIRECTORIES: [&str; 18] = [
     Pins::DIRECTORY,
     Prefetched::DIRECTORY,
     Volumes::DIRECTORY,
+    DamagedObjects::DIRECTORY,
 ];
 
 /// All parts of one store, seen from one boot.
@@ -72,6 +74,7 @@ pub(super) struct Parts {
     pub(super) first_digests: FirstDigests,
     pub(super) pins: Pins,
     pub(super) prefetched: Prefetched,
+    pub(super) damaged: DamagedObjects,
     pub(super) volumes: Volumes,
 }
 
@@ -84,9 +87,10 @@ impl Parts {
         objects: Objects,
         (spare, keep): (Spare, Duration),
     ) -> Self {
+        let damaged = DamagedObjects::new(disk);
         Self {
             holds: Holds::new(disk),
-            objects: StoredObjects::new(disk, objects, Markers::new(disk, boot_id)),
+            objects: StoredObjects::new(disk, objects, Markers::new(disk, boot_id), damaged.clone()),
             layers: Layers::new(disk, key, boot_id),
             partials: Partials::new(disk, boot_id, spare, keep),
             images: Images::new(disk, key),
@@ -96,6 +100,7 @@ impl Parts {
             first_digests: FirstDigests::new(disk, key),
             pins: Pins::new(disk),
             prefetched: Prefetched::new(disk),
+            damaged,
             volumes: Volumes::new(disk, boot_id),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A round goes through the directories of the objects in their order. After each, a cursor is written, so that a round
 //! of weeks survives restarts. What reads nothing else (a page that is cached) tells nothing new; with fs-verity the
-//! kernel checks whatever comes from the disk.
+//! kernel checks whatever comes from the disk. At its end a round looks for what images name and is not there.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
@@ -89,6 +89,14 @@ impl Store {
             cursor.next += 1;
             self.write_cursor(&cursor)?;
         }
+        // What is not there is not met in any directory.
+        for object in self.missing_objects()? {
+            // Of something else in its place the directory has told.
+            if self.parts.objects.all().examine(&object)?.1.is_some_and(|damage| damage.is_missing()) {
+                cursor.damaged += 1;
+                scrubber.damaged(object);
+            }
+        }
         self.metrics.scrubbed(seconds());
         tracing::info!(
             objects = cursor.objects,
@@ -114,6 +122,8 @@ impl Store {
             names.push(digest);
             Ok::<(), StoreError>(())
         })?;
+        // What has an object's name and is no file is a finding, too, and hides none of the others.
+        names.extend(objects.odd_of(byte)?);
         for digest in names {
             let began = Instant::now();
             let (bytes, damage) = objects.examine_cold(&digest)?;

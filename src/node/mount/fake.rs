@@ -258,6 +258,10 @@ impl Mounter for FakeMounter {
         Ok(())
     }
 
+    fn refresh(&self, _images: &BTreeSet<VerityDigest>) -> Result<(), MountError> {
+        self.lock().enter("refresh", "mounts")
+    }
+
     fn mounted_images(&self) -> Result<Mounted, MountError> {
         let state = self.lock();
         let published = state.mounts.values().flatten().filter_map(|mount| match mount {

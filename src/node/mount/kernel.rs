@@ -1,6 +1,6 @@
 //! The mounter that mounts images through the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use super::superblock::MountMethod;
 use super::users::{Maker, Published};
 use super::{
     Capabilities, IdRange, MountError, MountSpec, Mounter, SelinuxContext, UpperSpec, Usage, Verity, check,
-    follow, lazy_probe, probe, relabel, selinux, table,
+    follow, lazy_probe, probe, refresh, relabel, selinux, table,
 };
 use crate::image::objects::Objects;
 use crate::image::store::Mounted;
@@ -559,6 +559,10 @@ impl Mounter for KernelMounter {
             other => Some(other?),
         };
         self.drop_unused_base(image)
+    }
+
+    fn refresh(&self, images: &BTreeSet<VerityDigest>) -> Result<(), MountError> {
+        refresh::refresh_from(self.store, images)
     }
 
     fn mounted_images(&self) -> Result<Mounted, MountError> {

@@ -195,6 +195,12 @@ impl PodEvents {
         self.record(pod, volume, reason, text);
     }
 
+    /// Records that what a volume shows is damaged and could not be fetched again.
+    pub(super) fn damaged(&self, volume: &VolumeId, pod: &PodInfo, error: &VolumeError) {
+        let text = format!("the volume goes on showing what is whole of its image: {error}");
+        self.record(pod, volume, EventReason::Damaged, text);
+    }
+
     /// Forgets the pull of a volume that was unpublished.
     pub(super) fn forget_volume(&self, volume: &VolumeId) {
         self.forget(volume);

@@ -1,5 +1,6 @@
 //! Publishing: ensures the image, then executes one plan that records the volume and mounts it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::Span;
@@ -45,6 +46,7 @@ impl Volumes {
         else {
             // It is there. What is left of an earlier call is done.
             self.map_published(guard, request.target.clone()).await?;
+            self.0.repairs.remember(&request);
             self.follow(request).await;
             return Ok(());
         };
@@ -54,13 +56,20 @@ impl Volumes {
         wanted.least = self.demand(&request, chosen.integrity())?;
         let admitted = chosen.admitted();
         Span::current().record("image.digest", tracing::field::display(image.image));
-        let metrics = self.0.metrics.clone();
+        let (metrics, images) = (self.0.metrics.clone(), Arc::clone(&self.0.images));
         let level = self
             .blocking(move |io| {
                 // The hold lasts until the record keeps the image.
                 let _chosen = chosen;
                 // Observed again: the pull may have taken minutes.
                 let seen = io.observe(&guard, &wanted.target)?;
+                // A mount that is there may remember what was damaged.
+                let healed = images.healed();
+                if healed.contains(&image.composefs)
+                    && let Err(error) = io.mounter.refresh(&healed)
+                {
+                    tracing::warn!("the volume may show what was damaged for a while: {error}");
+                }
                 let plan = plan::publish(&wanted, image.clone(), &seen);
                 execute_plan(io, &guard, &wanted.target, &seen, plan)?;
                 io.map_published(&guard, &wanted.target, &metrics)?;
@@ -82,6 +91,7 @@ impl Volumes {
             milliseconds = milliseconds(begun),
             "published"
         );
+        self.0.repairs.remember(&request);
         self.follow(request).await;
         Ok(())
     }

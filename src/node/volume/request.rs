@@ -15,7 +15,7 @@ use crate::volume::content::Content;
 use crate::volume::id::VolumeId;
 
 /// A request for a volume: what it shows, where, and for which pod.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct VolumeRequest {
     /// The volume.
     pub volume: VolumeId,

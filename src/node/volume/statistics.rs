@@ -130,7 +130,8 @@ impl Volumes {
 
 fn corruption_problem(what: String) -> String {
     format!(
-        "{what}; reading it fails; the node's operator runs `composefs-csi verify --repair` and pulls the image again"
+        "{what}; reading it fails; the plugin fetches it again as long as it cannot: its log and the pod's Events say why, and \
+         the node's operator can run `composefs-csi store repair`"
     )
 }
 

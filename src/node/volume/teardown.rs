@@ -32,7 +32,7 @@ impl Volumes {
         self.0.followed.forget(&volume);
         let guard = self.take_over(&volume).await?;
         let (unpublished, images) = (target.clone(), Arc::clone(&self.0.images));
-        let changed = self
+        let (changed, is_gone) = self
             .blocking(move |io| {
                 let (record, damaged) = io.record_if_readable(&guard);
                 let seen = io.observe_target(&guard, &target, record)?;
@@ -42,9 +42,12 @@ impl Volumes {
                     let members = record.members.iter().map(|member| &member.image);
                     members.chain([&record.image]).for_each(|image| images.used(image));
                 }
-                Ok(changed)
+                Ok((changed, matches!(io.records.read(guard.volume()), Ok(None))))
             })
             .await?;
+        if is_gone {
+            self.0.repairs.forget(&volume);
+        }
         self.0.metrics.unmounted(unpublished.path());
         self.0.pod_events.forget_volume(&volume);
         self.0.pulls.forget(&volume);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::image::seal::{MERGED_SHA512, why_unsealed};
-use crate::image::store::{Held, Hold, ImageRecord, Store, StoreError};
+use crate::image::store::{DamageMark, Held, Hold, ImageRecord, Store, StoreError};
 use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::pull::admission::AdmissionControl;
@@ -14,7 +14,7 @@ use crate::pull::manifest_path::ManifestPath;
 use crate::pull::plan::{self, Answer, Case, Facts, Lookup, NewRecord, Reading, Step, Terms};
 use crate::pull::pulls::note_used;
 use crate::pull::rights::Rights;
-use crate::pull::{ImageRequest, PullError, PullPolicy, recipe, stored_evidence};
+use crate::pull::{Caller, ImageRequest, PullError, PullPolicy, recipe, stored_evidence};
 
 /// What concerns one request.
 #[derive(Debug)]
@@ -68,7 +68,16 @@ impl Here {
     }
 
     fn record(&self, new: NewRecord) -> Result<Answer, PullError> {
-        match &new {
+        match self.write(&new) {
+            // What is here is given all the same; the next one is asked about again.
+            Err(error) if self.store.is_only_read() => tracing::debug!(%error, "not on record"),
+            written => written?,
+        }
+        Ok(Answer::Recorded(new))
+    }
+
+    fn write(&self, new: &NewRecord) -> Result<(), PullError> {
+        match new {
             NewRecord::Grant(image) => self.rights.record_grant(&self.hold, image)?,
             NewRecord::Names { top, image } => {
                 let names = [self.name(&self.image), self.name(&self.pinned_name(top))];
@@ -97,7 +106,7 @@ impl Here {
             }
             NewRecord::Used(image) => note_used(&self.store, image),
         }
-        Ok(Answer::Recorded(new))
+        Ok(())
     }
 
     fn judge(&self, case: Case) -> Result<Answer, PullError> {
@@ -162,12 +171,56 @@ impl Here {
             // A combined image is nobody's to name: each of its members is asked for.
             let found = self.image_record(image).about(&self.image)?;
             let Some(record) = found.filter(|record| !record.is_combined()) else { return Ok(None) };
+            // To be fetched again, with the caller's own credentials, as if it were not here.
+            if self.heeds_quarantine() && self.store.quarantine_of(image).about(&self.image)?.is_some() {
+                return Ok(None);
+            }
             // Read after it was noted: no collection has taken it in between.
             if self.hold.keeps(&record) {
                 return Ok(Some(record));
             }
             self.hold.keep_blocking(&Held::of(&record)).about(&self.image)?;
         }
+    }
+
+    /// Whoever looks at what is here sees what is damaged, too.
+    fn heeds_quarantine(&self) -> bool {
+        self.request.caller != Caller::Operator || self.request.policy != PullPolicy::Never
+    }
+
+    /// An error that says so if the image is here and in quarantine. Only to whom the image would have been given: others
+    /// must not learn that it is here.
+    pub(super) fn explained(&self, error: PullError) -> PullError {
+        if matches!(error, PullError::StillDamaged { .. }) || !self.heeds_quarantine() {
+            return error;
+        }
+        // What cannot be read now explains nothing.
+        match self.quarantined() {
+            Ok(Some(mark)) => PullError::Quarantined {
+                image: self.image.clone(),
+                object: mark.object,
+                damage: mark.damage,
+                source: Box::new(error),
+            },
+            Ok(None) | Err(_) => error,
+        }
+    }
+
+    fn quarantined(&self) -> Result<Option<DamageMark>, PullError> {
+        let marks = self.store.damaged().about(&self.image)?;
+        if marks.is_empty() {
+            return Ok(None);
+        }
+        let key = match &self.request.pinned {
+            Some(manifest) => Some(self.request.choice.key(manifest)),
+            None => {
+                let (name, platform) = (self.name(&self.image), &self.request.platform);
+                self.store.names().resolve(&name, platform).about(&self.image)?
+            }
+        };
+        let Some(key) = key else { return Ok(None) };
+        let mark = marks.into_iter().find(|mark| mark.images.contains(&key));
+        Ok(mark.filter(|_| matches!(self.rights.is_granted(&key), Ok(true))))
     }
 
     fn image_record(&self, image: &Digest) -> Result<Option<ImageRecord>, StoreError> {

@@ -1,5 +1,6 @@
 //! Mounts that wait.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -67,6 +68,9 @@ impl Mounter for SlowMounter {
     }
     fn release(&self, image: &VerityDigest) -> Result<(), MountError> {
         self.inner.release(image)
+    }
+    fn refresh(&self, images: &BTreeSet<VerityDigest>) -> Result<(), MountError> {
+        self.inner.refresh(images)
     }
     fn mounted_images(&self) -> Result<Mounted, MountError> {
         self.inner.mounted_images()

@@ -52,10 +52,66 @@ fn what_is_no_store_or_a_newer_one_is_refused() {
 
     let dir = directory();
     drop(open(dir.path()));
-    fs::write(dir.path().join("version"), r#"{"format":2,"algorithm":"sha256"}"#).unwrap();
-    let refused = Store::open(dir.path(), options(BOOT)).unwrap_err();
-    assert_eq!(refused.kind(), Kind::Unsupported);
-    assert!(refused.to_string().contains("run the release that made it"), "{refused}");
+    for newer in [
+        r#"{"format":2,"algorithm":"sha256","release":"9.1.0"}"#,
+        r#"{"format":1,"algorithm":"sha256","release":"9.1.0","incompatible":["packed-objects"]}"#,
+    ] {
+        fs::write(dir.path().join("version"), newer).unwrap();
+        fs::remove_dir(dir.path().join("pins")).unwrap();
+        let refused = Store::open(dir.path(), options(BOOT)).unwrap_err();
+        assert_eq!(refused.kind(), Kind::Unsupported);
+        assert!(refused.to_string().contains("9.1.0"), "it names the release that can: {refused}");
+        assert!(!dir.path().join("pins").exists(), "it is left as it is");
+        assert_eq!(fs::read_to_string(dir.path().join("version")).unwrap(), newer);
+        fs::create_dir(dir.path().join("pins")).unwrap();
+    }
+}
+
+#[test]
+fn a_store_of_a_newer_release_may_be_read_and_nothing_is_written_to_it() {
+    let dir = directory();
+    let store = open(dir.path());
+    let image = pull(&store, "a", &[&["x"]]).unwrap();
+    drop(store);
+    let newer = r#"{"format":1,"algorithm":"sha256","release":"9.1.0","compatible":["c"],"read_only_compatible":["r"]}"#;
+    fs::write(dir.path().join("version"), newer).unwrap();
+    let before = all_files(dir.path());
+    let store = open(dir.path());
+    assert!(store.is_only_read());
+    assert_eq!(names(&store), [manifest("a")]);
+    assert!(store.examine(&[image]).unwrap().damaged.is_empty());
+    for refused in [
+        pull(&store, "b", &[&["y"]]).map(drop),
+        collect(&store, EVERYTHING, &[]).map(drop),
+        store.pins().remove(&manifest("a")).map(drop),
+    ] {
+        let refused = refused.unwrap_err();
+        assert!(matches!(&refused, StoreError::OnlyRead { why, .. } if why.contains("9.1.0")), "{refused}");
+        assert_eq!(refused.kind(), Kind::Unsupported);
+    }
+    drop(store);
+    assert_eq!(all_files(dir.path()), before);
+    // A feature that need not be known hinders nobody.
+    fs::write(dir.path().join("version"), newer.replace("\"r\"", "")).unwrap();
+    let store = open(dir.path());
+    assert!(!store.is_only_read());
+    pull(&store, "b", &[&["y"]]).unwrap();
+}
+
+/// The files below a directory, but for the lock.
+fn all_files(root: &Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let (mut files, mut directories) = (std::collections::BTreeMap::new(), vec![root.to_owned()]);
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => directories.push(path),
+                false if path.ends_with("lock") => {}
+                false => drop(files.insert(path.clone(), fs::read(&path).unwrap())),
+            }
+        }
+    }
+    files
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use composefs_csi::image::verity::VerityDigest;
+
 use super::registry::*;
 use crate::support::archive::noise;
 use crate::support::driver::Machine;
@@ -136,4 +138,24 @@ async fn a_collection_takes_the_list_with_the_layer_and_a_killed_pull_leaves_non
     pull(&node, &first);
     let cost = registry.cost();
     assert!(cost.whole == 0 && cost.bytes < one.blob.len() / 4, "{cost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_is_fetched_again_and_no_more() {
+    let registry = ChunkedRegistry::start(&[]).await;
+    let files = version_one();
+    let one = layer(&files);
+    let image = registry.offer("1", &[&one]);
+    let node = machine(&registry, &[]);
+    pull(&node, &image);
+    registry.cost();
+    let hex = VerityDigest::of(&files["lib/07"]).hex();
+    let object = node.state().join("store/objects").join(&hex[..2]).join(&hex[2..]);
+    std::fs::write(&object, vec![7; files["lib/07"].len()]).unwrap();
+    let repaired = node.run(&["store", "repair"]);
+    assert_eq!(repaired["damaged"].as_array().unwrap().len(), 1, "{repaired}");
+    assert_eq!(std::fs::read(&object).unwrap(), files["lib/07"]);
+    let (cost, tables) = (registry.cost(), one.blob.len() - one.frames);
+    assert!(cost.whole == 0 && cost.bytes < tables + 20_000 + 4096, "{cost:?} with tables of {tables}");
+    assert_eq!(node.run(&["verify"])["damaged"].as_array().unwrap().len(), 0);
 }

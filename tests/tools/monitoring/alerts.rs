@@ -13,12 +13,18 @@ use crate::support::tools::debian;
 type Series = (&'static str, &'static str);
 
 /// What makes an alert fire, and what is nearest to that and does not.
-const CASES: [(&str, &[Series], &[Series]); 8] = [
+const CASES: [(&str, &[Series], &[Series]); 9] = [
     (
         "ComposefsCsiDamagedData",
         // The first event begins the series.
         &[("publish_duration_seconds_count{node=\"n\",outcome=\"corrupt\"}", "_x55 1x5")],
         &[("publish_duration_seconds_count{node=\"n\",outcome=\"corrupt\"}", "1x60")],
+    ),
+    (
+        "ComposefsCsiImageInQuarantine",
+        &[("store_damaged_objects{node=\"n\"}", "2x60")],
+        // Repaired within minutes.
+        &[("store_damaged_objects{node=\"n\"}", "0x54 1x5")],
     ),
     (
         "ComposefsCsiPublishesFail",

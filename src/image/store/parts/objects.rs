@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::image::objects::{Arrivals, Objects};
+use crate::image::store::damaged::DamagedObjects;
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
 use crate::image::store::hold::Hold;
@@ -22,13 +23,19 @@ pub struct StoredObjects {
     disk: Disk,
     objects: Objects,
     markers: Markers,
+    damaged: DamagedObjects,
 }
 
 impl StoredObjects {
     pub(in crate::image::store) const DIRECTORY: &str = "objects";
 
-    pub(in crate::image::store) fn new(disk: &Disk, objects: Objects, markers: Markers) -> Self {
-        Self { disk: disk.clone(), objects, markers }
+    pub(in crate::image::store) fn new(
+        disk: &Disk,
+        objects: Objects,
+        markers: Markers,
+        damaged: DamagedObjects,
+    ) -> Self {
+        Self { disk: disk.clone(), objects, markers, damaged }
     }
 
     /// The objects, to write to under `hold`, which keeps each one that is put. The first call of a hold waits for the
@@ -47,6 +54,8 @@ impl StoredObjects {
                 false => Err(StoreError::Unsound { store: self.root().to_owned() }),
             }
         })?;
+        // By name they are here; whoever brings their content must write it.
+        self.objects.doubt(self.damaged.objects()?);
         Ok(self.objects.kept_by(Arc::new(hold.clone())))
     }
 

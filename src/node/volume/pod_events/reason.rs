@@ -27,13 +27,22 @@ pub(crate) enum EventReason {
     RateLimited,
     /// The publish failed.
     Failed,
+    /// What the volume shows is damaged, and cannot be fetched again.
+    Damaged,
 }
 
 impl EventReason {
     /// Every reason, for tables and tests.
     #[cfg(test)]
-    const ALL: [Self; 6] =
-        [Self::Pulling, Self::Pulled, Self::Switched, Self::Refused, Self::RateLimited, Self::Failed];
+    const ALL: [Self; 7] = [
+        Self::Pulling,
+        Self::Pulled,
+        Self::Switched,
+        Self::Refused,
+        Self::RateLimited,
+        Self::Failed,
+        Self::Damaged,
+    ];
 
     /// The name in the event: the same as kubelet's for container images. The reporting component tells them apart.
     pub fn name(self) -> &'static str {
@@ -44,12 +53,13 @@ impl EventReason {
             Self::Refused => "Refused",
             Self::RateLimited => "RateLimited",
             Self::Failed => "Failed",
+            Self::Damaged => "Damaged",
         }
     }
 
     /// Whether the event is a warning.
     pub fn is_warning(self) -> bool {
-        matches!(self, Self::Refused | Self::RateLimited | Self::Failed)
+        matches!(self, Self::Refused | Self::RateLimited | Self::Failed | Self::Damaged)
     }
 
     /// The reason for which a publish failed; `None` if it has not failed but goes on.
@@ -72,6 +82,7 @@ pub(super) fn rate_limit(error: &PullError) -> Option<&SourceError> {
         PullError::Source { source, .. } => {
             matches!(**source, SourceError::RateLimited { .. }).then_some(&**source)
         }
+        PullError::Quarantined { source, .. } => rate_limit(source),
         _ => None,
     }
 }
@@ -117,12 +128,14 @@ fn is_refused_pull(error: &PullError) -> bool {
         PullError::Source { source, .. } => matches!(**source, SourceError::Denied { .. }),
         // What is published for a lazy start is of another image, or nobody vouches for it.
         PullError::Lazy { source, .. } => source.is_refusal(),
+        PullError::Quarantined { source, .. } => is_refused_pull(source),
         // Records that the node's key did not authenticate, or that contradict what it built before.
         PullError::Store { source, .. } => {
             matches!(**source, StoreError::Unauthentic { .. } | StoreError::OtherDigest { .. })
         }
         // The image is absent and the policy forbids a pull, exceeds a limit, arrived corrupt, or is unusable.
         PullError::Absent(_)
+        | PullError::StillDamaged { .. }
         | PullError::Limit { .. }
         | PullError::WouldFill { .. }
         | PullError::DiffId { .. }
