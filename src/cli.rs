@@ -9,6 +9,7 @@ mod images;
 mod inspect;
 mod limits;
 mod mounts;
+mod namespaces;
 mod output;
 mod parts;
 mod pins;
@@ -34,7 +35,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
-use self::args::{Cli, Command, LogFormat, PARALLEL_LAYERS, PolicyCommand, PullsCommand, StoreCommand};
+use self::args::{By, Cli, Command, LogFormat, PARALLEL_LAYERS, PolicyCommand, PullsCommand, StoreCommand};
 use self::images::Wanted;
 use self::stored::Stored;
 use crate::app::engine::{Engine, EngineSettings};
@@ -114,6 +115,7 @@ impl Cli {
             stat_ahead: if let Command::Node(args) = &self.command { args.stat_ahead } else { 0 },
             min_transfer_rate: self.limits.min_transfer_rate,
             min_free: self.limits.min_free,
+            making_room: Policy::default(),
             max_layer_time: Duration::from_secs(self.limits.max_layer_time),
             keep_partial: self.transfer.keep_partial(),
             limits: PullLimits { ranges: self.transfer.ranges(), ..self.limits.limits(parallel_layers) },
@@ -168,13 +170,15 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         Command::Unpin { image } => pins::unpin(&engine()?, Stored::parse(image, None)?, output).await,
         Command::Pins => pins::list(&engine()?, output),
         Command::Store(StoreCommand::Ls) => store::ls(&engine()?, output),
-        Command::Store(StoreCommand::Du) => store::du(&engine()?, output),
+        Command::Store(StoreCommand::Du { by: By::Image }) => store::du(&engine()?, output),
+        Command::Store(StoreCommand::Du { by: By::Namespace }) => namespaces::du(&engine()?, output),
         Command::Store(StoreCommand::Fsck) => fsck::fsck(&engine()?, output),
         Command::Store(StoreCommand::Scrub { rate }) => scrub::scrub(&engine()?, *rate, output).await,
         Command::Store(StoreCommand::Why { what }) => why::why(&engine()?, what, output).await,
-        Command::Prune { watermark, watermarks, dry_run } => {
-            let marks = watermark.then(|| watermarks.percents(cli.limits.min_free)).transpose()?;
-            prune::prune(&engine()?, marks, *dry_run, output)
+        Command::Prune { watermark, watermarks, min_age, dry_run } => {
+            let marks = watermark.then_some(watermarks);
+            let policy = prune::policy(marks, Duration::from_secs(*min_age), cli.limits.min_free)?;
+            prune::prune(&engine()?, policy, *dry_run, output)
         }
         Command::Verify { image, repair, enable_verity } => {
             let stored = image.as_deref().map(|image| Stored::parse(image, None)).transpose()?;

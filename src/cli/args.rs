@@ -13,7 +13,7 @@ mod store;
 pub use mirrors::MirrorArgs;
 pub use push::{ArtifactArg, CompressionArg, PushArgs};
 pub use run_modes::{ControllerArgs, NodeArgs, WatermarkArgs};
-pub use store::StoreCommand;
+pub use store::{By, StoreCommand};
 
 use super::access::AccessArgs;
 use super::limits::LimitArgs;
@@ -285,13 +285,16 @@ pub enum Command {
     Store(StoreCommand),
     /// Remove the images that no volume, mount or pin needs, with all data that only they use.
     Prune {
-        /// Remove only down to the low-water mark, least recently used first, and only if the
-        /// filesystem has passed the high-water mark.
+        /// Remove only down to the low-water mark, and only if the filesystem has passed the high-water mark or images that
+        /// nothing needs take more than --gc-idle-size; those first that are cheapest to lose.
         #[arg(long)]
         watermark: bool,
         /// When images go to make room.
         #[command(flatten)]
         watermarks: WatermarkArgs,
+        /// Keep images that were used within so many seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        min_age: u64,
         /// Show what would be removed, what stays and why, and remove nothing.
         #[arg(long)]
         dry_run: bool,

@@ -61,25 +61,31 @@ mod inventory;
 mod key;
 mod listing;
 mod lock;
+mod make_room;
 mod marked;
 mod markers;
 mod member;
 mod metrics;
 mod mounted;
+mod namespaces;
 mod open;
 mod parts;
 mod pin;
 mod record;
 mod recover;
+mod remove;
 mod remove_damaged;
 mod rounds;
 mod scrub;
+mod seen;
 mod sharing;
+mod slice;
 mod space;
 mod sweep;
 mod usage;
 mod useless;
 mod version;
+mod worth;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -100,6 +106,7 @@ pub use key::{KEY_LENGTH, KeyError, NodeKey};
 pub use member::Member;
 pub use metrics::StoreMetrics;
 pub use mounted::{Mounted, MountedImages};
+pub use namespaces::{Keepers, NamespaceUsage};
 pub use parts::access::{Access, AccessRecord, AccessSubject};
 pub use parts::evidence::EvidenceStore;
 pub use parts::images::{Images, Listing, StoredImage};
@@ -111,6 +118,7 @@ pub use parts::partials::{NotKept, Partial, PartialOf, Partials};
 pub use parts::pins::{Pin, PinNote, Pins, REASON_MAX};
 pub use parts::prefetched::{PrefetchPin, Prefetched};
 pub use parts::volumes::Volumes;
+pub use remove::{Cause, Removal};
 pub use scrub::{ScrubCursor, Scrubber};
 pub use space::{Measure, Space};
 pub use sweep::Swept;
@@ -178,6 +186,8 @@ pub struct Store {
     patience: Duration,
     tidy_patience: Duration,
     measure: Measure,
+    /// Percent that pulls leave free.
+    min_free: u8,
     metrics: StoreMetrics,
     /// Of collections by watermarks.
     rounds: Mutex<Rounds>,

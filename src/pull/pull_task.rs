@@ -15,7 +15,7 @@ use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
 use super::turns::Tenant;
 use super::{
-    Combination, Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, combine, renew,
+    Combination, MakeRoom, Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, combine, renew,
     stored_evidence, vary,
 };
 use crate::image::access::AccessRule;
@@ -69,6 +69,8 @@ pub(super) struct PullContext {
     pub rule: Arc<AccessRule>,
     pub layers: LayerFetcher,
     pub limits: PullLimits,
+    /// Removes what may go, if anybody can.
+    pub room: Option<Arc<dyn MakeRoom>>,
     /// Building holds a whole tree in memory.
     pub builders: Builders,
     pub metrics: PullMetrics,
@@ -149,6 +151,7 @@ impl PullContext {
         }
         let recipe = self.recipe(task).await?;
         progress.leave_out_others(recipe.parts.iter().map(|part| part.number));
+        self.check_room(task, &recipe, progress).await?;
         let record = match self.make(task, &recipe, &hold, progress).await {
             Err(error) if error.wants_whole_layers() => {
                 tracing::info!(%error, "a link leads to what was left out; the layers are taken in whole");

@@ -37,6 +37,7 @@ mod pulls;
 mod push;
 mod read_ahead;
 mod requests;
+mod room;
 mod rotation;
 mod seal;
 mod slow_registries;

@@ -62,7 +62,7 @@ impl Store {
         let parts = Parts::new(&disk, &options.key, &boot_id, objects, (spare, keep_partial));
         let rounds = Mutex::default();
         let store =
-            Self { disk, store_lock, parts, filesystem, patience, tidy_patience, measure, metrics, rounds };
+            Self { disk, store_lock, parts, filesystem, patience, tidy_patience, measure, min_free, metrics, rounds };
         store.repair()?;
         Ok(store)
     }

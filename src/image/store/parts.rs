@@ -61,6 +61,7 @@ pub(super) const DIRECTORIES: [&str; 18] = [
 /// All parts of one store, seen from one boot.
 #[derive(Debug)]
 pub(super) struct Parts {
+    disk: Disk,
     pub(super) holds: Holds,
     pub(super) objects: StoredObjects,
     pub(super) layers: Layers,
@@ -85,6 +86,7 @@ impl Parts {
         (spare, keep): (Spare, Duration),
     ) -> Self {
         Self {
+            disk: disk.clone(),
             holds: Holds::new(disk),
             objects: StoredObjects::new(disk, objects, Markers::new(disk, boot_id)),
             layers: Layers::new(disk, key, boot_id),
@@ -98,5 +100,9 @@ impl Parts {
             prefetched: Prefetched::new(disk),
             volumes: Volumes::new(disk, boot_id),
         }
+    }
+
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
     }
 }

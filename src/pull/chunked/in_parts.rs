@@ -27,7 +27,7 @@ impl LayerFetcher {
         let (LayerForm::Archive(LayerCompression::Zstd), Some(claimed)) = (part.form, part.claimed) else {
             return whole(Tables::None);
         };
-        if self.partial.from == ReuseFrom::Nothing {
+        if !self.fetches_in_parts() {
             return whole(Tables::None);
         }
         let positions = match Positions::of(&part.blob) {

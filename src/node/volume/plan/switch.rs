@@ -119,6 +119,7 @@ mod tests {
             noexec: false,
             mode: AccessMode::SingleNodeSingleWriter,
             least: Integrity::Fetch,
+            namespace: None,
         });
         record
     }
@@ -166,6 +167,7 @@ mod tests {
             noexec: false,
             mode: AccessMode::SingleNodeSingleWriter,
             least: Integrity::Fetch,
+            namespace: None,
         };
         let mounted = MountSpec { image: VerityDigest([1; 32]), path: "".into(), noexec: false, upper: None };
         let mut seen = Observed {

@@ -122,6 +122,7 @@ fn is_refused_pull(error: &PullError) -> bool {
         PullError::Absent(_)
         | PullError::Limit { .. }
         | PullError::WouldFill { .. }
+        | PullError::NoRoom { .. }
         | PullError::DiffId { .. }
         | PullError::ChunkedDiffId { .. }
         | PullError::Manifest { .. }
