@@ -103,7 +103,14 @@ fn run(arguments: &Arguments) -> Result<String> {
     fs::create_dir_all(&arguments.docs)?;
     let mut report = Report::new(&arguments.docs, &machine::introduction());
     let disk = Disk::mount(&arguments.work)?;
-    let bench = Bench { arguments, cache, fixtures, registry, disk, program: arguments.program.clone().map_or_else(program, Ok)? };
+    let bench = Bench {
+        arguments,
+        cache,
+        fixtures,
+        registry,
+        disk,
+        program: arguments.program.clone().map_or_else(program, Ok)?,
+    };
     for section in &arguments.only {
         match section.as_str() {
             "pull" => bench.pull(&mut report)?,

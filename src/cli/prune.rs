@@ -58,12 +58,7 @@ pub fn policy(marks: Option<&WatermarkArgs>, min_age: Duration, min_free: u8) ->
 }
 
 /// `prune`.
-pub fn prune(
-    engine: &Engine,
-    policy: Policy,
-    dry_run: bool,
-    output: Output,
-) -> anyhow::Result<()> {
+pub fn prune(engine: &Engine, policy: Policy, dry_run: bool, output: Output) -> anyhow::Result<()> {
     let mounted = || engine.mounted_images().map_err(|error| error.to_string());
     // First: what is explained is what is then found to go.
     let explained = if dry_run { engine.store.explain(&mounted)? } else { Vec::new() };
@@ -80,9 +75,15 @@ pub fn prune(
         dry_run,
     };
     output::show(output, &pruned, |p| {
-        let removed =
-            |image: &ImageRecord| format!("removed {} {}\n", image.key().short(), image.names.join(" "));
-        let lines: String = p.images.iter().map(removed).collect();
+        let removed = |(image, removal): (&ImageRecord, &Removal)| {
+            let why = match removal.frees_bytes {
+                // All went, and nobody reckoned.
+                0 => String::new(),
+                _ => format!(": {}", reason(removal)),
+            };
+            format!("removed {} {}{why}\n", image.key().short(), image.names.join(" "))
+        };
+        let lines: String = p.images.iter().zip(&p.removals).map(removed).collect();
         format!(
             "{lines}{}, {} and {} removed, {} freed\n",
             count(p.images.len() as u64, "image"),

@@ -15,8 +15,8 @@ use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
 use super::turns::Tenant;
 use super::{
-    Combination, MakeRoom, Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, combine, renew,
-    stored_evidence, vary,
+    Combination, MakeRoom, Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, combine,
+    renew, stored_evidence, vary,
 };
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;

@@ -8,8 +8,8 @@ use super::error::About as _;
 use super::execute::Execution;
 use super::pulls::Pulls;
 use super::{
-    Busy, Combination, ImageRequest, Images, MakeRoom, PullError, PullGauges, PullLimits, PullMetrics, PullUnderWay,
-    Ready,
+    Busy, Combination, ImageRequest, Images, MakeRoom, PullError, PullGauges, PullLimits, PullMetrics,
+    PullUnderWay, Ready,
 };
 use crate::image::access::AccessRule;
 use crate::image::store::Store;

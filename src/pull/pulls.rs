@@ -15,8 +15,8 @@ use super::single_flight::{Lost, SingleFlight};
 use super::turns::Tenant;
 use super::under_way::PullUnderWay;
 use super::{
-    Busy, Combination, ImageRequest, Kept, MakeRoom, Phase, Progress, PullError, PullLimits, PullMetrics, Watch,
-    blocking, combine,
+    Busy, Combination, ImageRequest, Kept, MakeRoom, Phase, Progress, PullError, PullLimits, PullMetrics,
+    Watch, blocking, combine,
 };
 use crate::image::access::{AccessRule, Origin};
 use crate::image::store::{AccessRecord, ImageRecord, Store};

@@ -1,11 +1,10 @@
-//! Whether a pull fits on the disk, asked before a byte of a layer is fetched ([ADR 0050]).
+//! Whether a pull fits on the disk, asked before a byte of a layer is fetched
+//! (`docs/adr/0050-what-cannot-fit-is-not-fetched.md`).
 //!
 //! What is *expected* is the size of the layers that are not here: for it room is made. Only what is *certain* refuses: files
 //! of layers may be on the disk already, for others, or several times in the image, so most layers may take less than they
 //! weigh, and a pull that might fit is begun. What is here counts only where the caller may use it, so that no answer tells
 //! what others have ([`Rights::layer`]).
-//!
-//! [ADR 0050]: ../../docs/adr/0050-what-cannot-fit-is-not-fetched.md
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -190,7 +189,12 @@ impl Look {
     fn received(&self, part: &Part) -> u64 {
         let (origin, reader) = self.rights.identity();
         let (digest, size, reader) = (part.blob.digest, part.blob.size, format!("{reader:?}"));
-        self.store.partials().received(PartialOf { blob: &digest, size, host: origin.host(), reader: &reader })
+        self.store.partials().received(PartialOf {
+            blob: &digest,
+            size,
+            host: origin.host(),
+            reader: &reader,
+        })
     }
 
     fn spare(&self) -> u64 {
@@ -236,7 +240,12 @@ mod tests {
     fn part(name: &str, form: LayerForm, size: u64, annotations: &[(&str, &str)]) -> Part {
         let own = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let annotations = own.collect();
-        let blob = Descriptor { media_type: "a/b".to_owned(), digest: Digest::of(name.as_bytes()), size, annotations };
+        let blob = Descriptor {
+            media_type: "a/b".to_owned(),
+            digest: Digest::of(name.as_bytes()),
+            size,
+            annotations,
+        };
         let choice = Choice::default();
         Part { blob, form, claimed: None, place: None, number: 0, choice, made: None }
     }

@@ -28,7 +28,8 @@ async fn models() -> (Registry, Proxy, [String; 2]) {
     let registry = Registry::start(Options::default());
     let mut layout = Layout::new();
     for (name, size) in [("old", OLD), ("new", NEW)] {
-        let model = Artifact::new(MODEL).model_file("model", false, &noise(name, size)).add(&mut layout, name);
+        let model =
+            Artifact::new(MODEL).model_file("model", false, &noise(name, size)).add(&mut layout, name);
         registry.push(&model, &format!("models/{name}:1"), &["--preserve-digests"]);
     }
     let proxy = Proxy::start(&registry.host()).await;
@@ -46,7 +47,11 @@ async fn unpublish(plugin: &Plugin, machine: &Machine, pod: &str) {
 
 fn images(machine: &Machine) -> Vec<String> {
     let listed = machine.run(&["ls"]);
-    let names = listed["images"].as_array().unwrap().iter().map(|image| image["names"][0].as_str().unwrap().to_owned());
+    let names = listed["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|image| image["names"][0].as_str().unwrap().to_owned());
     names.collect()
 }
 
@@ -95,7 +100,8 @@ async fn what_cannot_fit_is_refused_before_a_layer_is_fetched_and_comes_when_som
 async fn what_may_fit_is_fetched() {
     let files: Vec<(String, Vec<u8>)> =
         (0..15).map(|number| (format!("file{number}"), noise(&format!("many {number}"), 4 * MIB))).collect();
-    let members: Vec<(&str, &[u8])> = files.iter().map(|(name, content)| (name.as_str(), &content[..])).collect();
+    let members: Vec<(&str, &[u8])> =
+        files.iter().map(|(name, content)| (name.as_str(), &content[..])).collect();
     let first = Layout::of(&Image::new(vec![archive(&members)]));
     let again: Vec<_> = members.iter().rev().copied().chain([("more", &b"of it"[..])]).collect();
     let second = Layout::of(&Image::new(vec![archive(&again)]));
@@ -116,8 +122,11 @@ async fn what_may_fit_is_fetched() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_factor_it_is_fetched_until_the_disk_is_full() {
     let (_registry, proxy, [old, new]) = models().await;
-    let machine =
-        Machine::new(&[&format!("--insecure-registry={}", proxy.address), "--min-unpacked=0", "--gc-min-age=0"]);
+    let machine = Machine::new(&[
+        &format!("--insecure-registry={}", proxy.address),
+        "--min-unpacked=0",
+        "--gc-min-age=0",
+    ]);
     let _disk = SmallDisk::mount(&machine.state(), DISK, 800);
     let plugin = machine.start().await;
     publish(&plugin, &machine, "a", &old).await.unwrap();
@@ -134,7 +143,9 @@ async fn without_the_factor_it_is_fetched_until_the_disk_is_full() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nothing_needs_takes_no_more_than_it_may() {
     let layouts: Vec<Layout> = (0..3)
-        .map(|number| Layout::of(&Image::new(vec![archive(&[("file", &noise(&format!("idle {number}"), MIB))])])))
+        .map(|number| {
+            Layout::of(&Image::new(vec![archive(&[("file", &noise(&format!("idle {number}"), MIB))])]))
+        })
         .collect();
     let all: Vec<String> = layouts.iter().map(|layout| layout.reference("latest")).collect();
     let mut machine = Machine::new(&["--layout-dir=/"]);
@@ -175,7 +186,9 @@ async fn what_nothing_needs_takes_no_more_than_it_may() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_namespace_of_a_pod_is_on_record() {
     let layouts: Vec<Layout> = (0..2)
-        .map(|number| Layout::of(&Image::new(vec![archive(&[("file", &noise(&format!("du {number}"), MIB))])])))
+        .map(|number| {
+            Layout::of(&Image::new(vec![archive(&[("file", &noise(&format!("du {number}"), MIB))])]))
+        })
         .collect();
     let machine = Machine::new(&["--layout-dir=/"]);
     let plugin = machine.start().await;

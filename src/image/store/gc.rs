@@ -139,7 +139,11 @@ pub(super) fn plan(inventory: &Inventory, policy: &Policy) -> CollectionPlan {
                 freed += image.frees;
                 freed.covers(wanted)
             });
-            if *wanted == Amount::default() { (0, true) } else { enough.map_or((idle.len(), false), |last| (last + 1, true)) }
+            if *wanted == Amount::default() {
+                (0, true)
+            } else {
+                enough.map_or((idle.len(), false), |last| (last + 1, true))
+            }
         };
         let (by_size, _) = first_of(&surplus);
         let by_marks = if full { first_of(&inventory.space.excess(low)) } else { (0, true) };

@@ -89,7 +89,12 @@ impl Marked {
         // First: a holder ends its hold after a record, a mount or a volume keeps what it held.
         self.add_holds(parts)?;
         let mounted = mounted().map_err(StoreError::Blocked)?;
-        self.if_changed(parts, |seen| &mut seen.images, &[parts.images.directory()], |marked| marked.add_images(parts))?;
+        self.if_changed(
+            parts,
+            |seen| &mut seen.images,
+            &[parts.images.directory()],
+            |marked| marked.add_images(parts),
+        )?;
         self.add_mounted(parts.contents(), &mounted)?;
         let volumes = [parts.volumes.directory()];
         self.if_changed(parts, |seen| &mut seen.volumes, &volumes, |marked| marked.add_volumes(parts))?;
@@ -275,7 +280,7 @@ impl Marked {
                     added => added?,
                 }
             }
-            Ok(())
+            Ok::<(), StoreError>(())
         };
         self.if_changed(parts, |seen| &mut seen.layers, &parts.layers.directories(), add)
     }

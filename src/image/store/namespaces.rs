@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
-use super::inventory::Needs;
 use super::gc::Need;
+use super::inventory::Needs;
 use super::mounted::MountedImages;
 use super::parts::volumes::VolumeImage;
 use super::{ImageRecord, Store, StoreError, sharing};
@@ -63,16 +63,22 @@ impl Store {
         let (_hold, listing) = self.hold_all_images()?;
         let volumes = self.parts.volumes.list(&mut Vec::new())?;
         let mut keepers = Keepers { namespaces: namespaces(&volumes), ..Keepers::default() };
-        let numbers: HashMap<Option<String>, usize> =
-            keepers.namespaces.iter().zip(OTHERS + 1..).map(|(of, number)| (of.namespace.clone(), number)).collect();
+        let numbers: HashMap<Option<String>, usize> = keepers
+            .namespaces
+            .iter()
+            .zip(OTHERS + 1..)
+            .map(|(of, number)| (of.namespace.clone(), number))
+            .collect();
         let shown = shown(&volumes, &numbers);
         let records: Vec<&ImageRecord> = listing.images.iter().map(|image| &image.record).collect();
-        let kept_by: Vec<BTreeSet<usize>> = records.iter().map(|record| kept_by(record, &shown, &needs)).collect();
+        let kept_by: Vec<BTreeSet<usize>> =
+            records.iter().map(|record| kept_by(record, &shown, &needs)).collect();
         for kept in &kept_by {
             keepers.each(kept, |usage| usage.images += 1);
         }
         for group in sharing::shared(self.parts.contents(), &records)?.groups {
-            let all = group.images.iter().filter_map(|image| kept_by.get(*image)).flatten().copied().collect();
+            let all =
+                group.images.iter().filter_map(|image| kept_by.get(*image)).flatten().copied().collect();
             keepers.add(&all, group.bytes);
         }
         Ok(keepers)
@@ -122,7 +128,9 @@ fn kept_by(record: &ImageRecord, shown: &HashMap<Digest, BTreeSet<usize>>, needs
 impl Keepers {
     fn each(&mut self, kept_by: &BTreeSet<usize>, mut act: impl FnMut(&mut NamespaceUsage)) {
         for number in kept_by {
-            if let Some(usage) = number.checked_sub(OTHERS + 1).and_then(|place| self.namespaces.get_mut(place)) {
+            if let Some(usage) =
+                number.checked_sub(OTHERS + 1).and_then(|place| self.namespaces.get_mut(place))
+            {
                 act(usage);
             }
         }
@@ -149,11 +157,17 @@ mod tests {
 
     #[test]
     fn what_one_keeps_is_its_own_and_what_several_keep_is_shared() {
-        let named = |name: &str| NamespaceUsage { namespace: Some(name.to_owned()), ..NamespaceUsage::default() };
+        let named =
+            |name: &str| NamespaceUsage { namespace: Some(name.to_owned()), ..NamespaceUsage::default() };
         let mut keepers = Keepers { namespaces: vec![named("a"), named("b")], ..Keepers::default() };
-        for (kept_by, bytes) in
-            [(vec![1], 1), (vec![1, 2], 10), (vec![0, 1], 100), (vec![0], 1000), (vec![], 10_000), (vec![2], 7)]
-        {
+        for (kept_by, bytes) in [
+            (vec![1], 1),
+            (vec![1, 2], 10),
+            (vec![0, 1], 100),
+            (vec![0], 1000),
+            (vec![], 10_000),
+            (vec![2], 7),
+        ] {
             keepers.add(&kept_by.into_iter().collect(), bytes);
         }
         let [a, b] = &keepers.namespaces[..] else { panic!("{keepers:?}") };

@@ -61,8 +61,18 @@ impl Store {
         let spare = Spare::new(measure.clone(), root, min_free);
         let parts = Parts::new(&disk, &options.key, &boot_id, objects, (spare, keep_partial));
         let rounds = Mutex::default();
-        let store =
-            Self { disk, store_lock, parts, filesystem, patience, tidy_patience, measure, min_free, metrics, rounds };
+        let store = Self {
+            disk,
+            store_lock,
+            parts,
+            filesystem,
+            patience,
+            tidy_patience,
+            measure,
+            min_free,
+            metrics,
+            rounds,
+        };
         store.repair()?;
         Ok(store)
     }

@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn what_is_idle_is_reckoned_once() {
-        let set = |names: &[&str]| names.iter().map(|name| Digest::of(name.as_bytes())).collect::<BTreeSet<_>>();
+        let set =
+            |names: &[&str]| names.iter().map(|name| Digest::of(name.as_bytes())).collect::<BTreeSet<_>>();
         let mut rounds = Rounds::default();
         assert_eq!(rounds.idle_bytes(&set(&[]), &set(&[])), None);
         rounds.measured(set(&["a", "b"]), set(&["a"]), 7);

@@ -2,8 +2,9 @@
 //! slices while nobody can note anything, lists only what has changed.
 //!
 //! All records are renamed into their place, so each that comes, is replaced or goes changes the directory's times. Times are
-//! those of the kernel's last tick. A directory that was changed within [`TICK`] of being read is read again: what came
-//! after it was read may bear the same time.
+//! those of the kernel's last tick, and where inodes are small (ext4 with 128 bytes) of the last second. A directory that was
+//! changed so shortly before it was read is read again: what came after it was read may bear the same time. A clock that is
+//! set back would have to give the same nanosecond again.
 
 use std::fs;
 use std::io;
@@ -16,6 +17,8 @@ use super::error::StoreError;
 
 /// More than any tick of the kernel's clock.
 const TICK: Duration = Duration::from_millis(100);
+/// More than the grain of times without a fraction.
+const WHOLE_SECONDS: Duration = Duration::from_secs(2);
 
 /// What one directory, or several of which one may be missing, looked like when it was last read.
 #[derive(Debug, Default)]
@@ -42,7 +45,8 @@ impl Seen {
     ) -> Result<bool, StoreError> {
         // Before they are looked at, and that before they are read.
         let now = SystemTime::now();
-        let look = |directory: &&Path| State::of(directory).map_err(|error| disk.error("inspect", directory, error));
+        let look =
+            |directory: &&Path| State::of(directory).map_err(|error| disk.error("inspect", directory, error));
         let found: Vec<_> = directories.iter().map(look).collect::<Result<_, _>>()?;
         if self.0.as_ref() == Some(&found) {
             return Ok(false);
@@ -72,7 +76,8 @@ impl State {
     /// Whether a change from `now` on has another time. Not of a directory from the future: the clock was set back.
     fn is_settled(&self, now: SystemTime) -> bool {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let limit = since.saturating_sub(TICK);
+        let is_whole = self.modified.1 == 0 || self.changed.1 == 0;
+        let limit = since.saturating_sub(if is_whole { WHOLE_SECONDS } else { TICK });
         let limit = (i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), i64::from(limit.subsec_nanos()));
         self.modified < limit && self.changed < limit
     }
@@ -139,8 +144,11 @@ mod tests {
 
     #[test]
     fn a_directory_from_the_future_is_read_each_time() {
-        let state = |seconds| State { inode: 1, modified: (seconds, 0), changed: (5, 0) };
+        let state = |seconds| State { inode: 1, modified: (seconds, 7), changed: (5, 7) };
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
         assert!(state(99).is_settled(now) && !state(100).is_settled(now) && !state(200).is_settled(now));
+        // The filesystem may know whole seconds only.
+        let whole = |seconds| State { modified: (seconds, 0), ..state(seconds) };
+        assert!(whole(97).is_settled(now) && !whole(98).is_settled(now));
     }
 }

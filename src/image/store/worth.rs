@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::SystemTime;
 
-use super::StoredImage;
 use super::StoreError;
+use super::StoredImage;
 use super::contents::Contents;
 use super::gc;
 use super::parts::images::Images;

@@ -171,7 +171,13 @@ fn by_watermarks_the_least_recently_used_go_and_no_more_than_needed() {
         pull(&store, name, &[&["common40960"], &[name]]).unwrap();
         used(&store, &manifest(name), hours * HOUR);
     }
-    let policy = Policy::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60), recent: HOUR, idle_bytes: None };
+    let policy = Policy::Watermarks {
+        high: 85,
+        low: 80,
+        min_age: Duration::from_secs(60),
+        recent: HOUR,
+        idle_bytes: None,
+    };
     let gone = || {
         let gone = collect(&store, policy, &[]).unwrap().images;
         gone.iter().map(|record| record.manifest).collect::<Vec<_>>()
@@ -232,7 +238,9 @@ fn what_nothing_needs_takes_no_more_than_it_may() {
     assert!(gone(36).is_empty());
     let first = round(35);
     assert_eq!(first.images.iter().map(|record| record.manifest).collect::<Vec<_>>(), [manifest("a40960")]);
-    let [Removal { cause, idle_seconds, frees_bytes, refetch_bytes }] = first.removals[..] else { panic!("{first:?}") };
+    let [Removal { cause, idle_seconds, frees_bytes, refetch_bytes }] = first.removals[..] else {
+        panic!("{first:?}")
+    };
     assert_eq!((cause, frees_bytes, refetch_bytes), (Cause::Surplus, 12 * 4096, 40_960));
     assert!((4 * 3600..5 * 3600).contains(&idle_seconds) && !first.above_mark);
     assert!(gone(24).is_empty(), "two are left");
@@ -312,7 +320,13 @@ fn where_others_fill_the_disk_what_was_used_of_late_stays_and_nothing_is_read_in
         used(&store, &manifest(name), hours * HOUR + Duration::from_secs(90));
     }
     base.store(95, SeqCst);
-    let policy = Policy::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60), recent: HOUR, idle_bytes: None };
+    let policy = Policy::Watermarks {
+        high: 85,
+        low: 80,
+        min_age: Duration::from_secs(60),
+        recent: HOUR,
+        idle_bytes: None,
+    };
     let round = || collect(&store, policy, &[]);
     let gone = round().unwrap();
     assert_eq!(gone.images.iter().map(|image| image.manifest).collect::<Vec<_>>(), [manifest("old")]);
@@ -427,8 +441,13 @@ fn a_damaged_image_that_a_volume_shows_stops_every_collection_until_it_is_back()
     };
     std::fs::write(&volume, record(BOOT)).unwrap();
     store.remove_damaged(&BTreeSet::from([shown.image])).unwrap();
-    let watermarks =
-        Policy::Watermarks { high: 85, low: 80, min_age: Duration::ZERO, recent: Duration::ZERO, idle_bytes: None };
+    let watermarks = Policy::Watermarks {
+        high: 85,
+        low: 80,
+        min_age: Duration::ZERO,
+        recent: Duration::ZERO,
+        idle_bytes: None,
+    };
     for policy in [EVERYTHING, watermarks] {
         let refused = collect(&store, policy, &[shown.image]).unwrap_err();
         assert!(

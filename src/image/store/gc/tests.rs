@@ -50,10 +50,12 @@ fn policy() -> impl Strategy<Value = Policy> {
     let idle_bytes = proptest::option::of(0u64..300);
     prop_oneof![
         min_age.clone().prop_map(|min_age| Policy::Unneeded { min_age }),
-        (0u8..=100, 0u8..=100, min_age, 0u64..200, idle_bytes).prop_map(|(a, b, min_age, recent, idle_bytes)| {
-            let recent = Duration::from_secs(recent * UNIT);
-            Policy::Watermarks { high: a.max(b), low: a.min(b), min_age, recent, idle_bytes }
-        }),
+        (0u8..=100, 0u8..=100, min_age, 0u64..200, idle_bytes).prop_map(
+            |(a, b, min_age, recent, idle_bytes)| {
+                let recent = Duration::from_secs(recent * UNIT);
+                Policy::Watermarks { high: a.max(b), low: a.min(b), min_age, recent, idle_bytes }
+            }
+        ),
     ]
 }
 

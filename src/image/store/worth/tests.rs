@@ -11,7 +11,6 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30)
 }
 
-
 /// Last used so many hours ago.
 fn image(name: &str, hours: u64) -> StoredImage {
     let record = ImageRecord {
@@ -69,7 +68,8 @@ fn an_object_is_freed_by_the_last_image_that_goes() {
 
 #[test]
 fn the_order_is_that_of_the_plan() {
-    let images = [image("young", 1), image("old", 100), image("needed", 200), image("dear", 7), image("cheap", 4)];
+    let images =
+        [image("young", 1), image("old", 100), image("needed", 200), image("dear", 7), image("cheap", 4)];
     let worth = [(1, 1), (1, 100), (0, 0), (1, 100), (1, 1)].map(|(gain, refetch)| Worth { gain, refetch });
     let places = order(&images, &[true, true, false, true, true], &worth, now());
     assert_eq!(places, [Some(3), Some(0), None, Some(2), Some(1)]);
