@@ -42,6 +42,7 @@ use crate::app::engine::{Engine, EngineSettings};
 use crate::app::telemetry::level::LevelFile;
 use crate::app::telemetry::otlp::Export;
 use crate::app::telemetry::{self, Telemetry, TelemetrySettings};
+use crate::image::store::gc;
 use crate::oci::RegistryMetrics;
 use crate::pull::PullLimits;
 use crate::trust::metrics::TrustMetrics;
@@ -115,7 +116,7 @@ impl Cli {
             stat_ahead: if let Command::Node(args) = &self.command { args.stat_ahead } else { 0 },
             min_transfer_rate: self.limits.min_transfer_rate,
             min_free: self.limits.min_free,
-            making_room: Policy::default(),
+            making_room: gc::Policy::default(),
             max_layer_time: Duration::from_secs(self.limits.max_layer_time),
             keep_partial: self.transfer.keep_partial(),
             limits: PullLimits { ranges: self.transfer.ranges(), ..self.limits.limits(parallel_layers) },

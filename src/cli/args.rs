@@ -165,7 +165,7 @@ pub struct RegistryArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the CSI node plugin.
-    Node(NodeArgs),
+    Node(Box<NodeArgs>),
     /// Run the CSI controller.
     Controller(ControllerArgs),
     /// Fetch an image into the store.

@@ -3,7 +3,8 @@
 
 use std::fs;
 
-use serde_json::json;
+use composefs_csi::oci::digest::Digest;
+use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::support::archive::{archive, noise};
@@ -11,6 +12,7 @@ use crate::support::artifacts::Artifact;
 use crate::support::disk::SmallDisk;
 use crate::support::driver::{Machine, Plugin};
 use crate::support::images::{Image, Layout};
+use crate::support::impostor::{Answer, Impostor};
 use crate::support::proxy::Proxy;
 use crate::support::registry::{Options, Registry};
 
@@ -118,6 +120,58 @@ async fn what_may_fit_is_fetched() {
     machine.assert_nothing_published();
 }
 
+/// A registry that names what another tenant has gets the answer that it gets about what nobody has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_does_not_tell_what_others_have() {
+    const ALICE: (&str, &str) = ("alice", "wonderland");
+    let registry = Registry::start(Options { user: Some(ALICE), ..Options::default() });
+    let mut layout = Layout::new();
+    let model = Artifact::new(MODEL).model_file("model", false, &noise("new", NEW)).add(&mut layout, "new");
+    registry.push(&model, "models/new:1", &["--preserve-digests"]);
+    let read =
+        |digest: &str| fs::read(layout.path().join("blobs/sha256").join(&digest["sha256:".len()..])).unwrap();
+    let index: Value = serde_json::from_slice(&fs::read(layout.path().join("index.json")).unwrap()).unwrap();
+    let real = String::from_utf8(read(index["manifests"][0]["digest"].as_str().unwrap())).unwrap();
+    let document: Value = serde_json::from_str(&real).unwrap();
+    let other =
+        real.replace(document["layers"][0]["digest"].as_str().unwrap(), &Digest::of(b"other").to_string());
+    let media_type = document["mediaType"].as_str().unwrap().to_owned();
+    let evil = Impostor::start(move |asked| {
+        let body = |manifest: &str| {
+            let digest = Digest::of(manifest.as_bytes()).to_string();
+            Answer::body(&media_type, manifest.as_bytes()).with("docker-content-digest", &digest)
+        };
+        match asked.path.rsplit('/').next().unwrap_or_default() {
+            "held" => body(&real),
+            "unheld" => body(&other),
+            digest if digest == Digest::of(b"{}").to_string() => Answer::body("application/json", b"{}"),
+            digest if digest == Digest::of(real.as_bytes()).to_string() => body(&real),
+            digest if digest == Digest::of(other.as_bytes()).to_string() => body(&other),
+            _ => Answer::status(404),
+        }
+    })
+    .await;
+    let insecure =
+        [registry.host(), evil.address.to_string()].map(|host| format!("--insecure-registry={host}"));
+    let machine = Machine::new(&insecure.each_ref().map(String::as_str));
+    let _disk = SmallDisk::mount(&machine.state(), DISK, 800);
+    let plugin = machine.start().await;
+    let mut request = machine.publish("alice", &format!("{}/models/new:1", registry.host()));
+    let auth = json!({"auths": {registry.host(): {"username": ALICE.0, "password": ALICE.1}}});
+    request.secrets.insert(".dockerconfigjson".to_owned(), auth.to_string());
+    plugin.node.clone().node_publish_volume(request).await.unwrap();
+    let mut told = Vec::new();
+    for tag in ["unheld", "held"] {
+        let asked = format!("{}/evil/models:{tag}", evil.address);
+        let refused = publish(&plugin, &machine, "mallory", &asked).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+        told.push(refused.message().replace(tag, "TAG"));
+    }
+    assert_eq!(told[0], told[1]);
+    unpublish(&plugin, &machine, "alice").await;
+    machine.assert_nothing_published();
+}
+
 /// By request it is tried all the same, as before there was a check.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_factor_it_is_fetched_until_the_disk_is_full() {
@@ -133,7 +187,7 @@ async fn without_the_factor_it_is_fetched_until_the_disk_is_full() {
     let before = proxy.passed();
     let refused = publish(&plugin, &machine, "b", &new).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
-    assert!(refused.message().contains("pulls stop here"), "{refused}");
+    assert!(!refused.message().contains("to spare"), "{refused}");
     assert!(proxy.passed() - before > QUESTIONS);
     unpublish(&plugin, &machine, "a").await;
     machine.assert_nothing_published();

@@ -179,8 +179,10 @@ pub(super) type Rank = (Reverse<u32>, Reverse<u64>, SystemTime, Digest);
 /// Which images go first.
 pub(super) fn rank(last_used: SystemTime, worth: Worth, manifest: &Digest, now: SystemTime) -> Rank {
     let idle = now.duration_since(last_used).unwrap_or_default();
-    let tenths = u128::from(worth.gain) * 10 / u128::from(worth.refetch.max(1));
-    let tenths = u64::try_from(tenths).unwrap_or(u64::MAX).min(TENTHS_MAX);
+    let tenths = (u128::from(worth.gain) * 10).checked_div(u128::from(worth.refetch));
+    // With nothing to fetch again, it costs nothing.
+    let free = if worth.gain > 0 { TENTHS_MAX } else { 0 };
+    let tenths = tenths.map_or(free, |tenths| u64::try_from(tenths).unwrap_or(u64::MAX).min(TENTHS_MAX));
     (Reverse(window(idle)), Reverse(tenths), last_used, *manifest)
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::attempt::Attempt;
 use super::search;
-use super::settings::ReuseFrom;
 use super::words::{Given, Parted, Stop, Tables};
 use crate::image::chunked::Positions;
 use crate::oci::manifest::{LayerCompression, LayerForm};

@@ -241,7 +241,9 @@ impl Layers {
 
     /// Makes the absence of removed records survive a power cut: a layer that came back would name objects that did not.
     pub(in crate::image::store) fn sync_removed(&self) -> Result<(), StoreError> {
-        self.directories().into_iter().try_for_each(|directory| self.disk.sync_directory(directory))
+        // A boot in which nothing was pulled has no directory of staged ones.
+        let directories = self.directories().into_iter().filter(|directory| directory.is_dir());
+        directories.into_iter().try_for_each(|directory| self.disk.sync_directory(directory))
     }
 
     /// Removes the records that name any of `objects`, and those that cannot be read; durably. Needs the store's
