@@ -13,11 +13,7 @@ pub async fn know_the_settings(cluster: &Cluster) {
     let (image, digest) = registry.push(&files, "commands:1");
     let (unsigned, _) = registry.push(&files, "signed/commands:1");
     let plugin = cluster.node_plugins().await.into_iter().next().expect("a node plugin").name_any();
-    let exec = |arguments: &[&str]| {
-        let before =
-            ["--namespace", driver::NAMESPACE, "exec", &plugin, "-c", "driver", "--", "composefs-csi"];
-        cluster.try_kubectl_anywhere(&[&before[..], arguments].concat())
-    };
+    let exec = |arguments: &[&str]| cluster.in_plugin(&plugin, arguments);
     let says = |arguments: &[&str]| exec(arguments).unwrap_or_else(|said| panic!("{arguments:?}: {said}"));
     let explained = says(&["policy", "check", &image]);
     assert!(explained.contains("/etc/composefs-csi/policy/policy.json"), "{explained}");

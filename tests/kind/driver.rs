@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::storage::v1::CSINode;
 use kube::Api;
 use kube::ResourceExt as _;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
 use crate::cluster::{Cluster, program, until};
@@ -98,6 +98,34 @@ impl Cluster {
         })
         .await;
         until("the driver in every CSINode", 60, async || self.registered().await.then_some(())).await;
+    }
+
+    /// Runs a command of the program in a node plugin's container; what it printed, or why it failed.
+    pub fn in_plugin(&self, plugin: &str, arguments: &[&str]) -> Result<String, String> {
+        let before = ["--namespace", NAMESPACE, "exec", plugin, "-c", "driver", "--", "composefs-csi"];
+        self.try_kubectl_anywhere(&[&before[..], arguments].concat())
+    }
+
+    /// Kills every node plugin without notice, and waits for the next ones.
+    pub async fn kill_node_plugins(&self) {
+        let before = self.node_plugin_ids().await;
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        for pod in self.node_plugins().await {
+            let now = DeleteParams::default().grace_period(0);
+            pods.delete(&pod.name_any(), &now).await.expect("the driver's pod is killed");
+        }
+        until("another node plugin", 60, async || {
+            let now = self.node_plugin_ids().await;
+            (!now.is_empty() && now.iter().all(|id| !before.contains(id))).then_some(())
+        })
+        .await;
+        self.driver_ready().await;
+    }
+
+    /// Takes back the last change of the release.
+    pub async fn helm_rollback(&self) {
+        run(self.helm("rollback").args([RELEASE, "--wait", "--timeout", "4m"]));
+        self.driver_ready().await;
     }
 
     /// Whether kubelet has registered the driver on every node.

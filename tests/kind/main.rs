@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod changing;
 mod claim;
 mod cluster;
 mod commands;
@@ -75,6 +76,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario!("examples work", examples::work),
     scenario!("commands in the plugin's container know its settings", commands::know_the_settings),
     scenario!("helm test passes", commands::test_of_the_release),
+    scenario!("volumes that are written to, and that follow a tag", changing::both),
     scenario!("rights by request and no more", rights::by_request),
     scenario!("prefetched images are there before their pods, and on later nodes", prefetch::before_the_pod),
     scenario!("driver killed under a reader", restart::under_a_reader),

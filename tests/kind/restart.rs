@@ -3,12 +3,9 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::DeleteParams;
-use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use crate::cluster::{Cluster, until};
-use crate::driver;
 use crate::images::{Files, noise, sha256};
 use crate::inline::no_volume;
 use crate::pods::{Reader, inline};
@@ -20,18 +17,7 @@ const READ_ON: &str = "while :; do sha256sum </content/blob; sleep 0.1; done";
 /// volumes and takes down the old ones.
 pub async fn under_a_reader(cluster: &Cluster) {
     let reading = Reading::start(cluster, "restart").await;
-    let before = cluster.node_plugin_ids().await;
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), driver::NAMESPACE);
-    for pod in cluster.node_plugins().await {
-        let now = DeleteParams::default().grace_period(0);
-        pods.delete(&pod.name_any(), &now).await.expect("the driver's pod is killed");
-    }
-    until("another node plugin", 60, async || {
-        let now = cluster.node_plugin_ids().await;
-        (!now.is_empty() && now.iter().all(|id| !before.contains(id))).then_some(())
-    })
-    .await;
-    cluster.driver_ready().await;
+    cluster.kill_node_plugins().await;
     reading.went_on(cluster).await;
     cluster.start(&Reader::new("restart-new", inline(json!({"image": reading.image})))).await;
     let sum = cluster.sh("restart-new", "sha256sum </content/blob");

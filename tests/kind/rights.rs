@@ -67,9 +67,7 @@ pub async fn by_request(cluster: &Cluster) {
     pull_secrets(cluster).await;
     another_controller(cluster).await;
 
-    let mut rollback = cluster.helm("rollback");
-    crate::support::registry::run(rollback.args([RELEASE, "--wait", "--timeout", "4m"]));
-    cluster.driver_ready().await;
+    cluster.helm_rollback().await;
     cluster.clear().await;
 }
 

@@ -17,7 +17,7 @@ use crate::disk::{BLOCK, drop_caches, read_block, tamper};
 use crate::pulled::{pulled_image, sealed_later};
 use crate::support::mount::{Bench, Node, content, image_by, mounts_below};
 use crate::support::pages::Mapping;
-use crate::{Row, combined, damage, mounts, policy, reads, records, selinux};
+use crate::{Row, combined, damage, follow, mounts, policy, reads, records, selinux};
 
 const DISK: &str = "/disk";
 /// Length of the files that are tampered with.
@@ -59,6 +59,7 @@ pub const ROWS: &[(&str, Test)] = &[
     ("a restart finds base and published mounts", mounts::restart),
     ("a pod with a user namespace has its owners, and every read is verified", mounts::users),
     ("a pod writes over an image, and what it has not changed is verified", mounts::writable),
+    ("a volume follows a tag, and each image that it shows is verified", follow::verified),
     ("publishing does not slow down with the number of volumes", mounts::many),
 ];
 

@@ -14,6 +14,7 @@
 mod combined;
 mod damage;
 mod disk;
+mod follow;
 mod guest;
 mod initramfs;
 mod machine;

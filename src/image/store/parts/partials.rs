@@ -34,8 +34,10 @@ use crate::image::store::file_name::is_digest;
 use crate::image::store::space::Spare;
 use crate::oci::digest::Digest;
 
-/// Percent of the filesystem's bytes that files of blobs which nobody fetches may take. Beyond it the oldest go.
+/// Percent of the filesystem's bytes that files of blobs which nobody fetches may take. Beyond it the oldest go, but for those
+/// that were written to just now: after a restart, the layers of one image are gone on with one by one.
 const IDLE_MAX: u64 = 10;
+const JUST_NOW: Duration = Duration::from_secs(600);
 
 /// How long the lock of a file is waited for: a pull that has ended needs a moment until its threads have, too.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -81,13 +83,14 @@ impl Partials {
         if self.keep.is_zero() {
             return Ok(None);
         }
-        self.remove_surplus()?;
         let directory = self.disk.root().join(Self::DIRECTORY).join(&self.boot_id);
         // A sweep removes empty directories of this boot, too.
         self.disk.step("make", &directory, || fs::create_dir_all(&directory))?;
         let path = directory.join(name_of(of));
         let open = || open_locked(&path);
         let Some(file) = self.disk.step("open", &path, open)? else { return Ok(None) };
+        // Only now: what is gone on with is no surplus, however large it is.
+        self.remove_surplus()?;
         let (disk, spare) = (&self.disk, &self.spare);
         let wanted = Geometry::new(of.size, piece);
         let (partial, have) = Partial::resume((file, path), (disk, spare), of.blob, wanted)?;
@@ -140,7 +143,9 @@ impl Partials {
         let most = self.spare.total() / 100 * IDLE_MAX;
         let mut taken: u64 = files.iter().map(|file| file.allocated).sum();
         files.sort_by_key(|file| file.modified);
-        for file in files {
+        let now = SystemTime::now();
+        let is_old = |file: &Found| now.duration_since(file.modified).unwrap_or_default() >= JUST_NOW;
+        for file in files.into_iter().filter(is_old) {
             if taken <= most {
                 break;
             }
