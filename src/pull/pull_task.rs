@@ -13,6 +13,7 @@ use super::layers::{ImageLayers, LayerFetcher};
 use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
+use super::room::{Reckoning, RoomCheck};
 use super::turns::Tenant;
 use super::{
     Combination, MakeRoom, Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, combine,
@@ -173,6 +174,29 @@ impl PullContext {
             "pulled"
         );
         Ok(PulledImage { record, fetched, hold })
+    }
+
+    /// Makes room for a pull, and refuses what cannot fit.
+    async fn check_room(
+        &self,
+        task: &PullTask,
+        recipe: &Recipe,
+        progress: &Progress,
+    ) -> Result<(), PullError> {
+        let by = Reckoning {
+            percent: self.limits.min_unpacked,
+            compresses: self.store.filesystem().may_compress(),
+            in_parts: self.layers.fetches_in_parts(),
+        };
+        let check = RoomCheck {
+            store: Arc::clone(&self.store),
+            maker: self.room.clone().filter(|_| progress.urgency().is_urgent()),
+            rights: task.rights.clone(),
+            parts: recipe.parts.clone(),
+            image: task.image.clone(),
+            by,
+        };
+        check.run().await
     }
 
     /// Fetches the parts, and builds the image of them.

@@ -11,9 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::error::About as _;
-use super::progress::Progress;
-use super::pull_task::{PullContext, PullTask};
-use super::recipe::{self, Part, Recipe};
+use super::recipe::{self, Part};
 use super::rights::Rights;
 use super::{PullError, blocking};
 use crate::image::store::{PartialOf, Store, StoreError};
@@ -98,56 +96,35 @@ impl Need {
     }
 }
 
-impl PullContext {
-    /// Makes room for what a pull has to fetch, if there is too little, and refuses what cannot fit.
+/// What is asked of a pull.
+pub(super) struct RoomCheck {
+    pub store: Arc<Store>,
+    /// Makes room, if somebody waits for the image: a prefetch removes no other one.
+    pub maker: Option<Arc<dyn MakeRoom>>,
+    /// Of the caller that started the pull.
+    pub rights: Rights,
+    /// What it is made of.
+    pub parts: Vec<Part>,
+    /// The reference, for messages.
+    pub image: String,
+    pub by: Reckoning,
+}
+
+impl RoomCheck {
+    /// Makes room for what the pull has to fetch, if there is too little, and refuses what cannot fit.
     ///
     /// # Errors
     /// [`PullError::NoRoom`], and those of looking for the layers that are here.
-    pub(super) async fn check_room(
-        &self,
-        task: &PullTask,
-        recipe: &Recipe,
-        progress: &Progress,
-    ) -> Result<(), PullError> {
-        let by = Reckoning {
-            percent: self.limits.min_unpacked,
-            compresses: self.store.filesystem().may_compress(),
-            in_parts: self.layers.fetches_in_parts(),
-        };
-        let need = Need::of(recipe.parts.iter().map(|part| (part, 0)), by);
+    pub(super) async fn run(self) -> Result<(), PullError> {
+        let need = Need::of(self.parts.iter().map(|part| (part, 0)), self.by);
         if need == Need::default() {
             return Ok(());
         }
-        let store = Arc::clone(&self.store);
-        // Where it cannot be measured, the write itself tells.
-        let spare = blocking(&task.image, move || store.spare()).await?.unwrap_or(u64::MAX);
-        if need.fits(spare) {
-            return Ok(());
-        }
-        let look = Look {
-            store: Arc::clone(&self.store),
-            // A prefetch removes no other image.
-            maker: self.room.clone().filter(|_| progress.urgency().is_urgent()),
-            rights: task.rights.clone(),
-            parts: recipe.parts.clone(),
-            image: task.image.clone(),
-            by,
-        };
-        blocking(&task.image, move || look.make_room()).await?
+        let image = self.image.clone();
+        // The usual pull fits, and no record is read.
+        blocking(&image, move || if need.fits(self.spare()) { Ok(()) } else { self.make_room() }).await?
     }
-}
 
-/// A pull that might not fit.
-struct Look {
-    store: Arc<Store>,
-    maker: Option<Arc<dyn MakeRoom>>,
-    rights: Rights,
-    parts: Vec<Part>,
-    image: String,
-    by: Reckoning,
-}
-
-impl Look {
     fn make_room(&self) -> Result<(), PullError> {
         let mut missing = Vec::new();
         for part in &self.parts {
@@ -200,6 +177,7 @@ impl Look {
         })
     }
 
+    /// Where it cannot be measured, the write itself tells.
     fn spare(&self) -> u64 {
         self.store.spare().unwrap_or(u64::MAX)
     }

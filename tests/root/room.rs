@@ -79,7 +79,7 @@ async fn what_cannot_fit_is_refused_before_a_layer_is_fetched_and_comes_when_som
     }
     assert!(proxy.passed() - before < 2 * QUESTIONS, "{} bytes came", proxy.passed() - before);
     assert!(machine.published().is_empty());
-    assert_eq!(images(&machine), [old.clone()]);
+    assert_eq!(images(&machine), std::slice::from_ref(&old));
     // A command makes no room that a pin keeps, either.
     let output = machine.command(&["pull", &new]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -88,7 +88,7 @@ async fn what_cannot_fit_is_refused_before_a_layer_is_fetched_and_comes_when_som
     machine.run(&["unpin", &old]);
     publish(&plugin, &machine, "b", &new).await.unwrap();
     assert!(fs::read(machine.target("b").join("model")).unwrap() == noise("new", NEW));
-    assert_eq!(images(&machine), [new.clone()], "{}", machine.log_tail());
+    assert_eq!(images(&machine), std::slice::from_ref(&new), "{}", machine.log_tail());
     let log = machine.log();
     let removed = log.lines().find(|line| line.contains("image removed")).unwrap_or_else(|| panic!("{log}"));
     assert!(removed.contains("the filesystem is full") && removed.contains(&old), "{removed}");

@@ -36,6 +36,18 @@ pub struct Collected {
     pub above_mark: bool,
 }
 
+impl Collected {
+    fn removed(&mut self, images: Vec<(ImageRecord, Removal)>) {
+        (self.images, self.removals) = images.into_iter().unzip();
+    }
+}
+
+impl CollectRequest<'_> {
+    fn what(&self) -> (&Policy, &MountedImages<'_>, bool) {
+        (&self.policy, self.mounted, self.dry_run)
+    }
+}
+
 impl std::fmt::Debug for CollectRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CollectRequest")
@@ -87,7 +99,7 @@ impl Store {
                 } else {
                     Valuation::none()
                 };
-                self.remove_images(&collecting, request, &valuation, self.space()?, &mut done)?;
+                done.removed(self.remove_images(&collecting, request.what(), &valuation, self.space()?)?);
                 if !request.dry_run {
                     let age = request.policy.min_age();
                     done.swept = self.sweep_collecting(&collecting, age, request.mounted)?;
@@ -143,7 +155,7 @@ impl Store {
         let now = if self.rounds().leftovers_come_back(Instant::now()) { before } else { space()? };
         if surplus || ((round != Round::Skip || request.dry_run) && now.exceeds(high)) {
             let valuation = worth::value(&self.parts.images, self.parts.contents(), &needed)?;
-            self.remove_images(&collecting, request, &valuation, now, &mut done)?;
+            done.removed(self.remove_images(&collecting, request.what(), &valuation, now)?);
         }
         if request.dry_run {
             return Ok(done);

@@ -8,7 +8,6 @@ use std::cmp::Reverse;
 use std::time::{Duration, SystemTime};
 
 pub use super::space::{Amount, Space};
-use super::worth::Worth;
 use crate::oci::digest::Digest;
 
 /// What the decision is made from.
@@ -37,6 +36,16 @@ pub(super) struct Candidate {
     pub(super) worth: Worth,
     /// What its removal frees if all unneeded images that rank before it go first.
     pub(super) frees: Amount,
+}
+
+/// What is gained by the removal of an image that nothing needs, and what is lost. What several such images share counts
+/// for each in part, and what a needed one has, too, for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Worth {
+    /// Bytes of disk space.
+    pub(super) gain: u64,
+    /// Bytes of the files in the layers that would have to be fetched again.
+    pub(super) refetch: u64,
 }
 
 /// What needs an image.

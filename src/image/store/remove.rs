@@ -8,9 +8,10 @@ use serde::Serialize;
 use super::gc::{self, Candidate, CollectionPlan, Policy};
 use super::inventory::{self, Needs};
 use super::lock::Collecting;
+use super::mounted::MountedImages;
 use super::slice::Slice;
 use super::worth::Valuation;
-use super::{CollectRequest, Collected, ImageRecord, Space, Store, StoreError};
+use super::{ImageRecord, Space, Store, StoreError};
 use crate::oci::digest::Digest;
 
 /// Why an image went, or would go.
@@ -78,45 +79,45 @@ impl Removal {
 }
 
 impl Store {
-    /// Plans, and removes the records of what goes. Only for the removal, nothing can be noted in a hold.
+    /// Plans by a policy, and removes the records of what goes, unless it is a dry run; returns them. Only for the removal,
+    /// nothing can be noted in a hold.
     pub(super) fn remove_images(
         &self,
         _collecting: &Collecting,
-        request: &CollectRequest<'_>,
+        (policy, mounted, dry_run): (&Policy, &MountedImages<'_>, bool),
         valuation: &Valuation,
         space: Space,
-        done: &mut Collected,
-    ) -> Result<(), StoreError> {
-        let inventory = inventory::take(&self.parts, request.mounted, valuation, space)?;
-        let manifests = match gc::plan(&inventory, &request.policy) {
-            CollectionPlan::Done => return Ok(()),
+    ) -> Result<Vec<(ImageRecord, Removal)>, StoreError> {
+        let inventory = inventory::take(&self.parts, mounted, valuation, space)?;
+        let manifests = match gc::plan(&inventory, policy) {
+            CollectionPlan::Done => return Ok(Vec::new()),
             CollectionPlan::Run(manifests) => manifests,
             CollectionPlan::Refuse(why) => return Err(StoreError::Blocked(why)),
         };
         let planned: HashMap<_, _> = inventory.images.iter().map(|image| (image.manifest, image)).collect();
-        let cause = Cause::of(&request.policy, &space);
+        let cause = Cause::of(policy, &space);
         let images = &self.parts.images;
+        let mut removed = Vec::new();
         let mut rest = manifests.into_iter().peekable();
         while rest.peek().is_some() {
             let all = self.store_lock.exclusive(self.patience)?;
             let slice = Slice::begin();
-            let needs = Needs::read(&self.parts, request.mounted)?;
+            let needs = Needs::read(&self.parts, mounted)?;
             if !needs.unknown.is_empty() {
                 return Err(StoreError::Blocked(needs.unknown.join("; ")));
             }
             let end = slice.end();
             while let Some(manifest) = rest.next_if(|_| Instant::now() < end) {
                 let Some(plan) = planned.get(&manifest) else { continue };
-                if let Some(record) = self.remove_image(plan, &needs, request.dry_run)? {
+                if let Some(record) = self.remove_image(plan, &needs, dry_run)? {
                     let removal = Removal::of(cause, plan, inventory.now);
-                    if !request.dry_run {
+                    if !dry_run {
                         removal.log(&record);
                     }
-                    done.images.push(record);
-                    done.removals.push(removal);
+                    removed.push((record, removal));
                 }
             }
-            if rest.peek().is_none() && !request.dry_run {
+            if rest.peek().is_none() && !dry_run {
                 // While nothing can be noted: who pins an image again holds it first.
                 let may_go = |image: &Digest| Ok(!needs.holds(image) && images.get(image)?.is_none());
                 self.parts.pins.forget_ended(may_go)?;
@@ -127,7 +128,8 @@ impl Store {
             }
         }
         // Before any layer or object goes: a record that came back after a power cut would name what is gone.
-        images.sync()
+        images.sync()?;
+        Ok(removed)
     }
 
     /// Removes an image's record, if it is still as planned; returns it. Nothing can be noted in a hold meanwhile.

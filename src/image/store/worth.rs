@@ -7,21 +7,11 @@ use std::time::SystemTime;
 use super::StoreError;
 use super::StoredImage;
 use super::contents::Contents;
-use super::gc;
+use super::gc::{self, Worth};
 use super::parts::images::Images;
 use super::sharing::{self, Sharing};
 use super::space::Amount;
 use crate::oci::digest::Digest;
-
-/// What is gained by the removal of an image that nothing needs, and what is lost. What several such images share counts
-/// for each in part, and what a needed one has, too, for none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Worth {
-    /// Bytes of disk space.
-    pub(super) gain: u64,
-    /// Bytes of the files in the layers that would have to be fetched again.
-    pub(super) refetch: u64,
-}
 
 /// What images are worth, and what each frees in the order of their removal.
 #[derive(Debug)]
