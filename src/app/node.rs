@@ -80,6 +80,8 @@ pub struct NodeRun {
     pub integrity: Integrity,
     /// The most bytes that a pod may write to a volume; 0: no volume is writable.
     pub writable_max_bytes: u64,
+    /// The same on disk.
+    pub writable_max_disk_bytes: u64,
     /// How often the tags are asked for that volumes follow; `None` if no volume may follow one.
     pub follow: Option<Duration>,
     /// Also serve the Controller service, for clusters of one node.
@@ -189,7 +191,8 @@ async fn keep_volumes(
     let corrupt_images = CorruptImages::default();
     let noted = corrupt_images.clone();
     ready.wait_for("opening the store and testing what the kernel can mount");
-    let (least, writable) = (settings.integrity, writable(settings.writable_max_bytes));
+    let (least, writable) =
+        (settings.integrity, writable(settings.writable_max_bytes, settings.writable_max_disk_bytes));
     let follow = settings.follow;
     let (opened, token) = (Arc::clone(&state), shutdown.clone());
     let kubelet = settings.node.kubelet_dir.clone();
@@ -337,9 +340,9 @@ fn levels(engine: &Engine, mounter: &KernelMounter, least: Integrity) -> Levels 
 }
 
 /// What pods may write to a volume, if this process can have it written.
-fn writable(bytes: u64) -> WritableLimit {
-    let limit = WritableLimit { bytes, lacking: capabilities::lacking_to_write() };
-    if bytes > 0 && !limit.lacking.is_empty() {
+fn writable(bytes: u64, disk_bytes: u64) -> WritableLimit {
+    let limit = WritableLimit { bytes, disk_bytes, lacking: capabilities::lacking_to_write() };
+    if bytes.max(disk_bytes) > 0 && !limit.lacking.is_empty() {
         tracing::warn!(
             lacking = limit.lacking.join(", "),
             "no volume is writable: the plugin lacks capabilities"

@@ -45,6 +45,7 @@ pub(super) async fn node(
         },
         integrity: args.integrity.into(),
         writable_max_bytes: args.writable_max_size.saturating_mul(1 << 20),
+        writable_max_disk_bytes: args.writable_max_disk_size.saturating_mul(1 << 20),
         follow: node::follow_interval(args.follow_interval)?,
         with_controller: args.with_controller,
         credential_providers: CredentialProviderSettings {

@@ -6,6 +6,7 @@
 
 mod convert;
 mod error;
+mod header;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
 use composefs::fsverity::Sha256HashValue;
 
 pub use error::ImageError;
+pub use header::{HEADER, HeaderFault, check_header};
 pub use read::each_entry;
 use thread::in_own_thread;
 

@@ -87,7 +87,7 @@ mod useless;
 mod version;
 mod worth;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -154,6 +154,8 @@ pub struct Options {
     pub min_free: u8,
     /// How long a partial blob is kept that nobody goes on with; zero for not at all.
     pub keep_partial: Duration,
+    /// Directories of other stores on this machine, whose objects are taken instead of being written.
+    pub object_sources: Vec<PathBuf>,
     /// Called before each step that changes the disk.
     pub steps: Steps,
 }
@@ -171,6 +173,7 @@ impl Options {
             measure: Measure::default(),
             min_free: MIN_FREE,
             keep_partial: KEEP_PARTIAL,
+            object_sources: Vec::new(),
             steps: Steps::default(),
         }
     }
@@ -188,6 +191,8 @@ pub struct Store {
     measure: Measure,
     /// Percent that pulls leave free.
     min_free: u8,
+    /// Whether objects of other stores are used.
+    has_sources: bool,
     metrics: StoreMetrics,
     /// Of collections by watermarks.
     rounds: Mutex<Rounds>,
@@ -202,6 +207,12 @@ impl Store {
     /// The filesystem under the store, as probed when it was opened.
     pub fn filesystem(&self) -> &Filesystem {
         &self.filesystem
+    }
+
+    /// Whether files may take less of the filesystem than their bytes, beyond holes: it may compress them, or they may be
+    /// linked from another store.
+    pub fn may_take_less(&self) -> bool {
+        self.has_sources || self.filesystem.may_compress()
     }
 
     /// How far the bytes read from here are checked.

@@ -50,7 +50,8 @@ pub(super) fn build(
     enter(Phase::Syncing);
     let (layers, places) = StoredPart::listed(&work.parts);
     // The image is an object before the record names it.
-    let (digest, _) = store.objects().under(hold).about(&work.name)?.put(&image.bytes).about(&work.name)?;
+    let (digest, _) =
+        store.objects().under(hold).about(&work.name)?.put_image(&image.bytes).about(&work.name)?;
     let record = ImageRecord {
         manifest: work.manifest,
         choice: work.choice,

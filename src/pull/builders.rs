@@ -64,6 +64,20 @@ impl Builders {
             parts.iter().filter_map(size).collect::<Vec<_>>()
         });
         let needed = memory_for(&sizes.await?, &self.limits);
+        self.run_within(tenant, needed, image, build).await
+    }
+
+    /// The same for work on a tree that takes `needed` MiB.
+    ///
+    /// # Errors
+    /// As [`Builders::run`].
+    pub(super) async fn run_within<T: Send + 'static>(
+        &self,
+        tenant: Tenant,
+        needed: u64,
+        image: &str,
+        build: impl FnOnce(&Stop) -> Result<T, PullError> + Send + 'static,
+    ) -> Result<T, PullError> {
         if needed > self.memory {
             let exceeded = Cap::BuildMemory.exceeded(needed, self.memory);
             return Err(PullError::Limit { image: image.to_owned(), exceeded });
@@ -85,6 +99,12 @@ impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.stop();
     }
+}
+
+/// MiB that reading back a composefs image of so many bytes may take: no inode takes fewer than 150 of them.
+pub(super) fn memory_to_read(image_bytes: u64, limits: &ImageLimits) -> u64 {
+    let inodes = (image_bytes / 150).min(limits.inodes as u64);
+    inodes.saturating_mul(INODE_BYTES).saturating_add(image_bytes.saturating_mul(2)).div_ceil(MEBIBYTE)
 }
 
 /// MiB that building an image of these layers may take.

@@ -95,7 +95,7 @@ pub(super) fn combine(
     }
     let tree = tree(store, wanted.members(), (limits, stop), name)?;
     let image = composefs::write_image(tree).about(name)?;
-    let (digest, _) = store.objects().under(hold).about(name)?.put(&image.bytes).about(name)?;
+    let (digest, _) = store.objects().under(hold).about(name)?.put_image(&image.bytes).about(name)?;
     let record = ImageRecord {
         manifest: key,
         image: digest,

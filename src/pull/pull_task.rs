@@ -185,7 +185,7 @@ impl PullContext {
     ) -> Result<(), PullError> {
         let by = Reckoning {
             percent: self.limits.min_unpacked,
-            compresses: self.store.filesystem().may_compress(),
+            compresses: self.store.may_take_less(),
             in_parts: self.layers.fetches_in_parts(),
         };
         let check = RoomCheck {

@@ -34,7 +34,7 @@ pub trait MakeRoom: fmt::Debug + Send + Sync {
 pub(super) struct Reckoning {
     /// What a layer takes of the disk at least, in percent of its size in the registry.
     pub percent: u8,
-    /// Whether the filesystem may compress files, so that nothing is certain.
+    /// Whether files may take less than their bytes, so that nothing is certain.
     pub compresses: bool,
     /// Whether layers that can be are fetched in parts.
     pub in_parts: bool,

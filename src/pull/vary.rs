@@ -38,7 +38,7 @@ pub(super) fn vary(
         .inspect_err(|error| build::set_bad_parts_aside(store, &parts, error))
         .inspect_err(|error| build::forget_without_layers(store, &key, error))?
         .bytes;
-    let (image, _) = store.objects().under(hold).about(name)?.put(&bytes).about(name)?;
+    let (image, _) = store.objects().under(hold).about(name)?.put_image(&bytes).about(name)?;
     let image_size = bytes.len() as u64;
     // The commit syncs, which may take long.
     drop(bytes);

@@ -1,7 +1,6 @@
-//! Loop devices, for images whose filesystem cannot back EROFS directly (tmpfs, overlayfs).
+//! Loop devices, for images whose filesystem cannot back EROFS directly (tmpfs, overlayfs), and for what pods write to a disk.
 //!
-//! The devices are read-only and are detached when their last user is gone (autoclear), so that a crash leaves none
-//! behind. udev is not needed: if the device node is missing, one is created, opened and unlinked.
+//! The devices are detached when their last user is gone (autoclear), so that a crash leaves none behind. udev is not needed: if the device node is missing, one is created, opened and unlinked.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -39,6 +38,7 @@ const LOOP_CTL_GET_FREE: u64 = 0x4c82;
 const LOOP_CONFIGURE: u64 = 0x4c0a;
 const READ_ONLY: u32 = 1;
 const AUTOCLEAR: u32 = 4;
+const DIRECT_IO: u32 = 16;
 const LOOP_MAJOR: u32 = 7;
 /// How often to try again if another process takes the free device first.
 const ATTEMPTS: usize = 32;
@@ -52,13 +52,31 @@ const ATTEMPTS: usize = 32;
 /// `EACCES`: `scratch` lies on a `nodev` mount and /dev lacks the node. `EBUSY`: other processes
 /// took every free device first.
 pub fn attach_read_only(image: BorrowedFd<'_>, label: &str, scratch: impl AsFd) -> Result<OwnedFd, Errno> {
+    attach(image, label, scratch.as_fd(), (OFlags::RDONLY, READ_ONLY | AUTOCLEAR))
+}
+
+/// As [`attach_read_only`], of a `file` that is open for reading and writing, to be written through the device: with direct
+/// I/O where the file's filesystem has it, so that nothing is in memory twice.
+///
+/// # Errors
+/// Those of [`attach_read_only`].
+pub fn attach_writable(file: BorrowedFd<'_>, label: &str, scratch: impl AsFd) -> Result<OwnedFd, Errno> {
+    attach(file, label, scratch.as_fd(), (OFlags::RDWR, AUTOCLEAR | DIRECT_IO))
+}
+
+fn attach(
+    file: BorrowedFd<'_>,
+    label: &str,
+    scratch: BorrowedFd<'_>,
+    (access, flags): (OFlags, u32),
+) -> Result<OwnedFd, Errno> {
     let control = rustix::fs::open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     for _ in 0..ATTEMPTS {
         // SAFETY: the descriptor is open, and this request takes no argument.
         let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
         let number = u32::try_from(number).map_err(|_| super::errno())?;
-        let device = open_device(number, scratch.as_fd())?;
-        match configure(&device, image, label) {
+        let device = open_device(number, scratch, access)?;
+        match configure(&device, file, label, flags) {
             Err(Errno::BUSY) => {}
             Err(errno) => return Err(errno),
             Ok(()) => return Ok(device),
@@ -67,14 +85,14 @@ pub fn attach_read_only(image: BorrowedFd<'_>, label: &str, scratch: impl AsFd) 
     Err(Errno::BUSY)
 }
 
-fn configure(device: &OwnedFd, image: BorrowedFd<'_>, label: &str) -> Result<(), Errno> {
+fn configure(device: &OwnedFd, file: BorrowedFd<'_>, label: &str, flags: u32) -> Result<(), Errno> {
     let mut file_name = [0; 64];
     // The last byte stays NUL.
     for (to, from) in file_name.iter_mut().take(63).zip(label.bytes()) {
         *to = from;
     }
     let config = Config {
-        fd: image.as_raw_fd().unsigned_abs(),
+        fd: file.as_raw_fd().unsigned_abs(),
         block_size: 0,
         info: Info {
             device: 0,
@@ -85,7 +103,7 @@ fn configure(device: &OwnedFd, image: BorrowedFd<'_>, label: &str) -> Result<(),
             number: 0,
             encrypt_type: 0,
             encrypt_key_size: 0,
-            flags: READ_ONLY | AUTOCLEAR,
+            flags,
             file_name,
             crypt_name: [0; 64],
             encrypt_key: [0; 32],
@@ -100,8 +118,8 @@ fn configure(device: &OwnedFd, image: BorrowedFd<'_>, label: &str) -> Result<(),
 
 /// Opens `/dev/loopN`, or a temporary node for it in `scratch`: a container's /dev contains only the devices that
 /// existed when it started.
-fn open_device(number: u32, scratch: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+fn open_device(number: u32, scratch: BorrowedFd<'_>, access: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = access | OFlags::CLOEXEC;
     match rustix::fs::openat(CWD, format!("/dev/loop{number}"), flags, Mode::empty()) {
         Err(Errno::NOENT) => {}
         other => return other,

@@ -378,7 +378,7 @@ mod tests {
         let again = Attributes::parse(&attributes.context_with(&attributes.image)).unwrap().0;
         assert_eq!(again, attributes);
         let (writable, _) = parse(&[IMAGE, WRITABLE, LIMIT, ("verify", "mount")]).unwrap();
-        assert_eq!(writable.upper, Some(Upper { bytes: 64 << 20 }));
+        assert_eq!(writable.upper, Some(Upper { bytes: 64 << 20, on_disk: false }));
         assert_eq!(Attributes::parse(&writable.context_with(&writable.image)).unwrap().0, writable);
     }
 

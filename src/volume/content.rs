@@ -265,7 +265,7 @@ mod tests {
         let list = "[{image: r.io/a:1, at: a}, {image: r.io/b:1, at: b}]";
         let of = |list: &'static str| parse(&[("images", list), writable[0], writable[1]]);
         let (content, _) = of(list).unwrap();
-        assert_eq!(content.upper(), Some(Upper { bytes: 2 << 20 }));
+        assert_eq!(content.upper(), Some(Upper { bytes: 2 << 20, on_disk: false }));
         assert!(content.images().iter().all(|image| image.upper.is_none()));
         assert_eq!(Content::parse(&content.context()).unwrap().0, content);
         for list in [

@@ -22,6 +22,8 @@ const LEAST: u64 = 1 << 20;
 pub(crate) struct Upper {
     /// Bytes, at least 1 MiB.
     pub bytes: u64,
+    /// Whether they lie on the node's disk, or in memory.
+    pub on_disk: bool,
 }
 
 /// Why a volume cannot be written to as it asks for.
@@ -41,11 +43,8 @@ pub(crate) enum UpperError {
         "volume attribute `upperSizeLimit` is {0:?}; it must be an amount such as 64Mi, and 1Mi at least"
     )]
     Limit(String),
-    /// The medium is unknown, or holds no limit.
-    #[error(
-        "volume attribute `upperMedium` is {0:?}; it must be Memory: there is no limit on a disk that this driver could keep a \
-         pod to"
-    )]
+    /// The medium is unknown.
+    #[error("volume attribute `upperMedium` is {0:?}; it must be Memory or Disk")]
     Medium(String),
     /// The volume is not writable.
     #[error("volume attribute `{0}` is about writable volumes; add writable: \"true\", or remove it")]
@@ -94,19 +93,21 @@ impl Upper {
             let lost = [LIMIT, MEDIUM].into_iter().find(|key| given.contains_key(key));
             return lost.map_or(Ok(None), |key| Err(UpperError::NotWritable(key)));
         }
-        match given.get(MEDIUM) {
-            None | Some(&"Memory") => {}
+        let on_disk = match given.get(MEDIUM) {
+            None | Some(&"Memory") => false,
+            Some(&"Disk") => true,
             Some(other) => return Err(UpperError::Medium(shortened(other))),
-        }
+        };
         let text = given.get(LIMIT).ok_or(UpperError::NoLimit)?;
         let bytes = quantity::bytes(text).filter(|bytes| *bytes >= LEAST);
-        bytes.map(|bytes| Some(Self { bytes })).ok_or_else(|| UpperError::Limit(shortened(text)))
+        bytes.map(|bytes| Some(Self { bytes, on_disk })).ok_or_else(|| UpperError::Limit(shortened(text)))
     }
 
     /// As attributes.
-    pub(super) fn context(self) -> [(String, String); 2] {
-        [(WRITABLE, "true".to_owned()), (LIMIT, self.bytes.to_string())]
-            .map(|(key, text)| (key.to_owned(), text))
+    pub(super) fn context(self) -> impl Iterator<Item = (String, String)> {
+        let medium = self.on_disk.then(|| (MEDIUM, "Disk".to_owned()));
+        let all = [(WRITABLE, "true".to_owned()), (LIMIT, self.bytes.to_string())].into_iter().chain(medium);
+        all.map(|(key, text)| (key.to_owned(), text))
     }
 
     /// Refuses what a volume, or one of its images, cannot promise while its pod writes.
@@ -153,20 +154,26 @@ mod tests {
     fn a_limit_is_demanded_and_means_something() {
         assert_eq!(parse(&[]), Ok(None));
         assert_eq!(parse(&[("writable", "false")]), Ok(None));
-        let mebi = Ok(Some(Upper { bytes: 64 << 20 }));
+        let mebi = Ok(Some(Upper { bytes: 64 << 20, on_disk: false }));
         assert_eq!(parse(&[("writable", "true"), ("upperSizeLimit", "64Mi")]), mebi);
         assert_eq!(
             parse(&[("writable", "true"), ("upperSizeLimit", "64Mi"), ("upperMedium", "Memory")]),
             mebi
         );
+        let on_disk = [("writable", "true"), ("upperSizeLimit", "64Mi"), ("upperMedium", "Disk")];
+        let disk = Upper { bytes: 64 << 20, on_disk: true };
+        assert_eq!(parse(&on_disk), Ok(Some(disk)));
+        let again: Vec<_> = disk.context().collect();
+        let given = again.iter().map(|(key, text)| (key.as_str(), text.as_str())).collect();
+        assert_eq!(Upper::parse(&given), Ok(Some(disk)), "as attributes, and back");
         for (pairs, word) in [
             (&[("writable", "yes")][..], "true or false"),
             (&[("writable", "true")], "`upperSizeLimit` is missing"),
             (&[("writable", "true"), ("upperSizeLimit", "64")], "1Mi at least"),
             (&[("writable", "true"), ("upperSizeLimit", "much")], "an amount such as"),
             (
-                &[("writable", "true"), ("upperSizeLimit", "64Mi"), ("upperMedium", "Disk")],
-                "it must be Memory",
+                &[("writable", "true"), ("upperSizeLimit", "64Mi"), ("upperMedium", "disk")],
+                "it must be Memory or Disk",
             ),
             (&[("upperSizeLimit", "64Mi")], "about writable volumes"),
             (&[("writable", "false"), ("upperMedium", "Memory")], "`upperMedium` is about"),

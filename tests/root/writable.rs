@@ -1,6 +1,7 @@
 //! Volumes that their pod writes to, by the program and this machine's kernel. Needs root.
 
 mod crashes;
+mod disk;
 mod figures;
 mod limits;
 mod refusals;
@@ -49,12 +50,20 @@ fn machine(layout: &Layout) -> Machine {
     Machine::new(&[
         &format!("--layout-dir={}", layout.path().display()),
         &format!("--writable-max-size={MOST}"),
+        &format!("--writable-max-disk-size={MOST}"),
     ])
 }
 
 /// What the chart gives the plugin where volumes can be writable.
 fn container() -> Vec<String> {
     with_the_charts_rights(&["DAC_READ_SEARCH", "SETFCAP"])
+}
+
+/// The same, on disk.
+fn on_disk(machine: &Machine, pod: &str, image: &str, limit: &str) -> NodePublishVolumeRequest {
+    let mut request = writable(machine, pod, image, limit);
+    request.volume_context.insert("upperMedium".to_owned(), "Disk".to_owned());
+    request
 }
 
 /// A writable inline volume of this limit.

@@ -197,7 +197,7 @@ impl Node {
             records: Records::open(self.records()).unwrap(),
             kubelet: self.directory.path().join("kubelet"),
             boot: self.boot.clone(),
-            writable: WritableLimit { bytes: 64 << 20, lacking: Vec::new() },
+            writable: WritableLimit { bytes: 64 << 20, disk_bytes: 64 << 20, lacking: Vec::new() },
             levels: Levels {
                 here: Integrity::Fetch,
                 least: Integrity::Fetch,

@@ -17,7 +17,7 @@ use super::csi::{capability, try_connect};
 use super::registry::Running;
 
 /// Arguments that commands do not know, each with its value behind an equals sign.
-const OF_THE_RUN_MODE: [&str; 12] = [
+const OF_THE_RUN_MODE: [&str; 13] = [
     "--follow-interval",
     "--layout-dir",
     "--pull-wait",
@@ -30,6 +30,7 @@ const OF_THE_RUN_MODE: [&str; 12] = [
     "--image-prefetch",
     "--stat-ahead",
     "--writable-max-size",
+    "--writable-max-disk-size",
 ];
 
 /// A node's directories. Lives through restarts of the plugin.

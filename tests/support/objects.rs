@@ -131,8 +131,9 @@ fn workload(object: &Value, case: &str) {
         assert_eq!(security["privileged"] == true, privileged, "{case}: privileged");
         assert_eq!(security["allowPrivilegeEscalation"] == false, !privileged, "{case}: escalation");
         let writes = |argument: &Value| {
-            let limit = argument.as_str().and_then(|text| text.strip_prefix("--writable-max-size="));
-            limit.is_some_and(|limit| limit != "0")
+            let limit = |flag| argument.as_str().and_then(|text| text.strip_prefix(flag));
+            let limits = [limit("--writable-max-size="), limit("--writable-max-disk-size=")];
+            limits.into_iter().flatten().any(|limit| limit != "0")
         };
         let mut added = vec![
             "SYS_ADMIN",
@@ -145,8 +146,13 @@ fn workload(object: &Value, case: &str) {
             "FOWNER",
             "FSETID",
         ];
-        if items(container, "/args").iter().any(writes) {
-            added.extend(["DAC_READ_SEARCH", "SETFCAP"]);
+        let writes = items(container, "/args").iter().any(writes);
+        let links = items(container, "/env").iter().any(|set| set["name"] == "COMPOSEFS_CSI_OBJECT_SOURCE");
+        if writes || links {
+            added.push("DAC_READ_SEARCH");
+        }
+        if writes {
+            added.push("SETFCAP");
         }
         let added = privileged.then(|| json!(added));
         assert_eq!(security["capabilities"].get("add"), added.as_ref(), "{case}: capabilities");

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use composefs_csi::image::verity::VerityDigest;
-use composefs_csi::node::mount::{KernelMounter, MountError, MountSpec, Mounter as _, SelinuxContext};
+use composefs_csi::node::mount::{
+    KernelMounter, MountError, MountSpec, Mounter as _, SelinuxContext, UpperSpec,
+};
 
 use crate::guest::{LENGTH, Test, run_rows, whole};
 use crate::support::mount::{Bench, Node, content};
@@ -152,7 +154,12 @@ fn read_only() -> String {
 fn writable() -> String {
     let (bench, image, mounter) = prepare("selinux-writable", &SelinuxContext::Auto);
     let target = bench.target("a");
-    mounter.mount(&MountSpec { upper: Some(4 << 20), ..whole(image) }, &target).unwrap();
+    mounter
+        .mount(
+            &MountSpec { upper: Some(UpperSpec { bytes: 4 << 20, on_disk: false }), ..whole(image) },
+            &target,
+        )
+        .unwrap();
     let script =
         r#"cd "$0" && cat d/file >/dev/null && echo x >>d/file && mv d e && echo new >new && cat e/file new"#;
     let done = run_as(POD, Path::new("/bin/busybox"), &["sh", "-c", script, target.to_str().unwrap()]);

@@ -32,6 +32,9 @@ RANGES: {{ .Values.node.ranges.atOnce | int | quote }}
 RANGE_CONNECTIONS: {{ .Values.node.ranges.connections | int | quote }}
 KEEP_PARTIAL: {{ .Values.node.ranges.keepSeconds | int | quote }}
 PARTIAL_PULLS: {{ .Values.node.partialPulls | quote }}
+{{- with .Values.node.objectSources }}
+OBJECT_SOURCE: {{ join "," . | quote }}
+{{- end }}
 BUILD_MEMORY: {{ .Values.node.buildMemoryMiB | int | quote }}
 WITHOUT_POLICY: {{ .Values.policy.withoutPolicy }}
 POLICY_MODE: {{ .Values.policy.mode }}
@@ -99,6 +102,7 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 - --kubelet-dir={{ .Values.kubeletDir }}
 - --integrity={{ .Values.node.integrity }}
 - --writable-max-size={{ .Values.node.writableMaxMiB | int }}
+- --writable-max-disk-size={{ .Values.node.writableMaxDiskMiB | int }}
 - --parallel-layers={{ .Values.node.parallelLayers | int }}
 - --pull-grace={{ .Values.node.pullGraceSeconds | int }}
 - --pull-wait={{ .Values.node.pullWaitSeconds | int }}

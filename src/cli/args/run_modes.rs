@@ -43,6 +43,9 @@ pub struct NodeArgs {
     /// The most that a pod may write to one volume, into memory (`writable`, `upperSizeLimit`). 0: no volume is writable.
     #[arg(long, env = "COMPOSEFS_CSI_WRITABLE_MAX_SIZE", value_name = "MIB", default_value_t = 0)]
     pub writable_max_size: u64,
+    /// The same of what goes to the disk of the state directory (`upperMedium: Disk`), whose room a volume takes at once.
+    #[arg(long, env = "COMPOSEFS_CSI_WRITABLE_MAX_DISK_SIZE", value_name = "MIB", default_value_t = 0)]
+    pub writable_max_disk_size: u64,
     /// Refuse images whose manifest does not carry their composefs digest (see `composefs-csi seal`).
     #[arg(long, env = "COMPOSEFS_CSI_REQUIRE_DIGEST")]
     pub require_composefs_digest: bool,

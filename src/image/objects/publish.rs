@@ -18,7 +18,7 @@ use crate::sys;
 /// What became of content that was offered to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
-    /// The object was there already.
+    /// Nothing was written: the object was there already, or another store of this machine had it.
     Present,
     /// It is new.
     Written,
@@ -74,11 +74,32 @@ impl Objects {
     /// # Errors
     /// [`ObjectError::Full`] if the filesystem is; else the step that failed.
     pub fn put(&self, content: &[u8]) -> Result<(VerityDigest, Put), ObjectError> {
+        self.put_or(content, |digest, size| self.adopt(digest, size))
+    }
+
+    /// The same for a composefs image, whose file is never one of another store: mounts lock it (flock), and learn from
+    /// leases who has it open.
+    ///
+    /// # Errors
+    /// As [`Objects::put`].
+    pub fn put_image(&self, image: &[u8]) -> Result<(VerityDigest, Put), ObjectError> {
+        self.put_or(image, |_, _| Ok(None))
+    }
+
+    /// Stores content that neither is here nor can be had by `otherwise`.
+    fn put_or(
+        &self,
+        content: &[u8],
+        otherwise: impl FnOnce(&VerityDigest, u64) -> Result<Option<Put>, ObjectError>,
+    ) -> Result<(VerityDigest, Put), ObjectError> {
         let digest = VerityDigest::of(content);
         self.keep(&digest)?;
         // Content that is here already is never written again.
         if self.contains(&digest, content.len() as u64)? {
             return Ok((digest, Put::Present));
+        }
+        if let Some(put) = otherwise(&digest, content.len() as u64)? {
+            return Ok((digest, put));
         }
         let mut file = SparseFile::new(self, self.unnamed()?);
         file.write(content)?;
@@ -116,14 +137,14 @@ impl Objects {
         }
     }
 
-    fn link(&self, file: &OwnedFd, name: &str) -> Result<(), Errno> {
+    pub(super) fn link(&self, file: &OwnedFd, name: &str) -> Result<(), Errno> {
         // Through /proc: AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH before Linux 6.10.
         let source = format!("/proc/self/fd/{}", file.as_raw_fd());
         rustix::fs::linkat(rustix::fs::CWD, source, &self.inner.dir, name, AtFlags::SYMLINK_FOLLOW)
     }
 
     /// Whether the object passes every check that does not read its content.
-    fn is_intact(&self, digest: &VerityDigest, size: u64) -> Result<bool, ObjectError> {
+    pub(super) fn is_intact(&self, digest: &VerityDigest, size: u64) -> Result<bool, ObjectError> {
         if !self.contains(digest, size)? {
             return Ok(false);
         }
@@ -131,7 +152,7 @@ impl Objects {
     }
 
     /// Puts `file` in the place of a damaged object.
-    fn replace(&self, file: &OwnedFd, digest: &VerityDigest) -> Result<(), ObjectError> {
+    pub(super) fn replace(&self, file: &OwnedFd, digest: &VerityDigest) -> Result<(), ObjectError> {
         let number = self.inner.temporaries.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{TEMPORARY}{}-{number}", std::process::id());
         let fail = |errno, step| ObjectError::new(errno, step, &self.path(digest));

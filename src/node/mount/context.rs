@@ -1,6 +1,6 @@
 //! A filesystem context (fsopen, fsconfig, fsmount). Its errors include the kernel's own messages.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags};
@@ -89,6 +89,11 @@ impl<'a> Context<'a> {
         }
         messages
     }
+}
+
+/// A path to an open file, independent of the file's name.
+pub(super) fn proc_path(file: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 #[cfg(test)]

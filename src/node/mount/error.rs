@@ -214,6 +214,15 @@ impl MountError {
         Self::Kernel { step, subject, errno, messages, remedy: remedy_for(errno) }
     }
 
+    /// There is no room for what a pod may write.
+    pub(super) fn no_room(bytes: u64, subject: &str, errno: Errno) -> Self {
+        let (step, subject) =
+            (format!("taking room for {bytes} bytes that the pod may write"), subject.to_owned());
+        let remedy = "free room on the filesystem of the plugin's state directory (--state-dir), or ask for a smaller \
+                      upperSizeLimit";
+        Self::Kernel { step, subject, errno, messages: Vec::new(), remedy }
+    }
+
     pub(super) fn no_loop_devices(subject: &str, errno: Errno) -> Self {
         let (step, subject) = ("opening /dev/loop-control".to_owned(), subject.to_owned());
         let remedy = "load the kernel module loop (modprobe loop), and run the plugin privileged";
@@ -243,7 +252,7 @@ fn remedy_for(errno: Errno) -> &'static str {
             "the image or the disk below it is damaged: see the kernel log, then remove the image and pull it again"
         }
         Errno::NODEV => {
-            "the kernel lacks this filesystem: load the modules erofs and overlay (modprobe), or install them"
+            "the kernel lacks this filesystem: load its module (modprobe erofs, overlay, or ext4 for writable volumes on disk), or install it"
         }
         Errno::NOTBLK => "the store's filesystem cannot back EROFS directly, and a loop device is needed",
         Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS => {

@@ -20,8 +20,8 @@ use super::store_mount::{Mount, StoreId};
 use super::superblock::MountMethod;
 use super::users::{Maker, Published};
 use super::{
-    Capabilities, IdRange, MountError, MountSpec, Mounter, SelinuxContext, Usage, Verity, check, follow,
-    probe, relabel, selinux, table,
+    Capabilities, IdRange, MountError, MountSpec, Mounter, SelinuxContext, UpperSpec, Usage, Verity, check,
+    follow, probe, relabel, selinux, table,
 };
 use crate::image::objects::Objects;
 use crate::image::store::Mounted;
@@ -205,7 +205,7 @@ impl KernelMounter {
     /// Mounts the image with an upper of its own. Nothing but the target shows it in the end.
     fn mount_writable(
         &self,
-        (spec, bytes): (&MountSpec, u64),
+        (spec, upper): (&MountSpec, UpperSpec),
         least: Integrity,
         target: &MountTarget<'_>,
     ) -> Result<(), MountError> {
@@ -213,7 +213,7 @@ impl KernelMounter {
         self.examine(&image, least)?;
         let context = self.capabilities.selinux.for_writing();
         let method = MountMethod { context, ..self.capabilities.method() };
-        let overlay = method.mount_writable(&image, self.objects.as_fd(), &self.bases, bytes)?;
+        let overlay = method.mount_writable(&image, self.objects.as_fd(), &self.bases, upper)?;
         self.read_ahead.begin(&image);
         // Before Linux 6.15, only what is attached can be cloned.
         let attached = self.bases.attach_aside(&overlay, WRITABLE, &image)?;
@@ -361,8 +361,8 @@ impl Mounter for KernelMounter {
         target: &Path,
     ) -> Result<Integrity, MountError> {
         let target = MountTarget::open(target)?;
-        if let Some(bytes) = spec.upper {
-            self.mount_writable((spec, bytes), least, &target)?;
+        if let Some(upper) = spec.upper {
+            self.mount_writable((spec, upper), least, &target)?;
             return Ok(self.capabilities.integrity().max(least));
         }
         let image = ImageFile::lock(&self.objects, &spec.image)?;

@@ -17,8 +17,8 @@ use std::time::Duration;
 use rustix::fs::{Advice, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::context::proc_path;
 use super::object::ImageFile;
-use super::superblock::proc_path;
 use crate::image::verity::VerityDigest;
 
 /// Bytes of one image, at most: those of 200,000 files.

@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 use rustix::io::Errno;
 
-use super::superblock::proc_path;
+use super::context::proc_path;
 
 /// The label that container runtimes give to read-only layers of container images.
 const READ_ONLY: &str = "system_u:object_r:container_ro_file_t:s0";

@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::context::proc_path;
 use super::object::{ImageFile, object_name};
-use super::superblock::proc_path;
 use crate::image::composefs;
 use crate::image::verity::VerityDigest;
 

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::{MountError, MountSpec};
+use super::{MountError, MountSpec, UpperSpec};
 use crate::image::verity::VerityDigest;
 use crate::sys::statmount::MountDetails;
 use crate::sys::user_namespace::IdRange;
@@ -30,6 +30,8 @@ const FOLLOWING: &str = "composefs-following@";
 const NOEXEC: &str = ",noexec";
 /// What follows the store in the source of a mount that can be written to, before the bytes of its upper.
 const UPPER: &str = "+upper:";
+/// The same, where that lies on disk.
+const DISK: &str = "+disk:";
 
 /// A mount: the fields of the mount table that matter here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,9 +83,11 @@ pub(super) fn top_source_of(image: &VerityDigest, store: StoreId, users: IdRange
     format!("{}{}", mapped_source_of(image, store, users), if noexec { NOEXEC } else { "" })
 }
 
-/// The same of what one pod can write to, up to so many bytes: `composefs:<image digest>@<store>+upper:<bytes>`.
-pub(super) fn writable_source_of(image: &VerityDigest, store: StoreId, bytes: u64) -> String {
-    format!("{}{UPPER}{bytes}", source_of(image, store))
+/// The same of what one pod can write to, up to so many bytes: `composefs:<image digest>@<store>+upper:<bytes>`, or
+/// `+disk:<bytes>` if they lie there.
+pub(super) fn writable_source_of(image: &VerityDigest, store: StoreId, upper: UpperSpec) -> String {
+    let medium = if upper.on_disk { DISK } else { UPPER };
+    format!("{}{medium}{}", source_of(image, store), upper.bytes)
 }
 
 /// The source of the tmpfs of a volume that follows a tag: `composefs-following@<store>`.
@@ -111,11 +115,16 @@ impl Mount {
         }
     }
 
-    /// The bytes of its upper, if it can be written to.
-    pub(super) fn upper(&self) -> Option<u64> {
-        let (_, bytes) = self.source.to_str()?.rsplit_once(UPPER)?;
+    /// Its upper, if it can be written to.
+    pub(super) fn upper(&self) -> Option<UpperSpec> {
+        let source = self.source.to_str()?;
+        let of = |medium| source.rsplit_once(medium).and_then(|(_, bytes)| bytes.parse().ok());
+        let upper = match (of(UPPER), of(DISK)) {
+            (Some(bytes), _) => UpperSpec { bytes, on_disk: false },
+            (None, bytes) => UpperSpec { bytes: bytes?, on_disk: true },
+        };
         let is_ours = self.fs_type == "overlay" && self.guarded && !self.read_only;
-        bytes.parse().ok().filter(|_| is_ours)
+        is_ours.then_some(upper)
     }
 
     fn is_top(&self) -> bool {
@@ -235,17 +244,21 @@ mod tests {
 
     #[test]
     fn what_can_be_written_to_is_an_image_mount_and_no_copy_is_made_of_it() {
-        let (image, bytes) = (VerityDigest([0xab; 32]), 64 << 20);
-        let writable = || Mount {
-            source: writable_source_of(&image, STORE, bytes).into(),
+        let image = VerityDigest([0xab; 32]);
+        let upper = |on_disk| UpperSpec { bytes: 64 << 20, on_disk };
+        let on = |on_disk| Mount {
+            source: writable_source_of(&image, STORE, upper(on_disk)).into(),
             root: "/".into(),
             confined: false,
             noexec: false,
             read_only: false,
             ..ours()
         };
-        let spec = MountSpec { image, path: PathBuf::new(), noexec: false, upper: Some(bytes) };
-        assert_eq!(writable().spec(), Some(spec));
+        for on_disk in [false, true] {
+            let spec = MountSpec { image, path: PathBuf::new(), noexec: false, upper: Some(upper(on_disk)) };
+            assert_eq!(on(on_disk).spec(), Some(spec));
+        }
+        let writable = || on(true);
         assert!(writable().is_of(&image, STORE), "a collection keeps its image");
         assert!(!writable().is_whole_image(&image, STORE), "another pod would write to the same");
         assert_eq!(writable().users(), None);

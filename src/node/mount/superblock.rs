@@ -3,18 +3,18 @@
 //! There are several methods. Which one works depends on the kernel and on the store's filesystem; the self-test
 //! finds out once, at the start.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::MountError;
 use super::base::{BaseMounts, UPPER};
-use super::context::Context;
+use super::context::{Context, proc_path};
 use super::id_map::Users;
 use super::object::ImageFile;
 use super::store_mount::{GUARDED, StoreId, mapped_source_of, source_of, writable_source_of};
 use super::upper::Upper;
+use super::{MountError, UpperSpec};
 use crate::sys::loop_device;
 use crate::sys::mount_attr::map_users;
 
@@ -83,37 +83,63 @@ impl MountMethod {
             None => source_of(&image.digest(), store),
             Some(users) => mapped_source_of(&image.digest(), store, users.range),
         };
+        self.stack(image, erofs, &source, &[objects], bases)
+    }
+
+    /// Mounts an image file that is in no store over these directories of objects, detached. The caller holds the file's
+    /// lock.
+    pub(super) fn mount_file(
+        &self,
+        image: &ImageFile,
+        source: &str,
+        objects: &[BorrowedFd<'_>],
+        bases: &BaseMounts,
+    ) -> Result<OwnedFd, MountError> {
+        let erofs = self.erofs(image, &format!("image {}", image.digest()), bases)?;
+        self.stack(image, erofs, source, objects, bases)
+    }
+
+    /// The read-only overlay of an image over its objects, detached.
+    fn stack(
+        &self,
+        image: &ImageFile,
+        erofs: OwnedFd,
+        source: &str,
+        objects: &[BorrowedFd<'_>],
+        bases: &BaseMounts,
+    ) -> Result<OwnedFd, MountError> {
+        let subject = format!("image {}", image.digest());
         if self.layers == Layers::Descriptors {
-            return self.overlay(&source, &erofs, objects, None, &subject);
+            return self.overlay(source, &erofs, objects, None, &subject);
         }
         let lower = bases.attach_lower(&erofs, image)?;
-        let overlay = self.overlay(&source, &erofs, objects, None, &subject);
+        let overlay = self.overlay(source, &erofs, objects, None, &subject);
         // The overlay has its own clones of the layers' mounts. An open descriptor would keep the lower mount busy.
         drop(erofs);
         lower.remove()?;
         overlay
     }
 
-    /// As [`MountMethod::mount`], with a new upper of so many bytes over the image, which is this mount's alone.
+    /// As [`MountMethod::mount`], with a new upper over the image, which is this mount's alone.
     pub(super) fn mount_writable(
         &self,
         image: &ImageFile,
         objects: BorrowedFd<'_>,
         bases: &BaseMounts,
-        bytes: u64,
+        wanted: UpperSpec,
     ) -> Result<OwnedFd, MountError> {
         let subject = format!("image {}", image.digest());
         let erofs = self.erofs(image, &subject, bases)?;
-        let upper = Upper::new(bytes, &erofs, self.context.as_deref(), &subject)?;
+        let upper = Upper::new(wanted, (&erofs, bases), self.context.as_deref(), &subject)?;
         let store = StoreId::of(objects).map_err(|errno| MountError::kernel("fstat", &subject, errno))?;
-        let source = writable_source_of(&image.digest(), store, bytes);
+        let source = writable_source_of(&image.digest(), store, wanted);
         if self.layers == Layers::Descriptors {
-            return self.overlay(&source, &erofs, objects, Some(&upper), &subject);
+            return self.overlay(&source, &erofs, &[objects], Some(&upper), &subject);
         }
         // All layers must be attached, the upper as well.
         let lower = bases.attach_lower(&erofs, image)?;
         let overlay = bases.attach_aside(upper.filesystem(), UPPER, image).and_then(|attached| {
-            let overlay = self.overlay(&source, &erofs, objects, Some(&upper), &subject);
+            let overlay = self.overlay(&source, &erofs, &[objects], Some(&upper), &subject);
             drop(upper);
             attached.remove()?;
             overlay
@@ -157,7 +183,7 @@ impl MountMethod {
         &self,
         source: &str,
         erofs: &OwnedFd,
-        objects: BorrowedFd<'_>,
+        objects: &[BorrowedFd<'_>],
         upper: Option<&Upper>,
         subject: &str,
     ) -> Result<OwnedFd, MountError> {
@@ -166,7 +192,13 @@ impl MountMethod {
         match upper {
             None => context.flag("ro")?,
             // Links of one file stay links when it is changed, and the kernel refuses a second overlay over this upper.
-            Some(_) => context.string("index", "on")?,
+            Some(upper) => {
+                context.string("index", "on")?;
+                // Its end would wait for the disk, to write what nobody will read.
+                if upper.is_volatile() {
+                    context.flag("volatile")?;
+                }
+            }
         }
         context.string("metacopy", "on")?;
         context.string("redirect_dir", "on")?;
@@ -177,14 +209,15 @@ impl MountMethod {
         match self.layers {
             Layers::Descriptors => {
                 context.descriptor("lowerdir+", erofs)?;
-                context.descriptor("datadir+", objects)?;
+                objects.iter().try_for_each(|objects| context.descriptor("datadir+", objects))?;
             }
             Layers::Paths => {
                 context.string("lowerdir+", &proc_path(erofs.as_fd()))?;
-                context.string("datadir+", &proc_path(objects))?;
+                objects.iter().try_for_each(|objects| context.string("datadir+", &proc_path(*objects)))?;
             }
             Layers::Classic => {
-                let layers = format!("{}::{}", proc_path(erofs.as_fd()), proc_path(objects));
+                let mut layers = proc_path(erofs.as_fd());
+                objects.iter().for_each(|objects| layers += &format!("::{}", proc_path(*objects)));
                 context.string("lowerdir", &layers)?;
             }
         }
@@ -214,9 +247,4 @@ fn attach_loop(image: &ImageFile, subject: &str, bases: &BaseMounts) -> Result<O
         Errno::NOENT => MountError::no_loop_devices(subject, errno),
         errno => MountError::kernel("attaching a loop device", subject, errno),
     })
-}
-
-/// A path to an open file, independent of the file's name.
-pub(super) fn proc_path(file: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
 }

@@ -13,11 +13,11 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec,
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags};
 
-use super::context::Context;
+use super::context::{Context, proc_path};
 use super::object::ImageFile;
 use super::publish::{clone_mount, restrict};
 use super::store_mount::{StoreId, top_source_of};
-use super::superblock::{MountMethod, proc_path};
+use super::superblock::MountMethod;
 use super::{MountError, MountSpec};
 use crate::sys::user_namespace::IdRange;
 

@@ -1,20 +1,29 @@
-//! The upper of a volume that its pod can write to: a tmpfs of its own, of which the overlay takes two directories.
+//! The upper of a volume that its pod can write to: a filesystem of its own, of which the overlay takes two directories.
 //!
 //! * The filesystem is attached nowhere once the overlay has it. A pod reaches it through the overlay only, and so never the
 //!   names by which overlayfs says where files come from (`trusted.overlay.*`).
-//! * Its limits are exact, count for root too, and end with the mount: nothing is left to be removed, whatever is killed.
-//! * Bytes and inodes are charged to the memory cgroup of who writes them, as those of a tmpfs that kubelet makes.
+//! * Its limits count for root too, and end with the mount: nothing is left to be removed, whatever is killed. A tmpfs needs
+//!   nothing for that; on disk it is a file without a name, in a loop device that ends with its last user.
+//! * In memory, bytes and inodes are charged to the memory cgroup of who writes them, as those of a tmpfs that kubelet makes.
+
+mod ext4;
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 
+use ext4::EmptyExt4;
+use rustix::fs::FallocateFlags;
 use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::MountError;
-use super::base::PATH_DIRECTORY;
-use super::context::Context;
+use super::base::{BaseMounts, PATH_DIRECTORY};
+use super::context::{Context, proc_path};
 use super::store_mount::GUARDED;
+use super::{MountError, UpperSpec};
+use crate::sys::loop_device;
 
 /// Bytes of the limit for each inode, and how few and many inodes there are. An inode takes about 1 KiB of kernel memory, and
 /// one that only has another owner or mode than in the image takes nothing of the bytes.
@@ -30,27 +39,23 @@ pub(super) struct Upper {
     filesystem: OwnedFd,
     directory: OwnedFd,
     work: OwnedFd,
+    on_disk: bool,
 }
 
 impl Upper {
-    /// An upper of so many bytes, detached. What is written over `image`, the root of the image's EROFS mount, begins with the
+    /// An upper as it is asked for, detached. What is written over `image`, the root of the image's EROFS mount, begins with the
     /// owner, mode, times and attributes of that directory. `label` is the SELinux label of all its files.
     pub(super) fn new(
-        bytes: u64,
-        image: &OwnedFd,
+        wanted: UpperSpec,
+        (image, bases): (&OwnedFd, &BaseMounts),
         label: Option<&str>,
         subject: &str,
     ) -> Result<Self, MountError> {
         let failed = |step: &'static str| move |errno| MountError::kernel(step, subject, errno);
-        let context = Context::open("tmpfs", subject)?;
-        context.string("source", "composefs-upper")?;
-        context.string("size", &bytes.to_string())?;
-        context.string("nr_inodes", &inodes(bytes).to_string())?;
-        context.string("mode", "0700")?;
-        if let Some(label) = label {
-            context.string("context", label)?;
-        }
-        let filesystem = context.mount_with(GUARDED)?;
+        let filesystem = match wanted.on_disk {
+            false => in_memory(wanted.bytes, label, subject)?,
+            true => on_disk(wanted.bytes, bases, label, subject)?,
+        };
         let make = |name: &str| -> Result<OwnedFd, Errno> {
             rustix::fs::mkdirat(&filesystem, name, Mode::RWXU)?;
             rustix::fs::openat(&filesystem, name, PATH_DIRECTORY, Mode::empty())
@@ -58,7 +63,7 @@ impl Upper {
         let directory = make("upper").map_err(failed("making the upper"))?;
         let work = make("work").map_err(failed("making the upper"))?;
         begin_as(&directory, image).map_err(failed("making the root of the upper as the image's"))?;
-        Ok(Self { filesystem, directory, work })
+        Ok(Self { filesystem, directory, work, on_disk: wanted.on_disk })
     }
 
     /// The root of the filesystem, to be attached where the kernel asks for that.
@@ -66,10 +71,73 @@ impl Upper {
         &self.filesystem
     }
 
+    /// Whether the overlay need not write to it what only a disk would keep.
+    pub(super) fn is_volatile(&self) -> bool {
+        self.on_disk
+    }
+
     /// What the overlay writes to, and where it prepares that.
     pub(super) fn directories(&self) -> [(&'static str, &OwnedFd); 2] {
         [("upperdir", &self.directory), ("workdir", &self.work)]
     }
+}
+
+/// A tmpfs of so many bytes, detached.
+fn in_memory(bytes: u64, label: Option<&str>, subject: &str) -> Result<OwnedFd, MountError> {
+    let context = Context::open("tmpfs", subject)?;
+    context.string("source", "composefs-upper")?;
+    context.string("size", &bytes.to_string())?;
+    context.string("nr_inodes", &inodes(bytes).to_string())?;
+    context.string("mode", "0700")?;
+    mount(context, label)
+}
+
+/// An ext4 in which so many bytes can be written, detached. Its file lies beside the base mounts and has no name; all its room is
+/// taken at once, so that a disk that fills up is no matter of a pod that runs.
+fn on_disk(
+    bytes: u64,
+    bases: &BaseMounts,
+    label: Option<&str>,
+    subject: &str,
+) -> Result<OwnedFd, MountError> {
+    let failed = |step: &'static str| move |errno| MountError::kernel(step, subject, errno);
+    let empty =
+        EmptyExt4::for_bytes(bytes).ok_or_else(|| MountError::no_room(bytes, subject, Errno::FBIG))?;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(bases.directory(), ".", flags, Mode::RUSR | Mode::WUSR)
+        .map_err(failed("making a file for the upper"))?;
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, empty.size())
+        .map_err(|errno| MountError::no_room(bytes, subject, errno))?;
+    let file = File::from(file);
+    let write = |(at, data): (u64, Vec<u8>)| file.write_all_at(&data, at);
+    let written = random().and_then(|uuid| empty.writes(uuid).try_for_each(write));
+    written.map_err(|error| {
+        failed("writing an empty ext4")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })?;
+    let device = loop_device::attach_writable(file.as_fd(), "composefs-upper", bases.directory()).map_err(
+        |errno| match errno {
+            Errno::NOENT => MountError::no_loop_devices(subject, errno),
+            errno => MountError::kernel("attaching a loop device", subject, errno),
+        },
+    )?;
+    let context = Context::open("ext4", subject)?;
+    context.string("source", &proc_path(device.as_fd()))?;
+    // Nothing of it is wanted after a crash.
+    context.flag("nobarrier")?;
+    mount(context, label)
+}
+
+fn mount(context: Context<'_>, label: Option<&str>) -> Result<OwnedFd, MountError> {
+    if let Some(label) = label {
+        context.string("context", label)?;
+    }
+    context.mount_with(GUARDED)
+}
+
+fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    openssl::rand::rand_bytes(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
 }
 
 /// Inodes of an upper of so many bytes.

@@ -20,6 +20,7 @@ pub use error::RecordError;
 
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
+use crate::node::mount::UpperSpec;
 use crate::oci::choice::Choice;
 use crate::oci::digest::Digest;
 use crate::volume::access::AccessMode;
@@ -78,12 +79,20 @@ pub struct Requested {
     /// Bytes that the pod may write, if it may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upper: Option<u64>,
+    /// Whether these lie on disk, and not in memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub upper_on_disk: bool,
     /// Whether it shows another image when the tag names another.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follow: bool,
 }
 
 impl Requested {
+    /// What the pod may write.
+    pub(super) fn upper(&self) -> Option<UpperSpec> {
+        self.upper.map(|bytes| UpperSpec { bytes, on_disk: self.upper_on_disk })
+    }
+
     /// The integrity level that the volume has, where that of its image has this one: what a pod has changed is checked by
     /// nobody, so that a writable volume never has `read`.
     pub(super) fn level(&self, of_image: Integrity) -> Integrity {

@@ -41,6 +41,7 @@ impl VolumeRequest {
             platform: self.content.platform(),
             choice: self.content.choice(),
             upper: self.content.upper().map(|upper| upper.bytes),
+            upper_on_disk: self.content.upper().is_some_and(|upper| upper.on_disk),
             follow: self.content.followed().is_some(),
         }
     }

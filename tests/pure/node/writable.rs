@@ -1,7 +1,7 @@
 //! Writable volumes, as far as they need no kernel: one target for each, taken over as they are, tidied after a reboot.
 
 use composefs_csi::csi::proto::{NodeGetVolumeStatsRequest, NodePublishVolumeRequest};
-use composefs_csi::node::mount::Mounter as _;
+use composefs_csi::node::mount::{Mounter as _, UpperSpec};
 use tonic::Code;
 
 use super::{code_of, unpublish};
@@ -25,7 +25,7 @@ async fn one_upper_for_one_volume() {
     let upper =
         |target: &str| node.mounter.mounted(&node.target(target)).unwrap().and_then(|spec| spec.upper);
     assert_eq!(code_of(&plugin, writable(&node, "a", "2Mi")).await.0, Code::Ok);
-    assert_eq!(upper("a"), Some(2 << 20));
+    assert_eq!(upper("a"), Some(UpperSpec { bytes: 2 << 20, on_disk: false }));
     assert_eq!(code_of(&plugin, writable(&node, "a", "2Mi")).await.0, Code::Ok);
     let mounts = node.mounter.calls().iter().filter(|call| **call == "mount").count();
     assert_eq!(mounts, 1, "what has been written is still there");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{machine, publish, unpublish, writable};
+use super::{machine, on_disk, publish, unpublish, writable};
 use crate::support::archive::noise;
 use crate::support::images::layout_from_dirs;
 
@@ -48,13 +48,16 @@ async fn what_a_writable_pod_costs() {
         let each = after.saturating_sub(before) / u64::from(PODS);
         println!("{what}: {:?} to begin, {:?} to end, {each} KiB each", median(begun), median(ended));
     };
-    for kind in ["read-only", "writable", "writable, walked", "writable, all modes changed"] {
+    for kind in
+        ["read-only", "writable", "writable, walked", "writable, all modes changed", "writable, on disk"]
+    {
         let (mut begun, mut ended) = (Vec::new(), Vec::new());
         let before = memory();
         for number in 0..PODS {
             let pod = format!("pod-{number}");
             let request = match kind {
                 "read-only" => machine.publish(&pod, &image),
+                "writable, on disk" => on_disk(&machine, &pod, &image, "16Mi"),
                 _ => writable(&machine, &pod, &image, "16Mi"),
             };
             let start = Instant::now();

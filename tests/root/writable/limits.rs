@@ -9,7 +9,7 @@ use super::{MIB, layout, machine, publish, stats, unpublish, used, writable};
 use crate::support::archive::noise;
 
 /// Writes until there is no room; returns how much that was.
-fn fill(path: &Path) -> u64 {
+pub fn fill(path: &Path) -> u64 {
     let mut file = fs::File::create(path).unwrap();
     let mut written = 0;
     loop {

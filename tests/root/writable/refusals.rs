@@ -35,8 +35,8 @@ async fn only_inline_volumes_within_what_the_operator_allows() {
         (changed(&|r| r.readonly = true), "readOnly: true"),
         (changed(&|r| set(r, "noexec", "true")), "`noexec`"),
         (changed(&|r| set(r, "verify", "read")), "`verify: read`"),
-        (changed(&|r| set(r, "upperMedium", "Disk")), "must be Memory"),
-        (changed(&|r| set(r, "upperSizeLimit", "65Mi")), "allows 67108864 at the most"),
+        (changed(&|r| set(r, "upperMedium", "Tape")), "must be Memory or Disk"),
+        (changed(&|r| set(r, "upperSizeLimit", "65Mi")), "allows 67108864 in memory at the most"),
         (changed(&|r| drop(r.volume_context.remove("upperSizeLimit"))), "`upperSizeLimit` is missing"),
     ] {
         let status = publish(&plugin, request).await.unwrap_err();

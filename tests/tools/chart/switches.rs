@@ -52,7 +52,7 @@ fn every_switch_renders_soundly_on_and_off() {
 }
 
 /// Lists and texts that switch something on.
-pub const LISTS: [&str; 38] = [
+pub const LISTS: [&str; 40] = [
     "commonLabels.team=storage",
     "global.imageRegistry=mirror.example.com",
     "storageClasses[0].name=models",
@@ -69,7 +69,9 @@ pub const LISTS: [&str; 38] = [
     "registries.mirrors.proof=mirror",
     "tokenRequests[0].audience=registry",
     "node.layoutDirs={/srv/images,/srv/more}",
+    "node.objectSources={/sysroot/composefs,/srv/objects}",
     "node.writableMaxMiB=64",
+    "node.writableMaxDiskMiB=64",
     "sidecars.seLinuxType=spc_t",
     "networkPolicy.egress[0].ports[0].port=443",
     "networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus",

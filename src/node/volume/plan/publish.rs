@@ -41,7 +41,7 @@ pub(crate) fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -
         image: image.composefs,
         path: want.request.path.clone(),
         noexec: want.noexec,
-        upper: want.request.upper,
+        upper: want.request.upper(),
     };
     let mut record = record_with_image(seen, &want.volume, &want.request, image);
     record.targets.retain(|target| target.path != want.target.path());
@@ -145,7 +145,7 @@ fn refusal(want: &PublishSpec, seen: &Observed) -> Option<VolumeRefusal> {
             let what = format!("image {} instead of {}", mounted.image, record.composefs);
             return Some(VolumeRefusal::Occupied { target: want.target.clone(), what });
         }
-        if mounted.upper != record.request.upper {
+        if mounted.upper != record.request.upper() {
             let what = "a mount with another upper than the volume's".to_owned();
             return Some(VolumeRefusal::Occupied { target: want.target.clone(), what });
         }

@@ -103,6 +103,7 @@ mod tests {
             platform: None,
             choice: Default::default(),
             upper: None,
+            upper_on_disk: false,
             follow: true,
         }
     }

@@ -159,6 +159,7 @@ fn request(number: u8) -> Requested {
         platform: None,
         choice: Default::default(),
         upper: None,
+        upper_on_disk: false,
         follow: false,
     }
 }

@@ -12,6 +12,7 @@ fn record(id: &VolumeId) -> VolumeRecord {
         platform: None,
         choice: Choice::new(["a/*"], ["a/b"]).unwrap(),
         upper: Some(1 << 20),
+        upper_on_disk: false,
         follow: false,
     };
     let (manifest, composefs) = (Digest::of(b"m"), VerityDigest([3; 32]));
