@@ -11,6 +11,7 @@ mod kernel_log;
 mod key_place;
 pub mod kubernetes;
 pub mod lazy;
+mod make_room;
 pub mod node;
 pub mod plugin_socket;
 mod pod_users;

@@ -10,6 +10,7 @@ mod images;
 mod inspect;
 mod limits;
 mod mounts;
+mod namespaces;
 mod output;
 mod parts;
 mod pins;
@@ -37,7 +38,7 @@ use std::time::Duration;
 use clap::Parser as _;
 
 use self::args::{
-    Cli, Command, LogFormat, MountArgs, PARALLEL_LAYERS, PolicyCommand, PullsCommand, StoreCommand,
+    By, Cli, Command, LogFormat, MountArgs, PARALLEL_LAYERS, PolicyCommand, PullsCommand, StoreCommand,
 };
 use self::images::Wanted;
 use self::stored::Stored;
@@ -45,6 +46,7 @@ use crate::app::engine::{Engine, EngineSettings};
 use crate::app::telemetry::level::LevelFile;
 use crate::app::telemetry::otlp::Export;
 use crate::app::telemetry::{self, Telemetry, TelemetrySettings};
+use crate::image::store::gc;
 use crate::oci::RegistryMetrics;
 use crate::pull::PullLimits;
 use crate::trust::metrics::TrustMetrics;
@@ -118,6 +120,7 @@ impl Cli {
             stat_ahead: if let Command::Node(args) = &self.command { args.stat_ahead } else { 0 },
             min_transfer_rate: self.limits.min_transfer_rate,
             min_free: self.limits.min_free,
+            making_room: gc::Policy::default(),
             max_layer_time: Duration::from_secs(self.limits.max_layer_time),
             keep_partial: self.transfer.keep_partial(),
             object_sources: self.transfer.object_sources.clone(),
@@ -181,7 +184,8 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         Command::Unpin { image } => pins::unpin(&engine()?, Stored::parse(image, None)?, output).await,
         Command::Pins => pins::list(&engine()?, output),
         Command::Store(StoreCommand::Ls) => store::ls(&engine()?, output),
-        Command::Store(StoreCommand::Du) => store::du(&engine()?, output),
+        Command::Store(StoreCommand::Du { by: By::Image }) => store::du(&engine()?, output),
+        Command::Store(StoreCommand::Du { by: By::Namespace }) => namespaces::du(&engine()?, output),
         Command::Store(StoreCommand::Fsck) => fsck::fsck(&engine()?, output),
         Command::Store(StoreCommand::Scrub { rate }) => scrub::scrub(&engine()?, *rate, output).await,
         Command::Store(StoreCommand::Repair { image }) => {
@@ -189,9 +193,10 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
             repair::repair(&engine()?, stored, output).await
         }
         Command::Store(StoreCommand::Why { what }) => why::why(&engine()?, what, output).await,
-        Command::Prune { watermark, watermarks, dry_run } => {
-            let marks = watermark.then(|| watermarks.percents(cli.limits.min_free)).transpose()?;
-            prune::prune(&engine()?, marks, *dry_run, output)
+        Command::Prune { watermark, watermarks, min_age, dry_run } => {
+            let marks = watermark.then_some(watermarks);
+            let policy = prune::policy(marks, Duration::from_secs(*min_age), cli.limits.min_free)?;
+            prune::prune(&engine()?, policy, *dry_run, output)
         }
         Command::Verify { image, repair, enable_verity } => {
             let stored = image.as_deref().map(|image| Stored::parse(image, None)).transpose()?;

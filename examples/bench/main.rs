@@ -23,6 +23,7 @@ mod registry;
 mod report;
 mod sharing;
 mod stats;
+mod store;
 #[path = "../support/mod.rs"]
 mod support;
 mod transfer;
@@ -61,11 +62,17 @@ struct Arguments {
     #[arg(long, default_value_t = 6000)]
     base_files: usize,
     /// Sections to measure.
-    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "chunked", "memory", "publish", "policy", "sharing", "many", "reads", "transfer", "model"].map(str::to_owned))]
+    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "chunked", "memory", "publish", "policy", "sharing", "many", "reads", "transfer", "model", "store"].map(str::to_owned))]
     only: Vec<String>,
     /// Bytes of the file of a model.
     #[arg(long, default_value_t = 4 << 30)]
     model_bytes: u64,
+    /// Objects of the store that is collected.
+    #[arg(long, default_value_t = 100_000)]
+    objects: usize,
+    /// The program to measure; the one that was built with this by default.
+    #[arg(long)]
+    program: Option<PathBuf>,
     /// Where images are made and kept (about 16 GB); ~/.cache/composefs-csi/bench by default.
     #[arg(long)]
     cache: Option<PathBuf>,
@@ -103,7 +110,14 @@ fn run(arguments: &Arguments) -> Result<String> {
     fs::create_dir_all(&arguments.docs)?;
     let mut report = Report::new(&arguments.docs, &machine::introduction());
     let disk = Disk::mount(&arguments.work)?;
-    let bench = Bench { arguments, cache, fixtures, registry, disk, program: program()? };
+    let bench = Bench {
+        arguments,
+        cache,
+        fixtures,
+        registry,
+        disk,
+        program: arguments.program.clone().map_or_else(program, Ok)?,
+    };
     for section in &arguments.only {
         match section.as_str() {
             "pull" => bench.pull(&mut report)?,
@@ -122,6 +136,11 @@ fn run(arguments: &Arguments) -> Result<String> {
                 let places = (bench.cache.as_path(), bench.work());
                 let much = (arguments.model_bytes, arguments.rounds);
                 report.model(&model::measure(&bench.program, &bench.registry, places, much)?);
+            }
+            "store" => {
+                let base = bench.fresh("store")?;
+                report.collection(&store::measure(&bench.program, &base, arguments.objects)?);
+                bench.drop(&base)?;
             }
             other => anyhow::bail!("there is no section {other:?}"),
         }

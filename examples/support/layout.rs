@@ -33,7 +33,7 @@ pub struct Image {
 }
 
 /// A layer that is complete.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Layer {
     descriptor: Value,
     diff_id: String,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::key_place;
+use super::make_room::ForPulls;
 use crate::image::access::AccessRule;
+use crate::image::store::gc::Policy;
 use crate::image::store::{Mounted, NodeKey, Options, Store};
 use crate::integrity::Integrity;
 use crate::node::mount::{self, KernelMounter, SelinuxContext};
@@ -49,6 +51,8 @@ pub struct EngineSettings {
     pub min_transfer_rate: u64,
     /// Percent of the store's filesystem that pulls leave free.
     pub min_free: u8,
+    /// Which images go, and from what age, where a pull would not fit otherwise.
+    pub making_room: Policy,
     /// The longest time that a layer may take; zero for no limit.
     pub max_layer_time: Duration,
     /// How long what was received of a layer is kept that nobody goes on with; zero for not at all.
@@ -96,8 +100,9 @@ impl Engine {
         key_place::report(&key, &directory);
         let (sources, rule) = (sources(settings)?, settings.access.clone());
         let policy = Arc::new(SignaturePolicyEngine::new(&settings.trust, settings.trust_metrics.clone()));
+        let room = Arc::new(ForPulls(settings.making_room));
         let images = Arc::new(
-            Puller::new(Arc::clone(&store), sources, policy, rule, settings.limits)
+            Puller::making_room(Arc::clone(&store), sources, policy, (rule, settings.limits), Some(room))
                 .with_digest_required(settings.require_digest),
         );
         let (limits, state_dir) = (settings.limits, settings.state_dir.clone());

@@ -15,7 +15,7 @@ pub use mirrors::MirrorArgs;
 pub use mount::MountArgs;
 pub use push::{ArtifactArg, CompressionArg, PushArgs};
 pub use run_modes::{ControllerArgs, NodeArgs, WatermarkArgs};
-pub use store::StoreCommand;
+pub use store::{By, StoreCommand};
 
 use super::access::AccessArgs;
 use super::limits::LimitArgs;
@@ -167,7 +167,7 @@ pub struct RegistryArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the CSI node plugin.
-    Node(NodeArgs),
+    Node(Box<NodeArgs>),
     /// Run the CSI controller.
     Controller(ControllerArgs),
     /// Fetch an image into the store.
@@ -272,13 +272,16 @@ pub enum Command {
     Store(StoreCommand),
     /// Remove the images that no volume, mount or pin needs, with all data that only they use.
     Prune {
-        /// Remove only down to the low-water mark, least recently used first, and only if the
-        /// filesystem has passed the high-water mark.
+        /// Remove only down to the low-water mark, and only if the filesystem has passed the high-water mark or images that
+        /// nothing needs take more than --gc-idle-size; those first that are cheapest to lose.
         #[arg(long)]
         watermark: bool,
         /// When images go to make room.
         #[command(flatten)]
         watermarks: WatermarkArgs,
+        /// Keep images that were used within so many seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        min_age: u64,
         /// Show what would be removed, what stays and why, and remove nothing.
         #[arg(long)]
         dry_run: bool,

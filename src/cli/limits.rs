@@ -58,6 +58,11 @@ pub struct LimitArgs {
     #[arg(long, global = true, env = "COMPOSEFS_CSI_MIN_FREE", value_name = "PERCENT", default_value_t = MIN_FREE,
           value_parser = clap::value_parser!(u8).range(0..=50))]
     pub min_free: u8,
+    /// What a layer takes of the disk at least, in percent of its size in the registry. A pull whose layers cannot fit by that
+    /// is refused before any of them is fetched, once what nothing needs has been removed. 0: none is refused so.
+    #[arg(long, global = true, env = "COMPOSEFS_CSI_MIN_UNPACKED", value_name = "PERCENT", default_value_t = 100,
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub min_unpacked: u8,
     /// The longest time in seconds that a layer may take at the rate of its registry: a large layer needs a higher rate
     /// than --min-transfer-rate. 0 for no limit.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_LAYER_TIME", value_name = "SECONDS", default_value_t = 12 * 3600)]
@@ -90,10 +95,11 @@ const D: ImageLimits = ImageLimits::DEFAULT;
 impl LimitArgs {
     /// The limits of a puller that fetches `parallel_layers` at a time.
     pub fn limits(&self, parallel_layers: usize) -> PullLimits {
-        let Self { keep_special_files, keep_privileges, build_memory, .. } = *self;
+        let Self { keep_special_files, keep_privileges, build_memory, min_unpacked, .. } = *self;
         PullLimits {
             parallel_layers,
             build_memory,
+            min_unpacked,
             image: self.image(),
             keep_special_files,
             keep_privileges,

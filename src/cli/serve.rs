@@ -14,9 +14,6 @@ use crate::app::telemetry::level::LevelFile;
 use crate::image::store::gc::Policy;
 use crate::node::service::NodeSettings;
 
-/// Images used within this time are kept even when space is short, so that an image that a pod waits for is not
-/// removed while the kubelet retries.
-const MIN_AGE: Duration = Duration::from_secs(120);
 /// Images used within this time are only removed if that brings the filesystem below the high mark.
 const RECENT: Duration = Duration::from_secs(3600);
 
@@ -26,10 +23,11 @@ const RECENT: Duration = Duration::from_secs(3600);
 /// An argument is malformed, or the plugin failed.
 pub(super) async fn node(
     args: &NodeArgs,
-    engine: EngineSettings,
+    mut engine: EngineSettings,
     level: Option<LevelFile>,
 ) -> anyhow::Result<()> {
-    let (high, low) = args.watermarks.percents(engine.min_free)?;
+    let policy = policy(args, engine.min_free)?;
+    engine.making_room = policy;
     node::run(NodeRun {
         engine,
         endpoint: args.endpoint.parse()?,
@@ -40,10 +38,7 @@ pub(super) async fn node(
             pull_wait: Duration::from_secs(args.pull_wait),
         },
         layout_dirs: args.layout_dirs.clone(),
-        schedule: Schedule {
-            every: Duration::from_secs(args.gc_interval),
-            policy: Policy::Watermarks { high, low, min_age: MIN_AGE, recent: RECENT },
-        },
+        schedule: Schedule { every: Duration::from_secs(args.gc_interval), policy },
         scrub: ScrubSchedule {
             every: Duration::from_secs(u64::from(args.scrub.scrub_days) * 86_400),
             rate: args.scrub.scrub_rate << 20,
@@ -72,6 +67,14 @@ pub(super) async fn node(
         level,
     })
     .await
+}
+
+/// When images go, and which.
+fn policy(args: &NodeArgs, min_free: u8) -> anyhow::Result<Policy> {
+    let (high, low) = args.watermarks.percents(min_free)?;
+    let min_age = Duration::from_secs(args.gc_min_age);
+    let (recent, idle_bytes) = (RECENT.max(min_age), args.watermarks.idle_bytes());
+    Ok(Policy::Watermarks { high, low, min_age, recent, idle_bytes })
 }
 
 /// Runs the controller until a termination signal.

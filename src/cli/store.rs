@@ -129,7 +129,7 @@ pub fn du(engine: &Engine, output: Output) -> anyhow::Result<()> {
 }
 
 /// What an image has alone, and what it shares, of the largest one's size. What there is of either is seen.
-fn bar(alone: u64, shared: u64, largest: u64) -> String {
+pub(super) fn bar(alone: u64, shared: u64, largest: u64) -> String {
     let columns = |part: u64| {
         let exact = u128::from(part) * BAR as u128 / u128::from(largest.max(1));
         usize::try_from(exact).unwrap_or(BAR).max(usize::from(part > 0))

@@ -64,27 +64,33 @@ mod inventory;
 mod key;
 mod listing;
 mod lock;
+mod make_room;
 mod marked;
 mod markers;
 mod member;
 mod metrics;
 mod migrate;
 mod mounted;
+mod namespaces;
 mod open;
 mod parts;
 mod pin;
 mod quarantine;
 mod record;
 mod recover;
+mod remove;
 mod remove_damaged;
 mod rounds;
 mod scrub;
+mod seen;
 mod sharing;
+mod slice;
 mod space;
 mod sweep;
 mod usage;
 mod useless;
 mod version;
+mod worth;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -106,6 +112,7 @@ pub use key::{KEY_LENGTH, KeyError, NodeKey};
 pub use member::Member;
 pub use metrics::StoreMetrics;
 pub use mounted::{Mounted, MountedImages};
+pub use namespaces::{Keepers, NamespaceUsage};
 pub use parts::access::{Access, AccessRecord, AccessSubject};
 pub use parts::evidence::EvidenceStore;
 pub use parts::images::{Images, Listing, StoredImage};
@@ -118,6 +125,7 @@ pub use parts::pins::{Pin, PinNote, Pins, REASON_MAX};
 pub use parts::prefetched::{PrefetchPin, Prefetched};
 pub use parts::volumes::Volumes;
 pub use quarantine::{Healed, Rechecked};
+pub use remove::{Cause, Removal};
 pub use scrub::{ScrubCursor, Scrubber};
 use space::Spare;
 pub use space::{Measure, Space};
@@ -190,6 +198,10 @@ pub struct Store {
     tidy_patience: Duration,
     measure: Measure,
     spare: Spare,
+    /// Percent that pulls leave free.
+    min_free: u8,
+    /// Whether objects of other stores are used.
+    has_sources: bool,
     metrics: StoreMetrics,
     /// Of collections by watermarks.
     rounds: Mutex<Rounds>,
@@ -209,6 +221,12 @@ impl Store {
     /// The filesystem under the store, as probed when it was opened.
     pub fn filesystem(&self) -> &Filesystem {
         &self.filesystem
+    }
+
+    /// Whether files may take less of the filesystem than their bytes, beyond holes: it may compress them, or they may be
+    /// linked from another store.
+    pub fn may_take_less(&self) -> bool {
+        self.has_sources || self.filesystem.may_compress()
     }
 
     /// How far the bytes read from here are checked.

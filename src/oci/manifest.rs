@@ -58,6 +58,11 @@ impl Descriptor {
         Some(self.media_type.as_str()).filter(|stated| !stated.is_empty())
     }
 
+    /// The size of a layer's archive in bytes, if its publisher states one. Proven by nothing.
+    pub fn unpacked_size(&self) -> Option<u64> {
+        self.annotations.get(annotations::UNPACKED_SIZE)?.parse().ok()
+    }
+
     /// Whether a layer is described as zstd:chunked.
     pub fn is_zstd_chunked(&self) -> bool {
         let begins = [annotations::ZSTD_CHUNKED, annotations::OLD_ZSTD_CHUNKED];

@@ -297,6 +297,20 @@ pub enum PullError {
         /// The percentage up to which prefetches may fill it.
         up_to: u8,
     },
+    /// The layers do not fit, whatever is removed.
+    #[error(
+        "{image}: its layers that are not here take {least} MiB of the disk at least, and {spare} MiB of the store's filesystem \
+         are to spare, so none is fetched: remove images with `composefs-csi prune` or unpin some, give the store more space, \
+         lower --min-free, or have it tried all the same with --min-unpacked=0"
+    )]
+    NoRoom {
+        /// The reference asked for.
+        image: String,
+        /// MiB that they take for certain.
+        least: u64,
+        /// MiB that pulls may still write.
+        spare: u64,
+    },
     /// A layer was the slowest of those that made room for others, and there was no room for it any more.
     #[error(
         "{image}: layer {blob} made room for other pulls: its registry sent {rate} bytes a second, and too many are that \

@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::busy::Occupied;
 use super::chunked::memory::{RangeMemory, TableMemory};
-use super::chunked::settings::PartialPulls;
+use super::chunked::settings::{PartialPulls, ReuseFrom};
 use super::chunked::words::{Given, Parted};
 use super::error::{About as _, WrongDiffId};
 use super::metrics::{PullMetrics, Reuse};
@@ -104,6 +104,11 @@ impl LayerFetcher {
             metrics,
             busy: Mutex::default(),
         }
+    }
+
+    /// Whether layers are fetched in parts that can be.
+    pub(super) fn fetches_in_parts(&self) -> bool {
+        self.partial.from != ReuseFrom::Nothing
     }
 
     /// How many slots are in use, and how many places beside them.

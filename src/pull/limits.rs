@@ -21,6 +21,8 @@ pub struct PullLimits {
     pub partial: PartialPulls,
     /// MiB that builds take together, as estimated.
     pub build_memory: u64,
+    /// What a layer takes of the disk at least, in percent of its size in the registry: what cannot fit is not fetched.
+    pub min_unpacked: u8,
     /// How long a pull goes on that nobody waits for.
     pub grace: Duration,
     /// Caps on each image.
@@ -74,6 +76,7 @@ impl Default for PullLimits {
             ranges: RangeRules::default(),
             partial: PartialPulls::default(),
             build_memory: 1024,
+            min_unpacked: 100,
             grace: Duration::from_secs(600),
             image: ImageLimits::DEFAULT,
             keep_special_files: false,

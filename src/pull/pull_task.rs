@@ -13,10 +13,11 @@ use super::layers::{ImageLayers, LayerFetcher};
 use super::manifest_path::ManifestPath;
 use super::recipe::{self, Recipe, StoredPart};
 use super::rights::Rights;
+use super::room::{Reckoning, RoomCheck};
 use super::turns::Tenant;
 use super::{
-    Combination, Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, combine, mend, renew,
-    stored_evidence, vary,
+    Combination, MakeRoom, Phase, Progress, PullError, PullLimits, PullMetrics, blocking, build, combine,
+    mend, renew, stored_evidence, vary,
 };
 use crate::image::access::AccessRule;
 use crate::image::seal::Seal;
@@ -69,6 +70,8 @@ pub(super) struct PullContext {
     pub rule: Arc<AccessRule>,
     pub layers: LayerFetcher,
     pub limits: PullLimits,
+    /// Removes what may go, if anybody can.
+    pub room: Option<Arc<dyn MakeRoom>>,
     /// Building holds a whole tree in memory.
     pub builders: Builders,
     pub metrics: PullMetrics,
@@ -153,6 +156,7 @@ impl PullContext {
         }
         let recipe = self.recipe(task).await?;
         progress.leave_out_others(recipe.parts.iter().map(|part| part.number));
+        self.check_room(task, &recipe, progress).await?;
         let record = match self.make(task, &recipe, &hold, progress).await {
             Err(error) if error.wants_whole_layers() => {
                 tracing::info!(%error, "a link leads to what was left out; the layers are taken in whole");
@@ -179,6 +183,29 @@ impl PullContext {
             "pulled"
         );
         Ok(PulledImage { record, fetched, hold })
+    }
+
+    /// Makes room for a pull, and refuses what cannot fit.
+    async fn check_room(
+        &self,
+        task: &PullTask,
+        recipe: &Recipe,
+        progress: &Progress,
+    ) -> Result<(), PullError> {
+        let by = Reckoning {
+            percent: self.limits.min_unpacked,
+            compresses: self.store.may_take_less(),
+            in_parts: self.layers.fetches_in_parts(),
+        };
+        let check = RoomCheck {
+            store: Arc::clone(&self.store),
+            maker: self.room.clone().filter(|_| progress.urgency().is_urgent()),
+            rights: task.rights.clone(),
+            parts: recipe.parts.clone(),
+            image: task.image.clone(),
+            by,
+        };
+        check.run().await
     }
 
     /// Fetches the parts, and builds the image of them.

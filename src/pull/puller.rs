@@ -9,8 +9,8 @@ use super::error::About as _;
 use super::execute::Execution;
 use super::pulls::Pulls;
 use super::{
-    Busy, Combination, ImageRequest, Images, PullError, PullGauges, PullLimits, PullMetrics, PullUnderWay,
-    Ready,
+    Busy, Combination, ImageRequest, Images, MakeRoom, PullError, PullGauges, PullLimits, PullMetrics,
+    PullUnderWay, Ready,
 };
 use crate::image::access::AccessRule;
 use crate::image::store::Store;
@@ -36,7 +36,18 @@ impl Puller {
         rule: AccessRule,
         limits: PullLimits,
     ) -> Self {
-        Self { require_digest: false, pulls: Pulls::new(store, sources, engine, rule, limits) }
+        Self::making_room(store, sources, engine, (rule, limits), None)
+    }
+
+    /// The same, with who removes what may go where a pull would not fit.
+    pub fn making_room(
+        store: Arc<Store>,
+        sources: Sources,
+        engine: Arc<dyn PolicyEngine>,
+        (rule, limits): (AccessRule, PullLimits),
+        room: Option<Arc<dyn MakeRoom>>,
+    ) -> Self {
+        Self { require_digest: false, pulls: Pulls::new(store, sources, engine, rule, limits, room) }
     }
 
     /// The same, refusing images whose manifest does not carry their composefs digest, if `required`.

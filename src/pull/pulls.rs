@@ -15,8 +15,8 @@ use super::single_flight::{Lost, SingleFlight};
 use super::turns::Tenant;
 use super::under_way::PullUnderWay;
 use super::{
-    Busy, Combination, ImageRequest, Kept, Phase, Progress, PullError, PullLimits, PullMetrics, Watch,
-    blocking, combine,
+    Busy, Combination, ImageRequest, Kept, MakeRoom, Phase, Progress, PullError, PullLimits, PullMetrics,
+    Watch, blocking, combine,
 };
 use crate::image::access::{AccessRule, Origin};
 use crate::image::store::{AccessRecord, ImageRecord, Store};
@@ -67,13 +67,14 @@ impl Pulls {
         engine: Arc<dyn PolicyEngine>,
         rule: AccessRule,
         limits: PullLimits,
+        room: Option<Arc<dyn MakeRoom>>,
     ) -> Self {
         let control = AdmissionControl { store: Arc::clone(&store), engine, memory: Arc::default() };
         let metrics = PullMetrics::default();
         let layers = LayerFetcher::new(Arc::clone(&store), &limits, metrics.clone());
         let builders = Builders::new(Arc::clone(&store), limits.build_memory, limits.image);
         let rule = Arc::new(rule);
-        let context = Arc::new(PullContext { store, sources, rule, layers, limits, builders, metrics });
+        let context = Arc::new(PullContext { store, sources, rule, layers, limits, room, builders, metrics });
         Self { context, control, under_way: SingleFlight::new() }
     }
 

@@ -40,6 +40,7 @@ mod push;
 mod read_ahead;
 mod repair;
 mod requests;
+mod room;
 mod rotation;
 mod seal;
 mod slow_registries;

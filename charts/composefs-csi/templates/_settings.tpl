@@ -24,7 +24,9 @@ AUTH_FILE: /etc/composefs-csi/auth/.dockerconfigjson
 SELINUX_CONTEXT: {{ .Values.selinux.context | quote }}
 GC_HIGH: {{ .Values.node.gc.highPercent | int | quote }}
 GC_LOW: {{ .Values.node.gc.lowPercent | int | quote }}
+GC_IDLE_SIZE: {{ .Values.node.gc.idleMiB | int | quote }}
 MIN_FREE: {{ .Values.node.gc.minFreePercent | int | quote }}
+MIN_UNPACKED: {{ .Values.node.gc.minUnpackedPercent | int | quote }}
 RANGE_SIZE: {{ .Values.node.ranges.sizeMiB | int | quote }}
 RANGES: {{ .Values.node.ranges.atOnce | int | quote }}
 RANGE_CONNECTIONS: {{ .Values.node.ranges.connections | int | quote }}
@@ -105,6 +107,7 @@ ACCESS_TTL: {{ .Values.imageCredentials.ttlSeconds | int | quote }}
 - --pull-grace={{ .Values.node.pullGraceSeconds | int }}
 - --pull-wait={{ .Values.node.pullWaitSeconds | int }}
 - --gc-interval={{ .Values.node.gc.intervalSeconds | int }}
+- --gc-min-age={{ .Values.node.gc.minAgeSeconds | int }}
 {{- with .Values.node.followIntervalSeconds }}
 - --follow-interval={{ . | int }}
 {{- end }}

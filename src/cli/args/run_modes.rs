@@ -63,6 +63,10 @@ pub struct NodeArgs {
     /// Seconds between two rounds of housekeeping; a pull also starts one.
     #[arg(long, default_value_t = 300)]
     pub gc_interval: u64,
+    /// Seconds for which an image stays after its last use, however full the filesystem is: a pod that waits for it tries
+    /// again.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub gc_min_age: u64,
     /// When images go to make room.
     #[command(flatten)]
     pub watermarks: WatermarkArgs,
@@ -95,16 +99,25 @@ pub struct NodeArgs {
 /// When images go to make room, in the node plugin and by `prune --watermark`.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct WatermarkArgs {
-    /// Percent of the filesystem in use at which removal of the least recently used images starts; at the latest where
+    /// Percent of the filesystem in use at which the removal of images starts that nothing needs; at the latest where
     /// --min-free ends pulls.
     #[arg(long, env = "COMPOSEFS_CSI_GC_HIGH", value_name = "PERCENT", default_value_t = 85)]
     pub gc_high: u8,
     /// Percent of the filesystem in use at which removal stops.
     #[arg(long, env = "COMPOSEFS_CSI_GC_LOW", value_name = "PERCENT", default_value_t = 80)]
     pub gc_low: u8,
+    /// The most MiB that all images together may take which nothing needs, whatever room there is: what they share with
+    /// images in use does not count. 0 for no limit.
+    #[arg(long, env = "COMPOSEFS_CSI_GC_IDLE_SIZE", value_name = "MIB", default_value_t = 0)]
+    pub gc_idle_size: u64,
 }
 
 impl WatermarkArgs {
+    /// The most bytes of what nothing needs; no limit without.
+    pub fn idle_bytes(&self) -> Option<u64> {
+        (self.gc_idle_size > 0).then(|| self.gc_idle_size.saturating_mul(1 << 20))
+    }
+
     /// The high mark and the low one, in percent, where pulls leave `min_free` percent to others.
     ///
     /// # Errors

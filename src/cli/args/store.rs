@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 /// Questions about the store.
 #[derive(Debug, Subcommand)]
@@ -10,7 +10,11 @@ pub enum StoreCommand {
     /// List the images; the same as `ls`.
     Ls,
     /// Show what each image takes, alone and together with others; the largest first.
-    Du,
+    Du {
+        /// What is listed.
+        #[arg(long, value_enum, default_value_t = By::Image)]
+        by: By,
+    },
     /// Check that records, objects, volumes, pins and mounts fit each other. `verify` reads the contents.
     Fsck,
     /// Read all objects again, as the node plugin does by --scrub-days: goes on with the plugin's round, or begins one.
@@ -31,6 +35,15 @@ pub enum StoreCommand {
         /// images, from their root, as `/usr/bin/python3`.
         what: String,
     },
+}
+
+/// What `store du` lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Images.
+    Image,
+    /// The namespaces whose pods' volumes keep images.
+    Namespace,
 }
 
 /// A time as `12h`, `1h30m` or `30d`.

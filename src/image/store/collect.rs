@@ -1,15 +1,15 @@
 //! Garbage collection: carries out the plan of [`super::gc`], then sweeps.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::gc::{self, CollectionPlan, Inventory, Policy};
-use super::inventory::{self, Needs};
-use super::lock::Collecting;
+use super::gc::{self, Inventory, Policy};
+use super::inventory;
 use super::mounted::MountedImages;
 use super::rounds::{Look, Round, Rounds};
-use super::{ImageRecord, Space, Store, StoreError, Swept, usage};
+use super::worth::Valuation;
+use super::{ImageRecord, Removal, Space, Store, StoreError, Swept, worth};
 use crate::metrics::Outcome;
 use crate::oci::digest::Digest;
 
@@ -28,10 +28,24 @@ pub struct CollectRequest<'a> {
 pub struct Collected {
     /// The images, in the order of their removal.
     pub images: Vec<ImageRecord>,
+    /// Why each of them went, in the same order.
+    pub removals: Vec<Removal>,
     /// What went with them, and what no image had needed before; zero in a dry run.
     pub swept: Swept,
     /// Whether the filesystem is still fuller than the watermark at which removal begins.
     pub above_mark: bool,
+}
+
+impl Collected {
+    fn removed(&mut self, images: Vec<(ImageRecord, Removal)>) {
+        (self.images, self.removals) = images.into_iter().unzip();
+    }
+}
+
+impl CollectRequest<'_> {
+    fn what(&self) -> (&Policy, &MountedImages<'_>, bool) {
+        (&self.policy, self.mounted, self.dry_run)
+    }
 }
 
 impl std::fmt::Debug for CollectRequest<'_> {
@@ -72,30 +86,49 @@ impl Store {
             self.parts.partials.remove_expired()?;
         }
         match request.policy {
-            Policy::Watermarks { high, .. } => self.collect_by_watermarks(request, high),
+            Policy::Watermarks { high, idle_bytes, .. } => {
+                self.collect_by_watermarks(request, (high, idle_bytes), 0)
+            }
             Policy::Unneeded { .. } => {
                 let collecting = self.store_lock.collecting(self.patience)?;
-                let images = self.remove_images(&collecting, request, &HashMap::new(), self.space()?)?;
-                let mut swept = Swept::default();
+                let mut done = Collected::default();
+                // Only who looks wants to know what it would free.
+                let valuation = if request.dry_run {
+                    let (_, needed) = self.look(request, Space::default(), 100)?;
+                    worth::value(&self.parts.images, self.parts.contents(), &needed)?
+                } else {
+                    Valuation::none()
+                };
+                done.removed(self.remove_images(&collecting, request.what(), &valuation, self.space()?)?);
                 if !request.dry_run {
                     let age = request.policy.min_age();
-                    swept = self.sweep_collecting(&collecting, age, request.mounted)?;
-                    swept.bytes += self.parts.partials.remove_idle(age)?;
+                    done.swept = self.sweep_collecting(&collecting, age, request.mounted)?;
+                    done.swept.bytes += self.parts.partials.remove_idle(age)?;
                 }
-                Ok(Collected { images, swept, above_mark: false })
+                Ok(done)
             }
         }
     }
 
-    fn collect_by_watermarks(&self, request: &CollectRequest<'_>, high: u8) -> Result<Collected, StoreError> {
+    /// A round by these marks, as if so many bytes more were in use.
+    pub(super) fn collect_by_watermarks(
+        &self,
+        request: &CollectRequest<'_>,
+        (high, idle_bytes): (u8, Option<u64>),
+        incoming: u64,
+    ) -> Result<Collected, StoreError> {
         let mut done = Collected::default();
-        let mut before = self.space()?;
+        let space = || Ok::<_, StoreError>(self.space()?.with(incoming));
+        let mut before = space()?;
         if before.exceeds(high) && !request.dry_run {
             // What only saves bytes on the wire goes before any image.
             done.swept.bytes += self.parts.partials.remove_idle(Duration::ZERO)?;
-            before = self.space()?;
+            before = space()?;
         }
-        if !before.exceeds(high) {
+        let full = before.exceeds(high);
+        // Images cannot take more than what is in use.
+        let most = idle_bytes.filter(|most| self.space().is_ok_and(|space| space.used.bytes > *most));
+        if !full && most.is_none() {
             // The usual round: there is room, and nothing is read.
             return Ok(done);
         }
@@ -103,8 +136,13 @@ impl Store {
         if !request.dry_run {
             self.parts.images.touch_future(SystemTime::now())?;
         }
-        let (look, needed) = self.look(request, high)?;
-        let round = self.rounds().next(&look, Instant::now());
+        let (look, needed) = self.look(request, before, high)?;
+        let surplus = !look.idle.is_empty() && self.has_surplus(&needed, most)?;
+        if !full && !surplus {
+            return Ok(done);
+        }
+        // Where there is room, what pulls have left may wait for them.
+        let round = if full { self.rounds().next(&look, Instant::now()) } else { Round::Images };
         let sweep = |swept: &mut Swept| {
             let more = self.sweep_collecting(&collecting, request.policy.min_age(), request.mounted)?;
             *swept += more;
@@ -114,10 +152,10 @@ impl Store {
             sweep(&mut done.swept)?;
         }
         // Room for a pull that will be tried again is no room for anybody else.
-        let space = if self.rounds().leftovers_come_back(Instant::now()) { before } else { self.space()? };
-        if (round != Round::Skip || request.dry_run) && space.exceeds(high) {
-            let frees = usage::frees(&self.parts.images, self.parts.contents(), &needed)?;
-            done.images = self.remove_images(&collecting, request, &frees, space)?;
+        let now = if self.rounds().leftovers_come_back(Instant::now()) { before } else { space()? };
+        if surplus || ((round != Round::Skip || request.dry_run) && now.exceeds(high)) {
+            let valuation = worth::value(&self.parts.images, self.parts.contents(), &needed)?;
+            done.removed(self.remove_images(&collecting, request.what(), &valuation, now)?);
         }
         if request.dry_run {
             return Ok(done);
@@ -125,19 +163,40 @@ impl Store {
         if !done.images.is_empty() {
             sweep(&mut done.swept)?;
         }
-        if round != Round::Skip {
+        if round != Round::Skip && full {
             let removed = (done.images.len(), done.swept.objects);
             self.rounds().ended(look, round == Round::Sweep, removed, Instant::now());
         }
-        done.above_mark = self.space()?.exceeds(high);
+        done.above_mark = space()?.exceeds(high);
         Ok(done)
     }
 
-    /// What a round would find, and the images that may not go. An estimate: it is made again before any goes.
-    fn look(&self, request: &CollectRequest<'_>, high: u8) -> Result<(Look, BTreeSet<Digest>), StoreError> {
+    /// Whether what nothing needs takes more than `most`. Reads the records of layers if the images are not those of the last
+    /// time.
+    fn has_surplus(&self, needed: &BTreeSet<Digest>, most: Option<u64>) -> Result<bool, StoreError> {
+        let Some(most) = most else { return Ok(false) };
+        let images: BTreeSet<Digest> = self.parts.images.manifests()?.into_iter().collect();
+        let known = self.rounds().idle_bytes(&images, needed);
+        let taken = match known {
+            Some(taken) => taken,
+            None => worth::value(&self.parts.images, self.parts.contents(), needed)?.idle_bytes(),
+        };
+        if known.is_none() {
+            self.rounds().measured(images, needed.clone(), taken);
+        }
+        Ok(taken > most)
+    }
+
+    /// What a round would find with this room, and the images that may not go. An estimate: it is made again before any goes.
+    fn look(
+        &self,
+        request: &CollectRequest<'_>,
+        space: Space,
+        high: u8,
+    ) -> Result<(Look, BTreeSet<Digest>), StoreError> {
         let (parts, policy) = (&self.parts, &request.policy);
-        let Inventory { images, unknown, space, now } =
-            inventory::take(parts, request.mounted, &HashMap::new(), self.space()?)?;
+        let Inventory { images, unknown, now, .. } =
+            inventory::take(parts, request.mounted, &Valuation::none(), space)?;
         if !unknown.is_empty() {
             return Err(StoreError::Blocked(unknown.join("; ")));
         }
@@ -153,55 +212,5 @@ impl Store {
 
     fn rounds(&self) -> MutexGuard<'_, Rounds> {
         self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Plans, and removes the records of what goes. Only for the removal, nothing can be noted in a hold.
-    fn remove_images(
-        &self,
-        _collecting: &Collecting,
-        request: &CollectRequest<'_>,
-        frees: &HashMap<Digest, gc::Amount>,
-        space: Space,
-    ) -> Result<Vec<ImageRecord>, StoreError> {
-        let inventory = inventory::take(&self.parts, request.mounted, frees, space)?;
-        let manifests = match gc::plan(&inventory, &request.policy) {
-            CollectionPlan::Done => return Ok(Vec::new()),
-            CollectionPlan::Run(manifests) => manifests,
-            CollectionPlan::Refuse(why) => return Err(StoreError::Blocked(why)),
-        };
-        let planned: HashMap<_, _> =
-            inventory.images.iter().map(|image| (image.manifest, image.last_used)).collect();
-        let (images, mut removed) = (&self.parts.images, Vec::new());
-        let all = self.store_lock.exclusive(self.patience)?;
-        let needs = Needs::read(&self.parts, request.mounted)?;
-        if !needs.unknown.is_empty() {
-            return Err(StoreError::Blocked(needs.unknown.join("; ")));
-        }
-        for manifest in manifests {
-            let image = match images.stored(&manifest) {
-                Ok(Some(image)) => image,
-                // Gone or torn since the inventory: there is no image to remove.
-                Ok(None) | Err(StoreError::Torn { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            // It may have come into use since it was planned, and gone out of it again.
-            if needs.of(&image.record).is_some() || planned.get(&manifest) != Some(&image.last_used) {
-                continue;
-            }
-            if !request.dry_run {
-                images.remove(&manifest)?;
-                tracing::info!(image.digest = %manifest, names = ?image.record.names, "image removed");
-            }
-            removed.push(image.record);
-        }
-        if !request.dry_run {
-            // While nothing can be noted: who pins an image again holds it first.
-            let may_go = |image: &Digest| Ok(!needs.holds(image) && images.get(image)?.is_none());
-            self.parts.pins.forget_ended(may_go)?;
-        }
-        drop(all);
-        // Before any layer or object goes: a record that came back after a power cut would name what is gone.
-        images.sync()?;
-        Ok(removed)
     }
 }

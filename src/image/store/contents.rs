@@ -22,6 +22,8 @@ pub(super) struct Contents<'a> {
 pub(super) struct Source {
     /// Counts from 0 in the order in which they are read. One without objects is not seen.
     pub(super) number: usize,
+    /// Whether it is the record of a layer, which is fetched again once it has gone.
+    pub(super) is_layer: bool,
     /// The images that have it: indices of the list that was asked about.
     pub(super) images: Vec<usize>,
 }
@@ -42,7 +44,7 @@ impl Contents<'_> {
         mut visit: impl FnMut(&Source, VerityDigest, u64),
     ) -> Result<(), StoreError> {
         let mut layers: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
-        let mut source = Source { number: 0, images: Vec::new() };
+        let mut source = Source { number: 0, is_layer: false, images: Vec::new() };
         for (index, record) in records.iter().enumerate() {
             source.images = vec![index];
             for own in record.images() {
@@ -54,6 +56,7 @@ impl Contents<'_> {
             }
         }
         let mut lost = BTreeSet::new();
+        source.is_layer = true;
         for (layer, images) in layers {
             source.images = images;
             match self.each_object_of_layer(&layer, |digest, size| visit(&source, digest, size)) {
@@ -63,6 +66,7 @@ impl Contents<'_> {
             }
             source.number += 1;
         }
+        source.is_layer = false;
         for index in lost {
             let Some(record) = records.get(index) else { continue };
             source.images = vec![index];

@@ -10,7 +10,7 @@ use super::gc::Need;
 use super::inventory::Needs;
 use super::mounted::MountedImages;
 use super::parts::volumes::VolumeImage;
-use super::{ImageRecord, PinNote, Store, StoreError, usage};
+use super::{ImageRecord, PinNote, Store, StoreError, worth};
 use crate::image::composefs::{self, ImageError};
 use crate::image::entry::{EntryKind, LayerEntry};
 use crate::image::verity::VerityDigest;
@@ -47,8 +47,8 @@ pub struct Explained {
     pub last_used: SystemTime,
     /// What keeps it; empty if nothing does.
     pub kept: Vec<Why>,
-    /// Bytes that its removal frees, if all that nothing keeps and that was used less recently goes before it. Zero
-    /// of those that something keeps.
+    /// Bytes that its removal frees, if all goes before it that nothing keeps and that ranks before it. Zero of those that
+    /// something keeps.
     pub frees: u64,
 }
 
@@ -88,9 +88,9 @@ impl Store {
             explained.push(Explained { record: image.record, last_used: image.last_used, kept, frees: 0 });
         }
         let kept = explained.iter().filter(|image| !image.kept.is_empty()).map(|image| image.record.key());
-        let frees = usage::frees(&parts.images, parts.contents(), &kept.collect())?;
+        let valuation = worth::value(&parts.images, parts.contents(), &kept.collect())?;
         for image in explained.iter_mut().filter(|image| image.kept.is_empty()) {
-            image.frees = frees.get(&image.record.key()).map_or(0, |amount| amount.bytes);
+            image.frees = valuation.of(&image.record.key()).1.bytes;
         }
         Ok(explained)
     }

@@ -29,6 +29,11 @@ impl Filesystem {
         Ok(Self { name, verity })
     }
 
+    /// Whether files may take less of it than their bytes, beyond holes: it can compress them, or nobody knows what it does.
+    pub fn may_compress(&self) -> bool {
+        !matches!(&*self.name, "ext4" | "xfs" | "tmpfs")
+    }
+
     /// The level that bytes read from here reach.
     pub fn integrity(&self) -> Integrity {
         if self.verity.is_ok() { Integrity::Read } else { Integrity::Fetch }

@@ -1,7 +1,7 @@
 //! What must stay: the roots that the store can see, and those that its caller names.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::gc::{Candidate, Inventory, Need};
 use super::held::Held;
@@ -9,7 +9,7 @@ use super::marked::add_missing;
 use super::mounted::{Mounted, MountedImages, missing_mount, unreadable_mount};
 use super::parts::Parts;
 use super::parts::images::Listing;
-use super::space::Amount;
+use super::worth::Valuation;
 use super::{ImageRecord, Space, StoreError};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
@@ -117,12 +117,12 @@ pub(super) fn has_leftovers(parts: &Parts, grace: Duration) -> Result<bool, Stor
     Ok(parts.layers.staged()?.into_iter().any(|(diff_id, age)| age >= grace && !held.contains(&diff_id)))
 }
 
-/// Everything that the garbage collector's decision depends on. `frees` says what each image's removal frees; nothing
-/// for those not listed. What is read beside pulls may change: [`Needs`] are read again before anything is removed.
+/// Everything that the garbage collector's decision depends on. `valuation` says what each image's removal frees, and when
+/// that was so; nothing for those not in it. What is read beside pulls may change: [`Needs`] are read again before anything is removed.
 pub(super) fn take(
     parts: &Parts,
     mounted: &MountedImages<'_>,
-    frees: &HashMap<Digest, Amount>,
+    valuation: &Valuation,
     space: Space,
 ) -> Result<Inventory, StoreError> {
     let mut needs = Needs::read(parts, mounted)?;
@@ -132,8 +132,8 @@ pub(super) fn take(
     unknown.append(&mut needs.unknown);
     let images = listing.images.iter().map(|image| {
         let manifest = image.record.key();
-        let frees = frees.get(&manifest).copied().unwrap_or_default();
-        Candidate { manifest, last_used: image.last_used, needed: needs.of(&image.record), frees }
+        let (worth, frees) = valuation.of(&manifest);
+        Candidate { manifest, last_used: image.last_used, needed: needs.of(&image.record), worth, frees }
     });
-    Ok(Inventory { images: images.collect(), unknown, space, now: SystemTime::now() })
+    Ok(Inventory { images: images.collect(), unknown, space, now: valuation.now })
 }

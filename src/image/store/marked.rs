@@ -4,9 +4,11 @@
 //! not depend on a record: a repair, a new node key or a torn record takes the image's record away, and the mount goes on
 //! reading its objects. The composefs image lists them itself.
 //!
-//! Marking again reads only what has changed since, so that a sweep can do so in each of its slices.
+//! Marking again reads only what has changed since, so that a sweep can do so in each of its slices: a directory to which no
+//! name has come is not listed, a record that is the same is not read. Mounts and holds are read each time.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
 use std::time::Duration;
 
 use super::contents::Contents;
@@ -16,6 +18,7 @@ use super::mounted::{Mounted, MountedImages, missing_mount, unreadable_mount};
 use super::parts::Parts;
 use super::parts::images::{Changed, Stamp};
 use super::parts::volumes::VolumeImage;
+use super::seen::Seen;
 use super::{ImageRecord, StoreError};
 use crate::image::composefs::ImageError;
 use crate::image::verity::VerityDigest;
@@ -31,6 +34,17 @@ pub(super) struct Marked {
     /// Image records that were read, and all that they need marked.
     images: HashMap<Digest, Stamp>,
     held: HeldThings,
+    seen: Directories,
+}
+
+/// The directories as they were when all that they need was marked.
+#[derive(Debug, Default)]
+struct Directories {
+    images: Seen,
+    volumes: Seen,
+    pins: Seen,
+    staged: Seen,
+    layers: Seen,
 }
 
 /// What holds keep, besides objects.
@@ -75,10 +89,37 @@ impl Marked {
         // First: a holder ends its hold after a record, a mount or a volume keeps what it held.
         self.add_holds(parts)?;
         let mounted = mounted().map_err(StoreError::Blocked)?;
-        self.add_images(parts)?;
+        self.if_changed(
+            parts,
+            |seen| &mut seen.images,
+            &[parts.images.directory()],
+            |marked| marked.add_images(parts),
+        )?;
         self.add_mounted(parts.contents(), &mounted)?;
-        self.add_kept(parts)?;
-        // The pull that failed a moment ago is about to be tried again.
+        let volumes = [parts.volumes.directory()];
+        self.if_changed(parts, |seen| &mut seen.volumes, &volumes, |marked| marked.add_volumes(parts))?;
+        let pins = [parts.pins.directory(), parts.prefetched.directory(), parts.first_digests.directory()];
+        self.if_changed(parts, |seen| &mut seen.pins, &pins, |marked| marked.add_pinned(parts))?;
+        let [staging, _] = parts.layers.directories();
+        self.if_changed(parts, |seen| &mut seen.staged, &[staging], |marked| marked.add_staged(parts, grace))
+    }
+
+    /// Marks by `mark` if one of the directories has changed since that was last done.
+    fn if_changed(
+        &mut self,
+        parts: &Parts,
+        of: impl Fn(&mut Directories) -> &mut Seen,
+        directories: &[&Path],
+        mark: impl FnOnce(&mut Self) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut seen = std::mem::take(of(&mut self.seen));
+        let read = seen.read_if_changed(parts.disk(), directories, || mark(self));
+        *of(&mut self.seen) = seen;
+        read.map(drop)
+    }
+
+    /// The pull that failed a moment ago is about to be tried again.
+    fn add_staged(&mut self, parts: &Parts, grace: Duration) -> Result<(), StoreError> {
         for (diff_id, _) in parts.layers.staged()?.into_iter().filter(|(_, age)| *age < grace) {
             self.add_layer(parts.contents(), &diff_id)?;
         }
@@ -171,12 +212,12 @@ impl Marked {
         Ok(())
     }
 
-    /// Marks what volume records, pins and prefetches need of images that have no record.
+    /// Marks what volume records need of images that have no record.
     ///
     /// # Errors
     /// [`StoreError::Blocked`] if a volume record cannot be read, since it might name any image, or if the image that a
     /// volume shows has gone from the store.
-    fn add_kept(&mut self, parts: &Parts) -> Result<(), StoreError> {
+    fn add_volumes(&mut self, parts: &Parts) -> Result<(), StoreError> {
         let mut unknown = Vec::new();
         let volumes = parts.volumes.list(&mut unknown)?;
         add_missing(parts, &volumes, &mut unknown)?;
@@ -188,10 +229,20 @@ impl Marked {
         kept.extend(
             volumes.iter().flat_map(|volume| &volume.earlier).filter_map(|earlier| earlier.composefs),
         );
+        self.add_kept(parts, kept)
+    }
+
+    /// The same of pins and prefetches.
+    fn add_pinned(&mut self, parts: &Parts) -> Result<(), StoreError> {
+        let mut kept = BTreeSet::new();
         let prefetched = parts.prefetched.list()?.into_iter().map(|pin| pin.image);
         for pin in parts.pins.list()?.into_iter().chain(prefetched) {
             kept.extend(parts.first_digests.images_of(&pin)?);
         }
+        self.add_kept(parts, kept)
+    }
+
+    fn add_kept(&mut self, parts: &Parts, kept: BTreeSet<VerityDigest>) -> Result<(), StoreError> {
         for image in kept {
             // Nothing shows it, or it would be among the mounted ones; so an image that is no good keeps nothing.
             if let Err(error) = self.add_composefs(parts.contents(), &image)? {
@@ -222,13 +273,16 @@ impl Marked {
 
     /// Marks the layers whose records are new since the others were removed: they may name what a sweep has listed.
     pub(super) fn add_new_layers(&mut self, parts: &Parts) -> Result<(), StoreError> {
-        for diff_id in parts.layers.list()? {
-            match self.add_layer(parts.contents(), &diff_id) {
-                Err(error) if error.is_lost_record() => {}
-                added => added?,
+        let add = |marked: &mut Self| {
+            for diff_id in parts.layers.list()? {
+                match marked.add_layer(parts.contents(), &diff_id) {
+                    Err(error) if error.is_lost_record() => {}
+                    added => added?,
+                }
             }
-        }
-        Ok(())
+            Ok::<(), StoreError>(())
+        };
+        self.if_changed(parts, |seen| &mut seen.layers, &parts.layers.directories(), add)
     }
 
     fn add_object(&mut self, digest: VerityDigest) {

@@ -65,6 +65,7 @@ impl Store {
         if let Err(why) = &filesystem.verity {
             tracing::info!(store = %root.display(), filesystem = filesystem.name, why, "no fs-verity: integrity level is fetch");
         }
+        let has_sources = !options.object_sources.is_empty();
         let mut sources = ObjectSources::open(&options.object_sources);
         if let (Sealing::Off, Err(why)) = (sealing, &filesystem.verity) {
             sources = sources.give_up(why);
@@ -84,6 +85,8 @@ impl Store {
             tidy_patience,
             measure,
             spare,
+            min_free,
+            has_sources,
             metrics,
             rounds,
         };

@@ -63,6 +63,7 @@ pub(super) const DIRECTORIES: [&str; 19] = [
 /// All parts of one store, seen from one boot.
 #[derive(Debug)]
 pub(super) struct Parts {
+    disk: Disk,
     pub(super) holds: Holds,
     pub(super) objects: StoredObjects,
     pub(super) layers: Layers,
@@ -89,6 +90,7 @@ impl Parts {
     ) -> Self {
         let damaged = DamagedObjects::new(disk);
         Self {
+            disk: disk.clone(),
             holds: Holds::new(disk),
             objects: StoredObjects::new(disk, objects, Markers::new(disk, boot_id), damaged.clone()),
             layers: Layers::new(disk, key, boot_id),
@@ -103,5 +105,9 @@ impl Parts {
             damaged,
             volumes: Volumes::new(disk, boot_id),
         }
+    }
+
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
     }
 }

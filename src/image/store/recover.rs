@@ -53,7 +53,10 @@ fn distrust_unsynced(disk: &Disk, parts: &Parts, all: &Exclusive) -> Result<(), 
     if let Err(error) = &readable {
         tracing::warn!(%error, "after a power cut: reading unsynced objects instead of removing them");
     } else {
-        parts.layers.sweep(|diff_id| marked.has_layer(diff_id))?;
+        let (swept, _) = parts.layers.sweep(|diff_id| marked.has_layer(diff_id), Instant::now() + A_DAY)?;
+        if swept > 0 {
+            parts.layers.sync_removed()?;
+        }
         parts.images.sweep_torn()?;
         let mut useless = Useless::default();
         sweep::sweep_records(parts, &marked, &mut useless)?;

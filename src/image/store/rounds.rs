@@ -3,7 +3,7 @@
 //! Where others fill the disk, it stays above the mark whatever is removed here, and there is a round every few minutes.
 //! A look at image records and holds tells whether a round can find anything that the last one did not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::space::Amount;
@@ -45,6 +45,16 @@ pub(super) struct Rounds {
     in_vain: Option<Look>,
     /// When a round last freed what pulls had left, and no more.
     only_leftovers: Option<Instant>,
+    /// What all images that nothing needs took, when it was last reckoned.
+    idle: Option<Idle>,
+}
+
+/// What images take together.
+#[derive(Debug)]
+struct Idle {
+    images: BTreeSet<Digest>,
+    needed: BTreeSet<Digest>,
+    bytes: u64,
 }
 
 impl Rounds {
@@ -69,6 +79,18 @@ impl Rounds {
         self.only_leftovers.is_some_and(|at| now.duration_since(at) < TRIED_AGAIN)
     }
 
+    /// Bytes of what nothing needs, if these are the images, and these the needed ones, of the last time: an image of one name
+    /// has the same layers.
+    pub(super) fn idle_bytes(&self, images: &BTreeSet<Digest>, needed: &BTreeSet<Digest>) -> Option<u64> {
+        let idle = self.idle.as_ref()?;
+        (idle.images == *images && idle.needed == *needed).then_some(idle.bytes)
+    }
+
+    /// Notes what was reckoned.
+    pub(super) fn measured(&mut self, images: BTreeSet<Digest>, needed: BTreeSet<Digest>, bytes: u64) {
+        self.idle = Some(Idle { images, needed, bytes });
+    }
+
     /// Notes how a round ended that saw this: whether it swept, and how many images and objects it removed.
     pub(super) fn ended(&mut self, look: Look, swept: bool, (images, objects): (usize, u64), now: Instant) {
         if swept {
@@ -86,6 +108,18 @@ mod tests {
     fn look(idle: &[(&str, bool)], bytes: u64) -> Look {
         let idle = idle.iter().map(|(name, recent)| (Digest::of(name.as_bytes()), *recent)).collect();
         Look { idle, leftovers: false, excess: Amount { bytes, inodes: 0 } }
+    }
+
+    #[test]
+    fn what_is_idle_is_reckoned_once() {
+        let set =
+            |names: &[&str]| names.iter().map(|name| Digest::of(name.as_bytes())).collect::<BTreeSet<_>>();
+        let mut rounds = Rounds::default();
+        assert_eq!(rounds.idle_bytes(&set(&[]), &set(&[])), None);
+        rounds.measured(set(&["a", "b"]), set(&["a"]), 7);
+        assert_eq!(rounds.idle_bytes(&set(&["a", "b"]), &set(&["a"])), Some(7));
+        assert_eq!(rounds.idle_bytes(&set(&["a", "b"]), &set(&["b"])), None);
+        assert_eq!(rounds.idle_bytes(&set(&["a", "b", "c"]), &set(&["a"])), None);
     }
 
     #[test]

@@ -24,22 +24,47 @@ pub(super) struct Shared {
     pub(super) room: Amount,
 }
 
-/// The objects of these images, group by group. Blocking: reads the records of all their layers.
+/// Who has which objects and layers.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    /// Every object is in one of these.
+    pub(super) groups: Vec<Shared>,
+    /// The layers that have objects.
+    pub(super) layers: Vec<SharedLayer>,
+}
+
+/// A layer that some images have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct SharedLayer {
+    /// Which of the images, in their order.
+    pub(super) images: Vec<usize>,
+    /// Bytes of its files, each as often as it names it.
+    pub(super) bytes: u64,
+}
+
+/// The objects of these images, group by group, and their layers. Blocking: reads the records of all their layers.
 ///
 /// # Errors
 /// Those of reading records.
-pub(super) fn shared(contents: Contents<'_>, records: &[&ImageRecord]) -> Result<Vec<Shared>, StoreError> {
+pub(super) fn shared(contents: Contents<'_>, records: &[&ImageRecord]) -> Result<Sharing, StoreError> {
     let mut groups = Groups::default();
     let mut images: Vec<Vec<usize>> = Vec::new();
+    let mut layers: Vec<SharedLayer> = Vec::new();
     contents.each_object_of_all(records, |source, digest, size| {
         // One without objects was not seen.
         if images.len() <= source.number {
             images.resize(source.number, Vec::new());
             images.push(source.images.clone());
+            if source.is_layer {
+                layers.push(SharedLayer { images: source.images.clone(), bytes: 0 });
+            }
+        }
+        if let (true, Some(layer)) = (source.is_layer, layers.last_mut()) {
+            layer.bytes = layer.bytes.saturating_add(size);
         }
         groups.add(source.number, digest, size);
     })?;
-    Ok(groups.resolve(&images))
+    Ok(Sharing { groups: groups.resolve(&images), layers })
 }
 
 /// The sources of objects, as lists that share their beginnings.

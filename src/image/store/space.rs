@@ -40,11 +40,7 @@ impl Space {
 
     /// What must go so that at most `percent` are used, of bytes and of inodes.
     pub(super) fn excess(&self, percent: u8) -> Amount {
-        let over = |total: u64, used: u64| {
-            // In 128 bits: the product of a large disk's bytes and a percentage passes 64.
-            let allowed = u128::from(total) * u128::from(percent) / 100;
-            used.saturating_sub(u64::try_from(allowed).unwrap_or(u64::MAX))
-        };
+        let over = |total: u64, used: u64| used.saturating_sub(allowed(total, percent));
         Amount {
             bytes: over(self.total.bytes, self.used.bytes),
             inodes: over(self.total.inodes, self.used.inodes),
@@ -79,6 +75,18 @@ impl Space {
         Self { used, ..self }
     }
 
+    /// The bytes that may be written, where `min_free` percent are left to others.
+    pub(super) fn spare(&self, min_free: u8) -> u64 {
+        let percent = 100_u8.saturating_sub(min_free);
+        allowed(self.total.bytes, percent).saturating_sub(self.used.bytes)
+    }
+
+    /// The same filesystem with nothing on it.
+    #[must_use]
+    pub(super) fn emptied(self) -> Self {
+        Self { used: Amount::default(), ..self }
+    }
+
     /// The bytes that are left.
     pub fn free(&self) -> u64 {
         self.total.bytes.saturating_sub(self.used.bytes)
@@ -88,6 +96,11 @@ impl Space {
     pub fn exceeds(&self, percent: u8) -> bool {
         self.excess(percent) != Amount::default()
     }
+}
+
+/// So many percent of a total. In 128 bits: the product of a large disk's bytes and a percentage passes 64.
+fn allowed(total: u64, percent: u8) -> u64 {
+    u64::try_from(u128::from(total) * u128::from(percent) / 100).unwrap_or(u64::MAX)
 }
 
 /// The room that is left on a store's filesystem beyond what pulls leave to others.

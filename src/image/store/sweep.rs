@@ -1,9 +1,9 @@
 //! The sweep: removing what no image needs.
 //!
-//! Everything is read and listed beside pulls and publishes. Removing needs that nothing is noted in a hold, for
-//! [`SLICE`] at a time, so that a publish never waits longer than that. Each slice first marks what has come into use
-//! since the one before, and reads no more than that. The first one removes layer records; a record that comes later is
-//! marked. So objects go only once no record names them, and a crash in between leaves no record without its objects.
+//! Everything is read and listed beside pulls and publishes. Removing needs that nothing is noted in a hold, for a
+//! [`Slice`] at a time. Each slice first marks what has come into use since the one before, and reads no more than that. The
+//! first ones remove layer records; a record that comes later is marked. So objects go only once no record names them, and a
+//! crash in between leaves no record without its objects.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -15,15 +15,11 @@ use super::markers::Markers;
 use super::mounted::MountedImages;
 use super::parts::Parts;
 use super::parts::objects::StoredObjects;
+use super::slice::Slice;
 use super::useless::Useless;
 use super::{Store, StoreError};
 use crate::image::verity::VerityDigest;
 use crate::oci::digest::Digest;
-
-/// How long the store is taken at a time.
-const SLICE: Duration = Duration::from_millis(30);
-/// How long others get it in between: a pull notes each object, and goes on at half its speed.
-const PAUSE: Duration = Duration::from_millis(30);
 
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,29 +72,41 @@ impl Store {
         let (mut swept, mut layers_are_swept) = (Swept::default(), false);
         loop {
             let all = self.store_lock.exclusive(self.patience)?;
+            let slice = Slice::begin();
             marked.add_all(parts, grace, mounted)?;
             if layers_are_swept {
                 marked.add_new_layers(parts)?;
+                let end = slice.end();
+                useless.remove_until(end);
+                if !useless.is_empty() {
+                    sweep_records(parts, &marked, &mut useless)?;
+                }
+                while let Some(digest) = rest.next_if(|_| Instant::now() < end) {
+                    // It may have come into use since it was listed.
+                    if !marked.has_object(&digest) {
+                        sweep_object(&parts.objects, &digest, &mut swept)?;
+                    }
+                }
+                if rest.peek().is_none() && useless.is_empty() {
+                    remove_leftovers(&self.disk, parts)?;
+                    break;
+                }
+                drop(all);
             } else {
-                swept.layers = parts.layers.sweep(|diff_id| marked.has_layer(diff_id))?;
-                parts.images.sweep_torn()?;
-                layers_are_swept = true;
-            }
-            let end = Instant::now() + SLICE;
-            useless.remove_until(end);
-            sweep_records(parts, &marked, &mut useless)?;
-            while let Some(digest) = rest.next_if(|_| Instant::now() < end) {
-                // It may have come into use since it was listed.
-                if !marked.has_object(&digest) {
-                    sweep_object(&parts.objects, &digest, &mut swept)?;
+                let (removed, none_left) =
+                    parts.layers.sweep(|diff_id| marked.has_layer(diff_id), slice.end())?;
+                swept.layers += removed;
+                layers_are_swept = none_left;
+                if none_left {
+                    parts.images.sweep_torn()?;
+                }
+                drop(all);
+                if none_left && swept.layers > 0 {
+                    // Before any of their objects goes.
+                    parts.layers.sync_removed()?;
                 }
             }
-            if rest.peek().is_none() && useless.is_empty() {
-                remove_leftovers(&self.disk, parts)?;
-                break;
-            }
-            drop(all);
-            std::thread::sleep(PAUSE);
+            slice.pause();
         }
         forget_writers(parts.objects.markers(), &lock)?;
         parts.holds.remove(&dead).map(|()| swept)

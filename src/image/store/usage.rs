@@ -1,12 +1,7 @@
 //! What images take on disk, alone and together. One pass over the layer records.
 
-use std::collections::{BTreeSet, HashMap};
-
 use serde::Serialize;
 
-use super::contents::Contents;
-use super::parts::images::Images;
-use super::space::Amount;
 use super::{ImageRecord, Store, StoreError, sharing};
 use crate::oci::digest::Digest;
 
@@ -53,7 +48,7 @@ impl Store {
         let unused = |record: &&ImageRecord| ImageUsage { manifest: record.key(), total: 0, alone: 0 };
         let mut usages: Vec<ImageUsage> = records.iter().map(unused).collect();
         let mut saved = 0_u64;
-        for group in sharing::shared(self.parts.contents(), &records)? {
+        for group in sharing::shared(self.parts.contents(), &records)?.groups {
             saved += group.bytes * (group.images.len() as u64).saturating_sub(1);
             let alone = if group.images.len() == 1 { group.bytes } else { 0 };
             for image in group.images {
@@ -66,30 +61,4 @@ impl Store {
         let (objects, allocated) = self.parts.objects.total()?;
         Ok(Usage { images: usages, objects, allocated, saved })
     }
-}
-
-/// What each image that is not `needed` frees when it goes after all those used less recently: the
-/// objects that neither a needed image nor one used more recently has. No other collection runs.
-pub(super) fn frees(
-    images: &Images,
-    contents: Contents<'_>,
-    needed: &BTreeSet<Digest>,
-) -> Result<HashMap<Digest, Amount>, StoreError> {
-    let (keep, go): (Vec<_>, Vec<_>) = images
-        .list()?
-        .images
-        .into_iter()
-        .map(|image| image.record)
-        .partition(|record| needed.contains(&record.key()));
-    // From the images that stay longest to the first that goes: an object counts where it is seen first.
-    let ordered: Vec<&ImageRecord> = keep.iter().chain(go.iter().rev()).collect();
-    let mut frees: HashMap<Digest, Amount> =
-        ordered.iter().map(|record| (record.key(), Amount::default())).collect();
-    for group in sharing::shared(contents, &ordered)? {
-        let first = group.images.first().and_then(|first| ordered.get(*first));
-        if let Some(amount) = first.and_then(|record| frees.get_mut(&record.key())) {
-            *amount += group.room;
-        }
-    }
-    Ok(frees)
 }

@@ -56,6 +56,8 @@ pub(crate) struct PublishSpec {
     pub mode: AccessMode,
     /// The integrity level that the mount must reach.
     pub least: Integrity,
+    /// The namespace of the pod, if it is known.
+    pub namespace: Option<String>,
 }
 
 /// One step of a plan.

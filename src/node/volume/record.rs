@@ -121,6 +121,9 @@ pub struct PublishedTarget {
     /// The integrity level that was demanded of the mount.
     #[serde(default)]
     pub least: Integrity,
+    /// The namespace of the pod, as far as kubelet says it. For people only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 /// The image to which a volume is pinned.

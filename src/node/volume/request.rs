@@ -69,6 +69,7 @@ impl VolumeRequest {
             noexec: self.noexec(),
             mode: self.access.mode,
             least,
+            namespace: self.identity.pod.namespace(),
         }
     }
 }

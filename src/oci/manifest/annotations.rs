@@ -9,7 +9,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 /// Annotations that something is made of: names in layouts, seals, what describes something else, and where the files of
 /// artifacts lie. Whoever reads another one adds it here.
-const KEPT: [&str; 12] = [
+const KEPT: [&str; 13] = [
     "org.opencontainers.image.ref.name",
     "org.opencontainers.image.title",
     "composefs.merged.erofs.v1.fsverity-sha256-12",
@@ -22,11 +22,14 @@ const KEPT: [&str; 12] = [
     "org.cncf.model.file.metadata+json",
     "org.cnai.model.filepath",
     "org.cnai.model.file.metadata+json",
+    UNPACKED_SIZE,
 ];
 
 /// Beginnings of names that describe how a layer is compressed. They are long, so that many of them need many bytes.
 const KEPT_BEGINNINGS: [&str; 3] = [ZSTD_CHUNKED, OLD_ZSTD_CHUNKED, "containerd.io/snapshot/stargz/"];
 
+/// Bytes of a layer's tar archive, in decimal digits, as eStargz's builders state them (stargz-snapshotter, docs/estargz.md).
+pub(super) const UNPACKED_SIZE: &str = "io.containers.estargz.uncompressed-size";
 /// The beginning of the names by which zstd:chunked layers are described.
 pub(super) const ZSTD_CHUNKED: &str = "io.github.containers.zstd-chunked.";
 /// The same, by older tools such as Debian 12's.

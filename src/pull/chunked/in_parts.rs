@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::attempt::Attempt;
 use super::search;
-use super::settings::ReuseFrom;
 use super::words::{Given, Parted, Stop, Tables};
 use crate::image::chunked::Positions;
 use crate::oci::manifest::{LayerCompression, LayerForm};
@@ -27,7 +26,7 @@ impl LayerFetcher {
         let (LayerForm::Archive(LayerCompression::Zstd), Some(claimed)) = (part.form, part.claimed) else {
             return whole(Tables::None);
         };
-        if self.partial.from == ReuseFrom::Nothing {
+        if !self.fetches_in_parts() {
             return whole(Tables::None);
         }
         let positions = match Positions::of(&part.blob) {

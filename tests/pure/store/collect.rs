@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use composefs_csi::image::store::gc::{Amount, Policy};
 use composefs_csi::image::store::{
-    CollectRequest, Held, Measure, Mounted, Options, PinNote, Space, Store, StoreError,
+    Cause, CollectRequest, Held, Measure, Mounted, Options, PinNote, Removal, Space, Store, StoreError,
 };
 use composefs_csi::oci::digest::Digest;
 
@@ -137,7 +137,7 @@ fn an_image_that_was_used_in_the_future_counts_as_used_now() {
     let record = dir.path().join("images").join(format!("{}.json", manifest("a").hex()));
     let ahead = SystemTime::now() + 100_000 * HOUR;
     std::fs::File::open(&record).unwrap().set_modified(ahead).unwrap();
-    let policy = Policy::Watermarks { high: 85, low: 80, min_age: HOUR, recent: HOUR };
+    let policy = Policy::Watermarks { high: 85, low: 80, min_age: HOUR, recent: HOUR, idle_bytes: None };
     assert!(collect(&store, policy, &[]).unwrap().images.is_empty(), "it may be in use a moment ago");
     assert!(std::fs::metadata(&record).unwrap().modified().unwrap() <= SystemTime::now());
     // It ages from now on.
@@ -171,7 +171,13 @@ fn by_watermarks_the_least_recently_used_go_and_no_more_than_needed() {
         pull(&store, name, &[&["common40960"], &[name]]).unwrap();
         used(&store, &manifest(name), hours * HOUR);
     }
-    let policy = Policy::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60), recent: HOUR };
+    let policy = Policy::Watermarks {
+        high: 85,
+        low: 80,
+        min_age: Duration::from_secs(60),
+        recent: HOUR,
+        idle_bytes: None,
+    };
     let gone = || {
         let gone = collect(&store, policy, &[]).unwrap().images;
         gone.iter().map(|record| record.manifest).collect::<Vec<_>>()
@@ -204,6 +210,106 @@ fn by_watermarks_the_least_recently_used_go_and_no_more_than_needed() {
     check(&store);
 }
 
+/// Four images of ten blocks of their own, two of their composefs image, and ten blocks that all share.
+fn four_images(store: &Store) {
+    for (hours, name) in [(4, "a40960"), (3, "b40960"), (2, "c40960"), (1, "d40960")] {
+        pull(store, name, &[&["common40960"], &[name]]).unwrap();
+        used(store, &manifest(name), hours * HOUR);
+    }
+}
+
+#[test]
+fn what_nothing_needs_takes_no_more_than_it_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = Arc::new(AtomicU64::new(0));
+    let store = Store::open(dir.path(), small_disk(&base)).unwrap();
+    four_images(&store);
+    store.pin(&manifest("d40960"), &PinNote::default()).unwrap();
+    let policy = |blocks: u64| Policy::Watermarks {
+        high: 99,
+        low: 99,
+        min_age: Duration::from_secs(60),
+        recent: HOUR,
+        idle_bytes: Some(blocks * 4096),
+    };
+    let round = |blocks| collect(&store, policy(blocks), &[]).unwrap();
+    let gone = |blocks| round(blocks).images.iter().map(|record| record.manifest).collect::<Vec<_>>();
+    // What they share with the pinned one does not count.
+    assert!(gone(36).is_empty());
+    let first = round(35);
+    assert_eq!(first.images.iter().map(|record| record.manifest).collect::<Vec<_>>(), [manifest("a40960")]);
+    let [Removal { cause, idle_seconds, frees_bytes, refetch_bytes }] = first.removals[..] else {
+        panic!("{first:?}")
+    };
+    assert_eq!((cause, frees_bytes, refetch_bytes), (Cause::Surplus, 12 * 4096, 40_960));
+    assert!((4 * 3600..5 * 3600).contains(&idle_seconds) && !first.above_mark);
+    assert!(gone(24).is_empty(), "two are left");
+    // One that is young counts and stays.
+    store.images().touch(&manifest("c40960")).unwrap();
+    assert_eq!(gone(0), [manifest("b40960")]);
+    assert!(gone(0).is_empty());
+    // In use, it counts no more; out of use it does.
+    used(&store, &manifest("c40960"), HOUR);
+    write_volume(&store, "v.json", &manifest("c40960"));
+    assert!(gone(0).is_empty());
+    std::fs::remove_file(store.volumes().directory().join("v.json")).unwrap();
+    assert_eq!(gone(0), [manifest("c40960")]);
+    check(&store);
+    assert_eq!(names(&store), [manifest("d40960")]);
+}
+
+#[test]
+fn room_for_a_pull_is_made_of_what_may_go_and_no_more_of_it_than_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = Arc::new(AtomicU64::new(0));
+    let store = Store::open(dir.path(), small_disk(&base)).unwrap();
+    four_images(&store);
+    let spare = store.spare().unwrap() / 4096;
+    assert_eq!((spare, store.capacity().unwrap() / 4096), (100 - 58, 100));
+    let policy = Policy::Watermarks { high: 85, low: 80, min_age: HOUR / 2, recent: HOUR, idle_bytes: None };
+    let make = |blocks: u64| {
+        let made = store.make_room(blocks * 4096, &policy, &|| Ok(Mounted::default())).unwrap();
+        (made.images.iter().map(|record| record.manifest).collect::<Vec<_>>(), made.above_mark)
+    };
+    assert_eq!(make(spare), (vec![], false));
+    assert_eq!(make(spare + 1), (vec![manifest("a40960")], false));
+    assert_eq!(store.spare().unwrap() / 4096, spare + 12);
+    assert_eq!(make(spare + 12), (vec![], false));
+    // What was used of late goes only if that is enough.
+    used(&store, &manifest("d40960"), HOUR * 3 / 4);
+    assert_eq!(make(101), (vec![manifest("b40960"), manifest("c40960")], true));
+    assert_eq!(make(100), (vec![manifest("d40960")], false));
+    check(&store);
+    assert!(all_objects(dir.path()).is_empty());
+}
+
+#[test]
+fn what_frees_little_for_what_would_be_fetched_again_goes_after_what_frees_much() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = Arc::new(AtomicU64::new(0));
+    let store = Store::open(dir.path(), small_disk(&base)).unwrap();
+    pull(&store, "kept", &[&["common40960", "x"]]).unwrap();
+    store.pin(&manifest("kept"), &PinNote::default()).unwrap();
+    // The files of another image, in a layer of its own.
+    pull(&store, "alike", &[&["common40960", "y"]]).unwrap();
+    pull(&store, "other", &[&["other40960"]]).unwrap();
+    pull(&store, "ancient", &[&["common40960", "z"]]).unwrap();
+    for (name, hours) in [("alike", 7), ("other", 4), ("ancient", 24)] {
+        used(&store, &manifest(name), hours * HOUR);
+    }
+    let policy = |low| Policy::Watermarks { high: low, low, min_age: HOUR, recent: HOUR, idle_bytes: None };
+    let used_blocks = store.space().unwrap().used.bytes / 4096;
+    base.store(85 - used_blocks, SeqCst);
+    let gone = collect(&store, policy(84), &[]).unwrap();
+    let order: Vec<_> = gone.images.iter().map(|record| record.manifest).collect();
+    assert_eq!(order, [manifest("ancient")], "long unused, it goes whatever it frees");
+    let freed = store.space().unwrap().used.bytes / 4096;
+    let gone = collect(&store, policy(u8::try_from(freed - 1).unwrap()), &[]).unwrap();
+    let order: Vec<_> = gone.images.iter().map(|record| record.manifest).collect();
+    assert_eq!(order, [manifest("other")], "{:?}", gone.removals);
+    check(&store);
+}
+
 #[test]
 fn where_others_fill_the_disk_what_was_used_of_late_stays_and_nothing_is_read_in_vain() {
     let dir = tempfile::tempdir().unwrap();
@@ -214,7 +320,13 @@ fn where_others_fill_the_disk_what_was_used_of_late_stays_and_nothing_is_read_in
         used(&store, &manifest(name), hours * HOUR + Duration::from_secs(90));
     }
     base.store(95, SeqCst);
-    let policy = Policy::Watermarks { high: 85, low: 80, min_age: Duration::from_secs(60), recent: HOUR };
+    let policy = Policy::Watermarks {
+        high: 85,
+        low: 80,
+        min_age: Duration::from_secs(60),
+        recent: HOUR,
+        idle_bytes: None,
+    };
     let round = || collect(&store, policy, &[]);
     let gone = round().unwrap();
     assert_eq!(gone.images.iter().map(|image| image.manifest).collect::<Vec<_>>(), [manifest("old")]);
@@ -254,8 +366,8 @@ fn the_mount_table_is_read_when_nobody_can_mount() {
         Ok(Mounted::default())
     };
     store.collect(&CollectRequest { policy: EVERYTHING, mounted: &mounted, dry_run: false }).unwrap();
-    // Beside publishes, for the plan and for what is to be read; and alone before anything goes.
-    assert_eq!(nobody_can.into_inner(), [false, true, false, true]);
+    // Beside publishes, for the plan and for what is to be read; and alone before any image, layer or object goes.
+    assert_eq!(nobody_can.into_inner(), [false, true, false, true, true]);
 }
 
 #[test]
@@ -329,8 +441,13 @@ fn a_damaged_image_that_a_volume_shows_stops_every_collection_until_it_is_back()
     };
     std::fs::write(&volume, record(BOOT)).unwrap();
     store.remove_damaged(&BTreeSet::from([shown.image])).unwrap();
-    let watermarks =
-        Policy::Watermarks { high: 85, low: 80, min_age: Duration::ZERO, recent: Duration::ZERO };
+    let watermarks = Policy::Watermarks {
+        high: 85,
+        low: 80,
+        min_age: Duration::ZERO,
+        recent: Duration::ZERO,
+        idle_bytes: None,
+    };
     for policy in [EVERYTHING, watermarks] {
         let refused = collect(&store, policy, &[shown.image]).unwrap_err();
         assert!(

@@ -202,3 +202,43 @@ fn each_sort_of_damage_is_found() {
         assert!(checked.findings.iter().all(|finding| !finding.remedy.is_empty()));
     }
 }
+
+#[test]
+fn what_the_pods_of_each_namespace_keep() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let common: &[&str] = &["common9000"];
+    for (name, own) in [("a", "a1000"), ("b", "b2000"), ("pinned", "p3000"), ("idle", "i4000")] {
+        pull(&store, name, &[common, &[own]]).unwrap();
+    }
+    let image = content("a-image").len() as u64;
+    store.pin(&manifest("pinned"), &PinNote::default()).unwrap();
+    let volume = |file: &str, image: &str, targets: &str| {
+        let record = format!(
+            r#"{{"format":1,"volume_id":"{file}","image":"{}","targets":{targets}}}"#,
+            manifest(image)
+        );
+        std::fs::write(store.volumes().directory().join(format!("{file}.json")), record).unwrap();
+    };
+    let keepers = || store.keepers(&|| Ok(Mounted::default())).unwrap();
+    assert_eq!((keepers().namespaces, keepers().others), (vec![], 9000 + 3000 + image));
+    volume("1", "a", r#"[{"path":"/a","namespace":"shop"},{"path":"/b","namespace":"shop"}]"#);
+    volume("2", "b", r#"[{"path":"/c","namespace":"lab"}]"#);
+    volume("3", "a", r#"[{"path":"/d","namespace":"shop"}]"#);
+    let found = keepers();
+    let [lab, shop] = &found.namespaces[..] else { panic!("{found:?}") };
+    assert_eq!((lab.namespace.as_deref(), lab.volumes, lab.images), (Some("lab"), 1, 1));
+    assert_eq!((shop.namespace.as_deref(), shop.volumes, shop.images), (Some("shop"), 2, 1));
+    assert_eq!((lab.total, lab.alone), (9000 + 2000 + image, 2000 + image));
+    assert_eq!((shop.total, shop.alone, shop.shared()), (9000 + 1000 + image, 1000 + image, 9000));
+    assert_eq!((found.others, found.idle), (3000 + image, 4000 + image));
+    // Two namespaces show the same image; a record of an earlier release, and a staged volume, do not say whose.
+    volume("4", "a", r#"[{"path":"/e","namespace":"lab"}]"#);
+    volume("5", "idle", r#"[{"path":"/f"}]"#);
+    volume("6", "idle", "[]");
+    let found = keepers();
+    let [unknown, lab, shop] = &found.namespaces[..] else { panic!("{found:?}") };
+    assert_eq!((unknown.namespace.as_deref(), unknown.volumes, unknown.alone), (None, 2, 4000 + image));
+    assert_eq!((lab.images, shop.alone), (2, 0));
+    assert_eq!(found.idle, 0);
+}

@@ -279,6 +279,7 @@ impl Node {
                     low: 80,
                     min_age: Duration::ZERO,
                     recent: Duration::ZERO,
+                    idle_bytes: None,
                 });
             }
             Act::Pull(_) | Act::Pin(_) | Act::Advance(_) | Act::Abort(_) => {}

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::MaybeUninit;
 use std::path::Path;
+use std::time::Duration;
 
-use composefs_csi::image::store::{ImageRecord, Store};
+use composefs_csi::image::store::{ImageRecord, Options, PinNote, Steps, Store};
 use composefs_csi::image::verity::VerityDigest;
 use rustix::fs::inotify;
 
@@ -79,6 +80,44 @@ fn a_layer_that_images_share_is_read_once() {
         let owners: BTreeSet<_> = examined.damaged[&shared].1.iter().collect();
         assert_eq!(owners.len(), IMAGES);
     });
+}
+
+/// A sweep marks anew in each of its slices, while publishes wait.
+#[test]
+fn the_slices_of_a_sweep_read_only_what_has_changed() {
+    const GARBAGE: usize = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, records) = filled(dir.path());
+    for number in 0..20 {
+        let record = format!(r#"{{"format":1,"image":"{}"}}"#, records[0].manifest);
+        std::fs::write(store.volumes().directory().join(format!("{number}.json")), record).unwrap();
+        store.pin(&records[number].manifest, &PinNote::default()).unwrap();
+    }
+    // Each takes a slice.
+    let steps = Steps::new(|step| {
+        if step == "remove an object of" {
+            std::thread::sleep(Duration::from_millis(6));
+        }
+        Ok(())
+    });
+    let sweeper = Store::open(dir.path(), Options { steps, ..options(BOOT) }).unwrap();
+    for directory in ["images", "volumes", "pins", "layers"] {
+        let hold = store.hold();
+        for number in 0..GARBAGE {
+            let content = format!("garbage {directory} {number} ").repeat(100);
+            store.objects().under(&hold).unwrap().put(content.as_bytes()).unwrap();
+        }
+        drop(hold);
+        // What was changed a moment ago is looked at again.
+        std::thread::sleep(Duration::from_millis(300));
+        let mut opened = opened(&dir.path().join(directory), || {
+            assert_eq!(sweep(&sweeper, Duration::ZERO).unwrap().objects, GARBAGE as u64);
+        });
+        // The directory itself.
+        assert!(opened.remove("").unwrap_or(0) < GARBAGE, "{directory} is listed in each slice");
+        assert!(opened.len() >= 20, "{directory}: {opened:?}");
+        assert!(opened.values().all(|count| *count <= 2), "{directory}: {opened:?}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +76,11 @@ impl FirstDigests {
 
     pub(in crate::image::store) fn new(disk: &Disk, key: &NodeKey) -> Self {
         Self { disk: disk.clone(), key: key.clone(), directory: disk.root().join(Self::DIRECTORY) }
+    }
+
+    /// Where they are.
+    pub(in crate::image::store) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Compares a composefs image of `manifest` with its first build, or records it as the first. A build by other rules

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -142,6 +142,11 @@ impl Images {
             }
         }
         Ok(found)
+    }
+
+    /// Where they are.
+    pub(in crate::image::store) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Notes that the image is used now; the least recently used go first when space runs out.

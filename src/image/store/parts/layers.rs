@@ -20,7 +20,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use blobs::BlobLinks;
 pub use entries::{LayerEntries, LayerSize};
@@ -141,6 +141,11 @@ impl Layers {
         }
     }
 
+    /// Where the staged records of this boot are, and the synced ones.
+    pub(in crate::image::store) fn directories(&self) -> [&Path; 2] {
+        [&self.staging, &self.kept]
+    }
+
     /// Whether there is a record, synced or staged.
     pub(in crate::image::store) fn contains(&self, diff_id: &Digest) -> Result<bool, StoreError> {
         Ok(self.path(diff_id)?.is_some())
@@ -210,25 +215,35 @@ impl Layers {
         self.blobs.sweep(useless, has_layer)
     }
 
-    /// Removes the records, staged or synced, that are not `marked`. Returns how many went. Needs the store's exclusive
-    /// lock.
-    pub(in crate::image::store) fn sweep(&self, marked: impl Fn(&Digest) -> bool) -> Result<u64, StoreError> {
+    /// Removes records, staged or synced, that are not `marked`, until `end`, to be followed by [`Layers::sync_removed`]. Returns
+    /// how many went, and whether none is left. Needs the store's exclusive lock.
+    pub(in crate::image::store) fn sweep(
+        &self,
+        marked: impl Fn(&Digest) -> bool,
+        end: Instant,
+    ) -> Result<(u64, bool), StoreError> {
         let mut swept = 0;
-        for directory in [&self.staging, &self.kept] {
-            let mut removed = 0;
+        for directory in self.directories() {
             for name in self.disk.files(directory, is_record)? {
                 // One that was put aside stays, for the operator to find out where it comes from.
-                if digest_of(&name, "").is_some_and(|diff_id| !marked(&diff_id)) {
-                    removed += u64::from(self.disk.remove(&directory.join(name))?);
+                if digest_of(&name, "").is_none_or(|diff_id| marked(&diff_id)) {
+                    continue;
                 }
-            }
-            if removed > 0 {
-                // A layer that came back after a power cut would name objects that did not.
-                self.disk.sync_directory(directory)?;
-                swept += removed;
+                // At least one each time.
+                if swept > 0 && Instant::now() >= end {
+                    return Ok((swept, false));
+                }
+                swept += u64::from(self.disk.remove(&directory.join(name))?);
             }
         }
-        Ok(swept)
+        Ok((swept, true))
+    }
+
+    /// Makes the absence of removed records survive a power cut: a layer that came back would name objects that did not.
+    pub(in crate::image::store) fn sync_removed(&self) -> Result<(), StoreError> {
+        // A boot in which nothing was pulled has no directory of staged ones.
+        let directories = self.directories().into_iter().filter(|directory| directory.is_dir());
+        directories.into_iter().try_for_each(|directory| self.disk.sync_directory(directory))
     }
 
     /// Removes the records that name any of `objects`, and those that cannot be read; durably. Needs the store's

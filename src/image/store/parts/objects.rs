@@ -140,6 +140,14 @@ impl StoredObjects {
         &self.markers
     }
 
+    /// Bytes allocated for all objects. Blocking, one statx(2) per object.
+    ///
+    /// # Errors
+    /// Those of reading directories.
+    pub fn bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.total()?.1)
+    }
+
     /// How many objects there are, and the bytes allocated for them. Blocking, one statx(2) per object.
     pub(in crate::image::store) fn total(&self) -> Result<(u64, u64), StoreError> {
         let (mut count, mut bytes) = (0, 0);

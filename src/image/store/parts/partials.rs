@@ -102,6 +102,12 @@ impl Partials {
         Ok(Some((partial, have)))
     }
 
+    /// Bytes of a blob that are here for its next pull, as the file's disk space tells; nothing where there is no file.
+    pub fn received(&self, of: PartialOf<'_>) -> u64 {
+        let path = self.disk.root().join(Self::DIRECTORY).join(&self.boot_id).join(name_of(of));
+        fs::symlink_metadata(path).map_or(0, |found| allocated(&found).min(of.size))
+    }
+
     /// Removes what nobody may go on with any more: files of other boots, and those that have been idle for so long that
     /// they are not kept. Returns their disk space in bytes. Blocking.
     ///

@@ -1,6 +1,6 @@
 //! Pins: `pins/<manifest hex>`, a file for each image that the operator keeps. It says why and how long.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,11 @@ impl Pins {
 
     pub(in crate::image::store) fn new(disk: &Disk) -> Self {
         Self { disk: disk.clone(), directory: disk.root().join(Self::DIRECTORY) }
+    }
+
+    /// Where they are.
+    pub(in crate::image::store) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Keeps the image until the note's end or [`Pins::remove`], whatever happens; durably. `image` was read after it was

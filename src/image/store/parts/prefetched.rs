@@ -5,7 +5,7 @@
 //! all the same: their names say which.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
@@ -58,6 +58,11 @@ impl Prefetched {
 
     pub(in crate::image::store) fn new(disk: &Disk) -> Self {
         Self { disk: disk.clone(), directory: disk.root().join(Self::DIRECTORY) }
+    }
+
+    /// Where they are.
+    pub(in crate::image::store) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Keeps the image until [`Prefetched::remove`], durably; `target` is what the wish was resolved to. The image was read

@@ -1,5 +1,6 @@
 //! What the store reads of volume records: `volumes/*.json`. They are written by the node (`node::volume`).
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -25,6 +26,28 @@ pub(in crate::image::store) struct VolumeImage {
     #[serde(default)]
     pub(in crate::image::store) earlier: Vec<VolumeMember>,
     boot: Option<String>,
+    /// Where it is published.
+    #[serde(default)]
+    targets: Vec<VolumeTarget>,
+}
+
+/// Where a volume is published.
+#[derive(Deserialize)]
+struct VolumeTarget {
+    /// The namespace of the pod. Records of earlier releases do not say.
+    #[serde(default)]
+    namespace: Option<String>,
+}
+
+impl VolumeImage {
+    /// The namespaces for whose pods it is published; `None` where that is not known, as of a volume that is only staged.
+    pub(in crate::image::store) fn namespaces(&self) -> BTreeSet<Option<&str>> {
+        let mut named: BTreeSet<_> = self.targets.iter().map(|target| target.namespace.as_deref()).collect();
+        if named.is_empty() {
+            named.insert(None);
+        }
+        named
+    }
 }
 
 /// One of the images that a volume's image is made of, or one that it has shown.

@@ -50,6 +50,7 @@ pub(crate) fn publish(want: &PublishSpec, image: PinnedImage, seen: &Observed) -
         noexec: want.noexec,
         mode: want.mode,
         least: want.least,
+        namespace: want.namespace.clone(),
     });
     let was_shown = seen.mounted.as_ref().is_some_and(|found| record.has_shown(&found.image));
     let mut steps = vec![Step::Record(Box::new(record))];

@@ -120,6 +120,7 @@ mod tests {
             noexec: false,
             mode: AccessMode::SingleNodeSingleWriter,
             least: Integrity::Fetch,
+            namespace: None,
         });
         record
     }
@@ -167,6 +168,7 @@ mod tests {
             noexec: false,
             mode: AccessMode::SingleNodeSingleWriter,
             least: Integrity::Fetch,
+            namespace: None,
         };
         let mounted = MountSpec { image: VerityDigest([1; 32]), path: "".into(), noexec: false, upper: None };
         let mut seen = Observed {

@@ -63,6 +63,7 @@ impl Node {
             request: request(op.request),
             noexec: op.noexec,
             least: Integrity::Fetch,
+            namespace: Some("shop".to_owned()),
             mode: if op.single {
                 AccessMode::SingleNodeSingleWriter
             } else {

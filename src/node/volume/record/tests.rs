@@ -26,6 +26,7 @@ fn record(id: &VolumeId) -> VolumeRecord {
         noexec: true,
         mode,
         least: Integrity::Mount,
+        namespace: Some("shop".to_owned()),
     });
     record
 }
@@ -82,4 +83,15 @@ fn a_start_removes_what_a_killed_writer_has_left() {
     let records = Records::open(directory.path().to_owned()).unwrap();
     assert!(!left.exists());
     assert_eq!(records.read(&id).unwrap(), Some(record(&id)));
+}
+
+#[test]
+fn a_record_of_an_earlier_release_names_no_namespace() {
+    let (id, path): (VolumeId, _) = ("v".parse().unwrap(), std::path::Path::new("/r"));
+    let mut written = serde_json::to_value(record(&id)).unwrap();
+    assert_eq!(written["targets"][0]["namespace"], "shop");
+    written["targets"][0].as_object_mut().unwrap().remove("namespace");
+    let read = VolumeRecord::parse(path, written.to_string().as_bytes()).unwrap();
+    assert_eq!(read.targets[0].namespace, None);
+    assert_eq!(serde_json::to_value(&read).unwrap(), written);
 }
