@@ -10,6 +10,7 @@ pub mod http;
 mod kernel_log;
 mod key_place;
 pub mod kubernetes;
+pub mod lazy;
 pub mod node;
 pub mod plugin_socket;
 mod pod_users;

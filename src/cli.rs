@@ -144,9 +144,10 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         // Needs no store: a machine without Kubernetes has none.
         Command::Mount(args) if args.is_of_file() => image_file::mount(args, &cli, output),
         Command::Mount(args) => {
-            let MountArgs { image, target, path, noexec, platform, choice, pull_policy, .. } = args;
+            let MountArgs { image, target, path, noexec, lazy, platform, choice, pull_policy, .. } = args;
             let wanted = Wanted::parse(image, platform.as_deref())?.choosing(choice.parse()?);
-            let options = mounts::Options { path: path.clone(), noexec: *noexec, least: args.least()? };
+            let (path, least) = (path.clone(), args.least()?);
+            let options = mounts::Options { path, noexec: *noexec, least, lazy: *lazy };
             mounts::mount(&engine()?, wanted, (*pull_policy).into(), target, options, output).await
         }
         Command::Unmount { target } => match image_file::unmount(target, output)? {

@@ -32,4 +32,6 @@ mod units;
 pub mod volume;
 
 #[doc(inline)]
+pub use app::lazy::{Coming, End};
+#[doc(inline)]
 pub use app::prefetch::prefetch_alone;

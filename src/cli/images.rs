@@ -75,15 +75,9 @@ impl Wanted {
         self.ensure_watched(caller, engine, policy, output, Watch::default()).await
     }
 
-    async fn ensure_watched(
-        self,
-        caller: Caller,
-        engine: &Engine,
-        policy: PullPolicy,
-        output: Output,
-        watch: Watch,
-    ) -> anyhow::Result<Ready> {
-        let request = ImageRequest {
+    /// The request on behalf of `caller`.
+    pub(super) fn request(self, caller: Caller, policy: PullPolicy, watch: Watch) -> ImageRequest {
+        ImageRequest {
             credentials: Credentials::none(),
             caller,
             pinned: None,
@@ -92,8 +86,19 @@ impl Wanted {
             choice: self.choice,
             platform: self.platform,
             policy,
-            watch: watch.clone(),
-        };
+            watch,
+        }
+    }
+
+    async fn ensure_watched(
+        self,
+        caller: Caller,
+        engine: &Engine,
+        policy: PullPolicy,
+        output: Output,
+        watch: Watch,
+    ) -> anyhow::Result<Ready> {
+        let request = self.request(caller, policy, watch.clone());
         tokio::select! {
             // The result first: the progress future never ends by itself.
             biased;

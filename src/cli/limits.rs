@@ -41,7 +41,7 @@ pub struct LimitArgs {
     /// Bytes of the extended attributes of one file.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_XATTR_BYTES", value_name = "BYTES", default_value_t = D.xattr_bytes)]
     pub max_xattr_bytes: usize,
-    /// Inodes of an image. Building it takes about 1.7 KB of memory for each.
+    /// Inodes of an image. Building it takes some 210 bytes of memory for each.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_INODES", value_name = "N", default_value_t = D.inodes)]
     pub max_inodes: usize,
     /// Bytes of the extended attributes of an image, with equal sets counted once.
@@ -62,8 +62,8 @@ pub struct LimitArgs {
     /// than --min-transfer-rate. 0 for no limit.
     #[arg(long, global = true, env = "COMPOSEFS_CSI_MAX_LAYER_TIME", value_name = "SECONDS", default_value_t = 12 * 3600)]
     pub max_layer_time: u64,
-    /// MiB of memory that building images may take at the same time, as estimated: some 1.7 KB for each file. An image that
-    /// needs more is refused.
+    /// MiB of memory that building images may take at the same time, as estimated: 400 bytes for each file and
+    /// its names and attributes, 1 KB if images are combined. An image that needs more is refused.
     #[arg(
         long,
         global = true,

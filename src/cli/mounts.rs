@@ -11,13 +11,14 @@ use serde::Serialize;
 
 use super::args::{Level, Output};
 use super::images::Wanted;
-use super::output;
+use super::{output, progress};
 use crate::app::engine::Engine;
+use crate::app::lazy::{Coming, End};
 use crate::image::verity::VerityDigest;
 use crate::integrity::Integrity;
-use crate::node::mount::{MountSpec, Mounter as _};
+use crate::node::mount::{KernelMounter, MountSpec, Mounter as _};
 use crate::oci::digest::Digest;
-use crate::pull::{Caller, PullPolicy};
+use crate::pull::{Caller, ImageRequest, Images as _, PullPolicy, Ready, Start, Started, Watch};
 
 /// What to mount of an image, and how.
 pub struct Options {
@@ -27,6 +28,45 @@ pub struct Options {
     pub noexec: bool,
     /// The lowest accepted integrity level.
     pub least: Integrity,
+    /// Mount before the content is here.
+    pub lazy: bool,
+}
+
+/// A mount, as it is reported.
+#[derive(Serialize)]
+struct Mounted<'a> {
+    target: &'a Path,
+    manifest: Digest,
+    composefs: VerityDigest,
+    integrity: Integrity,
+    milliseconds: f64,
+    /// Bytes of its content, some of which are yet to come; `None` if all is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coming_bytes: Option<u64>,
+}
+
+impl Mounted<'_> {
+    fn show(&self, output: Output) -> anyhow::Result<()> {
+        output::show(output, self, |m| {
+            let integrity = match m.integrity {
+                Integrity::Read => "verified at every read (fs-verity)",
+                Integrity::Mount => "verified before the mount",
+                Integrity::Fetch => "verified when it was pulled",
+            };
+            let coming = m.coming_bytes.map_or_else(String::new, |bytes| {
+                format!(
+                    "\n  {} of content are coming, and files that are missing wait for theirs: let this command go on",
+                    output::bytes(bytes)
+                )
+            });
+            format!(
+                "{} shows {}\n  {integrity}, mounted in {:.1} ms{coming}",
+                m.target.display(),
+                m.manifest,
+                m.milliseconds
+            )
+        })
+    }
 }
 
 impl From<Level> for Integrity {
@@ -48,17 +88,18 @@ pub async fn mount(
     options: Options,
     output: Output,
 ) -> anyhow::Result<()> {
-    #[derive(Serialize)]
-    struct Mounted<'a> {
-        target: &'a Path,
-        manifest: Digest,
-        composefs: VerityDigest,
-        integrity: Integrity,
-        milliseconds: f64,
-    }
     let wanted = Wanted { noexec: options.noexec, ..wanted };
-    let ready = wanted.ensure_for(Caller::Mount, engine, policy, output).await?;
     let mounter = engine.mounter()?;
+    let ready = if options.lazy {
+        match start(engine, &mounter, wanted, policy, output).await? {
+            Found::Here(ready) => *ready,
+            Found::Coming(request, started) => {
+                return lazily(engine, &mounter, (*request, *started), target, options, output).await;
+            }
+        }
+    } else {
+        wanted.ensure_for(Caller::Mount, engine, policy, output).await?
+    };
     let spec = MountSpec {
         image: ready.image,
         path: options.path.unwrap_or_default(),
@@ -77,20 +118,87 @@ pub async fn mount(
         composefs: ready.image,
         integrity,
         milliseconds: started.elapsed().as_secs_f64() * 1e3,
+        coming_bytes: None,
     };
-    output::show(output, &mounted, |m| {
-        let integrity = match m.integrity {
-            Integrity::Read => "verified at every read (fs-verity)",
-            Integrity::Mount => "verified before the mount",
-            Integrity::Fetch => "verified when it was pulled",
-        };
-        format!(
-            "{} shows {}\n  {integrity}, mounted in {:.1} ms",
-            m.target.display(),
-            m.manifest,
-            m.milliseconds
-        )
-    })
+    mounted.show(output)
+}
+
+/// What there is of an image that is wanted at once.
+enum Found {
+    Here(Box<Ready>),
+    Coming(Box<ImageRequest>, Box<Started>),
+}
+
+/// Looks for what can be mounted before the content is here. An image that was not published for that is pulled whole.
+async fn start(
+    engine: &Engine,
+    mounter: &KernelMounter,
+    wanted: Wanted,
+    policy: PullPolicy,
+    output: Output,
+) -> anyhow::Result<Found> {
+    // Never something weaker in silence, and nothing is fetched for what cannot be.
+    tokio::task::block_in_place(|| mounter.can_be_lazy()).map_err(|why| {
+        anyhow::anyhow!("nothing can be mounted lazily here, because {why}; leave --lazy out")
+    })?;
+    let request = wanted.request(Caller::Mount, policy, Watch::default());
+    let why = match engine.images.start(&request).await? {
+        Start::Here(ready) => return Ok(Found::Here(ready)),
+        Start::Lazily(started) => return Ok(Found::Coming(Box::new(request), started)),
+        Start::Whole(why) => why,
+    };
+    tracing::warn!(image.reference = %request.reference, why, "the image cannot start lazily; it is pulled first");
+    let pulled = tokio::select! {
+        biased;
+        ready = engine.images.ensure(&request) => ready?,
+        () = progress::show(request.watch.clone(), output) => anyhow::bail!("progress ended before the pull"),
+    };
+    Ok(Found::Here(Box::new(pulled)))
+}
+
+/// Mounts an image whose content is not here, and brings that.
+async fn lazily(
+    engine: &Engine,
+    mounter: &KernelMounter,
+    (request, started): (ImageRequest, Started),
+    target: &Path,
+    options: Options,
+    output: Output,
+) -> anyhow::Result<()> {
+    let spec = MountSpec {
+        image: started.image.seal.digest,
+        path: options.path.unwrap_or_default(),
+        noexec: options.noexec,
+        upper: None,
+    };
+    let (manifest, bytes) = (started.manifest, started.image.object_bytes);
+    let begun = Instant::now();
+    let place = (&spec, target);
+    let coming = tokio::task::block_in_place(|| {
+        Coming::mount(&engine.images, mounter, &engine.store, request, started, place)
+    })?;
+    let mounted = Mounted {
+        target,
+        manifest,
+        composefs: spec.image,
+        integrity: mounter.level(&spec.image),
+        milliseconds: begun.elapsed().as_secs_f64() * 1e3,
+        coming_bytes: Some(bytes),
+    };
+    mounted.show(output)?;
+    let watch = coming.watch();
+    let end = tokio::select! {
+        biased;
+        end = coming.complete(&engine.images) => end?,
+        () = progress::show(watch, output) => anyhow::bail!("progress ended before the pull"),
+    };
+    match end {
+        End::Complete => tracing::info!(target: "composefs_csi::progress", "all of its content is here"),
+        End::Unmounted => {
+            tracing::info!(target: "composefs_csi::progress", "nothing shows the image any more")
+        }
+    }
+    Ok(())
 }
 
 /// `unmount TARGET`.
@@ -121,6 +229,8 @@ pub fn probe(engine: &Engine, output: Output) -> anyhow::Result<()> {
         /// Why the kernel cannot check every read, if so.
         verity_missing: Option<String>,
         mount: String,
+        /// Why images cannot be mounted lazily, if so.
+        lazy_missing: Option<String>,
     }
     let mounter = engine.mounter()?;
     let filesystem = engine.store.filesystem();
@@ -130,15 +240,17 @@ pub fn probe(engine: &Engine, output: Output) -> anyhow::Result<()> {
         integrity: mounter.capabilities().integrity(),
         verity_missing: filesystem.verity.clone().err(),
         mount: mounter.capabilities().to_string(),
+        lazy_missing: mounter.can_be_lazy().err().map(str::to_owned),
     };
     output::show(output, &probed, |p| {
         let why = p.verity_missing.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
         format!(
-            "store       {} on {}\nintegrity   {}{why}\nmounting    {}",
+            "store       {} on {}\nintegrity   {}{why}\nmounting    {}\nlazily      {}",
             p.store.display(),
             p.filesystem,
             p.integrity,
-            p.mount
+            p.mount,
+            p.lazy_missing.as_deref().map_or("yes".to_owned(), |why| format!("no: {why}"))
         )
     })
 }

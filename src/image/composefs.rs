@@ -1,10 +1,11 @@
-//! The composefs image of a tree; the only user of the `composefs` crate.
+//! The composefs image of a tree; the only user of the `composefs` crate, which reads images.
 //!
 //! An image is an EROFS filesystem of format V1. It holds the metadata and the files of up to 64 bytes. Every
 //! other file names its object by fs-verity digest, in the attributes that overlayfs reads. The same tree
-//! gives the same bytes on every machine, and the same bytes as the composefs project's own tools.
+//! gives the same bytes on every machine, and the same bytes as the composefs project's own tools
+//! ([ADR 0058](../../docs/adr/0058-an-image-writer-of-our-own.md)).
 
-mod convert;
+mod erofs;
 mod error;
 mod header;
 mod read;
@@ -12,14 +13,14 @@ mod read;
 mod tests;
 mod thread;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io::Write;
 
-use composefs::erofs::format::FormatVersion;
 use composefs::erofs::reader::collect_objects;
-use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
 use composefs::fsverity::Sha256HashValue;
 
+pub use erofs::Image;
 pub use error::ImageError;
 pub use header::{HEADER, HeaderFault, check_header};
 pub use read::each_entry;
@@ -27,9 +28,8 @@ use thread::in_own_thread;
 
 use crate::image::tree::{self, CheckedTree};
 use crate::image::verity::VerityDigest;
-use crate::sys;
 
-/// An image, and figures of its tree.
+/// An image in memory, and figures of its tree.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ImageBytes {
     /// The EROFS filesystem, a multiple of 4096 bytes.
@@ -55,23 +55,18 @@ impl fmt::Debug for ImageBytes {
     }
 }
 
-/// Writes the image of a tree. It consumes the tree, so that the two are never in memory together.
-/// The peak is about 1.7 KB for each file (a test measures it).
+/// The image of a tree in memory, for what is small. [`Image`] makes the bytes of a large one as they are written.
 ///
 /// # Errors
-/// The tree holds something that the format cannot express, or the composefs library fails.
+/// The tree holds something that the format cannot express.
 pub fn write_image(tree: CheckedTree) -> Result<ImageBytes, ImageError> {
-    let (inodes, file_bytes) = (tree.inodes(), tree.file_bytes());
-    let bytes = in_own_thread(move || {
-        let converted = convert::filesystem(&tree)?;
-        // It must not be in memory while the image is written.
-        drop(tree);
-        sys::release_free_memory();
-        let valid = ValidatedFileSystem::new(converted)
-            .map_err(|error| ImageError::Unsupported { reason: format!("{error:#}") })?;
-        Ok(mkfs_erofs_versioned(&valid, FormatVersion::V1))
-    })?;
-    Ok(ImageBytes { bytes, inodes, file_bytes })
+    let image = Image::of(tree)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(image.size()).unwrap_or_default());
+    let Ok(()) = image.each_piece(|piece| {
+        bytes.extend_from_slice(piece);
+        Ok::<_, Infallible>(())
+    });
+    Ok(ImageBytes { bytes: bytes.into(), inodes: image.inodes(), file_bytes: image.file_bytes() })
 }
 
 /// Writes the text form of a tree (composefs-dump(5)), in order of paths.
@@ -99,7 +94,7 @@ pub fn list_objects(image: &[u8]) -> Result<Vec<VerityDigest>, ImageError> {
         let found = collect_objects::<Sha256HashValue>(image)
             .map_err(|error| ImageError::Corrupt { reason: error.to_string() })?;
         // The crate's set has no stable order.
-        let mut objects: Vec<VerityDigest> = found.iter().map(convert::digest).collect();
+        let mut objects: Vec<VerityDigest> = found.iter().map(read::digest).collect();
         objects.sort_unstable();
         Ok(objects)
     })

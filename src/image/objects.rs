@@ -14,6 +14,7 @@
 //!   be hashed.
 //! * Long runs of zeros are holes: they take no space, and neither the content nor its digest differs.
 //! * What another store of this machine has may get a name here instead of being written (`adopt`).
+//! * Whoever waits for an object is told when it has its name ([`Arrivals`]).
 //! * Who puts an object can be told to say so first ([`Keep`]): then no sweep removes it before a record names it.
 //!
 //! Cost: one statx for content that is here already; for new content also open, write, link and close, and
@@ -22,6 +23,7 @@
 //! right after a large sweep spends about 60 us more per object.)
 
 mod adopt;
+mod arrivals;
 mod directory;
 mod error;
 mod examine;
@@ -37,6 +39,7 @@ mod sweep;
 mod tests;
 mod writer;
 
+pub use arrivals::Arrivals;
 pub use directory::Objects;
 pub(in crate::image) use directory::Sealing;
 pub use error::ObjectError;

@@ -112,6 +112,7 @@ pub use parts::pins::{Pin, PinNote, Pins, REASON_MAX};
 pub use parts::prefetched::{PrefetchPin, Prefetched};
 pub use parts::volumes::Volumes;
 pub use scrub::{ScrubCursor, Scrubber};
+use space::Spare;
 pub use space::{Measure, Space};
 pub use sweep::Swept;
 pub use usage::{ImageUsage, Usage};
@@ -181,6 +182,7 @@ pub struct Store {
     patience: Duration,
     tidy_patience: Duration,
     measure: Measure,
+    spare: Spare,
     metrics: StoreMetrics,
     /// Of collections by watermarks.
     rounds: Mutex<Rounds>,
@@ -235,6 +237,12 @@ impl Store {
     /// Those of statvfs(3).
     pub fn space(&self) -> Result<Space, StoreError> {
         self.measure.of(self.root()).map_err(|error| self.disk.error("measure", self.root(), error))
+    }
+
+    /// Whether so many bytes can be written beside what pulls leave free. Blocking. Nothing is set aside for them. Not
+    /// if the filesystem cannot be measured.
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        self.spare.covers(bytes)
     }
 
     /// File contents and composefs images.

@@ -55,6 +55,7 @@ pub use powers::Powers;
 pub use rules::{Reduction, Rules, XattrRule};
 pub use stop::Stop;
 
-pub(in crate::image) use arena::{NodeId, NodeKind, Stat};
+pub(in crate::image) use arena::{Node, NodeId, NodeKind, Stat};
 pub(in crate::image) use dump::write_dump;
 pub(in crate::image) use json::write_json;
+pub(in crate::image) use xattrs::Xattrs;

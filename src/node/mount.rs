@@ -11,6 +11,7 @@
 //! <state>/mounts/<64 hex>.mapped, .top  what a pod with a user namespace, or with a volume that follows a tag, gets, while
 //!                               it is put together
 //! <state>/mounts/<64 hex>.file  an image file that is in no store (`image_file`), likewise
+//! <state>/mounts/<64 hex>.waiting  the FUSE mount of one that is mounted lazily, for a moment, on kernels before 6.15
 //! <state>/mounts/<64 hex>.upper, .writable  what a pod gets that may write, likewise
 //! ```
 //!
@@ -27,6 +28,9 @@ mod follow;
 mod id_map;
 mod image_file;
 mod kernel;
+mod lazy;
+mod lazy_mount;
+mod lazy_probe;
 mod mountinfo;
 mod object;
 mod probe;
@@ -52,6 +56,7 @@ pub use image_file::{
     ImageFileError, ImageFileMount, ImageFileName, image_file_on, mount_image_file, unmount_image_file,
 };
 pub use kernel::{KernelMounter, unmount};
+pub use lazy_mount::{LazyMount, Wanted};
 pub use propagation::{NotShared, reaches_kubelet};
 pub use selinux::{BadContext, Labelling, SelinuxContext};
 pub use superblock::{Backing, Layers};

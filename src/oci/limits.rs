@@ -1,8 +1,8 @@
 //! Caps on what one image may use of this node, each with the flag that changes it.
 //!
-//! The defaults are far above what container images have, and they bound what an image costs. Building one takes 1.7 KB of
-//! memory for an ordinary file, and at all caps at once [`ImageLimits::BUILD_MEMORY`]; disk use is also bounded by the
-//! room that pulls leave on the filesystem. An image beyond a cap is refused with
+//! The defaults are far above what container images have, and they bound what an image costs. Building one takes some
+//! 210 bytes of memory for an ordinary file, and at all caps at once [`ImageLimits::BUILD_MEMORY`]; disk use is also
+//! bounded by the room that pulls leave on the filesystem. An image beyond a cap is refused with
 //! [`Kind::Exhausted`](crate::kind::Kind::Exhausted) and an [`Exceeded`] that names cap, number and flag.
 
 use std::fmt;
@@ -33,7 +33,7 @@ pub struct ImageLimits {
     pub path_bytes: usize,
     /// Bytes of names and values of one entry's extended attributes. An inode takes 32767 in any case.
     pub xattr_bytes: usize,
-    /// Inodes of the image; each takes about 1.7 KB of memory while the image is built.
+    /// Inodes of the image; each takes some 210 bytes of memory while the image is built.
     pub inodes: usize,
     /// Bytes of extended attributes of the image; equal sets count once.
     pub image_xattr_bytes: usize,
@@ -63,9 +63,9 @@ impl ImageLimits {
         path_steps: 1 << 27,
     };
 
-    /// Bytes of memory that building an image takes at most if it is at all default caps at once: 4.2 KB for each of its
+    /// Bytes of memory that building an image takes at most if it is at all default caps at once: 0.9 KB for each of its
     /// inodes, measured by `cargo test --test image_memory -- --nocapture`.
-    pub const BUILD_MEMORY: u64 = (9 << 30) / 2;
+    pub const BUILD_MEMORY: u64 = 1 << 30;
 
     /// Unpacked bytes that every layer may have, however small its blob: real layers can be mostly zeros.
     pub const RATIO_FREE: u64 = 1 << 30;

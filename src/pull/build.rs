@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::error::About as _;
 use super::recipe::StoredPart;
 use super::{Phase, PullError};
-use crate::image::composefs::{self, ImageBytes};
+use crate::image::composefs::Image;
 use crate::image::seal::Seal;
 use crate::image::store::{Hold, ImageRecord, Store};
 use crate::image::tree::{self, CheckedTree, Powers, Rules, Stop};
@@ -50,13 +50,12 @@ pub(super) fn build(
     enter(Phase::Syncing);
     let (layers, places) = StoredPart::listed(&work.parts);
     // The image is an object before the record names it.
-    let (digest, _) =
-        store.objects().under(hold).about(&work.name)?.put_image(&image.bytes).about(&work.name)?;
+    put(store, hold, &image, &work.name)?;
     let record = ImageRecord {
         manifest: work.manifest,
         choice: work.choice,
-        image: digest,
-        image_size: image.bytes.len() as u64,
+        image: image.digest(),
+        image_size: image.size(),
         rules,
         builder: ImageRecord::BUILDER,
         sealed: work.seal.is_some(),
@@ -64,8 +63,8 @@ pub(super) fn build(
         places,
         platform: work.platform,
         names: vec![work.name.clone()],
-        inodes: image.inodes,
-        bytes: image.file_bytes,
+        inodes: image.inodes(),
+        bytes: image.file_bytes(),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
         powers,
         variants: Vec::new(),
@@ -74,15 +73,25 @@ pub(super) fn build(
     // The commit syncs, which may take long.
     drop(image);
     store.commit_image(hold, &record).about(&work.name)?;
-    // The tree and the image were tens of MiB; a daemon should not keep them.
+    // The tree was tens of MiB; a daemon should not keep them.
     crate::sys::release_free_memory();
     Ok(record)
+}
+
+/// Stores an image as an object. `name` is for messages.
+///
+/// # Errors
+/// Those of storing it.
+pub(super) fn put(store: &Store, hold: &Hold, image: &Image, name: &str) -> Result<(), PullError> {
+    let objects = store.objects().under(hold).about(name)?;
+    objects.put_as(&image.digest(), image.size(), |take| image.each_piece(take)).about(name)?;
+    Ok(())
 }
 
 /// An image and how it was made.
 struct Made {
     rules: Rules,
-    image: ImageBytes,
+    image: Image,
     /// Of a sealed image only: others are built without what they may not have.
     powers: Option<Powers>,
 }
@@ -98,7 +107,7 @@ fn make(store: &Store, work: &Work, stop: &Stop) -> Result<Made, PullError> {
     for rules in seal.rules() {
         let tree = fold(store, (&work.parts, &work.choice), *rules, (&work.limits, stop), &work.name)?;
         let powers = Some(tree.powers());
-        let image = composefs::write_image(tree).about(&work.name)?;
+        let image = Image::of(tree).about(&work.name)?;
         let digest = image.digest();
         if digest == seal.digest {
             return Ok(Made { rules: *rules, image, powers });
@@ -108,7 +117,7 @@ fn make(store: &Store, work: &Work, stop: &Stop) -> Result<Made, PullError> {
     Err(PullError::NotAsSealed { image: work.name.clone(), seal, built })
 }
 
-/// Writes the composefs image of what the choice takes of stored parts, by these rules. `image` is for messages.
+/// Makes the composefs image of what the choice takes of stored parts, by these rules. `image` is for messages.
 ///
 /// # Errors
 /// A part is missing or cannot be trusted, the parts make no tree by these rules and within `limits`, or `stop` says so.
@@ -118,7 +127,7 @@ pub fn write(
     rules: Rules,
     (limits, stop): (&ImageLimits, &Stop),
     image: &str,
-) -> Result<ImageBytes, PullError> {
+) -> Result<Image, PullError> {
     let tree = fold(store, (parts, choice), rules, (limits, stop), image)?;
     if tree.left_out() > 0 {
         let names = tree.left_out();
@@ -131,7 +140,7 @@ pub fn write(
             "set-user-ID and set-group-ID bits and file capabilities left out; --keep-privileges keeps them"
         );
     }
-    composefs::write_image(tree).about(image)
+    Image::of(tree).about(image)
 }
 
 /// Makes the next pull fetch again what cannot be believed. This pull must fail, since it took its parts for present.

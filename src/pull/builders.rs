@@ -18,10 +18,23 @@ use crate::oci::limits::{Cap, ImageLimits};
 /// Builds at the same time, however small. More would only share the processor.
 const BUILDS_MAX: u64 = 4;
 
-/// Bytes of memory for each inode while an image is built (`tests/image_memory.rs` measures them).
-const INODE_BYTES: u64 = 1_700;
+/// Bytes of memory for each inode while an image is built, besides its names and contents (`tests/image_memory.rs`
+/// measures them): of an ordinary file, and with attributes.
+const INODE_BYTES: u64 = 400;
+
+/// The same while images are combined: the composefs crate reads each of them, and copies it into a tree of its own.
+const COMBINED_BYTES: u64 = 1_000;
 
 const MEBIBYTE: u64 = 1 << 20;
+
+/// What an image is built of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BuiltOf {
+    /// Layers and other parts.
+    Parts,
+    /// Images of the same parts.
+    Images,
+}
 
 /// The builders of a node.
 #[derive(Debug)]
@@ -53,7 +66,7 @@ impl Builders {
     pub(super) async fn run<T: Send + 'static>(
         &self,
         tenant: Tenant,
-        parts: Vec<StoredPart>,
+        (parts, built_of): (Vec<StoredPart>, BuiltOf),
         image: &str,
         build: impl FnOnce(&Stop) -> Result<T, PullError> + Send + 'static,
     ) -> Result<T, PullError> {
@@ -63,7 +76,7 @@ impl Builders {
             let size = |part: &StoredPart| store.layers().size(&part.layer).ok();
             parts.iter().filter_map(size).collect::<Vec<_>>()
         });
-        let needed = memory_for(&sizes.await?, &self.limits);
+        let needed = memory_for(&sizes.await?, built_of, &self.limits);
         self.run_within(tenant, needed, image, build).await
     }
 
@@ -108,12 +121,16 @@ pub(super) fn memory_to_read(image_bytes: u64, limits: &ImageLimits) -> u64 {
 }
 
 /// MiB that building an image of these layers may take.
-fn memory_for(layers: &[LayerSize], limits: &ImageLimits) -> u64 {
+fn memory_for(layers: &[LayerSize], built_of: BuiltOf, limits: &ImageLimits) -> u64 {
     let sum = |of: fn(&LayerSize) -> u64| layers.iter().map(of).fold(0, u64::saturating_add);
-    // Names and contents are in the records, and in the tree and the image again.
     let inodes = sum(|layer| layer.entries).min(limits.inodes as u64);
     let bytes = sum(|layer| layer.bytes).min(limits.metadata_bytes as u64);
-    inodes.saturating_mul(INODE_BYTES).saturating_add(bytes.saturating_mul(2)).div_ceil(MEBIBYTE)
+    // Names and contents are in the tree; of images also in their bytes, and in the tree that is read from them.
+    let (inode, copies) = match built_of {
+        BuiltOf::Parts => (INODE_BYTES, 1),
+        BuiltOf::Images => (COMBINED_BYTES, 2),
+    };
+    inodes.saturating_mul(inode).saturating_add(bytes.saturating_mul(copies)).div_ceil(MEBIBYTE)
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::PullError;
+use super::build;
 use super::error::About as _;
 use super::recipe::StoredPart;
-use crate::image::composefs::{self, ImageError};
+use crate::image::composefs::{self, Image, ImageError};
 use crate::image::store::{Held, Hold, ImageRecord, Member, Store};
 use crate::image::tree::{CheckedTree, Combiner, Rules, Stop, TreeError};
 use crate::image::verity::VerityDigest;
@@ -94,12 +95,12 @@ pub(super) fn combine(
         return Ok(record);
     }
     let tree = tree(store, wanted.members(), (limits, stop), name)?;
-    let image = composefs::write_image(tree).about(name)?;
-    let (digest, _) = store.objects().under(hold).about(name)?.put_image(&image.bytes).about(name)?;
+    let image = Image::of(tree).about(name)?;
+    build::put(store, hold, &image, name)?;
     let record = ImageRecord {
         manifest: key,
-        image: digest,
-        image_size: image.bytes.len() as u64,
+        image: image.digest(),
+        image_size: image.size(),
         // Each member has gone by rules of its own, and stays as it is.
         rules: Rules::Verbatim,
         builder: ImageRecord::BUILDER,
@@ -110,8 +111,8 @@ pub(super) fn combine(
         choice: Choice::default(),
         platform: None,
         names: vec![name.to_owned()],
-        inodes: image.inodes,
-        bytes: image.file_bytes,
+        inodes: image.inodes(),
+        bytes: image.file_bytes(),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
         powers: None,
         variants: Vec::new(),
@@ -121,7 +122,7 @@ pub(super) fn combine(
     drop(image);
     store.commit_image(hold, &record).about(name)?;
     crate::sys::release_free_memory();
-    tracing::info!(composefs = %digest, members = record.members.len(), inodes = record.inodes, "combined");
+    tracing::info!(composefs = %record.image, members = record.members.len(), inodes = record.inodes, "combined");
     Ok(record)
 }
 

@@ -156,6 +156,21 @@ pub enum PullError {
         /// What was built here, and how.
         built: Vec<(Rules, VerityDigest)>,
     },
+    /// The image was mounted before its content was here, and its layers make another.
+    #[error(
+        "{image}: it was mounted lazily as composefs image {mounted}, which a signature covers, but its layers make {}; what \
+         was read is as signed, but nobody vouches for the layers: do not use it, ask its publisher to publish the artifact \
+         again",
+        list(built)
+    )]
+    NotAsMounted {
+        /// The reference asked for.
+        image: String,
+        /// What was mounted.
+        mounted: VerityDigest,
+        /// What was built here, and how.
+        built: Vec<(Rules, VerityDigest)>,
+    },
     /// Only sealed images are allowed, and this one is not.
     #[error(
         "{image}: this node admits only images whose manifest carries their composefs digest \
@@ -217,6 +232,30 @@ pub enum PullError {
         /// What is wrong with it.
         source: Arc<LazyError>,
     },
+    /// What lies where an artifact says that an object is, is not the object.
+    #[error(
+        "{image}: object {object} is not where the artifact's offset map says ({why}); it comes with its layer, but publish \
+         the artifact again (`composefs-csi seal --lazy`)"
+    )]
+    NotThere {
+        /// The reference asked for.
+        image: String,
+        /// The object.
+        object: VerityDigest,
+        /// What is there.
+        why: String,
+    },
+    /// It is to be mounted before its content is here, and there is no room for that.
+    #[error(
+        "{image}: it cannot be mounted lazily: {mib} MiB of content are to come, and the store's filesystem has no room for \
+         them beside what pulls leave free; remove images (`composefs-csi prune`), or give the store more space"
+    )]
+    NoRoom {
+        /// The reference asked for.
+        image: String,
+        /// MiB of its objects.
+        mib: u64,
+    },
     /// Prefetched, it would leave too little room to others.
     #[error(
         "{image}: it has {mib} MiB to fetch, and with them more than {up_to} % of the store's filesystem would be in use; a \
@@ -275,7 +314,7 @@ impl PullError {
             Self::Unsealed { .. } => Kind::Denied,
             Self::Excess { source, .. } => source.kind(),
             Self::Nested(_) => Kind::Invalid,
-            Self::Limit { .. } | Self::WouldFill { .. } => Kind::Exhausted,
+            Self::Limit { .. } | Self::WouldFill { .. } | Self::NoRoom { .. } => Kind::Exhausted,
             Self::Platform { source, .. } => source.kind(),
             Self::Tree { source, .. } => source.kind(),
             Self::Image { source, .. } => source.kind(),
@@ -283,6 +322,7 @@ impl PullError {
             Self::Object { source, .. } => source.kind(),
             Self::Lazy { source, .. } => source.kind(),
             Self::GaveWay { .. } | Self::Cancelled(_) => Kind::Transient,
+            Self::NotThere { .. } | Self::NotAsMounted { .. } => Kind::Corrupt,
             Self::Lost { .. } => Kind::Bug,
         }
     }

@@ -25,6 +25,37 @@ use super::{Caller, ImageRequest, PullError, Ready, blocking, recipe};
 use crate::image::store::{Hold, ImageRecord};
 use crate::image::tree::Rules;
 use crate::oci::Source;
+use crate::trust::Admission;
+
+/// How far a request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Until the image is here.
+    Here,
+    /// Until all is known of it, if it is not here.
+    Missing,
+}
+
+/// How far it has come.
+enum Reached {
+    Here(Provided),
+    Missing(Arc<ManifestPath>, Option<Admission>),
+}
+
+/// What was found of an image without fetching its content.
+pub(super) enum Looked {
+    /// It is here.
+    Here(Box<Ready>),
+    /// It is not, and the caller may have it.
+    Missing {
+        /// Its manifest.
+        path: Arc<ManifestPath>,
+        /// Why it may be mounted; `None` for callers that are not judged.
+        admission: Option<Admission>,
+        /// Where it is, with the caller's credentials.
+        source: Arc<dyn Source>,
+    },
+}
 
 /// One request on its way to an image.
 pub(super) struct Execution<'a> {
@@ -56,6 +87,29 @@ impl<'a> Execution<'a> {
     /// # Errors
     /// The plan refuses it, or a step fails.
     pub(super) async fn run(mut self, require_digest: bool) -> Result<Ready, PullError> {
+        match self.go(require_digest, Until::Here).await? {
+            Reached::Here(provided) => Ok(self.ready(provided)),
+            // Asked for by the other only.
+            Reached::Missing(..) => {
+                Err(PullError::Lost { image: self.image, why: "its content was not fetched".to_owned() })
+            }
+        }
+    }
+
+    /// The same, but fetches no content: what leads to an image that is not here, once the caller may have it.
+    ///
+    /// # Errors
+    /// As of [`Execution::run`].
+    pub(super) async fn run_until_missing(mut self, require_digest: bool) -> Result<Looked, PullError> {
+        match self.go(require_digest, Until::Missing).await? {
+            Reached::Here(provided) => Ok(Looked::Here(Box::new(self.ready(provided)))),
+            Reached::Missing(path, admission) => {
+                Ok(Looked::Missing { path, admission, source: self.source()? })
+            }
+        }
+    }
+
+    async fn go(&mut self, require_digest: bool, until: Until) -> Result<Reached, PullError> {
         let (sees_all, kept) = (self.rights.sees_all(), self.pulls.kept());
         let terms = Arc::new(Terms::of(self.request, sees_all, require_digest, kept));
         let mut facts = Facts::default();
@@ -66,10 +120,13 @@ impl<'a> Execution<'a> {
             (facts, step) = blocking(&self.image, move || here.proceed(&terms, facts)).await??;
             let answer = match step {
                 Step::Ask(question) => self.ask(question).await?,
+                Step::Fetch(path, _) if until == Until::Missing => {
+                    return Ok(Reached::Missing(path, facts.admission().cloned()));
+                }
                 Step::Fetch(path, evidence) => self.fetch(path, evidence).await?,
                 Step::Renew(record) => self.renew(record).await?,
                 Step::Vary(record, rules) => self.vary(record, rules).await?,
-                Step::Give(provided) => return Ok(self.ready(provided)),
+                Step::Give(provided) => return Ok(Reached::Here(provided)),
                 Step::Refuse(obstacle) => return Err(self.refusal(obstacle)),
                 // Taken there.
                 Step::Read(_) | Step::Record(_) | Step::Judge(_) => continue,
@@ -131,8 +188,8 @@ impl<'a> Execution<'a> {
         Ready { record: Arc::unwrap_or_clone(record), image, hold: self.hold, fetched, admission }
     }
 
-    fn refusal(self, obstacle: Obstacle) -> PullError {
-        let image = self.image;
+    fn refusal(&self, obstacle: Obstacle) -> PullError {
+        let image = self.image.clone();
         match obstacle {
             Obstacle::Absent => PullError::Absent(image),
             Obstacle::Refused(refusal) => PullError::Refused(refusal),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::attendance::{Attendance, Ended};
-use super::builders::Builders;
+use super::builders::{Builders, BuiltOf};
 use super::error::About as _;
 use super::evidence::Evidence;
 use super::layers::{ImageLayers, LayerFetcher};
@@ -259,7 +259,7 @@ impl PullContext {
         };
         let build =
             move |stop: &Stop| build::build(&store, &hold, work, stop, &|phase| progress.enter(phase));
-        self.builders.run(task.rights.tenant(), parts, &image, build).await
+        self.builders.run(task.rights.tenant(), (parts, BuiltOf::Parts), &image, build).await
     }
 
     /// Builds another image of the same layers.
@@ -277,7 +277,7 @@ impl PullContext {
             let record = vary::vary(&store, &hold, &record, rules, (&limits, stop), &name)?;
             Ok(PulledImage { record, fetched: 0, hold })
         };
-        self.builders.run(tenant, parts, &image, build).await
+        self.builders.run(tenant, (parts, BuiltOf::Parts), &image, build).await
     }
 
     /// Puts images that are here into one.
@@ -293,7 +293,7 @@ impl PullContext {
             let record = combine::combine(&store, &hold, &wanted, (&limits, stop))?;
             Ok(PulledImage { record, fetched: 0, hold })
         };
-        self.builders.run(tenant, parts, &image, build).await
+        self.builders.run(tenant, (parts, BuiltOf::Images), &image, build).await
     }
 
     /// Builds an image again that another release built.
@@ -310,6 +310,6 @@ impl PullContext {
             let record = renew::renew(&store, &hold, old, rules, stop, &name)?;
             Ok(PulledImage { record, fetched: 0, hold })
         };
-        self.builders.run(tenant, parts, &image, build).await
+        self.builders.run(tenant, (parts, BuiltOf::Parts), &image, build).await
     }
 }

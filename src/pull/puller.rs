@@ -87,6 +87,11 @@ impl Puller {
         resolve().await.about(&reference.to_string())
     }
 
+    /// Whether images must carry their composefs digest.
+    pub(super) fn requires_digest(&self) -> bool {
+        self.require_digest
+    }
+
     pub(super) fn pulls(&self) -> &Pulls {
         &self.pulls
     }

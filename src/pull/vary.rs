@@ -34,14 +34,13 @@ pub(super) fn vary(
         return Ok(now);
     }
     let parts = StoredPart::of(record);
-    let bytes = build::write(store, (&parts, &record.choice), rules, (limits, stop), name)
+    let built = build::write(store, (&parts, &record.choice), rules, (limits, stop), name)
         .inspect_err(|error| build::set_bad_parts_aside(store, &parts, error))
-        .inspect_err(|error| build::forget_without_layers(store, &key, error))?
-        .bytes;
-    let (image, _) = store.objects().under(hold).about(name)?.put_image(&bytes).about(name)?;
-    let image_size = bytes.len() as u64;
+        .inspect_err(|error| build::forget_without_layers(store, &key, error))?;
+    build::put(store, hold, &built, name)?;
+    let (image, image_size) = (built.digest(), built.size());
     // The commit syncs, which may take long.
-    drop(bytes);
+    drop(built);
     let variant = Variant { rules, builder: ImageRecord::BUILDER, image, image_size };
     let record = store.commit_variant(hold, &key, variant).about(name)?;
     crate::sys::release_free_memory();

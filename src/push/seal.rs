@@ -4,7 +4,7 @@ use super::describe::{Blob, Plan};
 use super::error::PushError;
 use super::item::{Item, ItemKind};
 use super::manifest::Documents;
-use crate::image::composefs::write_image;
+use crate::image::composefs::Image;
 use crate::image::entry::{EntryKind, LayerEntry, Meta};
 use crate::image::seal::Seal;
 use crate::image::seal::document::{EditError, Edited, seal_manifest};
@@ -45,7 +45,7 @@ pub(super) fn seal(
     };
     let tree = tree(plans, blobs, &manifest, &documents.config, (rules, limits))?;
     let powers = tree.powers();
-    let digest = write_image(tree)?.digest();
+    let digest = Image::of(tree)?.digest();
     let seal = Seal { annotation: Seal::annotation_for(rules), digest };
     if let Edited::Changed(sealed) = seal_manifest(&documents.manifest, seal, &[], false)? {
         documents.manifest = sealed;

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod lazy;
 mod mount;
 mod mount_life;
 #[path = "../support/mod.rs"]

@@ -108,11 +108,14 @@ const LAYERS: &[(&str, &[&str])] = &[
             "image::store",
             "image::tree",
             "image::verity",
+            "node::fuse",
             "integrity",
             "sys",
             "kind",
         ],
     ),
+    // Knows names of objects, and neither stores nor mounts.
+    ("node::fuse", &["image::verity"]),
     (
         "node::prefetch",
         &[
@@ -199,7 +202,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("image::lazy", &["image::composefs", "image::seal", "image::tree", "image::verity", "oci", "kind"]),
     ("image::seal", &["image::tree", "image::verity", "oci", "kind"]),
     ("image::access", &["oci", "kind"]),
-    ("image::composefs", &["image::entry", "image::tree", "image::verity", "kind", "sys"]),
+    ("image::composefs", &["image::entry", "image::tree", "image::verity", "kind"]),
     ("image::chunked", &["image::entry", "image::objects", "image::verity", "oci"]),
     ("image::tree", &["image::entry", "image::verity", "oci", "kind"]),
     ("image::layer", &["image::entry", "image::objects", "image::tar", "image::verity", "oci", "kind"]),

@@ -82,6 +82,12 @@ async fn read_is_refused_where_the_kernel_does_not_check_reads() {
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     assert!(status.message().contains(why) && status.message().contains("`verify`"), "{status}");
     assert!(!machine.target("pod").exists());
+    let lazily = probed["lazy_missing"].as_str().unwrap();
+    assert!(lazily.contains("no fs-verity"), "{lazily}");
+    let (image, place) = (layout.reference("latest"), machine.path().display().to_string());
+    let refused = machine.command(&["mount", "--lazy", &image, &place]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains(lazily), "nothing weaker takes its place: {said}");
     assert_eq!(machine.run(&["ls"])["images"], serde_json::json!([]), "nothing was pulled for it");
     let status =
         publish(&plugin, &machine, "pod", &layout.reference("latest"), Some("reed")).await.unwrap_err();

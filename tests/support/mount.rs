@@ -17,7 +17,7 @@ use rustix::mount::UnmountFlags;
 #[derive(Debug)]
 pub struct Bench {
     pub root: PathBuf,
-    sealed: bool,
+    pub sealed: bool,
 }
 
 /// What a test image has at a path.

@@ -45,6 +45,8 @@ pub struct Shelf {
 #[derive(Debug)]
 struct Shared {
     manifest: (String, Vec<u8>),
+    /// Other documents of the layout, by digest and by tag.
+    documents: HashMap<String, (String, Vec<u8>)>,
     blobs: HashMap<String, Vec<u8>>,
     ranges: Mutex<Ranges>,
     /// Bytes per second of each connection; 0 for no limit.
@@ -60,7 +62,8 @@ struct Shared {
 }
 
 impl Shelf {
-    /// Serves the image that the layout has under the tag `latest`, whose layers are larger than 4 KiB, by any name.
+    /// Serves the image that the layout has under the tag `latest`, whose layers are larger than 4 KiB, by any name that no
+    /// other document of the layout has.
     pub async fn start(layout: &Layout) -> Self {
         let read = |path: String| std::fs::read(layout.path().join(path)).expect("a file of the layout");
         let index: serde_json::Value = serde_json::from_slice(&read("index.json".into())).expect("an index");
@@ -73,9 +76,25 @@ impl Shelf {
             let bytes = std::fs::read(blob.expect("a blob").path()).expect("a blob");
             (Digest::of(&bytes).to_string(), bytes)
         });
+        let blobs: HashMap<String, Vec<u8>> = blobs.collect();
+        let mut documents = HashMap::new();
+        for (digest, bytes) in blobs.iter().filter(|(other, _)| **other != digest) {
+            let document: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
+            if let Some(media_type) = document.as_ref().and_then(|document| document["mediaType"].as_str()) {
+                documents.insert(digest.clone(), (media_type.to_owned(), bytes.clone()));
+            }
+        }
+        for entry in index["manifests"].as_array().expect("a list") {
+            let tag = entry["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap_or_default();
+            let document = documents.get(entry["digest"].as_str().unwrap_or_default());
+            if let Some(document) = document.cloned() {
+                documents.insert(tag.to_owned(), document);
+            }
+        }
         let shared = Arc::new(Shared {
             manifest: (media_type, manifest),
-            blobs: blobs.collect(),
+            documents,
+            blobs,
             ranges: Mutex::new(Ranges::Served),
             pace: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -150,8 +169,11 @@ async fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
             }
         }
         let last = path.rsplit('/').next().unwrap_or_default();
-        if path.contains("/manifests/") {
-            let (media_type, bytes) = &shared.manifest;
+        if path.contains("/referrers/") {
+            // Before it knew of the API, a registry had a tag for them.
+            answer(&mut writer, 404, "", 0).await?;
+        } else if path.contains("/manifests/") {
+            let (media_type, bytes) = shared.documents.get(last).unwrap_or(&shared.manifest);
             let digest = Digest::of(bytes);
             let head = format!("content-type: {media_type}\r\ndocker-content-digest: {digest}\r\n");
             answer(&mut writer, 200, &head, bytes.len()).await?;

@@ -17,7 +17,7 @@ use crate::disk::{BLOCK, drop_caches, read_block, tamper};
 use crate::pulled::{pulled_image, sealed_later};
 use crate::support::mount::{Bench, Node, content, image_by, mounts_below};
 use crate::support::pages::Mapping;
-use crate::{Row, combined, damage, follow, host, mounts, policy, reads, records, selinux};
+use crate::{Row, combined, damage, follow, host, lazy, mounts, policy, reads, records, selinux};
 
 const DISK: &str = "/disk";
 /// Length of the files that are tampered with.
@@ -67,6 +67,12 @@ pub const ROWS: &[(&str, Test)] = &[
     ("a pod writes over an image, and what it has not changed is verified", mounts::writable),
     ("a volume follows a tag, and each image that it shows is verified", follow::verified),
     ("publishing does not slow down with the number of volumes", mounts::many),
+    ("an image is mounted before its content is here, and every way of opening waits", lazy::first_opens),
+    ("what comes late and is another object is refused at open", lazy::wrong_objects),
+    ("who waits can be killed, and no wrong byte is read while servers come and go", lazy::stress),
+    ("an image starts while its layers come, and is then as any other", lazy::pulled),
+    ("single files come by ranges before their layer, and a map that lies harms nobody", lazy::ranges),
+    ("where the command dies, who waits gets an error, and a later pull heals the mount", lazy::dead_command),
 ];
 
 /// Runs all rows, those about SELinux last and in a process of their own: from then on the machine enforces a policy.

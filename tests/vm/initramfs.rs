@@ -20,6 +20,7 @@ mount -t tmpfs tmp /tmp
 mount -t selinuxfs selinux /sys/fs/selinux
 while read -r module; do insmod "/modules/$module.ko"; done </modules/order
 mount -t ext4 /dev/vda /disk
+ifconfig lo 127.0.0.1 up
 for port in /sys/class/virtio-ports/*; do
     [ "$(cat "$port/name")" = results ] && RESULTS=/dev/${port##*/}
 done

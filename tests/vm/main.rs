@@ -18,6 +18,7 @@ mod follow;
 mod guest;
 mod host;
 mod initramfs;
+mod lazy;
 mod machine;
 mod mounts;
 mod policy;

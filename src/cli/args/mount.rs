@@ -30,6 +30,10 @@ pub struct MountArgs {
     /// fs-verity. The image's digest is computed once instead, with `--verify mount` also those of its files.
     #[arg(long)]
     pub noverity: bool,
+    /// Mount at once if the image was published for that (`seal --lazy`), and bring its content then: the command goes on
+    /// until all has come, and opens of what is missing wait. Needs fs-verity and Linux 6.12.
+    #[arg(long)]
+    pub lazy: bool,
     /// The platform, as for `pull`.
     #[arg(long)]
     pub platform: Option<String>,
@@ -64,11 +68,13 @@ impl MountArgs {
     /// # Errors
     /// What does not go together.
     pub fn level_of_file(&self) -> anyhow::Result<Integrity> {
-        let is_of_pulls =
-            self.platform.is_some() || !self.choice.include.is_empty() || !self.choice.exclude.is_empty();
+        let is_of_pulls = self.lazy
+            || self.platform.is_some()
+            || !self.choice.include.is_empty()
+            || !self.choice.exclude.is_empty();
         anyhow::ensure!(
             !is_of_pulls,
-            "--platform, --include and --exclude are for images that are pulled; an image file is mounted as it is"
+            "--lazy, --platform, --include and --exclude are for images that are pulled; an image file is mounted as it is"
         );
         match (self.noverity, self.verify) {
             (false, None | Some(Level::Read)) => Ok(Integrity::Read),

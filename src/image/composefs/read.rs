@@ -4,14 +4,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use composefs::erofs::reader::erofs_to_filesystem;
-use composefs::fsverity::Sha256HashValue;
+use composefs::fsverity::{FsVerityHashValue as _, Sha256HashValue};
 use composefs::generic_tree::LeafId;
 use composefs::tree::{Directory, FileSystem, Inode, LeafContent, RegularFile, Stat};
 
-use super::convert;
 use super::error::ImageError;
 use super::thread::in_own_thread;
 use crate::image::entry::{EntryKind, LayerEntry, Meta, Mtime};
+use crate::image::verity::VerityDigest;
 
 /// Symbolic links that the path of a directory may go through, as in Linux (MAXSYMLINKS).
 const MAX_LINKS: usize = 40;
@@ -160,7 +160,7 @@ fn content(content: &LeafContent<Sha256HashValue>) -> Result<EntryKind, ImageErr
     Ok(match content {
         LeafContent::Regular(RegularFile::Inline(bytes)) => EntryKind::Inline(bytes.clone()),
         LeafContent::Regular(RegularFile::External(digest, size)) => {
-            EntryKind::Object(convert::digest(digest), *size)
+            EntryKind::Object(self::digest(digest), *size)
         }
         LeafContent::Regular(RegularFile::ExternalNoVerity(..) | RegularFile::Sparse(_)) => {
             return Err(damaged("a file without a digest"));
@@ -183,6 +183,11 @@ fn content(content: &LeafContent<Sha256HashValue>) -> Result<EntryKind, ImageErr
 fn numbers(encoded: u64) -> (u32, u32) {
     let number = encoded as u32;
     ((number & 0xf_ff00) >> 8, (number & 0xff) | ((number >> 12) & 0xf_ff00))
+}
+
+/// From the crate's digest to ours.
+pub(super) fn digest(id: &Sha256HashValue) -> VerityDigest {
+    VerityDigest::from_hex(&id.to_hex()).unwrap_or(VerityDigest([0; 32]))
 }
 
 fn damaged(what: &str) -> ImageError {

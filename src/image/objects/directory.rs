@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
+use super::arrivals::{Arrivals, Listeners};
 use super::error::ObjectError;
 use super::keep::Keep;
 use super::metrics::ObjectMetrics;
@@ -37,6 +38,7 @@ pub(super) struct Inner {
     pub(super) room: Room,
     pub(super) strangers: Strangers,
     pub(super) metrics: ObjectMetrics,
+    pub(super) listeners: Listeners,
 }
 
 /// Which objects have fs-verity.
@@ -118,6 +120,7 @@ impl Objects {
             room,
             strangers: Strangers::default(),
             metrics: ObjectMetrics::default(),
+            listeners: Listeners::default(),
         };
         Ok(Self { inner: Arc::new(inner), keeper: None })
     }
@@ -157,6 +160,20 @@ impl Objects {
     pub fn contains(&self, digest: &VerityDigest, size: u64) -> Result<bool, ObjectError> {
         let stat = self.stat(digest)?;
         Ok(stat.is_some_and(|stat| stat.size == size && (stat.has_verity || !self.requires_verity())))
+    }
+
+    /// Whether a reader finds a file by the object's name. Whether it is the object, the kernel tells who opens it.
+    ///
+    /// # Errors
+    /// Those of statx(2) other than `ENOENT`.
+    pub fn is_here(&self, digest: &VerityDigest) -> Result<bool, ObjectError> {
+        Ok(self.stat(digest)?.is_some())
+    }
+
+    /// Tells `listener` of every object that is written by way of this value or a clone of it, as long as the listener
+    /// lives.
+    pub fn tell(&self, listener: &Arc<dyn Arrivals>) {
+        self.inner.listeners.add(listener);
     }
 
     /// What the filesystem says of the object; `None` if there is none.

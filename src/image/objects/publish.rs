@@ -93,18 +93,32 @@ impl Objects {
         otherwise: impl FnOnce(&VerityDigest, u64) -> Result<Option<Put>, ObjectError>,
     ) -> Result<(VerityDigest, Put), ObjectError> {
         let digest = VerityDigest::of(content);
-        self.keep(&digest)?;
+        let put = self.put_as(&digest, content.len() as u64, |take| take(content))?;
+        Ok((digest, put))
+    }
+
+    /// Stores content of a known digest and size, unless it is here already. `write` hands it on in pieces, if it is asked
+    /// for; `digest` must be that of the same bytes.
+    ///
+    /// # Errors
+    /// As [`Objects::put`].
+    pub fn put_as(
+        &self,
+        digest: &VerityDigest,
+        size: u64,
+        write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), ObjectError>) -> Result<(), ObjectError>,
+    ) -> Result<Put, ObjectError> {
+        self.keep(digest)?;
         // Content that is here already is never written again.
-        if self.contains(&digest, content.len() as u64)? {
-            return Ok((digest, Put::Present));
+        if self.contains(digest, size)? {
+            return Ok(Put::Present);
         }
         if let Some(put) = otherwise(&digest, content.len() as u64)? {
             return Ok((digest, put));
         }
         let mut file = SparseFile::new(self, self.unnamed()?);
-        file.write(content)?;
-        let put = self.publish(file.finish()?, &digest, content.len() as u64)?;
-        Ok((digest, put))
+        write(&mut |piece| file.write(piece))?;
+        self.publish(file.finish()?, digest, size)
     }
 
     /// A new file without a name, on the filesystem of the objects, if there is room for another.
@@ -129,12 +143,14 @@ impl Objects {
         // Before the link: a name must never lead to a file without fs-verity.
         let file = if self.seals() { self.enable_verity(file, digest)? } else { file };
         match self.link(&file, &name(digest)) {
-            Ok(()) => Ok(Put::Written),
+            Ok(()) => {}
             // Another writer linked the object in the meantime, or the file of that name is damaged.
-            Err(Errno::EXIST) if self.is_intact(digest, size)? => Ok(Put::Present),
-            Err(Errno::EXIST) => self.replace(&file, digest).map(|()| Put::Written),
-            Err(errno) => Err(ObjectError::new(errno, "link", &self.path(digest))),
+            Err(Errno::EXIST) if self.is_intact(digest, size)? => return Ok(Put::Present),
+            Err(Errno::EXIST) => self.replace(&file, digest)?,
+            Err(errno) => return Err(ObjectError::new(errno, "link", &self.path(digest))),
         }
+        self.inner.listeners.tell(digest);
+        Ok(Put::Written)
     }
 
     pub(super) fn link(&self, file: &OwnedFd, name: &str) -> Result<(), Errno> {

@@ -63,10 +63,20 @@ impl Store {
         let metrics = StoreMetrics::new(objects.metrics().clone());
         let store_lock = StoreLock::new(&disk);
         let spare = Spare::new(measure.clone(), root, min_free);
-        let parts = Parts::new(&disk, &options.key, &boot_id, objects, (spare, keep_partial));
+        let parts = Parts::new(&disk, &options.key, &boot_id, objects, (spare.clone(), keep_partial));
         let rounds = Mutex::default();
-        let store =
-            Self { disk, store_lock, parts, filesystem, patience, tidy_patience, measure, metrics, rounds };
+        let store = Self {
+            disk,
+            store_lock,
+            parts,
+            filesystem,
+            patience,
+            tidy_patience,
+            measure,
+            spare,
+            metrics,
+            rounds,
+        };
         store.repair()?;
         Ok(store)
     }

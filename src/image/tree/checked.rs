@@ -1,5 +1,7 @@
 //! The finished tree.
 
+use std::sync::Arc;
+
 use super::arena::{Arena, Children, Node, NodeId, NodeKind};
 use super::powers::Powers;
 use super::xattrs::{XattrTable, Xattrs, XattrsId};
@@ -14,7 +16,8 @@ pub struct CheckedTree {
 }
 
 impl CheckedTree {
-    pub(super) fn new(arena: Arena, xattrs: XattrTable, reduced: u64) -> Self {
+    pub(super) fn new(arena: Arena, mut xattrs: XattrTable, reduced: u64) -> Self {
+        xattrs.shrink();
         Self { arena, xattrs, reduced }
     }
 
@@ -68,6 +71,11 @@ impl CheckedTree {
 
     pub(in crate::image) fn xattrs(&self, id: XattrsId) -> &Xattrs {
         self.xattrs.get(id)
+    }
+
+    /// Every distinct set of extended attributes that the layers brought, by its id. Not all are in use.
+    pub(in crate::image) fn xattr_sets(&self) -> &[Arc<Xattrs>] {
+        self.xattrs.sets()
     }
 
     /// Size of a table with one slot per inode.

@@ -28,6 +28,11 @@ pub(in crate::image) struct XattrsId(u32);
 impl XattrsId {
     /// The empty set.
     pub(super) const NONE: Self = Self(0);
+
+    /// Position in [`CheckedTree::xattr_sets`](super::CheckedTree::xattr_sets).
+    pub(in crate::image) fn index(self) -> usize {
+        self.0 as usize
+    }
 }
 
 /// Distinct sets of extended attributes.
@@ -44,6 +49,17 @@ impl XattrTable {
 
     pub(super) fn get(&self, id: XattrsId) -> &Xattrs {
         &self.sets[id.0 as usize]
+    }
+
+    /// Every set, by id.
+    pub(super) fn sets(&self) -> &[Arc<Xattrs>] {
+        &self.sets
+    }
+
+    /// Frees what only new sets need.
+    pub(super) fn shrink(&mut self) {
+        self.ids = HashMap::new();
+        self.sets.shrink_to_fit();
     }
 
     /// The id of a set, and the bytes by which the table grew.

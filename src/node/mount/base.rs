@@ -26,10 +26,13 @@ pub(super) const UPPER: &str = ".upper";
 pub(super) const WRITABLE: &str = ".writable";
 /// The overlay of an image file that is in no store, while a target gets it.
 pub(super) const FILE: &str = ".file";
+/// The FUSE mount of an image that is mounted lazily, while the overlay is made.
+const WAITING: &str = ".waiting";
 /// What is attached for a moment only.
-const TEMPORARY: [&str; 6] = [LOWER, MAPPED, TOP, UPPER, WRITABLE, FILE];
-/// Where the self-test attaches its EROFS mount.
+const TEMPORARY: [&str; 7] = [LOWER, MAPPED, TOP, UPPER, WRITABLE, FILE, WAITING];
+/// Where the self-test attaches its EROFS mount, and its FUSE mount.
 const SELF_TEST: &str = ".self-test";
+const SELF_TEST_WAITING: &str = ".self-test.waiting";
 
 /// `<state>/mounts`.
 #[derive(Debug)]
@@ -137,6 +140,19 @@ impl BaseMounts {
         }
     }
 
+    /// Attaches the FUSE mount of an image that is mounted lazily, for kernels that do not stack an overlay on a detached
+    /// mount.
+    pub(super) fn attach_waiting(
+        &self,
+        fuse: &OwnedFd,
+        image: &ImageFile,
+    ) -> Result<Attached<'_>, MountError> {
+        match self.is_for_self_test {
+            true => self.attach_for_now(fuse, SELF_TEST_WAITING.to_owned(), image),
+            false => self.attach_aside(fuse, WAITING, image),
+        }
+    }
+
     /// Attaches a mount beside the base mount of `image`, for a moment.
     pub(super) fn attach_aside(
         &self,
@@ -182,7 +198,14 @@ impl BaseMounts {
     fn remove(&self, name: &str) -> Result<(), MountError> {
         let path = self.path.join(name);
         let failed = |step: &str, errno| MountError::kernel(step, path.display(), errno);
-        // Mounts may be stacked; each pass removes the topmost.
+        // Mounts may be stacked; each pass removes the topmost. One whose server is gone cannot even be looked at.
+        while name.ends_with(WAITING) {
+            match unmount_tree(&path) {
+                Ok(()) => {}
+                Err(Errno::INVAL | Errno::NOENT) => break,
+                Err(errno) => return Err(failed("umount", errno)),
+            }
+        }
         loop {
             match rustix::fs::openat(&self.directory, name, PATH_DIRECTORY, Mode::empty()) {
                 Err(Errno::NOENT) => return Ok(()),

@@ -144,6 +144,17 @@ pub enum MountError {
         /// What to do.
         remedy: &'static str,
     },
+    /// The node cannot show an image of which not all is here.
+    #[error(
+        "image {image} cannot be mounted lazily on this node: {why}; leave `lazy` out, and it is mounted once all of it is \
+         here"
+    )]
+    NotLazily {
+        /// The image.
+        image: VerityDigest,
+        /// What is missing.
+        why: String,
+    },
     /// SELinux does not let this process mount with the configured label.
     #[error(
         "SELinux refuses mounts with the label {label}: {why}; give --selinux-context a label of this node's policy that \
@@ -187,7 +198,10 @@ impl MountError {
             | Self::WrongDigest { .. }
             | Self::BadObject { .. }
             | Self::NotAnImage { .. } => Kind::Corrupt,
-            Self::NoMountMethod { .. } | Self::Unreachable { .. } | Self::Label { .. } => Kind::Unsupported,
+            Self::NoMountMethod { .. }
+            | Self::Unreachable { .. }
+            | Self::NotLazily { .. }
+            | Self::Label { .. } => Kind::Unsupported,
             Self::Kernel { errno, .. } => kind_of(*errno),
         }
     }

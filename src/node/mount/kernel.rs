@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -21,7 +21,7 @@ use super::superblock::MountMethod;
 use super::users::{Maker, Published};
 use super::{
     Capabilities, IdRange, MountError, MountSpec, Mounter, SelinuxContext, UpperSpec, Usage, Verity, check,
-    follow, probe, relabel, selinux, table,
+    follow, lazy_probe, probe, relabel, selinux, table,
 };
 use crate::image::objects::Objects;
 use crate::image::store::Mounted;
@@ -50,6 +50,12 @@ pub struct KernelMounter {
     checked: Mutex<BTreeMap<VerityDigest, u64>>,
     read_ahead: ReadAhead,
     stat_ahead: StatAhead,
+    /// The store's directory.
+    root: PathBuf,
+    /// Whether images can be mounted lazily, once that was tested.
+    lazy: OnceLock<Result<(), String>>,
+    /// Whether that is allowed without fs-verity.
+    lazy_unsealed: bool,
 }
 
 impl KernelMounter {
@@ -102,6 +108,7 @@ impl KernelMounter {
             tracing::error!(%error, "the objects cannot be opened");
             MountError::kernel("opening the objects", store.display(), Errno::IO)
         })?;
+        let root = store.to_owned();
         let path = store.join("objects");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let objects = rustix::fs::open(&path, flags, Mode::empty())
@@ -125,6 +132,9 @@ impl KernelMounter {
             checked,
             read_ahead,
             stat_ahead,
+            root,
+            lazy: OnceLock::new(),
+            lazy_unsealed: false,
         })
     }
 
@@ -132,6 +142,36 @@ impl KernelMounter {
     #[must_use]
     pub fn with_stat_ahead(self, objects: usize) -> Self {
         Self { stat_ahead: StatAhead::new(objects), ..self }
+    }
+
+    /// Mounts lazily where nothing checks what is read. Only for tests, on machines without fs-verity.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn lazily_without_verity(self) -> Self {
+        Self { lazy_unsealed: true, ..self }
+    }
+
+    /// Whether images can be mounted before their objects are here: only where the kernel checks every read, and where a
+    /// self-test has shown it, which the first call makes. Blocking.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn can_be_lazy(&self) -> Result<(), &str> {
+        let test = || match &self.capabilities.verity {
+            Verity::Required => lazy_probe::run(&self.capabilities.method(), &self.root, &self.bases),
+            Verity::NotInStore if self.lazy_unsealed => {
+                lazy_probe::run(&self.capabilities.method(), &self.root, &self.bases)
+            }
+            Verity::NotInStore => Err("its store has no fs-verity, without which nothing checks what comes \
+                                       after the mount"
+                .to_owned()),
+            Verity::Unusable(why) => Err(format!("fs-verity of its store cannot be required: {why}")),
+        };
+        self.lazy.get_or_init(test).as_ref().copied().map_err(String::as_str)
+    }
+
+    pub(super) fn contents(&self) -> &Objects {
+        &self.contents
     }
 
     /// What the self-test found.
@@ -188,6 +228,43 @@ impl KernelMounter {
             self.remember(digest, id);
         }
         Ok(mount)
+    }
+
+    /// Makes a base mount by `make`, in the place of the one that there may be, and mounts that on `target`. Returns what
+    /// was made besides.
+    pub(super) fn mount_anew<T>(
+        &self,
+        spec: &MountSpec,
+        target: &Path,
+        make: impl FnOnce(
+            &MountMethod,
+            &ImageFile,
+            BorrowedFd<'_>,
+            &BaseMounts,
+        ) -> Result<(OwnedFd, T), MountError>,
+    ) -> Result<T, MountError> {
+        let target = MountTarget::open(target)?;
+        let image = ImageFile::lock(&self.objects, &spec.image)?;
+        if self.sealed {
+            image.measure()?;
+        }
+        let (mount, made) = make(&self.capabilities.method(), &image, self.objects.as_fd(), &self.bases)?;
+        self.bases.drop_base(&spec.image)?;
+        lock(&self.recognised).remove(&spec.image);
+        lock(&self.checked).remove(&spec.image);
+        self.bases.attach(&mount, &image)?;
+        self.read_ahead.begin(&image);
+        if let Ok(Some(id)) = mount_id(&mount) {
+            self.remember(spec.image, id);
+        }
+        let published = target.publish(&mount, spec);
+        drop(mount);
+        if published.is_err()
+            && let Err(error) = self.drop_unused_base(&spec.image)
+        {
+            tracing::warn!(image = %spec.image, %error, "the base mount of a failed publish remains");
+        }
+        published.map(|()| made)
     }
 
     /// Checks what a superblock of its own is made of: other mounts of the image say nothing about it.

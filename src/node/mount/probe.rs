@@ -29,7 +29,7 @@ const CONTENT: &[u8] = b"If you can read this through a mount, then this node ca
 const UNSEALED: &[u8] =
     b"If you can read this although fs-verity is required, then it is not required at all. \n";
 const SUBJECT: &str = "the self-test's image";
-const DIRECTORY: &str = ".self-test";
+pub(super) const DIRECTORY: &str = ".self-test";
 
 /// Finds the best method of mounting images of `store` on this kernel, and the label that `wanted` results in.
 pub(super) fn run(
@@ -74,7 +74,7 @@ impl Scratch {
         let path = store.join(DIRECTORY);
         let failed = |step: &str, errno| MountError::kernel(step, path.display(), errno);
         let preparing = |errno| failed("preparing the self-test", errno);
-        let image = tiny_image().map_err(|why| {
+        let image = image_of(&[("file", CONTENT), ("unsealed", UNSEALED)]).map_err(|why| {
             tracing::error!(%why, "the self-test's image cannot be built");
             failed("building the self-test's image", Errno::INVAL)
         })?;
@@ -245,7 +245,7 @@ fn errno_of(error: std::io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
-fn read(mount: &OwnedFd, name: &str) -> Result<Vec<u8>, Errno> {
+pub(super) fn read(mount: &OwnedFd, name: &str) -> Result<Vec<u8>, Errno> {
     let file = rustix::fs::openat(mount, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut bytes = Vec::new();
     match File::from(file).read_to_end(&mut bytes) {
@@ -254,11 +254,11 @@ fn read(mount: &OwnedFd, name: &str) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// An image with `file` and `unsealed` in its root. An error is a defect of this program.
-fn tiny_image() -> Result<ImageBytes, String> {
+/// An image with these files in its root. An error is a defect of this program.
+pub(super) fn image_of(files: &[(&str, &[u8])]) -> Result<ImageBytes, String> {
     let mut builder = Builder::new(Rules::Faithful);
     let mut layer = builder.layer();
-    for (name, content) in [("file", CONTENT), ("unsealed", UNSEALED)] {
+    for (name, content) in files {
         let kind = EntryKind::Object(VerityDigest::of(content), content.len() as u64);
         let entry =
             LayerEntry { path: name.as_bytes().into(), meta: Meta { mode: 0o444, ..Meta::default() }, kind };

@@ -179,11 +179,12 @@ impl MountMethod {
         })
     }
 
-    fn overlay(
+    /// An overlay of the metadata over `data`: contents are looked for in these one after another.
+    pub(super) fn overlay(
         &self,
         source: &str,
         erofs: &OwnedFd,
-        objects: &[BorrowedFd<'_>],
+        data: &[BorrowedFd<'_>],
         upper: Option<&Upper>,
         subject: &str,
     ) -> Result<OwnedFd, MountError> {
@@ -209,15 +210,17 @@ impl MountMethod {
         match self.layers {
             Layers::Descriptors => {
                 context.descriptor("lowerdir+", erofs)?;
-                objects.iter().try_for_each(|objects| context.descriptor("datadir+", objects))?;
+                data.iter().try_for_each(|layer| context.descriptor("datadir+", layer))?;
             }
             Layers::Paths => {
                 context.string("lowerdir+", &proc_path(erofs.as_fd()))?;
-                objects.iter().try_for_each(|objects| context.string("datadir+", &proc_path(*objects)))?;
+                data.iter().try_for_each(|layer| context.string("datadir+", &proc_path(*layer)))?;
             }
             Layers::Classic => {
                 let mut layers = proc_path(erofs.as_fd());
-                objects.iter().for_each(|objects| layers += &format!("::{}", proc_path(*objects)));
+                for layer in data {
+                    layers = format!("{layers}::{}", proc_path(*layer));
+                }
                 context.string("lowerdir", &layers)?;
             }
         }

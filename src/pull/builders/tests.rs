@@ -33,7 +33,7 @@ fn start(
             while !stop.is_stopped() && released.recv_timeout(step) == Err(mpsc::RecvTimeoutError::Timeout) {}
             Ok(stop.is_stopped())
         };
-        builders.run(tenant, Vec::new(), "r.io/x:1", work).await
+        builders.run(tenant, (Vec::new(), BuiltOf::Parts), "r.io/x:1", work).await
     });
     (begun, release, task)
 }
@@ -81,13 +81,16 @@ async fn a_build_that_is_given_up_stops_and_then_frees_its_memory() {
 #[test]
 fn memory_is_estimated_by_entries_and_bytes_up_to_the_limits() {
     let layer = |entries, bytes| LayerSize { entries, bytes };
-    let memory = |layers: &[LayerSize]| memory_for(layers, &ImageLimits::DEFAULT);
+    let memory = |layers: &[LayerSize]| memory_for(layers, BuiltOf::Parts, &ImageLimits::DEFAULT);
     assert_eq!(memory(&[]), 0);
     assert_eq!(memory(&[layer(1, 100)]), 1);
-    // The image that tests/image_memory.rs measures takes up to 110 MiB.
-    assert_eq!(memory(&[layer(29_000, 2 << 20), layer(29_000, 2 << 20)]), 103);
+    // The images that tests/image_memory.rs measures take up to 20 MiB, and up to 61 if they are combined.
+    let layers = [layer(29_000, 2 << 20), layer(29_000, 2 << 20)];
+    assert_eq!(memory(&layers), 27);
+    assert_eq!(memory_for(&layers, BuiltOf::Images, &ImageLimits::DEFAULT), 64);
     let most = memory(&[layer(u64::MAX, u64::MAX), layer(1, 1)]);
-    assert_eq!(most, ((ImageLimits::DEFAULT.inodes as u64 * 1_700) >> 20) + 1024);
+    assert_eq!(most, 400 + 512);
+    assert!(most << 20 <= ImageLimits::BUILD_MEMORY);
 }
 
 #[tokio::test]
@@ -97,14 +100,15 @@ async fn an_image_that_takes_more_memory_than_there_is_for_all_is_refused() {
     let store = Arc::clone(&builders.store);
     let hold = store.hold();
     let mut writer = RecordWriter::new(store.layers().stage(&hold).unwrap());
-    for number in 0..4_000 {
+    for number in 0..20_000 {
         let path = format!("{number}").into_bytes().into();
         writer.push(&LayerEntry { path, meta: Meta::default(), kind: EntryKind::Directory }).unwrap();
     }
     let diff_id = Digest::of(b"a layer");
     writer.finish().unwrap().finish(&diff_id, &Digest::of(b"its blob")).unwrap();
     let parts = vec![StoredPart { layer: diff_id, place: None }];
-    let refused = builders.run(tenant("r.io"), parts, "r.io/x:1", |_| Ok(())).await.unwrap_err();
+    let refused =
+        builders.run(tenant("r.io"), (parts, BuiltOf::Parts), "r.io/x:1", |_| Ok(())).await.unwrap_err();
     let said = refused.to_string();
     assert!(said.contains("MiB of memory") && said.contains("raise --build-memory"), "{said}");
 }

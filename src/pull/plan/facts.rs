@@ -116,6 +116,11 @@ impl Facts {
         }
     }
 
+    /// Why the policy admits the image, if it was asked about other evidence than what is stored with the image.
+    pub(in crate::pull) fn admission(&self) -> Option<&Admission> {
+        self.verdict.as_ref()?.as_ref().ok()
+    }
+
     /// Goes on once `new` is written; the error is the step that writes it.
     pub(super) fn require(&self, new: NewRecord) -> Result<(), Step> {
         if self.recorded.contains(&new) { Ok(()) } else { Err(Step::Record(new)) }

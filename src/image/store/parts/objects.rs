@@ -9,7 +9,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::image::objects::Objects;
+use crate::image::objects::{Arrivals, Objects};
 use crate::image::store::disk::Disk;
 use crate::image::store::error::StoreError;
 use crate::image::store::hold::Hold;
@@ -50,9 +50,22 @@ impl StoredObjects {
         Ok(self.objects.kept_by(Arc::new(hold.clone())))
     }
 
+    /// Tells `listener` of every object that this process writes, as long as the listener lives.
+    pub fn tell(&self, listener: &Arc<dyn Arrivals>) {
+        self.objects.tell(listener);
+    }
+
     /// Where an object is, or would be.
     pub fn path(&self, digest: &VerityDigest) -> PathBuf {
         self.objects.path(digest)
+    }
+
+    /// Whether the object is here in full, as [`Objects::contains`]. Blocking.
+    ///
+    /// # Errors
+    /// Those of statx(2) other than `ENOENT`.
+    pub fn contains(&self, digest: &VerityDigest, size: u64) -> Result<bool, StoreError> {
+        Ok(self.objects.contains(digest, size)?)
     }
 
     /// All bytes of an object, for what is held in memory whole: composefs images. Whether they are the right ones is for

@@ -112,7 +112,8 @@ fn is_refused_pull(error: &PullError) -> bool {
         | PullError::Excess { .. }
         | PullError::Unsealed { .. }
         | PullError::Seal { .. }
-        | PullError::NotAsSealed { .. } => true,
+        | PullError::NotAsSealed { .. }
+        | PullError::NotAsMounted { .. } => true,
         PullError::Source { source, .. } => matches!(**source, SourceError::Denied { .. }),
         // What is published for a lazy start is of another image, or nobody vouches for it.
         PullError::Lazy { source, .. } => source.is_refusal(),
@@ -135,6 +136,8 @@ fn is_refused_pull(error: &PullError) -> bool {
         | PullError::Tree { .. }
         | PullError::Image { .. }
         | PullError::Object { .. }
+        | PullError::NotThere { .. }
+        | PullError::NoRoom { .. }
         | PullError::GaveWay { .. }
         | PullError::Cancelled(_)
         | PullError::Lost { .. } => false,
@@ -150,6 +153,7 @@ fn is_refused_mount(error: &MountError) -> bool {
         | MountError::BadObject { .. } => true,
         // The node cannot mount (no EROFS, no loop devices, no privilege), or the request does not fit the state.
         MountError::NoMountMethod { .. }
+        | MountError::NotLazily { .. }
         | MountError::Label { .. }
         | MountError::Kernel { .. }
         | MountError::NotAnImage { .. }

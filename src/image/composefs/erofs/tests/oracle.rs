@@ -1,15 +1,26 @@
-//! From our tree to the composefs crate's.
+//! What the composefs crate's writer makes of the same tree.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use composefs::fsverity::{FsVerityHashValue, Sha256HashValue};
+use composefs::erofs::format::FormatVersion;
+use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
+use composefs::fsverity::Sha256HashValue;
 use composefs::generic_tree::LeafId;
 use composefs::tree::{self, Directory, FileSystem, Inode, LeafContent, RegularFile};
 
-use super::error::ImageError;
+use crate::image::composefs::ImageError;
+use crate::image::composefs::thread::in_own_thread;
 use crate::image::tree::{CheckedTree, NodeId, NodeKind, Stat};
-use crate::image::verity::VerityDigest;
+
+/// The bytes of the image by the composefs crate.
+pub(super) fn written(tree: &CheckedTree) -> Result<Box<[u8]>, ImageError> {
+    in_own_thread(|| {
+        let valid = ValidatedFileSystem::new(filesystem(tree)?)
+            .map_err(|error| ImageError::Unsupported { reason: format!("{error:#}") })?;
+        Ok(mkfs_erofs_versioned(&valid, FormatVersion::V1))
+    })
+}
 
 /// A directory being filled: its name in the parent, and the entries still to be added.
 struct Frame<'a> {
@@ -19,7 +30,7 @@ struct Frame<'a> {
 }
 
 /// Copies a tree into the crate's, without recursion: layers decide how deep it is.
-pub(super) fn filesystem(tree: &CheckedTree) -> Result<FileSystem<Sha256HashValue>, ImageError> {
+fn filesystem(tree: &CheckedTree) -> Result<FileSystem<Sha256HashValue>, ImageError> {
     let mut done = FileSystem::new(stat(tree, &tree.node(NodeId::ROOT).stat));
     let mut leaves: Vec<Option<LeafId>> = vec![None; tree.slots()];
     let mut stack = vec![frame(tree, b"", NodeId::ROOT)];
@@ -82,9 +93,4 @@ fn content(kind: &NodeKind) -> Result<LeafContent<Sha256HashValue>, ImageError> 
             return Err(ImageError::Unsupported { reason: "an inode without content".to_owned() });
         }
     })
-}
-
-/// From the crate's digest to ours.
-pub(super) fn digest(id: &Sha256HashValue) -> VerityDigest {
-    VerityDigest::from_hex(&id.to_hex()).unwrap_or(VerityDigest([0; 32]))
 }
