@@ -1,4 +1,4 @@
-//! What is read first when an image starts: objects in the order of their first use, as `composefs-csi record` finds it.
+//! What is read first when an image starts: objects in the order of their first use.
 //!
 //! A text of lines, each the 64 lowercase hexadecimal digits of an object's fs-verity digest. It is a hint: an object that it
 //! names is fetched earlier, and one that the image does not have is nothing.
