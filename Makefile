@@ -51,10 +51,10 @@ test-vm: ## of these, fs-verity, tampering and SELinux in virtual machines with 
 	@scripts/setup.sh test
 	$(CARGO) test --locked --test vm -- --nocapture
 
-test-oracle: ## the canonical digests against composefs-rs's cfsctl (builds it once, some minutes)
+test-oracle: ## the canonical digests and the store against composefs-rs's cfsctl (builds it once, some minutes)
 	@scripts/setup.sh test
-	echo "test: canonical digests against cfsctl"
-	$(CARGO) test --locked --quiet --test tools -- canonical:: --include-ignored
+	echo "test: canonical digests and the store against cfsctl"
+	$(CARGO) test --locked --quiet --test tools -- canonical:: composefs:: --include-ignored
 
 e2e: ## tests/kind on a cluster that starts here (Kubernetes 1.20, built once; or KUBERNETES=1.36); E2E='words' selects
 	@scripts/setup.sh e2e image

@@ -54,6 +54,7 @@ done
 for seed in "$here"/fuzz/seeds/index/*; do with index "$(basename "$seed")" '\x00' '\x01' '\x02' <"$seed"; done
 for seed in "$here"/fuzz/seeds/store_record/*; do with store_record "$(basename "$seed")" '\x00' '\x01' '\x02' <"$seed"; done
 for seed in "$here"/fuzz/seeds/chunked/*; do with chunked "$(basename "$seed")" '\x00\x08' '\x13\x00' <"$seed"; done
+for seed in "$here"/fuzz/seeds/lazy/*; do with lazy "$(basename "$seed")" '\x00' '\x01' '\x02' '\x1f' <"$seed"; done
 for seed in "$here"/fuzz/seeds/registry_auth/*; do with registry_auth "$(basename "$seed")" '\x00' '\x01' <"$seed"; done
 for seed in "$here"/fuzz/seeds/signature/*; do with signature "$(basename "$seed")" '\x00' '\x01' '\x02' '\x03' <"$seed"; done
 # Bundles that were really certified, as far as cargo has fetched the crate that tests with them.

@@ -5,6 +5,7 @@ mod args;
 mod completions;
 mod failure;
 mod fsck;
+mod image_file;
 mod images;
 mod inspect;
 mod limits;
@@ -34,7 +35,9 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
-use self::args::{Cli, Command, LogFormat, PARALLEL_LAYERS, PolicyCommand, PullsCommand, StoreCommand};
+use self::args::{
+    Cli, Command, LogFormat, MountArgs, PARALLEL_LAYERS, PolicyCommand, PullsCommand, StoreCommand,
+};
 use self::images::Wanted;
 use self::stored::Stored;
 use crate::app::engine::{Engine, EngineSettings};
@@ -116,6 +119,7 @@ impl Cli {
             min_free: self.limits.min_free,
             max_layer_time: Duration::from_secs(self.limits.max_layer_time),
             keep_partial: self.transfer.keep_partial(),
+            object_sources: self.transfer.object_sources.clone(),
             limits: PullLimits { ranges: self.transfer.ranges(), ..self.limits.limits(parallel_layers) },
             registry_metrics: RegistryMetrics::default(),
             trust_metrics: TrustMetrics::default(),
@@ -137,12 +141,18 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
             let wanted = Wanted::parse(image, platform.as_deref())?.choosing(choice.parse()?);
             images::pull(&engine()?, wanted, (*pull_policy).into(), output).await
         }
-        Command::Mount { image, target, path, noexec, verify, platform, choice, pull_policy } => {
+        // Needs no store: a machine without Kubernetes has none.
+        Command::Mount(args) if args.is_of_file() => image_file::mount(args, &cli, output),
+        Command::Mount(args) => {
+            let MountArgs { image, target, path, noexec, platform, choice, pull_policy, .. } = args;
             let wanted = Wanted::parse(image, platform.as_deref())?.choosing(choice.parse()?);
-            let options = mounts::Options { path: path.clone(), noexec: *noexec, least: (*verify).into() };
+            let options = mounts::Options { path: path.clone(), noexec: *noexec, least: args.least()? };
             mounts::mount(&engine()?, wanted, (*pull_policy).into(), target, options, output).await
         }
-        Command::Unmount { target } => mounts::unmount(&engine()?, target, output),
+        Command::Unmount { target } => match image_file::unmount(target, output)? {
+            image_file::Unmounted::Yes => Ok(()),
+            image_file::Unmounted::IsNone => mounts::unmount(&engine()?, target, output),
+        },
         Command::Inspect { image, remote: true, platform, choice, .. } => {
             let wanted = Wanted::parse(image, platform.as_deref())?.choosing(choice.parse()?);
             inspect::remote(&cli.engine(PARALLEL_LAYERS), wanted, output).await
@@ -155,8 +165,9 @@ async fn dispatch(cli: Cli, level: Option<LevelFile>) -> anyhow::Result<()> {
         Command::Digest { image, rules, platform } => {
             images::digest(&engine()?, Wanted::parse(image, platform.as_deref())?, *rules, output).await
         }
-        Command::Seal { image, rules, tag, force } => {
-            let options = seal::Options { rules: (*rules).into(), tag: tag.clone(), force: *force };
+        Command::Seal { image, rules, tag, force, lazy, first } => {
+            let (rules, tag, first) = ((*rules).into(), tag.clone(), first.clone());
+            let options = seal::Options { rules, tag, force: *force, lazy: *lazy, first };
             seal::seal(&engine()?, &cli.engine(PARALLEL_LAYERS), image, options, output).await
         }
         // Needs no store: a machine that builds has none.

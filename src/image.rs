@@ -7,6 +7,7 @@
 //! * [`chunked`]: a layer's tar from what is here and what is fetched.
 //! * [`tree`]: the layers folded into one.
 //! * [`composefs`]: the image that the kernel mounts.
+//! * [`lazy`]: what is published beside a manifest so that the image starts before its content is here.
 //! * [`seal`] and [`access`]: the digest that a manifest carries, and who may have an image.
 //! * [`store`]: what the node keeps.
 
@@ -15,6 +16,7 @@ pub mod chunked;
 pub mod composefs;
 pub mod entry;
 pub mod layer;
+pub mod lazy;
 pub mod objects;
 pub mod seal;
 pub mod store;

@@ -33,6 +33,7 @@ mod extra;
 mod gauges;
 mod layer_stream;
 mod layers;
+mod lazy;
 mod limits;
 mod make_file;
 mod manifest_path;
@@ -65,6 +66,10 @@ pub use combine::{Combination, tree_of};
 pub use error::PullError;
 pub use excess::Excess;
 pub use gauges::PullGauges;
+pub use lazy::{
+    Covered, LazyImage, LazyOffer, Offers, Places, artifact_subject, by_seal, by_signature, fetch_map,
+    is_about, offers, places,
+};
 pub use limits::{Kept, PullLimits};
 pub use manifest_path::ManifestPath;
 pub use metrics::PullMetrics;

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod directory_watch;
+pub mod file_handle;
 pub mod kernel_log;
 pub mod lease;
 pub mod loop_device;

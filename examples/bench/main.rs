@@ -10,6 +10,7 @@ mod disk;
 mod fixtures;
 mod line;
 mod machine;
+mod many;
 mod model;
 mod packages;
 mod peers;
@@ -53,8 +54,14 @@ struct Arguments {
     /// Pods that read the same files.
     #[arg(long, default_value_t = 50)]
     pods: u32,
+    /// Images on one base that are mounted at the same time.
+    #[arg(long, default_value_t = 150)]
+    images: usize,
+    /// Files of that base.
+    #[arg(long, default_value_t = 6000)]
+    base_files: usize,
     /// Sections to measure.
-    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "chunked", "memory", "publish", "policy", "sharing", "reads", "transfer", "model"].map(str::to_owned))]
+    #[arg(long, value_delimiter = ',', default_values_t = ["pull", "chunked", "memory", "publish", "policy", "sharing", "many", "reads", "transfer", "model"].map(str::to_owned))]
     only: Vec<String>,
     /// Bytes of the file of a model.
     #[arg(long, default_value_t = 4 << 30)]
@@ -108,6 +115,7 @@ fn run(arguments: &Arguments) -> Result<String> {
             "publish" => bench.publish(&mut report)?,
             "policy" => bench.policy(&mut report)?,
             "sharing" => bench.sharing(&mut report)?,
+            "many" => bench.many(&mut report)?,
             "reads" => bench.reads(&mut report)?,
             "transfer" => bench.transfer(&mut report)?,
             "model" => {
@@ -225,6 +233,13 @@ impl Bench<'_> {
             self.drop(&base)?;
         }
         report.sharing(&all)
+    }
+
+    fn many(&self, report: &mut Report<'_>) -> Result<()> {
+        let base = self.fresh("many")?;
+        let (images, files) = (self.arguments.images, self.arguments.base_files);
+        report.many(&many::measure(&self.program, &base, images, files)?, images, files);
+        self.drop(&base)
     }
 
     fn reads(&self, report: &mut Report<'_>) -> Result<()> {

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::fixtures::Fixture;
+use super::many::Way;
 use super::plot::{Bar, bars, curve};
 use super::policy::{Judge, Judged};
 use super::publish::{AT_ONCE, Latency};
@@ -229,6 +230,26 @@ impl<'a> Report<'a> {
             }
         }
         self.picture("sharing.svg", "Page cache of fifty pods", &bars("Page cache of 50 pods", &plotted))
+    }
+
+    /// Metadata of many images on one base.
+    pub fn many(&mut self, ways: &[Way], images: usize, files: usize) {
+        self.add(&format!(
+            "\n## Many images on one base\n\n{images} images, each of the same layer of {files} files and 20 files of its own, \
+             all mounted, and every file looked at (`stat`) in each. Contents are left out; each way has them once. On disk: what \
+             is no file's content, without inodes. Memory: what the kernel charges to a cgroup for it, its own (inodes, names, \
+             superblocks) and pages of metadata; a disk filesystem's own blocks are not charged.\n\n\
+             | | metadata on disk, MB | an image | kernel memory, MB | an image | pages, MB | an image |\n\
+             |---|---|---|---|---|---|---|"
+        ));
+        for way in ways {
+            let of = |bytes: u64| {
+                let bytes = bytes as f64 / 1e6;
+                format!("{bytes:.1} | {:.2}", bytes / images as f64)
+            };
+            let (disk, kernel, pages) = (of(way.disk), of(way.charged.kernel), of(way.charged.pages));
+            self.add(&format!("| {} | {disk} | {kernel} | {pages} |", way.name));
+        }
     }
 
     /// Listing and reading.

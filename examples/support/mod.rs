@@ -1,6 +1,7 @@
 //! Code that the demonstration and the benchmark share: making images, running and measuring programs.
 #![allow(dead_code, reason = "each of the two uses its part")]
 
+pub mod cgroup;
 pub mod frames;
 pub mod layout;
 pub mod measure;

@@ -53,6 +53,8 @@ pub struct EngineSettings {
     pub max_layer_time: Duration,
     /// How long what was received of a layer is kept that nobody goes on with; zero for not at all.
     pub keep_partial: Duration,
+    /// Directories of other stores on this machine, whose objects are taken instead of being written.
+    pub object_sources: Vec<PathBuf>,
     /// Limits on concurrency and on images.
     pub limits: PullLimits,
     /// Counts requests to registries.
@@ -88,7 +90,8 @@ impl Engine {
         );
         let node_key = NodeKey::load_or_create(&key)?;
         let (min_free, keep_partial) = (settings.min_free, settings.keep_partial);
-        let options = Options { min_free, keep_partial, ..Options::new(node_key) };
+        let object_sources = settings.object_sources.clone();
+        let options = Options { min_free, keep_partial, object_sources, ..Options::new(node_key) };
         let store = Arc::new(Store::open(&directory, options)?);
         key_place::report(&key, &directory);
         let (sources, rule) = (sources(settings)?, settings.access.clone());

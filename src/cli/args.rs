@@ -6,11 +6,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod mirrors;
+mod mount;
 mod push;
 mod run_modes;
 mod store;
 
 pub use mirrors::MirrorArgs;
+pub use mount::MountArgs;
 pub use push::{ArtifactArg, CompressionArg, PushArgs};
 pub use run_modes::{ControllerArgs, NodeArgs, WatermarkArgs};
 pub use store::StoreCommand;
@@ -182,31 +184,8 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Policy::Always)]
         pull_policy: Policy,
     },
-    /// Mount an image read-only on a directory, fetching it if necessary.
-    Mount {
-        /// The image, as for `pull`.
-        image: String,
-        /// The directory to mount on; it must exist.
-        target: PathBuf,
-        /// A sub-directory of the image to mount instead of its root.
-        #[arg(long)]
-        path: Option<PathBuf>,
-        /// Refuse to execute programs from the mount.
-        #[arg(long)]
-        noexec: bool,
-        /// The lowest accepted integrity level, as for the node plugin's --integrity.
-        #[arg(long, value_enum, default_value_t = Level::Fetch)]
-        verify: Level,
-        /// The platform, as for `pull`.
-        #[arg(long)]
-        platform: Option<String>,
-        /// What of it.
-        #[command(flatten)]
-        choice: ChoiceArgs,
-        /// When to ask the registry.
-        #[arg(long, value_enum, default_value_t = Policy::IfNotPresent)]
-        pull_policy: Policy,
-    },
+    /// Mount an image read-only on a directory, fetching it if necessary, or an image file of the composefs project's tools.
+    Mount(MountArgs),
     /// Remove a mount made by `mount`.
     Unmount {
         /// The directory it is mounted on.
@@ -220,7 +199,7 @@ pub enum Command {
         #[arg(long)]
         files: bool,
         /// Ask the registry instead, and list what would be fetched: layers, and the files of an artifact. Nothing but
-        /// manifest and config is.
+        /// manifest and config is, and what is published for the image to start lazily.
         #[arg(long, conflicts_with = "files")]
         remote: bool,
         /// The platform, as for `pull`. A digest needs none.
@@ -258,6 +237,14 @@ pub enum Command {
         /// Replace a different digest that is already in the manifest.
         #[arg(long)]
         force: bool,
+        /// Publish beside each manifest what nodes need to start the image before its content is there: the composefs image,
+        /// and a map of where each file is. An image that is sealed already stays as it is.
+        #[arg(long)]
+        lazy: bool,
+        /// What is read first when the image starts, in this order: a file of lines, each a path in the image that begins
+        /// with `/`, or an object's digest. Without it the list that was published before stays.
+        #[arg(long, value_name = "FILE", requires = "lazy")]
+        first: Option<PathBuf>,
     },
     /// Push a directory as an image or an artifact. The same files give the same digest, and what the registry has is not
     /// sent again.

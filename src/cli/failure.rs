@@ -14,7 +14,7 @@ use super::stored::StoredError;
 use crate::image::composefs::ImageError;
 use crate::image::store::StoreError;
 use crate::kind::Kind;
-use crate::node::mount::MountError;
+use crate::node::mount::{ImageFileError, MountError};
 use crate::oci::SourceError;
 use crate::oci::digest::DigestError;
 use crate::oci::manifest::ManifestError;
@@ -99,7 +99,7 @@ fn kind(error: &anyhow::Error) -> Option<Kind> {
         };
     }
     error.chain().find_map(|cause| {
-        kind_of!(cause: StoredError, PullError, PushError, SourceError, StoreError, MountError, ImageError, ManifestError, ReferenceError,
+        kind_of!(cause: StoredError, PullError, PushError, SourceError, StoreError, MountError, ImageFileError, ImageError, ManifestError, ReferenceError,
                  DigestError, PlatformError);
         None
     })

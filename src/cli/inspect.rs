@@ -1,5 +1,7 @@
 //! `inspect`: shows an image in the store, or every path in it, or what one in a registry holds.
 
+mod lazy;
+
 use serde::Serialize;
 
 use super::args::Output;
@@ -72,6 +74,7 @@ pub async fn remote(settings: &EngineSettings, wanted: Wanted, output: Output) -
         manifest: Digest,
         #[serde(flatten)]
         outline: Outline,
+        lazy: lazy::Lazy,
     }
     let image = wanted.reference.to_string();
     let (sources, limits) = (engine::sources(settings)?, &settings.limits.image);
@@ -80,7 +83,8 @@ pub async fn remote(settings: &EngineSettings, wanted: Wanted, output: Output) -
     let top = source.resolve_to_read(&wanted.reference.version()).await?;
     let path = ManifestPath::resolve_platform(&*source, top, limits, &wanted.platform, &image).await?;
     let outline = pull::outline(&*source, &path.manifest, &wanted.choice, limits, &image).await?;
-    let remote = Remote { image, manifest: path.digest, outline };
+    let lazy = lazy::look(settings, &source, &path, &wanted.reference).await;
+    let remote = Remote { image, manifest: path.digest, outline, lazy };
     output::show(output, &remote, |r| {
         let rows: Vec<_> = [["HOLDS", "SIZE", "MODE", "BLOB", ""].map(String::from).to_vec()]
             .into_iter()
@@ -90,7 +94,10 @@ pub async fn remote(settings: &EngineSettings, wanted: Wanted, output: Output) -
         let (wanted, total) = (output::bytes(r.outline.wanted_bytes), output::bytes(r.outline.total_bytes));
         let bytes = if wanted == total { total } else { format!("{wanted} of {total}") };
         let (image, kind, manifest) = (text::one_line(&r.image), &r.outline.kind, r.manifest);
-        format!("{image}\n  manifest   {manifest}\n  kind       {kind}\n  to fetch   {bytes}\n{table}")
+        let lazy = &r.lazy;
+        format!(
+            "{image}\n  manifest   {manifest}\n  kind       {kind}\n  to fetch   {bytes}\n  lazy       {lazy}\n{table}"
+        )
     })
 }
 

@@ -1,7 +1,11 @@
 //! `seal`: computes an image's composefs digest and writes it into the image's manifest, so that a signature of the
 //! manifest covers every file.
 
+mod first;
+mod lazy;
+
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -9,8 +13,11 @@ use serde::Serialize;
 
 use super::args::Output;
 use super::{output, progress};
+use first::FirstUses;
+use lazy::{Publication, Published};
+
 use crate::app::engine::{Engine, EngineSettings, sources};
-use crate::image::composefs::Image;
+use crate::image::composefs::{self, ImageBytes};
 use crate::image::seal::Seal;
 use crate::image::seal::document::{Edited, replace_manifests, seal_manifest};
 use crate::image::tree::{Powers, Rules, Stop};
@@ -18,7 +25,7 @@ use crate::image::verity::VerityDigest;
 use crate::oci::choice::Choice;
 use crate::oci::destination::{Destination, NewManifest, NewName};
 use crate::oci::digest::Digest;
-use crate::oci::manifest::{Document, Index, Manifest, OCI_INDEX, OCI_MANIFEST};
+use crate::oci::manifest::{Descriptor, Document, Index, Manifest, OCI_INDEX, OCI_MANIFEST};
 use crate::oci::platform::Platform;
 use crate::oci::reference::{Reference, Version};
 use crate::oci::{Credentials, RawManifest, Source};
@@ -35,6 +42,10 @@ pub struct Options {
     pub tag: Option<String>,
     /// Replace a wrong seal.
     pub force: bool,
+    /// Publish what the image needs to start lazily.
+    pub lazy: bool,
+    /// What is read first then.
+    pub first: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -51,6 +62,8 @@ struct Row {
     manifest: Digest,
     composefs: VerityDigest,
     changed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lazy: Option<Published>,
 }
 
 /// `seal IMAGE`.
@@ -64,6 +77,10 @@ pub async fn seal(
     let reference: Reference = image.parse()?;
     let (sources, credentials) = (sources(settings)?, Credentials::none());
     let name = new_name(&reference, &options)?;
+    let first = match options.first.clone() {
+        Some(file) => Some(Arc::new(tokio::task::spawn_blocking(move || FirstUses::read(&file)).await??)),
+        None => None,
+    };
     sources.ask_helpers(&reference, &credentials).await;
     let mut sealer = Sealer {
         engine,
@@ -71,6 +88,7 @@ pub async fn seal(
         destination: sources.destination(&reference, &credentials)?,
         reference,
         options,
+        first,
         output,
         rows: Vec::new(),
     };
@@ -91,10 +109,23 @@ pub async fn seal(
     output::show(output, &sealed, |sealed| {
         let verb = if sealed.changed { "sealed" } else { "is sealed already" };
         let rows = sealed.platforms.iter();
-        let rows: String =
-            rows.map(|row| format!("  composefs  {} in {}\n", row.composefs, row.manifest)).collect();
+        let rows: String = rows.map(Row::text).collect();
         format!("{} {verb}\n  manifest   {}\n{rows}Sign that manifest now.", sealed.image, sealed.manifest)
     })
+}
+
+impl Row {
+    fn text(&self) -> String {
+        let mut text = format!("  composefs  {} in {}\n", self.composefs, self.manifest);
+        if let Some(Published { artifact, changed, by_range, by_stream, first }) = &self.lazy {
+            let verb = if *changed { "published" } else { "there already" };
+            let list = if *first { ", with a list of first uses" } else { "" };
+            text += &format!(
+                "  lazy       {artifact} {verb}: {by_range} files by range, {by_stream} by stream{list}\n"
+            );
+        }
+        text
+    }
 }
 
 /// The name of the sealed image; `None` keeps the image's place in its layout.
@@ -126,6 +157,7 @@ struct Sealer<'a> {
     destination: Arc<dyn Destination>,
     reference: Reference,
     options: Options,
+    first: Option<Arc<FirstUses>>,
     output: Output,
     rows: Vec<Row>,
 }
@@ -181,7 +213,7 @@ impl Sealer<'_> {
 
     async fn manifest(&mut self, raw: &RawManifest, manifest: &Manifest) -> anyhow::Result<Edited> {
         let unbuilt = self.layers(raw, manifest).await?;
-        let built = |rules: Rules| -> Result<VerityDigest, PullError> {
+        let built = |rules: Rules| -> Result<ImageBytes, PullError> {
             let name = self.reference.to_string();
             tokio::task::block_in_place(|| {
                 let limits = (&self.engine.limits.image, &Stop::default());
@@ -195,19 +227,26 @@ impl Sealer<'_> {
                 if rules == self.options.rules {
                     warn_of_powers(&tree.powers());
                 }
-                let image = Image::of(tree)
-                    .map_err(|source| PullError::Image { image: name, source: Arc::new(source) })?;
-                Ok(image.digest())
+                let written = composefs::write_image(tree);
+                written.map_err(|source| PullError::Image { image: name, source: Arc::new(source) })
             })
         };
         let (rules, force) = (self.options.rules, self.options.force);
-        let digest = built(rules).map_err(|error| match error {
+        let image = built(rules).map_err(|error| match error {
             PullError::Tree { .. } if matches!(rules, Rules::Canonical { .. }) => anyhow::Error::new(error)
                 .context(
                     "this image has no canonical form; `--rules faithful` seals it for this driver alone",
                 ),
             other => other.into(),
         })?;
+        let digest = image.digest();
+        // It is large, and wanted again only to be published.
+        let mut images = Vec::new();
+        if self.options.lazy {
+            images.push(image);
+        } else {
+            drop(image);
+        }
         let seal = Seal { annotation: Seal::annotation_for(rules), digest };
         // A malformed seal counts as none here; `seal_manifest` reports it.
         let found = Seal::of(manifest).ok().flatten();
@@ -218,21 +257,50 @@ impl Sealer<'_> {
         {
             let is_like = |other: &&Rules| **other != rules && other.reduction() == rules.reduction();
             let others = found.rules().iter().filter(is_like);
-            good = others.map(|rules| built(*rules)).collect::<Result<_, _>>()?;
+            for rules in others {
+                let other = built(*rules)?;
+                good.push(other.digest());
+                if self.options.lazy {
+                    images.push(other);
+                }
+            }
         }
         let subject = || format!("manifest {} of {}", raw.digest, self.reference);
         let edited = seal_manifest(&raw.bytes, seal, &good, force).with_context(subject)?;
-        let row = match (&edited, found) {
-            (Edited::Changed(bytes), _) => {
-                Row { manifest: Digest::of(bytes), composefs: digest, changed: true }
-            }
-            (Edited::Unchanged, found) => {
-                let composefs = found.map_or(digest, |found| found.digest);
-                Row { manifest: raw.digest, composefs, changed: false }
-            }
+        let (bytes, seal, changed) = match (&edited, found) {
+            (Edited::Changed(bytes), _) => (&bytes[..], seal, true),
+            (Edited::Unchanged, found) => (&raw.bytes[..], found.unwrap_or(seal), false),
         };
-        self.rows.push(row);
+        let subject = Descriptor {
+            media_type: raw.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.to_owned()),
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+            annotations: BTreeMap::new(),
+        };
+        let (sealed, composefs) = (subject.digest, seal.digest);
+        let lazy = match self.options.lazy {
+            true => Some(self.publish(images, (subject, seal), (manifest, &unbuilt)).await?),
+            false => None,
+        };
+        self.rows.push(Row { manifest: sealed, composefs, changed, lazy });
         Ok(edited)
+    }
+
+    /// Publishes what an image needs to start lazily, before anybody is led to its manifest. One of `images` is the sealed one.
+    async fn publish(
+        &self,
+        images: Vec<ImageBytes>,
+        (subject, seal): (Descriptor, Seal),
+        (manifest, unbuilt): (&Manifest, &Unbuilt),
+    ) -> anyhow::Result<Published> {
+        let image = images.into_iter().find(|image| image.digest() == seal.digest);
+        let image = image.with_context(|| format!("no rules of the seal give {} again", seal.digest))?;
+        let (store, limits, name) =
+            (&self.engine.store, self.engine.limits.image, self.reference.to_string());
+        let places = pull::places(store, &*self.source, manifest, unbuilt, &limits, &name).await?;
+        let first = self.first.clone();
+        let publication = Publication { subject, seal, image, places, first, limits };
+        publication.publish(&self.source, &*self.destination).await
     }
 
     /// Fetches the layers of one manifest. The store keeps them while the returned value lives.

@@ -1,5 +1,6 @@
 //! Flags for how layers are fetched.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -29,6 +30,18 @@ pub struct TransferArgs {
     #[arg(long, global = true, env = "COMPOSEFS_CSI_KEEP_PARTIAL", value_name = "SECONDS",
           default_value_t = KEEP_PARTIAL.as_secs())]
     pub keep_partial: u64,
+    /// A directory of another store on this machine, with objects at `xx/…` by sha256 fs-verity digest (of a composefs
+    /// repository, or its `objects`). What is there, measured equal by the kernel, is linked instead of being written, where
+    /// the store has fs-verity; may be repeated, or hold several with commas between them. For `mount composefs:…`, where
+    /// the files of the image are.
+    #[arg(
+        long = "object-source",
+        global = true,
+        env = "COMPOSEFS_CSI_OBJECT_SOURCE",
+        value_name = "DIR",
+        value_delimiter = ','
+    )]
+    pub object_sources: Vec<PathBuf>,
 }
 
 impl TransferArgs {

@@ -7,6 +7,7 @@
 
 mod erofs;
 mod error;
+mod header;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use composefs::fsverity::Sha256HashValue;
 
 pub use erofs::Image;
 pub use error::ImageError;
+pub use header::{HEADER, HeaderFault, check_header};
 pub use read::each_entry;
 use thread::in_own_thread;
 

@@ -70,6 +70,24 @@ pub enum EntryKind {
     Opaque,
 }
 
+impl EntryKind {
+    /// The object of a larger regular file, and its size in bytes.
+    pub fn object(&self) -> Option<(VerityDigest, u64)> {
+        match self {
+            Self::Object(digest, size) => Some((*digest, *size)),
+            _ => None,
+        }
+    }
+
+    /// The path of the inode that this is another name for.
+    pub fn hard_link(&self) -> Option<&[u8]> {
+        match self {
+            Self::Hardlink(target) => Some(target),
+            _ => None,
+        }
+    }
+}
+
 /// The directory at the root where Docker's aufs kept the inodes of files with several names: a layer's hard links may
 /// lead into it. Its regular files are entries of the layer, and it is left out of the tree.
 pub const AUFS_LINKS: &[u8] = b".wh..wh.plnk";

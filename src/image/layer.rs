@@ -6,6 +6,7 @@
 mod blob_reader;
 mod buffer_pool;
 mod compression;
+mod content_ranges;
 mod error;
 mod file;
 mod gzip;
@@ -18,10 +19,11 @@ mod tests;
 mod unpack;
 
 pub use blob_reader::Blob;
+pub use content_ranges::content_ranges;
 pub use error::{LayerError, LayerFault};
 pub use file::{file_id, ingest_file};
 pub use ingest::{LayerOutcome, ingest, ingest_chosen, ingest_tar};
 pub use record::{RecordError, RecordReader, RecordWriter};
 pub use unpack::Contents;
 
-pub use crate::image::tar::TarLimits;
+pub use crate::image::tar::{TarError, TarLimits};

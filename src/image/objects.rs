@@ -13,6 +13,7 @@
 //!   they name, so an object that a record names is complete, and the others are not needed. Nothing has to
 //!   be hashed.
 //! * Long runs of zeros are holes: they take no space, and neither the content nor its digest differs.
+//! * What another store of this machine has may get a name here instead of being written (`adopt`).
 //! * Who puts an object can be told to say so first ([`Keep`]): then no sweep removes it before a record names it.
 //!
 //! Cost: one statx for content that is here already; for new content also open, write, link and close, and
@@ -20,6 +21,7 @@
 //! a layer together on disk. (ext4 skips inodes that were freed in the last minutes one by one: a pull
 //! right after a large sweep spends about 60 us more per object.)
 
+mod adopt;
 mod directory;
 mod error;
 mod examine;
@@ -27,6 +29,7 @@ mod keep;
 mod metrics;
 mod publish;
 mod room;
+mod sources;
 mod sparse_file;
 mod strangers;
 mod sweep;
@@ -43,4 +46,6 @@ pub(in crate::image) use metrics::ObjectMetrics;
 pub use publish::Put;
 pub(in crate::image) use room::Room;
 pub use room::Shortage;
+pub(in crate::image) use sources::ObjectSources;
 pub(in crate::image) use strangers::Strangers;
+pub use writer::ExpectedObject;

@@ -81,7 +81,7 @@ mod usage;
 mod useless;
 mod version;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -146,6 +146,8 @@ pub struct Options {
     pub min_free: u8,
     /// How long a partial blob is kept that nobody goes on with; zero for not at all.
     pub keep_partial: Duration,
+    /// Directories of other stores on this machine, whose objects are taken instead of being written.
+    pub object_sources: Vec<PathBuf>,
     /// Called before each step that changes the disk.
     pub steps: Steps,
 }
@@ -163,6 +165,7 @@ impl Options {
             measure: Measure::default(),
             min_free: MIN_FREE,
             keep_partial: KEEP_PARTIAL,
+            object_sources: Vec::new(),
             steps: Steps::default(),
         }
     }

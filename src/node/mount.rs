@@ -10,6 +10,7 @@
 //! <state>/mounts/<64 hex>.lower the EROFS mount alone, for a moment, on kernels before 6.15
 //! <state>/mounts/<64 hex>.mapped, .top  what a pod with a user namespace, or with a volume that follows a tag, gets, while
 //!                               it is put together
+//! <state>/mounts/<64 hex>.file  an image file that is in no store (`image_file`), likewise
 //! <state>/mounts/<64 hex>.upper, .writable  what a pod gets that may write, likewise
 //! ```
 //!
@@ -24,6 +25,7 @@ mod error;
 pub mod fake;
 mod follow;
 mod id_map;
+mod image_file;
 mod kernel;
 mod mountinfo;
 mod object;
@@ -46,6 +48,9 @@ use std::path::{Path, PathBuf};
 pub use capabilities::{Capabilities, Verity};
 pub use error::MountError;
 pub use follow::CURRENT;
+pub use image_file::{
+    ImageFileError, ImageFileMount, ImageFileName, image_file_on, mount_image_file, unmount_image_file,
+};
 pub use kernel::{KernelMounter, unmount};
 pub use propagation::{NotShared, reaches_kubelet};
 pub use selinux::{BadContext, Labelling, SelinuxContext};

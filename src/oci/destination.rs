@@ -1,7 +1,7 @@
 //! Writes manifests to a repository or layout, and blobs to a repository.
 //!
 //! Only `composefs-csi seal` and `push` do this; the node plugin never writes to a registry. `seal` writes no layers and
-//! configs: the repository or layout has them already.
+//! configs: the repository or layout has them already. What it publishes beside an image it writes whole.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,6 +42,23 @@ pub trait Destination: Send + Sync + std::fmt::Debug {
 
     /// Stores a manifest and gives it a name.
     async fn put_as(&self, manifest: &NewManifest, name: &NewName) -> Result<(), SourceError>;
+
+    /// Stores a blob that is in memory, unless it is there.
+    async fn put_blob(&self, bytes: Bytes) -> Result<(), SourceError>;
+
+    /// Stores a manifest that names another one as its subject, so that it is found among the referrers of that
+    /// (distribution-spec 1.1, "Pushing Manifests with Subject"). In a list that clients keep it takes the place of those of
+    /// the same type, which stay where the registry keeps the list.
+    async fn put_referrer(&self, manifest: &NewManifest, of: &Referring<'_>) -> Result<(), SourceError>;
+}
+
+/// What makes a manifest a referrer; the manifest itself says the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Referring<'a> {
+    /// What it is about.
+    pub subject: &'a Digest,
+    /// Its artifact type.
+    pub artifact_type: &'a str,
 }
 
 /// A blob to write, whose bytes are known before they are sent.

@@ -115,6 +115,10 @@ impl LayoutSource {
                     return Err(SourceError::NotFound { subject: format!("{}:{tag}", self.name()) });
                 }
             }
+            // What is about an image is not meant where one is.
+            Version::Sole if entries.iter().any(|entry| !entry.is_artifact) => {
+                entries.retain(|entry| !entry.is_artifact);
+            }
             Version::Sole => {}
         }
         // The same image may be listed under several names.

@@ -3,8 +3,11 @@
 //! A referrer proves nothing: anyone who can push to the repository can name any subject.
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 
+use crate::oci::destination::NewManifest;
 use crate::oci::digest::Digest;
+use crate::oci::manifest::OCI_INDEX;
 use list::{ReferrerEntry, ReferrerList};
 
 mod list;
@@ -45,6 +48,47 @@ pub(super) fn parse(bytes: &Bytes) -> Option<Vec<Referrer>> {
     };
     Some(list.manifests.into_iter().flat_map(|entries| entries.0).filter_map(referrer).collect())
 }
+
+/// The index of a fallback tag with one more entry, in the place of others of its artifact type; `None` if there is nothing
+/// to change. Entries of others stay as they are.
+///
+/// # Errors
+/// `before` is no index.
+pub(super) fn with_referrer(
+    before: Option<&[u8]>,
+    manifest: &NewManifest,
+    artifact_type: &str,
+) -> Result<Option<Vec<u8>>, NoIndex> {
+    let empty = || json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []});
+    let mut index: Value = match before {
+        Some(bytes) => serde_json::from_slice(bytes).map_err(|_| NoIndex)?,
+        None => empty(),
+    };
+    if index.get("config").is_some() || index.get("layers").is_some() {
+        return Err(NoIndex);
+    }
+    let entries = index.get_mut("manifests").ok_or(NoIndex)?;
+    if entries.is_null() {
+        *entries = Value::Array(Vec::new());
+    }
+    let entries = entries.as_array_mut().ok_or(NoIndex)?;
+    let entry = json!({
+        "mediaType": manifest.media_type, "digest": manifest.digest(), "size": manifest.bytes.len(),
+        "artifactType": artifact_type,
+    });
+    let is_other = |old: &Value| old["artifactType"] != artifact_type && old["digest"] != entry["digest"];
+    let mut new: Vec<Value> = entries.iter().filter(|old| is_other(old)).cloned().collect();
+    new.push(entry);
+    if *entries == new {
+        return Ok(None);
+    }
+    *entries = new;
+    Ok(Some(index.to_string().into_bytes()))
+}
+
+/// What is in the place of a list of referrers is none.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NoIndex;
 
 /// The tag that holds the list in registries without a referrers API.
 pub(super) fn fallback_tag(subject: &Digest) -> String {
@@ -92,6 +136,25 @@ mod tests {
         assert_eq!(parse(&Bytes::from_static(b"{\"manifests\":null}")), Some(Vec::new()));
         assert_eq!(parse(&Bytes::from_static(b"{}")), None);
         assert_eq!(parse(&Bytes::from_static(b"{\"manifests\":7}")), None);
+    }
+
+    #[test]
+    fn a_referrer_takes_the_place_of_its_like_and_leaves_the_others() {
+        let manifest = |text: &'static str| NewManifest { media_type: "m".to_owned(), bytes: text.into() };
+        let with = |before: Option<&[u8]>, text, kind| with_referrer(before, &manifest(text), kind).unwrap();
+        let first = with(None, "a", "t").unwrap();
+        let both = with(Some(&first), "b", "u").unwrap();
+        let replaced = with(Some(&both), "c", "t").unwrap();
+        assert_eq!(with(Some(&replaced), "c", "t"), None, "nothing to change");
+        let listed = parse(&Bytes::from(replaced)).unwrap();
+        let listed: Vec<_> = listed.iter().map(|one| (one.digest, one.artifact_type.as_deref())).collect();
+        assert_eq!(listed, [(Digest::of(b"b"), Some("u")), (Digest::of(b"c"), Some("t"))]);
+        let empty = br#"{"manifests":null,"annotations":{"mine":"stays"}}"#;
+        let kept = String::from_utf8(with(Some(empty), "a", "t").unwrap()).unwrap();
+        assert!(kept.contains("stays"), "{kept}");
+        for other in ["junk", "[]", "{}", r#"{"manifests":7}"#, r#"{"manifests":[],"config":{}}"#] {
+            assert_eq!(with_referrer(Some(other.as_bytes()), &manifest("a"), "t"), Err(NoIndex), "{other}");
+        }
     }
 
     #[test]

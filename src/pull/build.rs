@@ -84,7 +84,7 @@ pub(super) fn build(
 /// Those of storing it.
 pub(super) fn put(store: &Store, hold: &Hold, image: &Image, name: &str) -> Result<(), PullError> {
     let objects = store.objects().under(hold).about(name)?;
-    objects.put_as(&image.digest(), image.size(), |take| image.each_piece(take)).about(name)?;
+    objects.put_image(&image.digest(), image.size(), |take| image.each_piece(take)).about(name)?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use super::excess::Excess;
 use super::recipe::NoRecipe;
 use crate::image::composefs::ImageError;
 use crate::image::layer::LayerError;
+use crate::image::lazy::LazyError;
 use crate::image::objects::ObjectError;
 use crate::image::seal::{Seal, SealError};
 use crate::image::store::StoreError;
@@ -206,6 +207,16 @@ pub enum PullError {
         /// What the store said.
         source: Arc<ObjectError>,
     },
+    /// What is published for it to start lazily cannot be used.
+    #[error("{image}: it cannot start lazily by artifact {artifact}: {source}")]
+    Lazy {
+        /// The reference asked for.
+        image: String,
+        /// The artifact's digest; that of the image's manifest, if none of several will do.
+        artifact: Digest,
+        /// What is wrong with it.
+        source: Arc<LazyError>,
+    },
     /// Prefetched, it would leave too little room to others.
     #[error(
         "{image}: it has {mib} MiB to fetch, and with them more than {up_to} % of the store's filesystem would be in use; a \
@@ -270,6 +281,7 @@ impl PullError {
             Self::Image { source, .. } => source.kind(),
             Self::Store { source, .. } => source.kind(),
             Self::Object { source, .. } => source.kind(),
+            Self::Lazy { source, .. } => source.kind(),
             Self::GaveWay { .. } | Self::Cancelled(_) => Kind::Transient,
             Self::Lost { .. } => Kind::Bug,
         }

@@ -43,6 +43,16 @@ impl Excess {
     ) -> Option<Self> {
         // What nobody has looked for is taken for present.
         let powers = record.powers.clone().unwrap_or_else(Powers::unknown);
+        Self::among(powers, kept, admission, noexec)
+    }
+
+    /// The first of these that is not allowed.
+    pub(super) fn among(
+        powers: Powers,
+        kept: Kept,
+        admission: Option<&Admission>,
+        noexec: bool,
+    ) -> Option<Self> {
         let signed = admission.is_some_and(|admission| admission.signed);
         let privileges = kept.privileges || admission.is_some_and(|admission| admission.keep_privileges);
         let special = powers.special_file.filter(|_| !(kept.special_files || signed));

@@ -97,6 +97,10 @@ impl Pulls {
         &self.context.layers
     }
 
+    pub(super) fn builders(&self) -> &Builders {
+        &self.context.builders
+    }
+
     pub(super) fn image_limits(&self) -> &ImageLimits {
         &self.context.limits.image
     }

@@ -146,8 +146,13 @@ fn workload(object: &Value, case: &str) {
             "FOWNER",
             "FSETID",
         ];
-        if items(container, "/args").iter().any(writes) {
-            added.extend(["DAC_READ_SEARCH", "SETFCAP"]);
+        let writes = items(container, "/args").iter().any(writes);
+        let links = items(container, "/env").iter().any(|set| set["name"] == "COMPOSEFS_CSI_OBJECT_SOURCE");
+        if writes || links {
+            added.push("DAC_READ_SEARCH");
+        }
+        if writes {
+            added.push("SETFCAP");
         }
         let added = privileged.then(|| json!(added));
         assert_eq!(security["capabilities"].get("add"), added.as_ref(), "{case}: capabilities");

@@ -8,6 +8,7 @@ mod artifacts;
 mod canonical;
 mod chart;
 mod chunked;
+mod composefs;
 mod faithful;
 mod fold;
 mod golden;

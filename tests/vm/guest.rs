@@ -17,7 +17,7 @@ use crate::disk::{BLOCK, drop_caches, read_block, tamper};
 use crate::pulled::{pulled_image, sealed_later};
 use crate::support::mount::{Bench, Node, content, image_by, mounts_below};
 use crate::support::pages::Mapping;
-use crate::{Row, combined, damage, follow, mounts, policy, reads, records, selinux};
+use crate::{Row, combined, damage, follow, host, mounts, policy, reads, records, selinux};
 
 const DISK: &str = "/disk";
 /// Length of the files that are tampered with.
@@ -47,6 +47,12 @@ pub const ROWS: &[(&str, Test)] = &[
     ("what it says of a replaced object does", damage::replaced_object),
     ("what it says of an unsealed object does", damage::unsealed_object),
     ("what it says of a missing object does", damage::missing_object),
+    ("a pull links what the host has, and shares its pages", host::linked),
+    ("it does so across two mounts of one filesystem, as in a container", host::linked_across_mounts),
+    ("what the host has under an object's name is not believed unmeasured", host::not_believed),
+    ("a linked file that rots is not taken again", host::damaged),
+    ("an image file is mounted by its digest, with every read verified", host::image_file),
+    ("mount.composefs mounts an image of our store by its digest", host::their_mount),
     ("an altered image record is named and never mounted", records::image_record),
     ("an altered layer record makes no image", records::layer_record),
     ("an altered link from blob to layer leads nowhere", records::blob_link),

@@ -41,6 +41,7 @@ pub fn write(path: &Path, kernel_set: &Path, busybox: &Path) {
     archive.file("init", 0o755, INIT.as_bytes());
     archive.copy("bin/busybox", busybox);
     archive.file("test", 0o755, &stripped(&std::env::current_exe().expect("this program has a path")));
+    add_composefs(&mut archive);
     for library in libraries() {
         archive.copy(library.to_str().expect("a library's path").trim_start_matches('/'), &library);
     }
@@ -53,6 +54,17 @@ pub fn write(path: &Path, kernel_set: &Path, busybox: &Path) {
     archive.file("selinux/policy", 0o644, &selinux_policy());
     archive.copy("selinux/program", &tools::installed("true"));
     archive.finish();
+}
+
+/// The composefs project's mount.composefs, with its own C library.
+fn add_composefs(archive: &mut Archive) {
+    let root = tools::debian_set("mkcomposefs").join("root/usr");
+    archive.copy("composefs/mount.composefs", &root.join("sbin/mount.composefs"));
+    let libraries = root.join("lib/x86_64-linux-gnu");
+    archive.copy("composefs/ld.so", &libraries.join("ld-linux-x86-64.so.2"));
+    for name in ["libc.so.6", "libcomposefs.so.1", "libcrypto.so.3", "libz.so.1", "libzstd.so.1"] {
+        archive.copy(&format!("composefs/lib/{name}"), &libraries.join(name));
+    }
 }
 
 /// `vm/selinux.cil`, compiled.

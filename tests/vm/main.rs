@@ -16,6 +16,7 @@ mod damage;
 mod disk;
 mod follow;
 mod guest;
+mod host;
 mod initramfs;
 mod machine;
 mod mounts;

@@ -100,7 +100,7 @@ the value to change.
 {{- end }}
 {{- end }}
 {{- if hasKey $taken .mountPath }}
-{{- fail (printf "%s is wanted for two volumes of the node plugin's container, %s and %s: each of stateDir, node.layoutDirs, node.keyDir, node.extraVolumeMounts, policy.verifierDir, registries.credentialHelperDir, registries.mirrors and credentialProviders needs a path of its own" .mountPath (get $taken .mountPath) .name) }}
+{{- fail (printf "%s is wanted for two volumes of the node plugin's container, %s and %s: each of stateDir, node.layoutDirs, node.objectSources, node.keyDir, node.extraVolumeMounts, policy.verifierDir, registries.credentialHelperDir, registries.mirrors and credentialProviders needs a path of its own" .mountPath (get $taken .mountPath) .name) }}
 {{- end }}
 {{- $_ := set $taken .mountPath .name }}
 {{- end }}
@@ -186,7 +186,7 @@ the value to change.
 {{- range .own }}
 {{- $_ := set $own (first (splitList "=" .)) . }}
 {{- end }}
-{{- $repeated := list "--layout-dir" "--insecure-registry" "--registry-ca" "--registry-hosts-dir" "--image-credential-allow" }}
+{{- $repeated := list "--layout-dir" "--object-source" "--insecure-registry" "--registry-ca" "--registry-hosts-dir" "--image-credential-allow" }}
 {{- $seen := dict }}
 {{- range .more }}
 {{- $flag := first (splitList "=" .) }}

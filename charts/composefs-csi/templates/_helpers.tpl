@@ -120,5 +120,5 @@ readinessProbe:
 
 {{/* The capabilities of the node plugin; the DaemonSet says why. */}}
 {{- define "composefs-csi.nodeCapabilities" -}}
-SYS_ADMIN, DAC_OVERRIDE, MKNOD, SYSLOG, SETUID, SETGID, CHOWN, FOWNER, FSETID{{ if or .Values.node.writableMaxMiB .Values.node.writableMaxDiskMiB }}, DAC_READ_SEARCH, SETFCAP{{ end }}
+SYS_ADMIN, DAC_OVERRIDE, MKNOD, SYSLOG, SETUID, SETGID, CHOWN, FOWNER, FSETID{{ if or .Values.node.writableMaxMiB .Values.node.writableMaxDiskMiB .Values.node.objectSources }}, DAC_READ_SEARCH{{ end }}{{ if or .Values.node.writableMaxMiB .Values.node.writableMaxDiskMiB }}, SETFCAP{{ end }}
 {{- end -}}

@@ -30,6 +30,9 @@ RANGES: {{ .Values.node.ranges.atOnce | int | quote }}
 RANGE_CONNECTIONS: {{ .Values.node.ranges.connections | int | quote }}
 KEEP_PARTIAL: {{ .Values.node.ranges.keepSeconds | int | quote }}
 PARTIAL_PULLS: {{ .Values.node.partialPulls | quote }}
+{{- with .Values.node.objectSources }}
+OBJECT_SOURCE: {{ join "," . | quote }}
+{{- end }}
 BUILD_MEMORY: {{ .Values.node.buildMemoryMiB | int | quote }}
 WITHOUT_POLICY: {{ .Values.policy.withoutPolicy }}
 POLICY_MODE: {{ .Values.policy.mode }}

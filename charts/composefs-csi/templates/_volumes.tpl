@@ -3,6 +3,9 @@
 {{- range $index, $dir := .Values.node.layoutDirs }}
 - {name: layouts-{{ $index }}, path: {{ $dir }}, type: Directory, readOnly: true}
 {{- end }}
+{{- range $index, $dir := .Values.node.objectSources }}
+- {name: object-source-{{ $index }}, path: {{ $dir }}, type: Directory, readOnly: true}
+{{- end }}
 {{- with .Values.policy.verifierDir }}
 - {name: verifiers, path: {{ . }}, type: Directory, readOnly: true}
 {{- end }}

@@ -13,6 +13,7 @@ use super::error::ObjectError;
 use super::keep::Keep;
 use super::metrics::ObjectMetrics;
 use super::room::Room;
+use super::sources::ObjectSources;
 use super::strangers::Strangers;
 use crate::image::verity::VerityDigest;
 
@@ -30,6 +31,7 @@ pub(super) struct Inner {
     pub(super) dir: OwnedFd,
     pub(super) path: PathBuf,
     pub(super) sealing: Sealing,
+    pub(super) sources: ObjectSources,
     /// Temporary names given so far.
     pub(super) temporaries: AtomicU64,
     pub(super) room: Room,
@@ -53,8 +55,9 @@ pub(in crate::image) enum Sealing {
 pub(in crate::image) struct ObjectStat {
     /// Length in bytes.
     pub(in crate::image) size: u64,
-    /// Bytes allocated on the filesystem (st_blocks), without fs-verity's own metadata where the
-    /// filesystem does not count that.
+    /// Bytes allocated on the filesystem for this store (st_blocks), without fs-verity's own metadata where the
+    /// filesystem does not count that. None for a file that has names elsewhere, too (`adopt`): removing ours frees
+    /// nothing.
     pub(in crate::image) allocated: u64,
     /// Whether fs-verity is enabled on the file.
     pub(in crate::image) has_verity: bool,
@@ -86,10 +89,10 @@ impl Objects {
     /// Those of open(2).
     pub fn open(store: &Path, require_verity: bool) -> Result<Self, ObjectError> {
         let sealing = if require_verity { Sealing::All } else { Sealing::Off };
-        Self::open_with(store, sealing, Room::unlimited())
+        Self::open_with(store, sealing, Room::unlimited(), ObjectSources::default())
     }
 
-    /// The same, with writers that leave some room to others.
+    /// The same, with writers that leave some room to others, and first look for an object in `sources`.
     ///
     /// # Errors
     /// Those of open(2).
@@ -97,6 +100,7 @@ impl Objects {
         store: &Path,
         sealing: Sealing,
         room: Room,
+        sources: ObjectSources,
     ) -> Result<Self, ObjectError> {
         let path = store.join("objects");
         let dir = rustix::fs::open(
@@ -109,6 +113,7 @@ impl Objects {
             dir,
             path,
             sealing,
+            sources,
             temporaries: AtomicU64::new(0),
             room,
             strangers: Strangers::default(),
@@ -159,14 +164,14 @@ impl Objects {
     /// # Errors
     /// Those of statx(2) other than `ENOENT`.
     pub(in crate::image) fn stat(&self, digest: &VerityDigest) -> Result<Option<ObjectStat>, ObjectError> {
-        let wanted = StatxFlags::SIZE | StatxFlags::BLOCKS | StatxFlags::TYPE;
+        let wanted = StatxFlags::SIZE | StatxFlags::BLOCKS | StatxFlags::TYPE | StatxFlags::NLINK;
         match rustix::fs::statx(&self.inner.dir, name(digest), AtFlags::SYMLINK_NOFOLLOW, wanted) {
             // Something else in its place is no object.
             Ok(stat) if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile => Ok(None),
             Ok(stat) => Ok(Some(ObjectStat {
                 size: stat.stx_size,
                 // The kernel counts in units of 512 bytes, whatever the filesystem's block size.
-                allocated: stat.stx_blocks * 512,
+                allocated: if stat.stx_nlink > 1 { 0 } else { stat.stx_blocks * 512 },
                 has_verity: stat.stx_attributes.contains(StatxAttributes::VERITY),
             })),
             // The usual answer for new content, and not an error.

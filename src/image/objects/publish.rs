@@ -18,7 +18,7 @@ use crate::sys;
 /// What became of content that was offered to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
-    /// The object was there already.
+    /// Nothing was written: the object was there already, or another store of this machine had it.
     Present,
     /// It is new.
     Written,
@@ -74,26 +74,42 @@ impl Objects {
     /// # Errors
     /// [`ObjectError::Full`] if the filesystem is; else the step that failed.
     pub fn put(&self, content: &[u8]) -> Result<(VerityDigest, Put), ObjectError> {
-        let digest = VerityDigest::of(content);
-        let put = self.put_as(&digest, content.len() as u64, |take| take(content))?;
+        let (digest, size) = (VerityDigest::of(content), content.len() as u64);
+        let put =
+            self.put_or(&digest, size, |digest, size| self.adopt(digest, size), |take| take(content))?;
         Ok((digest, put))
     }
 
-    /// Stores content of a known digest and size, unless it is here already. `write` hands it on in pieces, if it is asked
-    /// for; `digest` must be that of the same bytes.
+    /// Stores a composefs image of a known digest and size, unless it is here already. `write` hands it on in pieces, if it
+    /// is asked for; `digest` must be that of the same bytes. The file is never one of another store: mounts lock it
+    /// (flock), and learn from leases who has it open.
     ///
     /// # Errors
     /// As [`Objects::put`].
-    pub fn put_as(
+    pub fn put_image(
         &self,
         digest: &VerityDigest,
         size: u64,
+        write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), ObjectError>) -> Result<(), ObjectError>,
+    ) -> Result<Put, ObjectError> {
+        self.put_or(digest, size, |_, _| Ok(None), write)
+    }
+
+    /// Stores content that neither is here nor can be had by `otherwise`.
+    fn put_or(
+        &self,
+        digest: &VerityDigest,
+        size: u64,
+        otherwise: impl FnOnce(&VerityDigest, u64) -> Result<Option<Put>, ObjectError>,
         write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), ObjectError>) -> Result<(), ObjectError>,
     ) -> Result<Put, ObjectError> {
         self.keep(digest)?;
         // Content that is here already is never written again.
         if self.contains(digest, size)? {
             return Ok(Put::Present);
+        }
+        if let Some(put) = otherwise(digest, size)? {
+            return Ok(put);
         }
         let mut file = SparseFile::new(self, self.unnamed()?);
         write(&mut |piece| file.write(piece))?;
@@ -130,14 +146,14 @@ impl Objects {
         }
     }
 
-    fn link(&self, file: &OwnedFd, name: &str) -> Result<(), Errno> {
+    pub(super) fn link(&self, file: &OwnedFd, name: &str) -> Result<(), Errno> {
         // Through /proc: AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH before Linux 6.10.
         let source = format!("/proc/self/fd/{}", file.as_raw_fd());
         rustix::fs::linkat(rustix::fs::CWD, source, &self.inner.dir, name, AtFlags::SYMLINK_FOLLOW)
     }
 
     /// Whether the object passes every check that does not read its content.
-    fn is_intact(&self, digest: &VerityDigest, size: u64) -> Result<bool, ObjectError> {
+    pub(super) fn is_intact(&self, digest: &VerityDigest, size: u64) -> Result<bool, ObjectError> {
         if !self.contains(digest, size)? {
             return Ok(false);
         }
@@ -145,7 +161,7 @@ impl Objects {
     }
 
     /// Puts `file` in the place of a damaged object.
-    fn replace(&self, file: &OwnedFd, digest: &VerityDigest) -> Result<(), ObjectError> {
+    pub(super) fn replace(&self, file: &OwnedFd, digest: &VerityDigest) -> Result<(), ObjectError> {
         let number = self.inner.temporaries.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{TEMPORARY}{}-{number}", std::process::id());
         let fail = |errno, step| ObjectError::new(errno, step, &self.path(digest));

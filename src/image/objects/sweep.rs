@@ -1,7 +1,7 @@
 //! Listing and removing objects. The caller decides which ones to remove: it holds the store's exclusive lock
 //! and knows the roots.
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::directory::{Objects, name};
@@ -85,8 +85,19 @@ impl Objects {
         match rustix::fs::unlinkat(&self.inner.dir, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
+            // A file that the host shares with us, and has made immutable since: its name goes once that has ended.
+            Err(Errno::PERM) if self.is_immutable(name) => {
+                let object = self.inner.path.join(name);
+                tracing::warn!(object = %object.display(), "an object cannot be removed: the host has made its file immutable (chattr +i)");
+                Ok(false)
+            }
             Err(errno) => Err(ObjectError::new(errno, "unlink", &self.inner.path.join(name))),
         }
+    }
+
+    fn is_immutable(&self, name: &str) -> bool {
+        let stat = rustix::fs::statx(&self.inner.dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+        stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::IMMUTABLE))
     }
 
     /// Calls `visit` with name, sort and inode number of each entry of `directory`. What is there instead of a directory

@@ -11,7 +11,7 @@ use super::parts::objects::UNSEALED;
 use super::parts::{DIRECTORIES, Parts};
 use super::space::Spare;
 use super::{Filesystem, Options, Store, StoreError, StoreMetrics, version};
-use crate::image::objects::{Objects, Room, Sealing};
+use crate::image::objects::{ObjectSources, Objects, Room, Sealing};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Why a filesystem with fs-verity does not give the level `read` yet.
@@ -55,7 +55,11 @@ impl Store {
         if let Err(why) = &filesystem.verity {
             tracing::info!(store = %root.display(), filesystem = filesystem.name, why, "no fs-verity: integrity level is fetch");
         }
-        let objects = Objects::open_with(root, sealing, disk.room().clone())?;
+        let mut sources = ObjectSources::open(&options.object_sources);
+        if let (Sealing::Off, Err(why)) = (sealing, &filesystem.verity) {
+            sources = sources.give_up(why);
+        }
+        let objects = Objects::open_with(root, sealing, disk.room().clone(), sources)?;
         let metrics = StoreMetrics::new(objects.metrics().clone());
         let store_lock = StoreLock::new(&disk);
         let spare = Spare::new(measure.clone(), root, min_free);

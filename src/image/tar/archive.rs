@@ -1,6 +1,7 @@
 //! The archive: headers with their extensions, and content with its holes.
 
 use std::io::BufRead;
+use std::ops::Range;
 
 use super::error::{TarError, TarSubject};
 use super::extension::Extension;
@@ -212,6 +213,14 @@ impl<R: BufRead> Archive<R> {
         self.content.stored < self.content.size
     }
 
+    /// Where in the stream the content of the current file is, if nothing of it was read yet and it is there in one piece.
+    pub(in crate::image) fn content_range(&self) -> Option<Range<u64>> {
+        let Content { stored, position, size, .. } = self.content;
+        let start = self.stream.offset();
+        (position == 0 && size > 0 && stored == size).then_some(())?;
+        Some(start..start.checked_add(size)?)
+    }
+
     /// Checks a file's segments, counts its bytes against the budgets, and prepares to read it.
     fn lay_out(&mut self, entry: &mut TarEntry, segments: Vec<Segment>, size: u64) -> Result<(), TarError> {
         let mut segments =
@@ -262,6 +271,19 @@ fn padding(size: u64) -> u64 {
 mod tests {
     use super::super::testing::Builder;
     use super::*;
+
+    #[test]
+    fn content_is_where_it_says() {
+        let long = vec![7; 3 * BLOCK + 1];
+        let tar = Builder::default().file(b"a", b"first").file(b"none", b"").file(b"long", &long).0;
+        let mut archive = Archive::new(&tar[..], TarLimits::default());
+        let mut found = Vec::new();
+        while archive.next_entry().unwrap().is_some() {
+            let range = archive.content_range();
+            found.push(range.map(|range| &tar[range.start as usize..range.end as usize]));
+        }
+        assert_eq!(found, [Some(&b"first"[..]), None, Some(&long[..])]);
+    }
 
     #[test]
     fn the_last_padding_may_be_missing() {

@@ -24,8 +24,10 @@ pub(super) const TOP: &str = ".top";
 /// The upper of a mount that can be written to, and the overlay with it, while that is put together.
 pub(super) const UPPER: &str = ".upper";
 pub(super) const WRITABLE: &str = ".writable";
+/// The overlay of an image file that is in no store, while a target gets it.
+pub(super) const FILE: &str = ".file";
 /// What is attached for a moment only.
-const TEMPORARY: [&str; 5] = [LOWER, MAPPED, TOP, UPPER, WRITABLE];
+const TEMPORARY: [&str; 6] = [LOWER, MAPPED, TOP, UPPER, WRITABLE, FILE];
 /// Where the self-test attaches its EROFS mount.
 const SELF_TEST: &str = ".self-test";
 

@@ -55,6 +55,12 @@ impl ImageFile {
         Ok(Self { file, digest, has_acl })
     }
 
+    /// An image file that is in no store, and that the caller has found to have this digest.
+    pub(super) fn of(file: OwnedFd, digest: &VerityDigest) -> Result<Self, Errno> {
+        let has_acl = has_acl(&file)?;
+        Ok(Self { file, digest: *digest, has_acl })
+    }
+
     /// Compares the file's fs-verity digest with the image's name. The kernel enforces that digest at every read.
     pub(super) fn measure(&self) -> Result<(), MountError> {
         let image = self.digest;

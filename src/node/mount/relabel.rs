@@ -9,6 +9,7 @@
 //! label. The last of its directories comes last, because its label marks a finished store.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -67,7 +68,12 @@ fn relabel_below(objects: &Path, label: &str) -> std::io::Result<usize> {
             continue;
         }
         for name in names(&directory)? {
-            set(&directory.join(name), label)?;
+            let object = directory.join(name);
+            // The label of a file with names elsewhere is the host's to choose (`image::objects::adopt`).
+            if std::fs::symlink_metadata(&object).is_ok_and(|metadata| metadata.nlink() > 1) {
+                continue;
+            }
+            set(&object, label)?;
             count += 1;
         }
         set(&directory, label)?;

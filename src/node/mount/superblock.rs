@@ -83,11 +83,37 @@ impl MountMethod {
             None => source_of(&image.digest(), store),
             Some(users) => mapped_source_of(&image.digest(), store, users.range),
         };
+        self.stack(image, erofs, &source, &[objects], bases)
+    }
+
+    /// Mounts an image file that is in no store over these directories of objects, detached. The caller holds the file's
+    /// lock.
+    pub(super) fn mount_file(
+        &self,
+        image: &ImageFile,
+        source: &str,
+        objects: &[BorrowedFd<'_>],
+        bases: &BaseMounts,
+    ) -> Result<OwnedFd, MountError> {
+        let erofs = self.erofs(image, &format!("image {}", image.digest()), bases)?;
+        self.stack(image, erofs, source, objects, bases)
+    }
+
+    /// The read-only overlay of an image over its objects, detached.
+    fn stack(
+        &self,
+        image: &ImageFile,
+        erofs: OwnedFd,
+        source: &str,
+        objects: &[BorrowedFd<'_>],
+        bases: &BaseMounts,
+    ) -> Result<OwnedFd, MountError> {
+        let subject = format!("image {}", image.digest());
         if self.layers == Layers::Descriptors {
-            return self.overlay(&source, &erofs, objects, None, &subject);
+            return self.overlay(source, &erofs, objects, None, &subject);
         }
         let lower = bases.attach_lower(&erofs, image)?;
-        let overlay = self.overlay(&source, &erofs, objects, None, &subject);
+        let overlay = self.overlay(source, &erofs, objects, None, &subject);
         // The overlay has its own clones of the layers' mounts. An open descriptor would keep the lower mount busy.
         drop(erofs);
         lower.remove()?;
@@ -108,12 +134,12 @@ impl MountMethod {
         let store = StoreId::of(objects).map_err(|errno| MountError::kernel("fstat", &subject, errno))?;
         let source = writable_source_of(&image.digest(), store, wanted);
         if self.layers == Layers::Descriptors {
-            return self.overlay(&source, &erofs, objects, Some(&upper), &subject);
+            return self.overlay(&source, &erofs, &[objects], Some(&upper), &subject);
         }
         // All layers must be attached, the upper as well.
         let lower = bases.attach_lower(&erofs, image)?;
         let overlay = bases.attach_aside(upper.filesystem(), UPPER, image).and_then(|attached| {
-            let overlay = self.overlay(&source, &erofs, objects, Some(&upper), &subject);
+            let overlay = self.overlay(&source, &erofs, &[objects], Some(&upper), &subject);
             drop(upper);
             attached.remove()?;
             overlay
@@ -157,7 +183,7 @@ impl MountMethod {
         &self,
         source: &str,
         erofs: &OwnedFd,
-        objects: BorrowedFd<'_>,
+        objects: &[BorrowedFd<'_>],
         upper: Option<&Upper>,
         subject: &str,
     ) -> Result<OwnedFd, MountError> {
@@ -183,14 +209,15 @@ impl MountMethod {
         match self.layers {
             Layers::Descriptors => {
                 context.descriptor("lowerdir+", erofs)?;
-                context.descriptor("datadir+", objects)?;
+                objects.iter().try_for_each(|objects| context.descriptor("datadir+", objects))?;
             }
             Layers::Paths => {
                 context.string("lowerdir+", &proc_path(erofs.as_fd()))?;
-                context.string("datadir+", &proc_path(objects))?;
+                objects.iter().try_for_each(|objects| context.string("datadir+", &proc_path(*objects)))?;
             }
             Layers::Classic => {
-                let layers = format!("{}::{}", proc_path(erofs.as_fd()), proc_path(objects));
+                let mut layers = proc_path(erofs.as_fd());
+                objects.iter().for_each(|objects| layers += &format!("::{}", proc_path(*objects)));
                 context.string("lowerdir", &layers)?;
             }
         }

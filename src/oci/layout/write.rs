@@ -6,13 +6,15 @@ use std::io;
 use std::path::Path;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use oci_client::manifest::OciDescriptor;
 use serde_json::{Map, Value};
 
 use super::{LayoutSource, REF_NAME};
 use crate::durable_file;
-use crate::oci::SourceError;
-use crate::oci::destination::{Destination, NewManifest, NewName};
+use crate::oci::destination::{Destination, NewManifest, NewName, Referring};
+use crate::oci::digest::Digest;
+use crate::oci::{Source as _, SourceError};
 
 const INDEX: &str = "index.json";
 
@@ -33,6 +35,40 @@ impl Destination for LayoutSource {
         let path = self.directory.join(INDEX);
         blocking(move || replace(&path, named.to_string().as_bytes())).await
     }
+
+    async fn put_blob(&self, bytes: Bytes) -> Result<(), SourceError> {
+        let path = self.blob_path(&Digest::of(&bytes));
+        blocking(move || replace(&path, &bytes)).await
+    }
+
+    async fn put_referrer(&self, manifest: &NewManifest, of: &Referring<'_>) -> Result<(), SourceError> {
+        self.put(manifest).await?;
+        let others = self.referrers(of.subject).await?.into_iter();
+        let replaced = others.filter(|other| other.artifact_type.as_deref() == Some(of.artifact_type));
+        let replaced: Vec<Digest> = replaced.map(|other| other.digest).collect();
+        let index: Value = serde_json::from_slice(&self.part(INDEX).await?)
+            .map_err(|error| self.not_a_layout(format!("its {INDEX} is not valid: {error}")))?;
+        let listed = list(index, manifest, of.artifact_type, &replaced)
+            .ok_or_else(|| self.not_a_layout(format!("its {INDEX} lists no manifests")))?;
+        let path = self.directory.join(INDEX);
+        blocking(move || replace(&path, listed.to_string().as_bytes())).await
+    }
+}
+
+/// The index with an entry without a name, in the place of those that are `replaced`; `None` if there is no list.
+fn list(mut index: Value, manifest: &NewManifest, artifact_type: &str, replaced: &[Digest]) -> Option<Value> {
+    let entries = index.get_mut("manifests")?.as_array_mut()?;
+    let is_replaced = |entry: &Value| {
+        let digest = entry["digest"].as_str().and_then(|text| text.parse::<Digest>().ok());
+        // What somebody has named stays.
+        digest.is_some_and(|digest| replaced.contains(&digest) || digest == manifest.digest())
+            && entry["annotations"].get(REF_NAME).is_none()
+    };
+    entries.retain(|entry| !is_replaced(entry));
+    let mut entry = descriptor(manifest, None)?;
+    entry.insert("artifactType".to_owned(), artifact_type.into());
+    entries.push(entry.into());
+    Some(index)
 }
 
 /// The index with `name` given to `manifest`; `None` if there is no list, or no entry to replace.
@@ -102,7 +138,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::oci::digest::Digest;
 
     fn index() -> Value {
         let entry = |digest: Digest, tag: &str| {
@@ -139,6 +174,21 @@ mod tests {
         assert_eq!(added["manifests"][3].to_string(), whole.to_string(), "and nothing else, in this order");
         let placed = rename(index(), &manifest(), &NewName::PlaceOf(Digest::of(b"a"))).unwrap();
         assert_eq!(digests(&placed), [new.clone(), b, new]);
+    }
+
+    #[test]
+    fn a_referrer_takes_the_place_of_its_like() {
+        let new = manifest().digest().to_string();
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        let listed = list(index(), &manifest(), "t", &[]).unwrap();
+        assert_eq!(digests(&listed), [a.to_string(), b.to_string(), a.to_string(), new.clone()]);
+        assert_eq!(listed["manifests"][3]["artifactType"], "t");
+        assert_eq!(list(listed.clone(), &manifest(), "t", &[]).unwrap(), listed, "once");
+        let other = NewManifest { bytes: "other".into(), ..manifest() };
+        let replaced = list(listed, &other, "t", &[manifest().digest(), b]).unwrap();
+        let expected = [a.to_string(), b.to_string(), a.to_string(), other.digest().to_string()];
+        assert_eq!(digests(&replaced), expected, "what has a name stays");
+        assert!(list(json!({}), &manifest(), "t", &[]).is_none());
     }
 
     #[test]

@@ -151,6 +151,24 @@ fn the_controller_has_the_layouts() {
     assert!(!controller.contains("/srv/images"), "{controller}");
 }
 
+/// What the program links from, it sees, and no more than to read it; and it has the right to link across two mounts.
+#[test]
+fn the_plugin_sees_the_object_sources() {
+    let objects = render(VERSIONS[1], &["node.objectSources={/sysroot/composefs,/srv/objects}"]);
+    let workload = only(&objects, "DaemonSet", "");
+    let driver = container(workload, "driver");
+    let setting = json!({"name": "COMPOSEFS_CSI_OBJECT_SOURCE", "value": "/sysroot/composefs,/srv/objects"});
+    assert!(items(driver, "/env").contains(&setting), "{driver}");
+    let mount = json!({"name": "object-source-1", "mountPath": "/srv/objects", "readOnly": true});
+    assert!(items(driver, "/volumeMounts").contains(&mount), "{driver}");
+    assert!(
+        items(driver, "/securityContext/capabilities/add").contains(&json!("DAC_READ_SEARCH")),
+        "{driver}"
+    );
+    let controller = serde_json::to_string(only(&objects, "Deployment", "")).unwrap();
+    assert!(!controller.contains("/srv/objects"), "{controller}");
+}
+
 /// A DaemonSet that tolerates everything would be put on virtual nodes, where nothing can be mounted.
 #[test]
 fn virtual_nodes_are_left_alone() {

@@ -67,6 +67,7 @@ fn the_schema_names_what_is_wrong() {
         ("tracing.otlpEndpoint=http://", "/tracing/otlpEndpoint"),
         ("pullSecrets.namespaces={a,a}", "/pullSecrets/namespaces"),
         ("node.layoutDirs={/a,/a}", "/node/layoutDirs"),
+        ("node.objectSources={objects}", "/node/objectSources"),
         ("updateStrategy.rollingUpdate.maxUnavailable=0", "/updateStrategy/rollingUpdate/maxUnavailable"),
         ("updateStrategy.rollingUpdate.maxUnavailable=0%", "/updateStrategy/rollingUpdate/maxUnavailable"),
         ("resources.limits.memory=much", "/resources/limits/memory"),

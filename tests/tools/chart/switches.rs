@@ -52,7 +52,7 @@ fn every_switch_renders_soundly_on_and_off() {
 }
 
 /// Lists and texts that switch something on.
-pub const LISTS: [&str; 39] = [
+pub const LISTS: [&str; 40] = [
     "commonLabels.team=storage",
     "global.imageRegistry=mirror.example.com",
     "storageClasses[0].name=models",
@@ -69,6 +69,7 @@ pub const LISTS: [&str; 39] = [
     "registries.mirrors.proof=mirror",
     "tokenRequests[0].audience=registry",
     "node.layoutDirs={/srv/images,/srv/more}",
+    "node.objectSources={/sysroot/composefs,/srv/objects}",
     "node.writableMaxMiB=64",
     "node.writableMaxDiskMiB=64",
     "sidecars.seLinuxType=spc_t",

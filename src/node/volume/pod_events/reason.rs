@@ -114,6 +114,8 @@ fn is_refused_pull(error: &PullError) -> bool {
         | PullError::Seal { .. }
         | PullError::NotAsSealed { .. } => true,
         PullError::Source { source, .. } => matches!(**source, SourceError::Denied { .. }),
+        // What is published for a lazy start is of another image, or nobody vouches for it.
+        PullError::Lazy { source, .. } => source.is_refusal(),
         // Records that the node's key did not authenticate, or that contradict what it built before.
         PullError::Store { source, .. } => {
             matches!(**source, StoreError::Unauthentic { .. } | StoreError::OtherDigest { .. })

@@ -5,9 +5,10 @@ use std::sync::Mutex;
 use super::script::{Reply, Script, Seen};
 use super::*;
 use crate::kind::Kind;
-use crate::oci::SourceError;
-use crate::oci::destination::{Begun, NewBlob, Repository};
+use crate::oci::destination::{Begun, NewBlob, NewManifest, Referring, Repository};
 use crate::oci::digest::Digest;
+use crate::oci::manifest::{OCI_INDEX, OCI_MANIFEST};
+use crate::oci::{Referrer, SourceError};
 
 const CONTENT: &str = "thirty-two bytes of some content";
 
@@ -166,4 +167,70 @@ async fn another_host_is_not_shown_the_credential() {
     let seen = storage.seen();
     assert_eq!(seen.len(), 2);
     assert!(seen.iter().all(|request| request.header("authorization").is_none()));
+}
+
+/// Where the registry says that it lists the referrer itself, nothing else is written.
+#[tokio::test]
+async fn a_referrer_is_listed_by_the_registry_or_under_a_tag() {
+    let subject = Digest::of(b"subject");
+    let tag = format!("/v2/team/app/manifests/sha256-{}", subject.hex());
+    let bytes = format!(r#"{{"schemaVersion":2,"subject":{{"digest":"{subject}"}}}}"#);
+    let manifest = NewManifest { media_type: OCI_MANIFEST.to_owned(), bytes: bytes.into() };
+    let referring = Referring { subject: &subject, artifact_type: "t/a" };
+    for has_api in [true, false] {
+        let (kept, at) = (Arc::new(Mutex::new(None::<String>)), tag.clone());
+        let (list, seen) = (Arc::clone(&kept), subject.to_string());
+        let server = Script::start(move |request, _| match (request.method.as_str(), request.target == at) {
+            ("PUT", false) if has_api => Reply::new(201, "").header("OCI-Subject", &*seen),
+            ("PUT", false) => Reply::new(201, ""),
+            ("PUT", true) => {
+                *list.lock().unwrap() = Some(request.body.clone());
+                Reply::new(201, "")
+            }
+            ("GET", true) => match &*list.lock().unwrap() {
+                Some(index) => Reply::new(200, index.clone()).header("Content-Type", OCI_INDEX),
+                None => Reply::new(404, ""),
+            },
+            (other, _) => panic!("{other}"),
+        })
+        .await;
+        let repository = repository(&server.host, &Credentials::none());
+        for _ in 0..2 {
+            repository.put_referrer(&manifest, &referring).await.unwrap();
+        }
+        let listed =
+            kept.lock().unwrap().clone().map(|index| crate::oci::referrers::parse(&index.into()).unwrap());
+        let expected = Referrer { digest: manifest.digest(), artifact_type: Some("t/a".to_owned()) };
+        assert_eq!(listed, (!has_api).then(|| vec![expected]));
+        let writes = server.seen().iter().filter(|request| request.method == "PUT").count();
+        assert_eq!(writes, if has_api { 2 } else { 3 }, "a list that has it is not written again");
+    }
+    let server = Script::start(|request, _| match request.method.as_str() {
+        "PUT" => Reply::new(201, ""),
+        _ => Reply::new(200, r#"{"schemaVersion":2,"config":{},"layers":[]}"#),
+    })
+    .await;
+    let refused = repository(&server.host, &Credentials::none()).put_referrer(&manifest, &referring).await;
+    assert!(refused.unwrap_err().to_string().contains("is no list of referrers; remove it"));
+}
+
+#[tokio::test]
+async fn a_blob_in_memory_is_sent_once() {
+    let got = Arc::new(Mutex::new(String::new()));
+    let (answer, there) = (
+        registry(Arc::clone(&got), |got, new, _| {
+            got.push_str(new);
+            202
+        }),
+        Arc::clone(&got),
+    );
+    let server = Script::start(move |request, before| match request.method.as_str() {
+        "HEAD" => Reply::new(if *there.lock().unwrap() == CONTENT { 200 } else { 404 }, ""),
+        _ => answer(request, before),
+    })
+    .await;
+    for _ in 0..2 {
+        repository(&server.host, &Credentials::none()).put_blob(CONTENT.into()).await.unwrap();
+    }
+    assert_eq!(server.seen().iter().filter(|request| request.method == "PATCH").count(), 1);
 }
