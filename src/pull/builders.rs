@@ -22,7 +22,7 @@ const BUILDS_MAX: u64 = 4;
 /// measures them): of an ordinary file, and with attributes.
 const INODE_BYTES: u64 = 400;
 
-/// The same while images are combined: the composefs crate reads each of them, and copies it into a tree of its own.
+/// The same where images are read, as to combine them: the composefs crate makes a tree of its own of each.
 const COMBINED_BYTES: u64 = 1_000;
 
 const MEBIBYTE: u64 = 1 << 20;
@@ -117,7 +117,7 @@ impl Drop for StopOnDrop {
 /// MiB that reading back a composefs image of so many bytes may take: no inode takes fewer than 150 of them.
 pub(super) fn memory_to_read(image_bytes: u64, limits: &ImageLimits) -> u64 {
     let inodes = (image_bytes / 150).min(limits.inodes as u64);
-    inodes.saturating_mul(INODE_BYTES).saturating_add(image_bytes.saturating_mul(2)).div_ceil(MEBIBYTE)
+    inodes.saturating_mul(COMBINED_BYTES).saturating_add(image_bytes.saturating_mul(2)).div_ceil(MEBIBYTE)
 }
 
 /// MiB that building an image of these layers may take.

@@ -278,7 +278,7 @@ pub enum PullError {
         "{image}: it cannot be mounted lazily: {mib} MiB of content are to come, and the store's filesystem has no room for \
          them beside what pulls leave free; remove images (`composefs-csi prune`), or give the store more space"
     )]
-    NoRoom {
+    NoRoomForLazy {
         /// The reference asked for.
         image: String,
         /// MiB of its objects.
@@ -358,7 +358,10 @@ impl PullError {
             Self::Unsealed { .. } => Kind::Denied,
             Self::Excess { source, .. } => source.kind(),
             Self::Nested(_) => Kind::Invalid,
-            Self::Limit { .. } | Self::WouldFill { .. } | Self::NoRoom { .. } => Kind::Exhausted,
+            Self::Limit { .. }
+            | Self::WouldFill { .. }
+            | Self::NoRoom { .. }
+            | Self::NoRoomForLazy { .. } => Kind::Exhausted,
             Self::Platform { source, .. } => source.kind(),
             Self::Tree { source, .. } => source.kind(),
             Self::Image { source, .. } => source.kind(),

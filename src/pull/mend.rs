@@ -31,7 +31,7 @@ pub(super) fn rebuild(
     for own in record.images().filter(|own| damaged.iter().any(|mark| mark.object == own.image)) {
         let built = build::write(store, (&parts, &record.choice), own.rules, (limits, stop), image)?;
         if built.digest() == own.image {
-            store.objects().under(hold).about(image)?.put(&built.bytes).about(image)?;
+            build::put(store, hold, &built, image)?;
         }
     }
     crate::sys::release_free_memory();

@@ -289,7 +289,7 @@ impl PullContext {
         let rebuild = move |stop: &Stop| {
             mend::rebuild(&store, &hold, &record, (&limits, stop), &image).map(|()| record)
         };
-        self.builders.run(task.rights.tenant(), parts, &task.image, rebuild).await
+        self.builders.run(task.rights.tenant(), (parts, BuiltOf::Parts), &task.image, rebuild).await
     }
 
     async fn build(

@@ -86,7 +86,7 @@ impl Puller {
     ///
     /// # Errors
     /// As of [`Images::ensure`](super::Images::ensure); [`PullError::Lazy`] if something was published for it, and none of it
-    /// can be used; [`PullError::NoRoom`] if the content would not fit.
+    /// can be used; [`PullError::NoRoomForLazy`] if the content would not fit.
     pub async fn start(&self, request: &ImageRequest) -> Result<Start, PullError> {
         self.pulls().sources().ask_helpers(&request.reference, &request.credentials).await;
         let execution = Execution::new(self.pulls(), request)?;
@@ -126,7 +126,7 @@ async fn start(
         Ok::<_, StoreError>(store.has_room_for(bytes))
     });
     if !prepared.await?.about(&name)? {
-        return Err(PullError::NoRoom { image: name, mib: bytes >> 20 });
+        return Err(PullError::NoRoomForLazy { image: name, mib: bytes >> 20 });
     }
     Ok(Start::Lazily(Box::new(Started { manifest: path.digest, image, admission, source })))
 }

@@ -138,7 +138,7 @@ fn is_refused_pull(error: &PullError) -> bool {
         | PullError::StillDamaged { .. }
         | PullError::Limit { .. }
         | PullError::WouldFill { .. }
-        | PullError::NoRoom { .. }
+        | PullError::NoRoomForLazy { .. }
         | PullError::DiffId { .. }
         | PullError::ChunkedDiffId { .. }
         | PullError::Manifest { .. }
