@@ -1,6 +1,7 @@
 //! Images with what lets them start lazily: sealed, and an artifact beside each, written by hand as far as a test lies.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use composefs_csi::image::composefs::each_entry;
@@ -120,5 +121,11 @@ async fn composefs_of(image: &Image) -> Vec<u8> {
     let record = puller.ensure(&request).await.unwrap().record;
     let (parts, choice) = (StoredPart::of(&record), record.choice.clone());
     let bounds = (&ImageLimits::default(), &Stop::default());
-    write(&store, (&parts, &choice), Rules::Faithful, bounds, "image").unwrap().bytes.into_vec()
+    let built = write(&store, (&parts, &choice), Rules::Faithful, bounds, "image").unwrap();
+    let mut bytes = Vec::new();
+    let Ok(()) = built.each_piece(|piece| {
+        bytes.extend_from_slice(piece);
+        Ok::<_, Infallible>(())
+    });
+    bytes
 }

@@ -366,8 +366,11 @@ fn the_mount_table_is_read_when_nobody_can_mount() {
         Ok(Mounted::default())
     };
     store.collect(&CollectRequest { policy: EVERYTHING, mounted: &mounted, dry_run: false }).unwrap();
-    // Beside publishes, for the plan and for what is to be read; and alone before any image, layer or object goes.
-    assert_eq!(nobody_can.into_inner(), [false, true, false, true, true]);
+    // Beside publishes, for the plan and for what is to be read; and alone before any image, layer or object goes, of which
+    // a slow machine does less at a time.
+    let nobody_can = nobody_can.into_inner();
+    assert!(nobody_can.len() >= 5 && nobody_can.starts_with(&[false, true, false]), "{nobody_can:?}");
+    assert!(nobody_can.iter().skip(3).all(|nobody_can| *nobody_can), "{nobody_can:?}");
 }
 
 #[test]
