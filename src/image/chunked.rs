@@ -3,7 +3,7 @@
 //! Such a layer is an ordinary tar+zstd blob, compressed in frames of which each can be fetched and decompressed alone.
 //! Behind the tar stand a table of contents ([`Toc`]: where each file's frames are, and the sha256 of its content) and
 //! the tar-split ([`TarSplit`]: everything of the tar that is not content of files). With both, and with files and
-//! pieces of files that the store has ([`Contents`]), a [`Plan`] says what must be fetched, and a [`Rebuild`] yields the
+//! pieces of files that the store has ([`ContentsReader`]), a [`Plan`] says what must be fetched, and a [`Rebuild`] yields the
 //! very tar stream that the whole blob would have given. It goes the way of any other: one pass to objects, a record and
 //! the DiffID, which alone proves it.
 //!

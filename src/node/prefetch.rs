@@ -1,6 +1,6 @@
 //! Prefetching on a node: one image at a time, for pods that may come.
 //!
-//! The [`Desk`](desk::Desk) decides, a [`Depot`] brings one image, and the loop here does what they say: it takes changes in,
+//! The [`Desk`] decides, a [`Depot`] brings one image, and the loop here does what they say: it takes changes in,
 //! lets go what is not wished any more, and reports. The node's own depot is [`Parts`]: records in the store keep the images,
 //! so that they outlive the process; those of prefetches that went while it was down are removed as soon as all prefetches
 //! are known.
